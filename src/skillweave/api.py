@@ -1,0 +1,98 @@
+"""Load a model and encode raw inputs: what most programs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skillweave.batch import Batch, Example, Layout, Modality, Span
+from skillweave.config import ConfigError, choose
+from skillweave.config.model import ModelTask
+from skillweave.data.collate import collate
+from skillweave.data.processors import BadInput, Processor, build_processors
+from skillweave.model import CONFIG_FILE, Model
+
+BUCKET = 8
+"""Lengths are padded to a multiple of it."""
+
+
+def load(path: str | Path) -> Model:
+    """The model of a run (its best checkpoint) or of a model folder, ready for inference.
+
+    Raises ConfigError when there is no model, WeightsError when its weights do not fit.
+    """
+    return Model.from_pretrained(model_folder(path))
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is no best."""
+    folder = Path(path)
+    candidates = [folder, folder / "best", folder / "last"]
+    for candidate in candidates:
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    if not folder.exists():
+        raise ConfigError(f"{folder}: no such folder; train a run first, or give the path of a run or model folder")
+    raise ConfigError(f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)")
+
+
+def encode(model: Model, task: str, *, batch_size: int = 64, **media: Sequence[Any]) -> NDArray[np.float32]:
+    """Unit-length vectors [N, D] (float32) of raw inputs of one modality, comparable across the passes of the task.
+
+    `media`: one of `text=`, `image=`, `sound=`, `video=`, `code=`, a list of strings, paths, bytes or decoded values. Raises
+    ConfigError for an unknown task or a modality that the task does not encode alone, BadInput (naming the item) for a broken one.
+    """
+    if len(media) != 1:
+        raise ConfigError(f"encode: give one of text=, image=, sound=, video=, code=, not {' and '.join(media) or 'none'}")
+    name, values = next(iter(media.items()))
+    if isinstance(values, str | bytes | Path):
+        raise ConfigError(f"encode: {name}= is a list; write {name}=[...] for a single item")
+    layout = single_pass(model, task, name)
+    processor = build_processors(model.config, model.assets)[layout.spans[0].modality]
+    device = next(model.parameters()).device
+    vectors = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in _batches(model, layout, processor, values, batch_size):
+                vectors.append(model.embed(batch.to(device))[0].float().cpu())
+    finally:
+        model.train(training)
+    return torch.cat(vectors).numpy() if vectors else np.zeros((0, model.config.width), np.float32)
+
+
+def layout_of(name: str, task: ModelTask) -> Layout:
+    """The layout of a task as the model's configuration states it; lengths are not known yet."""
+    return Layout(name, tuple(Span(s.modality, s.role, s.encoder_pass, s.attention) for s in task.spans))
+
+
+def single_pass(model: Model, task: str, modality: str) -> Layout:
+    """The layout of the task's pass that holds nothing but `modality`. Raises ConfigError when there is none."""
+    layout = layout_of(task, choose(model.config.tasks, task, "task"))
+    alone = [layout.only(p) for p in range(len(layout.passes))]
+    found = {one.spans[0].modality.value: one for one in alone if len(one.spans) == 1}
+    choose({m.value: m for m in Modality}, modality, "modality")
+    return choose(found, modality, f"modality of task {task!r}")
+
+
+def build_batch(model: Model, layout: Layout, processor: Processor, values: Sequence[Any], start: int = 0) -> Batch:
+    """Raw values of one modality as a batch without labels. Raises BadInput that names the item, counted from `start`."""
+    examples = []
+    for i, value in enumerate(values, start):
+        try:
+            examples.append(Example((processor(value),), {}, str(i)))
+        except BadInput as error:
+            shown = value if isinstance(value, str | Path) else f"number {i}"
+            raise BadInput(f"{layout.spans[0].modality.value} {shown}: {error}") from None
+    return collate(layout, examples, model.config.streams, BUCKET)
+
+
+def _batches(model: Model, layout: Layout, processor: Processor, values: Sequence[Any], size: int) -> Iterator[Batch]:
+    for start in range(0, len(values), size):
+        yield build_batch(model, layout, processor, values[start : start + size], start)

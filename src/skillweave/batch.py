@@ -1,0 +1,198 @@
+"""What data hands to the model: modalities, spans, layouts, examples and batches.
+
+A `Layout` is the one description of a batch from which masks, positions, segments, pooling, routing conditions and the
+set of active parameters derive. It is plain data, known on the host before the step, and imports no torch until a batch is
+made or moved.
+
+Shape letters used across the package: N samples, S spans, L positions of a pass (padded), T tokens (flat, without most of
+the padding), D width, H heads, C channels or classes, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+IGNORE = -100
+"""The label of a position or sample that no loss looks at (PyTorch's convention)."""
+
+
+class Modality(StrEnum):
+    """A kind of input; a skill's default name (SkillNet section 3.2)."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    SOUND = "sound"
+    VIDEO = "video"
+    CODE = "code"
+
+
+class Role(StrEnum):
+    """Whether a span is what a task is given or what it is asked for."""
+
+    INPUT = "input"
+    TARGET = "target"
+
+
+class Attention(StrEnum):
+    """Whether a span's positions see each other both ways or only what stands before them."""
+
+    FULL = "full"
+    CAUSAL = "causal"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that a data-independent route may look at: hashable, equal for every token of a span."""
+
+    task: str
+    modality: Modality
+    role: Role = Role.INPUT
+    attention: Attention = Attention.FULL
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of positions of one modality.
+
+    `length` is the padded number of positions, special tokens included; 0 in a task's template, where it is not known yet.
+    Spans of equal `encoder_pass` form one sequence; two passes make a siamese model (CLIP, SkillNet's retrieval).
+    """
+
+    modality: Modality
+    role: Role = Role.INPUT
+    encoder_pass: int = 0
+    attention: Attention = Attention.FULL
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The task and the spans of a batch; all its samples share them."""
+
+    task: str
+    spans: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        if not self.spans:
+            raise ValueError(f"task {self.task!r}: a layout needs at least one span")
+        passes = [span.encoder_pass for span in self.spans]
+        if passes != sorted(passes) or set(passes) != set(range(max(passes) + 1)):
+            raise ValueError(f"task {self.task!r}: passes must be numbered 0, 1, ... in the order of the spans, not {passes}")
+
+    @property
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """The indices of the spans of each pass, in order."""
+        count = self.spans[-1].encoder_pass + 1
+        return tuple(tuple(i for i, span in enumerate(self.spans) if span.encoder_pass == p) for p in range(count))
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities in use, without repeats, in order: the task's skills (SkillNet Table 1)."""
+        return tuple(dict.fromkeys(span.modality for span in self.spans))
+
+    def condition(self, span: int) -> Condition:
+        """What the routes may know of a span's tokens."""
+        it = self.spans[span]
+        return Condition(self.task, it.modality, it.role, it.attention)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The distinct conditions of the batch; weights are resolved once for each."""
+        return tuple(dict.fromkeys(self.condition(i) for i in range(len(self.spans))))
+
+    def segment(self, span: int) -> int:
+        """The span's rank among the spans of its own modality in its pass (BERT's sentence A and B)."""
+        it = self.spans[span]
+        return sum(
+            other.modality == it.modality and other.encoder_pass == it.encoder_pass for other in self.spans[:span]
+        )
+
+    def with_lengths(self, lengths: tuple[int, ...]) -> Layout:
+        """The same layout with the spans' padded lengths set."""
+        if len(lengths) != len(self.spans):
+            raise ValueError(f"task {self.task!r}: {len(lengths)} lengths for {len(self.spans)} spans")
+        return Layout(self.task, tuple(replace(s, length=n) for s, n in zip(self.spans, lengths, strict=True)))
+
+    def only(self, encoder_pass: int) -> Layout:
+        """One pass alone, to encode one side of a siamese task."""
+        spans = tuple(replace(s, encoder_pass=0) for s in self.spans if s.encoder_pass == encoder_pass)
+        return Layout(self.task, spans)
+
+
+@dataclass(frozen=True)
+class Features:
+    """One span of one sample, ready for the model.
+
+    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] or a waveform [samples] (float32).
+    `length`: the positions it takes in the encoder, special tokens included.
+    `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction); None for none.
+    """
+
+    data: Tensor
+    length: int
+    masked: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample of a task: features per span of its layout, and labels by name (tensors or plain integers)."""
+
+    spans: tuple[Features, ...]
+    labels: Mapping[str, Tensor | int]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A sample left out: where it came from and why, for `skipped.jsonl` and the counts on screen."""
+
+    task: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of one task.
+
+    `inputs`: one tensor per span, stacked and padded (see `Features.data`), first dimension N.
+    `lengths`: [N, S] int64 on the host, the true positions of each span.
+    `labels`: by name; integers stack to [N], vectors pad with `IGNORE` to the padded length of their pass.
+    `masked`: one [N, L] bool tensor per span, or None.
+    """
+
+    layout: Layout
+    inputs: tuple[Tensor, ...]
+    lengths: Tensor
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    masked: tuple[Tensor | None, ...] = ()
+    keys: tuple[str, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+
+    def __len__(self) -> int:
+        return self.lengths.shape[0]
+
+    def to(self, target: device | str) -> Batch:
+        """The batch with its tensors on `target`; true lengths stay on the host, where the layout is decided."""
+        return replace(
+            self,
+            inputs=tuple(x.to(target, non_blocking=True) for x in self.inputs),
+            labels={name: x.to(target, non_blocking=True) for name, x in self.labels.items()},
+            masked=tuple(None if x is None else x.to(target, non_blocking=True) for x in self.masked),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """True positions in the batch."""
+        return int(self.lengths.sum())
+
+    @property
+    def padding(self) -> float:
+        """The share of the batch's positions that is padding."""
+        return 1 - self.tokens / (len(self) * sum(span.length for span in self.layout.spans))

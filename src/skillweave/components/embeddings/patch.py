@@ -1,0 +1,36 @@
+"""Embeddings of pictures and clips by one convolution whose stride is its kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PatchEmbedding(nn.Module):
+    """[CLS_image] and one vector per patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (SkillNet section 3.3, ViT)."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, width, patch, patch)
+        self.first = nn.Parameter(torch.zeros(width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Patches row by row."""
+        return _with_first(self.first, self.projection(pixels).flatten(2).transpose(1, 2))
+
+
+class TubeletEmbedding(nn.Module):
+    """[CLS_video] and one vector per tubelet: frames [N, 3, T, H, W] → [N, 1 + T/t·H/h·W/w, D] (SkillNet section 3.3, ViViT)."""
+
+    def __init__(self, tubelet: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv3d(3, width, tubelet, tubelet)
+        self.first = nn.Parameter(torch.zeros(width))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Tubelets by time, then row by row."""
+        return _with_first(self.first, self.projection(frames).flatten(2).transpose(1, 2))
+
+
+def _with_first(first_D: Tensor, x_NLD: Tensor) -> Tensor:
+    return torch.cat([first_D.expand(len(x_NLD), 1, -1), x_NLD], dim=1)

@@ -1,0 +1,68 @@
+"""The embedding of one stream: content, positions and segments, summed (TencentPretrain section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skillweave.batch import Modality
+from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
+from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding
+from skillweave.components.embeddings.waveform import WaveformEmbedding
+from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
+from skillweave.config.model import Stream
+
+CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
+    "word": lambda stream, width: WordEmbedding(stream.vocabulary, width),
+    "patch": lambda stream, width: PatchEmbedding(stream.patch, width),
+    "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
+    "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
+}
+"""What turns a span's data into vectors."""
+
+POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
+    "position": lambda stream, width: PositionEmbedding(stream.max_length, width),
+    "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
+    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
+}
+"""What is added to the content, whatever it is."""
+
+
+class StreamEmbedding(nn.Module):
+    """One modality's embedding modules; those that streams share are handed in at each call and owned by the model."""
+
+    def __init__(self, modality: Modality, stream: Stream, width: int, dropout: float, shared: set[str], epsilon: float) -> None:
+        super().__init__()
+        self.modality = modality
+        names = [str(name) for name in stream.embedding]
+        self.content_names = [name for name in names if name in CONTENT]
+        self.content = nn.ModuleDict({n: CONTENT[n](stream, width) for n in self.content_names if n not in shared})
+        self.positions = nn.ModuleDict({n: POSITIONS[n](stream, width) for n in names if n in POSITIONS})
+        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if modality is Modality.SOUND else None
+        self.norm = nn.LayerNorm(width, epsilon) if stream.norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        data: Tensor,
+        lengths_N: Tensor,
+        segment: int,
+        shared: Mapping[str, nn.Module],
+        masked_NL: Tensor | None = None,
+    ) -> Tensor:
+        """One span of a batch → [N, L, D]. `masked_NL`: positions whose content gives way to the mask vector."""
+        parts = []
+        for name in self.content_names:
+            module = self.content[name] if name in self.content else shared[name]
+            parts.append(module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data))
+        x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        if masked_NL is not None:
+            if self.mask is None:
+                raise ValueError(f"{self.modality.value} has no mask vector; only sound is masked in the embedding")
+            x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
+        for module in self.positions.values():
+            x_NLD = x_NLD + module(x_NLD.shape[1], segment)
+        return self.dropout(self.norm(x_NLD))

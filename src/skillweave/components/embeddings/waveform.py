@@ -1,0 +1,56 @@
+"""Sound as a raw waveform through convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WaveformEmbedding(nn.Module):
+    """Seven convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms (SkillNet section 3.3, wav2vec).
+
+    As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel over time, here over the
+    true samples alone, so that padding changes nothing; the projection normalises each frame first.
+    """
+
+    def __init__(self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        sizes = [1, *[channels] * len(kernels)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, stride, bias=False)
+            for a, b, kernel, stride in zip(sizes, sizes[1:], kernels, strides, strict=False)
+        )
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.norm = nn.LayerNorm(channels)
+        self.projection = nn.Conv1d(channels, width, 1)
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(convolution.weight)
+
+    def forward(self, waveform_NW: Tensor, lengths_N: Tensor) -> Tensor:
+        """`lengths_N`: true frames of each recording, at the output."""
+        x_NCW = self.convolutions[0](waveform_NW.unsqueeze(1))
+        x_NCW = F.gelu(self._normalise(x_NCW, self._first_lengths(lengths_N.to(x_NCW.device))))
+        for convolution in self.convolutions[1:]:
+            x_NCW = F.gelu(convolution(x_NCW))
+        x_NLC = self.norm(x_NCW.transpose(1, 2))
+        return self.projection(x_NLC.transpose(1, 2)).transpose(1, 2)
+
+    def _first_lengths(self, lengths_N: Tensor) -> Tensor:
+        """The frames of the first convolution that reach the true output frames."""
+        for convolution in reversed(self.convolutions[1:]):
+            lengths_N = (lengths_N - 1) * convolution.stride[0] + convolution.kernel_size[0]
+        return lengths_N.clamp(min=1)
+
+    def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
+        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift."""
+        if bool((lengths_N >= x_NCW.shape[2]).all()):
+            return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)
+        valid_N1W = (torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]).unsqueeze(1)
+        count_N11 = lengths_N.view(-1, 1, 1)
+        mean = (x_NCW * valid_N1W).sum(2, keepdim=True) / count_N11
+        variance = ((x_NCW - mean).square() * valid_N1W).sum(2, keepdim=True) / count_N11
+        return (x_NCW - mean) * (variance + 1e-5).rsqrt() * self.scale[:, None] + self.shift[:, None]

@@ -1,0 +1,25 @@
+"""Targets by name; their losses add up (TencentPretrain section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.components.targets.classification import Classification
+from skillweave.components.targets.contrastive import Contrastive
+from skillweave.components.targets.ctc import CTC
+from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
+from skillweave.config.model import ModelConfig
+
+TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
+    "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden),
+    "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale),
+    "ctc": lambda target, model: CTC(model.width, len(target.characters)),
+    "mlm": lambda target, model: MaskedLanguage(
+        model.width, getattr(model.streams, target.modality.value).vocabulary, model.encoder.norm_epsilon
+    ),
+    "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
+}
+
+__all__ = ["TARGETS", "Encoded", "Target", "TargetOutput"]

@@ -1,0 +1,70 @@
+"""What a target sees and gives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.batch import IGNORE
+from skillweave.layers.tokens import TokenMap
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A pass after the encoder: flat tokens [T, D] and where they stand."""
+
+    hidden_TD: Tensor
+    tokens: TokenMap
+
+    def first(self, span: int = 0) -> Tensor:
+        """[N, D]: the vector of each sample's first token of a span, its [CLS]."""
+        return self.hidden_TD.index_select(0, self.tokens.first[span])
+
+    def padded(self) -> Tensor:
+        """[N, L, D], zeros where there is no token."""
+        return self.tokens.to_padded(self.hidden_TD)
+
+    def vector(self) -> Tensor:
+        """[N, D]: the unit-length vector of each sample, for cosine similarity."""
+        return F.normalize(self.first().float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class TargetOutput:
+    """`loss`: scalar, None without labels. `logits`: see each target."""
+
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Target(nn.Module):
+    """The last component: a loss on the encoder's output."""
+
+    @abstractmethod
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """`labels`: empty for inference. `words`: the word embedding [V, D] that the output layer is tied to, if any."""
+
+
+def at_labels(encoded: Encoded, labels_NL: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The tokens that bear a label [M, D] and their labels [M]; all tokens when there are no labels.
+
+    Computing logits for these alone saves most of the output layer's cost.
+    """
+    if labels_NL is None:
+        return encoded.hidden_TD, None
+    labels_T = encoded.tokens.to_tokens(labels_NL)
+    chosen = (labels_T != IGNORE).nonzero().squeeze(1)
+    return encoded.hidden_TD.index_select(0, chosen), labels_T.index_select(0, chosen)
+
+
+def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None) -> Tensor | None:
+    """The mean over labelled rows; 0 (with a gradient) for none at all."""
+    if labels_M is None:
+        return None
+    if len(labels_M) == 0:
+        return logits_MC.sum() * 0
+    return F.cross_entropy(logits_MC.float(), labels_M)

@@ -1,0 +1,29 @@
+"""One class per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.components.targets.base import Encoded, Target, TargetOutput
+
+
+class Classification(Target):
+    """Cross-entropy on the first token, through BERT's pooler where `hidden` (SkillNet section 4.1)."""
+
+    def __init__(self, width: int, classes: int, hidden: bool = True) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(width, width) if hidden else None
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """Logits [N, C]."""
+        x_ND = passes[0].first()
+        if self.pooler is not None:
+            x_ND = torch.tanh(self.pooler(x_ND))
+        logits_NC = self.classifier(x_ND)
+        wanted = labels.get("class")
+        return TargetOutput(None if wanted is None else F.cross_entropy(logits_NC.float(), wanted), logits_NC)

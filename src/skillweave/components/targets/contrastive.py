@@ -1,0 +1,60 @@
+"""Matching pairs among a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.components.targets.base import Encoded, Target, TargetOutput
+
+
+class Contrastive(Target):
+    """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section 4.1, CLIP).
+
+    Negatives come from all ranks. Samples with equal captions are not negatives of each other.
+    """
+
+    def __init__(self, temperature: float = 0.07, max_scale: float = 100.0) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.max_log_scale = math.log(max_scale)
+
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError without two passes."""
+        if len(passes) != 2:
+            raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
+        scale = self.log_scale.clamp(max=self.max_log_scale).exp()
+        query_ND, other_ND = (encoded.vector() for encoded in passes)
+        captions_N = labels.get("caption")
+        if captions_N is None:
+            return TargetOutput(None, scale * query_ND @ other_ND.T)
+        queries_MD, others_MD = gather(query_ND), gather(other_ND)
+        captions_M = gather(captions_N)
+        if len(captions_M) < 2:
+            raise ValueError("a contrastive loss needs a batch of at least 2 samples; raise the task's batch_size")
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        own_N = torch.arange(len(captions_N), device=captions_N.device) + rank * len(captions_N)
+        same_NM = captions_N[:, None] == captions_M[None, :]
+        same_NM = same_NM.scatter(1, own_N[:, None], False)
+        forward_NM = (scale * query_ND @ others_MD.T).masked_fill(same_NM, -torch.inf)
+        backward_NM = (scale * other_ND @ queries_MD.T).masked_fill(same_NM, -torch.inf)
+        loss = (F.cross_entropy(forward_NM, own_N) + F.cross_entropy(backward_NM, own_N)) / 2
+        return TargetOutput(loss, forward_NM)
+
+
+def gather(x: Tensor) -> Tensor:
+    """[N, ...] of every rank, concatenated in the order of the ranks; gradients flow back to each rank's own part."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    if x.requires_grad:
+        import torch.distributed.nn.functional as differentiable
+
+        return torch.cat(differentiable.all_gather(x))
+    return torch.cat(parts)

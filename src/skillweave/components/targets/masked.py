@@ -1,0 +1,44 @@
+"""Predicting what was masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.components.targets.base import Encoded, Target, TargetOutput, at_labels, mean_cross_entropy
+
+
+class MaskedLanguage(Target):
+    """Masked language modelling: BERT's transform, then the word embedding itself as the output layer."""
+
+    def __init__(self, width: int, vocabulary: int, epsilon: float) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, epsilon)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """Logits [M, V] at the labelled tokens alone, or at all tokens without labels."""
+        if words is None:
+            raise ValueError("masked language modelling ties its output to a word embedding, and the stream has none")
+        x_MD, wanted_M = at_labels(passes[0], labels.get("words"))
+        x_MD = self.norm(F.gelu(self.transform(x_MD)))
+        logits_MV = F.linear(x_MD, words, self.bias)
+        return TargetOutput(mean_cross_entropy(logits_MV, wanted_M), logits_MV)
+
+
+class MaskedUnit(Target):
+    """The cluster of each masked frame (SkillNet section 4.2, a simple HuBERT)."""
+
+    def __init__(self, width: int, clusters: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(width, clusters)
+
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """Logits [M, clusters] at the masked frames alone, or at all frames without labels."""
+        x_MD, wanted_M = at_labels(passes[0], labels.get("units"))
+        logits_MC = self.classifier(x_MD)
+        return TargetOutput(mean_cross_entropy(logits_MC, wanted_M), logits_MC)

@@ -1,0 +1,113 @@
+"""The base of every configuration class, and errors a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Config")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message lists every fault with its path and a remedy."""
+
+
+class Config(BaseModel):
+    """Keyword-only, immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls: type[C], data: Mapping[str, Any], where: str = "") -> C:
+        """Validate `data`. Raises ConfigError with all faults at once, each with its path and the nearest valid name."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(explain(cls, error, where)) from None
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the valid names when nothing is near."""
+    names = [str(v) for v in valid]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; valid names: {', '.join(names)}" if names else ""
+
+
+def choose(table: Mapping[str, T], name: str, what: str) -> T:
+    """`table[name]`, or a ConfigError that names the nearest valid name."""
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}{nearest(name, table)}")
+    return table[name]
+
+
+def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> str:
+    """All faults of a validation, a line each: path, what is wrong, what to write instead."""
+    lines = []
+    for fault in error.errors():
+        path, nodes = _walk(model, [str(p) for p in fault["loc"]])
+        name = ".".join(path) or "recipe"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown key{nearest(path[-1], _fields(nodes))}")
+        elif fault["type"] in ("enum", "literal_error"):
+            valid = [v.strip(" '") for v in str(fault["ctx"]["expected"]).replace(" or ", ",").split(",")]
+            lines.append(f"{name}: unknown value {fault['input']!r}{nearest(str(fault['input']), valid)}")
+        else:
+            got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+            lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}{got}")
+    count = f"{len(lines)} fault{'s' if len(lines) != 1 else ''}"
+    return f"{where or model.__name__}: {count}\n" + "\n".join(f"  - {line}" for line in lines)
+
+
+def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any]]:
+    """The path as a person writes it, without the names of union members that pydantic puts in, and the nodes above its end."""
+    nodes, path = [model], []
+    for i, step in enumerate(location):
+        members = [kind for node in nodes for kind in _unwrap(node)]
+        named = [kind for kind in members if _is_config(kind) and step in _tags(kind)]
+        if named and not any(_is_config(kind) and step in kind.model_fields for kind in members):
+            nodes = named
+            continue
+        path.append(step)
+        if i < len(location) - 1:
+            nodes = [child for kind in members for child in _children(kind, step)]
+    return path, nodes
+
+
+def _fields(nodes: list[Any]) -> list[str]:
+    kinds = [kind for node in nodes for kind in _unwrap(node) if _is_config(kind)]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def _is_config(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _tags(kind: type[BaseModel]) -> set[str]:
+    """What pydantic may call a member of a union: its class, or its discriminator's value."""
+    discriminator = kind.model_fields.get("kind")
+    return {kind.__name__, str(discriminator.default)} if discriminator else {kind.__name__}
+
+
+def _unwrap(kind: Any) -> list[Any]:
+    """The members of a union or annotated type; anything else alone."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return [inner for member in typing.get_args(kind) for inner in _unwrap(member)]
+    if origin is typing.Annotated:
+        return _unwrap(typing.get_args(kind)[0])
+    return [kind]
+
+
+def _children(kind: Any, step: str) -> list[Any]:
+    """What stands below a class's field, or below any key of a mapping or sequence."""
+    if _is_config(kind):
+        return [kind.model_fields[step].annotation] if step in kind.model_fields else []
+    return [typing.get_args(kind)[-1]] if typing.get_args(kind) else []

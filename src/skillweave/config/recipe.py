@@ -1,0 +1,247 @@
+"""The recipe: a model, its tasks with their data, and the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
+
+from skillweave.batch import Modality
+from skillweave.config.base import Config, ConfigError
+from skillweave.config.model import ModelConfig, Positive, Share
+
+Split = Literal["train", "validation", "test"]
+
+
+class DataConfig(Config):
+    """Where a task's samples come from."""
+
+    path: str | dict[Split, str]
+    """One source that is split here, or one per split: `pack:emoji`, `installed:reviews`, a .jsonl, .csv or .parquet
+    file, a folder of files with captions, `hf:NAME` for a Hugging Face dataset, or .tar shards (WebDataset)."""
+    columns: dict[str, str | list[str]] = {}
+    """Field of the task → column of the source; several columns for captions, the first of which evaluation uses."""
+    group: str | None = None
+    """The column whose values never stand in two splits; each sample is its own group when absent."""
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of train, validation and test when the source has no `split` column."""
+    limit: Positive | None = None
+    """Use at most so many samples of each split."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return value or {}
+
+    @model_validator(mode="after")
+    def _shares(self) -> DataConfig:
+        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(f"fractions {self.fractions} must be at least 0 and sum to 1")
+        return self
+
+
+class LimitsConfig(Config):
+    """What counts as broken or hostile media; such samples are skipped, counted and listed."""
+
+    max_bytes: Positive = 256 * 2**20
+    """Largest file."""
+    max_pixels: Positive = 64_000_000
+    """Most pixels of a picture or a frame."""
+    max_seconds: PositiveFloat = 3600
+    """Longest recording or clip that is opened."""
+    min_seconds: NonNegativeFloat = 0.0
+    """Shorter recordings are skipped."""
+    too_long: Literal["cut", "skip"] = "cut"
+    """What happens to sound and video that exceed the stream's own length."""
+
+
+class AugmentConfig(Config):
+    """Changes to training samples, drawn anew each epoch; evaluation never uses them."""
+
+    shift: Share = 0.0
+    """Pictures and clips: largest shift, as a share of the side."""
+    scale: Share = 0.0
+    """Pictures and clips: largest change of size, as a share."""
+    colour: Share = 0.0
+    """Pictures and clips: largest change of brightness, contrast and saturation, as a share."""
+    speed: Share = 0.0
+    """Sound: largest change of tempo and pitch, as a share."""
+    noise: NonNegativeFloat = 0.0
+    """Sound: largest standard deviation of added noise, relative to the recording's own."""
+    join: Positive = 1
+    """Sound with transcript: up to so many recordings joined into one sample."""
+    word_dropout: Share = 0.0
+    """Text and code inputs: share of wordpieces replaced by [MASK]."""
+
+
+class TaskConfig(Config):
+    """One task of the mixture."""
+
+    kind: str = ""
+    """Entry of the task catalogue; the task's own name when absent."""
+    target: str | None = None
+    """Name in `model.targets`; the catalogue's default when absent."""
+    data: DataConfig
+    """Where its samples come from."""
+    weight: PositiveFloat = 1.0
+    """How often the task is drawn, relative to the others (SkillNet: 2/4/2/1/4)."""
+    batch_size: Positive = 32
+    """Samples per micro-batch and process."""
+    augment: AugmentConfig = AugmentConfig()
+    """Changes to training samples."""
+    pool: Positive | None = None
+    """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
+
+
+class OptimizerConfig(Config):
+    """AdamW with a linear schedule (SkillNet appendix)."""
+
+    learning_rate: PositiveFloat = 1e-4
+    """Peak rate."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled decay; biases, norms and one-dimensional parameters are left out."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean and mean square of the gradients."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the denominator."""
+    warmup: NonNegativeFloat = 0.1
+    """Warm-up: a share of all steps below 1, a number of steps from 1."""
+    clip: PositiveFloat | None = 1.0
+    """Largest norm of the gradient; none when null."""
+
+
+class TrainingConfig(Config):
+    """How long and how to train. Give one of `steps`, `epochs` or `samples`."""
+
+    steps: Positive | None = None
+    """Updates in all."""
+    epochs: PositiveFloat | None = None
+    """Passes over the largest task's data, counted by the mixture's weights."""
+    samples: Positive | None = None
+    """Samples in all, over all tasks and processes."""
+    seed: NonNegativeInt = 0
+    """Of weights, mixture, order, masking, augmentation and dropout."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimiser and schedule."""
+    accumulate: Positive = 1
+    """Micro-batches per update, all of one task."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 runs the forward under autocast; weights and optimiser stay float32."""
+    validate_every: NonNegativeInt = 0
+    """Steps between validations of every task; 0 for only at the end."""
+    validation_samples: Positive = 256
+    """Most validation samples per task."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints; 0 for only at the end."""
+    keep: Positive = 1
+    """Checkpoints kept beside the best."""
+    log_every: Positive = 10
+    """Steps between lines of `metrics.jsonl` and TensorBoard."""
+    workers: NonNegativeInt = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    bucket: Positive = 8
+    """Lengths of text, code and sound are padded to a multiple of it."""
+    window: Positive = 16
+    """Batches sorted by length together, so that little is padding."""
+    max_nonfinite: Positive = 5
+    """Steps in a row with a loss that is not finite after which the run stops."""
+    threads: Positive | None = None
+    """CPU threads; PyTorch's own choice when absent."""
+    devices: Positive = 1
+    """Processes, one a device."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to run."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        given = [name for name in ("steps", "epochs", "samples") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, epochs or samples, not {' and '.join(given) or 'none'}")
+        return self
+
+
+class RecipeConfig(Config):
+    """All that a run needs; stored resolved in the run folder."""
+
+    name: str = "run"
+    """What the run is called on pages and plots."""
+    output: str | None = None
+    """The run's folder; `runs/NAME` when absent."""
+    start_from: str | None = None
+    """A run or checkpoint whose weights are taken where name and shape agree (pretraining, then fine-tuning)."""
+    model: ModelConfig
+    """The model."""
+    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    """The mixture."""
+    limits: LimitsConfig = LimitsConfig()
+    """What counts as broken media."""
+    training: TrainingConfig
+    """How to train."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output or f"runs/{self.name}")
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that the model has streams for."""
+        return tuple(self.model.streams.present())
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
+    """Read a YAML recipe, apply `a.b=value` overrides and validate.
+
+    A recipe may begin from others: `base: other.yaml` (or a list, relative to the recipe's folder); mappings merge, later values
+    win, and null removes a key. Raises ConfigError with every fault at once.
+    """
+    file = Path(path)
+    data = load_yaml(file)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"override {override!r}: write it as path.to.key=value")
+        data = merge(data, nest(key.split("."), yaml.safe_load(value)))
+    return RecipeConfig.parse(data, str(file))
+
+
+def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with its `base` files merged beneath it."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such recipe; the `recipes` folder of the project has examples")
+    if file.resolve() in seen:
+        raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
+    try:
+        data = yaml.safe_load(file.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: a recipe is a mapping with model, tasks and training, not a {type(data).__name__}")
+    bases = data.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, load_yaml(file.parent / base, (*seen, file.resolve())))
+    return merge(merged, data)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings merge, other values replace, null removes."""
+    result = dict(below)
+    for key, value in above.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def nest(keys: list[str], value: Any) -> dict[str, Any]:
+    """`{a: {b: value}}` for keys [a, b]."""
+    for key in reversed(keys):
+        value = {key: value}
+    return value

@@ -1,0 +1,1 @@
+"""From sources on disk to batches: sources, processors, masking, collation and the mixture of tasks."""

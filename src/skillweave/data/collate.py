@@ -1,0 +1,74 @@
+"""From examples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip
+from skillweave.config.model import SoundStream, Streams
+
+PER_POSITION = frozenset({"words", "units"})
+"""Labels that have one entry per position of the pass; the others are one per sample, or lists of their own."""
+
+
+def collate(
+    layout: Layout, examples: Sequence[Example], streams: Streams, bucket: int, skipped: Sequence[Skip] = ()
+) -> Batch:
+    """Stack and pad examples of one task. Lengths are rounded up to a multiple of `bucket`, so that shapes recur."""
+    lengths = torch.tensor([[span.length for span in example.spans] for example in examples])
+    padded, inputs, masked = [], [], []
+    for i, span in enumerate(layout.spans):
+        stream = getattr(streams, span.modality.value)
+        features = [example.spans[i] for example in examples]
+        length = _padded_length(span.modality, int(lengths[:, i].max()), bucket, stream.max_length)
+        padded.append(length)
+        inputs.append(_stack(features, span.modality, length, stream))
+        masked.append(_pad([_mask(f) for f in features], length, 0) if any(f.masked is not None for f in features) else None)
+    layout = layout.with_lengths(tuple(padded))
+    labels = {name: _labels(name, layout, examples) for name in examples[0].labels}
+    keys = tuple(example.key for example in examples)
+    return Batch(layout, tuple(inputs), lengths, labels, tuple(masked), keys, tuple(skipped))
+
+
+def _padded_length(modality: Modality, longest: int, bucket: int, most: int) -> int:
+    if modality in (Modality.IMAGE, Modality.VIDEO):
+        return longest
+    return min(-(-longest // bucket) * bucket, most)
+
+
+def _stack(features: Sequence[Features], modality: Modality, length: int, stream: object) -> Tensor:
+    data = [f.data for f in features]
+    if modality in (Modality.IMAGE, Modality.VIDEO):
+        return torch.stack(data)
+    if isinstance(stream, SoundStream):
+        samples = stream.samples(length)
+        return _pad([waveform[:samples] for waveform in data], samples, 0)
+    return _pad(data, length, 0)
+
+
+def _mask(features: Features) -> Tensor:
+    return torch.zeros(features.length, dtype=torch.bool) if features.masked is None else features.masked
+
+
+def _pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
+    return torch.stack([F.pad(row, (0, length - len(row)), value=value) for row in rows])
+
+
+def _labels(name: str, layout: Layout, examples: Sequence[Example]) -> Tensor:
+    values = [torch.as_tensor(example.labels[name]) for example in examples]
+    if name in PER_POSITION:
+        return torch.stack([_place(v, layout, e) for v, e in zip(values, examples, strict=True)])
+    if values[0].ndim == 0:
+        return torch.stack(values)
+    return _pad(values, max(len(v) for v in values), IGNORE)
+
+
+def _place(labels: Tensor, layout: Layout, example: Example) -> Tensor:
+    """Labels of the true positions of the first pass, spread to where its spans stand after padding."""
+    spans = layout.passes[0]
+    parts = labels.split([example.spans[s].length for s in spans])
+    return torch.cat([F.pad(p, (0, layout.spans[s].length - len(p)), value=IGNORE) for s, p in zip(spans, parts, strict=True)])

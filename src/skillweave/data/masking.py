@@ -1,0 +1,57 @@
+"""What is masked in pretraining."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skillweave.batch import IGNORE
+
+WORD_SHARE = 0.15
+"""Share of tokens to predict (SkillNet section 4.2, BERT)."""
+FRAME_SHARE = 0.05
+"""Share of frames that begin a masked span (SkillNet section 4.2)."""
+FRAME_SPAN = 10
+"""Frames in a masked span (SkillNet section 4.2, wav2vec 2.0)."""
+
+
+def mask_words(
+    ids_L: Tensor, special: frozenset[int], mask: int, vocabulary: int, rng: np.random.Generator, share: float = WORD_SHARE
+) -> tuple[Tensor, Tensor]:
+    """BERT's masking: of `share` of the tokens 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    Special tokens are never chosen, and at least one token always is. Returns (ids [L], labels [L] with IGNORE elsewhere).
+    Raises ValueError when there are special tokens only.
+    """
+    ids = ids_L.numpy().copy()
+    candidates = np.flatnonzero(~np.isin(ids, list(special)))
+    if not len(candidates):
+        raise ValueError("nothing but special tokens to mask")
+    chosen = candidates[rng.random(len(candidates)) < share]
+    if not len(chosen):
+        chosen = rng.choice(candidates, 1)
+    labels = np.full_like(ids, IGNORE)
+    labels[chosen] = ids[chosen]
+    kind = rng.random(len(chosen))
+    ids[chosen[kind < 0.8]] = mask
+    replaced = chosen[(kind >= 0.8) & (kind < 0.9)]
+    ids[replaced] = rng.integers(max(special) + 1, vocabulary, len(replaced))
+    return torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+def mask_frames(length: int, rng: np.random.Generator, share: float = FRAME_SHARE, span: int = FRAME_SPAN) -> Tensor:
+    """[length] bool: each frame begins a masked span with probability `share`; spans may overlap; at least one begins.
+
+    Where a recording is not longer than a span, half of it is masked, so that something is left to predict from.
+    """
+    span = max(1, min(span, length // 2))
+    starts = np.flatnonzero(rng.random(length) < share)
+    if not len(starts):
+        starts = rng.integers(0, max(length - span, 0) + 1, 1)
+    masked = np.zeros(length, dtype=bool)
+    for start in starts:
+        masked[start : start + span] = True
+    if masked.all() and length > 1:
+        masked[rng.integers(0, length)] = False
+    return torch.from_numpy(masked)

@@ -1,0 +1,70 @@
+"""Processors: raw text, pictures, sound, clips and code to the features the model takes, one per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skillweave.batch import Modality
+from skillweave.config.base import ConfigError
+from skillweave.config.model import ImageStream, ModelConfig, SoundStream, Stream, TextStream, VideoStream
+from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.data.processors.base import BadInput, Processor
+from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, tokenizer_asset, train_tokenizer
+
+__all__ = [
+    "BadInput",
+    "Processor",
+    "build_processors",
+    "load_tokenizer",
+    "tokenizer_asset",
+    "train_tokenizer",
+]
+
+
+def build_processors(
+    config: ModelConfig,
+    assets: Mapping[str, bytes],
+    limits: LimitsConfig = LimitsConfig(),
+    augment: AugmentConfig = AugmentConfig(),
+) -> dict[Modality, Processor]:
+    """A processor for each of the model's streams.
+
+    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses text's. Raises ConfigError
+    when a tokeniser is absent.
+    """
+    return {
+        modality: _build(config, modality, stream, assets, limits, augment)
+        for modality, stream in config.streams.present().items()
+    }
+
+
+def _build(
+    config: ModelConfig,
+    modality: Modality,
+    stream: Stream,
+    assets: Mapping[str, bytes],
+    limits: LimitsConfig,
+    augment: AugmentConfig,
+) -> Processor:
+    # Imported where needed: a model of text alone pays for no media decoder.
+    match stream:
+        case TextStream():
+            from skillweave.data.processors.text import TextProcessor
+
+            shared = modality is Modality.CODE and "word" in config.shared
+            name = tokenizer_asset(Modality.TEXT if shared else modality)
+            if name not in assets:
+                raise ConfigError(f"stream {modality.value!r}: no {name} among the model's assets ({', '.join(assets) or 'none'})")
+            return TextProcessor(stream, read_tokenizer(assets[name]), modality, augment)
+        case ImageStream():
+            from skillweave.data.processors.image import ImageProcessor
+
+            return ImageProcessor(stream, limits, augment)
+        case SoundStream():
+            from skillweave.data.processors.sound import SoundProcessor
+
+            return SoundProcessor(stream, limits, augment)
+        case VideoStream():
+            from skillweave.data.processors.video import VideoProcessor
+
+            return VideoProcessor(stream, limits, augment)

@@ -1,0 +1,164 @@
+"""Recordings to normalised waveforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+from torch import from_numpy
+
+from skillweave.batch import Features
+from skillweave.config.model import SoundStream
+from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.data.processors.base import BadInput, open_media, reason
+
+MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+"""How files begin that libsndfile reads well; all others go to FFmpeg, not to libsndfile's readers of rare formats."""
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+"""Samples per second of real recordings; a header beyond them lies."""
+
+BLOCK = 65_536
+"""Sample frames decoded at a time, so that a header with a thousand channels costs little memory."""
+
+QUIETEST = 1e-5
+"""Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not made louder."""
+
+
+class SoundProcessor:
+    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3, wav2vec)."""
+
+    def __init__(
+        self, stream: SoundStream, limits: LimitsConfig = LimitsConfig(), augment: AugmentConfig = AugmentConfig()
+    ) -> None:
+        self.stream = stream
+        self.limits = limits
+        self.augment = augment
+        self.most = stream.samples(stream.max_length)
+
+    def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
+        """The waveform of a file (bytes, path or {"bytes", "path"}), of a video's sound track, or of an array [samples] or
+        [samples, channels] at the stream's rate.
+
+        With `rng`, tempo and pitch change together and noise is added. Raises BadInput.
+        """
+        speed, noise = 1.0, 0.0
+        if rng is not None:
+            speed += self.augment.speed * rng.uniform(-1, 1)
+            noise = self.augment.noise * rng.uniform()
+        samples, rate = _from_array(value, self.stream.rate) if isinstance(value, np.ndarray) else self._decode(value)
+        waveform = self._resample(samples, rate, speed)
+        length = self.stream.positions(len(waveform))
+        if length == 0:
+            raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
+        waveform = _normalise(waveform)
+        if noise and rng is not None:
+            waveform = _normalise(waveform + np.float32(noise) * rng.standard_normal(len(waveform), np.float32))
+        return Features(from_numpy(waveform), length)
+
+    def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
+        """At the stream's rate and so many times as fast, within the stream's longest."""
+        if not np.isfinite(samples).all():
+            raise BadInput("samples that are not finite numbers")
+        if len(samples) < self.limits.min_seconds * rate:
+            raise BadInput(f"{len(samples) / rate:.3f} s are less than min_seconds {self.limits.min_seconds}")
+        natural = len(samples) * self.stream.rate / rate
+        if natural >= self.most + 1:
+            if self.limits.too_long == "skip":
+                raise BadInput(f"longer than the stream's {self.stream.max_length} positions")
+        else:  # slowing down must not push the end out
+            speed = max(speed, natural / self.most)
+        if rate * speed != self.stream.rate:
+            samples = soxr.resample(samples, rate * speed, self.stream.rate)
+        return samples[: self.most]
+
+    def _decode(self, value: Any) -> tuple[np.ndarray, int]:
+        """Mono samples and their rate; a little more than the stream can hold at the greatest speed is read of a longer file."""
+        seconds = (self.most / self.stream.rate + 0.1) * (1 + self.augment.speed)
+        with open_media(value, self.limits) as file:
+            start = file.read(4)
+            file.seek(0)
+            if start.startswith(MAGIC):
+                try:
+                    return self._read_sound_file(file, seconds)
+                except soundfile.SoundFileError:
+                    file.seek(0)
+            return self._read_container(file, seconds)
+
+    def _read_sound_file(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
+        with soundfile.SoundFile(file) as sound:
+            rate = _checked_rate(sound.samplerate)
+            if sound.frames > self.limits.max_seconds * rate:
+                raise BadInput(f"{sound.frames / rate:.1f} s exceed max_seconds {self.limits.max_seconds}")
+            blocks, wanted = [], math.ceil(seconds * rate)
+            while wanted > 0:
+                block = sound.read(min(BLOCK, wanted), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+                wanted -= len(block)
+        return _joined(blocks), rate
+
+    def _read_container(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
+        # Imported here: sound files proper need no FFmpeg.
+        from skillweave.data.processors.container import open_container
+
+        with open_container(file, self.limits) as container:
+            if not container.streams.audio:
+                raise BadInput("no audio track")
+            rate = _checked_rate(container.streams.audio[0].rate)
+            try:
+                return _joined(list(_mono(container, rate, math.ceil(seconds * rate)))), rate
+            except BadInput:
+                raise
+            except Exception as error:  # broken files make PyAV raise errors of many kinds
+                raise BadInput(f"broken sound ({reason(error)})") from None
+
+
+def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """At least `wanted` mono samples of a container's first sound track, where there are so many."""
+    from av import AudioResampler
+
+    resampler = AudioResampler(format="flt", layout="mono", rate=rate)
+    for frame in container.decode(container.streams.audio[0]):
+        for part in resampler.resample(frame):
+            samples = part.to_ndarray()[0]
+            yield samples
+            wanted -= len(samples)
+        if wanted <= 0:
+            return
+    for part in resampler.resample(None):
+        yield part.to_ndarray()[0]
+
+
+def _joined(blocks: list[np.ndarray]) -> np.ndarray:
+    if not blocks:
+        raise BadInput("0 samples")
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _checked_rate(rate: int) -> int:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise BadInput(f"sample rate {rate} Hz is not between {LOWEST_RATE} and {HIGHEST_RATE}")
+    return rate
+
+
+def _normalise(waveform: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance, float32; silence stays silence."""
+    centred = waveform - waveform.mean(dtype=np.float64)
+    deviation = max(float(np.sqrt(np.mean(np.square(centred)))), QUIETEST)
+    result = (centred / deviation).astype(np.float32)
+    if not np.isfinite(result).all():
+        raise BadInput("samples that are not finite numbers")
+    return result
+
+
+def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    if samples.ndim not in (1, 2) or samples.size == 0 or samples.dtype.kind not in "fiu":
+        raise BadInput(f"expected numbers [samples] or [samples, channels], found {samples.dtype} {list(samples.shape)}")
+    mono = samples.astype(np.float32)
+    return (mono if mono.ndim == 1 else mono.mean(axis=1)), rate

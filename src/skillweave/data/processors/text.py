@@ -1,0 +1,73 @@
+"""Text and code to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from skillweave.batch import Features, Modality
+from skillweave.config.model import TextStream
+from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.data.processors.base import BadInput, open_media, reason
+from skillweave.data.processors.tokenizer import CLS, CLS_CODE, MASK, SEPARATOR, SPECIAL_TOKENS
+
+CHARACTERS_PER_PIECE = 64
+"""Of a text only so many characters per position are looked at, so that a huge file costs no more than a long one."""
+
+
+class TextProcessor:
+    """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length` (SkillNet section 3.3)."""
+
+    def __init__(
+        self, stream: TextStream, tokenizer: Tokenizer, modality: Modality = Modality.TEXT, augment: AugmentConfig = AugmentConfig()
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = stream.max_length
+        self.dropout = augment.word_dropout
+        first = CLS_CODE if modality is Modality.CODE else CLS
+        self.cls, self.separator, self.mask = (tokenizer.token_to_id(name) for name in (first, SEPARATOR, MASK))
+        self.special_ids = frozenset(tokenizer.token_to_id(name) for name in SPECIAL_TOKENS)
+        self.vocabulary = tokenizer.get_vocab_size()
+
+    def __call__(
+        self,
+        value: Any,
+        rng: np.random.Generator | None = None,
+        *,
+        cls: bool = True,
+        separator: bool = False,
+        max_length: int | None = None,
+    ) -> Features:
+        """Token ids [L] of a string, or of a UTF-8 file given as bytes, `Path` or {"bytes", "path"}.
+
+        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. `max_length`: fewer positions than the stream's.
+        With `rng`, a share of the pieces becomes [MASK], never a special token. Raises BadInput when no piece is left.
+        """
+        room = min(max_length or self.max_length, self.max_length) - cls - separator
+        text = value if isinstance(value, str) else _read(value)
+        try:
+            pieces = self.tokenizer.encode(text[: room * CHARACTERS_PER_PIECE], add_special_tokens=False).ids[:room]
+        except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
+            raise BadInput("not valid Unicode") from None
+        if not pieces:
+            raise BadInput("text without tokens")
+        if rng is not None and self.dropout:
+            dropped = rng.random(len(pieces)) < self.dropout
+            pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
+        ids = [self.cls] * cls + pieces + [self.separator] * separator
+        return Features(torch.tensor(ids), len(ids))
+
+
+def _read(value: Any) -> str:
+    if not isinstance(value, bytes | Path | Mapping):
+        raise BadInput(f"expected text, found {type(value).__name__}")
+    with open_media(value, LimitsConfig()) as file:
+        try:
+            return file.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"not UTF-8 ({reason(error)})") from None

@@ -1,0 +1,93 @@
+"""Sound units: k-means clusters of MFCC, what masked-unit prediction predicts (SkillNet section 4.2, HuBERT)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import kaldi_native_fbank
+import numpy as np
+from safetensors.numpy import load, save
+from torch import Tensor, from_numpy
+
+from skillweave.config.base import ConfigError
+
+COEFFICIENTS = 13
+"""Cepstra, to which their first and second time derivatives are joined (HuBERT section 3.1)."""
+
+UNITS_ASSET = "sound_units.safetensors"
+"""The name of the cluster model among a model's assets."""
+
+
+def mfcc(waveform: Tensor | np.ndarray, rate: int, frames: int, hop: int | None = None) -> np.ndarray:
+    """Kaldi's MFCC and their derivatives, [frames, 39] float32, one row per encoder position.
+
+    `waveform`: [samples] at `rate`. `hop`: samples from one encoder position to the next, 20 ms when absent. As in HuBERT the
+    coefficients and derivatives are taken every 10 ms, of 25 ms, and those that begin where a position's field begins are kept.
+    """
+    samples = np.asarray(waveform, np.float32)
+    options = _options(rate)
+    window = options.frame_opts.samp_freq * options.frame_opts.frame_length_ms / 1000
+    extractor = kaldi_native_fbank.OnlineMfcc(options)
+    extractor.accept_waveform(rate, np.pad(samples, (0, max(0, int(np.ceil(window)) - len(samples)))))
+    extractor.input_finished()
+    rows = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+    features = kaldi_native_fbank.compute_deltas(kaldi_native_fbank.DeltaOptions(order=2, window=2), rows)
+    begins = np.arange(frames) * (hop or rate / 50) / (rate / 100)
+    return features[np.minimum(np.rint(begins).astype(np.int64), len(features) - 1)]
+
+
+def _options(rate: int) -> kaldi_native_fbank.MfccOptions:
+    # No dither: the same sound always has the same units.
+    frame = kaldi_native_fbank.FrameExtractionOptions(samp_freq=rate, dither=0.0)
+    return kaldi_native_fbank.MfccOptions(frame_opts=frame, num_ceps=COEFFICIENTS, use_energy=False)
+
+
+@dataclass(frozen=True)
+class UnitModel:
+    """Cluster centres [k, 39] in the space of `mfcc`; `rate` and `hop` as there."""
+
+    centres: np.ndarray
+    rate: int
+    hop: int
+
+    @classmethod
+    def fit(
+        cls,
+        sounds: Iterable[tuple[Tensor | np.ndarray, int]],
+        clusters: int,
+        rate: int = 16_000,
+        hop: int | None = None,
+        seed: int = 0,
+    ) -> UnitModel:
+        """k-means on the frames of (waveform, length) pairs, as `SoundProcessor` gives them.
+
+        Raises ConfigError when there are fewer frames than clusters.
+        """
+        from sklearn.cluster import MiniBatchKMeans  # an optional dependency, wanted only here
+
+        hop = hop or rate // 50
+        rows = [mfcc(waveform, rate, length, hop) for waveform, length in sounds]
+        count = sum(map(len, rows))
+        if count < clusters:
+            raise ConfigError(f"{count} sound frames cannot make {clusters} clusters; give more recordings or set clusters lower")
+        means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
+        means.fit(np.concatenate(rows))
+        return cls(means.cluster_centers_.astype(np.float32), rate, hop)
+
+    def __call__(self, waveform: Tensor | np.ndarray, length: int) -> Tensor:
+        """The nearest centre of each encoder position, [length] int64."""
+        rows = mfcc(waveform, self.rate, length, self.hop)
+        distances = np.square(self.centres).sum(axis=1) - 2 * rows @ self.centres.T
+        return from_numpy(distances.argmin(axis=1))
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        return save({"centres": self.centres}, {"rate": str(self.rate), "hop": str(self.hop)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> UnitModel:
+        """From `to_bytes`."""
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors.load keeps no metadata
+        return cls(load(data)["centres"], int(header["__metadata__"]["rate"]), int(header["__metadata__"]["hop"]))

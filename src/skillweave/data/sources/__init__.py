@@ -1,0 +1,96 @@
+"""Where samples come from: every kind of source as a table of rows, split and renamed to the fields of a task.
+
+`open_source` looks the kind up in `KINDS` (for `kind:name`) or in `SUFFIXES` (for files); a folder is a folder of files with
+captions. A new kind is one `Table` and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from skillweave.config.base import ConfigError, nearest
+from skillweave.config.recipe import DataConfig, Split
+from skillweave.data.sources.base import MEDIA, Selection, Source, Table, name_fields
+from skillweave.data.sources.files import find_files
+from skillweave.data.sources.folder import open_folder
+from skillweave.data.sources.installed import INSTALLED, open_installed
+from skillweave.data.sources.pack import open_pack, packs
+from skillweave.data.sources.shards import ShardTable
+from skillweave.data.sources.split import select
+from skillweave.data.sources.table import CsvTable, JsonTable
+
+__all__ = ["INSTALLED", "KINDS", "MEDIA", "SUFFIXES", "Source", "Table", "open_source", "open_table", "packs"]
+
+
+def _open_hub(name: str, where: str) -> Table:
+    from skillweave.data.sources.hub import open_hub  # keeps the optional library `datasets` optional
+
+    return open_hub(name, where)
+
+
+def _open_parquet(files: list[Path], where: str) -> Table:
+    from skillweave.data.sources.parquet import ParquetTable  # keeps pyarrow out until a table is opened
+
+    return ParquetTable(files, where)
+
+
+def _open_tsv(files: list[Path], where: str) -> Table:
+    return CsvTable(files, where, delimiter="\t")
+
+
+KINDS: dict[str, Callable[[str, str], Table]] = {
+    "pack": open_pack,
+    "installed": open_installed,
+    "hf": _open_hub,
+}
+"""Kind, as in `kind:name` → its opener, which gets the name and the whole path (for errors)."""
+
+SUFFIXES: dict[str, Callable[[list[Path], str], Table]] = {
+    ".jsonl": JsonTable,
+    ".csv": CsvTable,
+    ".tsv": _open_tsv,
+    ".parquet": _open_parquet,
+    ".tar": ShardTable,
+}
+"""Suffix of a file → the opener of one or several such files."""
+
+
+def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
+    """The rows of a split, under the task's field names.
+
+    `fields`: read only these (and `key`), and insist that each is there; every column by default. Raises ConfigError for a
+    missing file, an unknown name, a missing column or a split without rows.
+    """
+    path = data.path
+    if isinstance(path, dict):
+        if split not in path:
+            raise ConfigError(f"data.path names no source for {split!r}, only for {', '.join(path) or 'nothing'}")
+        path = path[split]
+    table = open_table(path)
+    named = name_fields(table, data.columns, fields)
+    key = named.get("key")
+    if isinstance(data.path, dict) and list(data.path.values()).count(path) > 1 and "split" not in table.columns:
+        raise ConfigError(f"{path}: the same source for two splits would test on what was trained on; give the path once")
+    return Selection(table, select(table, data, split, key if isinstance(key, str) else None), named)
+
+
+def open_table(path: str) -> Table:
+    """All rows of a source under its own column names, unsplit. Raises ConfigError for whatever cannot be opened."""
+    kind, separator, name = path.partition(":")
+    if separator and kind in KINDS:
+        return KINDS[kind](name, path)
+    if separator and "://" in path:
+        raise ConfigError(f"{path}: web addresses are not read; download it and give the path, or use hf:NAME")
+    if separator and kind.isidentifier() and len(kind) > 1 and not Path(path).exists():
+        raise ConfigError(f"{path}: unknown kind of source {kind!r}{nearest(kind, KINDS)}")
+    files = find_files(path)
+    if all(file.is_dir() for file in files):
+        if len(files) > 1:
+            raise ConfigError(f"{path}: names {len(files)} folders; give the one above them")
+        return open_folder(files[0], path)
+    suffixes = sorted({file.suffix.lower() for file in files})
+    if len(suffixes) > 1 or suffixes[0] not in SUFFIXES:
+        what = "mixes kinds of files" if len(suffixes) > 1 else f"unknown kind of file {suffixes[0] or files[0].name!r}"
+        raise ConfigError(f"{path}: {what}; one of {', '.join(SUFFIXES)}, or a folder of files with captions")
+    return SUFFIXES[suffixes[0]](files, path)

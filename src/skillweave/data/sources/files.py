@@ -1,0 +1,64 @@
+"""Paths as a recipe writes them: one file, a glob, or a range in braces."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from skillweave.config.base import ConfigError, nearest
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shards/{000..002}.tar` → the three paths, with the width of the first number; `{a,b}` → both."""
+    match = _RANGE.search(pattern) or _CHOICE.search(pattern)
+    if match is None:
+        return [pattern]
+    if match.re is _RANGE:
+        first, last = match.groups()
+        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    else:
+        choices = match[1].split(",")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    return [path for choice in choices for path in expand_braces(head + choice + tail)]
+
+
+def find_files(pattern: str) -> list[Path]:
+    """The files that a path, glob or brace range names, sorted within each glob.
+
+    Raises ConfigError when one is missing, with the nearest name in its folder.
+    """
+    found: list[Path] = []
+    for text in expand_braces(os.path.expanduser(pattern)):
+        path = Path(text)
+        if path.exists():
+            found.append(path)
+            continue
+        matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
+        if not matches:
+            raise ConfigError(f"{pattern}: {_missing(path, glob.has_magic(text))}")
+        found += matches
+    if not found:
+        raise ConfigError(f"{pattern}: names no file: the range is empty")
+    return found
+
+
+def _missing(path: Path, magic: bool) -> str:
+    if magic:
+        return f"no file matches {path}"
+    if not path.parent.is_dir():
+        return f"no such file or folder: {path} (there is no folder {path.parent} in {Path.cwd()})"
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))[:1000]
+    close = nearest(path.name, names)
+    return f"no such file or folder: {path}{close if 'did you mean' in close else ''}"
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """Short names that tell the files apart: relative to the folder they share."""
+    shared = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    return [file.absolute().relative_to(shared).as_posix() for file in files]

@@ -1,0 +1,89 @@
+"""Functions and what their docstrings say, from Python source that is installed but never imported."""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+import textwrap
+import tokenize
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+MIN_WORDS = 3
+"""Fewest words of a description."""
+MIN_LINES = 4
+"""Fewest lines of a function, its docstring taken out."""
+_LEFT_OUT = frozenset({"test", "tests", "idle_test", "testing", "idlelib", "site-packages", "dist-packages", "__pycache__"})
+
+Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
+
+
+def read_standard_library() -> Rows:
+    """The running Python's own library; `group` is the top-level module, so that no module stands in two splits."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    return _read({file: _module(file, folder).partition(".")[0] for file in _sources(folder)}, folder)
+
+
+def read_packages(folders: Mapping[str, Path]) -> Rows:
+    """Installed packages, by the folders they lie in; `group` is the module (file)."""
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    for name in sorted(folders):
+        root = folders[name].parent
+        more = _read({file: _module(file, root) for file in _sources(folders[name])}, root)
+        rows += more[0]
+        skipped += more[1]
+    return rows, skipped
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """The .py files below a folder in a fixed order, tests and installed packages left out."""
+    for file in sorted(folder.rglob("*.py")):
+        if not _LEFT_OUT.intersection(file.relative_to(folder).parts):
+            yield file
+
+
+def _module(file: Path, root: Path) -> str:
+    parts = list(file.relative_to(root).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def _read(groups: Mapping[Path, str], root: Path) -> Rows:
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    for file, group in groups.items():
+        name = file.relative_to(root).as_posix()
+        try:
+            with tokenize.open(file) as stream:
+                source = stream.read()
+            with warnings.catch_warnings(action="ignore"):  # invalid escapes in other people's strings
+                tree = ast.parse(source)
+        except (OSError, SyntaxError, ValueError, RecursionError) as error:
+            skipped.append((name, f"not readable as Python: {error}"))
+            continue
+        for line, code, text in described_functions(tree, source.splitlines()):
+            rows.append({"key": f"{name}:{line}", "group": group, "text": text, "code": code})
+    return rows, skipped
+
+
+def described_functions(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    """(line, code without its docstring, first paragraph of the docstring) of each function that is long enough.
+
+    `lines` is the source that `tree` was parsed from. Decorators stay; methods and inner functions count.
+    """
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        text = " ".join((ast.get_docstring(node) or "").strip().partition("\n\n")[0].split())
+        if len(text.split()) < MIN_WORDS or len(node.body) < 2:
+            continue
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        docstring = node.body[0]
+        if docstring.lineno == node.lineno or node.body[1].lineno <= (docstring.end_lineno or 0):
+            continue  # one line holds the docstring and code
+        kept = lines[first - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : node.end_lineno]
+        code = textwrap.dedent("\n".join(kept)).strip("\n")
+        if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
+            yield first, code, text

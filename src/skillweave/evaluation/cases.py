@@ -1,0 +1,156 @@
+"""Case studies for the report: what was asked, what came back, and what was right (SkillNet Fig. 6-8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from skillweave.evaluation import media
+from skillweave.evaluation.chance import first, strings
+from skillweave.evaluation.evaluator import Measured
+from skillweave.evaluation.figures import ranking
+from skillweave.evaluation.metrics import edit_distance
+from skillweave.evaluation.predictions import Classified, Embedded, Transcribed
+from skillweave.tasks.dataset import TaskDataset
+
+CASES = 4
+"""Queries shown per task: the first in the hash order of their keys, so nobody picks them by result."""
+
+SHOWN = 3
+"""Answers shown per query (SkillNet Fig. 6-8)."""
+
+LINES = 14
+"""Lines of code shown."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to look at or listen to: `kind` says which of the other fields the page uses."""
+
+    kind: str
+    text: str = ""
+    uri: str | None = None
+    frames: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An item that the model gave (or should have given), with its cosine similarity and rank from 1."""
+
+    item: Item
+    caption: str
+    score: float
+    rank: int
+    right: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample: retrieval has `answers`; transcription `reference` and `hypothesis`; classification `label` and `classes`."""
+
+    query: Item
+    answers: Sequence[Answer] = ()
+    rank: float | None = None
+    reference: str = ""
+    hypothesis: str = ""
+    edits: int = 0
+    label: str = ""
+    classes: Sequence[tuple[str, float]] = field(default_factory=tuple)
+
+
+def build_cases(measured: Measured, classes: Sequence[str] = ()) -> list[Case]:
+    """The case studies of a task; empty for masked prediction."""
+    found, rows = measured.predictions, Rows(measured.dataset)
+    chosen = range(len(found.keys))[: CASES if isinstance(found, Embedded) else 2 * CASES]
+    if isinstance(found, Embedded):
+        return _retrieved(found, rows, chosen)
+    if isinstance(found, Transcribed):
+        return [_heard(found, rows, i) for i in chosen]
+    if isinstance(found, Classified):
+        return [_labelled(found, rows, i, classes) for i in chosen]
+    return []
+
+
+class Rows:
+    """Raw rows of a dataset by key."""
+
+    def __init__(self, dataset: TaskDataset) -> None:
+        self.dataset = dataset
+        self.number = {key: i for i, key in enumerate(strings(dataset.source, "key"))}
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self.dataset.row(self.number[key])
+
+    def item(self, key: str, modality: str) -> Item:
+        """The sample's value of a modality, ready for the page."""
+        return show(modality, self[key][modality])
+
+    def caption(self, key: str) -> str:
+        """The sample's text: of several captions the first."""
+        return first(self[key].get("text", ""))
+
+
+def show(modality: str, value: Any) -> Item:
+    """A raw value of a modality as an item of the page."""
+    match modality:
+        case "image":
+            return Item("image", uri=media.image_uri(value))
+        case "video":
+            return Item("video", uri=media.video_uri(value), frames=media.frame_uris(value))
+        case "sound":
+            return Item("sound", uri=media.sound_uri(value))
+        case "code":
+            lines = str(value).splitlines()
+            return Item("code", "\n".join(lines[:LINES]) + ("\n…" if len(lines) > LINES else ""))
+    return Item("text", first(value))
+
+
+def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]:
+    """The first queries with their three best answers, and the right one when it is not among them."""
+    layout = rows.dataset.layout
+    modalities = [layout.spans[spans[0]].modality.value for spans in layout.passes]
+    scores, ranks = found.queries @ found.items.T, ranking(found).rank
+    cases = []
+    for q in chosen:
+        order = np.argsort(-scores[q], kind="stable")
+        right = found.captions == found.captions[q]
+        shown = list(order[:SHOWN])
+        if not right[shown].any():
+            shown.append(next(p for p in order if right[p]))
+        places = {int(p): r for r, p in enumerate(order, 1)}
+        answers = [
+            Answer(
+                rows.item(found.keys[p], modalities[1]),
+                rows.caption(found.keys[p]),
+                float(scores[q, p]),
+                places[int(p)],
+                bool(right[p]),
+            )
+            for p in shown
+        ]
+        cases.append(Case(rows.item(found.keys[q], modalities[0]), answers, float(ranks[q])))
+    return cases
+
+
+def _heard(found: Transcribed, rows: Rows, i: int) -> Case:
+    reference, hypothesis = found.references[i], found.hypotheses[i]
+    return Case(
+        rows.item(found.keys[i], "sound"),
+        reference=reference,
+        hypothesis=hypothesis,
+        edits=edit_distance(reference, hypothesis),
+    )
+
+
+def _labelled(found: Classified, rows: Rows, i: int, classes: Sequence[str]) -> Case:
+    modality = rows.dataset.layout.spans[0].modality.value
+    order = np.argsort(-found.probabilities[i], kind="stable")[:SHOWN]
+    return Case(
+        rows.item(found.keys[i], modality),
+        label=classes[found.labels[i]],
+        classes=[(classes[c], float(found.probabilities[i, c])) for c in order],
+    )
+

@@ -1,0 +1,129 @@
+"""What no learning gives: chance for every metric, and a simple baseline where there is one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skillweave.config import RecipeConfig
+from skillweave.data.sources import Source
+from skillweave.evaluation import metrics
+from skillweave.evaluation.figures import RECALL_AT, figures, retrieval_columns
+from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
+from skillweave.model import Model
+from skillweave.tasks.dataset import TaskDataset, open_fields, task_of
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What chance and baselines may look at beside the predictions."""
+
+    model: Model
+    recipe: RecipeConfig
+    task: str
+    dataset: TaskDataset
+
+    @property
+    def kind(self) -> str:
+        """The entry of the task catalogue."""
+        return task_of(self.recipe, self.task).name
+
+    def train(self, field: str) -> list[str]:
+        """A field of all training samples."""
+        return strings(open_fields(self.recipe, self.task, "train"), field)
+
+    def measured(self, field: str, keys: list[str]) -> list[str]:
+        """A field of the measured samples, in the order of their keys."""
+        by_key = dict(zip(strings(self.dataset.source, "key"), strings(self.dataset.source, field), strict=True))
+        return [by_key[key] for key in keys]
+
+
+def strings(source: Source, field: str) -> list[str]:
+    """A text field of all samples; of several captions the first, as in evaluation."""
+    return [first(value) for value in source.column(field)]
+
+
+def first(value: Any) -> str:
+    """The first of several captions, or the one there is; empty when there is none."""
+    return next((str(v) for v in (value if isinstance(value, list | tuple) else [value]) if v not in (None, "")), "")
+
+
+def chance(found: Predictions, context: Context) -> Figures:
+    """By metric, what guessing gives.
+
+    Accuracy: always the training data's most frequent class. Recall@k and median rank: exact for the pool and its right answers.
+    Character error rate: always the best constant string. Masked prediction: always the best constant distribution.
+    """
+    return CHANCE[type(found)](found, context)
+
+
+def _majority(found: Classified, context: Context) -> Figures:
+    counts = Counter(context.train("label"))
+    commonest = max(sorted(counts), key=counts.__getitem__)
+    return {"accuracy": metrics.accuracy([commonest] * len(found.keys), context.measured("label", found.keys))}
+
+
+def _constant(found: Transcribed, context: Context) -> Figures:
+    return {"cer": metrics.best_constant(context.train("transcript"), found.references)[1]}
+
+
+def _random_order(found: Embedded, context: Context) -> Figures:
+    relevant = metrics.relevance(found.captions, found.captions)
+    guess = metrics.random_ranking(relevant)
+    recalls = {f"recall_at_{k}": metrics.recall_at_k(guess, k) for k in RECALL_AT}
+    return recalls | {"median_rank": metrics.chance_median_rank(relevant)}
+
+
+def _frequencies(found: Filled, context: Context) -> Figures:
+    _, counts = np.unique(found.labels, return_counts=True)
+    shares = counts / counts.sum()
+    return {"perplexity": float(np.exp(-(shares * np.log(shares)).sum())), "masked_accuracy": float(shares.max())}
+
+
+CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {
+    Classified: _majority,
+    Transcribed: _constant,
+    Embedded: _random_order,
+    Filled: _frequencies,
+}
+"""Kind of predictions → what guessing gives."""
+
+
+def baseline(found: Predictions, context: Context) -> Figures | None:
+    """A simple model's figures on the same samples; None for tasks without one, or without the extra `eval`."""
+    if context.kind not in BASELINES:
+        return None
+    try:
+        return BASELINES[context.kind](found, context)
+    except ModuleNotFoundError as error:
+        if error.name != "sklearn":
+            raise
+        return None
+
+
+def _text_classification(found: Classified, context: Context) -> Figures:
+    from skillweave.evaluation.baselines import classify_texts  # needs the extra `eval`
+
+    guess = classify_texts(context.train("text"), context.train("label"), context.measured("text", found.keys))
+    return {"accuracy": metrics.accuracy(guess, context.measured("label", found.keys))}
+
+
+def _code_retrieval(found: Embedded, context: Context) -> Figures:
+    from skillweave.evaluation.baselines import retrieve_code  # needs the extra `eval`
+
+    similarity = retrieve_code(context.measured("text", found.keys), context.measured("code", found.keys))
+    ranks = metrics.rank_queries(similarity, metrics.relevance(found.captions, found.captions))
+    return figures(retrieval_columns(ranks), 0)[0]
+
+
+BASELINES: dict[str, Callable[[Any, Context], Figures]] = {
+    "text_classification": _text_classification,
+    "text_to_code": _code_retrieval,
+}
+"""Entry of the task catalogue → its baseline."""

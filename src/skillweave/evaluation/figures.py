@@ -1,0 +1,76 @@
+"""Which metrics a kind of predictions has: each a statistic over columns of per-sample figures, so that it can be resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skillweave.evaluation import metrics
+from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
+
+RECALL_AT = (1, 5, 10)
+"""Depths of Recall@k (SkillNet Table 2)."""
+
+Columns = dict[str, tuple[Callable[..., Any], list[Any]]]
+"""Metric → statistic and the columns [N] it reduces along their last axis."""
+
+
+def _mean(values: metrics.Floats) -> metrics.Floats:
+    return values.mean(-1)
+
+
+def _median(values: metrics.Floats) -> metrics.Floats:
+    return np.median(values, axis=-1)
+
+
+def _perplexity(losses: metrics.Floats, counts: metrics.Floats) -> metrics.Floats:
+    return np.exp(metrics.ratio(losses, counts))
+
+
+def ranking(found: Embedded) -> metrics.Ranking:
+    """Where each query's first right answer stands among the items."""
+    return metrics.rank_queries(found.queries @ found.items.T, metrics.relevance(found.captions, found.captions))
+
+
+def retrieval_columns(ranks: metrics.Ranking) -> Columns:
+    """Recall@1/5/10 and median rank as statistics of per-query columns."""
+    recalls: Columns = {f"recall_at_{k}": (_mean, [ranks.hits(k)]) for k in RECALL_AT}
+    return recalls | {"median_rank": (_median, [ranks.rank])}
+
+
+def _classified(found: Classified) -> Columns:
+    return {"accuracy": (_mean, [found.probabilities.argmax(-1) == found.labels])}
+
+
+def _transcribed(found: Transcribed) -> Columns:
+    return {"cer": (metrics.ratio, list(metrics.edit_counts(found.references, found.hypotheses)))}
+
+
+def _filled(found: Filled) -> Columns:
+    size = len(found.keys)
+    losses = np.bincount(found.samples, found.losses, size)
+    correct = np.bincount(found.samples, found.correct, size)
+    counts = np.bincount(found.samples, minlength=size)
+    return {"perplexity": (_perplexity, [losses, counts]), "masked_accuracy": (metrics.ratio, [correct, counts])}
+
+
+PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
+    Classified: _classified,
+    Transcribed: _transcribed,
+    Embedded: lambda found: retrieval_columns(ranking(found)),
+    Filled: _filled,
+}
+"""Kind of predictions → its metrics."""
+
+
+def figures(columns: Columns, resamples: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Values and 95 % bootstrap intervals by metric."""
+    values = {name: float(statistic(*arrays)) for name, (statistic, arrays) in columns.items()}
+    if not resamples:
+        return values, {}
+    intervals = {
+        name: metrics.bootstrap(statistic, *arrays, resamples=resamples) for name, (statistic, arrays) in columns.items()
+    }
+    return values, intervals

@@ -1,0 +1,196 @@
+"""What a model says about a task's samples, gathered over batches: the raw material of metrics, reports and `predict`.
+
+Shape letters: N samples, C classes, D width, L positions of a pass, M masked positions over all samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillweave.batch import IGNORE, Batch, Skip
+from skillweave.config.model import CTCTarget
+from skillweave.layers.tokens import map_tokens
+from skillweave.model import Model
+
+Progress = Callable[[str, int, int], None]
+"""Called with the task, samples done and samples in all."""
+
+
+@dataclass(kw_only=True)
+class Predictions:
+    """`keys` of the N samples that were measured; `skipped` lists those that could not be read."""
+
+    keys: list[str] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Classified(Predictions):
+    """`labels`: [N] int64. `probabilities`: [N, C] float32."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(kw_only=True)
+class Transcribed(Predictions):
+    """What was said and what was heard, one string a sample."""
+
+    references: list[str]
+    hypotheses: list[str]
+
+
+@dataclass(kw_only=True)
+class Embedded(Predictions):
+    """`queries` (pass 0) and `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; equal ones are right answers."""
+
+    queries: NDArray[np.float32]
+    items: NDArray[np.float32]
+    captions: NDArray[np.int64]
+
+
+@dataclass(kw_only=True)
+class Filled(Predictions):
+    """Masked prediction. `labels`, `losses` (nats), `correct` and `samples` (the sample it stands in, from 0): [M]."""
+
+    labels: NDArray[np.int64]
+    losses: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+    samples: NDArray[np.int64]
+
+
+def target_of(model: Model, task: str, kind: str) -> str:
+    """The name of the task's target of a kind."""
+    targets = model.config.tasks[task].targets
+    return next(name for name in targets if model.config.targets[name].kind == kind)
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """No gradients, no dropout; the model's mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def classify(model: Model, task: str, batches: Iterable[Batch]) -> Classified:
+    """Class probabilities of every sample."""
+    target, seen = target_of(model, task, "classification"), Predictions()
+    labels, probabilities = [], []
+    for batch in _moved(model, batches, seen):
+        labels.append(batch.labels["class"].cpu())
+        probabilities.append(model(batch).logits[target].float().softmax(-1).cpu())
+    return Classified(labels=_stack(labels), probabilities=_stack(probabilities), **vars(seen))
+
+
+def transcribe(model: Model, task: str, batches: Iterable[Batch]) -> Transcribed:
+    """Greedy CTC transcripts of every sample, with the labels spelt out."""
+    target, seen = target_of(model, task, "ctc"), Predictions()
+    characters = ctc_characters(model, task)
+    references, hypotheses = [], []
+    for batch in _moved(model, batches, seen):
+        frames = model(batch).logits[target].argmax(-1).cpu()
+        hypotheses += [decode_ctc(row[:length], characters) for row, length in zip(frames, batch.lengths[:, 0], strict=True)]
+        references += [spell(row, characters) for row in batch.labels["characters"].cpu()]
+    return Transcribed(references=references, hypotheses=hypotheses, **vars(seen))
+
+
+def embed_pairs(model: Model, task: str, batches: Iterable[Batch]) -> Embedded:
+    """Unit vectors of both passes of every sample."""
+    queries, items, captions, seen = [], [], [], Predictions()
+    for batch in _moved(model, batches, seen):
+        query_ND, item_ND = model.embed(batch)
+        queries.append(query_ND.float().cpu())
+        items.append(item_ND.float().cpu())
+        captions.append(batch.labels["caption"].cpu())
+    return Embedded(queries=_stack(queries), items=_stack(items), captions=_stack(captions), **vars(seen))
+
+
+def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
+    """Losses of the masked positions of every sample.
+
+    Logits come only where something is masked, in the order of the encoder's flat tokens; labels are brought into that order.
+    """
+    target, seen = next(iter(model.config.tasks[task].targets)), Predictions()
+    labels, losses, correct, samples = [], [], [], []
+    for batch in _moved(model, batches, seen):
+        labels_NL = next(iter(batch.labels.values()))
+        tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
+        rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
+        labels_T, rows_T = tokens.to_tokens(labels_NL), tokens.to_tokens(rows_NL)
+        masked_T = labels_T != IGNORE
+        logits_MC, labels_M = model(batch).logits[target].float(), labels_T[masked_T]
+        labels.append(labels_M.cpu())
+        losses.append(torch.nn.functional.cross_entropy(logits_MC, labels_M, reduction="none").cpu())
+        correct.append((logits_MC.argmax(-1) == labels_M).cpu())
+        samples.append(rows_T[masked_T].cpu() + len(seen.keys) - len(batch))
+    columns = {"labels": labels, "losses": losses, "correct": correct, "samples": samples}
+    return Filled(**{name: _stack(parts) for name, parts in columns.items()}, **vars(seen))
+
+
+def predict_task(model: Model, task: str, batches: Iterable[Batch]) -> Predictions:
+    """The predictions that fit the kind of the task's first target."""
+    kind = model.config.targets[next(iter(model.config.tasks[task].targets))].kind
+    with evaluating(model):
+        return PREDICTORS[kind](model, task, batches)
+
+
+PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch]], Predictions]] = {
+    "classification": classify,
+    "contrastive": embed_pairs,
+    "ctc": transcribe,
+    "mlm": fill,
+    "masked_unit": fill,
+}
+"""Kind of target → how its predictions are gathered."""
+
+
+def ctc_characters(model: Model, task: str) -> list[str]:
+    """The alphabet of a transcription task; id 0 is the blank, so character i has id i + 1."""
+    config = model.config.targets[target_of(model, task, "ctc")]
+    return config.characters if isinstance(config, CTCTarget) else []
+
+
+def decode_ctc(best: Tensor, characters: list[str]) -> str:
+    """Greedy CTC: the best id of each frame [L], repeats merged, blanks (0) dropped (Graves 2006, section 3.2)."""
+    return spell(torch.unique_consecutive(best), characters)
+
+
+def spell(ids: Tensor, characters: list[str]) -> str:
+    """Characters of ids; the blank and padding are left out."""
+    return "".join(characters[i - 1] for i in ids.tolist() if i > 0)
+
+
+def watched(batches: Iterable[Batch], task: str, total: int, progress: Progress | None) -> Iterator[Batch]:
+    """The same batches, reported as they pass."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch) + len(batch.skipped)
+        if progress:
+            progress(task, done, total)
+
+
+def _moved(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:
+    """The batches on the model's device; their keys and skips are noted, the batches themselves are not kept."""
+    device = next(model.parameters()).device
+    for batch in batches:
+        seen.keys += batch.keys
+        seen.skipped += batch.skipped
+        yield batch.to(device)
+
+
+def _stack(parts: list[Tensor]) -> NDArray[Any]:
+    return torch.cat(parts).numpy()

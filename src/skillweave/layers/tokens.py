@@ -1,0 +1,99 @@
+"""The bridge between padded sequences and flat tokens.
+
+Everything in the encoder but attention works on each token alone. So a pass is run on flat tokens [T, D], grouped by span (all
+samples' first span, then all samples' second span, ...): a span's condition is then a slice, and padding is not computed at all.
+Attention alone goes back to padded sequences [N, L, D], in which a sample's spans stand one after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skillweave.batch import Attention, Condition, Layout
+
+UNPAD_FROM = 0.02
+"""Share of padding from which dropping it saves more than the two copies per layer that it costs."""
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """Where the tokens of one pass stand.
+
+    `conditions` and `sizes`: routing condition and number of tokens of each span. `index`: [T] position of each token in the
+    flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts to
+    [N, 1, L, L], True where a query may look; None when everything sees everything. `lengths`: [N] true tokens of each
+    sample, on the host. `first`: per span, [N] the token with which each sample's span begins.
+    """
+
+    conditions: tuple[Condition, ...]
+    sizes: tuple[int, ...]
+    samples: int
+    length: int
+    index: Tensor | None
+    mask: Tensor | None
+    lengths: Tensor
+    first: tuple[Tensor, ...]
+
+    def to_tokens(self, x_NLD: Tensor) -> Tensor:
+        """Padded sequences [N, L, ...] → flat tokens [T, ...]."""
+        flat = x_NLD.reshape(-1, *x_NLD.shape[2:])
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def to_padded(self, x_TD: Tensor) -> Tensor:
+        """Flat tokens [T, ...] → padded sequences [N, L, ...], zeros where there is no token."""
+        shape = (self.samples, self.length, *x_TD.shape[1:])
+        if self.index is None:
+            return x_TD.view(shape)
+        flat = x_TD.new_zeros(self.samples * self.length, *x_TD.shape[1:])
+        return flat.index_copy(0, self.index, x_TD).view(shape)
+
+
+def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch.device) -> TokenMap:
+    """The token map of a pass. `lengths`: [N, S] true lengths of the batch's spans, on the host."""
+    spans = layout.passes[encoder_pass]
+    padded = [layout.spans[s].length for s in spans]
+    length = sum(padded)
+    true_NS = lengths[:, list(spans)]
+    valid = [torch.arange(size) < true_NS[:, i : i + 1] for i, size in enumerate(padded)]
+    valid_NL = torch.cat(valid, dim=1)
+    padding = 1 - valid_NL.float().mean().item()
+    unpad = padding >= UNPAD_FROM
+    sizes, first, index = [], [], []
+    offset = tokens = 0
+    rows = torch.arange(len(true_NS)).unsqueeze(1) * length
+    for i, size in enumerate(padded):
+        keep_NL = valid[i] if unpad else torch.ones_like(valid[i])
+        counts = keep_NL.sum(1)
+        first.append((tokens + counts.cumsum(0) - counts).to(device))
+        index.append((rows + offset + torch.arange(size))[keep_NL])
+        sizes.append(int(counts.sum()))
+        offset += size
+        tokens += sizes[-1]
+    identity = not unpad and len(spans) == 1
+    return TokenMap(
+        conditions=tuple(layout.condition(s) for s in spans),
+        sizes=tuple(sizes),
+        samples=len(true_NS),
+        length=length,
+        index=None if identity else torch.cat(index).to(device),
+        mask=_attention_mask(layout, spans, padded, valid_NL, device),
+        lengths=true_NS.sum(1),
+        first=tuple(first),
+    )
+
+
+def _attention_mask(
+    layout: Layout, spans: tuple[int, ...], padded: list[int], valid_NL: Tensor, device: torch.device
+) -> Tensor | None:
+    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6)."""
+    causal = [layout.spans[s].attention is Attention.CAUSAL for s in spans]
+    mask = None if valid_NL.all() else valid_NL[:, None, None, :]
+    if any(causal):
+        position = torch.arange(valid_NL.shape[1])
+        hidden_from_past = torch.cat([torch.full((size,), c) for size, c in zip(padded, causal, strict=True)])
+        visible_LL = ~hidden_from_past[None, :] | (position[None, :] <= position[:, None])
+        mask = visible_LL if mask is None else mask & visible_LL
+    return None if mask is None else mask.to(device)

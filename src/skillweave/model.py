@@ -1,0 +1,185 @@
+"""The five components put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from skillweave.batch import Batch, Condition, Modality
+from skillweave.components.embeddings import CONTENT, StreamEmbedding
+from skillweave.components.encoders import ENCODERS
+from skillweave.components.encoders.transformer import Resolved
+from skillweave.components.targets import TARGETS, Encoded
+from skillweave.config import ConfigError, ModelConfig, choose
+from skillweave.config.model import ModelTask
+from skillweave.layers.tokens import TokenMap, map_tokens
+from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives: everything is returned, nothing is kept on the model.
+
+    `loss`: the weighted sum of the targets' losses and balance losses, None without labels. `losses` and `logits`: by target.
+    `load`: [layers, E] share of each expert's assignments where a token route is used, else None.
+    """
+
+    loss: Tensor | None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
+    load: Tensor | None = None
+
+
+class Model(nn.Module):
+    """Embeddings by modality, one shared encoder, targets by name.
+
+    `assets`: files that belong to the model, such as tokenisers, by name; they are saved beside the weights, so that a model
+    folder alone can encode raw files.
+    """
+
+    def __init__(self, config: ModelConfig, assets: Mapping[str, bytes] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.assets = dict(assets or {})
+        streams = config.streams.present()
+        shared = set(config.shared)
+        self.shared = nn.ModuleDict({name: CONTENT[name](streams[Modality.TEXT], config.width) for name in sorted(shared)})
+        encoder = config.encoder
+        self.embeddings = nn.ModuleDict(
+            {m.value: StreamEmbedding(m, s, config.width, encoder.dropout, shared, encoder.norm_epsilon) for m, s in streams.items()}
+        )
+        self.encoder = ENCODERS[encoder.name](encoder, config.width, config.skills)
+        self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
+        self._initialise(config.initializer_range)
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Output:
+        """Losses and logits of a batch. `generator`: of the routes' noise, seeded alike on all ranks."""
+        task = self._task(batch.layout.task)
+        passes, load, balance = self._encode(batch, generator)
+        losses: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        for name in task.targets:
+            result = self.targets[name](passes, batch.labels, self._words(name))
+            logits[name] = result.logits
+            if result.loss is not None:
+                losses[name] = result.loss
+        loss = None
+        if losses:
+            loss = torch.stack([task.targets[name] * value for name, value in losses.items()]).sum() + balance
+        return Output(loss, losses, logits, load)
+
+    def embed(self, batch: Batch) -> list[Tensor]:
+        """The unit-length vector of each sample, [N, D] per pass."""
+        return [encoded.vector() for encoded in self._encode(batch, None)[0]]
+
+    def _encode(self, batch: Batch, generator: torch.Generator | None) -> tuple[list[Encoded], Tensor | None, Tensor]:
+        """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""
+        resolved: Resolved = self.encoder.resolve(batch.layout.conditions)
+        passes, statistics = [], []
+        for encoder_pass in range(len(batch.layout.passes)):
+            x_TD, tokens = self._embed_tokens(batch, encoder_pass)
+            hidden_TD, stats = self.encoder(x_TD, tokens, resolved, generator)
+            passes.append(Encoded(hidden_TD, tokens))
+            statistics += stats
+        load = torch.stack([s.load for s in statistics]) if statistics else None
+        balances = [s.balance for s in statistics if s.balance is not None]
+        balance = torch.stack(balances).mean() if balances else torch.zeros((), device=passes[0].hidden_TD.device)
+        return passes, load, balance
+
+    def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
+        spans = batch.layout.passes[encoder_pass]
+        parts = []
+        for s in spans:
+            span = batch.layout.spans[s]
+            masked = batch.masked[s] if batch.masked else None
+            embedding = self.embeddings[span.modality.value]
+            segment = batch.layout.segment(s)
+            parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, self.shared, masked))
+        tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
+        return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
+
+    def _words(self, target: str) -> Tensor | None:
+        """The word embedding that a target's output layer is tied to."""
+        modality = getattr(self.config.targets[target], "modality", None)
+        if modality is None:
+            return None
+        if "word" in self.shared:
+            return self.shared["word"].weight
+        return self.embeddings[modality.value].content["word"].weight
+
+    def _task(self, name: str) -> ModelTask:
+        return choose(self.config.tasks, name, "task")
+
+    def conditions(self, task: str) -> list[Condition]:
+        """The routing conditions of a task's spans."""
+        spans = self._task(task).spans
+        return [Condition(task, s.modality, s.role, s.attention) for s in spans]
+
+    def active_parameters(self, tasks: str | Collection[str]) -> list[str]:
+        """Names of the parameters that any of the tasks activates. Raises ConfigError for a task the model never had."""
+        wanted = [tasks] if isinstance(tasks, str) else list(tasks)
+        conditions = [c for task in wanted for c in self.conditions(task)]
+        modalities = {c.modality for c in conditions}
+        prefixes = {f"embeddings.{m.value}." for m in modalities} | {f"targets.{t}." for w in wanted for t in self._task(w).targets}
+        words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
+        tied = any(self._words(t) is not None for w in wanted for t in self._task(w).targets)
+        if words or tied:
+            prefixes.add("shared.")
+        idle = {f"encoder.{name}" for name in self.encoder.inactive(conditions)}
+        return [
+            name
+            for name, _ in self.named_parameters()
+            if (name.startswith("encoder.") and name not in idle) or any(name.startswith(p) for p in prefixes)
+        ]
+
+    def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
+        """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.
+
+        Of token-routed experts those count that one token uses.
+        """
+        sizes = {name: p.numel() for name, p in self.named_parameters()}
+        if tasks is None:
+            return sum(sizes.values())
+        return sum(sizes[name] for name in self.active_parameters(tasks)) - self.encoder.idle_per_token()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and the assets into a folder, made if absent."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        write_weights(self.state_dict(), path / FILE, {"format": "pt"})
+        text = json.dumps(self.config.model_dump(mode="json"), ensure_ascii=False, indent=2)
+        (path / CONFIG_FILE).write_text(text + "\n", "utf-8")
+        for name, content in self.assets.items():
+            (path / ASSETS_FOLDER).mkdir(exist_ok=True)
+            (path / ASSETS_FOLDER / name).write_bytes(content)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Model:
+        """Read a folder that `save_pretrained` wrote. Raises ConfigError or WeightsError that says what does not fit."""
+        path = Path(folder)
+        if not (path / CONFIG_FILE).is_file():
+            raise ConfigError(f"{path}: no {CONFIG_FILE} there; give a model folder such as runs/NAME/best")
+        config = ModelConfig.from_file(path / CONFIG_FILE)
+        with torch.random.fork_rng(devices=[]):
+            model = cls(config, read_assets(path))
+        state = read_weights(path / FILE)
+        require_equal(model.state_dict(), state, str(path / FILE))
+        model.load_state_dict(state)
+        return model.eval()
+
+    def _initialise(self, std: float) -> None:
+        """N(0, std) for linear layers, tables and patch convolutions, zeros for biases (BERT); waveforms keep Kaiming's."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv1d) and "convolutions" in name:
+                continue
+            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                nn.init.normal_(module.weight, 0.0, std)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)

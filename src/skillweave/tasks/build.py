@@ -1,0 +1,138 @@
+"""Builders: from a raw row to an example. Each takes a row, the tools and a random generator, which only training gives."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skillweave.batch import IGNORE, Example, Features, Modality
+from skillweave.config import nearest
+from skillweave.config.model import SoundStream
+from skillweave.data.masking import mask_frames, mask_words
+from skillweave.data.processors import BadInput
+from skillweave.tasks.task import Builder, Row, Tools
+
+CODE_SHARE_TEXT = 64
+"""Most positions of the text in [code; SEP; text] (SkillNet appendix)."""
+
+
+def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None) -> str:
+    """A row's text: the first of several captions, or any of them in training. Raises BadInput when there is none."""
+    value: Any = row.get(field)
+    captions = [c for c in (value if isinstance(value, list | tuple) else [value]) if isinstance(c, str) and c.strip()]
+    if not captions:
+        raise BadInput(f"no {field}")
+    return captions[0 if rng is None else int(rng.integers(len(captions)))]
+
+
+def caption_hash(caption: str) -> int:
+    """A stable 63-bit number; captions that differ in case or spaces alone are equal."""
+    digest = hashlib.blake2b(" ".join(caption.casefold().split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def classify(modality: Modality) -> Builder:
+    """One span and its class."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        features = _features(row, modality, tools, rng)
+        label = str(row["label"])
+        if label not in tools.target.classes:
+            raise BadInput(f"label {label!r} is not in the list{nearest(label, tools.target.classes)}")
+        return Example((features,), {"class": tools.target.classes.index(label)}, row["key"])
+
+    return build
+
+
+def pair(modality: Modality) -> Builder:
+    """A text and what it describes, in two passes."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        caption = caption_of(row, "text", rng)
+        text = tools.processors[Modality.TEXT](caption, rng)
+        other = _features(row, modality, tools, rng)
+        return Example((text, other), {"caption": caption_hash(caption)}, row["key"])
+
+    return build
+
+
+def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A recording and its transcript; in training several may be joined into one."""
+    processor = tools.processors[Modality.SOUND]
+    rows = [row]
+    if rng is not None and tools.draw is not None and tools.config.augment.join > 1:
+        rows += [tools.draw(rng) for _ in range(int(rng.integers(tools.config.augment.join)))]
+    parts = [processor(r.get("sound"), rng) for r in rows]
+    transcript = "".join(caption_of(r, "transcript") for r in rows)
+    alphabet = {character: i + 1 for i, character in enumerate(tools.target.characters)}
+    unknown = sorted(set(transcript) - set(alphabet))
+    if unknown:
+        raise BadInput(f"transcript has characters that training transcripts lack: {' '.join(unknown)}")
+    features = parts[0] if len(parts) == 1 else _join(parts, processor.stream)
+    if features.length < needed_frames(transcript):
+        raise BadInput(f"{features.length} frames are too few for {len(transcript)} characters")
+    return Example((features,), {"characters": torch.tensor([alphabet[c] for c in transcript])}, row["key"])
+
+
+def _join(parts: list[Features], stream: SoundStream) -> Features:
+    """Recordings one after the other. Raises BadInput when they do not fit the stream together."""
+    waveform = torch.cat([part.data for part in parts])
+    length = stream.positions(len(waveform))
+    if length > stream.max_length:
+        raise BadInput(f"{len(parts)} joined recordings take {length} positions, more than the {stream.max_length} there are")
+    return Features(waveform, length)
+
+
+def needed_frames(transcript: str) -> int:
+    """Frames that CTC needs: one per character and a blank between equal neighbours."""
+    return len(transcript) + sum(a == b for a, b in zip(transcript, transcript[1:], strict=False))
+
+
+def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text with some of its words masked."""
+    features = tools.processors[Modality.TEXT](caption_of(row, "text", rng))
+    masked, labels = _mask_words(features, Modality.TEXT, tools, rng, row)
+    return Example((masked,), {"words": labels}, row["key"])
+
+
+def masked_code(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span uses its own skill."""
+    code = tools.processors[Modality.CODE](row.get("code"), separator=True)
+    text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, max_length=CODE_SHARE_TEXT)
+    masked_c, labels_c = _mask_words(code, Modality.CODE, tools, rng, row)
+    masked_t, labels_t = _mask_words(text, Modality.TEXT, tools, rng, row)
+    return Example((masked_c, masked_t), {"words": torch.cat([labels_c, labels_t])}, row["key"])
+
+
+def masked_sound(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A recording with spans masked, and the cluster of each masked frame."""
+    features = tools.processors[Modality.SOUND](row.get("sound"), rng)
+    units = tools.units(features.data, features.length)
+    masked = mask_frames(features.length, rng or _fixed(row))
+    labels = torch.where(masked, units, torch.full_like(units, IGNORE))
+    return Example((Features(features.data, features.length, masked),), {"units": labels}, row["key"])
+
+
+def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generator | None) -> Features:
+    field = modality.value
+    if row.get(field) is None:
+        raise BadInput(f"no {field}")
+    value = caption_of(row, field, rng) if modality is Modality.TEXT else row[field]
+    return tools.processors[modality](value, rng)
+
+
+def _mask_words(
+    features: Features, modality: Modality, tools: Tools, rng: np.random.Generator | None, row: Row
+) -> tuple[Features, Tensor]:
+    processor = tools.processors[modality]
+    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng or _fixed(row))
+    return Features(ids, features.length), labels
+
+
+def _fixed(row: Row) -> np.random.Generator:
+    """Evaluation masks each sample always in the same way."""
+    return np.random.default_rng(caption_hash(str(row["key"])))

@@ -1,0 +1,27 @@
+"""Tasks over code."""
+
+from skillweave.batch import Modality, Role, Span
+from skillweave.tasks.build import masked_code, pair
+from skillweave.tasks.task import Task
+
+TASKS = (
+    Task(
+        name="text_to_code",
+        summary="the function that a text describes (SkillNet section 4.1)",
+        spans=(Span(Modality.TEXT), Span(Modality.CODE, Role.TARGET, encoder_pass=1)),
+        target="contrastive",
+        metric="recall",
+        fields=("text", "code"),
+        build=pair(Modality.CODE),
+    ),
+    Task(
+        name="masked_code",
+        summary="pretraining: masked words of [code; SEP; text] (SkillNet section 4.2, CodeBERT)",
+        spans=(Span(Modality.CODE), Span(Modality.TEXT)),
+        target="mlm",
+        metric="perplexity",
+        fields=("text", "code"),
+        build=masked_code,
+        pretraining=True,
+    ),
+)

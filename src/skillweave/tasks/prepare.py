@@ -1,0 +1,147 @@
+"""From a recipe as written to one that says everything: tokenisers, alphabets, label lists and k-means, made once from training data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skillweave.batch import Modality
+from skillweave.config import ConfigError, ModelConfig
+from skillweave.config.model import CTCTarget, ClassificationTarget, TextStream
+from skillweave.config.recipe import RecipeConfig
+from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
+from skillweave.data.processors.base import BadInput
+from skillweave.data.processors.tokenizer import read_tokenizer
+from skillweave.data.processors.units import UNITS_ASSET, UnitModel
+from skillweave.weights import read_assets
+from skillweave.tasks.dataset import open_fields, task_of
+
+UNIT_RECORDINGS = 500
+"""Recordings that k-means is fitted on."""
+
+
+def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tuple[RecipeConfig, dict[str, bytes]]:
+    """The resolved recipe and the model's assets.
+
+    `assets`: those of the run that training starts from; they are kept, so that pretraining and fine-tuning share their tokenisers.
+    Raises ConfigError for tasks, targets and data that do not go together, before any training.
+    """
+    assets = dict(assets or {})
+    model = _with_tasks(recipe)
+    model = _with_tokenizers(recipe, model, assets)
+    model = _with_labels(recipe, model)
+    recipe = recipe.model_copy(update={"model": model})
+    if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
+        assets[UNITS_ASSET] = _fit_units(recipe, model)
+    for name, task in recipe.tasks.items():
+        if task_of(recipe, name).target == "contrastive" and task.batch_size < 2:
+            raise ConfigError(f"tasks.{name}.batch_size: {task.batch_size}, but a contrastive task learns from pairs in a batch; at least 2")
+    return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
+
+
+def _with_tasks(recipe: RecipeConfig) -> ModelConfig:
+    """Fill in `model.tasks` from the catalogue, and the targets that tasks need and the recipe does not mention."""
+    data = recipe.model.model_dump(mode="json")
+    for name, config in recipe.tasks.items():
+        task = task_of(recipe, name)
+        target = config.target or task.target
+        data["targets"].setdefault(target, {"kind": task.target})
+        kind = data["targets"][target]["kind"]
+        if kind != task.target:
+            raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
+        data["tasks"][name] = {"spans": [s.model_dump(mode="json") for s in task.span_configs], "targets": {target: 1.0}}
+    return ModelConfig.parse(data, "model")
+
+
+def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes]) -> ModelConfig:
+    data = model.model_dump(mode="json")
+    for modality in (Modality.TEXT, Modality.CODE):
+        stream: TextStream | None = getattr(model.streams, modality.value)
+        if stream is None:
+            continue
+        shares = "word" in model.shared
+        if not (shares and modality is Modality.CODE):
+            wanted = (Modality.TEXT, Modality.CODE) if shares else (modality,)
+            name = tokenizer_asset(modality)
+            if name not in assets:
+                assets[name] = _tokenizer(recipe, stream, wanted).to_str().encode()
+            size = read_tokenizer(assets[name]).get_vocab_size()
+            for sharer in wanted:
+                data["streams"][sharer.value]["vocabulary"] = size
+    return ModelConfig.parse(data, "model")
+
+
+def _tokenizer(recipe: RecipeConfig, stream: TextStream, modalities: tuple[Modality, ...]):
+    if stream.tokenizer.path:
+        return load_tokenizer(stream.tokenizer.path)
+    return train_tokenizer(_texts(recipe, modalities), stream.tokenizer, stream.vocabulary)
+
+
+def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[str]:
+    """The training texts of all tasks, each source once."""
+    seen: set[tuple[str, str]] = set()
+    for name, config in recipe.tasks.items():
+        for modality in modalities:
+            field = modality.value
+            if field not in task_of(recipe, name).fields or (str(config.data), field) in seen:
+                continue
+            seen.add((str(config.data), field))
+            yield from _flat(open_fields(recipe, name, "train").column(field))
+
+
+def _flat(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+
+
+def _with_labels(recipe: RecipeConfig, model: ModelConfig) -> ModelConfig:
+    """Class lists and alphabets from the training data, where the recipe leaves them open."""
+    data = model.model_dump(mode="json")
+    found: dict[str, set[str]] = {}
+    for name, config in recipe.tasks.items():
+        target_name = config.target or task_of(recipe, name).target
+        target = model.targets[target_name]
+        if isinstance(target, ClassificationTarget) and not target.classes:
+            labels = open_fields(recipe, name, "train").column("label")
+            found.setdefault(target_name, set()).update(str(label) for label in labels if label is not None)
+        if isinstance(target, CTCTarget) and not target.characters:
+            transcripts = open_fields(recipe, name, "train").column("transcript")
+            found.setdefault(target_name, set()).update(c for t in _flat(transcripts) for c in t)
+    for target_name, values in found.items():
+        key = "classes" if data["targets"][target_name]["kind"] == "classification" else "characters"
+        if len(values) < (2 if key == "classes" else 1):
+            raise ConfigError(f"model.targets.{target_name}: the training data has {len(values)} {key}; check the label column")
+        data["targets"][target_name][key] = sorted(values)
+    return ModelConfig.parse(data, "model")
+
+
+def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
+    """k-means on the MFCC of training recordings (SkillNet section 4.2)."""
+    name = next(n for n in recipe.tasks if task_of(recipe, n).target == "masked_unit")
+    source = open_fields(recipe, name, "train")
+    sound_only = model.model_copy(update={"streams": model.streams.model_copy(update={"text": None, "code": None})})
+    processor = build_processors(sound_only, {}, recipe.limits)[Modality.SOUND]
+    rows = np.random.default_rng(recipe.training.seed).permutation(len(source))[:UNIT_RECORDINGS]
+    recordings = []
+    for row in rows:
+        try:
+            features = processor(source[int(row)]["sound"])
+        except BadInput:
+            continue  # listed when training meets it
+        recordings.append((features.data, features.length))
+    stream = model.streams.sound
+    target = model.targets[recipe.tasks[name].target or "masked_unit"]
+    if not recordings or stream is None:
+        raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")
+    return UnitModel.fit(
+        recordings, target.clusters, stream.rate, math.prod(stream.strides), recipe.training.seed
+    ).to_bytes()
+
+
+def start_assets(recipe: RecipeConfig) -> dict[str, bytes]:
+    """The assets of the run a recipe starts from, or none."""
+    return read_assets(Path(recipe.start_from)) if recipe.start_from else {}

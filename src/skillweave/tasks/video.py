@@ -1,0 +1,29 @@
+"""Tasks over video."""
+
+from skillweave.batch import Modality, Role, Span
+from skillweave.tasks.build import pair
+from skillweave.tasks.task import Task
+
+SPANS = (Span(Modality.TEXT), Span(Modality.VIDEO, Role.TARGET, encoder_pass=1))
+
+TASKS = (
+    Task(
+        name="text_to_video",
+        summary="the clip that a text describes (SkillNet section 4.1)",
+        spans=SPANS,
+        target="contrastive",
+        metric="recall",
+        fields=("text", "video"),
+        build=pair(Modality.VIDEO),
+    ),
+    Task(
+        name="video_text_contrastive",
+        summary="pretraining: matching clips and texts (SkillNet section 4.2)",
+        spans=SPANS,
+        target="contrastive",
+        metric="recall",
+        fields=("text", "video"),
+        build=pair(Modality.VIDEO),
+        pretraining=True,
+    ),
+)

@@ -1,0 +1,47 @@
+"""Validation during training: each task's loss and metrics on its first validation samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import Tensor
+
+from skillweave.batch import Batch
+from skillweave.config import RecipeConfig
+from skillweave.evaluation.figures import PER_SAMPLE, figures
+from skillweave.evaluation.predictions import predict_task
+from skillweave.model import Model
+from skillweave.tasks.dataset import TaskDataset
+
+
+class Validation:
+    """Every process measures the same samples: losses that gather negatives from all of them need all of them."""
+
+    def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
+        self.datasets, self.recipe = datasets, recipe
+
+    def __call__(self, model: Model) -> dict[str, dict[str, float]]:
+        """Task → mean `loss` and the task's metrics; a task without a readable sample is left out."""
+        results = {}
+        for name, dataset in self.datasets.items():
+            losses: list[tuple[Tensor, int]] = []
+            batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
+            found = predict_task(model, name, weighed(model, batches, losses, least(model, name)))
+            if losses:
+                loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
+                results[name] = {"loss": loss, **figures(PER_SAMPLE[type(found)](found), 0)[0]}
+        return results
+
+
+def weighed(model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], least: int) -> Iterator[Batch]:
+    """The same batches; the loss and size of each with at least `least` samples goes to `losses` as it passes."""
+    device = next(model.parameters()).device
+    for batch in batches:
+        if len(batch) >= least and (loss := model(batch.to(device)).loss) is not None:
+            losses.append((loss, len(batch)))
+        yield batch
+
+
+def least(model: Model, task: str) -> int:
+    """The fewest samples that a task's loss can be computed for."""
+    return 2 if any(model.config.targets[t].kind == "contrastive" for t in model.config.tasks[task].targets) else 1
