@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from skillweave.batch import Batch, Example, Layout, Modality, Span
-from skillweave.config import ConfigError, choose
+from skillweave.config import ConfigError, RecipeConfig, choose, read_recipe
 from skillweave.config.model import ModelTask
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, Processor, build_processors
 from skillweave.model import CONFIG_FILE, Model
 
+RECIPE_FILE = "recipe.yaml"
+"""A run's resolved recipe."""
+BATCH = 64
+"""Raw inputs encoded at once."""
 BUCKET = 8
 """Lengths are padded to a multiple of it."""
 
@@ -41,11 +46,35 @@ def model_folder(path: str | Path) -> Path:
     raise ConfigError(f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)")
 
 
-def encode(model: Model, task: str, *, batch_size: int = 64, **media: Sequence[Any]) -> NDArray[np.float32]:
+def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:
+    """A run's best model (or that of the checkpoint given) and its recipe, with the run's present folder as its output.
+
+    Raises ConfigError when there is no run.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise ConfigError(f"{folder}: no such run; train one first, for instance with: skillweave quickstart")
+    places = [place for place in (folder, folder.parent, folder.parent.parent) if (place / RECIPE_FILE).is_file()]
+    if not places:
+        raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
+    recipe = read_recipe(places[0] / RECIPE_FILE)
+    return load(folder), recipe.model_copy(update={"output": str(places[0])})
+
+
+def recipe_file(name: str) -> Path:
+    """A recipe's file: a path, or the name of a recipe in the package. Raises ConfigError with the nearest valid name."""
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    packaged = {file.stem: file for file in Path(str(files("skillweave") / "recipes")).glob("*.yaml")}
+    return choose(packaged, name, "recipe")
+
+
+def encode(model: Model, task: str, **media: Sequence[Any]) -> NDArray[np.float32]:
     """Unit-length vectors [N, D] (float32) of raw inputs of one modality, comparable across the passes of the task.
 
     `media`: one of `text=`, `image=`, `sound=`, `video=`, `code=`, a list of strings, paths, bytes or decoded values. Raises
-    ConfigError for an unknown task or a modality that the task does not encode alone, BadInput (naming the item) for a broken one.
+    ConfigError for an unknown task or a modality that the task does not encode alone, BadInput (naming it) for a broken item.
     """
     if len(media) != 1:
         raise ConfigError(f"encode: give one of text=, image=, sound=, video=, code=, not {' and '.join(media) or 'none'}")
@@ -60,7 +89,7 @@ def encode(model: Model, task: str, *, batch_size: int = 64, **media: Sequence[A
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in _batches(model, layout, processor, values, batch_size):
+            for batch in _batches(model, layout, processor, values):
                 vectors.append(model.embed(batch.to(device))[0].float().cpu())
     finally:
         model.train(training)
@@ -88,11 +117,11 @@ def build_batch(model: Model, layout: Layout, processor: Processor, values: Sequ
         try:
             examples.append(Example((processor(value),), {}, str(i)))
         except BadInput as error:
-            shown = value if isinstance(value, str | Path) else f"number {i}"
-            raise BadInput(f"{layout.spans[0].modality.value} {shown}: {error}") from None
+            where = "" if str(value) in str(error) else f"{value if isinstance(value, str | Path) else f'number {i}'}: "
+            raise BadInput(f"{layout.spans[0].modality.value} {where}{error}") from None
     return collate(layout, examples, model.config.streams, BUCKET)
 
 
-def _batches(model: Model, layout: Layout, processor: Processor, values: Sequence[Any], size: int) -> Iterator[Batch]:
-    for start in range(0, len(values), size):
-        yield build_batch(model, layout, processor, values[start : start + size], start)
+def _batches(model: Model, layout: Layout, processor: Processor, values: Sequence[Any]) -> Iterator[Batch]:
+    for start in range(0, len(values), BATCH):
+        yield build_batch(model, layout, processor, values[start : start + BATCH], start)

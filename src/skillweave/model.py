@@ -49,7 +49,7 @@ class Model(nn.Module):
         self.config = config
         self.assets = dict(assets or {})
         streams = config.streams.present()
-        shared = set(config.shared)
+        shared: set[str] = set(config.shared)
         self.shared = nn.ModuleDict({name: CONTENT[name](streams[Modality.TEXT], config.width) for name in sorted(shared)})
         encoder = config.encoder
         self.embeddings = nn.ModuleDict(
@@ -110,9 +110,8 @@ class Model(nn.Module):
         modality = getattr(self.config.targets[target], "modality", None)
         if modality is None:
             return None
-        if "word" in self.shared:
-            return self.shared["word"].weight
-        return self.embeddings[modality.value].content["word"].weight
+        path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
+        return self.get_parameter(f"{path}.weight")
 
     def _task(self, name: str) -> ModelTask:
         return choose(self.config.tasks, name, "task")
@@ -127,17 +126,16 @@ class Model(nn.Module):
         wanted = [tasks] if isinstance(tasks, str) else list(tasks)
         conditions = [c for task in wanted for c in self.conditions(task)]
         modalities = {c.modality for c in conditions}
-        prefixes = {f"embeddings.{m.value}." for m in modalities} | {f"targets.{t}." for w in wanted for t in self._task(w).targets}
+        targets = {target for task in wanted for target in self._task(task).targets}
+        prefixes = {f"embeddings.{m.value}." for m in modalities} | {f"targets.{t}." for t in targets}
         words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
-        tied = any(self._words(t) is not None for w in wanted for t in self._task(w).targets)
-        if words or tied:
+        if words or any(self._words(t) is not None for t in targets):
             prefixes.add("shared.")
         idle = {f"encoder.{name}" for name in self.encoder.inactive(conditions)}
-        return [
-            name
-            for name, _ in self.named_parameters()
-            if (name.startswith("encoder.") and name not in idle) or any(name.startswith(p) for p in prefixes)
-        ]
+        if not any(self.config.targets[t].kind == "masked_unit" for t in targets):
+            idle.add(f"embeddings.{Modality.SOUND.value}.mask")
+        active = ("encoder.", *prefixes)
+        return [name for name, _ in self.named_parameters() if name.startswith(active) and name not in idle]
 
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.

@@ -116,9 +116,9 @@ def test_chance_median_rank_by_hand():
 
 
 def test_faulty_similarities_are_named():
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(metrics.MetricError, match="not finite"):
         metrics.rank_queries([[np.nan]], [[True]])
-    with pytest.raises(ValueError, match="1 queries have no right answer"):
+    with pytest.raises(metrics.MetricError, match="1 queries have no right answer"):
         metrics.rank_queries([[1.0, 0.0]], [[False, False]])
 
 

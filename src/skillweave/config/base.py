@@ -41,7 +41,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; valid names: {', '.join(names)}" if names else ""
 
 
-def choose(table: Mapping[str, T], name: str, what: str) -> T:
+def choose(table: Mapping[Any, T], name: str, what: str) -> T:
     """`table[name]`, or a ConfigError that names the nearest valid name."""
     if name not in table:
         raise ConfigError(f"unknown {what} {name!r}{nearest(name, table)}")
@@ -56,9 +56,12 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
         name = ".".join(path) or "recipe"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name}: unknown key{nearest(path[-1], _fields(nodes))}")
-        elif fault["type"] in ("enum", "literal_error"):
-            valid = [v.strip(" '") for v in str(fault["ctx"]["expected"]).replace(" or ", ",").split(",")]
-            lines.append(f"{name}: unknown value {fault['input']!r}{nearest(str(fault['input']), valid)}")
+        elif fault["type"] in ("enum", "literal_error", "union_tag_invalid"):
+            context = fault["ctx"]
+            expected = str(context.get("expected_tags") or context["expected"])
+            valid = [v.strip(" '") for v in expected.replace(" or ", ",").split(",")]
+            value = context.get("tag", fault["input"])
+            lines.append(f"{name}: unknown value {value!r}{nearest(str(value), valid)}")
         else:
             got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
             lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}{got}")
@@ -69,9 +72,10 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
 def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any]]:
     """The path as a person writes it, without the names of union members that pydantic puts in, and the nodes above its end."""
     nodes, path = [model], []
+    location = [step for step in location if step != "[key]"]
     for i, step in enumerate(location):
         members = [kind for node in nodes for kind in _unwrap(node)]
-        named = [kind for kind in members if _is_config(kind) and step in _tags(kind)]
+        named = [kind for kind in members if step.partition("[")[0] in _tags(kind)] if len(members) > 1 else []
         if named and not any(_is_config(kind) and step in kind.model_fields for kind in members):
             nodes = named
             continue
@@ -90,10 +94,11 @@ def _is_config(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _tags(kind: type[BaseModel]) -> set[str]:
+def _tags(kind: Any) -> set[str]:
     """What pydantic may call a member of a union: its class, or its discriminator's value."""
-    discriminator = kind.model_fields.get("kind")
-    return {kind.__name__, str(discriminator.default)} if discriminator else {kind.__name__}
+    discriminator = kind.model_fields.get("kind") if _is_config(kind) else None
+    tags = {getattr(typing.get_origin(kind) or kind, "__name__", "")}
+    return {*tags, str(discriminator.default)} if discriminator else tags
 
 
 def _unwrap(kind: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -345,19 +346,41 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        if self.width % self.encoder.heads:
-            raise ValueError(f"width {self.width} is not a multiple of {self.encoder.heads} heads")
-        present = self.streams.present()
-        for name, task in self.tasks.items():
-            for span in task.spans:
-                if span.modality not in present:
-                    raise ValueError(f"task {name!r} needs a stream {span.modality.value!r}; add it under model.streams")
-            for target in task.targets:
-                if target not in self.targets:
-                    raise ValueError(f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}")
-        if "word" in self.shared and not (Modality.TEXT in present and Modality.CODE in present):
-            raise ValueError("shared 'word' needs both a text and a code stream")
+        faults = [*self._part_faults(), *(fault for name in self.tasks for fault in self._task_faults(name))]
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _part_faults(self) -> Iterator[str]:
+        """What does not go together among width, streams and targets."""
+        present = self.streams.present()
+        if self.width % self.encoder.heads:
+            yield f"width {self.width} is not a multiple of {self.encoder.heads} heads"
+        if "word" in self.shared and not (Modality.TEXT in present and Modality.CODE in present):
+            yield "shared 'word' needs both a text and a code stream"
+        for modality, stream in present.items():
+            if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
+                yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
+        for name, target in self.targets.items():
+            if isinstance(target, MaskedLanguageTarget) and not isinstance(present.get(target.modality), TextStream):
+                yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
+
+    def _task_faults(self, name: str) -> Iterator[str]:
+        """What a task needs and the model lacks."""
+        task, present = self.tasks[name], self.streams.present()
+        modalities = dict.fromkeys(span.modality for span in task.spans)
+        for modality in modalities:
+            if modality not in present:
+                yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
+        for target in task.targets:
+            if target not in self.targets:
+                yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
+            spec = self.targets.get(target)
+            if isinstance(spec, MaskedLanguageTarget) and "word" not in self.shared:
+                for modality in modalities:
+                    if modality is not spec.modality and isinstance(present.get(modality), TextStream):
+                        words = f"{modality.value!r} has wordpieces of its own; add `shared: [word]`"
+                        yield f"task {name!r}: target {target!r} predicts words of {spec.modality.value!r}, but {words}"
 
     @field_serializer("streams")
     def _only_present(self, streams: Streams) -> dict[str, Any]:
@@ -376,4 +399,8 @@ class ModelConfig(Config):
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
         text = file.read_text("utf-8")
-        return cls.parse(json.loads(text) if file.suffix == ".json" else yaml.safe_load(text), str(file))
+        try:
+            data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        except (json.JSONDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
+        return cls.parse(data, str(file))

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from skillweave.batch import Modality
-from skillweave.config.base import Config, ConfigError
+from skillweave.config.base import Config, ConfigError, nearest
 from skillweave.config.model import ModelConfig, Positive, Share
 
 Split = Literal["train", "validation", "test"]
@@ -176,27 +175,43 @@ class RecipeConfig(Config):
     """The model."""
     tasks: dict[str, TaskConfig] = Field(min_length=1)
     """The mixture."""
+    only: list[str] = []
+    """Train these tasks alone, for the steps that the whole mixture would have given them: a modality-specific model."""
     limits: LimitsConfig = LimitsConfig()
     """What counts as broken media."""
     training: TrainingConfig
     """How to train."""
+
+    @model_validator(mode="after")
+    def _known_only(self) -> RecipeConfig:
+        for name in self.only:
+            if name not in self.tasks:
+                raise ValueError(f"only: unknown task {name!r}{nearest(name, self.tasks)}")
+        if self.only and self.training.steps is None:
+            raise ValueError("only: a share of the mixture's steps needs training.steps")
+        return self
 
     @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.output or f"runs/{self.name}")
 
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities that the model has streams for."""
-        return tuple(self.model.streams.present())
+    def restricted(self) -> RecipeConfig:
+        """The recipe of the tasks in `only`, with their share of the steps; the recipe itself when `only` is empty."""
+        if not self.only:
+            return self
+        tasks = {name: task for name, task in self.tasks.items() if name in self.only}
+        share = sum(t.weight for t in tasks.values()) / sum(t.weight for t in self.tasks.values())
+        steps = max(1, round((self.training.steps or 1) * share))
+        training = self.training.model_copy(update={"steps": steps})
+        return self.model_copy(update={"tasks": tasks, "training": training, "only": []})
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
     """Read a YAML recipe, apply `a.b=value` overrides and validate.
 
     A recipe may begin from others: `base: other.yaml` (or a list, relative to the recipe's folder); mappings merge, later values
-    win, and null removes a key. Raises ConfigError with every fault at once.
+    win, and null removes a key. Tasks outside `only` are left out. Raises ConfigError with every fault at once.
     """
     file = Path(path)
     data = load_yaml(file)
@@ -204,8 +219,11 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r}: write it as path.to.key=value")
-        data = merge(data, nest(key.split("."), yaml.safe_load(value)))
-    return RecipeConfig.parse(data, str(file))
+        try:
+            data = merge(data, nest(key.split("."), yaml.safe_load(value)))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
+    return RecipeConfig.parse(data, str(file)).restricted()
 
 
 def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -216,7 +234,7 @@ def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
     try:
         data = yaml.safe_load(file.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: a recipe is a mapping with model, tasks and training, not a {type(data).__name__}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import IGNORE
+from skillweave.data.processors.base import BadInput
 
 WORD_SHARE = 0.15
 """Share of tokens to predict (SkillNet section 4.2, BERT)."""
@@ -22,12 +23,12 @@ def mask_words(
     """BERT's masking: of `share` of the tokens 80 % become [MASK], 10 % a random token, 10 % stay.
 
     Special tokens are never chosen, and at least one token always is. Returns (ids [L], labels [L] with IGNORE elsewhere).
-    Raises ValueError when there are special tokens only.
+    Raises BadInput when there are special tokens only (a text of unknown characters).
     """
     ids = ids_L.numpy().copy()
     candidates = np.flatnonzero(~np.isin(ids, list(special)))
     if not len(candidates):
-        raise ValueError("nothing but special tokens to mask")
+        raise BadInput("nothing but special tokens to mask")
     chosen = candidates[rng.random(len(candidates)) < share]
     if not len(chosen):
         chosen = rng.choice(candidates, 1)
@@ -36,8 +37,16 @@ def mask_words(
     kind = rng.random(len(chosen))
     ids[chosen[kind < 0.8]] = mask
     replaced = chosen[(kind >= 0.8) & (kind < 0.9)]
-    ids[replaced] = rng.integers(max(special) + 1, vocabulary, len(replaced))
+    ids[replaced] = _random_words(len(replaced), special, vocabulary, rng)
     return torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+def _random_words(count: int, special: frozenset[int], vocabulary: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` ids that are not special, wherever in the vocabulary those stand."""
+    words = rng.integers(0, vocabulary - len(special), count)
+    for token in sorted(special):
+        words += words >= token
+    return words
 
 
 def mask_frames(length: int, rng: np.random.Generator, share: float = FRAME_SHARE, span: int = FRAME_SPAN) -> Tensor:

@@ -1,0 +1,1 @@
+"""Measuring: metrics with chance and intervals, baselines, and the report page."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ SHOWN = 3
 
 LINES = 14
 """Lines of code shown."""
+
+CHARACTERS = 200
+"""Characters of a text shown."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Case:
 def build_cases(measured: Measured, classes: Sequence[str] = ()) -> list[Case]:
     """The case studies of a task; empty for masked prediction."""
     found, rows = measured.predictions, Rows(measured.dataset)
-    chosen = range(len(found.keys))[: CASES if isinstance(found, Embedded) else 2 * CASES]
+    chosen = range(len(found.keys))[: CASES if isinstance(found, Embedded) else CASES + 2]
     if isinstance(found, Embedded):
         return _retrieved(found, rows, chosen)
     if isinstance(found, Transcribed):
@@ -81,7 +84,7 @@ class Rows:
         self.dataset = dataset
         self.number = {key: i for i, key in enumerate(strings(dataset.source, "key"))}
 
-    def __getitem__(self, key: str) -> dict[str, Any]:
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
         return self.dataset.row(self.number[key])
 
     def item(self, key: str, modality: str) -> Item:
@@ -103,9 +106,10 @@ def show(modality: str, value: Any) -> Item:
         case "sound":
             return Item("sound", uri=media.sound_uri(value))
         case "code":
-            lines = str(value).splitlines()
+            lines = first(value).splitlines()
             return Item("code", "\n".join(lines[:LINES]) + ("\n…" if len(lines) > LINES else ""))
-    return Item("text", first(value))
+    text = first(value)
+    return Item("text", text[:CHARACTERS] + ("…" if len(text) > CHARACTERS else ""))
 
 
 def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]:

@@ -41,8 +41,8 @@ def evaluate(
 ) -> dict[str, Table]:
     """Measure tasks (all of the recipe's by default) on a split.
 
-    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples), `chance` and, where there is one,
-    `baseline`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None); `skipped` samples; and the
+    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples), `chance` and, where there is
+    one, `baseline`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None); `skipped` samples; and the
     `activated_parameters` of `total_parameters`. Raises ConfigError for an unknown task or split.
     """
     return {name: m.table for name, m in measure(model, recipe, split, tasks, bootstrap, progress).items()}
@@ -73,10 +73,10 @@ def _measure_task(
         raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")
     if isinstance(found, Embedded):
         found = _pool(found, size)
-    table: Table
-    table, intervals = figures(PER_SAMPLE[type(found)](found), resamples)
+    values, intervals = figures(PER_SAMPLE[type(found)](found), resamples)
     context = Context(model, recipe, name, dataset)
-    table |= {
+    table: Table = {
+        **values,
         "interval": intervals,
         "chance": chance(found, context),
         "n": len(found.keys),

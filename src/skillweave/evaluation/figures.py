@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skillweave.evaluation import metrics
 from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: `lower` is better or not; `unbounded` ones start at 1, the others are shares."""
+
+    title: str
+    lower: bool = False
+    unbounded: bool = False
+
+
+METRICS = {
+    "accuracy": Metric("accuracy"),
+    "cer": Metric("character error rate", lower=True),
+    "recall_at_1": Metric("recall@1"),
+    "recall_at_5": Metric("recall@5"),
+    "recall_at_10": Metric("recall@10"),
+    "median_rank": Metric("median rank", lower=True, unbounded=True),
+    "perplexity": Metric("perplexity", lower=True, unbounded=True),
+    "masked_accuracy": Metric("accuracy where masked"),
+}
+"""Name in tables → how it is shown, in the order of tables."""
 
 RECALL_AT = (1, 5, 10)
 """Depths of Recall@k (SkillNet Table 2)."""

@@ -59,7 +59,7 @@ def video_uri(value: Any) -> str | None:
 
 def frame_uris(value: Any, count: int = 3, side: int = 96) -> list[str]:
     """`count` frames, evenly spaced from the first to the last."""
-    with av.open(io.BytesIO(read_bytes(value))) as container:
+    with av.open(io.BytesIO(read_bytes(value)), mode="r") as container:
         frames: Sequence[av.VideoFrame] = [f for _, f in zip(range(600), container.decode(video=0), strict=False)]
     chosen = [frames[round(i * (len(frames) - 1) / max(count - 1, 1))] for i in range(count)] if frames else []
     return [_thumbnail(frame.to_image(), side) for frame in chosen]

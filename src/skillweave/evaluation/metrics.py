@@ -14,11 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-LOWER_IS_BETTER = frozenset({"cer", "median_rank", "perplexity"})
-"""Metrics that fall as a model improves; all others rise."""
 
-UNBOUNDED = frozenset({"median_rank", "perplexity"})
-"""Metrics that start at 1 and have no upper bound; all others are shares."""
+class MetricError(ValueError):
+    """Figures that no metric can be computed from; the message says which."""
 
 
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
@@ -142,13 +140,13 @@ def relevance(queries: ArrayLike, items: ArrayLike) -> NDArray[np.bool_]:
 def rank_queries(similarity: ArrayLike, relevant: ArrayLike) -> Ranking:
     """Rank from similarities [Q, P] and right answers [Q, P] (bool; several a query: the best one counts).
 
-    Raises ValueError for similarities that are not finite and for queries without a right answer in the pool.
+    Raises MetricError for similarities that are not finite and for queries without a right answer in the pool.
     """
     scores, right = np.asarray(similarity, float), np.asarray(relevant, bool)
     if not np.isfinite(scores).all():
-        raise ValueError("similarities are not finite: the model's vectors hold NaN or infinity")
+        raise MetricError("similarities are not finite: the model's vectors hold NaN or infinity")
     if not right.any(axis=1).all():
-        raise ValueError(f"{int((~right.any(axis=1)).sum())} queries have no right answer in the pool")
+        raise MetricError(f"{int((~right.any(axis=1)).sum())} queries have no right answer in the pool")
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
     tied = scores == best
     return Ranking(*(x.sum(axis=1).astype(float) for x in (scores > best, tied & ~right, tied & right)))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from skillweave.config import ModelConfig
 from skillweave.evaluation import svg
-from skillweave.evaluation.metrics import UNBOUNDED
+from skillweave.evaluation.figures import METRICS
 
 Points = list[tuple[int, float]]
 """(step, value), in the order of the steps."""
@@ -26,7 +26,7 @@ def gauge(metric: str, table: Mapping[str, Any], chance: float | None, baseline:
     most = max(1.0, *shown)
 
     def x(v: float) -> float:
-        share = math.log(max(v, 1)) / math.log(max(most, 2)) if metric in UNBOUNDED else v / most
+        share = math.log(max(v, 1)) / math.log(max(most, 2)) if METRICS[metric].unbounded else v / most
         return 2 + 156 * min(max(share, 0), 1)
 
     parts = [
@@ -88,9 +88,16 @@ def learning_curves(runs: Mapping[str, Iterable[Mapping[str, Any]]], tables: Map
         for metric, lines in metrics.items():
             finite = {run: [p for p in points if math.isfinite(p[1])] for run, points in lines.items()}
             finite = {run: points for run, points in finite.items() if points}
+            table = tables.get(task, {})
+            chance = None if table.get("pool") else table.get("chance", {}).get(metric)  # a validation pool has its own chance
             if finite:
-                drawn.append(curve(f"{task} · {metric}", finite, tables.get(task, {}).get("chance", {}).get(metric)))
+                drawn.append(curve(f"{task} · {title_of(metric)}", finite, chance))
     return drawn
+
+
+def title_of(metric: str) -> str:
+    """A metric's name for people; `loss` is none and stays."""
+    return METRICS[metric].title if metric in METRICS else metric
 
 
 def _headline(entry: Mapping[str, Any]) -> tuple[str, float]:

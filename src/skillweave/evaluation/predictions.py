@@ -5,7 +5,7 @@ Shape letters: N samples, C classes, D width, L positions of a pass, M masked po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +50,7 @@ class Transcribed(Predictions):
 
 @dataclass(kw_only=True)
 class Embedded(Predictions):
-    """`queries` (pass 0) and `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; equal ones are right answers."""
+    """`queries` (pass 0), `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; items of equal hash are right."""
 
     queries: NDArray[np.float32]
     items: NDArray[np.float32]
@@ -74,7 +74,7 @@ def target_of(model: Model, task: str, kind: str) -> str:
 
 
 @contextmanager
-def evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Generator[None]:
     """No gradients, no dropout; the model's mode is put back afterwards."""
     training = model.training
     model.eval()
@@ -136,8 +136,9 @@ def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
         losses.append(torch.nn.functional.cross_entropy(logits_MC, labels_M, reduction="none").cpu())
         correct.append((logits_MC.argmax(-1) == labels_M).cpu())
         samples.append(rows_T[masked_T].cpu() + len(seen.keys) - len(batch))
-    columns = {"labels": labels, "losses": losses, "correct": correct, "samples": samples}
-    return Filled(**{name: _stack(parts) for name, parts in columns.items()}, **vars(seen))
+    return Filled(
+        labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen)
+    )
 
 
 def predict_task(model: Model, task: str, batches: Iterable[Batch]) -> Predictions:
@@ -193,4 +194,4 @@ def _moved(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterato
 
 
 def _stack(parts: list[Tensor]) -> NDArray[Any]:
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).numpy() if parts else np.zeros(0)

@@ -1,4 +1,4 @@
-"""Inline SVG, drawn by hand: sharp at any size, coloured by the page's own style sheet, so dark mode works and fonts fall back."""
+"""Inline SVG by hand: sharp at any size, coloured by the page's own style sheet, so dark mode works and fonts fall back."""
 
 from __future__ import annotations
 

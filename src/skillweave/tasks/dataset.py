@@ -47,7 +47,7 @@ class TaskDataset:
     def sizes(self) -> np.ndarray | None:
         """Characters of each sample's longest text field, None for tasks without text to sort by."""
         fields = [f for f in ("code", "text") if f in self.task.fields]
-        if not fields or self.task.metric == "recall" and "code" not in fields:
+        if not fields or (self.task.metric == "recall" and "code" not in fields):
             return None
         return np.array([len(str(value)) for value in self.source.column(fields[0])])
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
-from skillweave.config.model import CTCTarget, ClassificationTarget, TextStream
+from skillweave.config.model import ClassificationTarget, CTCTarget, MaskedUnitTarget, TextStream
 from skillweave.config.recipe import RecipeConfig
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer
 from skillweave.data.processors.units import UNITS_ASSET, UnitModel
-from skillweave.weights import read_assets
 from skillweave.tasks.dataset import open_fields, task_of
+from skillweave.weights import read_assets
 
 UNIT_RECORDINGS = 500
 """Recordings that k-means is fitted on."""
@@ -44,8 +44,12 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
 
 
 def _with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """Fill in `model.tasks` from the catalogue, and the targets that tasks need and the recipe does not mention."""
+    """Fill in `model.tasks` from the catalogue and the targets that the recipe does not mention; leave out streams no task uses."""
     data = recipe.model.model_dump(mode="json")
+    used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
+    data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
+    if not {"text", "code"} <= used:
+        data["shared"] = []
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
         target = config.target or task.target
@@ -135,7 +139,7 @@ def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
         recordings.append((features.data, features.length))
     stream = model.streams.sound
     target = model.targets[recipe.tasks[name].target or "masked_unit"]
-    if not recordings or stream is None:
+    if not recordings or stream is None or not isinstance(target, MaskedUnitTarget):
         raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")
     return UnitModel.fit(
         recordings, target.clusters, stream.rate, math.prod(stream.strides), recipe.training.seed

@@ -54,8 +54,8 @@ class State:
 class Checkpoints:
     """The checkpoints of a run: `checkpoints/step-XXXXXXXX`, and the links `best` and `last` beside that folder.
 
-    A checkpoint is written under a name that ends in `.partial`, forced to disk and renamed; so a folder with a plain name
-    is whole. Deleting goes the same way back.
+    A checkpoint is written under a name that ends in `.partial`, forced to disk and renamed; so a folder with a plain
+    name is whole. Deleting goes the same way back.
     """
 
     def __init__(self, run: Path, keep: int) -> None:
@@ -93,16 +93,22 @@ class Checkpoints:
             sync_tree(partial)
             os.rename(partial, target)
             sync(self.folder)
-            self.tidy(state)
+            self.clean(state)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise TrainingError(self._failure(state.step, error)) from error
 
-    def tidy(self, state: State) -> None:
+    def clean(self, state: State) -> None:
         """Point the links where `state` says and delete what is neither kept nor best, and what was never finished.
 
         Also the repair after a crash between a checkpoint's rename and its links.
         """
+        if state.step:
+            self._link_and_prune(state)
+        for leftover in self.folder.glob(f"*{PARTIAL}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _link_and_prune(self, state: State) -> None:
         kept = {*self.steps()[-self.keep :], state.step}
         if state.best_step is not None:
             kept.add(state.best_step)
@@ -111,8 +117,6 @@ class Checkpoints:
         for step in set(self.steps()) - kept:
             # Out of sight first: a crash half way through the deletion must not leave a plain name.
             os.rename(self.path(step), self.path(step).with_name(self.path(step).name + PARTIAL))
-        for leftover in self.folder.glob(f"*{PARTIAL}"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def _link(self, name: str, step: int) -> None:
         temporary = self.run / f"{name}{PARTIAL}"
@@ -126,8 +130,8 @@ class Checkpoints:
         kept = f"{newest} is whole" if newest else "no checkpoint was written before"
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         cause = f"no space left on the disk of {self.run}" if full else str(error)
-        remedy = "free some space" if full else "mend the cause"
-        return f"the checkpoint of step {step} could not be written: {cause}; {kept}; {remedy} and continue with --resume"
+        remedy = f"{'free some space' if full else 'mend the cause'} and continue with --resume"
+        return f"the checkpoint of step {step} could not be written: {cause}; {kept}; {remedy}"
 
 
 def sync(path: Path) -> None:

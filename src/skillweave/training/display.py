@@ -46,7 +46,8 @@ class Display:
         pace = f"{speed:.0f} samples/s · waiting {wait:.0%}"
         if self.live:
             self.progress.update(self.row, completed=step, speed=pace)
-            self.live.update(Group(self.progress, Text(f"{task} | {listed(losses)}", overflow="ellipsis", no_wrap=True)))
+            below = Text(f"{task} | {listed(losses)}", overflow="ellipsis", no_wrap=True)
+            self.live.update(Group(self.progress, below))
         elif time.perf_counter() - self.last_line >= LINE_EVERY or step == self.steps:
             self.last_line = time.perf_counter()
             left = (self.last_line - self.began) / max(step - self.done_before, 1) * (self.steps - step)

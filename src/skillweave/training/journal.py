@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from skillweave.batch import Skip
 from skillweave.training.display import Display
 
 T = TypeVar("T")
+METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
 MOMENTUM = 0.95
 """How much of a task's running loss stays when a new one comes."""
 RECENT = 50
@@ -22,11 +24,15 @@ RECENT = 50
 class Journal:
     """Keeps the running numbers of a run and writes them down.
 
-    The numbers are part of a checkpoint (`state`), so that a resumed run writes the same losses as an uninterrupted one.
+    The numbers are part of a checkpoint (`state`), so that a resumed run writes the same losses as an uninterrupted
+    one.
     """
 
-    def __init__(self, folder: Path, display: Display, log_every: int, state: Mapping[str, Any], step: int) -> None:
-        """Cut the files of `folder` back to `step`, and go on from `state` (empty for a new run)."""
+    def __init__(self, folder: Path | None, display: Display, log_every: int, state: Mapping[str, Any], step: int) -> None:
+        """Cut the files of `folder` back to `step`, and go on from `state` (empty for a new run).
+
+        `folder`: None on all processes but the first, which alone writes.
+        """
         self.display, self.log_every = display, log_every
         self.running: dict[str, float] = dict(state.get("running", {}))
         self.window: dict[str, list[float]] = {task: list(sums) for task, sums in state.get("window", {}).items()}
@@ -35,12 +41,14 @@ class Journal:
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=RECENT)
         self.skips: Counter[tuple[str, str]] = Counter()
         self.skipped_keys: set[tuple[str, str]] = set()
-        for line in truncate(folder / "skipped.jsonl", step):
-            self._count(Skip(line["task"], line["key"], line["reason"]))
-        truncate(folder / "metrics.jsonl", step)
-        self.metrics_file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self.skipped_file = (folder / "skipped.jsonl").open("a", encoding="utf-8")
-        self.board = open_board(folder / "tensorboard", step, display)
+        self.files: dict[str, TextIO] = {}
+        self.board: Any = None
+        if folder:
+            for line in truncate(folder / SKIPPED, step):
+                self._count(Skip(line["task"], line["key"], line["reason"]))
+            truncate(folder / METRICS, step)
+            self.files = {name: (folder / name).open("a", encoding="utf-8") for name in (METRICS, SKIPPED)}
+            self.board = open_board(folder / "tensorboard", step, display)
         self.began = self.last_step = time.perf_counter()
         self.waited = 0.0
 
@@ -51,8 +59,8 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         self.display.__exit__(*error)
-        self.metrics_file.close()
-        self.skipped_file.close()
+        for file in self.files.values():
+            file.close()
         if self.board:
             self.board.close()
 
@@ -79,7 +87,7 @@ class Journal:
         """List samples that were left out, each once."""
         for skip in skips:
             if self._count(skip):
-                self._line(self.skipped_file, step=step, task=skip.task, key=skip.key, reason=skip.reason)
+                self._line(SKIPPED, step=step, task=skip.task, key=skip.key, reason=skip.reason)
 
     def trained(self, step: int, task: str, loss: float, samples: int, rate: float, last: bool) -> None:
         """An update of `samples` samples over all processes with mean `loss` was done at learning rate `rate`."""
@@ -99,7 +107,7 @@ class Journal:
         shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
         self.display.warn(f"step {step}: loss {loss}, gradient norm {norm}: no update; task {task}, samples {shown}")
         values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
-        self._line(self.metrics_file, step=step, kind="nonfinite", task=task, **values)
+        self._line(METRICS, step=step, kind="nonfinite", task=task, **values)
 
     def validated(self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool) -> None:
         """Validation results by task: `loss` and metrics; `value` is their mean relative loss."""
@@ -107,7 +115,7 @@ class Journal:
             metric = {name: number for name, number in metrics.items() if name != "loss"}
             seconds = round(self.seconds, 3)
             line = {"kind": "validation", "task": task, "loss": metrics["loss"], "metric": metric, "seconds": seconds}
-            self._line(self.metrics_file, step=step, **line)
+            self._line(METRICS, step=step, **line)
             self._scalars(step, {f"validation/{name}/{task}": number for name, number in metrics.items()})
         parts = [f"{t} " + " ".join(f"{n} {x:.3f}" for n, x in m.items()) for t, m in results.items()]
         mark = " · best so far" if best else ""
@@ -118,7 +126,8 @@ class Journal:
         """How many samples were left out and why."""
         if self.skips:
             parts = [f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()]
-            self.display.note(f"{sum(self.skips.values())} samples skipped, listed in skipped.jsonl: " + "; ".join(parts))
+            count = sum(self.skips.values())
+            self.display.note(f"samples skipped: {count}, listed in {SKIPPED}: {'; '.join(parts)}")
 
     def _count(self, skip: Skip) -> bool:
         if (skip.task, skip.key) in self.skipped_keys:
@@ -141,19 +150,27 @@ class Journal:
         shared = {"learning_rate": rate, **pace, "seconds": round(self.seconds, 3)}
         for task, (total, count) in self.window.items():
             loss = total / count
-            self._line(self.metrics_file, step=step, kind="train", task=task, loss=loss, metric={}, **shared)
+            self._line(METRICS, step=step, kind="train", task=task, loss=loss, metric={}, **shared)
             self._scalars(step, {f"train/loss/{task}": loss})
         self._scalars(step, {f"train/{name}": number for name, number in shared.items() if name != "seconds"})
         self.window, self.totals = {}, [0.0, 0.0, 0.0]
 
-    def _line(self, file: Any, **values: Any) -> None:
-        file.write(json.dumps(values, ensure_ascii=False) + "\n")
-        file.flush()
+    def _line(self, name: str, **values: Any) -> None:
+        if file := self.files.get(name):
+            file.write(json.dumps(finite(values), ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for numbers that JSON has no name for, down into dictionaries."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def truncate(file: Path, step: int) -> list[dict[str, Any]]:

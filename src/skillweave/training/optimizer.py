@@ -17,8 +17,8 @@ UNDECAYED = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding)
 def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The trainable parameters by name: those that decay, and the others.
 
-    Weights of two or more dimensions decay; vectors, scalars, norms and the tables and biases of embeddings and positions
-    do not: they scale or look up, so pulling them to zero regularises nothing.
+    Weights of two or more dimensions decay; vectors, scalars, norms and the tables and biases of embeddings and
+    positions do not: they scale or look up, so pulling them to zero regularises nothing.
     """
     kept_whole = {
         id(parameter)
@@ -38,8 +38,9 @@ def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Par
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters.
 
-    The fused form runs on CPU, CUDA and MPS alike, always in float32. A parameter without a gradient is neither updated nor
-    decayed, and its step count rests; so clear gradients with `zero_grad(set_to_none=True)`.
+    The fused form runs on CPU, CUDA and MPS alike, always in float32. A parameter without a gradient is neither updated
+    nor decayed, and its step count rests; so clear gradients with `zero_grad(set_to_none=True)`. Raises ConfigError for
+    a model without a trainable parameter.
     """
     decay, plain = decayed(model)
     groups = [
@@ -55,7 +56,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     """The rate of the update that follows `step` done ones, of `steps` in all.
 
-    It rises linearly over the warm-up to its peak and falls linearly to 0, which it would reach one update after the last.
+    It rises linearly over the warm-up to its peak and falls linearly to 0, which it would reach one update after the
+    last.
     """
     warmup = round(config.warmup * steps) if config.warmup < 1 else round(config.warmup)
     if step < warmup:
@@ -78,9 +80,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Restore what `optimizer_tensors` gave.
 
     Raises ConfigError when the tensors belong to other parameters than the model's.

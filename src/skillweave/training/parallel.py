@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,13 +21,19 @@ from lightning_fabric.strategies import DDPStrategy
 from skillweave.config import ConfigError
 from skillweave.config.recipe import TrainingConfig
 
+# Its notes on ranks and back ends are of no use to a person who watches a run.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
 ROUTE_NOISE, DROPOUT = range(2)
 """Streams of random numbers, so that two uses of the same seed and step do not share numbers."""
 
 
 class Autocast(MixedPrecision):
-    """bf16 for the forward's operations. Inputs stay as they are: a waveform rounded to bf16 would lose its quiet parts,
-    and Fabric's conversion cannot walk a frozen `Batch`."""
+    """bf16 for the forward's operations.
+
+    Inputs stay as they are: a waveform rounded to bf16 would lose its quiet parts, and Fabric's conversion cannot walk
+    a frozen `Batch`.
+    """
 
     def convert_input(self, data: Any) -> Any:
         """`data` itself."""
@@ -57,7 +64,7 @@ def device_kind(accelerator: str) -> str:
     if accelerator == "auto":
         return next(kind for kind, there in present.items() if there)
     if not present[accelerator]:
-        raise ConfigError(f"training.accelerator: {accelerator!r} asked for, but PyTorch finds none; use 'auto' or 'cpu'")
+        raise ConfigError(f"training.accelerator: PyTorch finds no {accelerator!r} here; use 'auto' or 'cpu'")
     return accelerator
 
 
@@ -79,7 +86,7 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
 
 
 class Signals:
-    """While entered, SIGINT and SIGTERM go to a handler; outside the main thread, where Python cannot, nothing changes."""
+    """While entered, SIGINT and SIGTERM go to a handler; outside the main thread Python cannot, and nothing changes."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self.handler = handler
@@ -96,13 +103,14 @@ class Signals:
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM, for the loop to look at; a second SIGINT raises KeyboardInterrupt at once."""
+    """Remembers the first SIGINT or SIGTERM, for the loop to look at; a second SIGINT ends at once."""
 
     def __init__(self) -> None:
         self.signal = 0
         self.interrupts = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler. Raises KeyboardInterrupt on a second SIGINT."""
         self.interrupts += number == signal.SIGINT
         if self.interrupts > 1:
             raise KeyboardInterrupt
@@ -110,8 +118,10 @@ class StopRequest:
 
 
 def ignore_signals(worker: int) -> None:
-    """Set-up of a data worker: Ctrl-C reaches the whole group, and the training process still needs its data to finish
-    the step; workers end when it does."""
+    """Set-up of a data worker, which ends when the training process does.
+
+    Ctrl-C reaches the whole group, and the training process still needs its data to finish the step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

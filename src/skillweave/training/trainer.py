@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from skillweave.batch import Batch
+from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
+from skillweave.data.mixture import Mixture
+from skillweave.model import Model
 from skillweave.training.checkpoint import Checkpoints, State
 from skillweave.training.errors import TrainingError
 from skillweave.training.journal import Journal
@@ -29,31 +31,14 @@ from skillweave.training.parallel import StopRequest, gather, ignore_signals, ro
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 
-Validate = Callable[[nn.Module], Mapping[str, Mapping[str, float]]]
-"""Measures the model in its present state: task → `loss` and metrics. Every process calls it alike."""
-
-
-class Trainable(Protocol):
-    """What the loop needs of a model, beside being a module whose output has a `loss`."""
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the weights into a folder."""
-
-
-class Steps(Protocol):
-    """What the loop needs of a mixture, beside being a dataset of micro-batches."""
-
-    steps: int
-
-    def task_of(self, step: int) -> str:
-        """The task of a step."""
-        ...
+Validate = Callable[[Model], tuple[Mapping[str, Mapping[str, float]], list[Skip]]]
+"""Measures the model as it is: task → `loss` and metrics; and what could not be read. Every process calls it alike."""
 
 
 class Losses(nn.Module):
     """A model reduced to its loss: whatever else it returns must not make DDP wait for gradients that never come."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
@@ -80,8 +65,8 @@ class Trainer:
         self,
         fabric: Fabric,
         recipe: RecipeConfig,
-        model: nn.Module,
-        mixture: Dataset[Batch],
+        model: Model,
+        mixture: Mixture,
         validate: Validate,
         checkpoints: Checkpoints,
         journal: Journal,
@@ -91,7 +76,7 @@ class Trainer:
         self.fabric, self.recipe, self.config = fabric, recipe, recipe.training
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
         self.checkpoints, self.journal, self.state = checkpoints, journal, state
-        self.steps: int = mixture.steps
+        self.steps = mixture.steps
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
         if state.step:
             stored = load_file(checkpoints.path(state.step) / OPTIMIZER_FILE)
@@ -104,6 +89,7 @@ class Trainer:
 
         Raises TrainingError when losses stay non-finite or a checkpoint cannot be written.
         """
+        self.model.train()
         batches = self.batches()
         while self.state.step < self.steps:
             signal = self.update(batches)
@@ -150,7 +136,7 @@ class Trainer:
         return outcome.stop
 
     def backward(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor, list[Batch]]:
-        """Gradients of one update: the mean loss over its micro-batches, the gradient's norm before clipping, the batches."""
+        """Gradients of one update: its mean loss, the gradient's norm before clipping, and its micro-batches."""
         noise = route_noise(self.config.seed, self.state.step)
         total, seen = torch.zeros((), device=self.fabric.device), []
         for left in reversed(range(self.config.accumulate)):
@@ -186,21 +172,24 @@ class Trainer:
         """Validate every task; whether the mean relative loss is the best so far."""
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
-            results = self.fabric.broadcast(dict(self.validate(self.model)))
+            results, skips = self.fabric.broadcast(self.validate(self.model))
         self.model.train()
+        self.journal.skipped(self.state.step, skips)
         if not results:
             return False
-        relative = []
-        for task, metrics in results.items():
-            first = self.state.first.setdefault(task, metrics["loss"])
-            relative.append(metrics["loss"] / first if first else metrics["loss"])
-        value = sum(relative) / len(relative)
-        # A first loss that is not a number would make every later comparison false.
+        value = sum(self.relative(task, metrics["loss"]) for task, metrics in results.items()) / len(results)
         best = math.isfinite(value) and (self.state.best_value is None or value < self.state.best_value)
         if best:
             self.state.best_step, self.state.best_value = self.state.step, value
         self.journal.validated(self.state.step, results, value, best)
         return best
+
+    def relative(self, task: str, loss: float) -> float:
+        """A validation loss divided by the task's first: tasks count alike, however large their losses."""
+        if math.isfinite(loss):
+            self.state.first.setdefault(task, loss)
+        first = self.state.first.get(task)
+        return loss / first if first else loss
 
     def save(self) -> None:
         """Write a checkpoint on the first process; all of them learn of a failure. Raises TrainingError."""
@@ -223,7 +212,7 @@ class Trainer:
     def diverged(self, task: str, outcome: Update) -> str:
         """What to say when losses stay non-finite."""
         return (
-            f"{self.state.nonfinite} steps in a row without a finite loss and gradient, the last at step {self.state.step}: "
-            f"task {task}, samples {', '.join(outcome.keys)}; look at these samples, or lower "
+            f"{self.state.nonfinite} steps in a row without a finite loss and gradient, the last was step "
+            f"{self.state.step} of task {task} with the samples {', '.join(outcome.keys)}; look at these, or lower "
             "training.optimizer.learning_rate"
         )

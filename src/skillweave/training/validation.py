@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-from skillweave.batch import Batch
+from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
 from skillweave.evaluation.figures import PER_SAMPLE, figures
 from skillweave.evaluation.predictions import predict_task
@@ -20,9 +20,9 @@ class Validation:
     def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
         self.datasets, self.recipe = datasets, recipe
 
-    def __call__(self, model: Model) -> dict[str, dict[str, float]]:
-        """Task → mean `loss` and the task's metrics; a task without a readable sample is left out."""
-        results = {}
+    def __call__(self, model: Model) -> tuple[dict[str, dict[str, float]], list[Skip]]:
+        """Task → mean `loss` and the task's metrics, and the samples left out; a task without samples is not there."""
+        results, skips = {}, []
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
             batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
@@ -30,7 +30,8 @@ class Validation:
             if losses:
                 loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
                 results[name] = {"loss": loss, **figures(PER_SAMPLE[type(found)](found), 0)[0]}
-        return results
+            skips += found.skipped
+        return results, skips
 
 
 def weighed(model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], least: int) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,9 @@ class WaveformEmbedding(nn.Module):
     def __init__(self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int) -> None:
         super().__init__()
         sizes = [1, *[channels] * len(kernels)]
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, stride, bias=False)
-            for a, b, kernel, stride in zip(sizes, sizes[1:], kernels, strides, strict=False)
-        )
+        layers = zip(sizes, sizes[1:], kernels, strides, strict=False)
+        convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, bias=False) for a, b, kernel, stride in layers)
+        self.convolutions = cast(Sequence[nn.Conv1d], convolutions)
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.norm = nn.LayerNorm(channels)
@@ -46,11 +46,17 @@ class WaveformEmbedding(nn.Module):
         return lengths_N.clamp(min=1)
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
-        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift."""
+        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift.
+
+        This is the largest tensor of the model, so it is read and written as seldom as the formula allows.
+        """
         if bool((lengths_N >= x_NCW.shape[2]).all()):
             return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)
         valid_N1W = (torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]).unsqueeze(1)
-        count_N11 = lengths_N.view(-1, 1, 1)
-        mean = (x_NCW * valid_N1W).sum(2, keepdim=True) / count_N11
-        variance = ((x_NCW - mean).square() * valid_N1W).sum(2, keepdim=True) / count_N11
-        return (x_NCW - mean) * (variance + 1e-5).rsqrt() * self.scale[:, None] + self.shift[:, None]
+        x_NCW = x_NCW * valid_N1W
+        count_N1 = lengths_N.unsqueeze(1)
+        mean_NC = x_NCW.sum(2) / count_N1
+        variance_NC = torch.linalg.vector_norm(x_NCW, dim=2).square() / count_N1 - mean_NC.square()
+        scale_NC = self.scale * (variance_NC.clamp(min=0) + 1e-5).rsqrt()
+        shift_NC = self.shift - mean_NC * scale_NC
+        return torch.addcmul(shift_NC.unsqueeze(2), x_NCW, scale_NC.unsqueeze(2))

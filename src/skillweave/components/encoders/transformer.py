@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, width: int, skills: Mapping[Modality, str]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_block(config, width, skills) for _ in range(config.layers))
+        self.blocks = cast(Sequence[Block], nn.ModuleList(_block(config, width, skills) for _ in range(config.layers)))
         last = nn.LayerNorm(width, config.norm_epsilon) if config.norm_position == "pre" else nn.Identity()
         self.last_norm = last
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
+from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
 
@@ -30,7 +31,7 @@ class Encoded:
 
     def vector(self) -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""
-        return F.normalize(self.first().float(), dim=-1)
+        return F.normalize(at_least_float32(self.first()), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,4 @@ def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None) -> Tensor | N
         return None
     if len(labels_M) == 0:
         return logits_MC.sum() * 0
-    return F.cross_entropy(logits_MC.float(), labels_M)
+    return F.cross_entropy(at_least_float32(logits_MC), labels_M)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.layers.precision import at_least_float32
 
 
 class Classification(Target):
@@ -26,4 +27,4 @@ class Classification(Target):
             x_ND = torch.tanh(self.pooler(x_ND))
         logits_NC = self.classifier(x_ND)
         wanted = labels.get("class")
-        return TargetOutput(None if wanted is None else F.cross_entropy(logits_NC.float(), wanted), logits_NC)
+        return TargetOutput(None if wanted is None else F.cross_entropy(at_least_float32(logits_NC), wanted), logits_NC)

@@ -51,10 +51,10 @@ def gather(x: Tensor) -> Tensor:
     """[N, ...] of every rank, concatenated in the order of the ranks; gradients flow back to each rank's own part."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
     if x.requires_grad:
         import torch.distributed.nn.functional as differentiable
 
         return torch.cat(differentiable.all_gather(x))
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
 from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.layers.precision import at_least_float32
 
 
 class CTC(Target):
@@ -26,7 +27,7 @@ class CTC(Target):
         if wanted is None:
             return TargetOutput(None, logits_NLC)
         loss = F.ctc_loss(
-            logits_NLC.float().log_softmax(-1).transpose(0, 1),
+            at_least_float32(logits_NLC).log_softmax(-1).transpose(0, 1),
             wanted.clamp(min=0),
             tokens.lengths,
             (wanted != IGNORE).sum(1),

@@ -8,7 +8,7 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.model import ImageStream, ModelConfig, SoundStream, Stream, TextStream, VideoStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.data.processors.base import BadInput, Processor
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
 from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, tokenizer_asset, train_tokenizer
 
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
 def build_processors(
     config: ModelConfig,
     assets: Mapping[str, bytes],
-    limits: LimitsConfig = LimitsConfig(),
-    augment: AugmentConfig = AugmentConfig(),
+    limits: LimitsConfig = DEFAULT_LIMITS,
+    augment: AugmentConfig = NO_AUGMENT,
 ) -> dict[Modality, Processor]:
     """A processor for each of the model's streams.
 
-    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses text's. Raises ConfigError
-    when a tokeniser is absent.
+    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses text's. Raises
+    ConfigError when a tokeniser is absent.
     """
     return {
         modality: _build(config, modality, stream, assets, limits, augment)
@@ -54,7 +54,8 @@ def _build(
             shared = modality is Modality.CODE and "word" in config.shared
             name = tokenizer_asset(Modality.TEXT if shared else modality)
             if name not in assets:
-                raise ConfigError(f"stream {modality.value!r}: no {name} among the model's assets ({', '.join(assets) or 'none'})")
+                held = ", ".join(assets) or "none"
+                raise ConfigError(f"stream {modality.value!r}: no {name} among the model's assets ({held})")
             return TextProcessor(stream, read_tokenizer(assets[name]), modality, augment)
         case ImageStream():
             from skillweave.data.processors.image import ImageProcessor

@@ -11,17 +11,22 @@ from skillweave.config.recipe import LimitsConfig
 from skillweave.data.processors.base import BadInput, reason
 
 DEMUXERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,ogg,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,"
+    "mpegvideo,ogg,wav,wv"
 )
-"""Containers of one file. Playlists (HLS, DASH, concat) are left out: a hostile one reads other files or the network."""
+"""Containers of one file. Playlists (HLS, DASH, concat) are left out: a hostile one reads other files or the net."""
 
 
 def open_container(file: BinaryIO, limits: LimitsConfig) -> InputContainer:
-    """The container in an open file; the caller closes it. Raises BadInput when FFmpeg knows none in it or it is too long."""
+    """The container in an open file; the caller closes it.
+
+    Raises BadInput when FFmpeg knows none in it or it is longer than `limits.max_seconds`.
+    """
     try:
         container = av.open(
             file,
-            options={"max_pixels": str(limits.max_pixels)},  # decoders refuse larger frames before they make room for them
+            mode="r",
+            options={"max_pixels": str(limits.max_pixels)},  # decoders refuse larger frames before making room
             container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
             metadata_errors="replace",
         )

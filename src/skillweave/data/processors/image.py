@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from skillweave.batch import Features
 from skillweave.config.model import ImageStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.data.processors.base import BadInput, open_media, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.media import open_media
 from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What may be opened; Pillow's other readers are seldom wanted and one (EPS) starts a program."""
+
+# What is wrong with a picture is told by BadInput; without a handler Pillow's log would repeat it on the screen.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.32, table 4."""
@@ -33,10 +38,10 @@ TURNS = {
 
 
 class ImageProcessor:
-    """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet section 3.3, ViT)."""
+    """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet section 3.3)."""
 
     def __init__(
-        self, stream: ImageStream, limits: LimitsConfig = LimitsConfig(), augment: AugmentConfig = AugmentConfig()
+        self, stream: ImageStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
     ) -> None:
         self.stream = stream
         self.limits = limits
@@ -55,18 +60,20 @@ class ImageProcessor:
     def _decode(self, value: Any) -> Image.Image:
         if isinstance(value, np.ndarray):
             return _from_array(value)
-        if isinstance(value, Image.Image):
-            return self._upright(value)
-        with open_media(value, self.limits) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's size warning repeats our own check; others tell of odd metadata
-            try:
+        try:
+            if isinstance(value, Image.Image):
+                return self._upright(value)
+            with open_media(value, self.limits) as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's size warning repeats our check; others tell of odd metadata
                 return self._upright(Image.open(file, formats=FORMATS))
-            except Image.DecompressionBombError:
-                raise BadInput(f"far more pixels than max_pixels {self.limits.max_pixels}") from None
-            except BadInput:
-                raise
-            except Exception as error:  # broken files make Pillow raise errors of many kinds
-                raise BadInput(f"not a readable picture ({reason(error)})") from None
+        except BadInput:
+            raise
+        except Image.DecompressionBombError:
+            raise BadInput(f"far more pixels than max_pixels {self.limits.max_pixels}") from None
+        except UnidentifiedImageError:
+            raise BadInput(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+        except Exception as error:  # broken files make Pillow raise errors of many kinds
+            raise BadInput(f"broken picture ({reason(error)})") from None
 
     def _upright(self, image: Image.Image) -> Image.Image:
         check_pixels(*image.size, self.limits.max_pixels)

@@ -19,7 +19,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Change:
     """One draw of augmentation; for a clip the same in all frames.
 
-    `right`, `down`: shift of the contents as a share of the side; `zoom`: their size; the others: factors, 1 for no change.
+    `right`, `down`: shift of the contents as a share of the side; `zoom`: their size; the others: factors, 1 for none.
     """
 
     right: float = 0.0
@@ -37,7 +37,12 @@ class Change:
         right, down, zoom, brightness, contrast, saturation = rng.uniform(-1, 1, 6).tolist()
         shift, scale, colour = augment.shift, augment.scale, augment.colour
         return cls(
-            right * shift, down * shift, 1 + zoom * scale, 1 + brightness * colour, 1 + contrast * colour, 1 + saturation * colour
+            right * shift,
+            down * shift,
+            1 + zoom * scale,
+            1 + brightness * colour,
+            1 + contrast * colour,
+            1 + saturation * colour,
         )
 
 
@@ -92,7 +97,7 @@ class Normaliser:
 
 
 def _recolour(planes: np.ndarray, change: Change) -> np.ndarray:
-    """Saturation, then brightness, then contrast about the mean grey, as one linear map of the channels [3, ...], within 0..255."""
+    """Saturation, brightness, then contrast about the mean grey, as one linear map of [3, ...], within 0..255."""
     colours = planes.reshape(3, -1).astype(np.float32)
     grey = float(LUMA @ colours.mean(axis=1))
     saturation = change.saturation * np.eye(3, dtype=np.float32) + (1 - change.saturation) * np.tile(LUMA, (3, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -14,26 +15,31 @@ from torch import from_numpy
 from skillweave.batch import Features
 from skillweave.config.model import SoundStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.data.processors.base import BadInput, open_media, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.media import open_media
 
-MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
-"""How files begin that libsndfile reads well; all others go to FFmpeg, not to libsndfile's readers of rare formats."""
+MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
+"""How files begin that libsndfile reads well. All others go to FFmpeg: libsndfile also takes rare formats by guesswork,
+and its MP3 reader writes to the screen."""
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Samples per second of real recordings; a header beyond them lies."""
 
-BLOCK = 65_536
-"""Sample frames decoded at a time, so that a header with a thousand channels costs little memory."""
+BLOCK = 262_144
+"""Numbers decoded at a time, so that a header with a thousand channels costs little memory."""
+
+UNKNOWN_FRAMES = 2**63 - 1
+"""libsndfile's length of a recording whose header states none."""
 
 QUIETEST = 1e-5
 """Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not made louder."""
 
 
 class SoundProcessor:
-    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3, wav2vec)."""
+    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3)."""
 
     def __init__(
-        self, stream: SoundStream, limits: LimitsConfig = LimitsConfig(), augment: AugmentConfig = AugmentConfig()
+        self, stream: SoundStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
     ) -> None:
         self.stream = stream
         self.limits = limits
@@ -41,10 +47,10 @@ class SoundProcessor:
         self.most = stream.samples(stream.max_length)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """The waveform of a file (bytes, path or {"bytes", "path"}), of a video's sound track, or of an array [samples] or
-        [samples, channels] at the stream's rate.
+        """The waveform of a file (bytes, path or {"bytes", "path"}), also a video's sound track, or of an array.
 
-        With `rng`, tempo and pitch change together and noise is added. Raises BadInput.
+        An array is [samples] or [samples, channels] at the stream's rate. With `rng`, tempo and pitch change together
+        and noise is added. Raises BadInput.
         """
         speed, noise = 1.0, 0.0
         if rng is not None:
@@ -57,7 +63,9 @@ class SoundProcessor:
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
         waveform = _normalise(waveform)
         if noise and rng is not None:
-            waveform = _normalise(waveform + np.float32(noise) * rng.standard_normal(len(waveform), np.float32))
+            waveform = _normalise(
+                waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32)
+            )
         return Features(from_numpy(waveform), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
@@ -77,7 +85,7 @@ class SoundProcessor:
         return samples[: self.most]
 
     def _decode(self, value: Any) -> tuple[np.ndarray, int]:
-        """Mono samples and their rate; a little more than the stream can hold at the greatest speed is read of a longer file."""
+        """Mono samples and their rate; of a long file a little more than the stream holds at the greatest speed."""
         seconds = (self.most / self.stream.rate + 0.1) * (1 + self.augment.speed)
         with open_media(value, self.limits) as file:
             start = file.read(4)
@@ -90,16 +98,18 @@ class SoundProcessor:
             return self._read_container(file, seconds)
 
     def _read_sound_file(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(_Nameless(file)) as sound:  # ty: ignore[invalid-argument-type] has what is used
             rate = _checked_rate(sound.samplerate)
+            if sound.frames >= UNKNOWN_FRAMES:  # a FLAC written into a pipe: FFmpeg reads it without
+                raise soundfile.SoundFileRuntimeError("unknown length")
             if sound.frames > self.limits.max_seconds * rate:
                 raise BadInput(f"{sound.frames / rate:.1f} s exceed max_seconds {self.limits.max_seconds}")
-            blocks, wanted = [], math.ceil(seconds * rate)
+            blocks, wanted = [], min(sound.frames, math.ceil(seconds * rate))
             while wanted > 0:
-                block = sound.read(min(BLOCK, wanted), dtype="float32", always_2d=True)
+                block = sound.read(min(BLOCK // sound.channels, wanted), dtype="float32", always_2d=True)
                 if not len(block):
-                    break
-                blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+                    raise BadInput(f"truncated: {wanted} of the header's samples are not there")
+                blocks.append(block[:, 0] if sound.channels == 1 else block.mean(axis=1))
                 wanted -= len(block)
         return _joined(blocks), rate
 
@@ -110,13 +120,31 @@ class SoundProcessor:
         with open_container(file, self.limits) as container:
             if not container.streams.audio:
                 raise BadInput("no audio track")
-            rate = _checked_rate(container.streams.audio[0].rate)
+            if container.streams.audio[0].codec_context is None:
+                raise BadInput("sound in an unknown codec")
             try:
+                rate = _checked_rate(container.streams.audio[0].rate)
                 return _joined(list(_mono(container, rate, math.ceil(seconds * rate)))), rate
             except BadInput:
                 raise
             except Exception as error:  # broken files make PyAV raise errors of many kinds
                 raise BadInput(f"broken sound ({reason(error)})") from None
+
+
+class _Nameless:
+    """A file as soundfile needs it: without a name, from which it would guess a format, and without errors on seeking.
+
+    libsndfile follows a broken header to places before the file's beginning; an error there ends up on the screen only.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.tell = file.tell
+        self.read = file.read
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            self._seek(offset, whence)
 
 
 def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
@@ -159,6 +187,7 @@ def _normalise(waveform: np.ndarray) -> np.ndarray:
 
 def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     if samples.ndim not in (1, 2) or samples.size == 0 or samples.dtype.kind not in "fiu":
-        raise BadInput(f"expected numbers [samples] or [samples, channels], found {samples.dtype} {list(samples.shape)}")
+        found = f"{samples.dtype} {list(samples.shape)}"
+        raise BadInput(f"expected numbers [samples] or [samples, channels], found {found}")
     mono = samples.astype(np.float32)
     return (mono if mono.ndim == 1 else mono.mean(axis=1)), rate

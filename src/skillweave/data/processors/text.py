@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 
 from skillweave.batch import Features, Modality
 from skillweave.config.model import TextStream
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.data.processors.base import BadInput, open_media, reason
+from skillweave.config.recipe import AugmentConfig
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.media import open_media
 from skillweave.data.processors.tokenizer import CLS, CLS_CODE, MASK, SEPARATOR, SPECIAL_TOKENS
 
 CHARACTERS_PER_PIECE = 64
@@ -24,7 +25,11 @@ class TextProcessor:
     """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length` (SkillNet section 3.3)."""
 
     def __init__(
-        self, stream: TextStream, tokenizer: Tokenizer, modality: Modality = Modality.TEXT, augment: AugmentConfig = AugmentConfig()
+        self,
+        stream: TextStream,
+        tokenizer: Tokenizer,
+        modality: Modality = Modality.TEXT,
+        augment: AugmentConfig = NO_AUGMENT,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = stream.max_length
@@ -33,6 +38,11 @@ class TextProcessor:
         self.cls, self.separator, self.mask = (tokenizer.token_to_id(name) for name in (first, SEPARATOR, MASK))
         self.special_ids = frozenset(tokenizer.token_to_id(name) for name in SPECIAL_TOKENS)
         self.vocabulary = tokenizer.get_vocab_size()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A tokeniser forgets on its way to a worker process that special tokens spelt out in a text are plain text.
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True
 
     def __call__(
         self,
@@ -45,8 +55,9 @@ class TextProcessor:
     ) -> Features:
         """Token ids [L] of a string, or of a UTF-8 file given as bytes, `Path` or {"bytes", "path"}.
 
-        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. `max_length`: fewer positions than the stream's.
-        With `rng`, a share of the pieces becomes [MASK], never a special token. Raises BadInput when no piece is left.
+        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. `max_length`: fewer positions than
+        the stream's. With `rng`, a share of the pieces becomes [MASK], never a special token. Raises BadInput when
+        there is no piece.
         """
         room = min(max_length or self.max_length, self.max_length) - cls - separator
         text = value if isinstance(value, str) else _read(value)
@@ -66,7 +77,7 @@ class TextProcessor:
 def _read(value: Any) -> str:
     if not isinstance(value, bytes | Path | Mapping):
         raise BadInput(f"expected text, found {type(value).__name__}")
-    with open_media(value, LimitsConfig()) as file:
+    with open_media(value, DEFAULT_LIMITS) as file:
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:

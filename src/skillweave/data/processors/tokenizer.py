@@ -1,10 +1,12 @@
-"""Tokenisers: training on a recipe's own texts, loading from Hugging Face files, and their names among a model's assets."""
+"""Tokenisers: training on a recipe's own texts, loading from Hugging Face files, their names among a model's assets."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -28,15 +30,16 @@ def read_tokenizer(asset: bytes) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """A Hugging Face tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), or one of these files.
+    """A Hugging Face tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), or one of the two.
 
-    Special tokens that it lacks are added at the end. Raises ConfigError when there is no such file or it cannot be read.
+    Special tokens that it lacks are added at the end. Raises ConfigError when it is absent or cannot be read.
     """
     place = Path(path)
     candidates = [place / "tokenizer.json", place / "vocab.txt"] if place.is_dir() else [place]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
-        raise ConfigError(f"tokenizer {place}: no such file; give a folder with tokenizer.json or vocab.txt, or one of these")
+        remedy = "give a folder with tokenizer.json or vocab.txt, or one of the two"
+        raise ConfigError(f"tokenizer {place}: no such file; {remedy}")
     try:
         return _prepared(_from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)))
     except Exception as error:  # the library raises bare Exception
@@ -46,53 +49,76 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig, vocabulary: int) -> Tokenizer:
     """Wordpieces after BERT's normalisation, or byte-level BPE, with at most `vocabulary` pieces.
 
-    Raises ConfigError when there is no text or `vocabulary` leaves no room for a single character.
+    The same texts give the same pieces and ids. Raises ConfigError when there is no text, or no room for characters.
     """
-    words = list(texts)
-    if not any(word.strip() for word in words):
+    samples = [text.encode("utf-8", "ignore").decode("utf-8") for text in texts]  # drops halves of surrogate pairs
+    if not any(sample.strip() for sample in samples):
         raise ConfigError("no text to train a tokeniser on; name the text's column under the task's data.columns")
     if config.kind == "bpe":
-        return _train_bpe(words, config, vocabulary)
-    return _train_wordpiece(words, config, vocabulary)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        least = len(alphabet) + len(SPECIAL_TOKENS)
+        if vocabulary < least:
+            raise ConfigError(f"vocabulary {vocabulary} is too small for byte-level BPE; give at least {least}")
+        blank = _bpe(models.BPE(), config.lowercase)
+        learned = _learn(blank, trainers.BpeTrainer, samples, alphabet, config, vocabulary)
+        merges = [(first, second) for first, second in learned["merges"]]
+        return _prepared(_bpe(models.BPE(learned["vocab"], merges), config.lowercase))
+    alphabet = _alphabet(samples, config.lowercase, vocabulary)
+    blank = _wordpiece(models.WordPiece(unk_token=UNKNOWN), config.lowercase)
+    learned = _learn(blank, trainers.WordPieceTrainer, samples, alphabet, config, vocabulary)
+    return _prepared(_wordpiece(models.WordPiece(learned["vocab"], unk_token=UNKNOWN), config.lowercase))
 
 
-def _train_wordpiece(texts: list[str], config: TokenizerConfig, vocabulary: int) -> Tokenizer:
-    room = alphabet = vocabulary - len(SPECIAL_TOKENS)
-    while alphabet > 0:
-        tokenizer = _wordpiece(models.WordPiece(unk_token=UNKNOWN), config.lowercase)
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary,
-            min_frequency=config.min_frequency,
-            special_tokens=list(SPECIAL_TOKENS),
-            limit_alphabet=alphabet,
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-        over = tokenizer.get_vocab_size() - vocabulary
-        if over <= 0:
-            return _prepared(tokenizer)
-        # The trainer bounds the alphabet, not the characters' further forms inside words (##a): leave room for these.
-        alphabet -= max(over // 2, 1)
-    raise ConfigError(f"vocabulary {vocabulary} leaves room for {max(room, 0)} pieces beside the {len(SPECIAL_TOKENS)} special tokens")
+def _learn(
+    blank: Tokenizer, trainer: Any, texts: list[str], alphabet: list[str], config: TokenizerConfig, vocabulary: int
+) -> dict[str, Any]:
+    """Train, and give the model as `tokenizer.json` has it.
 
-
-def _train_bpe(texts: list[str], config: TokenizerConfig, vocabulary: int) -> Tokenizer:
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocabulary < len(alphabet) + len(SPECIAL_TOKENS):
-        raise ConfigError(f"vocabulary {vocabulary} is too small for byte-level BPE; give at least {len(alphabet) + len(SPECIAL_TOKENS)}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase() if config.lowercase else None
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    The trainer numbers its alphabet in an order that differs from run to run, and breaks ties by these numbers. Passed
+    as special tokens the alphabet keeps its order; the caller makes a tokeniser to which it is not special.
+    """
+    settings = trainer(
         vocab_size=vocabulary,
         min_frequency=config.min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
+        special_tokens=[*SPECIAL_TOKENS, *alphabet],
+        limit_alphabet=0,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return _prepared(tokenizer)
+    blank.train_from_iterator(texts, settings)
+    return json.loads(blank.to_str())["model"]
+
+
+def _alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
+    """Single characters and, where they occur inside words, their `##` forms; the commonest where not all find room."""
+    room = vocabulary - len(SPECIAL_TOKENS)
+    probe = _wordpiece(models.WordPiece(unk_token=UNKNOWN), lowercase)
+    probe.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=0, min_frequency=2**62, show_progress=False))
+    forms = set(probe.get_vocab())
+    if len(forms) <= room:
+        return sorted(forms)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(probe.normalizer.normalize_str(text))
+    kept: list[str] = []
+    for character in sorted(counts, key=lambda c: (-counts[c], c)):
+        pair = [form for form in (character, f"##{character}") if form in forms]
+        if len(kept) + len(pair) > room:
+            break
+        kept += pair
+    if not kept:
+        raise ConfigError(
+            f"vocabulary {vocabulary} has no room for characters beside the {len(SPECIAL_TOKENS)} special tokens"
+        )
+    return sorted(kept)
+
+
+def _bpe(model: models.BPE, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 def _wordpiece(model: models.WordPiece, lowercase: bool) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,14 +24,16 @@ UNITS_ASSET = "sound_units.safetensors"
 def mfcc(waveform: Tensor | np.ndarray, rate: int, frames: int, hop: int | None = None) -> np.ndarray:
     """Kaldi's MFCC and their derivatives, [frames, 39] float32, one row per encoder position.
 
-    `waveform`: [samples] at `rate`. `hop`: samples from one encoder position to the next, 20 ms when absent. As in HuBERT the
-    coefficients and derivatives are taken every 10 ms, of 25 ms, and those that begin where a position's field begins are kept.
+    `waveform`: [samples] at `rate`. `hop`: samples from one encoder position to the next, 20 ms when absent. As in
+    HuBERT coefficients and derivatives are taken every 10 ms, of 25 ms; those that begin where a position's field
+    begins are kept.
     """
     samples = np.asarray(waveform, np.float32)
     options = _options(rate)
     window = options.frame_opts.samp_freq * options.frame_opts.frame_length_ms / 1000
     extractor = kaldi_native_fbank.OnlineMfcc(options)
-    extractor.accept_waveform(rate, np.pad(samples, (0, max(0, int(np.ceil(window)) - len(samples)))))
+    padded = np.pad(samples, (0, max(0, math.ceil(window) - len(samples))))
+    extractor.accept_waveform(rate, padded)  # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
     extractor.input_finished()
     rows = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
     features = kaldi_native_fbank.compute_deltas(kaldi_native_fbank.DeltaOptions(order=2, window=2), rows)
@@ -65,15 +68,19 @@ class UnitModel:
 
         Raises ConfigError when there are fewer frames than clusters.
         """
-        from sklearn.cluster import MiniBatchKMeans  # an optional dependency, wanted only here
+        # An optional dependency, wanted only here.
+        from sklearn.cluster import MiniBatchKMeans
+        from threadpoolctl import threadpool_limits
 
         hop = hop or rate // 50
         rows = [mfcc(waveform, rate, length, hop) for waveform, length in sounds]
         count = sum(map(len, rows))
         if count < clusters:
-            raise ConfigError(f"{count} sound frames cannot make {clusters} clusters; give more recordings or set clusters lower")
+            remedy = "give more recordings or set clusters lower"
+            raise ConfigError(f"{count} sound frames cannot make {clusters} clusters; {remedy}")
         means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
-        means.fit(np.concatenate(rows))
+        with threadpool_limits(1):  # the same sums on any number of cores
+            means.fit(np.concatenate(rows))
         return cls(means.cluster_centers_.astype(np.float32), rate, hop)
 
     def __call__(self, waveform: Tensor | np.ndarray, length: int) -> Tensor:

@@ -9,24 +9,27 @@ from typing import Any
 import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from skillweave.batch import Features
 from skillweave.config.model import VideoStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.data.processors.base import BadInput, open_media, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.container import open_container
+from skillweave.data.processors.media import open_media
 from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square
 
 MOST_FRAMES_PER_SECOND = 240
-"""So many frames are decoded per second of `max_seconds` at most: time stamps that stand still must not hold the reader."""
+"""At most so many frames are decoded per second of `max_seconds`: time stamps may stand still for ever."""
 
 
 class VideoProcessor:
     """Clips to normalised frames [3, frames, size, size] (SkillNet section 3.3, ViViT)."""
 
     def __init__(
-        self, stream: VideoStream, limits: LimitsConfig = LimitsConfig(), augment: AugmentConfig = AugmentConfig()
+        self, stream: VideoStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
     ) -> None:
         self.stream = stream
         self.limits = limits
@@ -36,8 +39,8 @@ class VideoProcessor:
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Frames of a file (bytes, path or {"bytes", "path"}) or of a uint8 array [T, H, W, 3] at `frames_per_second`.
 
-        The first `max_seconds` are read at `frames_per_second`; `frames` of them are taken, evenly spaced, or at random with
-        `rng`, which also changes all frames alike. Raises BadInput.
+        The first `max_seconds` are read at `frames_per_second`; `frames` of them are taken, evenly spaced, or at random
+        with `rng`, which also changes all frames alike. Raises BadInput.
         """
         clip = _from_array(value) if isinstance(value, np.ndarray) else self._decode(value)
         chosen = choose_frames(len(clip), self.stream.frames, rng)
@@ -48,7 +51,8 @@ class VideoProcessor:
     def _decode(self, value: Any) -> list[Image.Image]:
         with open_media(value, self.limits) as file, open_container(file, self.limits) as container:
             try:
-                clip = [self._picture(frame) for frame in self._frames(container)]
+                reformatter = VideoReformatter()  # one for all frames: to make one costs more than to use it
+                clip = [self._picture(frame, reformatter) for frame in self._frames(container)]
             except BadInput:
                 raise
             except Exception as error:  # broken files make PyAV raise errors of many kinds
@@ -59,9 +63,11 @@ class VideoProcessor:
 
     def _frames(self, container: InputContainer) -> Iterator[VideoFrame]:
         """The first frame at or after each tick of `frames_per_second`, up to `max_seconds`."""
-        if not container.streams.video:
+        stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+        if stream is None:  # a sound file's cover picture is no clip
             raise BadInput("no video track")
-        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise BadInput("video in an unknown codec")
         check_pixels(stream.codec_context.width, stream.codec_context.height, self.limits.max_pixels)
         stream.codec_context.thread_count = 1
         rate = float(stream.average_rate or stream.base_rate or self.stream.frames_per_second)
@@ -79,16 +85,16 @@ class VideoProcessor:
                 ticks = int(elapsed * self.stream.frames_per_second) + 1
                 yield frame
 
-    def _picture(self, frame: VideoFrame) -> Image.Image:
-        """The frame in RGB, its shorter side at most twice what is needed: a clip's frames wait in memory for the choice."""
+    def _picture(self, frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
+        """The frame in RGB, its shorter side at most twice what is needed: frames wait in memory for the choice."""
         check_pixels(frame.width, frame.height, self.limits.max_pixels)
         ratio = min(1.0, 2 * self.stream.size / min(frame.width, frame.height))
         width, height = (max(1, round(side * ratio)) for side in (frame.width, frame.height))
-        return Image.fromarray(frame.to_ndarray(format="rgb24", width=width, height=height))
+        return Image.fromarray(reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray())
 
 
 def choose_frames(available: int, wanted: int, rng: np.random.Generator | None = None) -> list[int]:
-    """Which of the `available` frames to take: a sorted random choice, or without `rng` the middles of `wanted` equal parts.
+    """Which frames to take: a sorted random choice, or without `rng` the middles of `wanted` equal parts.
 
     Where fewer are available than wanted, each is repeated as often as the next, give or take one.
     """

@@ -1,7 +1,7 @@
 """Where samples come from: every kind of source as a table of rows, split and renamed to the fields of a task.
 
-`open_source` looks the kind up in `KINDS` (for `kind:name`) or in `SUFFIXES` (for files); a folder is a folder of files with
-captions. A new kind is one `Table` and one line here.
+`open_source` looks the kind up in `KINDS` (for `kind:name`) or in `SUFFIXES` (for files); a folder is a folder of files
+with captions. A new kind is one `Table` and one line here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from skillweave.data.sources.folder import open_folder
 from skillweave.data.sources.installed import INSTALLED, open_installed
 from skillweave.data.sources.pack import open_pack, packs
 from skillweave.data.sources.shards import ShardTable
-from skillweave.data.sources.split import select
+from skillweave.data.sources.split import first_skip, select
 from skillweave.data.sources.table import CsvTable, JsonTable
 
 __all__ = ["INSTALLED", "KINDS", "MEDIA", "SUFFIXES", "Source", "Table", "open_source", "open_table", "packs"]
 
 
 def _open_hub(name: str, where: str) -> Table:
-    from skillweave.data.sources.hub import open_hub  # keeps the optional library `datasets` optional
-
+    try:
+        from skillweave.data.sources.hub import open_hub  # keeps the library `datasets` optional
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{where}: {error}; pip install skillweave[data]") from None
     return open_hub(name, where)
 
 
@@ -59,8 +61,8 @@ SUFFIXES: dict[str, Callable[[list[Path], str], Table]] = {
 def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
     """The rows of a split, under the task's field names.
 
-    `fields`: read only these (and `key`), and insist that each is there; every column by default. Raises ConfigError for a
-    missing file, an unknown name, a missing column or a split without rows.
+    `fields`: read only these (and `key`), and insist that each is there; every column by default. Raises ConfigError
+    for a missing file, an unknown name, a missing column or a split without rows.
     """
     path = data.path
     if isinstance(path, dict):
@@ -68,10 +70,12 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
             raise ConfigError(f"data.path names no source for {split!r}, only for {', '.join(path) or 'nothing'}")
         path = path[split]
     table = open_table(path)
+    if not len(table):
+        raise ConfigError(f"{table.where}: no rows{first_skip(table)}")
     named = name_fields(table, data.columns, fields)
     key = named.get("key")
     if isinstance(data.path, dict) and list(data.path.values()).count(path) > 1 and "split" not in table.columns:
-        raise ConfigError(f"{path}: the same source for two splits would test on what was trained on; give the path once")
+        raise ConfigError(f"{path}: the same rows for two splits; give the path once and let it be split")
     return Selection(table, select(table, data, split, key if isinstance(key, str) else None), named)
 
 

@@ -1,9 +1,9 @@
-"""What every kind of source gives: a table of raw rows, read lazily, and the rows of one split under the task's field names."""
+"""What every kind of source gives: a table of raw rows, read lazily, and a split's rows under a task's field names."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +42,8 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+
     def column(self, name: str) -> list[Any]:
         """All values of a field that is no picture, sound or clip, in the order of the rows."""
         ...
@@ -50,8 +52,8 @@ class Source(Protocol):
 class Table(ABC):
     """Raw rows of one source, before splitting and renaming; nothing large is held in memory.
 
-    `where` names the source in errors; `columns` are its own names; `media` are columns too large to read but row by row;
-    `aliases` are other names that a recipe may use for a column; paths in media cells are relative to `folder`.
+    `where` names the source in errors; `columns` are its own names; `media` are columns too large to read but row by
+    row; `aliases` are other names that a recipe may use for a column; paths in media cells are relative to `folder`.
     """
 
     where: str
@@ -145,6 +147,9 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row as `{"key": str, field: value, ...}`; media as `{"bytes", "path"}`, several columns as one list."""
         place = int(self.indices[index])
@@ -156,7 +161,7 @@ class Selection:
         return row
 
     def column(self, name: str) -> list[Any]:
-        """All values of a field, in the order of the rows. Raises KeyError for an unknown field, ValueError for media."""
+        """All values of a field, in the order of the rows. Raises KeyError if unknown, ValueError for media."""
         if name == "key":
             keys = self.table.column(self.key) if self.key else None
             return [self._key(i, {self.key: keys[i]} if keys else {}) for i in self.indices]
@@ -179,8 +184,8 @@ def name_fields(
 ) -> dict[str, str | list[str]]:
     """Field → column or columns: those the recipe names, then every other column under its own name.
 
-    A column that the recipe gave to a field no longer stands under its own name. `wanted` keeps only these fields (and `key`).
-    Raises ConfigError for a column that is not there, and for a wanted field that no column serves.
+    A column that the recipe gave to a field no longer stands under its own name. `wanted` keeps only these fields (and
+    `key`). Raises ConfigError for a column that is not there, and for a wanted field that no column serves.
     """
     fields: dict[str, str | list[str]] = {}
     for field, names in columns.items():
@@ -207,7 +212,8 @@ def _listed(names: str | list[str]) -> list[str]:
 
 def _gather(cells: list[Any]) -> list[Any]:
     """The values of several cells as one list: lists are joined, empty ones left out."""
-    return [value for cell in cells for value in (cell if isinstance(cell, list) else [cell]) if value not in (None, "")]
+    values = [value for cell in cells for value in (cell if isinstance(cell, list) else [cell])]
+    return [value for value in values if value is not None and value != ""]
 
 
 def _media(value: Any, folder: Path | None) -> Any:
@@ -216,6 +222,7 @@ def _media(value: Any, folder: Path | None) -> Any:
         value = {"bytes": None, "path": value}
     elif isinstance(value, bytes):
         value = {"bytes": value, "path": None}
-    if not isinstance(value, dict) or value.get("bytes") is not None or not value.get("path") or folder is None:
+    if folder is None or not isinstance(value, dict) or value.get("bytes") is not None:
         return value
-    return {**value, "path": str(folder / value["path"])}
+    path = value.get("path")
+    return {**value, "path": str(folder / path)} if path else value

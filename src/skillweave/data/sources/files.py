@@ -10,20 +10,16 @@ from pathlib import Path
 
 from skillweave.config.base import ConfigError, nearest
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def expand_braces(pattern: str) -> list[str]:
     """`shards/{000..002}.tar` → the three paths, with the width of the first number; `{a,b}` → both."""
-    match = _RANGE.search(pattern) or _CHOICE.search(pattern)
+    match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
-    if match.re is _RANGE:
-        first, last = match.groups()
-        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    else:
-        choices = match[1].split(",")
+    first, last, listed = match.groups()
+    choices = listed.split(",") if listed else [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [path for choice in choices for path in expand_braces(head + choice + tail)]
 

@@ -1,8 +1,9 @@
 """A folder of files with captions.
 
-Three forms, tried in this order: a `metadata.jsonl` or `metadata.csv` with a `file_name` column (the convention of Hugging Face's
-imagefolder), in the folder or below it; pairs such as `photo.jpg` and `photo.txt`; sub-folders whose names are the labels. When
-every sample lies below a folder called train, validation or test, these are the splits. Hidden files and folders are ignored.
+Three forms, tried in this order: a `metadata.jsonl` or `metadata.csv` with a `file_name` column (the convention of
+Hugging Face's imagefolder), in the folder or below it; pairs such as `photo.jpg` and `photo.txt`; sub-folders whose
+names are the labels. When every sample lies below a folder called train, validation or test, these are the splits.
+Hidden files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def _by_stem(files: Iterable[PurePosixPath], skipped: Skips) -> list[dict[str, P
     for file in files:
         field = _field(file)
         if field is None:
-            table = f"; for a table give its own path, */*{file.suffix}" if file.suffix in (".parquet", ".tar", ".jsonl") else ""
-            skipped.append((str(file), f"no picture, sound, clip, code or caption by its extension{table}"))
+            remedy = "; give a table's own path" if file.suffix in (".parquet", ".tar", ".jsonl") else ""
+            skipped.append((str(file), f"no picture, sound, clip, code or caption by its extension{remedy}"))
             continue
         sample = samples.setdefault(file.with_suffix(""), {})
         if field in sample:
@@ -103,7 +104,9 @@ def _classed(folder: Path, samples: list[dict[str, PurePosixPath]], skipped: Ski
             continue
         parents = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
         if not parents and "label" not in sample:
-            skipped.append((str(first), "no caption: no .txt beside it, no metadata.jsonl, and no folder that names its class"))
+            skipped.append(
+                (str(first), "no caption: no .txt beside it, no metadata.jsonl, no folder that names a class")
+            )
         elif row := _row(folder, first, sample, skipped):
             yield {"label": parents[-1], **row} if parents else row
 
@@ -130,7 +133,7 @@ def _row(folder: Path, first: PurePosixPath, sample: dict[str, PurePosixPath], s
 
 
 def _described(folder: Path, metadata: PurePosixPath, skipped: Skips) -> Iterator[Row]:
-    """The rows of a metadata table whose files are there; `file_name` goes to the field of its extension, `x_file_name` to x."""
+    """The rows of a metadata table whose files are there: `file_name` by its extension, `x_file_name` as x."""
     table = METADATA[metadata.name]([folder / metadata], str(folder / metadata))
     skipped += [(str(metadata.parent / key), reason) for key, reason in table.skipped]
     names = [name for name in table.columns if name == _FILE or name.endswith(f"_{_FILE}")]

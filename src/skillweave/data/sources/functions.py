@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import sysconfig
 import textwrap
 import tokenize
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ MIN_WORDS = 3
 """Fewest words of a description."""
 MIN_LINES = 4
 """Fewest lines of a function, its docstring taken out."""
-_LEFT_OUT = frozenset({"test", "tests", "idle_test", "testing", "idlelib", "site-packages", "dist-packages", "__pycache__"})
+_LEFT_OUT = frozenset({"test", "tests", "idle_test", "idlelib", "site-packages", "dist-packages", "__pycache__"})
 
 Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 
@@ -26,23 +27,25 @@ def read_standard_library() -> Rows:
     return _read({file: _module(file, folder).partition(".")[0] for file in _sources(folder)}, folder)
 
 
-def read_packages(folders: Mapping[str, Path]) -> Rows:
-    """Installed packages, by the folders they lie in; `group` is the module (file)."""
+def read_packages(paths: Mapping[str, Path]) -> Rows:
+    """Installed packages, by the folder (or file) of each; `group` is the module (file)."""
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
-    for name in sorted(folders):
-        root = folders[name].parent
-        more = _read({file: _module(file, root) for file in _sources(folders[name])}, root)
+    for name in sorted(paths):
+        root = paths[name].parent
+        more = _read({file: _module(file, root) for file in _sources(paths[name])}, root)
         rows += more[0]
         skipped += more[1]
     return rows, skipped
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """The .py files below a folder in a fixed order, tests and installed packages left out."""
-    for file in sorted(folder.rglob("*.py")):
-        if not _LEFT_OUT.intersection(file.relative_to(folder).parts):
-            yield file
+    """The .py files below a folder (or the one file) in a fixed order, tests and installed packages left out."""
+    if folder.is_file():
+        yield folder
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - _LEFT_OUT)
+        yield from (Path(place, name) for name in sorted(names) if name.endswith(".py"))
 
 
 def _module(file: Path, root: Path) -> str:
@@ -68,14 +71,12 @@ def _read(groups: Mapping[Path, str], root: Path) -> Rows:
     return rows, skipped
 
 
-def described_functions(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str, str]]:
+def described_functions(tree: ast.Module, lines: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     """(line, code without its docstring, first paragraph of the docstring) of each function that is long enough.
 
     `lines` is the source that `tree` was parsed from. Decorators stay; methods and inner functions count.
     """
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
+    for node in _functions(tree):
         text = " ".join((ast.get_docstring(node) or "").strip().partition("\n\n")[0].split())
         if len(text.split()) < MIN_WORDS or len(node.body) < 2:
             continue
@@ -83,7 +84,16 @@ def described_functions(tree: ast.Module, lines: list[str]) -> Iterator[tuple[in
         docstring = node.body[0]
         if docstring.lineno == node.lineno or node.body[1].lineno <= (docstring.end_lineno or 0):
             continue  # one line holds the docstring and code
-        kept = lines[first - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : node.end_lineno]
+        kept = [*lines[first - 1 : docstring.lineno - 1], *lines[docstring.end_lineno : node.end_lineno]]
         code = textwrap.dedent("\n".join(kept)).strip("\n")
         if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
             yield first, code, text
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions, in a fixed order; only blocks of statements are searched, as expressions hold none."""
+    for field in ("body", "cases", "handlers", "orelse", "finalbody"):
+        for node in getattr(tree, field, ()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node
+            yield from _functions(node)

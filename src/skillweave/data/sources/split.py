@@ -1,8 +1,8 @@
 """Which rows of a source belong to a split.
 
-A source that says so itself (a `split` column) is believed. Otherwise each row's group is hashed to a number in [0, 1) that falls
-into one of the shares, so that a group always stands in the same split, whatever the order of the rows and whatever else is in the
-source.
+A source that says so itself (a `split` column) is believed. Otherwise each row's group is hashed to a number in [0, 1)
+that falls into one of the shares, so that a group always stands in the same split, whatever the order of the rows and
+whatever else is in the source.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def draw(group: str, fractions: Sequence[float]) -> Split:
 def select(table: Table, data: DataConfig, split: Split, key: str | None) -> list[int]:
     """The indices of a split's rows, in the order of the source.
 
-    `key`: the column of keys, if any. With a path per split, all rows of that path belong to it, unless its own `split` column
-    tells several splits apart. Raises ConfigError when no row is left.
+    `key`: the column of keys, if any. With a path per split, all rows of that path belong to it, unless its own `split`
+    column tells several splits apart. Raises ConfigError when no row is left.
     """
     own = [NAMES.get(str(value).lower()) for value in table.column("split")] if "split" in table.columns else []
     if own and any(own) and (isinstance(data.path, str) or len(set(own) - {None}) > 1):
@@ -95,18 +95,21 @@ def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -
     for group, name in zip(table.column(table.find(data.group, "group")), own, strict=True):
         if group is not None and name and seen.setdefault(group, name) != name:
             raise ConfigError(
-                f"{table.where}: {data.group} {group!r} stands in both {seen[group]} and {name} of the source's own split column; "
-                "name another group, or none to accept its splits"
+                f"{table.where}: {data.group} {group!r} stands in {seen[group]} and {name} of the source's own splits; "
+                "name another group, or none to accept them"
             )
 
 
+def first_skip(table: Table) -> str:
+    """How many rows were skipped, and why the first was; nothing if none."""
+    if not table.skipped:
+        return ""
+    key, reason = table.skipped[0]
+    return f", {len(table.skipped)} skipped (first: {key}: {reason})"
+
+
 def _why_empty(table: Table, data: DataConfig, split: Split, own: Sequence[Split | None]) -> str:
-    lines = f"{table.where}: no rows for the split {split!r}: {len(table)} rows in all, {len(table.skipped)} skipped"
-    if table.skipped:
-        key, reason = table.skipped[0]
-        lines += f" (first: {key}: {reason})"
+    line = f"{table.where}: no rows for the split {split!r}: {len(table)} rows in all{first_skip(table)}"
     if any(own):
-        lines += f"; its own splits are {', '.join(sorted({name for name in own if name}))}; give a path for each split"
-    elif isinstance(data.path, str) and len(table):
-        lines += f"; fractions are {data.fractions}; raise the share, or use a finer group or more rows"
-    return lines
+        return f"{line}; its own splits are {', '.join(sorted({n for n in own if n}))}; give a path for each split"
+    return f"{line}; fractions are {data.fractions}: raise the share, or use a finer group or more rows"

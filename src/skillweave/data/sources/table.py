@@ -1,7 +1,7 @@
 """Tables of text lines: JSON Lines, CSV and TSV.
 
-Only the position of each record is kept; a record is parsed when it is asked for, so a table may be larger than memory. The
-readers of pyarrow are not used here: they give up at the first malformed row.
+Only the position of each record is kept; a record is parsed when it is asked for, so a table may be larger than memory.
+The readers of pyarrow are not used here: they give up at the first malformed row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def digest(row: dict[str, Any]) -> int:
 class LineTable(Table):
     """Records of text files; those that cannot be parsed are in `skipped` with file and line.
 
-    A row without `key` is known by its content when splits are drawn, so equal rows share a split and rows may be reordered.
+    A row without `key` is known by its content when splits are drawn, so equal rows share a split and rows may be
+    reordered.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:
@@ -125,8 +126,8 @@ class JsonTable(LineTable):
 class CsvTable(LineTable):
     """CSV (RFC 4180) or TSV with a header; quoted cells may hold line breaks; every value is a string.
 
-    A record whose cells do not match the header is skipped and reading goes on at the next line, so that a quote that is never
-    closed costs one line and not the rest of the file.
+    A record whose cells do not match the header is skipped and reading goes on at the next line, so that a quote that
+    is never closed costs one line and not the rest of the file.
     """
 
     def __init__(self, files: Sequence[Path], where: str, delimiter: str = ",") -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class ConditionalFeedForward(nn.Module):
     def __init__(self, make_expert: Callable[[], nn.Module], route: StaticRoute | TokenRoute) -> None:
         super().__init__()
         self.route = route
-        self.experts = nn.ModuleDict({name: make_expert() for name in route.experts})
+        self.experts = cast(Mapping[str, nn.Module], nn.ModuleDict({name: make_expert() for name in route.experts}))
 
     def forward(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,8 @@ class ConditionalLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, route: StaticRoute, bias: bool = True) -> None:
         super().__init__()
         self.route = route
-        self.experts = nn.ModuleDict({name: nn.Linear(in_features, out_features, bias) for name in route.experts})
+        experts = nn.ModuleDict({name: nn.Linear(in_features, out_features, bias) for name in route.experts})
+        self.experts = cast(Mapping[str, nn.Linear], experts)
 
     def resolve(self, condition: Condition) -> Dense:
         """The merged layer of a condition."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from skillweave.batch import Condition, Modality
 from skillweave.config import choose
 from skillweave.config.model import RouteConfig
+from skillweave.layers.precision import at_least_float32
 
 SHARED = "shared"
 """The name of the one expert of a dense bank."""
@@ -48,8 +49,8 @@ class SkillRoute(StaticRoute):
 
     def __init__(self, config: RouteConfig, width: int, skills: Mapping[Modality, str]) -> None:
         super().__init__()
-        self.table = dict(skills)
-        self.experts = tuple(dict.fromkeys(skills.values()))
+        self.table = {m: (config.skills or {}).get(m, m.value) for m in skills}
+        self.experts = tuple(dict.fromkeys(self.table.values()))
 
     def gates(self, condition: Condition) -> Mapping[str, Tensor | None]:
         """The skill of the span's modality, with gate 1. Raises ConfigError for a modality without a skill."""
@@ -95,7 +96,7 @@ class TokenRoute(nn.Module):
 
     def forward(self, x_TD: Tensor, generator: torch.Generator | None = None) -> TokenGates:
         """Gates of T tokens."""
-        logits_TE = self.gate(x_TD).float()
+        logits_TE = at_least_float32(self.gate(x_TD))
         if self.training and self.noise:
             noise_TE = torch.randn(logits_TE.shape, generator=generator, dtype=logits_TE.dtype)
             logits_TE = logits_TE + self.noise * noise_TE.to(logits_TE.device)

@@ -1,0 +1,31 @@
+# Two commands matter: `make quickstart` runs the main job, `make test` passes the tests. Each prepares .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup quickstart test lint check docs clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@echo "Installing skillweave and its libraries into .venv (about two minutes on a fresh machine) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: setup
+	@$(BIN)/skillweave quickstart
+
+test: setup
+	@$(BIN)/python -m pytest -n 2
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ty check src
+	@$(BIN)/lint-imports
+
+docs: setup
+	@$(BIN)/python docs/build_reference.py
+
+clean:
+	rm -rf .venv build dist *.egg-info

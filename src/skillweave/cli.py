@@ -1,0 +1,189 @@
+"""The command line. Libraries are imported by the command that needs them, so that help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from skillweave import __version__
+
+OVERRIDE = re.compile(r"--([\w-]+(?:\.[\w-]+)+)(?:=(.*))?|([\w-]+(?:\.[\w-]+)*)=(.*)", re.DOTALL)
+"""`--a.b value`, `--a.b=value` or `a.b=value`."""
+
+EXPECTED = {
+    "skillweave.config.base": ("ConfigError",),
+    "skillweave.data.processors.base": ("BadInput",),
+    "skillweave.weights": ("WeightsError",),
+    "skillweave.training.errors": ("TrainingError",),
+    "skillweave.evaluation.metrics": ("MetricError",),
+}
+"""Errors that are told in a line, by module; what was not imported cannot have been raised."""
+
+RUN: dict[str, Any] = {"metavar": "RUN", "help": "a run folder, such as runs/quickstart"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C."""
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
+    parser = build_parser()
+    options, left = parser.parse_known_args(words)
+    if left and not take(options, left):
+        parser.error(f"{options.command}: unknown argument {left[0]} (see skillweave {options.command} --help)")
+    if overrides and not getattr(options, "overridable", False):
+        parser.error(f"{options.command} takes no settings such as {overrides[0]}")
+    options.overrides = overrides
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, as `| head` does; Python would complain once more at exit
+        return 1
+    except Exception as error:
+        code = getattr(error, "code", 2)
+        if options.debug or not (is_expected(error) or is_interruption(error)):
+            raise
+        print(f"skillweave {options.command}: {error}", file=sys.stderr)
+        return code if isinstance(code, int) else 2
+    return 0
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether the message alone tells the user what to do: faults of recipes, data and files."""
+    kinds = [getattr(sys.modules[module], name) for module, names in EXPECTED.items() if module in sys.modules for name in names]
+    return isinstance(error, (OSError, *kinds))
+
+
+def is_interruption(error: Exception) -> bool:
+    """Whether a signal ended a training run after its checkpoint was written."""
+    module = sys.modules.get("skillweave.training.errors")
+    return module is not None and isinstance(error, module.Interrupted)
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words for argparse, and `a.b=value` settings. Raises SystemExit for a setting without a value."""
+    kept, overrides = [], []
+    queue = iter(words)
+    for word in queue:
+        match = OVERRIDE.fullmatch(word)
+        if not match or (kept and kept[0] not in ("train", "quickstart", "inspect")):
+            kept.append(word)
+            continue
+        name, value = match[1] or match[3], match[2] if match[1] else match[4]
+        if value is None and (value := next(queue, None)) is None:
+            raise SystemExit(f"skillweave: {word} needs a value: {word}=VALUE")
+        overrides.append(f"{name}={value}")
+    return kept, overrides
+
+
+def take(options: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Give inputs that stand behind options to the command that asks for inputs; argparse itself stops looking for them there."""
+    if any(word.startswith("-") for word in words):
+        return False
+    if hasattr(options, "inputs"):
+        options.inputs += words
+        return True
+    if getattr(options, "query", "") is None and len(words) == 1:
+        options.query = words[0]
+        return True
+    return False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    about = "One compact model for many tasks over text, image, sound, video and code."
+    parser = argparse.ArgumentParser(prog="skillweave", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"skillweave {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, overridable: bool = False) -> argparse.ArgumentParser:
+        note = " Any setting of the recipe can follow: --training.steps 100, or training.steps=100." if overridable else ""
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "." + note, allow_abbrev=False)
+        sub.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+        sub.set_defaults(overridable=overridable)
+        return sub
+
+    _add_training(command)
+    _add_using(command)
+    return parser
+
+
+def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that make and measure runs."""
+    sub = command("quickstart", "train, measure and show a model of five modalities on the data in the package", True)
+    sub.add_argument("--resume", action="store_true", help="go on with an interrupted quickstart")
+    sub = command("train", "train a recipe", True)
+    sub.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe in the package, such as quickstart")
+    sub.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    sub.add_argument("--print-config", action="store_true", help="print the recipe with every setting, and exit")
+    sub = command("evaluate", "measure a run on unseen samples and write its report page")
+    sub.add_argument("folder", **RUN)
+    sub.add_argument("--split", default="test", help="train, validation or test (default)")
+    sub.add_argument("--tasks", nargs="+", metavar="TASK", help="these tasks only (then no report is written)")
+    sub.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default 1000)")
+    sub.add_argument("--compare", nargs="+", default=[], metavar="RUN", help="draw these runs' learning curves too")
+    sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    sub = command("inspect", "show what a run or recipe is made of: components, skills, parameters per task", True)
+    sub.add_argument("target", metavar="RUN-or-RECIPE", help="a run or model folder, a YAML file, or a recipe's name")
+    sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    command("schema", "print the JSON schema of recipes, for editors")
+
+
+def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that use a trained run."""
+    sub = command("predict", "answer for raw inputs: a class, a transcript, or the samples found; a JSON line each")
+    sub.add_argument("folder", **RUN)
+    sub.add_argument("inputs", nargs="*", metavar="INPUT", help="files; for tasks over text also texts themselves")
+    sub.add_argument("--task", required=True, help="the task to answer for")
+    sub.add_argument("--input", metavar="FILE", help='.jsonl whose lines hold the input under its modality: {"text": ...}')
+    sub.add_argument("--json", metavar="FILE", help="write the lines here instead of on the screen")
+    sub.add_argument("--k", type=int, default=5, help="answers per query of a retrieval task (default 5)")
+    command("index", "embed all samples of a run once, for search").add_argument("folder", **RUN)
+    sub = command("search", "find a run's samples by a text or a file")
+    sub.add_argument("folder", **RUN)
+    sub.add_argument("query", nargs="?", metavar="TEXT", help="what to look for")
+    for modality in ("image", "sound", "video", "code"):
+        sub.add_argument(f"--{modality}", metavar="FILE", help=f"look for what resembles this {modality} instead")
+    sub.add_argument("--in", dest="within", default="image", metavar="MODALITY", help="image (default), video, code or text")
+    sub.add_argument("--k", type=int, default=5, help="how many (default 5)")
+    sub.add_argument("--out", metavar="DIR", help="save the files found here")
+    sub.add_argument("--json", metavar="FILE", help="write the list here as well")
+
+
+def print_config(options: argparse.Namespace) -> None:
+    """Print a recipe with every setting, as YAML."""
+    import yaml
+
+    from skillweave.api import recipe_file
+    from skillweave.config import read_recipe
+
+    recipe = read_recipe(recipe_file(options.recipe), options.overrides)
+    print(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False), end="")
+
+
+def print_schema(options: argparse.Namespace) -> None:
+    """Print the JSON schema of recipes."""
+    from skillweave.config import RecipeConfig
+
+    print(json.dumps(RecipeConfig.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command that was given."""
+    if options.command == "schema":
+        print_schema(options)
+    elif options.command == "train" and options.print_config:
+        print_config(options)
+    else:
+        from skillweave import commands
+
+        getattr(commands, f"run_{options.command}")(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What the command line's commands do once their arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skillweave.api import RECIPE_FILE, open_run, recipe_file
+from skillweave.config import ConfigError, read_recipe
+from skillweave.evaluation.evaluator import measure
+from skillweave.evaluation.inspection import inspect_recipe, inspect_run
+from skillweave.evaluation.report import REPORT_FILE, write_report
+from skillweave.evaluation.screen import console, evaluation_table, hits_table, inspection_tables, progress
+from skillweave.search.files import save_hits
+from skillweave.search.index import build_index, query, searchable, task_for
+from skillweave.search.predict import hit_row, predict, query_modality, read_inputs
+from skillweave.training import train
+
+EVALUATION_FILE = "evaluation.json"
+QUICKSTART = "quickstart"
+
+
+def run_quickstart(options: argparse.Namespace) -> None:
+    """Train the packaged recipe, measure it, and say what to try next. Raises ConfigError for a run begun before."""
+    recipe = read_recipe(recipe_file(QUICKSTART), options.overrides)
+    folder = recipe.folder
+    if (folder / EVALUATION_FILE).is_file():
+        say(f"{folder} is complete; {folder / REPORT_FILE} shows it.")
+        say(f"To train again, remove the folder or choose another: skillweave quickstart output={folder}-2")
+    else:
+        if (folder / RECIPE_FILE).is_file() and not options.resume:
+            again = " ".join(["skillweave", QUICKSTART, *options.overrides, "--resume"])
+            raise ConfigError(f"{folder} was begun but not finished; go on with: {again}")
+        train(recipe, resume=options.resume)
+        measure_run(folder)
+    say("\nNext:")
+    say(f'  skillweave search {folder} "一个笑脸" --in image')
+    say(f"  skillweave inspect {folder}")
+    say(f"  skillweave evaluate {folder} --json figures.json")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train a recipe."""
+    recipe = read_recipe(recipe_file(options.recipe), options.overrides)
+    folder = train(recipe, resume=options.resume)
+    say(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure a run; all tasks on the test split also give evaluation.json and the report page."""
+    tables = measure_run(options.folder, options.split, options.tasks, options.bootstrap, options.compare)
+    write_json(options.json, tables)
+
+
+def measure_run(
+    path: str | Path,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    compare: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Measure, print the table and, for all tasks on the test split, write evaluation.json and report.html."""
+    model, recipe = open_run(path)
+    with progress() as step:
+        measured = measure(model, recipe, split, tasks, bootstrap, step)
+    tables = {name: m.table for name, m in measured.items()}
+    console().print(evaluation_table(tables, f"{recipe.name} · {split}"))
+    if split == "test" and not tasks:
+        write_json(recipe.folder / EVALUATION_FILE, tables)
+        say(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
+    return tables
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Answer for files, texts or the lines of a file."""
+    model, recipe = open_run(options.folder)
+    inputs = read_inputs(query_modality(model, options.task), options.inputs, options.input)
+    answers = predict(model, recipe, options.task, [value for _, value in inputs], options.k)
+    lines = (json.dumps({"input": name, **a}, ensure_ascii=False) for (name, _), a in zip(inputs, answers, strict=True))
+    if options.json:
+        write_whole(options.json, "".join(line + "\n" for line in lines))
+        return
+    for line in lines:
+        print(line, flush=True)
+
+
+def run_index(options: argparse.Namespace) -> None:
+    """Build the index of every retrieval task's modalities."""
+    model, recipe = open_run(options.folder)
+    for task, modalities in searchable(model, recipe).items():
+        for modality in modalities:
+            with progress() as step:
+                index = build_index(model, recipe, modality, task=task, progress=step)
+            left_out = f", {len(index.skipped)} skipped" if index.skipped else ""
+            say(f"{task} · {modality}: {len(index.entries):,} samples{left_out}")
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """Find samples and show, list or save them."""
+    given = {name: getattr(options, name) for name in ("image", "sound", "video", "code") if getattr(options, name)}
+    if options.query is not None:
+        given["text"] = options.query
+    if len(given) != 1:
+        raise ConfigError("give one thing to look for: a text, or one of --image, --sound, --video and --code")
+    asked, word = next(iter(given.items()))
+    value = word if asked == "text" else Path(word)
+    if isinstance(value, Path) and not value.is_file():
+        raise ConfigError(f"{value}: no such file")
+    model, recipe = open_run(options.folder)
+    task = task_for(model, recipe, options.within, asked)
+    with progress() as step:
+        index = build_index(model, recipe, options.within, task=task, progress=step)
+    hits = query(model, index, options.k, **{asked: value})
+    rows = [hit_row(hit) for hit in hits]
+    if options.out:
+        for row, file in zip(rows, save_hits(recipe, index, hits, options.out), strict=True):
+            row["file"] = str(file)
+    console().print(hits_table(rows, f"{options.within} for {word}"))
+    write_json(options.json, rows)
+
+
+def run_inspect(options: argparse.Namespace) -> None:
+    """Show components, skills and parameters."""
+    if Path(options.target).is_dir():
+        if options.overrides:
+            raise ConfigError(f"{options.target} is trained already; settings such as {options.overrides[0]} need a recipe")
+        found = inspect_run(options.target)
+    else:
+        found = inspect_recipe(read_recipe(recipe_file(options.target), options.overrides))
+    for table in inspection_tables(found):
+        console().print(table)
+    if sizes := found.get("bytes"):
+        say(f"on disk: weights {sizes['weights'] / 1e6:,.1f} MB, model folder {sizes['folder'] / 1e6:,.1f} MB")
+    write_json(options.json, found)
+
+
+def say(text: str) -> None:
+    """A line on the screen, as it is."""
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def write_json(path: str | Path | None, content: Any) -> None:
+    """Write a table as JSON; nothing without a path. Raises OSError when it cannot be written."""
+    if path is not None:
+        write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all. Raises OSError when it cannot be written."""
+    partial = Path(f"{path}.partial")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)

@@ -1,0 +1,45 @@
+"""What a model is made of, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skillweave.api import load, model_folder
+from skillweave.config import RecipeConfig
+from skillweave.model import Model
+from skillweave.tasks.prepare import _with_tasks as with_tasks
+
+
+def inspect_run(path: str | Path) -> dict[str, Any]:
+    """As `inspect_model`, with `bytes` on disk: of the weights, and of the model folder as a whole."""
+    folder = model_folder(path)
+    sizes = {file.name: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    return inspect_model(load(folder)) | {"bytes": {"weights": sizes["model.safetensors"], "folder": sum(sizes.values())}}
+
+
+def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
+    """As `inspect_model`, without reading data: vocabularies count at their largest, class lists and alphabets as written."""
+    with torch.device("meta"):
+        return inspect_model(Model(with_tasks(recipe)))
+
+
+def inspect_model(model: Model) -> dict[str, Any]:
+    """Parameters of each component and in all, the skills, and per task its skills and activated parameters."""
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        first, second = name.split(".")[:2]
+        part = first if first == "encoder" else f"{first}.{second}"
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    skills = model.config.skills
+    tasks = {
+        name: {
+            "skills": list(dict.fromkeys(skills[span.modality] for span in task.spans)),
+            "activated_parameters": model.count_parameters(name),
+        }
+        for name, task in model.config.tasks.items()
+    }
+    total = model.count_parameters()
+    return {"components": parts, "total_parameters": total, "skills": list(dict.fromkeys(skills.values())), "tasks": tasks}

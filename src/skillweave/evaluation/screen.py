@@ -1,0 +1,91 @@
+"""What results look like on a terminal: tables and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from skillweave.evaluation.figures import METRICS
+from skillweave.evaluation.pictures import millions
+from skillweave.evaluation.predictions import Progress as Step
+from skillweave.evaluation.report import rows_of
+
+
+def console() -> Console:
+    """The screen, for results; wide enough for a table when it is a file or a pipe."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=140)
+
+
+@contextmanager
+def progress() -> Generator[Step]:
+    """A progress bar on standard error, where that is a terminal; gives a function (what, done, total) that moves it."""
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    rows: dict[str, Any] = {}
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+
+        def step(what: str, done: int, total: int) -> None:
+            if what not in rows:
+                rows[what] = bar.add_task(what)
+            bar.update(rows[what], completed=done, total=total)
+
+        yield step
+
+
+def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """The tables of `evaluate`: a row per task and metric; ↓ marks metrics that fall as a model improves."""
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("task", "metric"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    lower = {metric.title for metric in METRICS.values() if metric.lower}
+    for task, table in tables.items():
+        counts = [f"{table['n']:,}", f"{table['pool']:,}" if table["pool"] else "", millions(table["activated_parameters"])]
+        for i, row in enumerate(rows_of(table)):
+            metric = row.metric + (" ↓" if row.metric in lower else "")
+            figures = [f"[bold]{row.value}[/]", row.interval, row.chance, row.baseline]
+            shown.add_row(task if i == 0 else "", metric, *figures, *(counts if i == 0 else ["", "", ""]))
+        shown.add_section()
+    return shown
+
+
+def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
+    """The tables of `inspect`: components, then tasks with their skills (SkillNet Table 1) and activated parameters."""
+    parts = Table(title="components", title_justify="left", header_style="bold")
+    parts.add_column("component")
+    parts.add_column("parameters", justify="right")
+    for name, count in found["components"].items():
+        parts.add_row(name, f"{count:,}")
+    parts.add_section()
+    parts.add_row("all", f"[bold]{found['total_parameters']:,}[/]")
+    tasks = Table(title="tasks", title_justify="left", header_style="bold")
+    tasks.add_column("task")
+    for skill in found["skills"]:
+        tasks.add_column(skill, justify="center")
+    tasks.add_column("activated", justify="right")
+    tasks.add_column("share", justify="right")
+    for name, task in found["tasks"].items():
+        marks = ["●" if skill in task["skills"] else "·" for skill in found["skills"]]
+        count = task["activated_parameters"]
+        tasks.add_row(name, *marks, f"{count:,}", f"{count / found['total_parameters']:.0%}")
+    return [parts, tasks]
+
+
+def hits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """What a search found, best first."""
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    table.add_column("score", justify="right")
+    columns = [name for name in ("caption", "key", "split", "file") if rows and name in rows[0]]
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(f"{row['score']:.3f}", *(escape(row[name]) for name in columns))
+    return table

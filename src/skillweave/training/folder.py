@@ -1,0 +1,150 @@
+"""The run folder: whose it is, what it says of recipe and machine, and whether the disk can hold what is to come."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from skillweave.config import ConfigError, RecipeConfig
+
+RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
+FREE_TO_DIFFER = ("name", "output", "training.workers", "training.threads", "training.keep")
+"""What may change when a run is resumed: nothing that the weights depend on."""
+PACKAGES = ("skillweave", "torch", "numpy", "safetensors", "tokenizers", "lightning-fabric", "pillow", "av", "soxr")
+BYTES_PER_PARAMETER = 3 * 4
+"""A weight and AdamW's two running means, in float32."""
+
+
+def claim(folder: Path, resume: bool) -> bool:
+    """Whether the folder holds a run to resume. Raises ConfigError when a new run would mix with what is there."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give another output")
+    if (folder / RECIPE_FILE).is_file():
+        if not resume:
+            raise ConfigError(f"{folder} already holds a run; continue it with --resume, or give another output")
+        return True
+    if folder.is_dir() and any(not entry.name.endswith(".partial") for entry in folder.iterdir()):
+        raise ConfigError(f"{folder} holds other files and no {RECIPE_FILE}; give another output")
+    return False
+
+
+def establish(recipe: RecipeConfig) -> None:
+    """Make the run folder of a resolved recipe: recipe.yaml and environment.json.
+
+    Raises ConfigError where it cannot be written.
+    """
+    folder = recipe.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        environment = json.dumps(describe_environment(recipe), indent=1, ensure_ascii=False)
+        write_whole(folder / ENVIRONMENT_FILE, environment + "\n")
+        # Last: the recipe is what marks the folder as a run.
+        write_whole(folder / RECIPE_FILE, text)
+    except OSError as error:
+        remedy = "give another output or free some space"
+        raise ConfigError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from error
+
+
+def require_same(recipe: RecipeConfig) -> None:
+    """Raise ConfigError that lists where the resolved recipe differs from the one that the run folder stores."""
+    file = recipe.folder / RECIPE_FILE
+    stored = RecipeConfig.parse(yaml.safe_load(file.read_text("utf-8")), str(file))
+    found = [
+        f"  - {path}: was {before!r}, now {now!r}"
+        for path, before, now in differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        if path not in FREE_TO_DIFFER
+    ]
+    if found:
+        raise ConfigError(
+            f"{file}: the run cannot be resumed with another recipe; take these back, or start a new run "
+            "(start_from takes this one's weights)\n" + "\n".join(found)
+        )
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, value before, value now) of every leaf that differs; None where there is none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield path, before, now
+
+
+def require_space(folder: Path, model: nn.Module, assets: dict[str, bytes], keep: int) -> None:
+    """Raise ConfigError when the disk cannot hold the checkpoints: those kept, the best, and the one being written."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    size = parameters * BYTES_PER_PARAMETER + sum(map(len, assets.values()))
+    needed, free = size * (keep + 2), shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder}: {free / 1e9:.2f} GB free, but checkpoints of {size / 1e9:.2f} GB need {needed / 1e9:.2f} GB "
+            f"(training.keep {keep}, the best and the one being written); free some space or give another output"
+        )
+
+
+def describe_environment(recipe: RecipeConfig) -> dict[str, Any]:
+    """Versions, code revision and hardware of a run."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "revision": _revision(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": recipe.training.threads or torch.get_num_threads(),
+        "processes": recipe.training.devices,
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = file.with_name(file.name + ".partial")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The git revision of the working directory, if it is in a repository."""
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _processor() -> str:
+    """The processor's name; Linux tells it in a file, elsewhere Python knows."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

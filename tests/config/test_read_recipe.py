@@ -1,0 +1,201 @@
+"""Recipes from files: bases, overrides, and the way to text and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, read_recipe
+from skillweave.config.recipe import load_yaml, merge
+
+BASE = """
+name: base
+model:
+  width: 16
+  streams: {text: {max_length: 9}, image: {size: 8, patch: 4}}
+  encoder: {heads: 4, layers: 3}
+tasks:
+  text_classification: {data: {path: a.csv}, weight: 2}
+  text_to_image: {data: {path: b.csv}}
+training: {steps: 5}
+"""
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, "utf-8")
+    return folder / name
+
+
+def test_overrides(tmp_path: Path) -> None:
+    file = write(tmp_path, "r.yaml", BASE)
+    changes = ["training.optimizer.learning_rate=1e-3", "name=七言", "training.steps=null", "training.epochs=1.5", "limits.too_long=skip"]
+    recipe = read_recipe(file, [*changes, "tasks.text_to_image=null", "model.streams.text.max_length=11"])
+    assert recipe.training.optimizer.learning_rate == 1e-3
+    assert (recipe.name, recipe.training.steps, recipe.training.epochs) == ("七言", None, 1.5)
+    assert set(recipe.tasks) == {"text_classification"} and recipe.tasks["text_classification"].weight == 2
+    assert (recipe.model.streams.text.max_length, recipe.limits.too_long) == (11, "skip")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.steps", r"override 'training\.steps': write it as path\.to\.key=value"),
+        ("training.setps=3", r"training\.setps: unknown key; did you mean 'steps'"),
+        ("training.steps=many", r"training\.steps: .*\(got 'many'\)"),
+        ("training.steps=[1", r"override 'training\.steps=\[1': not valid YAML"),
+        ("training.steps.more=1", r"training\.steps: "),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path, "r.yaml", BASE), [override])
+
+
+def test_bases_merge_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "parts/base.yaml", BASE)
+    write(tmp_path, "more.yaml", "model: {encoder: {layers: 7, heads: 2}}\ntraining: {seed: 3}\n")
+    text = "base: [parts/base.yaml, more.yaml]\nmodel: {encoder: {heads: 8}, streams: {image: null}}\ntasks: {text_to_image: null}\n"
+    recipe = read_recipe(write(tmp_path, "r.yaml", text))
+    assert (recipe.model.encoder.layers, recipe.model.encoder.heads, recipe.model.width) == (7, 8, 16)
+    assert (recipe.training.steps, recipe.training.seed) == (5, 3)
+    assert recipe.model.streams.image is None and set(recipe.tasks) == {"text_classification"}
+
+
+def test_a_base_may_have_a_base(tmp_path: Path) -> None:
+    write(tmp_path, "a/base.yaml", BASE)
+    write(tmp_path, "a/middle.yaml", "base: base.yaml\nname: middle\n")
+    recipe = read_recipe(write(tmp_path, "r.yaml", "base: a/middle.yaml\n"))
+    assert recipe.name == "middle" and recipe.training.steps == 5
+
+
+def test_two_recipes_may_share_a_base(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", BASE)
+    write(tmp_path, "left.yaml", "base: base.yaml\nname: left\n")
+    write(tmp_path, "right.yaml", "base: base.yaml\ntraining: {seed: 2}\n")
+    recipe = read_recipe(write(tmp_path, "r.yaml", "base: [left.yaml, right.yaml]\n"))
+    assert (recipe.name, recipe.training.seed) == ("base", 2)
+
+
+def test_cycles_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "base: b.yaml\n")
+    write(tmp_path, "b.yaml", "base: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"a recipe cannot be its own base \(.*a\.yaml → .*b\.yaml\)"):
+        read_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not valid YAML"), ("- 1", "a recipe is a mapping with model, tasks and training, not a list"), ("", "3 faults")],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path, "r.yaml", text))
+
+
+def test_absent_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml: no such recipe"):
+        read_recipe(tmp_path / "x.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ConfigError, match=r"b\.yaml: not valid YAML"):
+        read_recipe(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(("name", "text"), [("m.yaml", "a: ["), ("m.json", "{"), ("m.yaml", "[1]")])
+def test_broken_model_files(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid|valid dictionary"):
+        ModelConfig.from_file(write(tmp_path, name, text))
+    with pytest.raises(ConfigError, match="no such file"):
+        ModelConfig.from_file(tmp_path / "absent.yaml")
+
+
+def test_model_files_in_yaml_and_json_are_alike(tmp_path: Path) -> None:
+    config = RecipeConfig.parse(yaml.safe_load(BASE)).model
+    data = config.model_dump(mode="json")
+    assert ModelConfig.from_file(write(tmp_path, "m.json", json.dumps(data))) == config
+    assert ModelConfig.from_file(write(tmp_path, "m.yaml", yaml.safe_dump(data))) == config
+
+
+@given(
+    steps=st.none() | st.integers(1, 10**6),
+    rate=st.floats(1e-8, 1, allow_nan=False),
+    heads=st.sampled_from([1, 2, 4]),
+    name=st.text(min_size=1, max_size=9),
+    streams=st.sets(st.sampled_from(["text", "image", "sound", "video", "code"]), min_size=1),
+    route=st.sampled_from(["dense", "skill"]),
+    clip=st.none() | st.floats(0.1, 9),
+)
+def test_dump_and_parse_is_identity(
+    steps: int | None, rate: float, heads: int, name: str, streams: set[str], route: str, clip: float | None
+) -> None:
+    data: dict[str, Any] = {
+        "name": name,
+        "model": {
+            "width": 16,
+            "streams": {s: {} for s in streams},
+            "encoder": {"heads": heads, "sparse": {"qkv": {"route": route, "skills": {"code": "text"}}}},
+            "targets": {"clr": {"kind": "contrastive"}},
+        },
+        "tasks": {"a": {"data": {"path": {"train": "x", "test": "y"}, "columns": {"text": ["a", "b"]}}}},
+        "training": {"steps": steps, "epochs": None if steps else 2.5, "optimizer": {"learning_rate": rate, "clip": clip}},
+    }
+    recipe = RecipeConfig.parse(data)
+    dumped = recipe.model_dump(mode="json")
+    assert RecipeConfig.parse(dumped) == recipe
+    assert RecipeConfig.parse(json.loads(json.dumps(dumped))) == recipe
+    assert RecipeConfig.parse(yaml.safe_load(yaml.safe_dump(dumped, allow_unicode=True))) == recipe
+
+
+LEAVES = st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+TREES = st.dictionaries(st.sampled_from("abc"), st.deferred(lambda: LEAVES | TREES), max_size=3)
+
+
+@given(TREES, TREES)
+def test_merge(below: dict[str, Any], above: dict[str, Any]) -> None:
+    result = merge(below, above)
+    assert merge(result, above) == result
+    assert merge(below, {}) == below and merge({}, above) == above
+    assert set(result) == set(below) | set(above)
+    for key in result:
+        if key not in above:
+            assert result[key] == below[key]
+        elif isinstance(above[key], dict) and isinstance(below.get(key), dict):
+            assert result[key] == merge(below[key], above[key])
+        else:
+            assert result[key] == above[key]
+
+
+def test_null_removes() -> None:
+    below = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merge(below, {"a": {"b": None}, "d": None, "e": None}) == {"a": {"c": 2}}
+    assert below == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_schema_describes_every_field() -> None:
+    schema = json.loads(json.dumps(RecipeConfig.model_json_schema()))
+    objects = [schema, *(d for d in schema["$defs"].values() if d.get("type") == "object")]
+    kinds = [kind for base in Config.__subclasses__() for kind in (base, *base.__subclasses__())]
+    titles = {o["title"] for o in objects}
+    reachable = {k.__name__ for k in kinds}
+    assert titles <= reachable and {"RecipeConfig", "ModelConfig", "TrainingConfig", "CodeStream"} <= titles
+    for described in objects:
+        assert described["additionalProperties"] is False
+        for name, field in described["properties"].items():
+            assert field.get("description") or name == "kind", f"{described['title']}.{name} has no docstring"
+
+
+def test_schema_has_the_defaults_that_parsing_gives(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, "r.yaml", BASE)).model_dump(mode="json")
+    properties = RecipeConfig.model_json_schema()["$defs"]["TrainingConfig"]["properties"]
+    for name, value in recipe["training"].items():
+        if name not in ("steps", "optimizer"):
+            assert properties[name]["default"] == value
+
+
+def test_load_yaml_drops_the_base_key(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", BASE)
+    assert "base" not in load_yaml(write(tmp_path, "r.yaml", "base: base.yaml\n"))

@@ -1,0 +1,237 @@
+import contextlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skillweave.config.model import SoundStream
+from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.data.processors import BadInput
+from skillweave.data.processors.sound import SoundProcessor
+
+STREAM = SoundStream(max_length=100)
+PROCESS = SoundProcessor(STREAM)
+KINDS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_U8"),
+    ("WAV", "PCM_24"),
+    ("WAV", "FLOAT"),
+    ("WAV", "DOUBLE"),
+    ("WAV", "ULAW"),
+    ("WAV", "IMA_ADPCM"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", None),
+    ("AIFF", None),
+    ("AU", None),
+    ("CAF", None),
+    ("W64", None),
+    ("RF64", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), KINDS)
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (48_000, 1), (16_000, 2)])
+def test_every_format_rate_and_channel_count_gives_the_same_tone(tone, recording, hertz, kind, subtype, rate, channels):
+    if subtype == "OPUS" and rate == 44_100:
+        rate = 24_000  # Opus knows only divisors of 48 kHz
+    features = PROCESS(recording(np.stack([tone(1.0, rate)] * channels, 1), rate, kind, subtype))
+    wave = features.data
+    assert wave.dtype == torch.float32 and wave.ndim == 1
+    assert abs(len(wave) - 16_000) <= 700  # MP3 and ADPCM come in blocks
+    assert features.length == STREAM.positions(len(wave))
+    assert hertz(wave) == pytest.approx(440, abs=2)
+    assert float(wave.mean()) == pytest.approx(0, abs=1e-4) and float(wave.std(correction=0)) == pytest.approx(
+        1, abs=1e-4
+    )
+
+
+def test_channels_are_averaged(tone, recording, hertz):
+    low, high = tone(1.0, hertz=300), tone(1.0, hertz=2000)
+    data = recording(np.stack([low + high, low - high], 1), subtype="FLOAT")
+    assert hertz(PROCESS(data).data) == pytest.approx(300, abs=2)
+    np.testing.assert_allclose(PROCESS(data).data, PROCESS(low).data, atol=1e-5)
+
+
+def test_loudness_does_not_matter_and_silence_stays_silent(tone):
+    np.testing.assert_allclose(PROCESS(tone() * 1e-3).data, PROCESS(tone()).data, atol=1e-5)
+    assert not PROCESS(np.zeros(16_000, np.float32)).data.any()
+    assert not PROCESS(np.full(16_000, 0.5, np.float32)).data.any()
+
+
+@pytest.mark.parametrize(("kind", "codec", "sound"), [("mp4", "h264", "aac"), ("webm", "libvpx-vp9", "libopus")])
+def test_a_video_gives_its_sound_track(clip, hertz, kind, codec, sound):
+    wave = PROCESS(clip(4, kind, codec, sound=sound)).data
+    assert abs(len(wave) - 16_000) < 800 and hertz(wave) == pytest.approx(440, abs=3)
+
+
+def test_a_video_without_sound_has_no_audio_track(clip):
+    with pytest.raises(BadInput, match="no audio track"):
+        PROCESS(clip(4))
+
+
+def test_what_exceeds_the_stream_is_cut_or_skipped(tone, recording):
+    most = STREAM.samples(STREAM.max_length)
+    data = recording(tone(5.0))
+    features = PROCESS(data)
+    assert features.length == 100 and len(features.data) == most
+    skip = SoundProcessor(STREAM, LimitsConfig(too_long="skip"))
+    with pytest.raises(BadInput, match="longer than the stream's 100 positions"):
+        skip(data)
+    just = tone(most / 16_000)
+    assert skip(just).length == 100
+    with pytest.raises(BadInput, match="longer"):
+        skip(np.append(just, just[:1]))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
+def test_a_recording_beyond_max_seconds_is_refused_unread(recording, tone, kind, monkeypatch):
+    data = recording(tone(3.0), kind=kind)
+    limited = SoundProcessor(STREAM, LimitsConfig(max_seconds=2.5))
+    monkeypatch.setattr("soundfile.SoundFile.read", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(BadInput, match=r"3\.0 s exceed max_seconds 2\.5"):
+        limited(data)
+
+
+def test_max_seconds_holds_for_containers_too(clip):
+    with pytest.raises(BadInput, match=r"exceed max_seconds 0\.5"):
+        SoundProcessor(STREAM, LimitsConfig(max_seconds=0.5))(clip(4, sound="aac"))
+
+
+def test_too_short_a_recording_is_bad_input(recording, tone):
+    assert PROCESS(tone(400 / 16_000)).length == 1
+    for samples in (tone(399 / 16_000), np.zeros(1, np.float32)):
+        with pytest.raises(BadInput, match="too short"):
+            PROCESS(samples)
+    with pytest.raises(BadInput, match=r"less than min_seconds 0\.5"):
+        SoundProcessor(STREAM, LimitsConfig(min_seconds=0.5))(recording(tone(0.4)))
+    with pytest.raises(BadInput, match="0 samples"):
+        PROCESS(recording(np.zeros(0, np.float32)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_bad_input(recording, tone, bad):
+    samples = tone()
+    samples[77] = bad
+    for value in (samples, recording(samples, subtype="FLOAT")):
+        with pytest.raises(BadInput, match="not finite"):
+            PROCESS(value)
+
+
+def test_enormous_samples_do_not_overflow(tone, recording):
+    huge = tone() * np.float32(3e38)
+    np.testing.assert_allclose(PROCESS(recording(huge, subtype="FLOAT")).data, PROCESS(tone()).data, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"", "0 bytes"),
+        (b"just some text, named .wav", "not a readable"),
+        (None, "NoneType"),
+        ({"path": "/no/such.wav"}, "no such file"),
+        (np.zeros((2, 2, 2)), "float64"),
+        (np.array(["a"]), "expected numbers"),
+        (np.zeros(0), "expected numbers"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "not a readable"),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", "not a readable"),
+    ],
+)
+def test_what_is_no_recording_is_bad_input(value, why):
+    with pytest.raises(BadInput, match=why):
+        PROCESS(value)
+
+
+def test_wrong_extensions_do_not_matter(tmp_path, recording, tone):
+    for name in ("a.png", "a.raw", "a.mp3", "a"):
+        file = tmp_path / name
+        file.write_bytes(recording(tone(), kind="FLAC"))
+        assert PROCESS(str(file)).length == 49
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "AIFF"])
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
+def test_a_truncated_recording_is_bad_input(recording, tone, kind, share):
+    data = recording(tone(2.0), kind=kind)
+    with pytest.raises(BadInput):
+        PROCESS(data[: int(len(data) * share)])
+
+
+def test_a_wave_file_written_into_a_pipe_is_read(recording, tone):
+    data = bytearray(recording(tone()))
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    assert PROCESS(bytes(data)).length == 49
+
+
+def test_a_flac_file_written_into_a_pipe_is_read_and_cut(recording, tone):
+    data = bytearray(recording(tone(5.0), kind="FLAC"))
+    data[21] &= 0xF0  # RFC 9639 section 8.2: the last 36 of these bits are the number of samples, 0 for unknown
+    data[22:26] = bytes(4)
+    assert PROCESS(bytes(data)).length == 100
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_a_rate_out_of_this_world_is_bad_input(recording, tone, rate):
+    data = bytearray(recording(tone(0.1)))
+    data[24:28] = rate.to_bytes(4, "little")
+    with pytest.raises(BadInput, match="sample rate"):
+        PROCESS(bytes(data))
+
+
+def test_speed_changes_tempo_and_pitch_together(tone, hertz):
+    processor = SoundProcessor(STREAM, augment=AugmentConfig(speed=0.2))
+    seen = []
+    for seed in range(20):
+        wave = processor(tone(), np.random.default_rng(seed)).data
+        speed = 16_000 / len(wave)
+        assert 0.8 <= speed <= 1.2 and hertz(wave) == pytest.approx(440 * speed, abs=3)
+        seen.append(speed)
+    assert min(seen) < 0.9 and max(seen) > 1.1
+
+
+def test_slowing_down_never_pushes_the_end_out(tone):
+    most = STREAM.samples(STREAM.max_length)
+    samples = tone(most / 16_000)
+    samples[-400:] = 0.9
+    processor = SoundProcessor(STREAM, LimitsConfig(too_long="skip"), AugmentConfig(speed=0.3))
+    for seed in range(10):
+        wave = processor(samples, np.random.default_rng(seed)).data
+        assert len(wave) <= most and wave[-100:-20].min() > 1
+
+
+def test_noise_has_the_strength_drawn_and_leaves_unit_variance(tone, hertz):
+    processor = SoundProcessor(STREAM, augment=AugmentConfig(noise=1.0))
+    clean = PROCESS(tone()).data
+    shares = []
+    for seed in range(20):
+        wave = processor(tone(), np.random.default_rng(seed)).data
+        assert float(wave.std(correction=0)) == pytest.approx(1, abs=1e-4) and hertz(wave) == pytest.approx(440, abs=2)
+        likeness = min(float(wave @ clean) / len(wave), 1.0)  # cosine of clean and noisy: 1 / sqrt(1 + noise²)
+        shares.append(math.sqrt(1 / likeness**2 - 1))
+    assert max(shares) <= 1.03 and np.mean(shares) == pytest.approx(0.5, abs=0.2)
+    assert not processor(np.zeros(16_000), np.random.default_rng(0)).data.any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(600, 40_000))
+def test_the_same_seed_gives_the_same_waveform(seed, samples):
+    processor = SoundProcessor(STREAM, augment=AugmentConfig(speed=0.3, noise=0.3))
+    wave = np.random.default_rng(1).standard_normal(samples)
+    first, second = (processor(wave, np.random.default_rng(seed)) for _ in range(2))
+    assert torch.equal(first.data, second.data) and first.data.isfinite().all()
+    assert 0 < first.length == STREAM.positions(len(first.data)) <= STREAM.max_length
+    assert torch.equal(processor(wave).data, PROCESS(wave).data)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(KINDS), st.data())
+def test_a_damaged_recording_decodes_or_is_bad_input(recording, tone, kind, data):
+    whole = bytearray(recording(tone(0.3), 16_000, *kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        whole[data.draw(st.integers(0, min(len(whole) - 1, 600)))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(BadInput):
+        assert PROCESS(bytes(whole)).data.isfinite().all()

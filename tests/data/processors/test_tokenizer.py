@@ -1,0 +1,134 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from skillweave.batch import Modality
+from skillweave.config.base import ConfigError
+from skillweave.config.model import TokenizerConfig
+from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_tokenizer
+from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer
+
+TEXTS = ["The cat sat on the mat.", "The dog sat on the log.", "一个笑脸", "def add(x, y): return x + y"] * 3
+
+
+def in_order(tokenizer):
+    return sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_special_tokens_come_first(kind):
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(kind=kind), 400)
+    assert in_order(tokenizer)[:6] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"]
+    assert sorted(tokenizer.get_vocab().values()) == list(range(tokenizer.get_vocab_size()))
+
+
+def test_frequent_words_become_pieces_and_case_follows_the_setting():
+    folded = train_tokenizer(TEXTS, TokenizerConfig(), 400)
+    assert folded.encode("The THE sat").tokens == ["the", "the", "sat"]
+    kept = train_tokenizer(TEXTS, TokenizerConfig(lowercase=False), 400)
+    assert kept.encode("The").tokens == ["The"]
+    assert "THE" not in kept.get_vocab()
+
+
+def test_min_frequency_keeps_rare_words_in_pieces():
+    tokenizer = train_tokenizer(["often often often rarely"], TokenizerConfig(min_frequency=3), 400)
+    assert "often" in tokenizer.get_vocab() and "rarely" not in tokenizer.get_vocab()
+
+
+def test_byte_level_bpe_loses_nothing():
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(kind="bpe", lowercase=False), 300)
+    text = "Ünseen 文字 \t x\n  y 🙂"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=6), st.integers(8, 60))
+def test_a_vocabulary_is_never_larger_than_asked(texts, size):
+    try:
+        tokenizer = train_tokenizer(texts, TokenizerConfig(min_frequency=1), size)
+    except ConfigError:
+        return
+    assert tokenizer.get_vocab_size() <= size
+
+
+def test_with_little_room_the_commonest_characters_stay():
+    tokenizer = train_tokenizer(["a a a b b c"], TokenizerConfig(), 8)
+    assert in_order(tokenizer)[6:] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_training_gives_the_same_in_every_process(kind):
+    # Ties abound in these texts; the library's own order of the alphabet differs between processes.
+    script = (
+        "import hashlib, random\n"
+        "from skillweave.config.model import TokenizerConfig\n"
+        "from skillweave.data.processors import train_tokenizer\n"
+        "draw = random.Random(0)\n"
+        "texts = [''.join(draw.choice('abcdefghij ') for _ in range(60)) for _ in range(60)]\n"
+        f"tokenizer = train_tokenizer(texts, TokenizerConfig(kind={kind!r}), 500)\n"
+        "print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())\n"
+    )
+    runs = {subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["  ", "\n"], ["\ud800"]])
+def test_no_text_is_an_error(texts):
+    with pytest.raises(ConfigError, match="no text"):
+        train_tokenizer(texts, TokenizerConfig(), 100)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("bpe", 200), ("wordpiece", 6)])
+def test_too_small_a_vocabulary_is_an_error(kind, size):
+    with pytest.raises(ConfigError, match=f"vocabulary {size}"):
+        train_tokenizer(TEXTS, TokenizerConfig(kind=kind), size)
+
+
+def test_half_a_surrogate_pair_does_not_stop_training():
+    assert "好" in train_tokenizer(["好\ud800", "好"], TokenizerConfig(), 100).get_vocab()
+
+
+def test_an_asset_holds_the_tokeniser():
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(), 400)
+    again = read_tokenizer(tokenizer.to_str().encode())
+    text = "The cat [MASK] 一个"
+    assert again.encode(text).ids == tokenizer.encode(text).ids
+    assert tokenizer_asset(Modality.TEXT) != tokenizer_asset(Modality.CODE)
+
+
+def test_a_folder_is_loaded_and_lacking_special_tokens_are_added(tmp_path):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "你", "好", "a", "##b"]
+    plain = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    plain.enable_truncation(3)
+    plain.enable_padding(length=8)
+    plain.save(str(tmp_path / "tokenizer.json"))
+    for path in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
+        tokenizer = load_tokenizer(path)
+        assert tokenizer.get_vocab_size() == 10 and tokenizer.token_to_id("[CLS_code]") == 9
+        assert tokenizer.encode("ab").ids == [7, 8]
+
+
+def test_a_vocabulary_file_is_read_as_bert_does(tmp_path):
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "你", "好", "a", "##b"]), "utf-8"
+    )
+    assert load_tokenizer(tmp_path).encode("你好AB").ids == [5, 6, 7, 8]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    assert load_tokenizer(tmp_path).encode("AB").tokens == ["[UNK]"]
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_tokenizer(tmp_path / "absent")
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_special_tokens_are_those_of_the_processors():
+    assert len(set(SPECIAL_TOKENS)) == 6

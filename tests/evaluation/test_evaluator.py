@@ -1,0 +1,148 @@
+"""The evaluator on a tiny run: its contract, and figures computed a second way."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import make_run
+
+from skillweave.api import open_run
+from skillweave.config import ConfigError
+from skillweave.evaluation import predictions
+from skillweave.evaluation.evaluator import evaluate, measure
+from skillweave.evaluation.predictions import Embedded, Filled
+from skillweave.tasks.dataset import open_task
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return open_run(make_run(tmp_path_factory.mktemp("evaluator")))
+
+
+@pytest.fixture(scope="module")
+def measured(run):
+    return measure(*run, bootstrap=20)
+
+
+def test_the_tables_follow_the_contract(measured):
+    tables = {name: m.table for name, m in measured.items()}
+    assert json.loads(json.dumps(tables)).keys() == tables.keys()
+    wanted = {
+        "text_classification": {"accuracy"},
+        "speech_recognition": {"cer"},
+        "text_to_image": {"recall_at_1", "recall_at_5", "recall_at_10", "median_rank"},
+    }
+    for task, names in wanted.items():
+        table = tables[task]
+        assert names == table["chance"].keys() == table["interval"].keys() and names < table.keys()
+        assert all(low <= table[name] <= high for name, (low, high) in table["interval"].items())
+        assert table["n"] == 6 and table["skipped"] == 0
+        assert 0 < table["activated_parameters"] < table["total_parameters"]
+    assert tables["text_to_image"]["pool"] == 6
+    assert tables["text_to_code"]["pool"] == tables["text_to_code"]["n"] == 4
+    assert tables["text_classification"]["pool"] is None
+
+
+def test_chance_by_hand(measured):
+    # Three positive and three negative texts: the majority is right half of the time.
+    assert measured["text_classification"].table["chance"] == {"accuracy": 0.5}
+    # Two of six captions are equal, so two queries have 2 right answers of 6 and four have 1.
+    assert measured["text_to_image"].table["chance"]["recall_at_1"] == pytest.approx((2 * 2 / 6 + 4 * 1 / 6) / 6)
+    # "ab" against ab, ba, aab, b, a, abb: 0 + 2 + 1 + 1 + 1 + 1 edits over 12 characters.
+    assert measured["speech_recognition"].table["chance"]["cer"] == pytest.approx(6 / 12)
+
+
+def test_the_code_baseline_reads_identifiers(measured):
+    # Each description names the one colour of its function, so TF-IDF finds all of them.
+    assert measured["text_to_code"].table["baseline"]["recall_at_1"] == 1
+    assert "baseline" not in measured["text_to_image"].table
+
+
+def test_recall_is_that_of_the_models_own_vectors(run, measured):
+    found = measured["text_to_image"].predictions
+    assert isinstance(found, Embedded)
+    np.testing.assert_allclose(np.linalg.norm(found.items, axis=1), 1, atol=1e-5)
+    order = np.argsort(-(found.queries @ found.items.T), axis=1)
+    first = [found.captions[row[0]] == found.captions[q] for q, row in enumerate(order)]
+    assert measured["text_to_image"].table["recall_at_1"] == pytest.approx(np.mean(first))
+
+
+def test_a_pool_is_the_beginning_of_the_whole_split(run, measured):
+    model, recipe = run
+    whole = {**recipe.tasks, "text_to_code": recipe.tasks["text_to_code"].model_copy(update={"pool": None})}
+    all_six = measure(model, recipe.model_copy(update={"tasks": whole}), tasks=["text_to_code"], bootstrap=0)
+    assert all_six["text_to_code"].predictions.keys[:4] == measured["text_to_code"].predictions.keys
+
+
+def test_batch_size_changes_nothing(run, measured):
+    model, recipe = run
+    tasks = {name: task.model_copy(update={"batch_size": 1}) for name, task in recipe.tasks.items()}
+    again = evaluate(model, recipe.model_copy(update={"tasks": tasks}), bootstrap=0)
+    for name, table in again.items():
+        for metric in table["chance"]:
+            assert table[metric] == pytest.approx(measured[name].table[metric])
+
+
+def test_broken_samples_are_counted_and_the_mode_is_put_back(run):
+    model, recipe = run
+    dataset = open_task(recipe, "text_to_image", "test", model.assets)
+    broken = replace(dataset.task, build=_breaking(dataset.task.build))
+    dataset.task = broken
+    model.train()
+    found = predictions.predict_task(model, "text_to_image", dataset.batches(4))
+    assert model.training
+    model.eval()
+    assert len(found.keys) == 5 and [s.reason for s in found.skipped] == ["made to fail"]
+
+
+def _breaking(build):
+    from skillweave.data.processors import BadInput
+
+    def fail(row, tools, rng):
+        if row["key"] == "test-1":
+            raise BadInput("made to fail")
+        return build(row, tools, rng)
+
+    return fail
+
+
+def test_unknown_names_are_told(run):
+    with pytest.raises(ConfigError, match="text_to_image"):
+        evaluate(*run, tasks=["text_to_imgae"])
+    with pytest.raises(ConfigError, match="did you mean 'test'"):
+        evaluate(*run, split="tset")
+
+
+def test_progress_ends_at_the_total(run):
+    seen = []
+    evaluate(*run, tasks=["text_to_code"], bootstrap=0, progress=lambda *call: seen.append(call))
+    assert seen == [("text_to_code", 4, 4)]
+
+
+def test_masked_figures_by_hand():
+    from skillweave.evaluation.chance import chance
+    from skillweave.evaluation.figures import PER_SAMPLE, figures
+
+    losses = np.log([2.0, 2.0, 8.0, 4.0])
+    found = Filled(
+        keys=["a", "b"],
+        labels=np.array([5, 5, 5, 7]),
+        losses=losses,
+        correct=np.array([True, False, True, False]),
+        samples=np.array([0, 0, 1, 1]),
+    )
+    values, _ = figures(PER_SAMPLE[Filled](found), 0)
+    assert values["perplexity"] == pytest.approx(math.exp(losses.mean()))
+    assert values["masked_accuracy"] == 0.5
+    # Always 5 is right for three of four; the entropy of (3/4, 1/4) is that of the best constant distribution.
+    guess = chance(found, None)
+    assert guess["masked_accuracy"] == 0.75
+    assert guess["perplexity"] == pytest.approx((3 / 4) ** (-3 / 4) * (1 / 4) ** (-1 / 4))
+
+
+def test_ctc_merges_repeats_and_drops_blanks():
+    assert predictions.decode_ctc(torch.tensor([0, 1, 1, 0, 1, 2, 2, 0]), ["a", "b"]) == "aab"
+    assert predictions.decode_ctc(torch.tensor([0, 0]), ["a"]) == ""

@@ -1,0 +1,37 @@
+"""Labels of masked prediction are brought into the order of the encoder's flat tokens, also with two spans in a pass."""
+
+import pytest
+import torch
+from tiny_run import make_run
+
+from skillweave.api import open_run
+from skillweave.config import RecipeConfig
+from skillweave.evaluation.predictions import predict_task
+from skillweave.model import Model
+from skillweave.tasks.dataset import open_task
+from skillweave.tasks.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("masked"))
+    described = open_run(run)[1].model_dump(mode="json")
+    data = described["tasks"]["text_to_code"]["data"]
+    described["tasks"] = {"masked_code": {"data": data, "batch_size": 4}}
+    described["model"] |= {"tasks": {}, "targets": {}}
+    return RecipeConfig.parse(described)
+
+
+def test_losses_are_those_of_the_samples_alone(recipe):
+    recipe, assets = prepare(recipe)
+    model = Model(recipe.model, assets).eval()
+    dataset = open_task(recipe, "masked_code", "test", assets)
+    together = predict_task(model, "masked_code", dataset.batches(6))
+    alone = predict_task(model, "masked_code", dataset.batches(1))
+    assert together.keys == alone.keys
+    for sample in range(6):
+        mine, its = together.samples == sample, alone.samples == sample
+        assert together.labels[mine].tolist() == alone.labels[its].tolist()
+        torch.testing.assert_close(
+            torch.from_numpy(together.losses[mine]), torch.from_numpy(alone.losses[its]), atol=1e-4, rtol=1e-4
+        )

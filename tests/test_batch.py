@@ -1,0 +1,79 @@
+"""Layouts and batches: their rules and what derives from them."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import random_batch, tiny_config
+
+from skillweave.batch import Attention, Batch, Condition, Layout, Modality, Role, Span
+
+TEXT, CODE, IMAGE = Modality.TEXT, Modality.CODE, Modality.IMAGE
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_passes_are_numbered_in_order(passes: list[int]) -> None:
+    spans = tuple(Span(TEXT, encoder_pass=p) for p in passes)
+    steps = [b - a for a, b in zip([0, *passes], passes, strict=False)]
+    if passes[0] == 0 and set(steps) <= {0, 1}:
+        layout = Layout("t", spans)
+        assert [i for group in layout.passes for i in group] == list(range(len(passes)))
+        assert [{passes[i] for i in group} for group in layout.passes] == [{p} for p in range(passes[-1] + 1)]
+    else:
+        with pytest.raises(ValueError, match=r"task 't': passes must be numbered 0, 1, \.\.\. in the order of the spans"):
+            Layout("t", spans)
+
+
+def test_a_layout_has_spans() -> None:
+    with pytest.raises(ValueError, match="task 't': a layout needs at least one span"):
+        Layout("t", ())
+
+
+def test_segment_is_the_rank_within_modality_and_pass() -> None:
+    spans = (Span(TEXT), Span(CODE), Span(TEXT), Span(TEXT, encoder_pass=1), Span(CODE, encoder_pass=1))
+    layout = Layout("t", spans)
+    assert [layout.segment(i) for i in range(5)] == [0, 0, 1, 0, 0]
+
+
+def test_modalities_and_conditions_without_repeats() -> None:
+    spans = (Span(TEXT), Span(IMAGE, Role.TARGET), Span(TEXT), Span(TEXT, attention=Attention.CAUSAL))
+    layout = Layout("t", spans)
+    assert layout.modalities == (TEXT, IMAGE)
+    assert layout.conditions == (
+        Condition("t", TEXT),
+        Condition("t", IMAGE, Role.TARGET),
+        Condition("t", TEXT, Role.INPUT, Attention.CAUSAL),
+    )
+
+
+def test_with_lengths() -> None:
+    layout = Layout("t", (Span(TEXT), Span(CODE))).with_lengths((3, 5))
+    assert [s.length for s in layout.spans] == [3, 5]
+    with pytest.raises(ValueError, match="task 't': 1 lengths for 2 spans"):
+        layout.with_lengths((3,))
+
+
+def test_only_one_pass() -> None:
+    layout = Layout("t", (Span(TEXT), Span(IMAGE, Role.TARGET, 1, length=4), Span(TEXT, encoder_pass=1)))
+    assert layout.only(1) == Layout("t", (Span(IMAGE, Role.TARGET, 0, length=4), Span(TEXT)))
+    assert layout.only(0) == Layout("t", (Span(TEXT),))
+
+
+def test_padding_and_tokens() -> None:
+    layout = Layout("t", (Span(TEXT, length=4), Span(CODE, encoder_pass=1, length=6)))
+    inputs = (torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 6, dtype=torch.long))
+    batch = Batch(layout, inputs, torch.tensor([[4, 3], [2, 6]]))
+    assert (len(batch), batch.tokens) == (2, 15)
+    assert batch.padding == pytest.approx(1 - 15 / 20)
+
+
+def test_batches_move_and_travel() -> None:
+    batch = random_batch("masked_sound", [[5], [9]], tiny_config())
+    copy = pickle.loads(pickle.dumps(batch.to("cpu")))
+    assert copy.layout == batch.layout and copy.keys == batch.keys
+    assert torch.equal(copy.inputs[0], batch.inputs[0]) and torch.equal(copy.labels["units"], batch.labels["units"])
+    moved = batch.to("meta")
+    assert moved.inputs[0].device.type == "meta" and moved.labels["units"].device.type == "meta"
+    assert moved.lengths.device.type == "cpu"

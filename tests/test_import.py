@@ -1,0 +1,35 @@
+"""`import skillweave` is light, and every public name is there."""
+
+import subprocess
+import sys
+
+import pytest
+
+import skillweave
+
+HEAVY = ["torch", "pydantic", "numpy", "tokenizers", "transformers", "lightning_fabric", "matplotlib", "sklearn", "pyarrow", "av"]
+
+
+def modules_after(code: str) -> set[str]:
+    out = subprocess.run([sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+def test_import_loads_nothing_heavy() -> None:
+    assert not modules_after("import skillweave").intersection(HEAVY)
+
+
+def test_configuration_and_layouts_need_no_torch() -> None:
+    found = modules_after("import skillweave as sw; sw.Layout, sw.Batch, sw.RecipeConfig, sw.ModelConfig")
+    assert not found.intersection({"torch", "numpy"})
+
+
+@pytest.mark.parametrize("name", skillweave.__all__)
+def test_public_names(name: str) -> None:
+    assert getattr(skillweave, name).__name__.split(".")[-1] == name
+    assert name in dir(skillweave)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match="module 'skillweave' has no attribute 'Modle'"):
+        skillweave.Modle  # noqa: B018

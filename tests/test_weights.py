@@ -1,0 +1,62 @@
+"""Weights in and out of files, and errors that name what does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from skillweave.weights import WeightsError, compare, read_assets, read_weights, require_equal, write_weights
+
+TENSORS = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(6, 2).T}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_weights(TENSORS, tmp_path / "w.safetensors", {"format": "pt"})
+    return tmp_path / "w.safetensors"
+
+
+def test_round_trip(file: Path) -> None:
+    found = read_weights(file)
+    assert set(found) == set(TENSORS)
+    assert all(torch.equal(found[name], x) and found[name].dtype == x.dtype for name, x in TENSORS.items())
+
+
+def test_a_slice(file: Path) -> None:
+    assert set(read_weights(file, ["a", "c"])) == {"a", "c"}
+    with pytest.raises(WeightsError, match=r"lacks d, e \(2 in all\)"):
+        read_weights(file, ["a", "e", "d"])
+
+
+def test_absent_and_broken_files(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        read_weights(tmp_path / "absent.safetensors")
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        read_weights(file)
+    file.write_bytes(b"")
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        read_weights(file)
+
+
+def test_differences_are_named() -> None:
+    given = {"a": torch.zeros(4, 3), "b": TENSORS["b"], "z": torch.zeros(1)}
+    assert compare(TENSORS, given) == (["c"], ["z"], ["a is (4, 3), expected (3, 4)"])
+    with pytest.raises(WeightsError) as error:
+        require_equal(TENSORS, given, "x.safetensors")
+    assert str(error.value) == (
+        "x.safetensors does not fit its configuration; missing: c; unexpected: z; wrong shape: a is (4, 3), expected (3, 4)"
+    )
+    require_equal(TENSORS, dict(TENSORS), "x")
+
+
+def test_long_lists_are_cut() -> None:
+    with pytest.raises(WeightsError, match=r"missing: a, b, c, d, e and 2 more$"):
+        require_equal({name: torch.zeros(1) for name in "abcdefg"}, {}, "x")
+
+
+def test_assets(tmp_path: Path) -> None:
+    assert read_assets(tmp_path) == {}
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "t.json").write_bytes(b"{}")
+    assert read_assets(tmp_path) == {"t.json": b"{}"}

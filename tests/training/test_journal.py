@@ -1,0 +1,131 @@
+"""What is written down, what a resumed run cuts off, and what is printed where no bar can be drawn."""
+
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from skillweave.batch import Skip
+from skillweave.training import display as display_module
+from skillweave.training.display import Display, clock
+from skillweave.training.journal import Journal, truncate
+
+
+def screen(**settings):
+    settings = {"width": 200, **settings}
+    return Console(file=io.StringIO(), **settings)
+
+
+def journal(folder, console=None, state=None, step=0, steps=10, quiet=False):
+    return Journal(folder, Display(steps, step, quiet=quiet, console=console or screen()), 4, state or {}, step)
+
+
+def read(file):
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_truncate_keeps_lines_up_to_the_step_and_drops_a_torn_one(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "x": "é\u2028"}\n{"step": 3}\n{"step": 2}\n{"step": 1', "utf-8")
+    assert [line["step"] for line in truncate(file, 2)] == [1, 2]
+    assert file.read_text("utf-8") == '{"step": 1, "x": "é\u2028"}\n{"step": 2}\n'
+    assert truncate(tmp_path / "absent.jsonl", 5) == []
+
+
+def test_a_torn_line_that_reads_as_json_goes_too(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}')
+    assert [line["step"] for line in truncate(file, 9)] == [1]
+
+
+def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
+    skip, later = Skip("image", "a.png", "0 bytes"), Skip("image", "b.png", "0 bytes")
+    with journal(tmp_path) as first:
+        first.skipped(1, [skip, skip])
+        first.skipped(2, [skip])
+        first.skipped(3, [later])
+    console = screen()
+    with journal(tmp_path, console, step=2) as second:
+        second.skipped(3, [skip, later])
+        second.summary()
+    assert [(line["step"], line["key"]) for line in read(tmp_path / "skipped.jsonl")] == [(1, "a.png"), (3, "b.png")]
+    assert "samples skipped: 2" in console.file.getvalue() and "2 × 0 bytes (image)" in console.file.getvalue()
+
+
+def test_windows_and_running_losses_survive_an_interruption(tmp_path):
+    def steps(book, numbers):
+        for step in numbers:
+            book.trained(step, "ab"[step % 2], 1.0 / step, 4, 0.1, last=step == 10)
+
+    def losses(folder):
+        return [(line["step"], line["task"], line["loss"]) for line in read(folder / "metrics.jsonl")]
+
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    with journal(tmp_path / "whole") as book:
+        steps(book, range(1, 11))
+    with journal(tmp_path / "cut") as book:
+        steps(book, range(1, 7))
+        state = json.loads(json.dumps(book.state))
+        steps(book, range(7, 9))  # lost in the crash
+    with journal(tmp_path / "cut", state=state, step=6) as resumed:
+        steps(resumed, range(7, 11))
+        assert resumed.running == pytest.approx(book.running, rel=1) and resumed.seconds >= state["seconds"]
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert losses(tmp_path / "whole")[0] == (4, "b", pytest.approx((1 + 1 / 3) / 2))
+
+
+def test_numbers_that_json_cannot_name_are_null(tmp_path):
+    with journal(tmp_path) as book:
+        book.validated(1, {"a": {"loss": float("nan"), "cer": float("inf")}}, float("nan"), False)
+    (line,) = read(tmp_path / "metrics.jsonl")
+    assert line["loss"] is None and line["metric"] == {"cer": None}
+
+
+def test_other_processes_write_nothing(tmp_path):
+    with journal(None, quiet=True) as book:
+        book.skipped(1, [Skip("a", "k", "r")])
+        book.trained(1, "a", 1.0, 4, 0.1, last=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plain_lines_come_now_and_then_not_with_every_step(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(display_module.time, "perf_counter", lambda: now[0])
+    console = screen()
+    shown = Display(1000, console=console)
+    for step in range(1, 1001):
+        now[0] += 0.125
+        shown.update(step, "text", {"text": 1.0}, 50.0, 0.25)
+    found = re.findall(r"step (\d+)/1000", console.file.getvalue())
+    assert found == ["1", "241", "481", "721", "961", "1000"]
+    assert "50 samples/s · waiting 25%" in console.file.getvalue()
+
+
+def test_quiet_prints_warnings_alone(tmp_path):
+    console = screen()
+    with journal(tmp_path, console, quiet=True) as book:
+        book.trained(1, "a", 1.0, 4, 0.1, last=True)
+        book.validated(1, {"a": {"loss": 1.0}}, 1.0, True)
+        assert console.file.getvalue() == ""
+        book.nonfinite(2, "a", float("nan"), 1.0, ["k1", "k2"])
+    assert "task a, samples k1, k2" in console.file.getvalue()
+
+
+def test_a_terminal_gets_a_bar_with_losses_below(tmp_path):
+    console = screen(force_terminal=True)
+    with Display(10, console=console) as shown:
+        shown.update(3, "text", {"text": 1.25, "image": 2.5}, 50.0, 0.25)
+    assert "3/10" in console.file.getvalue() and "image 2.500 · text 1.250" in console.file.getvalue()
+
+
+def test_brackets_in_names_are_no_markup():
+    console = screen()
+    Display(1, console=console).note("took [bold]x[/] of [/nothing]")
+    assert console.file.getvalue() == "took [bold]x[/] of [/nothing]\n"
+
+
+def test_clock():
+    assert [clock(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]

@@ -1,0 +1,121 @@
+"""Processes that die and processes that work together."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stand_ins import TinyModel, fit_tiny, tiny_recipe, tiny_trainer, validate_tiny
+
+from skillweave.training import checkpoint
+from skillweave.training.parallel import launch, make_fabric
+
+FORK = multiprocessing.get_context("fork")
+
+
+def run_and_die(recipe, prepare_death):
+    """Train in a child that kills itself; its exit code."""
+
+    def work():
+        torch.set_num_threads(1)
+        fit_tiny(recipe, spoil=prepare_death(), validate=validate_tiny)
+
+    child = FORK.Process(target=work)
+    child.start()
+    child.join(60)
+    return child.exitcode
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_micro_batch(number):
+    return lambda: lambda index, x: die() if index == number else None
+
+
+def at_call(owner, name, count, after):
+    def prepare():
+        real, calls = getattr(owner, name), []
+
+        def call(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == count and not after:
+                die()
+            result = real(*args, **kwargs)
+            if len(calls) == count:
+                die()
+            return result
+
+        setattr(owner, name, call)
+
+    return prepare
+
+
+DEATHS = {
+    "before the first step": at_micro_batch(0),
+    "before the first checkpoint": at_micro_batch(2),
+    "after a checkpoint": at_micro_batch(7),
+    "at the last step": at_micro_batch(11),
+    "in the middle of fsync": at_call(checkpoint.os, "fsync", 9, after=False),
+    "before a rename": at_call(checkpoint.os, "rename", 2, after=False),
+    "after a rename": at_call(checkpoint.os, "rename", 2, after=True),
+    "between two links": at_call(checkpoint.os, "replace", 3, after=False),
+    "in the middle of a deletion": at_call(checkpoint.shutil, "rmtree", 4, after=False),
+    "before the state": at_call(checkpoint.State, "write", 2, after=False),
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    recipe = tiny_recipe(tmp_path_factory.mktemp("whole"), checkpoint_every=3, validate_every=4)
+    torch.set_num_threads(1)
+    fit_tiny(recipe, validate=validate_tiny)
+    return recipe.folder
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death):
+    recipe = tiny_recipe(tmp_path, checkpoint_every=3, validate_every=4)
+    assert run_and_die(recipe, DEATHS[death]) == -signal.SIGKILL
+    fit_tiny(recipe, validate=validate_tiny)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        for link in ("last", "best"):
+            assert (tmp_path / link / name).read_bytes() == (uninterrupted / link / name).read_bytes()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def exact_model():
+    """Without random numbers, which two processes draw otherwise than one."""
+    torch.manual_seed(0)
+    return TinyModel(dropout=0, noise=0)
+
+
+def work_together(fabric, folder):
+    """One of two processes: train, look whether both came to the same weights."""
+    torch.set_num_threads(1)
+    recipe = tiny_recipe(Path(folder), devices=2, validate_every=6)
+    with tiny_trainer(recipe, fabric=fabric, model=exact_model(), validate=validate_tiny) as trainer:
+        trainer.fit()
+        save_file(trainer.model.state_dict(), Path(folder) / f"rank-{fabric.global_rank}.safetensors")
+        state = trainer.bare_optimizer.state
+        return trainer.state.samples, int(state[trainer.model.skills["right"].weight]["step"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_train_as_one_that_accumulates_two(tmp_path):
+    recipe = tiny_recipe(tmp_path / "pair", devices=2)
+    recipe.folder.mkdir()
+    samples, rested = launch(make_fabric(recipe.training), work_together, str(recipe.folder))
+    assert samples == {"left": 6 * 2 * 4, "right": 6 * 2 * 4}
+    assert rested == 6  # the right skill's updates alone, though DDP averages gradients
+    ranks = [load_file(recipe.folder / f"rank-{rank}.safetensors") for rank in (0, 1)]
+    single = tiny_recipe(tmp_path / "single", accumulate=2, validate_every=6)
+    alone = fit_tiny(single, model=exact_model(), validate=validate_tiny)
+    for name, weight in alone.items():
+        assert torch.equal(ranks[0][name], ranks[1][name])
+        torch.testing.assert_close(ranks[0][name], weight, rtol=1e-4, atol=1e-6)
+    assert (recipe.folder / "last" / "state.json").is_file()
