@@ -127,9 +127,9 @@ def in_checkpoint(owner: Any, name: str, action: Callable[..., Any], call: int =
                 die()
             return real(*args, **kwargs)
 
-        def counted_save(*args: Any) -> None:
+        def counted_save(self: Checkpoints, state: State, write: Callable[[Path], None]) -> None:
             count["saves"] += 1
-            real_save(*args)
+            real_save(self, state, write)
 
         setattr(owner, name, counted)
         Checkpoints.save = counted_save

@@ -11,8 +11,8 @@ HEAVY = ["torch", "pydantic", "numpy", "tokenizers", "transformers", "lightning_
 
 
 def modules_after(code: str) -> set[str]:
-    out = subprocess.run([sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"], capture_output=True, text=True, check=True)
-    return set(out.stdout.split())
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -110,7 +110,11 @@ def text_parameters(width: int, length: int) -> int:
 PAPER = {
     "streams": {"text": {}, "image": {}, "sound": {}, "video": {}, "code": {}},
     "encoder": {"sparse": {"qkv": {"route": "skill"}}},
-    "targets": {"contrastive": {}, "classification": {"classes": [str(i) for i in range(15)]}, "ctc": {"characters": list("abcdefg")}},
+    "targets": {
+        "contrastive": {},
+        "classification": {"classes": [str(i) for i in range(15)]},
+        "ctc": {"characters": list("abcdefg")},
+    },
     "tasks": {k: TASKS[k] for k in ("classify", "transcribe", "to_image", "to_video", "to_code")},
 }
 WIDTH, HIDDEN, LAYERS, WORDS = 768, 3072, 12, 21128 * 768

@@ -1,4 +1,4 @@
-"""A run folder with a tiny untrained model of five modalities over a handful of made files: enough for everything after training."""
+"""A run folder with a tiny untrained model of five modalities over a handful of made files."""
 
 import io
 import json
@@ -50,7 +50,8 @@ def make_run(folder: Path) -> Path:
     recipe, assets = prepare(RecipeConfig.parse(described))
     torch.manual_seed(0)
     Model(recipe.model, assets).save_pretrained(output / "best")
-    (output / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True), "utf-8")
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    (output / "recipe.yaml").write_text(text, "utf-8")
     return output
 
 

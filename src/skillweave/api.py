@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +58,6 @@ def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:
         raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
     recipe = read_recipe(places[0] / RECIPE_FILE)
     return load(folder), recipe.model_copy(update={"output": str(places[0])})
-
-
-def recipe_file(name: str) -> Path:
-    """A recipe's file: a path, or the name of a recipe in the package. Raises ConfigError with the nearest valid name."""
-    path = Path(name)
-    if path.suffix or path.exists():
-        return path
-    packaged = {file.stem: file for file in Path(str(files("skillweave") / "recipes")).glob("*.yaml")}
-    return choose(packaged, name, "recipe")
 
 
 def encode(model: Model, task: str, **media: Sequence[Any]) -> NDArray[np.float32]:

@@ -109,9 +109,7 @@ class Layout:
     def segment(self, span: int) -> int:
         """The span's rank among the spans of its own modality in its pass (BERT's sentence A and B)."""
         it = self.spans[span]
-        return sum(
-            other.modality == it.modality and other.encoder_pass == it.encoder_pass for other in self.spans[:span]
-        )
+        return sum(other.modality == it.modality and other.encoder_pass == it.encoder_pass for other in self.spans[:span])
 
     def with_lengths(self, lengths: tuple[int, ...]) -> Layout:
         """The same layout with the spans' padded lengths set."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,14 +15,15 @@ from skillweave import __version__
 OVERRIDE = re.compile(r"--([\w-]+(?:\.[\w-]+)+)(?:=(.*))?|([\w-]+(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 """`--a.b value`, `--a.b=value` or `a.b=value`."""
 
-EXPECTED = {
-    "skillweave.config.base": ("ConfigError",),
-    "skillweave.data.processors.base": ("BadInput",),
-    "skillweave.weights": ("WeightsError",),
-    "skillweave.training.errors": ("TrainingError",),
-    "skillweave.evaluation.metrics": ("MetricError",),
-}
-"""Errors that are told in a line, by module; what was not imported cannot have been raised."""
+EXPECTED = (
+    ("skillweave.config.base", "ConfigError"),
+    ("skillweave.data.processors.base", "BadInput"),
+    ("skillweave.weights", "WeightsError"),
+    ("skillweave.training.errors", "TrainingError"),
+    ("skillweave.training.errors", "Interrupted"),
+    ("skillweave.evaluation.metrics", "MetricError"),
+)
+"""Errors that are told in a line: module and name. What was not imported cannot have been raised."""
 
 RUN: dict[str, Any] = {"metavar": "RUN", "help": "a run folder, such as runs/quickstart"}
 
@@ -42,27 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader went away, as `| head` does; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` went away; exit would flush into the void
         return 1
     except Exception as error:
-        code = getattr(error, "code", 2)
-        if options.debug or not (is_expected(error) or is_interruption(error)):
+        code = exit_code(error)
+        if options.debug or not code:
             raise
         print(f"skillweave {options.command}: {error}", file=sys.stderr)
-        return code if isinstance(code, int) else 2
+        return code
     return 0
 
 
-def is_expected(error: Exception) -> bool:
-    """Whether the message alone tells the user what to do: faults of recipes, data and files."""
-    kinds = [getattr(sys.modules[module], name) for module, names in EXPECTED.items() if module in sys.modules for name in names]
-    return isinstance(error, (OSError, *kinds))
-
-
-def is_interruption(error: Exception) -> bool:
-    """Whether a signal ended a training run after its checkpoint was written."""
-    module = sys.modules.get("skillweave.training.errors")
-    return module is not None and isinstance(error, module.Interrupted)
+def exit_code(error: Exception) -> int:
+    """2 when the message alone tells the user what to do; that of the signal that ended a run; 0 for a fault of the program."""
+    known = {name: getattr(sys.modules[module], name) for module, name in EXPECTED if module in sys.modules}
+    if "Interrupted" in known and isinstance(error, known["Interrupted"]):
+        return error.code
+    return 2 if isinstance(error, (OSError, *known.values())) else 0
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -159,10 +157,9 @@ def print_config(options: argparse.Namespace) -> None:
     """Print a recipe with every setting, as YAML."""
     import yaml
 
-    from skillweave.api import recipe_file
-    from skillweave.config import read_recipe
+    from skillweave.config import find_recipe, read_recipe
 
-    recipe = read_recipe(recipe_file(options.recipe), options.overrides)
+    recipe = read_recipe(find_recipe(options.recipe), options.overrides)
     print(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False), end="")
 
 

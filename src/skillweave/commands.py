@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skillweave.api import RECIPE_FILE, open_run, recipe_file
-from skillweave.config import ConfigError, read_recipe
+from skillweave.api import RECIPE_FILE, model_folder, open_run
+from skillweave.config import ConfigError, find_recipe, read_recipe
 from skillweave.evaluation.evaluator import measure
-from skillweave.evaluation.inspection import inspect_recipe, inspect_run
+from skillweave.evaluation.inspection import inspect_folder, inspect_recipe
 from skillweave.evaluation.report import REPORT_FILE, write_report
 from skillweave.evaluation.screen import console, evaluation_table, hits_table, inspection_tables, progress
 from skillweave.search.files import save_hits
@@ -25,7 +25,7 @@ QUICKSTART = "quickstart"
 
 def run_quickstart(options: argparse.Namespace) -> None:
     """Train the packaged recipe, measure it, and say what to try next. Raises ConfigError for a run begun before."""
-    recipe = read_recipe(recipe_file(QUICKSTART), options.overrides)
+    recipe = read_recipe(find_recipe(QUICKSTART), options.overrides)
     folder = recipe.folder
     if (folder / EVALUATION_FILE).is_file():
         say(f"{folder} is complete; {folder / REPORT_FILE} shows it.")
@@ -44,7 +44,7 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a recipe."""
-    recipe = read_recipe(recipe_file(options.recipe), options.overrides)
+    recipe = read_recipe(find_recipe(options.recipe), options.overrides)
     folder = train(recipe, resume=options.resume)
     say(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
 
@@ -127,9 +127,9 @@ def run_inspect(options: argparse.Namespace) -> None:
     if Path(options.target).is_dir():
         if options.overrides:
             raise ConfigError(f"{options.target} is trained already; settings such as {options.overrides[0]} need a recipe")
-        found = inspect_run(options.target)
+        found = inspect_folder(model_folder(options.target))
     else:
-        found = inspect_recipe(read_recipe(recipe_file(options.target), options.overrides))
+        found = inspect_recipe(read_recipe(find_recipe(options.target), options.overrides))
     for table in inspection_tables(found):
         console().print(table)
     if sizes := found.get("bytes"):

@@ -52,9 +52,9 @@ class Model(nn.Module):
         shared: set[str] = set(config.shared)
         self.shared = nn.ModuleDict({name: CONTENT[name](streams[Modality.TEXT], config.width) for name in sorted(shared)})
         encoder = config.encoder
-        self.embeddings = nn.ModuleDict(
-            {m.value: StreamEmbedding(m, s, config.width, encoder.dropout, shared, encoder.norm_epsilon) for m, s in streams.items()}
-        )
+        dropout, epsilon = encoder.dropout, encoder.norm_epsilon
+        embeddings = {m.value: StreamEmbedding(m, s, config.width, dropout, shared, epsilon) for m, s in streams.items()}
+        self.embeddings = nn.ModuleDict(embeddings)
         self.encoder = ENCODERS[encoder.name](encoder, config.width, config.skills)
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
         self._initialise(config.initializer_range)

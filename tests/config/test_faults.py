@@ -81,7 +81,7 @@ def test_misspelt_keys_of_targets_and_spans() -> None:
         ("model__streams__text__embedding", ["wrd"], ".0", "word"),
         ("model__encoder__sparse__qkv__skills", {"txt": "a"}, ".txt", "text"),
         ("model__targets__x", {"kind": "contrastiv"}, "", "contrastive"),
-        ("training__precision", "fp32", "", "float32"),
+        ("training__precision", "float16", "", "float32"),
     ],
 )
 def test_misspelt_values(path: str, value: Any, where: str, nearest_name: str) -> None:
@@ -180,7 +180,7 @@ def test_nearest_and_choose() -> None:
     assert nearest("aple", ["apple", "pear"]) == "; did you mean 'apple'?"
     assert nearest("x", []) == ""
     assert choose({"a": 1}, "a", "letter") == 1
-    with pytest.raises(ConfigError, match="unknown letter 'b'; valid names: a$"):
+    with pytest.raises(ConfigError, match=r"unknown letter 'b'; valid names: a$"):
         choose({"a": 1}, "b", "letter")
 
 

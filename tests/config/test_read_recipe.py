@@ -33,8 +33,9 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_overrides(tmp_path: Path) -> None:
     file = write(tmp_path, "r.yaml", BASE)
-    changes = ["training.optimizer.learning_rate=1e-3", "name=七言", "training.steps=null", "training.epochs=1.5", "limits.too_long=skip"]
-    recipe = read_recipe(file, [*changes, "tasks.text_to_image=null", "model.streams.text.max_length=11"])
+    training = ["training.optimizer.learning_rate=1e-3", "training.steps=null", "training.epochs=1.5"]
+    others = ["name=七言", "limits.too_long=skip", "tasks.text_to_image=null", "model.streams.text.max_length=11"]
+    recipe = read_recipe(file, [*training, *others])
     assert recipe.training.optimizer.learning_rate == 1e-3
     assert (recipe.name, recipe.training.steps, recipe.training.epochs) == ("七言", None, 1.5)
     assert set(recipe.tasks) == {"text_classification"} and recipe.tasks["text_classification"].weight == 2
@@ -59,8 +60,8 @@ def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
 def test_bases_merge_in_order(tmp_path: Path) -> None:
     write(tmp_path, "parts/base.yaml", BASE)
     write(tmp_path, "more.yaml", "model: {encoder: {layers: 7, heads: 2}}\ntraining: {seed: 3}\n")
-    text = "base: [parts/base.yaml, more.yaml]\nmodel: {encoder: {heads: 8}, streams: {image: null}}\ntasks: {text_to_image: null}\n"
-    recipe = read_recipe(write(tmp_path, "r.yaml", text))
+    above = "model: {encoder: {heads: 8}, streams: {image: null}}\ntasks: {text_to_image: null}\n"
+    recipe = read_recipe(write(tmp_path, "r.yaml", "base: [parts/base.yaml, more.yaml]\n" + above))
     assert (recipe.model.encoder.layers, recipe.model.encoder.heads, recipe.model.width) == (7, 8, 16)
     assert (recipe.training.steps, recipe.training.seed) == (5, 3)
     assert recipe.model.streams.image is None and set(recipe.tasks) == {"text_classification"}
@@ -107,7 +108,7 @@ def test_absent_and_binary_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("m.yaml", "a: ["), ("m.json", "{"), ("m.yaml", "[1]")])
 def test_broken_model_files(tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match="not valid|valid dictionary"):
+    with pytest.raises(ConfigError, match=r"not valid|valid dictionary"):
         ModelConfig.from_file(write(tmp_path, name, text))
     with pytest.raises(ConfigError, match="no such file"):
         ModelConfig.from_file(tmp_path / "absent.yaml")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -11,6 +12,7 @@ from PIL import Image
 from tiny_run import add_journal, make_run
 
 from skillweave.api import open_run
+from skillweave.config.model import SparseConfig
 from skillweave.evaluation import media, pictures, svg
 from skillweave.evaluation.cases import build_cases
 from skillweave.evaluation.evaluator import measure
@@ -110,9 +112,19 @@ def test_ticks_are_round_and_inside(low, high):
     ticks = svg.ticks(low, high)
     assert 1 <= len(ticks) <= 9
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
-    steps = {round(b - a, 9) for a, b in zip(ticks, ticks[1:], strict=False)}
+    steps = {round(b - a, 9) for a, b in itertools.pairwise(ticks)}
     assert len(steps) <= 1
     assert all(float(f"{step:.1e}"[:3]) in (1, 2, 5) for step in steps)
+
+
+def test_pillars_stand_where_a_task_activates_them(tmp_path):
+    config = open_run(make_run(tmp_path))[0].config
+    drawn = pictures.pillars(config, dict.fromkeys(config.tasks, 1), 2)
+    # Five tasks, three of them with two skills, over five skills.
+    assert drawn.count(": activated") == 8 and drawn.count("not activated") == 17
+    dense = config.model_copy(update={"encoder": config.encoder.model_copy(update={"sparse": SparseConfig()})})
+    drawn = pictures.pillars(dense, dict.fromkeys(config.tasks, 1), 2)
+    assert drawn.count("shared: activated") == 5 and "not activated" not in drawn
 
 
 def test_svg_escapes():

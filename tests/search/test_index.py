@@ -126,7 +126,7 @@ def test_inputs_from_a_file_are_relative_to_it(tmp_path):
 
 
 def test_encode_tells_what_is_wrong(run):
-    model, recipe = run
+    model, _ = run
     assert encode(model, "text_to_image", image=[]).shape == (0, 16)
     with pytest.raises(ConfigError, match="give one of"):
         encode(model, "text_to_image")
@@ -134,7 +134,7 @@ def test_encode_tells_what_is_wrong(run):
         encode(model, "text_to_image", text="one")
     with pytest.raises(ConfigError, match="unknown task 'text_to_imag'; did you mean 'text_to_image'"):
         encode(model, "text_to_imag", text=["x"])
-    with pytest.raises(BadInput, match="/nowhere.png"):
+    with pytest.raises(BadInput, match=r"/nowhere\.png"):
         encode(model, "text_to_image", image=["/nowhere.png"])
 
 

@@ -65,6 +65,16 @@ def test_faults_come_before_any_training(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_fault_found_late_leaves_no_folder_in_the_way(tmp_path, monkeypatch):
+    def full(*args):
+        raise ConfigError("no room")
+
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"^no room$"):
+        patch.setattr("skillweave.training.run.require_space", full)
+        train(recipe(tmp_path / "run"), quiet=True)
+    train(recipe(tmp_path / "run", steps=2), quiet=True)
+
+
 def test_a_finished_run_resumes_to_itself(tmp_path):
     run = train(recipe(tmp_path / "run"), quiet=True)
     before = weights(run), (run / "metrics.jsonl").read_text()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from skillweave.config import ConfigError
-from skillweave.training.start import source_folder, take_weights
+from skillweave.training.start import take_weights
 
 
 def build(**heads):
@@ -28,13 +28,3 @@ def test_takes_what_agrees_and_reports_the_rest():
 def test_nothing_in_common_is_an_error():
     with pytest.raises(ConfigError, match="no weight there agrees"):
         take_weights(nn.Linear(2, 2), nn.Linear(3, 3).state_dict(), "elsewhere")
-
-
-def test_a_run_gives_its_best_then_its_last(tmp_path):
-    with pytest.raises(ConfigError, match=r"no model\.safetensors there"):
-        source_folder(str(tmp_path))
-    for name in ("last", "best"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-        assert source_folder(str(tmp_path)) == tmp_path / name
-    assert source_folder(str(tmp_path / "last")) == tmp_path / "last"

@@ -51,6 +51,7 @@ class CodeStream(TextStream):
     """Code: as text, with its own wordpieces (SkillNet section 3.3, CodeBERT) unless `word` is shared."""
 
     tokenizer: TokenizerConfig = TokenizerConfig(lowercase=False)
+    """How the tokeniser is made or loaded; case carries meaning in code."""
 
 
 class ImageStream(Config):
@@ -340,7 +341,8 @@ class ModelConfig(Config):
     def _target_kinds(cls, data: Any) -> Any:
         targets = data.get("targets") if isinstance(data, dict) else None
         if isinstance(targets, dict):
-            kinds = {name: {"kind": name, **(spec or {})} if isinstance(spec or {}, dict) else spec for name, spec in targets.items()}
+            specs = {name: spec or {} for name, spec in targets.items()}
+            kinds = {name: {"kind": name, **spec} if isinstance(spec, dict) else spec for name, spec in specs.items()}
             return {**data, "targets": kinds}
         return data
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from skillweave.config.base import Config, ConfigError, nearest
+from skillweave.config.base import Config, ConfigError, choose, nearest
 from skillweave.config.model import ModelConfig, Positive, Share
 
 Split = Literal["train", "validation", "test"]
@@ -211,7 +212,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     """Read a YAML recipe, apply `a.b=value` overrides and validate.
 
     A recipe may begin from others: `base: other.yaml` (or a list, relative to the recipe's folder); mappings merge, later values
-    win, and null removes a key. Tasks outside `only` are left out. Raises ConfigError with every fault at once.
+    win, and null takes a mapping away. Tasks outside `only` are left out. Raises ConfigError with every fault at once.
     """
     file = Path(path)
     data = load_yaml(file)
@@ -226,10 +227,20 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     return RecipeConfig.parse(data, str(file)).restricted()
 
 
+def find_recipe(name: str | Path) -> Path:
+    """A recipe's file: a path, or the name of a recipe in the package. Raises ConfigError with the nearest valid name."""
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    folder = Path(str(files("skillweave") / "recipes"))
+    packaged = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
+    return choose(packaged, str(name), "recipe")
+
+
 def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML mapping with its `base` files merged beneath it."""
     if not file.is_file():
-        raise ConfigError(f"{file}: no such recipe; the `recipes` folder of the project has examples")
+        raise ConfigError(f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such as quickstart")
     if file.resolve() in seen:
         raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
     try:
@@ -246,11 +257,11 @@ def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings merge, other values replace, null removes."""
+    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task, a stream) away."""
     result = dict(below)
     for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
+        if value is None and isinstance(result.get(key), dict):
+            result.pop(key)
         elif isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = merge(result[key], value)
         else:

@@ -15,9 +15,7 @@ PER_POSITION = frozenset({"words", "units"})
 """Labels that have one entry per position of the pass; the others are one per sample, or lists of their own."""
 
 
-def collate(
-    layout: Layout, examples: Sequence[Example], streams: Streams, bucket: int, skipped: Sequence[Skip] = ()
-) -> Batch:
+def collate(layout: Layout, examples: Sequence[Example], streams: Streams, bucket: int, skipped: Sequence[Skip] = ()) -> Batch:
     """Stack and pad examples of one task. Lengths are rounded up to a multiple of `bucket`, so that shapes recur."""
     lengths = torch.tensor([[span.length for span in example.spans] for example in examples])
     padded, inputs, masked = [], [], []

@@ -157,4 +157,3 @@ def _labelled(found: Classified, rows: Rows, i: int, classes: Sequence[str]) -> 
         label=classes[found.labels[i]],
         classes=[(classes[c], float(found.probabilities[i, c])) for c in order],
     )
-

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from skillweave.batch import Modality
+from skillweave.config import ModelConfig
 from skillweave.evaluation import metrics
 from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
 
@@ -86,6 +88,13 @@ PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
     Filled: _filled,
 }
 """Kind of predictions → its metrics."""
+
+
+def active_skills(config: ModelConfig) -> dict[Modality, str]:
+    """Modality → skill where projections are routed by skill; one skill that is always on where they are dense."""
+    if config.encoder.sparse.qkv.route == "skill":
+        return config.skills
+    return dict.fromkeys(config.skills, "shared")
 
 
 def figures(columns: Columns, resamples: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:

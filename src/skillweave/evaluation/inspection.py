@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
-from skillweave.api import load, model_folder
 from skillweave.config import RecipeConfig
+from skillweave.evaluation.figures import active_skills
 from skillweave.model import Model
-from skillweave.tasks.prepare import _with_tasks as with_tasks
+from skillweave.tasks.prepare import with_tasks
+from skillweave.weights import FILE as WEIGHTS_FILE
 
 
-def inspect_run(path: str | Path) -> dict[str, Any]:
+def inspect_folder(folder: Path) -> dict[str, Any]:
     """As `inspect_model`, with `bytes` on disk: of the weights, and of the model folder as a whole."""
-    folder = model_folder(path)
-    sizes = {file.name: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    return inspect_model(load(folder)) | {"bytes": {"weights": sizes["model.safetensors"], "folder": sum(sizes.values())}}
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    found = inspect_model(Model.from_pretrained(folder))
+    return found | {"bytes": {"weights": sizes[folder / WEIGHTS_FILE], "folder": sum(sizes.values())}}
 
 
 def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def inspect_model(model: Model) -> dict[str, Any]:
         first, second = name.split(".")[:2]
         part = first if first == "encoder" else f"{first}.{second}"
         parts[part] = parts.get(part, 0) + parameter.numel()
-    skills = model.config.skills
+    skills = active_skills(model.config)
     tasks = {
         name: {
             "skills": list(dict.fromkeys(skills[span.modality] for span in task.spans)),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from skillweave.config import ModelConfig
 from skillweave.evaluation import svg
-from skillweave.evaluation.figures import METRICS
+from skillweave.evaluation.figures import METRICS, active_skills
 
 Points = list[tuple[int, float]]
 """(step, value), in the order of the steps."""
@@ -109,14 +109,15 @@ def _headline(entry: Mapping[str, Any]) -> tuple[str, float]:
 
 def pillars(config: ModelConfig, counts: Mapping[str, int], total: int) -> Markup:
     """Which skills each task activates: a row per task, a pillar per skill, and the parameters in use."""
-    skills = list(dict.fromkeys(config.skills.values()))
+    table = active_skills(config)
+    skills = list(dict.fromkeys(table.values()))
     left, step, row = 190, 64, 62
     bar = left + step * len(skills) + 18
     width, height = bar + 190, 34 + row * len(config.tasks)
     parts = [svg.text(skill, left + step * i + 24, 18, "middle", class_="title") for i, skill in enumerate(skills)]
     for r, (task, spec) in enumerate(config.tasks.items()):
         y = 28 + row * r
-        active = {config.skills[span.modality] for span in spec.spans}
+        active = {table[span.modality] for span in spec.spans}
         parts.append(svg.text(task, left - 14, y + 32, "end", class_="task"))
         parts += [_pillar(left + step * i, y, skill, skill in active) for i, skill in enumerate(skills)]
         share = counts[task] / total

@@ -136,9 +136,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
         losses.append(torch.nn.functional.cross_entropy(logits_MC, labels_M, reduction="none").cpu())
         correct.append((logits_MC.argmax(-1) == labels_M).cpu())
         samples.append(rows_T[masked_T].cpu() + len(seen.keys) - len(batch))
-    return Filled(
-        labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen)
-    )
+    return Filled(labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen))
 
 
 def predict_task(model: Model, task: str, batches: Iterable[Batch]) -> Predictions:

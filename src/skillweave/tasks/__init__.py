@@ -3,9 +3,7 @@
 from skillweave.tasks import code, image, sound, text, video
 from skillweave.tasks.task import Task
 
-TASKS: dict[str, Task] = {
-    task.name: task for module in (text, sound, image, video, code) for task in module.TASKS
-}
+TASKS: dict[str, Task] = {task.name: task for module in (text, sound, image, video, code) for task in module.TASKS}
 """By name; a recipe's task says which entry it is with `kind`, or by its own name."""
 
 __all__ = ["TASKS", "Task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Examp
     alphabet = {character: i + 1 for i, character in enumerate(tools.target.characters)}
     unknown = sorted(set(transcript) - set(alphabet))
     if unknown:
-        raise BadInput(f"transcript has characters that training transcripts lack: {' '.join(unknown)}")
+        raise BadInput(f"characters not in the alphabet: {' '.join(unknown)}; list them under model.targets.*.characters")
     features = parts[0] if len(parts) == 1 else _join(parts, processor.stream)
     if features.length < needed_frames(transcript):
         raise BadInput(f"{features.length} frames are too few for {len(transcript)} characters")
@@ -89,7 +90,7 @@ def _join(parts: list[Features], stream: SoundStream) -> Features:
 
 def needed_frames(transcript: str) -> int:
     """Frames that CTC needs: one per character and a blank between equal neighbours."""
-    return len(transcript) + sum(a == b for a, b in zip(transcript, transcript[1:], strict=False))
+    return len(transcript) + sum(a == b for a, b in pairwise(transcript))
 
 
 def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:

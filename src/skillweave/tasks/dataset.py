@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -38,7 +38,12 @@ class TaskDataset:
 
     def key(self, index: int) -> str:
         """Where a sample comes from."""
-        return str(self.source.column("key")[index])
+        return self.keys[index]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Where each sample comes from."""
+        return [str(key) for key in self.source.column("key")]
 
     def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """One sample, augmented when `rng` is given. Raises BadInput for a broken one."""
@@ -52,22 +57,37 @@ class TaskDataset:
         return np.array([len(str(value)) for value in self.source.column(fields[0])])
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """All samples in a fixed order that depends on their keys alone, or the first `limit`; broken ones are skipped and listed."""
-        order = stable_order(self.source.column("key"))[:limit]
-        for start in range(0, len(order), batch_size):
-            examples, skipped = [], []
-            for index in order[start : start + batch_size]:
-                try:
-                    examples.append(self.example(int(index)))
-                except BadInput as error:
-                    skipped.append(Skip(self.name, self.key(int(index)), str(error)))
-            if examples:
-                yield collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
+        """All samples in a fixed order that depends on their keys alone, or the first `limit` of them.
+
+        Broken ones are skipped and listed in the batch that they precede (at the end, in the last one). Raises ConfigError when
+        none can be read.
+        """
+        examples: list[Example] = []
+        skipped: list[Skip] = []
+        for index in stable_order(self.keys)[:limit]:
+            try:
+                example = self.example(int(index))
+            except BadInput as error:
+                skipped.append(Skip(self.name, self.key(int(index)), str(error)))
+                continue
+            if len(examples) == batch_size:
+                yield self.collate(examples, skipped)
+                examples, skipped = [], []
+            examples.append(example)
+        if not examples:
+            last = skipped[-1]
+            raise ConfigError(f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}: {last.reason}")
+        yield self.collate(examples, skipped)
+
+    def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = ()) -> Batch:
+        """A batch of the task's examples."""
+        return collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
 
 
-def stable_order(keys: list[Any]) -> np.ndarray:
+def stable_order(keys: Sequence[str]) -> np.ndarray:
     """Indices in the order of the keys' hashes: the same pool whatever the order of the files."""
-    return np.array(sorted(range(len(keys)), key=lambda i: hashlib.blake2b(str(keys[i]).encode(), digest_size=8).digest()), dtype=int)
+    hashes = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=int)
 
 
 def task_of(recipe: RecipeConfig, name: str) -> Task:
@@ -85,12 +105,12 @@ def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
-
-    def draw(rng: np.random.Generator) -> Row:
-        return source[int(rng.integers(len(source)))]
-
-    tools = Tools(processors, recipe.model, config, target, units, draw)
+    tools = Tools(processors, recipe.model, config, target, units, partial(_draw, source))
     return TaskDataset(name, task, split, source, tools, recipe.training.bucket)
+
+
+def _draw(source: Source, rng: np.random.Generator) -> Row:
+    return source[int(rng.integers(len(source)))]
 
 
 def open_fields(recipe: RecipeConfig, name: str, split: Split) -> Source:

@@ -1,10 +1,9 @@
-"""From a recipe as written to one that says everything: tokenisers, alphabets, label lists and k-means, made once from training data."""
+"""From a recipe as written to one that says everything: tokenisers, alphabets, label lists, k-means, from training data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer
 from skillweave.data.processors.units import UNITS_ASSET, UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
-from skillweave.weights import read_assets
 
 UNIT_RECORDINGS = 500
 """Recordings that k-means is fitted on."""
@@ -27,11 +25,11 @@ UNIT_RECORDINGS = 500
 def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tuple[RecipeConfig, dict[str, bytes]]:
     """The resolved recipe and the model's assets.
 
-    `assets`: those of the run that training starts from; they are kept, so that pretraining and fine-tuning share their tokenisers.
+    `assets`: those of the run that training starts from; they are kept, so that both share their tokenisers.
     Raises ConfigError for tasks, targets and data that do not go together, before any training.
     """
     assets = dict(assets or {})
-    model = _with_tasks(recipe)
+    model = with_tasks(recipe)
     model = _with_tokenizers(recipe, model, assets)
     model = _with_labels(recipe, model)
     recipe = recipe.model_copy(update={"model": model})
@@ -39,12 +37,14 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
         assets[UNITS_ASSET] = _fit_units(recipe, model)
     for name, task in recipe.tasks.items():
         if task_of(recipe, name).target == "contrastive" and task.batch_size < 2:
-            raise ConfigError(f"tasks.{name}.batch_size: {task.batch_size}, but a contrastive task learns from pairs in a batch; at least 2")
+            raise ConfigError(
+                f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
+            )
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
 
 
-def _with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """Fill in `model.tasks` from the catalogue and the targets that the recipe does not mention; leave out streams no task uses."""
+def with_tasks(recipe: RecipeConfig) -> ModelConfig:
+    """The model with its tasks from the catalogue, the targets that the recipe does not mention, and only the streams in use."""
     data = recipe.model.model_dump(mode="json")
     used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
     data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
@@ -141,11 +141,4 @@ def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
     target = model.targets[recipe.tasks[name].target or "masked_unit"]
     if not recordings or stream is None or not isinstance(target, MaskedUnitTarget):
         raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")
-    return UnitModel.fit(
-        recordings, target.clusters, stream.rate, math.prod(stream.strides), recipe.training.seed
-    ).to_bytes()
-
-
-def start_assets(recipe: RecipeConfig) -> dict[str, bytes]:
-    """The assets of the run a recipe starts from, or none."""
-    return read_assets(Path(recipe.start_from)) if recipe.start_from else {}
+    return UnitModel.fit(recordings, target.clusters, stream.rate, math.prod(stream.strides), recipe.training.seed).to_bytes()

@@ -60,6 +60,13 @@ def establish(recipe: RecipeConfig) -> None:
         raise ConfigError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from error
 
 
+def abandon(folder: Path) -> None:
+    """Remove a run folder in which no step was done, so that the recipe can be mended and run again."""
+    metrics = folder / "metrics.jsonl"
+    if not metrics.is_file() or not metrics.stat().st_size:
+        shutil.rmtree(folder)
+
+
 def require_same(recipe: RecipeConfig) -> None:
     """Raise ConfigError that lists where the resolved recipe differs from the one that the run folder stores."""
     file = recipe.folder / RECIPE_FILE

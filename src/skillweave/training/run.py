@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from skillweave.api import model_folder
 from skillweave.batch import Skip
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.data.mixture import Mixture
@@ -19,10 +20,10 @@ from skillweave.tasks.prepare import prepare
 from skillweave.training.checkpoint import Checkpoints, State
 from skillweave.training.display import Display
 from skillweave.training.errors import Interrupted, TrainingError
-from skillweave.training.folder import claim, establish, require_same, require_space
+from skillweave.training.folder import abandon, claim, establish, require_same, require_space
 from skillweave.training.journal import Journal
 from skillweave.training.parallel import Signals, launch, make_fabric
-from skillweave.training.start import source_folder, take_weights
+from skillweave.training.start import take_weights
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights import read_assets
@@ -48,7 +49,7 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     found = claim(recipe.folder, resume)
     newest = Checkpoints(recipe.folder, recipe.training.keep).newest() if found else None
     fabric = make_fabric(recipe.training)
-    source = newest or (source_folder(recipe.start_from) if recipe.start_from else None)
+    source = newest or (model_folder(recipe.start_from) if recipe.start_from else None)
     recipe, assets = prepare(recipe, read_assets(source) if source else {})
     if found:
         require_same(recipe)
@@ -58,8 +59,12 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
         outcome = Outcome(*launch(fabric, work, recipe, assets, quiet))
     except (ProcessRaisedException, ProcessExitedException) as error:
         raise TrainingError(str(error).strip().splitlines()[-1]) from error
+    if outcome.error == ConfigError.__name__:
+        if not found:
+            abandon(recipe.folder)
+        raise ConfigError(outcome.message)
     if outcome.error:
-        raise (ConfigError if outcome.error == ConfigError.__name__ else TrainingError)(outcome.message)
+        raise TrainingError(outcome.message)
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
     return recipe.folder
@@ -125,7 +130,7 @@ def build_model(recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | N
     torch.manual_seed(recipe.training.seed)
     model = Model(recipe.model, assets)
     if recipe.start_from:
-        source = Model.from_pretrained(source_folder(recipe.start_from))
+        source = Model.from_pretrained(model_folder(recipe.start_from))
         display.note(take_weights(model, source.state_dict(), recipe.start_from))
     return model
 

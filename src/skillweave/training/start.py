@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from skillweave.config import ConfigError
-from skillweave.weights import FILE, compare
+from skillweave.weights import compare
 
 SHOWN = 6
 """Names shown of each kind; the others are counted."""
-
-
-def source_folder(start_from: str) -> Path:
-    """Where the weights lie: a run's best checkpoint, or its last, or the folder itself. Raises ConfigError."""
-    folder = Path(start_from)
-    for candidate in (folder / "best", folder / "last", folder):
-        if (candidate / FILE).is_file():
-            return candidate
-    raise ConfigError(f"start_from {folder}: no {FILE} there; give a run that has a checkpoint, or a model folder")
 
 
 def take_weights(model: nn.Module, given: Mapping[str, Tensor], where: str) -> str:

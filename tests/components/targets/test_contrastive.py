@@ -27,8 +27,6 @@ def pair(count: int) -> list[Given]:
     return [Given(torch.randn(count, 5, dtype=torch.float64, requires_grad=True)) for _ in range(2)]
 
 
-
-
 def test_distinct_captions_give_the_loss_of_clip() -> None:
     target, passes = Contrastive(0.2).double(), pair(6)
     out = target(passes, {"caption": torch.arange(6)}, None)

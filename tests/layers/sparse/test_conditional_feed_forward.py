@@ -78,9 +78,7 @@ def test_routing_is_that_of_mixtral() -> None:
 
 def test_dispatch_is_that_of_mixtral() -> None:
     """With Mixtral's gated feed-forwards as experts the whole block is Mixtral's."""
-    config = MixtralConfig(
-        hidden_size=WIDTH, intermediate_size=5, num_local_experts=4, num_experts_per_tok=2, hidden_act="relu"
-    )
+    config = MixtralConfig(hidden_size=WIDTH, intermediate_size=5, num_local_experts=4, num_experts_per_tok=2, hidden_act="relu")
     reference = MixtralSparseMoeBlock(config).double()
     randomise(reference)
     layer = ConditionalFeedForward(lambda: Gated(5), build_route(RouteConfig(route="token", experts=4), WIDTH, SKILLS)).double()
@@ -145,7 +143,8 @@ def test_noise_is_equal_for_equal_generators_and_only_in_training() -> None:
     same = [run(layer, x, torch.Generator().manual_seed(5)) for _ in range(2)]
     other = run(layer, x, torch.Generator().manual_seed(6))
     assert torch.equal(*same) and not torch.equal(same[0], other)
-    assert torch.equal(run(layer.eval(), x, torch.Generator().manual_seed(5)), plain := run(layer, x))
+    plain = run(layer.eval(), x)
+    assert torch.equal(run(layer, x, torch.Generator().manual_seed(5)), plain)
     torch.testing.assert_close(plain, plain_loop(layer, x))
 
 

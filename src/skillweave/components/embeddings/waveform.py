@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class WaveformEmbedding(nn.Module):
-    """Seven convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms (SkillNet section 3.3, wav2vec).
+    """Convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms (SkillNet section 3.3, wav2vec).
 
     As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel over time, here over the
     true samples alone, so that padding changes nothing; the projection normalises each frame first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,11 +34,11 @@ class Contrastive(Target):
         captions_N = labels.get("caption")
         if captions_N is None:
             return TargetOutput(None, scale * query_ND @ other_ND.T)
-        queries_MD, others_MD = gather(query_ND), gather(other_ND)
-        captions_M = gather(captions_N)
+        together = gather if self.training else lambda x: x  # in validation each rank may stand at another batch
+        queries_MD, others_MD, captions_M = together(query_ND), together(other_ND), together(captions_N)
         if len(captions_M) < 2:
             raise ValueError("a contrastive loss needs a batch of at least 2 samples; raise the task's batch_size")
-        rank = dist.get_rank() if dist.is_initialized() else 0
+        rank = dist.get_rank() if self.training and dist.is_initialized() else 0
         own_N = torch.arange(len(captions_N), device=captions_N.device) + rank * len(captions_N)
         same_NM = captions_N[:, None] == captions_M[None, :]
         same_NM = same_NM.scatter(1, own_N[:, None], False)
@@ -47,14 +48,26 @@ class Contrastive(Target):
         return TargetOutput(loss, forward_NM)
 
 
+class AllGather(torch.autograd.Function):
+    """Concatenates every rank's rows; each rank's part of the gradient is summed over the ranks on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """[N, ...] → [ranks * N, ...], in the order of the ranks."""
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The rows of this rank."""
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 def gather(x: Tensor) -> Tensor:
-    """[N, ...] of every rank, concatenated in the order of the ranks; gradients flow back to each rank's own part."""
+    """`x` of every rank where there are several, else `x`."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    if x.requires_grad:
-        import torch.distributed.nn.functional as differentiable
-
-        return torch.cat(differentiable.all_gather(x))
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    return AllGather.apply(x)

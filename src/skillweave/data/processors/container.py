@@ -11,8 +11,7 @@ from skillweave.config.recipe import LimitsConfig
 from skillweave.data.processors.base import BadInput, reason
 
 DEMUXERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,"
-    "mpegvideo,ogg,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,ogg,wav,wv"
 )
 """Containers of one file. Playlists (HLS, DASH, concat) are left out: a hostile one reads other files or the net."""
 

@@ -40,9 +40,7 @@ TURNS = {
 class ImageProcessor:
     """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet section 3.3)."""
 
-    def __init__(
-        self, stream: ImageStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
-    ) -> None:
+    def __init__(self, stream: ImageStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
         self.stream = stream
         self.limits = limits
         self.augment = augment

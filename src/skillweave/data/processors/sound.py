@@ -38,9 +38,7 @@ QUIETEST = 1e-5
 class SoundProcessor:
     """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3)."""
 
-    def __init__(
-        self, stream: SoundStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
-    ) -> None:
+    def __init__(self, stream: SoundStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
         self.stream = stream
         self.limits = limits
         self.augment = augment
@@ -63,9 +61,7 @@ class SoundProcessor:
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
         waveform = _normalise(waveform)
         if noise and rng is not None:
-            waveform = _normalise(
-                waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32)
-            )
+            waveform = _normalise(waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32))
         return Features(from_numpy(waveform), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:

@@ -106,9 +106,7 @@ def _alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
             break
         kept += pair
     if not kept:
-        raise ConfigError(
-            f"vocabulary {vocabulary} has no room for characters beside the {len(SPECIAL_TOKENS)} special tokens"
-        )
+        raise ConfigError(f"vocabulary {vocabulary} has no room for characters beside the {len(SPECIAL_TOKENS)} special tokens")
     return sorted(kept)
 
 

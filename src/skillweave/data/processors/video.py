@@ -28,9 +28,7 @@ MOST_FRAMES_PER_SECOND = 240
 class VideoProcessor:
     """Clips to normalised frames [3, frames, size, size] (SkillNet section 3.3, ViViT)."""
 
-    def __init__(
-        self, stream: VideoStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT
-    ) -> None:
+    def __init__(self, stream: VideoStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
         self.stream = stream
         self.limits = limits
         self.augment = augment

@@ -104,9 +104,7 @@ def _classed(folder: Path, samples: list[dict[str, PurePosixPath]], skipped: Ski
             continue
         parents = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
         if not parents and "label" not in sample:
-            skipped.append(
-                (str(first), "no caption: no .txt beside it, no metadata.jsonl, no folder that names a class")
-            )
+            skipped.append((str(first), "no caption: no .txt beside it, no metadata.jsonl, no folder that names a class"))
         elif row := _row(folder, first, sample, skipped):
             yield {"label": parents[-1], **row} if parents else row
 

@@ -18,7 +18,9 @@ class ConditionalFeedForward(nn.Module):
     def __init__(self, make_expert: Callable[[], nn.Module], route: StaticRoute | TokenRoute) -> None:
         super().__init__()
         self.route = route
-        self.experts = cast(Mapping[str, nn.Module], nn.ModuleDict({name: make_expert() for name in route.experts}))
+        self.experts = cast(
+            Mapping[str, Callable[[Tensor], Tensor]], nn.ModuleDict({name: make_expert() for name in route.experts})
+        )
 
     def forward(
         self,
@@ -31,14 +33,14 @@ class ConditionalFeedForward(nn.Module):
         if isinstance(self.route, TokenRoute):
             return self._by_token(x_TD, self.route, generator)
         if len(self.route.experts) == 1:
-            return self.experts[self.route.experts[0]](x_TD), None
-        parts = [self._by_condition(part, c) for part, c in zip(x_TD.split(list(sizes)), conditions, strict=True)]
-        return torch.cat(parts), None
+            return self._by_condition(x_TD, self.route, conditions[0]), None
+        parts = zip(x_TD.split(list(sizes)), conditions, strict=True)
+        return torch.cat([self._by_condition(part, self.route, condition) for part, condition in parts]), None
 
-    def _by_condition(self, x_TD: Tensor, condition: Condition) -> Tensor:
+    def _by_condition(self, x_TD: Tensor, route: StaticRoute, condition: Condition) -> Tensor:
         outputs = [
             self.experts[name](x_TD) if gate is None else gate * self.experts[name](x_TD)
-            for name, gate in self.route.gates(condition).items()
+            for name, gate in route.gates(condition).items()
         ]
         return outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(0)
 

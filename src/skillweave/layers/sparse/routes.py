@@ -61,8 +61,8 @@ class SkillRoute(StaticRoute):
 class RouteStatistics:
     """What a token route did to one call.
 
-    `load`: [E] share of the token-expert assignments that each expert received. `balance`: the weighted balance loss, a scalar, or
-    None where the route has none in force.
+    `load`: [E] share of the token-expert assignments that each expert received. `balance`: the weighted balance loss, a
+    scalar, or None where the route has none in force.
     """
 
     load: Tensor

@@ -1,0 +1,140 @@
+"""Every task of the catalogue on the real pack: a finite loss, and a gradient for exactly what it activates."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from skillweave.batch import Batch
+from skillweave.config import ConfigError, RecipeConfig
+from skillweave.data.mixture import Mixture
+from skillweave.model import Model
+from skillweave.tasks import TASKS
+from skillweave.tasks.dataset import TaskDataset, open_task, stable_order
+from skillweave.tasks.prepare import prepare
+
+SOURCES = {
+    "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}},
+    "speech_recognition": {"path": "pack:speech"},
+    "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
+    "text_to_video": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
+    "text_to_code": {"path": "pack:code_zh"},
+    "masked_text": {"path": "pack:poems"},
+    "masked_sound": {"path": "pack:speech"},
+    "image_text_contrastive": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
+    "video_text_contrastive": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
+    "masked_code": {"path": "pack:code_zh"},
+}
+MODEL = {
+    "width": 24,
+    "shared": ["word"],
+    "streams": {
+        "text": {"vocabulary": 600, "max_length": 32},
+        "code": {"vocabulary": 600, "max_length": 48},
+        "image": {"size": 16, "patch": 8},
+        "sound": {"channels": 8, "max_length": 100},
+        "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8]},
+    },
+    "encoder": {"layers": 2, "heads": 2, "feed_forward": 48, "sparse": {"qkv": {"route": "skill"}}},
+    "targets": {"masked_unit": {"clusters": 6}, "classification": {"classes": []}},
+}
+
+
+def recipe(*names: str) -> RecipeConfig:
+    tasks = {name: {"data": {**SOURCES[name], "limit": 30}, "batch_size": 4, "augment": {"join": 2}} for name in names}
+    return RecipeConfig.parse({"model": MODEL, "tasks": tasks, "training": {"steps": 4, "threads": 1}})
+
+
+@cache
+def prepared() -> tuple[RecipeConfig, dict[str, bytes]]:
+    return prepare(recipe(*TASKS))
+
+
+@cache
+def dataset(name: str) -> TaskDataset:
+    return open_task(prepared()[0], name, "train", prepared()[1])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    resolved, assets = prepared()
+    return Model(resolved.model, assets).train()
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_loss_and_gradients(name: str, model: Model) -> None:
+    batch = next(dataset(name).batches(5))
+    model.zero_grad()
+    out = model(batch)
+    assert torch.isfinite(out.loss)
+    out.loss.backward()
+    found = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert found == set(model.active_parameters(name))
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_evaluation_takes_every_sample_once_in_a_fixed_order(name: str) -> None:
+    batches: list[Batch] = list(dataset(name).batches(7))
+    keys = [key for b in batches for key in b.keys]
+    skipped = [s.key for b in batches for s in b.skipped]
+    every = [dataset(name).key(i) for i in range(len(dataset(name)))]
+    assert sorted(keys + skipped) == sorted(every)
+    assert [k for b in dataset(name).batches(3, limit=9) for k in b.keys] == keys[:9]
+    assert all(torch.equal(a, b) for a, b in zip(batches[0].inputs, next(dataset(name).batches(7)).inputs, strict=True))
+
+
+def test_mixture_of_all_ten(model: Model) -> None:
+    datasets = {name: dataset(name) for name in TASKS}
+    mixture = Mixture(datasets, prepared()[0])
+    for i in range(len(mixture)):
+        assert torch.isfinite(model(mixture[i]).loss)
+
+
+def test_prepare_fills_in_what_the_recipe_leaves_open() -> None:
+    resolved, assets = prepared()
+    assert set(resolved.model.tasks) == set(TASKS)
+    assert len(resolved.model.targets["classification"].classes) >= 2
+    transcripts = {c for t in dataset("speech_recognition").source.column("transcript") for c in t}
+    assert set(resolved.model.targets["ctc"].characters) == transcripts
+    assert set(assets) == {"text_tokenizer.json", "sound_units.safetensors"}
+    assert resolved.model.streams.text.vocabulary == resolved.model.streams.code.vocabulary <= 600
+
+
+def test_prepare_is_deterministic_and_keeps_what_is_resolved() -> None:
+    names = ("text_classification", "speech_recognition")
+    once = prepare(recipe(*names).model_copy(update={"model": recipe(*names).model}))
+    assert prepare(recipe(*names)) == once
+    assert prepare(*once) == once
+    assert RecipeConfig.parse(once[0].model_dump(mode="json")) == once[0]
+
+
+def test_orders_do_not_depend_on_the_order_of_files() -> None:
+    keys = [f"k{i}" for i in range(20)]
+    shuffled = keys[7:] + keys[:7]
+    assert [keys[i] for i in stable_order(keys)] == [shuffled[i] for i in stable_order(shuffled)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "text_to_imge"}, "unknown task kind 'text_to_imge'; did you mean 'text_to_image'"),
+        ({"target": "ctc"}, r"tasks\.text_to_image\.target: 'ctc' is of kind 'ctc', but the task needs 'contrastive'"),
+        ({"batch_size": 1}, r"tasks\.text_to_image\.batch_size: 1, but a contrastive task"),
+        ({"data": {"path": "pack:emoji", "columns": {"text": "nam_zh"}}}, r"text_to_image\.data: .*did you mean 'name_zh'"),
+    ],
+)
+def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    data = recipe("text_to_image").model_dump(mode="json")
+    data["model"]["targets"]["ctc"] = {"characters": ["x"]}
+    data["tasks"]["text_to_image"] |= changes
+    with pytest.raises(ConfigError, match=message):
+        prepare(RecipeConfig.parse(data))
+
+
+def test_streams_that_a_task_lacks() -> None:
+    data = recipe("text_to_image").model_dump(mode="json")
+    del data["model"]["streams"]["image"]
+    with pytest.raises(ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"):
+        prepare(RecipeConfig.parse(data))

@@ -1,0 +1,194 @@
+"""The command line: words to settings, one line for expected errors, and every command on a tiny run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tiny_run import make_run
+
+from skillweave import cli, commands
+from skillweave.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("cli"))
+
+
+def test_overrides_are_told_from_words():
+    words = ["train", "r.yaml", "--training.steps", "5", "a.b=c=d", "--x.y=1", "--resume", "name=n"]
+    kept, overrides = cli.split_overrides(words)
+    assert kept == ["train", "r.yaml", "--resume"]
+    assert overrides == ["training.steps=5", "a.b=c=d", "x.y=1", "name=n"]
+    assert cli.split_overrides(["train", "--tasks.my-task.weight", "2"])[1] == ["tasks.my-task.weight=2"]
+
+
+def test_other_commands_keep_their_words():
+    assert cli.split_overrides(["search", "runs/a", "x=y"]) == (["search", "runs/a", "x=y"], [])
+
+
+def test_an_override_without_value_is_told():
+    with pytest.raises(SystemExit, match=r"--training.steps needs a value"):
+        cli.split_overrides(["train", "r.yaml", "--training.steps"])
+
+
+def test_help_loads_no_heavy_library():
+    code = "import sys; from skillweave import cli; cli.build_parser().format_help(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "pydantic", "rich", "yaml", "sklearn", "av"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", ["quickstart", "train", "evaluate", "predict", "index", "search", "inspect", "schema"])
+def test_every_command_has_help_and_code(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0 and "usage: skillweave" in capsys.readouterr().out
+    assert command == "schema" or hasattr(commands, f"run_{command}")
+
+
+def test_print_config_is_a_recipe_with_every_setting(capsys):
+    assert cli.main(["train", "quickstart", "--print-config", "--training.steps", "7", "name=other"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["training"]["steps"] == 7 and printed["name"] == "other"
+    assert printed["training"]["optimizer"]["betas"] == [0.9, 0.999]
+
+
+def test_schema_is_json(capsys):
+    assert cli.main(["schema"]) == 0
+    assert "training" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "quickstart", "training.stesp=3"], "training.stesp: unknown key; did you mean 'steps'?"),
+        (["train", "/nowhere.yaml"], "/nowhere.yaml: no such recipe"),
+        (["train", "quickstrat"], "unknown recipe 'quickstrat'; did you mean 'quickstart'?"),
+        (["evaluate", "/nowhere"], "/nowhere: no such run"),
+        (["search", "RUN", "x", "--in", "vidoe"], "no task of this run relates text to vidoe"),
+        (["search", "RUN"], "give one thing to look for"),
+        (["search", "RUN", "--image", "/nowhere.png", "--in", "text"], "/nowhere.png: no such file"),
+        (["predict", "RUN", "--task", "text_to_imgae", "x"], "unknown task 'text_to_imgae'; did you mean 'text_to_image'?"),
+        (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "No such file"),
+        (["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"], "No such file"),
+        (["inspect", "RUN", "training.steps=3"], "is trained already"),
+    ],
+)
+def test_expected_errors_are_one_line_without_stack(run, words, told, capsys):
+    assert cli.main([str(run) if word == "RUN" else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error and error.startswith(f"skillweave {words[0]}: ")
+
+
+def test_debug_shows_the_stack():
+    with pytest.raises(ConfigError):
+        cli.main(["evaluate", "/nowhere", "--debug"])
+
+
+def test_interruption_and_full_disk(monkeypatch, capsys, tmp_path):
+    def stop(options):
+        raise KeyboardInterrupt
+
+    def fill(options):
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(commands, "run_index", stop)
+    assert cli.main(["index", "x"]) == 130
+    monkeypatch.setattr(commands, "run_index", fill)
+    assert cli.main(["index", "x"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_keeps_its_stack(monkeypatch):
+    def fail(options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(commands, "run_index", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["index", "x"])
+
+
+def test_evaluate_writes_figures_and_page(run, tmp_path, capsys):
+    assert cli.main(["evaluate", str(run), "--bootstrap", "10", "--json", str(tmp_path / "out.json")]) == 0
+    written = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert written == json.loads((run / "evaluation.json").read_text("utf-8"))
+    assert {"cer", "chance", "n"} <= written["speech_recognition"].keys()
+    assert (run / "report.html").is_file()
+    assert "recall@10" in capsys.readouterr().out
+
+
+def test_some_tasks_leave_the_runs_figures_alone(run):
+    (run / "evaluation.json").write_text("{}")
+    assert cli.main(["evaluate", str(run / "best"), "--tasks", "text_to_code", "--split", "validation", "--bootstrap", "0"]) == 0
+    assert (run / "evaluation.json").read_text() == "{}"
+
+
+def test_search_prints_saves_and_lists(run, tmp_path, capsys):
+    found = tmp_path / "found"
+    words = ["search", str(run), "--in", "image", "red [square]", "--k", "2", "--out", str(found)]
+    assert cli.main([*words, "--json", str(tmp_path / "l.json")]) == 0
+    rows = json.loads((tmp_path / "l.json").read_text("utf-8"))
+    assert [row["file"] for row in rows] == sorted(map(str, found.iterdir())) and len(rows) == 2
+    shown = capsys.readouterr().out
+    assert "image for red [square]" in shown and rows[0]["caption"] in shown
+
+
+def test_search_by_a_file(run, capsys):
+    image = run.parent / "data" / "test-1.png"
+    assert cli.main(["search", str(run), "--image", str(image), "--in", "text", "--k", "1"]) == 0
+    assert "square" in capsys.readouterr().out
+
+
+def test_index_names_every_modality(run, capsys):
+    assert cli.main(["index", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "text_to_image · image: 18 samples"
+
+
+def test_predict_writes_lines(run, tmp_path, capsys):
+    assert cli.main(["predict", str(run), "--task", "text_classification", "so good", "so bad"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["input"] for line in lines] == ["so good", "so bad"]
+    (tmp_path / "in.jsonl").write_text('{"sound": "%s"}\n' % (run.parent / "data" / "test-0.wav"), "utf-8")
+    out = tmp_path / "out.jsonl"
+    words = ["predict", str(run), "--task", "speech_recognition", "--input", str(tmp_path / "in.jsonl"), "--json", str(out)]
+    assert cli.main(words) == 0
+    assert "transcript" in json.loads(out.read_text("utf-8"))
+
+
+def test_inspect_adds_up(run, tmp_path, capsys):
+    assert cli.main(["inspect", str(run), "--json", str(tmp_path / "i.json")]) == 0
+    found = json.loads((tmp_path / "i.json").read_text("utf-8"))
+    assert sum(found["components"].values()) == found["total_parameters"]
+    assert found["tasks"]["text_to_image"]["skills"] == ["text", "image"]
+    assert found["bytes"]["weights"] > 4 * found["total_parameters"] < found["bytes"]["folder"]
+    assert "on disk" in capsys.readouterr().out
+
+
+def test_inspect_reads_a_recipe_without_its_data(capsys, tmp_path):
+    model = {"width": 16, "streams": {"text": {"vocabulary": 50}}, "encoder": {"heads": 2, "layers": 1}}
+    tasks = {"masked_text": {"data": {"path": "/nowhere.jsonl"}}}
+    recipe = {"model": model, "tasks": tasks, "training": {"steps": 1}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    assert cli.main(["inspect", str(tmp_path / "r.yaml")]) == 0
+    assert "masked_text" in capsys.readouterr().out
+
+
+def test_quickstart_says_what_is_there_already(tmp_path, capsys):
+    words = ["quickstart", f"output={tmp_path}"]
+    (tmp_path / "recipe.yaml").touch()
+    assert cli.main(words) == 2
+    assert f"go on with: skillweave quickstart output={tmp_path} --resume" in capsys.readouterr().err
+    (tmp_path / "evaluation.json").touch()
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "is complete" in shown and f'skillweave search {tmp_path} "一个笑脸" --in image' in shown
+
+
+def test_quickstart_trains_measures_and_shows(run, monkeypatch, capsys, tmp_path):
+    seen = []
+    monkeypatch.setattr(commands, "train", lambda recipe, resume: seen.append((recipe.name, resume)))
+    monkeypatch.setattr(commands, "measure_run", lambda folder: seen.append(folder))
+    assert cli.main(["quickstart", f"output={tmp_path / 'new'}"]) == 0
+    assert seen == [("quickstart", False), tmp_path / "new"]
