@@ -97,8 +97,7 @@ def open_reviews() -> TaskDataset:
 def our_config(reviews: TaskDataset, setting: Setting) -> ModelConfig:
     """BERT of these sizes. The vocabulary is Chinese BERT's: the reviews alone have fewer wordpieces."""
     sizes = {"layers": setting.layers, "heads": setting.width // 64, "feed_forward": 4 * setting.width}
-    encoder = {**sizes, "dropout": 0, "attention_dropout": 0}
-    stream = {"vocabulary": VOCABULARY, "max_length": POSITIONS}
+    encoder, stream = {**sizes, "dropout": 0, "attention_dropout": 0}, {"vocabulary": VOCABULARY, "max_length": POSITIONS}
     data = reviews.tools.model.model_dump(mode="json")
     return ModelConfig.parse({**data, "width": setting.width, "streams": {"text": stream}, "encoder": encoder})
 
@@ -258,7 +257,7 @@ def matmul_rate(size: int = 2048) -> float:
 
 def details(results: list[Result], limit: float) -> Table:
     title = f"medians of a step; the limit is a large matrix product's {limit:.0f} GFLOP/s"
-    columns = ("samples/s", "ms", "GFLOP", "GFLOP/s", "of the limit", "peak MB", "speed-up", "of it arithmetic saved")
+    columns = ("samples/s", "ms", "GFLOP", "GFLOP/s", "of the limit", "peak MB", "speed-up", "arithmetic alone")
     table = Table("setting", "side", *columns, title=title)
     for result in results:
         saved = result.work[THEIRS] / result.work[OURS]

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, read_recipe
+from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, find_recipe, read_recipe
 from skillweave.config.recipe import load_yaml, merge
 
 BASE = """
@@ -55,6 +55,22 @@ def test_overrides(tmp_path: Path) -> None:
 def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_recipe(write(tmp_path, "r.yaml", BASE), [override])
+
+
+def test_one_task_alone_takes_its_share_of_the_steps(tmp_path: Path) -> None:
+    file = write(tmp_path, "r.yaml", BASE)
+    recipe = read_recipe(file, ["only=[text_to_image]", "training.steps=30"])
+    assert (list(recipe.tasks), recipe.training.steps, recipe.only) == (["text_to_image"], 10, [])
+    with pytest.raises(ConfigError, match="unknown task 'text_to_imge'; did you mean 'text_to_image'"):
+        read_recipe(file, ["only=[text_to_imge]"])
+    with pytest.raises(ConfigError, match=r"a share of the mixture's steps needs training\.steps"):
+        read_recipe(file, ["only=[text_to_image]", "training.steps=null", "training.epochs=1"])
+
+
+def test_recipes_of_the_package_are_found_by_name() -> None:
+    assert find_recipe("quickstart").is_file() and find_recipe("own.yaml") == Path("own.yaml")
+    with pytest.raises(ConfigError, match="unknown recipe 'quikstart'; did you mean 'quickstart'"):
+        find_recipe("quikstart")
 
 
 def test_bases_merge_in_order(tmp_path: Path) -> None:
@@ -170,10 +186,18 @@ def test_merge(below: dict[str, Any], above: dict[str, Any]) -> None:
             assert result[key] == above[key]
 
 
-def test_null_removes() -> None:
-    below = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert merge(below, {"a": {"b": None}, "d": None, "e": None}) == {"a": {"c": 2}}
-    assert below == {"a": {"b": 1, "c": 2}, "d": 3}
+def test_null_takes_a_mapping_away_and_is_a_value_elsewhere() -> None:
+    below = {"a": {"b": {"c": 1}, "d": 2}, "e": {"f": 3}}
+    assert merge(below, {"a": {"b": None, "d": None}, "e": None, "g": None}) == {"a": {"d": None}, "g": None}
+    assert below == {"a": {"b": {"c": 1}, "d": 2}, "e": {"f": 3}}
+
+
+@pytest.mark.parametrize("below", ["training: {steps: 5}", "training: {steps: 5, optimizer: {clip: 2}}"])
+def test_null_switches_clipping_off(tmp_path: Path, below: str) -> None:
+    write(tmp_path, "base.yaml", BASE.replace("training: {steps: 5}", below))
+    for text in ("", "training: {optimizer: {clip: null}}\n"):
+        file = write(tmp_path, "r.yaml", "base: base.yaml\n" + text)
+        assert read_recipe(file, [] if text else ["training.optimizer.clip=null"]).training.optimizer.clip is None
 
 
 def test_schema_describes_every_field() -> None:

@@ -110,6 +110,15 @@ def test_prepare_is_deterministic_and_keeps_what_is_resolved() -> None:
     assert RecipeConfig.parse(once[0].model_dump(mode="json")) == once[0]
 
 
+def test_streams_and_targets_that_no_task_uses_are_left_out() -> None:
+    """As when `only` makes a modality-specific model of a mixture's recipe."""
+    data = recipe("speech_recognition").model_dump(mode="json")
+    data["model"]["targets"]["mlm"] = {}
+    resolved = prepare(RecipeConfig.parse(data))[0].model
+    assert list(resolved.streams.present()) == ["sound"] and not resolved.shared
+    assert set(resolved.targets) == {"ctc"} and set(resolved.tasks) == {"speech_recognition"}
+
+
 def test_orders_do_not_depend_on_the_order_of_files() -> None:
     keys = [f"k{i}" for i in range(20)]
     shuffled = keys[7:] + keys[:7]
@@ -121,7 +130,7 @@ def test_orders_do_not_depend_on_the_order_of_files() -> None:
     [
         ({"kind": "text_to_imge"}, "unknown task kind 'text_to_imge'; did you mean 'text_to_image'"),
         ({"target": "ctc"}, r"tasks\.text_to_image\.target: 'ctc' is of kind 'ctc', but the task needs 'contrastive'"),
-        ({"batch_size": 1}, r"tasks\.text_to_image\.batch_size: 1, but a contrastive task"),
+        ({"batch_size": 1}, r"tasks\.text_to_image\.batch_size: 1, but contrastive learning compares samples"),
         ({"data": {"path": "pack:emoji", "columns": {"text": "nam_zh"}}}, r"text_to_image\.data: .*did you mean 'name_zh'"),
     ],
 )

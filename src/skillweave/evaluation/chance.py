@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def baseline(found: Predictions, context: Context) -> Figures | None:
     except ModuleNotFoundError as error:
         if error.name != "sklearn":
             raise
+        warnings.warn("no simple baselines: they need scikit-learn; pip install 'skillweave[eval]'", stacklevel=2)
         return None
 
 

@@ -44,16 +44,17 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
 
 
 def with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """The model with its tasks from the catalogue, the targets that the recipe does not mention, and only the streams in use."""
+    """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not."""
     data = recipe.model.model_dump(mode="json")
     used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
     data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
     if not {"text", "code"} <= used:
         data["shared"] = []
+    mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
         target = config.target or task.target
-        data["targets"].setdefault(target, {"kind": task.target})
+        data["targets"][target] = mentioned.get(target, {"kind": task.target})
         kind = data["targets"][target]["kind"]
         if kind != task.target:
             raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")

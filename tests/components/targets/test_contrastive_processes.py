@@ -28,7 +28,7 @@ def half(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     torch.manual_seed(0)
-    model = tiny_model()
+    model = tiny_model().train()
     out = model(shares(model)[0][rank])
     out.loss.backward()
     grads = {}
@@ -36,7 +36,8 @@ def half(rank: int, folder: Path) -> None:
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             grads[name] = parameter.grad / 2
-    loss = out.loss.detach()
+    loss, alone = out.loss.detach(), model.eval()(shares(model)[0][rank]).loss
+    assert not torch.isclose(alone, loss)  # in validation each process stands alone
     dist.all_reduce(loss)
     if rank == 0:
         torch.save({"loss": loss / 2, "grads": grads}, folder / "result.pt")
@@ -47,7 +48,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     multiprocessing.spawn(half, (tmp_path,), nprocs=2)
     found = torch.load(tmp_path / "result.pt")
     torch.manual_seed(0)
-    model = tiny_model()
+    model = tiny_model().train()
     loss = model(shares(model)[1]).loss
     loss.backward()
     torch.testing.assert_close(found["loss"], loss.detach())

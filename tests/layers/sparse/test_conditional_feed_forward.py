@@ -128,6 +128,10 @@ def test_load_and_balance_by_hand() -> None:
     assert statistics.load.sum().item() == pytest.approx(1)
     expected = 0.5 * 3 * sum(load[e] * probabilities[:, e].mean().item() for e in range(3))
     assert statistics.balance.item() == pytest.approx(expected)
+    sum(0.5 * 3 * load[e] * probabilities[:, e].mean() for e in range(3)).backward()
+    wanted, layer.route.gate.weight.grad = layer.route.gate.weight.grad, None
+    statistics.balance.backward()
+    torch.testing.assert_close(layer.route.gate.weight.grad, wanted)
 
 
 def test_even_load_has_the_least_balance_loss() -> None:

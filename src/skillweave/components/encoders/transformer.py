@@ -70,8 +70,9 @@ class TransformerEncoder(nn.Module):
         idle = 0
         for module in self.modules():
             if isinstance(module, ConditionalFeedForward) and isinstance(module.route, TokenRoute):
-                sizes = [sum(p.numel() for p in expert.parameters()) for expert in module.experts.values()]
-                idle += (len(sizes) - module.route.active) * sizes[0]
+                experts = len(module.route.experts)
+                banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
+                idle += banked // experts * (experts - module.route.active)
         return idle
 
 

@@ -61,7 +61,7 @@ class AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """The rows of this rank."""
-        total = gradients[0].contiguous()
+        total = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may hold the original elsewhere
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -150,7 +150,7 @@ def test_transcripts() -> None:
 @pytest.mark.parametrize(
     ("transcript", "message"),
     [
-        ("xyw", "characters that training transcripts lack: w"),
+        ("xyw", "characters not in the alphabet: w; list them under model.targets"),
         ("xyxyx", "4 frames are too few for 5 characters"),
         ("xyy" + "x", "4 frames are too few for 4 characters"),
         ("", "no transcript"),
