@@ -192,7 +192,11 @@ def main() -> int:
     options = parse()
     all_chains = list(chains(options))
     cells = [cell for chain in all_chains for cell in chain]
-    complete = run(all_chains, options)
+    try:
+        complete = run(all_chains, options)
+    except KeyboardInterrupt:
+        print("interrupted; the runs wrote their checkpoints, start the command again to go on")
+        return 130
     if rows := read(cells):
         figures = write_page(options.docs, Results(rows), conditions(cells))
         report("SkillNet's Table 2 here: tasks on which a finding of the paper holds", figures, options.json)

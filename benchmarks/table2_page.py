@@ -226,7 +226,8 @@ def setup(results: Results, conditions: Conditions) -> list[str]:
     steps = ", ".join(f"{system} {count:,}" for system, count in conditions.steps.items())
     points = [
         f"Sizes: {sizes}, {encoder.norm_position}-norm, one vocabulary for text and code where a model has both.",
-        f"Steps: {steps}; the five modality-specific models share as many as the others have, by their tasks' weights.",
+        f"Steps: {steps}.",
+        "The five modality-specific models share as many steps as each of the others has, by their tasks' weights.",
         f"Seeds: {', '.join(map(str, conditions.seeds))}. Pretraining comes on top of the pretrained system's budget.",
         f"Hardware: {'; '.join(hardware)}, no GPU.",
         f"Versions: Python {machine['python']}, " + ", ".join(f"{name} {v}" for name, v in machine["packages"].items()) + ".",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TASKS, make_batch, random_batch, random_examples, relative_error, tiny_config, tiny_model
+from tiny import TARGETS, TASKS, make_batch, random_batch, random_examples, relative_error, tiny_config, tiny_model
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError, ModelConfig
@@ -26,21 +26,34 @@ def batch_for(name: str, model: Model) -> Batch:
     return random_batch(name, LENGTHS.get(name, [[7], [4]]), model.config)
 
 
-OWN_WORDS = {name: spec for name, spec in TASKS.items() if name != "masked_code"}
-"""One target cannot predict the words of two vocabularies."""
+OWN_WORDS = {**TASKS, "masked_code": {**TASKS["masked_code"], "targets": {"mlm": 1.0, "mlm_code": 1.0}}}
+"""Each vocabulary has its own output layer."""
 CASES = [(name, TASKS, ["word"]) for name in sorted(TASKS)] + [(name, OWN_WORDS, []) for name in sorted(OWN_WORDS)]
 
 
 @pytest.mark.parametrize(("name", "tasks", "shared"), CASES, ids=[f"{c[0]}-{'shared' if c[2] else 'own'}" for c in CASES])
 @pytest.mark.parametrize("route", ["skill", "dense"])
 def test_gradients_reach_exactly_the_active_parameters(name: str, tasks: dict[str, Any], shared: list[str], route: str) -> None:
-    model = tiny_model(tiny_config(route, shared=shared, tasks=tasks))
+    targets = TARGETS if shared else {**TARGETS, "mlm_code": {"kind": "mlm", "modality": "code"}}
+    model = tiny_model(tiny_config(route, shared=shared, tasks=tasks, targets=targets))
     out = model(batch_for(name, model))
     assert torch.isfinite(out.loss)
     out.loss.backward()
     found = {n for n, p in model.named_parameters() if p.grad is not None}
     assert found == set(model.active_parameters(name))
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_each_vocabulary_predicts_its_own_words() -> None:
+    """Masked code with wordpieces of its own: each target sees the labels of its own spans alone."""
+    targets = {**TARGETS, "mlm_code": {"kind": "mlm", "modality": "code"}}
+    model = tiny_model(tiny_config(shared=[], tasks=OWN_WORDS, targets=targets))
+    batch = random_batch("masked_code", LENGTHS["masked_code"], model.config)
+    out = model(batch)
+    code, text = (batch.labels["words"][:, :5], batch.labels["words"][:, 5:])
+    assert out.logits["mlm_code"].shape == (int((code != -100).sum()), model.config.streams.code.vocabulary)
+    assert out.logits["mlm"].shape == (int((text != -100).sum()), model.config.streams.text.vocabulary)
+    assert torch.isclose(out.loss, out.losses["mlm"] + out.losses["mlm_code"])
 
 
 def test_several_tasks_activate_the_union() -> None:

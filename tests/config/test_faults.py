@@ -171,8 +171,8 @@ def test_tasks_that_the_model_cannot_do() -> None:
         "add it under model.streams",
         "task 't' asks for target 'mml'",
         "did you mean 'mlm'?",
-        "task 't': target 'mlm' predicts words of 'text', but 'code' has wordpieces of its own",
-        "add `shared: [word]`",
+        "task 't': no target predicts the wordpieces of 'code'",
+        "give it a target {kind: mlm, modality: code} too, or add `shared: [word]`",
     ]
 
 

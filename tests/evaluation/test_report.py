@@ -61,7 +61,7 @@ def test_every_task_modality_and_skip_is_shown(page):
         assert page.count(task) >= 3  # results, pillars, case studies
     assert "data:image/webp" in page and "data:video/mp4" in page and "data:audio/wav" in page
     assert "def make_" in page and "red square" in page
-    assert "&lt;b&gt;" in page and "0 bytes" in page and "<td class=\"wrap\"><b>" not in page
+    assert "&lt;b&gt;" in page and "0 bytes" in page and '<td class="wrap"><b>' not in page
     assert "2026-01-02 03:04:05" in page
 
 

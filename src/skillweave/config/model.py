@@ -279,7 +279,7 @@ class MaskedLanguageTarget(Config):
 
     kind: Literal["mlm"] = "mlm"
     modality: Modality = Modality.TEXT
-    """Whose word embedding the output layer is tied to."""
+    """Whose word embedding the output layer is tied to, and whose words are predicted."""
 
 
 class MaskedUnitTarget(Config):
@@ -377,12 +377,16 @@ class ModelConfig(Config):
         for target in task.targets:
             if target not in self.targets:
                 yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
-            spec = self.targets.get(target)
-            if isinstance(spec, MaskedLanguageTarget) and "word" not in self.shared:
-                for modality in modalities:
-                    if modality is not spec.modality and isinstance(present.get(modality), TextStream):
-                        words = f"{modality.value!r} has wordpieces of its own; add `shared: [word]`"
-                        yield f"task {name!r}: target {target!r} predicts words of {spec.modality.value!r}, but {words}"
+        tied = [spec.modality for t in task.targets if isinstance(spec := self.targets.get(t), MaskedLanguageTarget)]
+        predicted = {sharer for modality in tied for sharer in self.sharers(modality)}
+        for modality in modalities:
+            if tied and modality not in predicted and isinstance(present.get(modality), TextStream):
+                remedy = f"give it a target {{kind: mlm, modality: {modality.value}}} too, or add `shared: [word]`"
+                yield f"task {name!r}: no target predicts the wordpieces of {modality.value!r}; {remedy}"
+
+    def sharers(self, modality: Modality) -> frozenset[Modality]:
+        """The modalities that use the same wordpieces as `modality`."""
+        return frozenset({Modality.TEXT, Modality.CODE}) if "word" in self.shared else frozenset({modality})
 
     @field_serializer("streams")
     def _only_present(self, streams: Streams) -> dict[str, Any]:

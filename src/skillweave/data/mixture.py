@@ -79,8 +79,7 @@ class Mixture(Dataset[Batch]):
         number = int(self._rank_in_task[step]) * self.recipe.training.accumulate + micro
         per_epoch = self._batches_per_epoch(name)
         epoch, position = divmod(number, per_epoch)
-        size = self.batch_sizes[name]
-        rows = self._order(name, epoch)[position].reshape(self.world, size)[self.rank]
+        rows = self._order(name, epoch)[position][self.rank :: self.world]  # sorted by size: every rank gets its share of each
         examples, skipped = [], []
         for row in rows:
             examples.append(self._load(name, epoch, int(row), skipped))

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skillweave.batch import IGNORE, Batch, Skip
+from skillweave.batch import Batch, Skip
+from skillweave.components.targets.base import Target, labelled_tokens
 from skillweave.config.model import CTCTarget
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
@@ -123,19 +124,21 @@ def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
 
     Logits come only where something is masked, in the order of the encoder's flat tokens; labels are brought into that order.
     """
-    target, seen = next(iter(model.config.tasks[task].targets)), Predictions()
+    seen = Predictions()
     labels, losses, correct, samples = [], [], [], []
     for batch in _moved(model, batches, seen):
         labels_NL = next(iter(batch.labels.values()))
         tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
-        labels_T, rows_T = tokens.to_tokens(labels_NL), tokens.to_tokens(rows_NL)
-        masked_T = labels_T != IGNORE
-        logits_MC, labels_M = model(batch).logits[target].float(), labels_T[masked_T]
-        labels.append(labels_M.cpu())
-        losses.append(torch.nn.functional.cross_entropy(logits_MC, labels_M, reduction="none").cpu())
-        correct.append((logits_MC.argmax(-1) == labels_M).cpu())
-        samples.append(rows_T[masked_T].cpu() + len(seen.keys) - len(batch))
+        offset = 0  # two vocabularies may use the same numbers for different words
+        for target, logits_MC in model(batch).logits.items():
+            masked_M = labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities)
+            labels_M = tokens.to_tokens(labels_NL)[masked_M]
+            labels.append(labels_M.cpu() + offset)
+            offset += logits_MC.shape[1]
+            losses.append(torch.nn.functional.cross_entropy(logits_MC.float(), labels_M, reduction="none").cpu())
+            correct.append((logits_MC.argmax(-1) == labels_M).cpu())
+            samples.append(tokens.to_tokens(rows_NL)[masked_M].cpu() + len(seen.keys) - len(batch))
     return Filled(labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen))
 
 

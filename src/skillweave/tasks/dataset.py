@@ -102,6 +102,8 @@ def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str
     """
     task, config = task_of(recipe, name), recipe.tasks[name]
     source = open_fields(recipe, name, split)
+    if task.target == "contrastive" and split == "train" and len(source) < 2:
+        raise ConfigError(f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at least 2")
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None

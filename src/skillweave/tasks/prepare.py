@@ -17,6 +17,7 @@ from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer
 from skillweave.data.processors.units import UNITS_ASSET, UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
+from skillweave.tasks.task import Task
 
 UNIT_RECORDINGS = 500
 """Recordings that k-means is fitted on."""
@@ -53,13 +54,22 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
-        target = config.target or task.target
-        data["targets"][target] = mentioned.get(target, {"kind": task.target})
-        kind = data["targets"][target]["kind"]
-        if kind != task.target:
-            raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
-        data["tasks"][name] = {"spans": [s.model_dump(mode="json") for s in task.span_configs], "targets": {target: 1.0}}
+        targets = _targets(task, config.target or task.target, shared="word" in data["shared"])
+        for target, spec in targets.items():
+            data["targets"][target] = mentioned.get(target, spec)
+            kind = data["targets"][target]["kind"]
+            if kind != task.target:
+                raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
+        spans = [span.model_dump(mode="json") for span in task.span_configs]
+        data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys(targets, 1.0)}
     return ModelConfig.parse(data, "model")
+
+
+def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
+    """The target of a task; masked words of code have their own where code has wordpieces of its own."""
+    if task.target == "mlm" and not shared and any(span.modality is Modality.CODE for span in task.spans):
+        return {name: {"kind": "mlm"}, f"{name}_code": {"kind": "mlm", "modality": "code"}}
+    return {name: {"kind": task.target}}
 
 
 def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes]) -> ModelConfig:

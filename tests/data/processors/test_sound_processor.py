@@ -45,9 +45,7 @@ def test_every_format_rate_and_channel_count_gives_the_same_tone(tone, recording
     assert abs(len(wave) - 16_000) <= 700  # MP3 and ADPCM come in blocks
     assert features.length == STREAM.positions(len(wave))
     assert hertz(wave) == pytest.approx(440, abs=2)
-    assert float(wave.mean()) == pytest.approx(0, abs=1e-4) and float(wave.std(correction=0)) == pytest.approx(
-        1, abs=1e-4
-    )
+    assert float(wave.mean()) == pytest.approx(0, abs=1e-4) and float(wave.std(correction=0)) == pytest.approx(1, abs=1e-4)
 
 
 def test_channels_are_averaged(tone, recording, hertz):

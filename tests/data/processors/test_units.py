@@ -32,9 +32,7 @@ def test_a_row_describes_the_samples_its_position_sees():
 def test_the_hop_sets_which_rows_are_kept():
     wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     fine = mfcc(wave, 16_000, 98, hop=160)
-    assert np.array_equal(mfcc(wave, 16_000, 49), fine[::2]) and np.array_equal(
-        mfcc(wave, 16_000, 24, hop=640), fine[::4][:24]
-    )
+    assert np.array_equal(mfcc(wave, 16_000, 49), fine[::2]) and np.array_equal(mfcc(wave, 16_000, 24, hop=640), fine[::4][:24])
 
 
 def test_derivatives_are_regressions_over_five_rows():
@@ -59,16 +57,12 @@ def test_coefficients_are_the_cosine_transform_of_the_log_mel_energies():
     basis = np.sqrt(2 / 23) * np.cos(np.pi * k * (n + 0.5) / 23)
     basis[0] /= np.sqrt(2)
     lifter = 1 + 11 * np.sin(np.pi * np.arange(13) / 22)
-    np.testing.assert_allclose(
-        mfcc(wave, 16_000, 1)[0, :13], lifter * (basis @ bank.get_frame(0)), rtol=1e-3, atol=1e-2
-    )
+    np.testing.assert_allclose(mfcc(wave, 16_000, 1)[0, :13], lifter * (basis @ bank.get_frame(0)), rtol=1e-3, atol=1e-2)
 
 
 def test_different_sounds_get_different_units_and_equal_sounds_equal_ones(tone):
     model = UnitModel.fit(tones(tone, 200, 800, 3200), clusters=3)
-    inner = [
-        model(wave, length)[3:-3] for wave, length in tones(tone, 200, 800, 3200)
-    ]  # derivatives differ at the ends
+    inner = [model(wave, length)[3:-3] for wave, length in tones(tone, 200, 800, 3200)]  # derivatives differ at the ends
     assert all(len(units.unique()) == 1 for units in inner)
     assert len({int(units[0]) for units in inner}) == 3
     wave, length = tones(tone, 500)[0]

@@ -160,9 +160,7 @@ def test_what_is_no_clip_is_bad_input(value, why):
         PROCESS(value)
 
 
-@pytest.mark.parametrize(
-    ("kind", "codec"), [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "mpeg4"), ("avi", "mpeg4")]
-)
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "mpeg4"), ("avi", "mpeg4")])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_a_truncated_clip_is_bad_input(clip, kind, codec, share):
     data = clip(12, kind, codec)

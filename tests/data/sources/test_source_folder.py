@@ -71,9 +71,7 @@ def test_classes_and_split_folders(tmp_path):
     names = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "validation/dog/4.png", "train/5.png"]
     write(tmp_path, **{name: b"" for name in names})
     data = DataConfig(path=str(tmp_path))
-    found = {
-        split: [(r["key"], r["label"]) for r in open_source(data, split)] for split in ("train", "validation", "test")
-    }
+    found = {split: [(r["key"], r["label"]) for r in open_source(data, split)] for split in ("train", "validation", "test")}
     assert found == {
         "train": [("train/cat/1.png", "cat"), ("train/dog/2.png", "dog")],
         "validation": [("validation/dog/4.png", "dog")],

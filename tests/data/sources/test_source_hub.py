@@ -23,9 +23,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 def labelled(count):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
-    return datasets.Dataset.from_dict(
-        {"text": [f"t{i}" for i in range(count)], "label": [i % 2 for i in range(count)]}, features
-    )
+    return datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(count)], "label": [i % 2 for i in range(count)]}, features)
 
 
 def test_own_splits_are_used_and_labels_are_names(tmp_path):
@@ -46,17 +44,13 @@ def test_one_split_is_divided_here(tmp_path):
     labelled(200).select(range(199, -1, -1)).save_to_disk(str(tmp_path / "d"))
     data = DataConfig(path=f"hf:{tmp_path / 'd'}")
     texts = [open_source(data, split).column("text") for split in ("train", "validation", "test")]
-    assert (
-        sorted(text for each in texts for text in each) == sorted(f"t{i}" for i in range(200)) and len(texts[0]) > 130
-    )
+    assert sorted(text for each in texts for text in each) == sorted(f"t{i}" for i in range(200)) and len(texts[0]) > 130
 
 
 def test_sound_and_pictures_come_as_stored_bytes(tmp_path):
     wave = io.BytesIO()
     soundfile.write(wave, np.zeros(80), 8000, format="WAV")
-    kinds = datasets.Features(
-        {"audio": datasets.Audio(), "picture": datasets.Image(), "text": datasets.Value("string")}
-    )
+    kinds = datasets.Features({"audio": datasets.Audio(), "picture": datasets.Image(), "text": datasets.Value("string")})
     plain = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     rows = {
         "audio": [{"bytes": wave.getvalue(), "path": "a.wav"}],

@@ -47,8 +47,7 @@ def test_functions_lose_their_docstring_and_keep_their_comments():
     line, code, text = found
     assert (line, text) == (3, "How many things there are.")
     assert code == (
-        "@property\ndef size(self):\n    total = 0\n\n    for thing in self.things:  # kept\n"
-        "        total += 1\n    return total"
+        "@property\ndef size(self):\n    total = 0\n\n    for thing in self.things:  # kept\n        total += 1\n    return total"
     )
 
 
@@ -66,9 +65,7 @@ def test_packages_are_read_but_tests_and_broken_files_are_not(tmp_path):
 
 
 def test_the_standard_library_gives_thousands_of_pairs_by_module():
-    sources = {
-        s: open_source(DataConfig(path="installed:standard_library"), s) for s in ("train", "validation", "test")
-    }
+    sources = {s: open_source(DataConfig(path="installed:standard_library"), s) for s in ("train", "validation", "test")}
     groups = {split: set(source.column("group")) for split, source in sources.items()}
     assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
     assert sum(map(len, sources.values())) > 3000 and len(sources["test"]) >= 500

@@ -70,17 +70,13 @@ def test_shares_are_as_asked_and_a_zero_share_gets_nothing():
 
 
 def test_the_split_column_is_believed_and_its_usual_names_are_known():
-    rows = MemoryTable(
-        "here", [{"key": str(i), "split": s} for i, s in enumerate(["dev", "train", "TEST", None, "val"])]
-    )
+    rows = MemoryTable("here", [{"key": str(i), "split": s} for i, s in enumerate(["dev", "train", "TEST", None, "val"])])
     data = DataConfig(path="x")
     assert [select(rows, data, split, "key") for split in SPLITS] == [[1], [0, 4], [2]]
 
 
 def test_a_group_that_the_split_column_parts_is_an_error_if_the_recipe_names_it():
-    rows = MemoryTable(
-        "here", [{"key": "a", "who": "Ann", "split": "train"}, {"key": "b", "who": "Ann", "split": "test"}]
-    )
+    rows = MemoryTable("here", [{"key": "a", "who": "Ann", "split": "train"}, {"key": "b", "who": "Ann", "split": "test"}])
     with pytest.raises(ConfigError, match="who 'Ann' stands in train and test"):
         select(rows, DataConfig(path="x", group="who"), "train", "key")
 

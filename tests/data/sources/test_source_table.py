@@ -46,9 +46,7 @@ def test_json_lines_skip_what_is_malformed_with_its_line(tmp_path):
 
 def test_an_unclosed_quote_costs_one_line(tmp_path):
     file = tmp_path / "a.csv"
-    file.write_text(
-        'text,label\n"over\ntwo lines",a\n"never closed,b\nfine,c\ntoo,many,cells\nshort\n\nlast,d\n', "utf-8"
-    )
+    file.write_text('text,label\n"over\ntwo lines",a\n"never closed,b\nfine,c\ntoo,many,cells\nshort\n\nlast,d\n', "utf-8")
     table = open_table(str(file))
     assert table.column("text") == ["over\ntwo lines", "fine", "last"]
     assert [key for key, _ in table.skipped] == ["a.csv:4", "a.csv:6", "a.csv:7"]

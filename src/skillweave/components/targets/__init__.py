@@ -17,7 +17,10 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale),
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
-        model.width, getattr(model.streams, target.modality.value).vocabulary, model.encoder.norm_epsilon
+        model.width,
+        getattr(model.streams, target.modality.value).vocabulary,
+        model.encoder.norm_epsilon,
+        model.sharers(target.modality),
     ),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.batch import IGNORE
+from skillweave.batch import IGNORE, Modality
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
@@ -43,23 +44,37 @@ class TargetOutput:
 
 
 class Target(nn.Module):
-    """The last component: a loss on the encoder's output."""
+    """The last component: a loss on the encoder's output. `modalities`: of the spans whose labels it looks at."""
+
+    modalities: Collection[Modality] = frozenset(Modality)
 
     @abstractmethod
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """`labels`: empty for inference. `words`: the word embedding [V, D] that the output layer is tied to, if any."""
 
 
-def at_labels(encoded: Encoded, labels_NL: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def labelled_tokens(tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]) -> Tensor:
+    """[M] the tokens that bear a label and stand in spans of these modalities, in order."""
+    labels_T = tokens.to_tokens(labels_NL)
+    wanted = [condition.modality in modalities for condition in tokens.conditions]
+    if not all(wanted):
+        inside = torch.tensor(wanted).repeat_interleave(torch.tensor(tokens.sizes)).to(labels_T.device)
+        labels_T = labels_T.where(inside, IGNORE)
+    return (labels_T != IGNORE).nonzero().squeeze(1)
+
+
+def at_labels(
+    encoded: Encoded, labels_NL: Tensor | None, modalities: Collection[Modality] = frozenset(Modality)
+) -> tuple[Tensor, Tensor | None]:
     """The tokens that bear a label [M, D] and their labels [M]; all tokens when there are no labels.
 
     Computing logits for these alone saves most of the output layer's cost.
     """
     if labels_NL is None:
         return encoded.hidden_TD, None
-    labels_T = encoded.tokens.to_tokens(labels_NL)
-    chosen = (labels_T != IGNORE).nonzero().squeeze(1)
-    return encoded.hidden_TD.index_select(0, chosen), labels_T.index_select(0, chosen)
+    chosen_M = labelled_tokens(encoded.tokens, labels_NL, modalities)
+    labels_M = encoded.tokens.to_tokens(labels_NL).index_select(0, chosen_M)
+    return encoded.hidden_TD.index_select(0, chosen_M), labels_M
 
 
 def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None) -> Tensor | None:

@@ -36,7 +36,7 @@ class Contrastive(Target):
             return TargetOutput(None, scale * query_ND @ other_ND.T)
         together = gather if self.training else lambda x: x  # in validation each rank may stand at another batch
         queries_MD, others_MD, captions_M = together(query_ND), together(other_ND), together(captions_N)
-        if len(captions_M) < 2:
+        if self.training and len(captions_M) < 2:
             raise ValueError("a contrastive loss needs a batch of at least 2 samples; raise the task's batch_size")
         rank = dist.get_rank() if self.training and dist.is_initialized() else 0
         own_N = torch.arange(len(captions_N), device=captions_N.device) + rank * len(captions_N)

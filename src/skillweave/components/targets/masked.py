@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.batch import Modality
 from skillweave.components.targets.base import Encoded, Target, TargetOutput, at_labels, mean_cross_entropy
 
 
 class MaskedLanguage(Target):
-    """Masked language modelling: BERT's transform, then the word embedding itself as the output layer."""
+    """Masked language modelling: BERT's transform, then the word embedding itself as the output layer.
 
-    def __init__(self, width: int, vocabulary: int, epsilon: float) -> None:
+    Only words of that embedding are predicted: where text and code have wordpieces of their own, each has its own target.
+    """
+
+    def __init__(self, width: int, vocabulary: int, epsilon: float, modalities: Collection[Modality]) -> None:
         super().__init__()
+        self.modalities = modalities
         self.transform = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, epsilon)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
@@ -24,7 +29,7 @@ class MaskedLanguage(Target):
         """Logits [M, V] at the labelled tokens alone, or at all tokens without labels."""
         if words is None:
             raise ValueError("masked language modelling ties its output to a word embedding, and the stream has none")
-        x_MD, wanted_M = at_labels(passes[0], labels.get("words"))
+        x_MD, wanted_M = at_labels(passes[0], labels.get("words"), self.modalities)
         x_MD = self.norm(F.gelu(self.transform(x_MD)))
         logits_MV = F.linear(x_MD, words, self.bias)
         return TargetOutput(mean_cross_entropy(logits_MV, wanted_M), logits_MV)
