@@ -38,7 +38,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "name_zh": TEXT,
         "name_en": TEXT,
     },
-    "speech.parquet": {"sound": MEDIA, "transcript": TEXT, "seconds": pa.float32()},
+    "speech.parquet": {"sound": MEDIA, "transcript": TEXT, "base": TEXT, "seconds": pa.float32()},
     "code_zh.parquet": {"text": TEXT, "code": TEXT, "module": TEXT},
     "poems.parquet": {"text": TEXT, "title": TEXT, "author": TEXT, "dynasty": TEXT},
 }
@@ -132,10 +132,11 @@ def test_variants_share_a_group() -> None:
 
 
 def test_transcripts_have_one_notation() -> None:
-    rows = read("speech.parquet", "transcript", "group", "seconds").to_pylist()
+    rows = read("speech.parquet", "transcript", "group", "base", "seconds").to_pylist()
     for row in rows:
         assert re.fullmatch(r"[\u3105-\u3129]{1,3}[1-5]", row["transcript"])
-        assert row["transcript"][:-1] == row["group"]
+        assert row["transcript"] == row["group"]
+        assert row["transcript"][:-1] == row["base"]
         assert 0.15 < row["seconds"] < 0.6
 
 

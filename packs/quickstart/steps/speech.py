@@ -10,7 +10,7 @@ import soundfile
 from steps import sources
 from steps.common import MEDIA, Row, split_of
 
-FIELDS = (("sound", MEDIA), ("transcript", pa.string()), ("seconds", pa.float32()))
+FIELDS = (("sound", MEDIA), ("transcript", pa.string()), ("base", pa.string()), ("seconds", pa.float32()))
 FOLDER = "usr/share/gcin-voice/ogg/"
 SPEAKER = "5.ogg"
 SILENT_RMS = 0.01
@@ -40,10 +40,11 @@ def build(cache: Path) -> list[Row]:
         rows.append(
             {
                 "key": transcript,
-                "group": syllable,
-                "split": split_of("speech", syllable),
+                "group": transcript,
+                "split": split_of("speech", transcript),
                 "sound": {"bytes": data, "path": f"{folder}/{file_name}"},
                 "transcript": transcript,
+                "base": syllable,
                 "seconds": len(samples) / rate,
             }
         )

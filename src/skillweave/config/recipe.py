@@ -25,7 +25,8 @@ class DataConfig(Config):
     columns: dict[str, str | list[str]] = {}
     """Field of the task → column of the source; several columns for captions, the first of which evaluation uses."""
     group: str | None = None
-    """The column whose values never stand in two splits; each sample is its own group when absent."""
+    """The column whose values never stand in two splits, also where the source has a split of its own; when absent, the
+    source's `split` column counts, or else its `group` column, or else each sample alone."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, validation and test when the source has no `split` column."""
     limit: Positive | None = None
@@ -72,7 +73,7 @@ class AugmentConfig(Config):
     noise: NonNegativeFloat = 0.0
     """Sound: largest standard deviation of added noise, relative to the recording's own."""
     join: Positive = 1
-    """Sound with transcript: up to so many recordings joined into one sample."""
+    """Up to so many recordings with their transcripts, or of a sample's captions, joined into one."""
     word_dropout: Share = 0.0
     """Text and code inputs: share of wordpieces replaced by [MASK]."""
 

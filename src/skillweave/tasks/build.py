@@ -21,13 +21,19 @@ CODE_SHARE_TEXT = 64
 """Most positions of the text in [code; SEP; text] (SkillNet appendix)."""
 
 
-def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None) -> str:
-    """A row's text: the first of several captions, or any of them in training. Raises BadInput when there is none."""
+def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None, join: int = 1) -> str:
+    """A row's text: the first of several captions, or in training any of them, or up to `join` of them in one.
+
+    Raises BadInput when there is none.
+    """
     value: Any = row.get(field)
     captions = [c for c in (value if isinstance(value, list | tuple) else [value]) if isinstance(c, str) and c.strip()]
     if not captions:
         raise BadInput(f"no {field}")
-    return captions[0 if rng is None else int(rng.integers(len(captions)))]
+    if rng is None:
+        return captions[0]
+    count = min(int(rng.integers(join)) + 1, len(captions))
+    return " ".join(captions[i] for i in rng.choice(len(captions), count, replace=False))
 
 
 def caption_hash(caption: str) -> int:
@@ -53,7 +59,7 @@ def pair(modality: Modality) -> Builder:
     """A text and what it describes, in two passes."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        caption = caption_of(row, "text", rng)
+        caption = caption_of(row, "text", rng, tools.config.augment.join)
         text = tools.processors[Modality.TEXT](caption, rng)
         other = _features(row, modality, tools, rng)
         return Example((text, other), {"caption": caption_hash(caption)}, row["key"])

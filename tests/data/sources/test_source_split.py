@@ -75,10 +75,18 @@ def test_the_split_column_is_believed_and_its_usual_names_are_known():
     assert [select(rows, data, split, "key") for split in SPLITS] == [[1], [0, 4], [2]]
 
 
-def test_a_group_that_the_split_column_parts_is_an_error_if_the_recipe_names_it():
+def test_a_group_that_the_recipe_names_overrules_the_split_column():
+    rows = MemoryTable("here", [{"key": str(i), "who": f"Ann {i % 9}", "split": "train"} for i in range(90)])
+    for split in SPLITS:
+        assert select(rows, DataConfig(path="x", group="who", fractions=(0.5, 0.2, 0.3)), split, "key") == [
+            i for i in range(90) if draw(f"Ann {i % 9}", (0.5, 0.2, 0.3)) == split
+        ]
+
+
+def test_a_group_that_a_path_per_split_parts_is_an_error_if_the_recipe_names_it():
     rows = MemoryTable("here", [{"key": "a", "who": "Ann", "split": "train"}, {"key": "b", "who": "Ann", "split": "test"}])
     with pytest.raises(ConfigError, match="who 'Ann' stands in train and test"):
-        select(rows, DataConfig(path="x", group="who"), "train", "key")
+        select(rows, DataConfig(path={"train": "x", "test": "y"}, group="who"), "train", "key")
 
 
 def test_errors_name_the_source_and_the_remedy():

@@ -1,6 +1,6 @@
 """Which rows of a source belong to a split.
 
-A source that says so itself (a `split` column) is believed. Otherwise each row's group is hashed to a number in [0, 1)
+A source that says so itself (a `split` column) is believed, unless the recipe names a group to split it by. Then, and otherwise, each row's group is hashed to a number in [0, 1)
 that falls into one of the shares, so that a group always stands in the same split, whatever the order of the rows and
 whatever else is in the source.
 """
@@ -46,7 +46,9 @@ def select(table: Table, data: DataConfig, split: Split, key: str | None) -> lis
     `key`: the column of keys, if any. With a path per split, all rows of that path belong to it, unless its own `split`
     column tells several splits apart. Raises ConfigError when no row is left.
     """
-    own = [NAMES.get(str(value).lower()) for value in table.column("split")] if "split" in table.columns else []
+    regrouped = data.group is not None and isinstance(data.path, str)
+    believed = "split" in table.columns and not regrouped
+    own = [NAMES.get(str(value).lower()) for value in table.column("split")] if believed else []
     if own and any(own) and (isinstance(data.path, str) or len(set(own) - {None}) > 1):
         _check_groups(table, data, own)
         rows = [i for i, name in enumerate(own) if name == split]
