@@ -16,7 +16,7 @@ from skillweave.components.encoders import ENCODERS
 from skillweave.components.encoders.transformer import Resolved
 from skillweave.components.targets import TARGETS, Encoded
 from skillweave.config import ConfigError, ModelConfig, choose
-from skillweave.config.model import ModelTask
+from skillweave.config.model import ContrastiveTarget, ModelTask
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
 
@@ -77,7 +77,9 @@ class Model(nn.Module):
 
     def embed(self, batch: Batch) -> list[Tensor]:
         """The unit-length vector of each sample, [N, D] per pass."""
-        return [encoded.vector() for encoded in self._encode(batch, None)[0]]
+        targets = [self.config.targets[name] for name in self._task(batch.layout.task).targets]
+        pooling = next((target.pooling for target in targets if isinstance(target, ContrastiveTarget)), "first")
+        return [encoded.vector(pooling) for encoded in self._encode(batch, None)[0]]
 
     def _encode(self, batch: Batch, generator: torch.Generator | None) -> tuple[list[Encoded], Tensor | None, Tensor]:
         """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""

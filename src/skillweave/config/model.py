@@ -246,14 +246,19 @@ class EncoderConfig(Config):
     """Where experts stand and which route mixes them."""
 
 
+Pooling = Literal["first", "mean"]
+
+
 class ClassificationTarget(Config):
-    """Cross-entropy over classes on the first token."""
+    """Cross-entropy over classes."""
 
     kind: Literal["classification"] = "classification"
     classes: list[str] = []
     """Label names in order; taken from the training data when empty."""
     hidden: bool = True
     """BERT's pooler (a dense layer and tanh) before the classifier."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
 
 
 class ContrastiveTarget(Config):
@@ -264,6 +269,8 @@ class ContrastiveTarget(Config):
     """Where the learned temperature starts."""
     max_scale: PositiveFloat = 100.0
     """The most that cosines may be multiplied by (1 / temperature)."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token (the paper), or the mean of all (learns faster from nothing)."""
 
 
 class CTCTarget(Config):

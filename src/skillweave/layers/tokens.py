@@ -22,10 +22,11 @@ UNPAD_FROM = 0.02
 class TokenMap:
     """Where the tokens of one pass stand.
 
-    `conditions` and `sizes`: routing condition and number of tokens of each span. `index`: [T] position of each token in the
-    flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts to
-    [N, 1, L, L], True where a query may look; None when everything sees everything. `lengths`: [N] true tokens of each
-    sample, on the host. `first`: per span, [N] the token with which each sample's span begins.
+    `conditions` and `sizes`: routing condition and number of tokens of each span. `index`: [T] position of each token in
+    the flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts
+    to [N, 1, L, L], True where a query may look; None when everything sees everything. `lengths`: [N] true tokens of each
+    sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when they all do. `first`: per
+    span, [N] the token with which each sample's span begins.
     """
 
     conditions: tuple[Condition, ...]
@@ -35,6 +36,7 @@ class TokenMap:
     index: Tensor | None
     mask: Tensor | None
     lengths: Tensor
+    valid: Tensor | None
     first: tuple[Tensor, ...]
 
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
@@ -81,6 +83,7 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
         index=None if identity else torch.cat(index).to(device),
         mask=_attention_mask(layout, spans, padded, valid_NL, device),
         lengths=true_NS.sum(1),
+        valid=None if valid_NL.all() else valid_NL.to(device),
         first=tuple(first),
     )
 

@@ -13,8 +13,8 @@ from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
 from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
-    "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden),
-    "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale),
+    "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden, target.pooling),
+    "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale, target.pooling),
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
         model.width,

@@ -30,9 +30,20 @@ class Encoded:
         """[N, L, D], zeros where there is no token."""
         return self.tokens.to_padded(self.hidden_TD)
 
-    def vector(self) -> Tensor:
+    def mean(self) -> Tensor:
+        """[N, D]: the mean of each sample's true tokens."""
+        hidden_NLD = self.padded()
+        if self.tokens.valid is not None:
+            hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
+        return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
+
+    def pooled(self, pooling: str) -> Tensor:
+        """[N, D]: one vector a sample, `first` or `mean`."""
+        return self.mean() if pooling == "mean" else self.first()
+
+    def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""
-        return F.normalize(at_least_float32(self.first()), dim=-1)
+        return F.normalize(at_least_float32(self.pooled(pooling)), dim=-1)
 
 
 @dataclass(frozen=True)

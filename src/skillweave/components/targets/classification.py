@@ -13,16 +13,17 @@ from skillweave.layers.precision import at_least_float32
 
 
 class Classification(Target):
-    """Cross-entropy on the first token, through BERT's pooler where `hidden` (SkillNet section 4.1)."""
+    """Cross-entropy on one vector a sample, through BERT's pooler where `hidden` (SkillNet section 4.1)."""
 
-    def __init__(self, width: int, classes: int, hidden: bool = True) -> None:
+    def __init__(self, width: int, classes: int, hidden: bool = True, pooling: str = "first") -> None:
         super().__init__()
+        self.pooling = pooling
         self.pooler = nn.Linear(width, width) if hidden else None
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, C]."""
-        x_ND = passes[0].first()
+        x_ND = passes[0].pooled(self.pooling)
         if self.pooler is not None:
             x_ND = torch.tanh(self.pooler(x_ND))
         logits_NC = self.classifier(x_ND)

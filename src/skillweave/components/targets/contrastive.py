@@ -20,8 +20,9 @@ class Contrastive(Target):
     Negatives come from all ranks. Samples with equal captions are not negatives of each other.
     """
 
-    def __init__(self, temperature: float = 0.07, max_scale: float = 100.0) -> None:
+    def __init__(self, temperature: float = 0.07, max_scale: float = 100.0, pooling: str = "first") -> None:
         super().__init__()
+        self.pooling = pooling
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.max_log_scale = math.log(max_scale)
 
@@ -30,7 +31,7 @@ class Contrastive(Target):
         if len(passes) != 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
         scale = self.log_scale.clamp(max=self.max_log_scale).exp()
-        query_ND, other_ND = (encoded.vector() for encoded in passes)
+        query_ND, other_ND = (encoded.vector(self.pooling) for encoded in passes)
         captions_N = labels.get("caption")
         if captions_N is None:
             return TargetOutput(None, scale * query_ND @ other_ND.T)

@@ -1,8 +1,8 @@
 """Which rows of a source belong to a split.
 
-A source that says so itself (a `split` column) is believed, unless the recipe names a group to split it by. Then, and otherwise, each row's group is hashed to a number in [0, 1)
-that falls into one of the shares, so that a group always stands in the same split, whatever the order of the rows and
-whatever else is in the source.
+A source that says so itself (a `split` column) is believed, unless the recipe names a group to split it by. Then, and
+otherwise, each row's group is hashed to a number in [0, 1) that falls into one of the shares, so that a group always
+stands in the same split, whatever the order of the rows and whatever else is in the source.
 """
 
 from __future__ import annotations
