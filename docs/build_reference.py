@@ -15,8 +15,8 @@ HEAD = """# Recipe reference
 
 Generated from the configuration classes by `make docs`. A recipe is a YAML mapping; every key below may also be given on the
 command line, as `--training.steps 100`. `base: other.yaml` begins from another recipe: mappings merge, later values win, null
-removes a key. `skillweave train RECIPE --print-config` prints a recipe with every setting; `skillweave schema` prints a JSON schema
-for editors.
+takes a mapping away. `skillweave train RECIPE --print-config` prints a recipe with every setting; `skillweave schema` prints a
+JSON schema for editors.
 """
 
 

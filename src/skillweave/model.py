@@ -57,7 +57,7 @@ class Model(nn.Module):
         self.embeddings = nn.ModuleDict(embeddings)
         self.encoder = ENCODERS[encoder.name](encoder, config.width, config.skills)
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
-        self._initialise(config.initializer_range)
+        self._initialise(config.initial_std)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Output:
         """Losses and logits of a batch. `generator`: of the routes' noise, seeded alike on all ranks."""

@@ -135,28 +135,29 @@ def test_validation_disturbs_nothing(tmp_path):
     assert_equal(silent, fit_tiny(tiny_recipe(tmp_path / "b", validate_every=1), validate=validate_tiny))
 
 
-def test_best_is_the_lowest_mean_of_relative_losses(tmp_path):
-    # Relative to the first values the means are 1, 0.75, 0.8, 0.9: by absolute numbers the third would win.
-    table = iter([(1.0, 10.0), (0.5, 10.0), (0.7, 9.0), (0.8, 10.0)])
+def test_best_is_the_highest_mean_score(tmp_path):
+    # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks have no say.
+    table = iter([(0.3, 0.6), (0.5, 0.3), (0.7, 0.6), (0.9, 0.9)])
 
     def validate(model):
-        left, right = next(table)
-        return {"left": {"loss": left, "accuracy": 0.5}, "right": {"loss": right}}, []
+        accuracy, error_rate = next(table)
+        left = {"loss": 1 - accuracy, "accuracy": accuracy, "median_rank": 100 * accuracy}
+        return {"left": left, "right": {"loss": 1.0, "cer": error_rate}}, []
 
     recipe = tiny_recipe(tmp_path, validate_every=3)
     fit_tiny(recipe, validate=validate)
     assert os.readlink(tmp_path / "best").endswith("step-00000006")
     assert os.readlink(tmp_path / "last").endswith("step-00000012")
-    assert State.read(tmp_path / "best").best_value == 0.75
+    assert State.read(tmp_path / "best").best_value == 0.6
     found = [line for line in lines(tmp_path) if line["kind"] == "validation"]
     assert [(line["step"], line["task"]) for line in found][:2] == [(3, "left"), (3, "right")]
-    assert found[0]["metric"] == {"accuracy": 0.5}
+    assert found[0]["metric"] == {"accuracy": 0.3, "median_rank": 30.0}
 
 
-def test_a_validation_loss_that_is_not_a_number_is_never_the_best(tmp_path):
-    table = iter([float("nan"), 2.0])
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
+    table = iter([float("nan"), 0.5])
     recipe = tiny_recipe(tmp_path, steps=6, validate_every=3)
-    fit_tiny(recipe, validate=lambda model: ({"left": {"loss": next(table)}}, []))
+    fit_tiny(recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, []))
     assert State.read(tmp_path / "last").best_step == 6
 
 

@@ -340,8 +340,8 @@ class ModelConfig(Config):
     """What is learned, by a name of your choice; `kind` defaults to that name."""
     tasks: dict[str, ModelTask] = {}
     """Filled in from the recipe's tasks."""
-    initializer_range: PositiveFloat = 0.02
-    """Standard deviation of the normal initialisation."""
+    initializer_range: PositiveFloat | None = None
+    """Standard deviation of the normal initialisation; when absent BERT's 0.02 at width 768, and as 1 / √width elsewhere."""
 
     @model_validator(mode="before")
     @classmethod
@@ -398,6 +398,11 @@ class ModelConfig(Config):
     @field_serializer("streams")
     def _only_present(self, streams: Streams) -> dict[str, Any]:
         return {m.value: s.model_dump(mode="json") for m, s in streams.present().items()}
+
+    @property
+    def initial_std(self) -> float:
+        """The standard deviation that `initializer_range` means."""
+        return self.initializer_range or 0.02 * (768 / self.width) ** 0.5
 
     @property
     def skills(self) -> dict[Modality, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,16 @@ RECALL_AT = (1, 5, 10)
 
 Columns = dict[str, tuple[Callable[..., Any], list[Any]]]
 """Metric → statistic and the columns [N] it reduces along their last axis."""
+
+
+def score(found: Mapping[str, float]) -> float:
+    """One number for a task's figures, higher is better: the mean of those that are shares, error rates counted from 1 down."""
+    shares = [
+        (1 - min(found[name], 1.0)) if m.lower else found[name]
+        for name, m in METRICS.items()
+        if name in found and not m.unbounded
+    ]
+    return sum(shares) / len(shares)
 
 
 def _mean(values: metrics.Floats) -> metrics.Floats:

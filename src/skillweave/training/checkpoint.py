@@ -30,12 +30,10 @@ class State:
     """Of the run."""
     samples: dict[str, int] = field(default_factory=dict)
     """Samples seen, by task."""
-    first: dict[str, float] = field(default_factory=dict)
-    """Each task's first validation loss, by which later ones are divided."""
     best_step: int | None = None
     """The step of the best validation."""
     best_value: float | None = None
-    """Its value: the mean over tasks of validation loss / first validation loss."""
+    """Its value: the mean of the tasks' scores, from 0 to 1."""
     nonfinite: int = 0
     """Steps in a row, up to this one, whose loss or gradient was not finite."""
     progress: dict[str, Any] = field(default_factory=dict)

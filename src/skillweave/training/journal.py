@@ -110,7 +110,7 @@ class Journal:
         self._line(METRICS, step=step, kind="nonfinite", task=task, **values)
 
     def validated(self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool) -> None:
-        """Validation results by task: `loss` and metrics; `value` is their mean relative loss."""
+        """Validation results by task: `loss` and metrics; `value` is the mean of their scores."""
         for task, metrics in results.items():
             metric = {name: number for name, number in metrics.items() if name != "loss"}
             seconds = round(self.seconds, 3)
@@ -119,7 +119,7 @@ class Journal:
             self._scalars(step, {f"validation/{name}/{task}": number for name, number in metrics.items()})
         parts = [f"{t} " + " ".join(f"{n} {x:.3f}" for n, x in m.items()) for t, m in results.items()]
         mark = " · best so far" if best else ""
-        self.display.note(f"step {step}: validation {value:.3f} of its first{mark} | " + " · ".join(parts))
+        self.display.note(f"step {step}: validation score {value:.3f}{mark} | " + " · ".join(parts))
         self.last_step = time.perf_counter()
 
     def summary(self) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
 from skillweave.data.mixture import Mixture
+from skillweave.evaluation.figures import score
 from skillweave.model import Model
 from skillweave.training.checkpoint import Checkpoints, State
 from skillweave.training.errors import TrainingError
@@ -169,7 +170,7 @@ class Trainer:
         return last or bool(every and self.state.step % every == 0)
 
     def validation(self) -> bool:
-        """Validate every task; whether the mean relative loss is the best so far."""
+        """Validate every task; whether the mean of their scores is the best so far."""
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
             results, skips = self.fabric.broadcast(self.validate(self.model))
@@ -177,19 +178,12 @@ class Trainer:
         self.journal.skipped(self.state.step, skips)
         if not results:
             return False
-        value = sum(self.relative(task, metrics["loss"]) for task, metrics in results.items()) / len(results)
-        best = math.isfinite(value) and (self.state.best_value is None or value < self.state.best_value)
+        value = sum(score(metrics) for metrics in results.values()) / len(results)
+        best = math.isfinite(value) and (self.state.best_value is None or value > self.state.best_value)
         if best:
             self.state.best_step, self.state.best_value = self.state.step, value
         self.journal.validated(self.state.step, results, value, best)
         return best
-
-    def relative(self, task: str, loss: float) -> float:
-        """A validation loss divided by the task's first: tasks count alike, however large their losses."""
-        if math.isfinite(loss):
-            self.state.first.setdefault(task, loss)
-        first = self.state.first.get(task)
-        return loss / first if first else loss
 
     def save(self) -> None:
         """Write a checkpoint on the first process; all of them learn of a failure. Raises TrainingError."""
