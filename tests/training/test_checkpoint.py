@@ -36,7 +36,7 @@ def assert_whole(folder):
 
 
 def test_state_survives(tmp_path):
-    state = State(7, 3, {"a": 4}, {"a": 0.1 + 0.2}, 5, 1 / 3, 1, {"running": {"a": 2.0 / 3}})
+    state = State(7, 3, {"a": 4}, 5, 1 / 3, 1, {"running": {"a": 2.0 / 3}})
     state.write(tmp_path)
     assert State.read(tmp_path) == state
 

@@ -49,7 +49,7 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     found = claim(recipe.folder, resume)
     newest = Checkpoints(recipe.folder, recipe.training.keep).newest() if found else None
     fabric = make_fabric(recipe.training)
-    source = newest or (model_folder(recipe.start_from) if recipe.start_from else None)
+    source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     recipe, assets = prepare(recipe, read_assets(source) if source else {})
     if found:
         require_same(recipe)
@@ -68,6 +68,14 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
     return recipe.folder
+
+
+def start_folder(start_from: str) -> Path:
+    """The model folder that a recipe starts from. Raises ConfigError when there is none."""
+    try:
+        return model_folder(start_from)
+    except ConfigError as error:
+        raise ConfigError(f"start_from: {error}") from None
 
 
 def work(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
@@ -130,7 +138,7 @@ def build_model(recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | N
     torch.manual_seed(recipe.training.seed)
     model = Model(recipe.model, assets)
     if recipe.start_from:
-        source = Model.from_pretrained(model_folder(recipe.start_from))
+        source = Model.from_pretrained(start_folder(recipe.start_from))
         display.note(take_weights(model, source.state_dict(), recipe.start_from))
     return model
 

@@ -19,7 +19,7 @@ class Given:
     def __init__(self, x_ND: Tensor) -> None:
         self.x_ND = x_ND
 
-    def vector(self) -> Tensor:
+    def vector(self, pooling: str = "first") -> Tensor:
         return self.x_ND / self.x_ND.norm(dim=-1, keepdim=True)
 
 
