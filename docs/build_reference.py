@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import typing
 from pathlib import Path
@@ -32,8 +33,7 @@ def describe(kind: object) -> str:
     if isinstance(kind, type):
         return kind.__name__
     text = str(kind).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    for module in ("skillweave.config.model.", "skillweave.config.recipe.", "skillweave.batch."):
-        text = text.replace(module, "")
+    text = re.sub(r"skillweave\.[a-z_.]+\.", "", text)
     return text if len(text) <= 60 else text[: text.find("[")] if "[" in text else text[:60]
 
 

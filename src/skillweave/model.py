@@ -16,7 +16,8 @@ from skillweave.components.encoders import ENCODERS
 from skillweave.components.encoders.transformer import Resolved
 from skillweave.components.targets import TARGETS, Encoded
 from skillweave.config import ConfigError, ModelConfig, choose
-from skillweave.config.model import ContrastiveTarget, ModelTask
+from skillweave.config.model import ModelTask
+from skillweave.config.targets import ContrastiveTarget
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
 

@@ -4,7 +4,7 @@ import pytest
 
 from skillweave.batch import Modality
 from skillweave.config import ModelConfig
-from skillweave.config.model import ImageStream, SoundStream, Streams, VideoStream
+from skillweave.config.streams import ImageStream, SoundStream, Streams, VideoStream
 
 
 def test_lengths_at_the_papers_sizes() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Features, Modality
-from skillweave.config.model import TokenizerConfig
 from skillweave.config.recipe import AugmentConfig, TaskConfig
+from skillweave.config.streams import TokenizerConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.tasks import TASKS
 from skillweave.tasks.build import caption_hash, caption_of, needed_frames

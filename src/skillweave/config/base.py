@@ -6,10 +6,12 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+Positive = PositiveInt
+Share = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from skillweave.config.base import Config, ConfigError, choose, nearest
-from skillweave.config.model import ModelConfig, Positive, Share
+from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
+from skillweave.config.model import ModelConfig
 
 Split = Literal["train", "validation", "test"]
 

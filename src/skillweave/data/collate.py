@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip
-from skillweave.config.model import SoundStream, Streams
+from skillweave.config.streams import SoundStream, Streams
 
 PER_POSITION = frozenset({"words", "units"})
 """Labels that have one entry per position of the pass; the others are one per sample, or lists of their own."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skillweave.batch import Batch, Skip
 from skillweave.components.targets.base import Target, labelled_tokens
-from skillweave.config.model import CTCTarget
+from skillweave.config.targets import CTCTarget
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 

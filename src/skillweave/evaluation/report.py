@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from skillweave.config import ModelConfig, RecipeConfig
-from skillweave.config.model import ClassificationTarget
+from skillweave.config.targets import ClassificationTarget
 from skillweave.evaluation import pictures
 from skillweave.evaluation.cases import Case, build_cases
 from skillweave.evaluation.evaluator import Measured

@@ -9,7 +9,7 @@ from typing import Any
 
 from skillweave.api import build_batch, encode, layout_of
 from skillweave.config import ConfigError, RecipeConfig, choose
-from skillweave.config.model import ClassificationTarget
+from skillweave.config.targets import ClassificationTarget
 from skillweave.data.processors import BadInput, Processor, build_processors
 from skillweave.evaluation.predictions import ctc_characters, decode_ctc, evaluating, target_of
 from skillweave.model import Model

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skillweave.batch import IGNORE, Example, Features, Modality
 from skillweave.config import nearest
-from skillweave.config.model import SoundStream
+from skillweave.config.streams import SoundStream
 from skillweave.data.masking import mask_frames, mask_words
 from skillweave.data.processors import BadInput
 from skillweave.tasks.task import Builder, Row, Tools

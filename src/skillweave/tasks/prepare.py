@@ -10,8 +10,9 @@ import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
-from skillweave.config.model import ClassificationTarget, CTCTarget, MaskedUnitTarget, TextStream
 from skillweave.config.recipe import RecipeConfig
+from skillweave.config.streams import TextStream
+from skillweave.config.targets import ClassificationTarget, CTCTarget, MaskedUnitTarget
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from skillweave.components.embeddings.waveform import WaveformEmbedding
-from skillweave.config.model import SoundStream
+from skillweave.config.streams import SoundStream
 
 STREAM = SoundStream(channels=16)
 SMALL = SoundStream(channels=4, kernels=(4, 3, 2), strides=(2, 2, 1))

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import (
-    CodeStream,
-    ImageStream,
-    ModelConfig,
-    SoundStream,
-    Streams,
-    TextStream,
-    TokenizerConfig,
-    VideoStream,
-)
+from skillweave.config.model import ModelConfig
 from skillweave.config.recipe import AugmentConfig
+from skillweave.config.streams import CodeStream, ImageStream, SoundStream, Streams, TextStream, TokenizerConfig, VideoStream
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.complete import check_complete
 

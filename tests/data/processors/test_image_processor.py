@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skillweave.config.model import ImageStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import ImageStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.image import ImageProcessor
 from skillweave.data.processors.picture import Change, cut_square

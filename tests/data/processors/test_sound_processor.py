@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillweave.config.model import SoundStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import SoundStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.sound import SoundProcessor
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.batch import Modality
-from skillweave.config.model import CodeStream, TextStream, TokenizerConfig
 from skillweave.config.recipe import AugmentConfig
+from skillweave.config.streams import CodeStream, TextStream, TokenizerConfig
 from skillweave.data.processors import BadInput, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
 

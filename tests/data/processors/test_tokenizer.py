@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import TokenizerConfig
+from skillweave.config.streams import TokenizerConfig
 from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer
 

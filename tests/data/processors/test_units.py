@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skillweave.config.base import ConfigError
-from skillweave.config.model import SoundStream
+from skillweave.config.streams import SoundStream
 from skillweave.data.processors.units import UnitModel, mfcc
 
 STREAM = SoundStream()

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillweave.config.model import VideoStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import VideoStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.video import VideoProcessor, choose_frames
 

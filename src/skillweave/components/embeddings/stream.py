@@ -13,7 +13,7 @@ from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedd
 from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
-from skillweave.config.model import Stream
+from skillweave.config.streams import Stream
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width),

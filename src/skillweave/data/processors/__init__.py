@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import ImageStream, ModelConfig, SoundStream, Stream, TextStream, VideoStream
+from skillweave.config.model import ModelConfig
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
 from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, tokenizer_asset, train_tokenizer
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skillweave.batch import Features
-from skillweave.config.model import ImageStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import ImageStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square

@@ -13,8 +13,8 @@ import soxr
 from torch import from_numpy
 
 from skillweave.batch import Features
-from skillweave.config.model import SoundStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import SoundStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.media import open_media
 

@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer
 
 from skillweave.batch import Features, Modality
-from skillweave.config.model import TextStream
 from skillweave.config.recipe import AugmentConfig
+from skillweave.config.streams import TextStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.tokenizer import CLS, CLS_CODE, MASK, SEPARATOR, SPECIAL_TOKENS

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import TokenizerConfig
+from skillweave.config.streams import TokenizerConfig
 
 PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)

@@ -14,8 +14,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from skillweave.batch import Features
-from skillweave.config.model import VideoStream
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.streams import VideoStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.container import open_container
 from skillweave.data.processors.media import open_media

@@ -1,0 +1,176 @@
+"""Streams: one per modality, with the settings of its processor and of its embedding modules."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat, model_validator
+
+from skillweave.batch import Modality
+from skillweave.config.base import Config, Positive
+
+
+class TokenizerConfig(Config):
+    """Where a stream's tokeniser comes from."""
+
+    path: str | None = None
+    """A Hugging Face tokeniser folder or `tokenizer.json`; trained on the recipe's own training texts when absent."""
+    kind: Literal["wordpiece", "bpe"] = "wordpiece"
+    """The model to train when `path` is absent."""
+    lowercase: bool = True
+    """Fold case before training and use."""
+    min_frequency: Positive = 2
+    """How often a piece must occur to enter a trained vocabulary."""
+
+
+class TextStream(Config):
+    """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
+
+    embedding: list[Literal["word", "position", "segment"]] = ["word", "position", "segment"]
+    """Embedding modules, summed."""
+    norm: bool = True
+    """Layer normalisation after the sum (BERT)."""
+    vocabulary: Positive = 21128
+    """The most wordpieces a trained tokeniser may have; the loaded tokeniser's size replaces it."""
+    max_length: Positive = 512
+    """Most positions, special tokens included; longer texts are cut."""
+    segments: Positive = 2
+    """Rows of the segment embedding."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How the tokeniser is made or loaded."""
+
+
+class CodeStream(TextStream):
+    """Code: as text, with its own wordpieces (SkillNet section 3.3, CodeBERT) unless `word` is shared."""
+
+    tokenizer: TokenizerConfig = TokenizerConfig(lowercase=False)
+    """How the tokeniser is made or loaded; case carries meaning in code."""
+
+
+class ImageStream(Config):
+    """Images cut into patches (SkillNet section 3.3, ViT)."""
+
+    embedding: list[Literal["patch", "position"]] = ["patch", "position"]
+    """Embedding modules, summed."""
+    norm: bool = False
+    """Layer normalisation after the sum."""
+    size: Positive = 224
+    """Side of the square picture, in pixels."""
+    patch: Positive = 16
+    """Side of a patch, in pixels."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from each colour channel, which runs from 0 to 1."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Each colour channel is divided by it after the mean is taken off."""
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> ImageStream:
+        if self.size % self.patch:
+            raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
+        return self
+
+    @property
+    def max_length(self) -> int:
+        """Positions of a picture, [CLS] included."""
+        return (self.size // self.patch) ** 2 + 1
+
+
+class SoundStream(Config):
+    """Sound as a waveform through convolutions (SkillNet section 3.3, wav2vec)."""
+
+    embedding: list[Literal["waveform", "position"]] = ["waveform", "position"]
+    """Embedding modules, summed."""
+    norm: bool = True
+    """Layer normalisation after the sum."""
+    rate: Positive = 16_000
+    """Samples per second; every recording is resampled to it."""
+    channels: Positive = 512
+    """Width of the convolutions."""
+    kernels: tuple[Positive, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel widths, in frames of the layer below."""
+    strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Strides, in frames of the layer below."""
+    max_length: Positive = 1000
+    """Most positions: 1,000 at 20 ms each are 20 s (the paper's "20ms" is a slip)."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> SoundStream:
+        if len(self.kernels) != len(self.strides):
+            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        return self
+
+    def positions(self, samples: int) -> int:
+        """Frames that `samples` waveform samples give: only windows that lie wholly inside count."""
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return max(samples, 0)
+
+    def samples(self, positions: int) -> int:
+        """The most samples that give `positions` frames; a bucket's padded waveform has this size."""
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            positions = (positions - 1) * stride + kernel + stride - 1
+        return positions
+
+
+class VideoStream(Config):
+    """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
+
+    embedding: list[Literal["tubelet", "factorised_position"]] = ["tubelet", "factorised_position"]
+    """Embedding modules, summed; the positions are factorised into time, row and column."""
+    norm: bool = False
+    """Layer normalisation after the sum."""
+    size: Positive = 224
+    """Side of the square frames, in pixels."""
+    frames: Positive = 6
+    """Frames sampled from a clip."""
+    tubelet: tuple[Positive, Positive, Positive] = (3, 16, 16)
+    """Frames, rows and columns of a tubelet."""
+    frames_per_second: PositiveFloat = 3.0
+    """The rate at which a clip is read before `frames` of it are sampled."""
+    max_seconds: PositiveFloat = 10.0
+    """What lies beyond is cut."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from each colour channel, which runs from 0 to 1."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Each colour channel is divided by it after the mean is taken off."""
+
+    @model_validator(mode="after")
+    def _whole_tubelets(self) -> VideoStream:
+        t, h, w = self.tubelet
+        if self.frames % t or self.size % h or self.size % w:
+            raise ValueError(f"{self.frames} frames of {self.size} × {self.size} cannot be cut into tubelets {self.tubelet}")
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Tubelets along time, rows and columns."""
+        t, h, w = self.tubelet
+        return self.frames // t, self.size // h, self.size // w
+
+    @property
+    def max_length(self) -> int:
+        """Positions of a clip, [CLS] included."""
+        t, h, w = self.grid
+        return t * h * w + 1
+
+
+class Streams(Config):
+    """One stream a modality; a modality without a stream cannot be used."""
+
+    text: TextStream | None = None
+    """Text, Chinese and English first."""
+    image: ImageStream | None = None
+    """Pictures."""
+    sound: SoundStream | None = None
+    """Recordings."""
+    video: VideoStream | None = None
+    """Clips."""
+    code: CodeStream | None = None
+    """Source code."""
+
+    def present(self) -> dict[Modality, Stream]:
+        """The streams that are configured, by modality."""
+        return {m: stream for m in Modality if (stream := getattr(self, m.value)) is not None}
+
+
+Stream = TextStream | CodeStream | ImageStream | SoundStream | VideoStream

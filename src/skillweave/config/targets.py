@@ -1,0 +1,66 @@
+"""Targets: what a model learns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat
+
+from skillweave.batch import Modality
+from skillweave.config.base import Config, Positive
+
+Pooling = Literal["first", "mean"]
+
+
+class ClassificationTarget(Config):
+    """Cross-entropy over classes."""
+
+    kind: Literal["classification"] = "classification"
+    classes: list[str] = []
+    """Label names in order; taken from the training data when empty."""
+    hidden: bool = True
+    """BERT's pooler (a dense layer and tanh) before the classifier."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
+
+
+class ContrastiveTarget(Config):
+    """In-batch contrastive loss between two passes, symmetric (SkillNet section 4.1, CLIP)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    temperature: PositiveFloat = 0.07
+    """Where the learned temperature starts."""
+    max_scale: PositiveFloat = 100.0
+    """The most that cosines may be multiplied by (1 / temperature)."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token (the paper), or the mean of all (learns faster from nothing)."""
+
+
+class CTCTarget(Config):
+    """Connectionist temporal classification over characters (SkillNet section 4.1)."""
+
+    kind: Literal["ctc"] = "ctc"
+    characters: list[str] = []
+    """The alphabet without the blank; taken from the training transcripts when empty."""
+
+
+class MaskedLanguageTarget(Config):
+    """Masked language modelling, logits only where masked, output tied to the word embedding (BERT)."""
+
+    kind: Literal["mlm"] = "mlm"
+    modality: Modality = Modality.TEXT
+    """Whose word embedding the output layer is tied to, and whose words are predicted."""
+
+
+class MaskedUnitTarget(Config):
+    """The cluster of each masked frame (SkillNet section 4.2, HuBERT)."""
+
+    kind: Literal["masked_unit"] = "masked_unit"
+    clusters: Positive = 100
+    """k of the k-means on MFCC."""
+
+
+Target = Annotated[
+    ClassificationTarget | ContrastiveTarget | CTCTarget | MaskedLanguageTarget | MaskedUnitTarget,
+    Field(discriminator="kind"),
+]
