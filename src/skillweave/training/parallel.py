@@ -82,7 +82,15 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
                 os.kill(process.pid, signal.SIGTERM)
 
     with Signals(forward):
-        return fabric.launch(work, *args)
+        return fabric.launch(part, work, *args)
+
+
+def part(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
+    """One process's part, which leaves the group in good order: an open one may abort the process at its exit."""
+    result = work(fabric, *args)
+    fabric.barrier()
+    torch.distributed.destroy_process_group()
+    return result
 
 
 class Signals:

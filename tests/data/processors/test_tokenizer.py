@@ -66,7 +66,7 @@ def test_training_gives_the_same_in_every_process(kind):
     # Ties abound in these texts; the library's own order of the alphabet differs between processes.
     script = (
         "import hashlib, random\n"
-        "from skillweave.config.model import TokenizerConfig\n"
+        "from skillweave.config.streams import TokenizerConfig\n"
         "from skillweave.data.processors import train_tokenizer\n"
         "draw = random.Random(0)\n"
         "texts = [''.join(draw.choice('abcdefghij ') for _ in range(60)) for _ in range(60)]\n"
