@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -82,10 +83,10 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
                 os.kill(process.pid, signal.SIGTERM)
 
     with Signals(forward):
-        return fabric.launch(part, work, *args)
+        return fabric.launch(partial(part, work), *args)
 
 
-def part(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
+def part(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
     """One process's part, which leaves the group in good order: an open one may abort the process at its exit."""
     result = work(fabric, *args)
     fabric.barrier()
