@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 from array import array
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -56,12 +57,13 @@ class LineTable(Table):
                     columns |= dict.fromkeys(row)
         self.columns = list(columns)
 
+    @abstractmethod
     def _scan(self, number: int, stream: IO[bytes]) -> Iterator[Record]:
         """The good records of a file; the others go to `skipped`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parse(self, number: int, data: bytes) -> dict[str, Any]:
-        raise NotImplementedError
+        """One record as a row."""
 
     def __len__(self) -> int:
         return len(self._file)
