@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from array import array
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
