@@ -112,7 +112,7 @@ def test_clips_share_the_splits_of_the_emoji() -> None:
         motions = [clip["motion"] for clip in clips if clip["split"] == split]
         counts = [motions.count(motion) for motion in ("left", "right", "up", "down", "grow", "spin")]
         assert sum(counts) == len(motions)
-        assert min(counts) > 0.9 * max(counts)
+        assert min(counts) > 0.85 * max(counts)
 
 
 def test_variants_share_a_group() -> None:
@@ -120,15 +120,16 @@ def test_variants_share_a_group() -> None:
     same = (
         ("man health worker", "woman health worker", "health worker"),
         ("man running: facing right", "woman running", "person running"),
-        ("red heart", "blue heart"),
-        ("dog face", "dog"),
+        ("man: blond hair", "woman: red hair", "old man"),
+        ("prince", "princess", "person with crown"),
         ("Santa Claus", "Mrs. Claus", "Mx Claus"),
         ("flag: Norway", "flag: Bouvet Island"),
     )
     for names in same:
         assert len({groups[name] for name in names}) == 1, names
     assert groups["flag: China"] != groups["flag: Japan"]
-    assert groups["dog"] != groups["cat"]
+    assert groups["red heart"] != groups["blue heart"]
+    assert groups["dog face"] != groups["dog"]
 
 
 def test_transcripts_have_one_notation() -> None:

@@ -36,7 +36,7 @@ def _annotations(cache: Path, language: str) -> Annotations:
 def _assign_splits(rows: list[Row]) -> None:
     """Give flags with the same picture one group, then give every group its split.
 
-    Groups of more than `LARGE_GROUP` pictures (families, adults, clock faces) are hardly told apart by
+    Groups of more than `LARGE_GROUP` pictures (families, adults) are hardly told apart by
     their pictures and would swing the pools, so they are trained on.
     """
     first: dict[bytes, str] = {}
