@@ -166,7 +166,8 @@ class Model(nn.Module):
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.
 
-        Of token-routed experts those count that one token uses.
+        Of token-routed experts those count that one token uses; of merged ones those that the gates pick, or, without
+        weights (on the meta device), as many as they pick for one condition.
         """
         sizes = {name: p.numel() for name, p in self.named_parameters()}
         if tasks is None:

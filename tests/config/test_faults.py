@@ -148,7 +148,8 @@ def test_all_faults_at_once() -> None:
         ),
         (
             {"model__encoder__sparse": {"feed_forward_in": {"route": "task"}, "feed_forward": {"route": "token"}}},
-            "model.encoder.sparse: feed_forward mixes whole feed-forwards, feed_forward_in the layers inside them; give one of them",
+            "model.encoder.sparse: feed_forward mixes whole feed-forwards, feed_forward_in the layers inside them; "
+            "give one of them",
         ),
         ({"model__streams__image": {"size": 20, "patch": 16}}, "model.streams.image: size 20 is not a multiple of patch 16"),
         (
