@@ -41,10 +41,11 @@ def test_modalities_and_conditions_without_repeats() -> None:
     spans = (Span(TEXT), Span(IMAGE, Role.TARGET), Span(TEXT), Span(TEXT, attention=Attention.CAUSAL))
     layout = Layout("t", spans)
     assert layout.modalities == (TEXT, IMAGE)
+    whole = {"inputs": frozenset({TEXT}), "targets": frozenset({IMAGE})}
     assert layout.conditions == (
-        Condition("t", TEXT),
-        Condition("t", IMAGE, Role.TARGET),
-        Condition("t", TEXT, Role.INPUT, Attention.CAUSAL),
+        Condition("t", TEXT, **whole),
+        Condition("t", IMAGE, Role.TARGET, **whole),
+        Condition("t", TEXT, Role.INPUT, Attention.CAUSAL, **whole),
     )
 
 
@@ -57,8 +58,14 @@ def test_with_lengths() -> None:
 
 def test_only_one_pass() -> None:
     layout = Layout("t", (Span(TEXT), Span(IMAGE, Role.TARGET, 1, length=4), Span(TEXT, encoder_pass=1)))
-    assert layout.only(1) == Layout("t", (Span(IMAGE, Role.TARGET, 0, length=4), Span(TEXT)))
-    assert layout.only(0) == Layout("t", (Span(TEXT),))
+    assert layout.only(1).spans == (Span(IMAGE, Role.TARGET, 0, length=4), Span(TEXT))
+    assert layout.only(0).spans == (Span(TEXT),)
+
+
+def test_one_pass_alone_keeps_the_conditions_of_the_task() -> None:
+    layout = Layout("t", (Span(TEXT), Span(IMAGE, Role.TARGET, 1, length=4)))
+    assert layout.only(0).with_lengths((3,)).condition(0) == layout.condition(0)
+    assert layout.only(1).condition(0) == layout.condition(1)
 
 
 def test_padding_and_tokens() -> None:
@@ -66,6 +73,7 @@ def test_padding_and_tokens() -> None:
     inputs = (torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 6, dtype=torch.long))
     batch = Batch(layout, inputs, torch.tensor([[4, 3], [2, 6]]))
     assert (len(batch), batch.tokens) == (2, 15)
+    assert batch.condition_tokens == {layout.condition(0): 6, layout.condition(1): 9}
     assert batch.padding == pytest.approx(1 - 15 / 20)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Span
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality
 from skillweave.config import ModelConfig
 from skillweave.config.model import ModelTask
 from skillweave.data.collate import collate
@@ -80,8 +80,7 @@ def tiny_model(config: ModelConfig | None = None, dtype: torch.dtype = torch.flo
 
 def layout_of(name: str, tasks: dict[str, Any] = TASKS) -> Layout:
     """The layout of a task of the configuration."""
-    spans = ModelTask.parse(tasks[name]).spans
-    return Layout(name, tuple(Span(s.modality, s.role, s.encoder_pass, s.attention) for s in spans))
+    return ModelTask.parse(tasks[name]).layout(name)
 
 
 def random_features(modality: Modality, length: int, config: ModelConfig, dtype: torch.dtype = torch.float64) -> Features:

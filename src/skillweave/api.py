@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skillweave.batch import Batch, Example, Layout, Modality, Span
+from skillweave.batch import Batch, Example, Layout, Modality
 from skillweave.config import ConfigError, RecipeConfig, choose, read_recipe
-from skillweave.config.model import ModelTask
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, Processor, build_processors
 from skillweave.model import CONFIG_FILE, Model
@@ -79,21 +78,17 @@ def encode(model: Model, task: str, **media: Sequence[Any]) -> NDArray[np.float3
     model.eval()
     try:
         with torch.inference_mode():
+            resolved = model.resolve(task)
             for batch in _batches(model, layout, processor, values):
-                vectors.append(model.embed(batch.to(device))[0].float().cpu())
+                vectors.append(model.embed(batch.to(device), resolved)[0].float().cpu())
     finally:
         model.train(training)
     return torch.cat(vectors).numpy() if vectors else np.zeros((0, model.config.width), np.float32)
 
 
-def layout_of(name: str, task: ModelTask) -> Layout:
-    """The layout of a task as the model's configuration states it; lengths are not known yet."""
-    return Layout(name, tuple(Span(s.modality, s.role, s.encoder_pass, s.attention) for s in task.spans))
-
-
 def single_pass(model: Model, task: str, modality: str) -> Layout:
     """The layout of the task's pass that holds nothing but `modality`. Raises ConfigError when there is none."""
-    layout = layout_of(task, choose(model.config.tasks, task, "task"))
+    layout = choose(model.config.tasks, task, "task").layout(task)
     alone = [layout.only(p) for p in range(len(layout.passes))]
     found = {one.spans[0].modality.value: one for one in alone if len(one.spans) == 1}
     choose({m.value: m for m in Modality}, modality, "modality")

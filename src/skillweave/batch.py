@@ -48,12 +48,17 @@ class Attention(StrEnum):
 
 @dataclass(frozen=True)
 class Condition:
-    """All that a data-independent route may look at: hashable, equal for every token of a span."""
+    """All that a data-independent route may look at: hashable, equal for every token of a span.
+
+    `inputs` and `targets`: the modalities of all of the task's input and target spans, whichever of them are in the batch.
+    """
 
     task: str
     modality: Modality
     role: Role = Role.INPUT
     attention: Attention = Attention.FULL
+    inputs: frozenset[Modality] = frozenset()
+    targets: frozenset[Modality] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Layout:
-    """The task and the spans of a batch; all its samples share them."""
+    """The task and the spans of a batch; all its samples share them.
+
+    `others`: the task's spans that the batch leaves out (the other side of a siamese task); routes still know of them.
+    """
 
     task: str
     spans: tuple[Span, ...]
+    others: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.spans:
@@ -96,10 +105,14 @@ class Layout:
         """The modalities in use, without repeats, in order: the task's skills (SkillNet Table 1)."""
         return tuple(dict.fromkeys(span.modality for span in self.spans))
 
+    def given(self, role: Role) -> frozenset[Modality]:
+        """The modalities of the task's spans of a role."""
+        return frozenset(span.modality for span in (*self.spans, *self.others) if span.role is role)
+
     def condition(self, span: int) -> Condition:
         """What the routes may know of a span's tokens."""
         it = self.spans[span]
-        return Condition(self.task, it.modality, it.role, it.attention)
+        return Condition(self.task, it.modality, it.role, it.attention, self.given(Role.INPUT), self.given(Role.TARGET))
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -115,12 +128,12 @@ class Layout:
         """The same layout with the spans' padded lengths set."""
         if len(lengths) != len(self.spans):
             raise ValueError(f"task {self.task!r}: {len(lengths)} lengths for {len(self.spans)} spans")
-        return Layout(self.task, tuple(replace(s, length=n) for s, n in zip(self.spans, lengths, strict=True)))
+        return replace(self, spans=tuple(replace(s, length=n) for s, n in zip(self.spans, lengths, strict=True)))
 
     def only(self, encoder_pass: int) -> Layout:
-        """One pass alone, to encode one side of a siamese task."""
+        """One pass alone, to encode one side of a siamese task; its conditions stay those of the whole task."""
         spans = tuple(replace(s, encoder_pass=0) for s in self.spans if s.encoder_pass == encoder_pass)
-        return Layout(self.task, spans)
+        return Layout(self.task, spans, (*self.others, *(s for s in self.spans if s.encoder_pass != encoder_pass)))
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,15 @@ class Batch:
     def tokens(self) -> int:
         """True positions in the batch."""
         return int(self.lengths.sum())
+
+    @property
+    def condition_tokens(self) -> Mapping[Condition, int]:
+        """The distinct conditions of the batch, in order, with the true positions of each."""
+        counts: dict[Condition, int] = {}
+        for span, count in enumerate(self.lengths.sum(0).tolist()):
+            condition = self.layout.condition(span)
+            counts[condition] = counts.get(condition, 0) + count
+        return counts
 
     @property
     def padding(self) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.batch import Batch, Condition, Modality
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
@@ -18,6 +19,7 @@ from skillweave.components.targets import TARGETS, Encoded
 from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.model import ModelTask
 from skillweave.config.targets import ContrastiveTarget
+from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
 
@@ -29,7 +31,8 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels. `losses` and `logits`: by target.
-    `load`: [layers, E] share of each expert's assignments where a token route is used, else None.
+    `load`: [gates, E] share of each expert's assignments for every token gate and pass, padded with zeros where gates differ in
+    their number of experts; None without token gates.
     """
 
     loss: Tensor | None
@@ -56,14 +59,18 @@ class Model(nn.Module):
         dropout, epsilon = encoder.dropout, encoder.norm_epsilon
         embeddings = {m.value: StreamEmbedding(m, s, config.width, dropout, shared, epsilon) for m, s in streams.items()}
         self.embeddings = nn.ModuleDict(embeddings)
-        self.encoder = ENCODERS[encoder.name](encoder, config.width, config.skills)
+        self.encoder = ENCODERS[encoder.name](encoder, config.width, Known(config.skills, tuple(config.tasks)))
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
         self._initialise(config.initial_std)
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Output:
-        """Losses and logits of a batch. `generator`: of the routes' noise, seeded alike on all ranks."""
+    def forward(self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None) -> Output:
+        """Losses and logits of a batch.
+
+        `generator`: of the routes' noise in training, seeded alike on all ranks; without one there is no noise. `resolved`:
+        what `resolve` gave for the task. Raises ConfigError for a task the model never had or resolved weights of another.
+        """
         task = self._task(batch.layout.task)
-        passes, load, balance = self._encode(batch, generator)
+        passes, load, balance = self._encode(batch, generator, resolved)
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         for name in task.targets:
@@ -76,22 +83,38 @@ class Model(nn.Module):
             loss = torch.stack([task.targets[name] * value for name, value in losses.items()]).sum() + balance
         return Output(loss, losses, logits, load)
 
-    def embed(self, batch: Batch) -> list[Tensor]:
-        """The unit-length vector of each sample, [N, D] per pass."""
+    @torch.no_grad()
+    def resolve(self, task: str) -> Resolved:
+        """The experts of a task, merged once for weights that will not change: give it to `forward` and `embed`.
+
+        It belongs to the caller, who drops it when the weights change; the model keeps nothing. It carries no gradient.
+        """
+        return self.encoder.resolve(self.conditions(task))
+
+    def embed(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
+        """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
         targets = [self.config.targets[name] for name in self._task(batch.layout.task).targets]
         pooling = next((target.pooling for target in targets if isinstance(target, ContrastiveTarget)), "first")
-        return [encoded.vector(pooling) for encoded in self._encode(batch, None)[0]]
+        return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
 
-    def _encode(self, batch: Batch, generator: torch.Generator | None) -> tuple[list[Encoded], Tensor | None, Tensor]:
+    def _encode(
+        self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
+    ) -> tuple[list[Encoded], Tensor | None, Tensor]:
         """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""
-        resolved: Resolved = self.encoder.resolve(batch.layout.conditions)
-        passes, statistics = [], []
+        counts = batch.condition_tokens
+        if resolved is None:
+            resolved = self.encoder.resolve(counts, generator, counts)
+        elif not counts.keys() <= resolved.keys():
+            task = batch.layout.task
+            raise ConfigError(f"the resolved weights are not those of task {task!r}; get them with model.resolve({task!r})")
+        passes: list[Encoded] = []
+        statistics: list[RouteStatistics] = []
         for encoder_pass in range(len(batch.layout.passes)):
             x_TD, tokens = self._embed_tokens(batch, encoder_pass)
-            hidden_TD, stats = self.encoder(x_TD, tokens, resolved, generator)
+            hidden_TD, stats = self.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator)
             passes.append(Encoded(hidden_TD, tokens))
             statistics += stats
-        load = torch.stack([s.load for s in statistics]) if statistics else None
+        load = pad_sequence([s.load for s in statistics], batch_first=True) if statistics else None
         balances = [s.balance for s in statistics if s.balance is not None]
         balance = torch.stack(balances).mean() if balances else torch.zeros((), device=passes[0].hidden_TD.device)
         return passes, load, balance
@@ -121,8 +144,8 @@ class Model(nn.Module):
 
     def conditions(self, task: str) -> list[Condition]:
         """The routing conditions of a task's spans."""
-        spans = self._task(task).spans
-        return [Condition(task, s.modality, s.role, s.attention) for s in spans]
+        layout = self._task(task).layout(task)
+        return [layout.condition(span) for span in range(len(layout.spans))]
 
     def active_parameters(self, tasks: str | Collection[str]) -> list[str]:
         """Names of the parameters that any of the tasks activates. Raises ConfigError for a task the model never had."""
@@ -143,7 +166,8 @@ class Model(nn.Module):
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.
 
-        Of token-routed experts those count that one token uses.
+        Of token-routed experts those count that one token uses; of merged ones those that the gates pick, or, without
+        weights (on the meta device), as many as they pick for one condition.
         """
         sizes = {name: p.numel() for name, p in self.named_parameters()}
         if tasks is None:

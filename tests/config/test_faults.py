@@ -77,6 +77,7 @@ def test_misspelt_keys_of_targets_and_spans() -> None:
     ("path", "value", "where", "nearest_name"),
     [
         ("model__encoder__sparse__qkv__route", "skil", "", "skill"),
+        ("model__encoder__sparse__linears__route", "atribute", "", "attribute"),
         ("model__encoder__norm_position", "pst", "", "post"),
         ("model__streams__text__embedding", ["wrd"], ".0", "word"),
         ("model__encoder__sparse__qkv__skills", {"txt": "a"}, ".txt", "text"),
@@ -130,8 +131,25 @@ def test_all_faults_at_once() -> None:
             "model.encoder.sparse.feed_forward: active 3 is more than the 2 experts there are",
         ),
         (
-            {"model__encoder__sparse__qkv": {"route": "token"}},
-            "model.encoder.sparse: qkv: route 'token' is not available here; use 'dense' or 'skill'",
+            {"model__encoder__sparse__linears": {"route": "attribute", "experts": 1}},
+            "model.encoder.sparse.linears: active 2 is more than the 1 experts there are",
+        ),
+        (
+            {"model__encoder__sparse": {"qkv": {"route": "follow"}}},
+            "model.encoder.sparse: qkv has nothing before it to follow; name the route itself",
+        ),
+        (
+            {"model__encoder__sparse__attention_output": {"route": "follow", "experts": 8}},
+            "model.encoder.sparse.attention_output: route 'follow' has no options of its own; set them where the choice is made",
+        ),
+        (
+            {"model__encoder__sparse": {"linears": {"route": "task"}, "qkv": {"route": "skill"}}},
+            "model.encoder.sparse: linears sets qkv too; give one of them (in a recipe with a base, `qkv: null` takes it away)",
+        ),
+        (
+            {"model__encoder__sparse": {"feed_forward_in": {"route": "task"}, "feed_forward": {"route": "token"}}},
+            "model.encoder.sparse: feed_forward mixes whole feed-forwards, feed_forward_in the layers inside them; "
+            "give one of them",
         ),
         ({"model__streams__image": {"size": 20, "patch": 16}}, "model.streams.image: size 20 is not a multiple of patch 16"),
         (

@@ -10,48 +10,100 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, PositiveFloat, field_serializer, model_validator
 
-from skillweave.batch import Attention, Modality, Role
+from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, Share, nearest
 from skillweave.config.streams import Streams, TextStream
 from skillweave.config.targets import MaskedLanguageTarget, Target
 
 
 class RouteConfig(Config):
-    """How the experts of one sparse place are mixed."""
+    """How the experts of one sparse place are mixed (Uni-Perceiver-MoE section 3.2; `skill`: SkillNet section 3.2)."""
 
-    route: Literal["dense", "skill", "token"] = "dense"
-    """`dense`: one expert. `skill`: one expert per skill, picked by the table. `token`: a gate picks for each token."""
+    route: Literal["dense", "skill", "token", "context", "modality", "task", "attribute", "follow"] = "dense"
+    """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a learned gate picks: `token` from
+    the token, `context` from the token and its sample's inputs, `modality` and `task` by a learned vector each, `attribute` from
+    what the layout says. `follow`: the choice of the linear layer before it in the same part."""
     skills: dict[Modality, str] | None = None
     """Route `skill`: modality → skill. Absent: each modality is a skill of its own (SkillNet Table 1)."""
     experts: Positive = 5
-    """Route `token`: how many experts (SkillNet section 5.1: as many as there are skills)."""
+    """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills; Uni-Perceiver-MoE: 8)."""
     active: Positive = 2
-    """Route `token`: how many of them each token uses."""
+    """Learned gates: how many of them are used at once; as gates sum to 1, with 1 no task teaches the gate."""
     noise: float = Field(default=0.0, ge=0)
-    """Route `token`: standard deviation of the normal noise on the gate's logits in training, the same on all ranks."""
+    """Learned gates: standard deviation of the normal noise on the logits in training, the same on all ranks (authors: 0.125)."""
     balance: float = Field(default=0.0, ge=0)
-    """Route `token`: weight of the loss that evens the experts' load; 0 for none."""
+    """Routes `token` and `context`: weight of the loss that evens the experts' load; 0 for none."""
+    attributes: Literal["paper", "authors", "extended"] = "paper"
+    """Route `attribute`: the 8 bits of Uni-Perceiver-MoE Table 2; those of its authors' code, for their weights; or the 8 and 9
+    more, which tell sound, video and code apart."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether a gate is learned."""
+        return self.route not in ("dense", "skill", "follow")
 
     @model_validator(mode="after")
-    def _enough_experts(self) -> RouteConfig:
-        if self.route == "token" and self.active > self.experts:
+    def _consistent(self) -> RouteConfig:
+        if self.learned and self.active > self.experts:
             raise ValueError(f"active {self.active} is more than the {self.experts} experts there are")
+        if self.route == "follow" and self != RouteConfig.model_construct(route="follow"):
+            raise ValueError("route 'follow' has no options of its own; set them where the choice is made")
         return self
+
+
+DENSE, FOLLOW = RouteConfig(), RouteConfig(route="follow")
+LEADERS = {"attention_output": "qkv", "feed_forward_out": "feed_forward_in"}
+"""Linear layer that may follow → the one before it in the same part."""
+PLACES = ("qkv", "attention_output", "feed_forward_in", "feed_forward_out", "feed_forward")
+"""Where a layer can be sparse."""
 
 
 class SparseConfig(Config):
     """Where the encoder is sparse; everything not named is dense and shared."""
 
-    qkv: RouteConfig = RouteConfig()
+    qkv: RouteConfig = DENSE
     """Query, key and value projections: `skill` makes SkillNet (section 3.2)."""
-    feed_forward: RouteConfig = RouteConfig()
-    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (section 5.1)."""
+    attention_output: RouteConfig = DENSE
+    """The projection after attention; `follow` takes the choice of `qkv`."""
+    feed_forward_in: RouteConfig = DENSE
+    """The feed-forward's first linear layer."""
+    feed_forward_out: RouteConfig = DENSE
+    """The feed-forward's second linear layer; `follow` takes the choice of `feed_forward_in`."""
+    linears: RouteConfig = DENSE
+    """All four at once, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` with this route, the others follow."""
+    feed_forward: RouteConfig = DENSE
+    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (SkillNet section 5.1)."""
+    every: Positive = 1
+    """Sparse in every so many layers, from the first on; the others are dense (Uni-Perceiver-MoE-B and -L: 2)."""
 
     @model_validator(mode="after")
-    def _supported(self) -> SparseConfig:
-        if self.qkv.route == "token":
-            raise ValueError("qkv: route 'token' is not available here; use 'dense' or 'skill'")
+    def _consistent(self) -> SparseConfig:
+        faults = list(self._faults())
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _faults(self) -> Iterator[str]:
+        named = [place for place in PLACES if getattr(self, place).route != "dense"]
+        inside = [place for place in ("linears", "feed_forward_in", "feed_forward_out") if getattr(self, place).route != "dense"]
+        for place in ("linears", *named):
+            if getattr(self, place).route == "follow" and place not in LEADERS:
+                yield f"{place} has nothing before it to follow; name the route itself"
+        for place in named:
+            if self.linears.route != "dense" and place != "feed_forward":
+                yield f"linears sets {place} too; give one of them (in a recipe with a base, `{place}: null` takes it away)"
+        if self.feed_forward.route != "dense" and inside:
+            yield f"feed_forward mixes whole feed-forwards, {inside[0]} the layers inside them; give one of them"
+
+    def at(self, layer: int) -> dict[str, RouteConfig]:
+        """The route of each of `PLACES` in a layer, counted from 0: what follows a dense layer is dense."""
+        if layer % self.every:
+            return dict.fromkeys(PLACES, DENSE)
+        routes = {place: getattr(self, place) for place in PLACES}
+        if self.linears.route != "dense":
+            routes |= dict.fromkeys(LEADERS.values(), self.linears) | dict.fromkeys(LEADERS, FOLLOW)
+        behind_dense = [place for place, leader in LEADERS.items() if routes[leader].route == "dense"]
+        return routes | {place: DENSE for place in behind_dense if routes[place].route == "follow"}
 
 
 class EncoderConfig(Config):
@@ -95,10 +147,14 @@ class SpanConfig(Config):
 class ModelTask(Config):
     """What the model must know of a task: its spans and its targets."""
 
-    spans: list[SpanConfig]
+    spans: list[SpanConfig] = Field(min_length=1)
     """In the order of the sequence."""
     targets: dict[str, float]
     """Names in `targets`, with the weight of each one's loss."""
+
+    def layout(self, name: str) -> Layout:
+        """The layout of the task under its name; lengths are not known yet."""
+        return Layout(name, tuple(Span(s.modality, s.role, s.encoder_pass, s.attention) for s in self.spans))
 
 
 class ModelConfig(Config):
@@ -183,7 +239,7 @@ class ModelConfig(Config):
     @property
     def skills(self) -> dict[Modality, str]:
         """Modality → skill, for the modalities that have a stream."""
-        table = self.encoder.sparse.qkv.skills or {}
+        table = self.encoder.sparse.at(0)["qkv"].skills or {}
         return {m: table.get(m, m.value) for m in self.streams.present()}
 
     @classmethod

@@ -102,7 +102,7 @@ PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
 
 def active_skills(config: ModelConfig) -> dict[Modality, str]:
     """Modality → skill where projections are routed by skill; one skill that is always on where they are dense."""
-    if config.encoder.sparse.qkv.route == "skill":
+    if config.encoder.sparse.at(0)["qkv"].route == "skill":
         return config.skills
     return dict.fromkeys(config.skills, "shared")
 

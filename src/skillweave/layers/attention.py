@@ -8,27 +8,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.batch import Condition
 from skillweave.layers.precision import at_least_float32
-from skillweave.layers.sparse import ConditionalLinear, Dense, StaticRoute, linear_by_span
+from skillweave.layers.sparse import Linear, Pair, RouteStatistics, apply_linear, resolve_pair, statistics_of
 from skillweave.layers.tokens import TokenMap
 
 
 class SelfAttention(nn.Module):
-    """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per expert (SkillNet eq. 1-2)."""
+    """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per expert (SkillNet eq. 1-2).
 
-    def __init__(self, width: int, heads: int, route: StaticRoute, dropout: float = 0.0) -> None:
+    `qkv`: D → 3 D. `output`: D → D. Either may be a bank of experts.
+    """
+
+    def __init__(self, heads: int, qkv: Linear, output: Linear, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.qkv = ConditionalLinear(width, 3 * width, route)
-        self.output = nn.Linear(width, width)
+        self.qkv = qkv
+        self.output = output
 
-    def forward(self, x_TD: Tensor, tokens: TokenMap, qkv: Sequence[Dense]) -> Tensor:
-        """Flat tokens [T, D] → [T, D]. `qkv`: the resolved projection of each span."""
-        projected = tokens.to_padded(linear_by_span(x_TD, qkv, tokens.sizes))
-        query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> Pair:
+        """Both projections for a condition."""
+        return resolve_pair(self.qkv, self.output, condition, generator, tokens)
+
+    def forward(
+        self, x_TD: Tensor, tokens: TokenMap, layers: Sequence[Pair], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
+        qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, [pair[0] for pair in layers], generator)
+        query, key, value = tokens.to_padded(qkv_TD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed_NHLd = attend(query, key, value, tokens.mask, self.dropout if self.training else 0.0)
-        return self.output(tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2)))
+        mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
+        y_TD, second = apply_linear(self.output, mixed_TD, tokens, [pair[1] for pair in layers], generator, first)
+        return y_TD, statistics_of(first, second)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:

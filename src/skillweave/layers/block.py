@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from skillweave.batch import Condition
 from skillweave.layers.attention import SelfAttention
-from skillweave.layers.sparse import ConditionalFeedForward, Dense, RouteStatistics
+from skillweave.layers.sparse import ConditionalFeedForward, Pair, RouteStatistics, SparseFeedForward
 from skillweave.layers.tokens import TokenMap
+
+
+class BlockWeights(NamedTuple):
+    """What a block's routes decided for a condition: of attention, and of the feed-forward (as its own `resolve` gives it)."""
+
+    attention: Pair
+    feed_forward: Any
 
 
 class Block(nn.Module):
@@ -18,7 +27,7 @@ class Block(nn.Module):
     def __init__(
         self,
         attention: SelfAttention,
-        feed_forward: ConditionalFeedForward,
+        feed_forward: ConditionalFeedForward | SparseFeedForward,
         norms: tuple[nn.Module, nn.Module],
         pre_norm: bool,
         dropout: float = 0.0,
@@ -30,16 +39,21 @@ class Block(nn.Module):
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
 
+    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> BlockWeights:
+        """Both parts for a condition with so many tokens."""
+        attention = self.attention.resolve(condition, generator, tokens)
+        return BlockWeights(attention, self.feed_forward.resolve(condition, generator, tokens))
+
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, qkv: Sequence[Dense], generator: torch.Generator | None = None
-    ) -> tuple[Tensor, RouteStatistics | None]:
-        """Flat tokens [T, D] → [T, D], and what a token route did (None for static routes)."""
-        if self.pre_norm:
-            x_TD = x_TD + self.dropout(self.attention(self.attention_norm(x_TD), tokens, qkv))
-            normed_TD = self.feed_forward_norm(x_TD)
-        else:
-            x_TD = self.attention_norm(x_TD + self.dropout(self.attention(x_TD, tokens, qkv)))
-            normed_TD = x_TD
-        change_TD, statistics = self.feed_forward(normed_TD, tokens.conditions, tokens.sizes, generator)
-        x_TD = x_TD + self.dropout(change_TD)
-        return x_TD if self.pre_norm else self.feed_forward_norm(x_TD), statistics
+        self, x_TD: Tensor, tokens: TokenMap, weights: Sequence[BlockWeights], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """Flat tokens [T, D] → [T, D], and the statistics of each token gate. `weights`: what `resolve` gave for each span."""
+        statistics: list[RouteStatistics] = []
+        parts = ((self.attention, self.attention_norm), (self.feed_forward, self.feed_forward_norm))
+        for i, (part, norm) in enumerate(parts):
+            given_TD = norm(x_TD) if self.pre_norm else x_TD
+            change_TD, own = part(given_TD, tokens, [span[i] for span in weights], generator)
+            x_TD = x_TD + self.dropout(change_TD)
+            x_TD = x_TD if self.pre_norm else norm(x_TD)
+            statistics += own
+        return x_TD, statistics

@@ -8,11 +8,12 @@ Attention alone goes back to padded sequences [N, L, D], in which a sample's spa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
-from skillweave.batch import Attention, Condition, Layout
+from skillweave.batch import Attention, Condition, Layout, Role
 
 UNPAD_FROM = 0.02
 """Share of padding from which dropping it saves more than the two copies per layer that it costs."""
@@ -26,7 +27,8 @@ class TokenMap:
     the flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts
     to [N, 1, L, L], True where a query may look; None when everything sees everything. `lengths`: [N] true tokens of each
     sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when they all do. `first`: per
-    span, [N] the token with which each sample's span begins.
+    span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all tokens of a sample may
+    know of without seeing the future or the answer: inputs that attend both ways and stand before any causal span.
     """
 
     conditions: tuple[Condition, ...]
@@ -38,6 +40,7 @@ class TokenMap:
     lengths: Tensor
     valid: Tensor | None
     first: tuple[Tensor, ...]
+    context: Tensor
 
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
         """Padded sequences [N, L, ...] → flat tokens [T, ...]."""
@@ -85,7 +88,15 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
         lengths=true_NS.sum(1),
         valid=None if valid_NL.all() else valid_NL.to(device),
         first=tuple(first),
+        context=_context(layout, spans, valid).to(device),
     )
+
+
+def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Tensor:
+    """See `TokenMap.context`. What stands behind a causal span has seen all of it, and would tell its tokens their future."""
+    safe = set(takewhile(lambda s: layout.spans[s].attention is Attention.FULL, spans))
+    known = [s in safe and layout.spans[s].role is Role.INPUT for s in spans]
+    return torch.cat([part & one for part, one in zip(valid, known, strict=True)], dim=1)
 
 
 def _attention_mask(

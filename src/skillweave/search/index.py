@@ -157,10 +157,11 @@ def _embed(
     skipped: list[Skip] = []
     vectors = []
     with evaluating(model):
+        resolved = model.resolve(task)
         for found, examples in _examples(layout, processor, sources, skipped):
             entries += found
             batch = collate(layout, examples, model.config.streams, BUCKET)
-            vectors.append(model.embed(batch.to(device))[0].float().cpu())
+            vectors.append(model.embed(batch.to(device), resolved)[0].float().cpu())
             if progress:
                 progress(f"{task} · {modality}", len(entries) + len(skipped), total)
     if not vectors:

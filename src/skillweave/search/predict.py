@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from skillweave.api import build_batch, encode, layout_of
+from skillweave.api import build_batch, encode
 from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.config.targets import ClassificationTarget
 from skillweave.data.processors import BadInput, Processor, build_processors
@@ -29,7 +29,7 @@ def predict(model: Model, recipe: RecipeConfig, task: str, values: Sequence[Any]
     if kind not in ANSWERS:
         raise ConfigError(f"task {task!r} is a pretraining task (target {kind}); predict with {', '.join(_usable(model))}")
     answer = ANSWERS[kind](model, recipe, task, k)
-    layout = layout_of(task, model.config.tasks[task])
+    layout = model.config.tasks[task].layout(task)
     processor = build_processors(model.config, model.assets, recipe.limits)[layout.spans[0].modality]
     for value in values:
         try:
@@ -87,7 +87,7 @@ def _classifier(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answer
     target = target_of(model, task, "classification")
     config = model.config.targets[target]
     classes = config.classes if isinstance(config, ClassificationTarget) else []
-    layout = layout_of(task, model.config.tasks[task])
+    layout = model.config.tasks[task].layout(task)
 
     def answer(processor: Processor, value: Any) -> Answer:
         batch = build_batch(model, layout, processor, [value]).to(next(model.parameters()).device)
@@ -100,7 +100,7 @@ def _classifier(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answer
 
 def _transcriber(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answerer:
     target, characters = target_of(model, task, "ctc"), ctc_characters(model, task)
-    layout = layout_of(task, model.config.tasks[task])
+    layout = model.config.tasks[task].layout(task)
 
     def answer(processor: Processor, value: Any) -> Answer:
         batch = build_batch(model, layout, processor, [value]).to(next(model.parameters()).device)

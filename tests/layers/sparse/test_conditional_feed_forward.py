@@ -7,25 +7,35 @@ from torch import Tensor
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, MixtralTopKRouter
 
-from skillweave.batch import Condition, Modality
+from skillweave.batch import Layout, Modality, Span
 from skillweave.config.model import RouteConfig
 from skillweave.layers.feed_forward import FeedForward
-from skillweave.layers.sparse import ConditionalFeedForward, build_route
+from skillweave.layers.sparse import ConditionalFeedForward, Known, RouteStatistics, build_route
+from skillweave.layers.tokens import map_tokens
 
-SKILLS = {m: m.value for m in Modality}
+KNOWN = Known({m: m.value for m in Modality})
 WIDTH = 6
-CONDITIONS = [Condition("t", Modality.TEXT), Condition("t", Modality.CODE)]
 
 
 def mixture(route: str = "token", **config: object) -> ConditionalFeedForward:
-    built = build_route(RouteConfig(route=route, **config), WIDTH, SKILLS)
+    built = build_route(RouteConfig(route=route, **config), WIDTH, KNOWN)
     layer = ConditionalFeedForward(lambda: FeedForward(WIDTH, 5), built).double()
     randomise(layer)
     return layer.eval()
 
 
+def mix(
+    layer: ConditionalFeedForward, x_TD: Tensor, sizes: list[int] | None = None, generator: torch.Generator | None = None
+) -> tuple[Tensor, list[RouteStatistics]]:
+    """One sample with a span of text and perhaps one of code."""
+    sizes = sizes or [len(x_TD)]
+    layout = Layout("t", tuple(Span(m, length=n) for m, n in zip((Modality.TEXT, Modality.CODE), sizes, strict=False)))
+    tokens = map_tokens(layout, 0, torch.tensor([sizes]), x_TD.device)
+    return layer(x_TD, tokens, [layer.resolve(c) for c in tokens.conditions], generator)
+
+
 def run(layer: ConditionalFeedForward, x_TD: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    return layer(x_TD, CONDITIONS[:1], [len(x_TD)], generator)[0]
+    return mix(layer, x_TD, generator=generator)[0]
 
 
 def plain_loop(layer: ConditionalFeedForward, x_TD: Tensor) -> Tensor:
@@ -58,7 +68,7 @@ def test_gradcheck() -> None:
     x = torch.randn(4, WIDTH, dtype=torch.float64, requires_grad=True)
 
     def output_and_balance(x: Tensor) -> tuple[Tensor, Tensor]:
-        y, statistics = layer(x, CONDITIONS[:1], [4])
+        y, (statistics,) = mix(layer, x)
         return y, statistics.balance
 
     assert torch.autograd.gradcheck(output_and_balance, x)
@@ -70,7 +80,7 @@ def test_routing_is_that_of_mixtral() -> None:
     with torch.no_grad():
         router.weight.copy_(layer.route.gate.weight)
     x = torch.randn(30, WIDTH, dtype=torch.float64)
-    gates = layer.route(x)
+    gates = layer.route(x, None)
     _, weights, experts = router(x)
     assert torch.equal(gates.experts, experts)
     assert relative_error(gates.weights, weights) < 1e-6  # Mixtral's softmax is always in float32
@@ -81,7 +91,7 @@ def test_dispatch_is_that_of_mixtral() -> None:
     config = MixtralConfig(hidden_size=WIDTH, intermediate_size=5, num_local_experts=4, num_experts_per_tok=2, hidden_act="relu")
     reference = MixtralSparseMoeBlock(config).double()
     randomise(reference)
-    layer = ConditionalFeedForward(lambda: Gated(5), build_route(RouteConfig(route="token", experts=4), WIDTH, SKILLS)).double()
+    layer = ConditionalFeedForward(lambda: Gated(5), build_route(RouteConfig(route="token", experts=4), WIDTH, KNOWN)).double()
     with torch.no_grad():
         layer.route.gate.weight.copy_(reference.gate.weight)
         for i, expert in enumerate(layer.experts.values()):
@@ -110,7 +120,7 @@ def test_all_tokens_to_one_expert() -> None:
         layer.route.gate.weight.zero_()
         layer.route.gate.weight[2, 0] = 50
     x = torch.rand(9, WIDTH, dtype=torch.float64) + 0.1
-    y, statistics = layer(x, CONDITIONS[:1], [9])
+    y, (statistics,) = mix(layer, x)
     torch.testing.assert_close(y, layer.experts["2"](x))
     assert statistics.load.tolist() == [0, 0, 1, 0]
     y.sum().backward()
@@ -120,7 +130,7 @@ def test_all_tokens_to_one_expert() -> None:
 def test_load_and_balance_by_hand() -> None:
     layer = mixture(experts=3, active=2, balance=0.5)
     x = torch.randn(8, WIDTH, dtype=torch.float64)
-    statistics = layer(x, CONDITIONS[:1], [8])[1]
+    (statistics,) = mix(layer, x)[1]
     probabilities = (x @ layer.route.gate.weight.T).softmax(-1)
     least = probabilities.argmin(-1)
     load = [sum(int(row != e) for row in least.tolist()) / 16 for e in range(3)]
@@ -138,8 +148,8 @@ def test_even_load_has_the_least_balance_loss() -> None:
     layer = mixture(experts=4, active=4, balance=1.0)
     with torch.no_grad():
         layer.route.gate.weight.zero_()
-    assert layer(torch.randn(8, WIDTH, dtype=torch.float64), CONDITIONS[:1], [8])[1].balance.item() == pytest.approx(1)
-    assert mixture(experts=4)(torch.randn(2, WIDTH).double(), CONDITIONS[:1], [2])[1].balance is None
+    assert mix(layer, torch.randn(8, WIDTH, dtype=torch.float64))[1][0].balance.item() == pytest.approx(1)
+    assert mix(mixture(experts=4), torch.randn(2, WIDTH).double())[1][0].balance is None
 
 
 def test_noise_is_equal_for_equal_generators_and_only_in_training() -> None:
@@ -155,11 +165,11 @@ def test_noise_is_equal_for_equal_generators_and_only_in_training() -> None:
 def test_skill_and_dense_routes() -> None:
     x, sizes = torch.randn(7, WIDTH, dtype=torch.float64), [3, 4]
     layer = mixture("skill")
-    y, statistics = layer(x, CONDITIONS, sizes)
+    y, statistics = mix(layer, x, sizes)
     torch.testing.assert_close(y, torch.cat([layer.experts["text"](x[:3]), layer.experts["code"](x[3:])]))
-    assert statistics is None
+    assert not statistics
     dense = mixture("dense")
-    torch.testing.assert_close(dense(x, CONDITIONS, sizes)[0], dense.experts["shared"](x))
+    torch.testing.assert_close(mix(dense, x, sizes)[0], dense.experts["shared"](x))
 
 
 MOE = {"route": "token", "experts": 4, "active": 2, "balance": 0.25}

@@ -11,25 +11,26 @@ from torch import Tensor, nn
 from skillweave.batch import Condition, Layout, Modality, Role, Span
 from skillweave.config import ConfigError
 from skillweave.config.model import RouteConfig
-from skillweave.layers.sparse import ConditionalLinear, StaticRoute, build_route, linear_by_span
+from skillweave.layers.sparse import ConditionalLinear, Known, StaticRoute, build_route, linear_by_span
 
 SKILLS = {m: m.value for m in Modality}
+KNOWN = Known(SKILLS)
 TEXT, CODE, IMAGE = (Condition("t", m) for m in (Modality.TEXT, Modality.CODE, Modality.IMAGE))
 
 
 def bank(route: str, **config: object) -> ConditionalLinear:
-    return ConditionalLinear(4, 6, build_route(RouteConfig(route=route, **config), 4, SKILLS)).double()
+    return ConditionalLinear(4, 6, build_route(RouteConfig(route=route, **config), 4, KNOWN)).double()
 
 
 class Learned(StaticRoute):
-    """Gates that are learned, one row per modality: what routes by attribute, task or modality will do."""
+    """Gates of any number, one row per modality."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.experts = tuple(f"e{i}" for i in range(count))
         self.logits = nn.ParameterDict({m.value: nn.Parameter(torch.randn(count, dtype=torch.float64)) for m in Modality})
 
-    def gates(self, condition: Condition) -> Mapping[str, Tensor | None]:
+    def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Mapping[str, Tensor | None]:
         return dict(zip(self.experts, self.logits[condition.modality.value].softmax(0), strict=True))
 
 
@@ -94,7 +95,7 @@ def test_each_sparse_place_has_a_table_of_its_own() -> None:
 
 
 def test_modality_without_a_skill_is_named() -> None:
-    route = build_route(RouteConfig(route="skill"), 4, {Modality.TEXT: "text"})
+    route = build_route(RouteConfig(route="skill"), 4, Known({Modality.TEXT: "text"}))
     with pytest.raises(ConfigError, match="unknown skill for modality"):
         route.gates(IMAGE)
 

@@ -2,92 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from skillweave.batch import Condition, Modality
-from skillweave.config.model import EncoderConfig
+from skillweave.batch import Condition
+from skillweave.config.model import EncoderConfig, RouteConfig
 from skillweave.layers.attention import SelfAttention
-from skillweave.layers.block import Block
-from skillweave.layers.feed_forward import FeedForward
+from skillweave.layers.block import Block, BlockWeights
+from skillweave.layers.feed_forward import ACTIVATIONS, FeedForward
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
-    Dense,
+    Known,
+    Linear,
     RouteStatistics,
+    SparseFeedForward,
     StaticRoute,
     TokenRoute,
     build_route,
 )
 from skillweave.layers.tokens import TokenMap
 
-Resolved = Mapping[Condition, tuple[Dense, ...]]
-"""Condition → the merged query-key-value projection of each layer."""
+EncoderWeights = tuple[BlockWeights, ...]
+"""What the static routes of every layer decided for a condition: plain tensors, which belong to whoever asked for them."""
+Resolved = Mapping[Condition, EncoderWeights]
 
 
 class TransformerEncoder(nn.Module):
     """Blocks of self-attention and feed-forward, run in two phases: `resolve` the conditions, then run dense."""
 
-    def __init__(self, config: EncoderConfig, width: int, skills: Mapping[Modality, str]) -> None:
+    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
         super().__init__()
-        self.blocks = cast(Sequence[Block], nn.ModuleList(_block(config, width, skills) for _ in range(config.layers)))
+        blocks = nn.ModuleList(_block(config, layer, width, known) for layer in range(config.layers))
+        self.blocks = cast(Sequence[Block], blocks)
         last = nn.LayerNorm(width, config.norm_epsilon) if config.norm_position == "pre" else nn.Identity()
         self.last_norm = last
 
-    def resolve(self, conditions: Iterable[Condition]) -> Resolved:
-        """The merged weights of every layer, once for each distinct condition."""
-        return {c: tuple(block.attention.qkv.resolve(c) for block in self.blocks) for c in conditions}
+    def resolve(
+        self,
+        conditions: Iterable[Condition],
+        generator: torch.Generator | None = None,
+        tokens: Mapping[Condition, int] | None = None,
+    ) -> Resolved:
+        """The gates and merged weights of every layer, once for each distinct condition.
+
+        `generator`: of the gates' noise in training. `tokens`: how many of each condition there will be; for few, experts
+        stay apart. Absent: any number, and all are merged.
+        """
+        counts = tokens or {}
+        distinct = dict.fromkeys(conditions)
+        return {c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks) for c in distinct}
 
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, resolved: Resolved, generator: torch.Generator | None = None
+        self, x_TD: Tensor, tokens: TokenMap, weights: Sequence[EncoderWeights], generator: torch.Generator | None = None
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], with the statistics of each token route, in the order of the layers."""
-        statistics = []
+        """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the layers.
+
+        `weights`: what `resolve` gave for the condition of each span.
+        """
+        statistics: list[RouteStatistics] = []
         for i, block in enumerate(self.blocks):
-            x_TD, stats = block(x_TD, tokens, [resolved[c][i] for c in tokens.conditions], generator)
-            if stats is not None:
-                statistics.append(stats)
+            x_TD, own = block(x_TD, tokens, [span[i] for span in weights], generator)
+            statistics += own
         return self.last_norm(x_TD), statistics
 
+    def distributions(self, condition: Condition) -> dict[str, Tensor]:
+        """Path of each bank with a static choice of its own → [E] the share of each expert in a condition, without noise."""
+        return {
+            path: module.route.distribution(condition)
+            for path, module in self._banks()
+            if isinstance(module.route, StaticRoute) and len(module.route.experts) > 1 and not getattr(module, "follows", False)
+        }
+
     def inactive(self, conditions: Iterable[Condition]) -> set[str]:
-        """Names of the parameters that none of the conditions uses."""
+        """Names of the parameters that none of the conditions uses, without noise."""
         wanted = list(conditions)
         names: set[str] = set()
-        for path, module in self.named_modules():
-            if not isinstance(module, ConditionalLinear | ConditionalFeedForward) or isinstance(module.route, TokenRoute):
+        for path, module in self._banks():
+            if not isinstance(module.route, StaticRoute):
                 continue
             active = {name for condition in wanted for name in module.route.gates(condition)}
-            for expert, layer in module.experts.items():
-                if expert not in active:
-                    names |= {f"{path}.experts.{expert}.{name}" for name, _ in layer.named_parameters()}
+            for name, _ in module.named_parameters():
+                kind, expert, *_ = name.split(".")
+                if kind == "experts" and expert not in active:
+                    names.add(f"{path}.{name}")
+            names |= {f"{path}.route.{name}" for name in module.route.idle(wanted)}
         return names
 
     def idle_per_token(self) -> int:
         """Parameters of token-routed experts that a single token leaves unused."""
         idle = 0
-        for module in self.modules():
-            if isinstance(module, ConditionalFeedForward) and isinstance(module.route, TokenRoute):
+        for _, module in self._banks():
+            if isinstance(module.route, TokenRoute):
                 experts = len(module.route.experts)
                 banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
                 idle += banked // experts * (experts - module.route.active)
         return idle
 
+    def _banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+        for path, module in self.named_modules():
+            if isinstance(module, ConditionalLinear | ConditionalFeedForward):
+                yield path, module
 
-def _block(config: EncoderConfig, width: int, skills: Mapping[Modality, str]) -> Block:
-    qkv_route = build_route(config.sparse.qkv, width, skills)
-    if not isinstance(qkv_route, StaticRoute):
-        raise TypeError(f"route {config.sparse.qkv.route!r} looks at the data; the projections need a static route")
 
-    def expert() -> FeedForward:
-        return FeedForward(width, config.feed_forward, config.activation)
+def _block(config: EncoderConfig, layer: int, width: int, known: Known) -> Block:
+    routes = config.sparse.at(layer)
+    qkv = ConditionalLinear(width, 3 * width, build_route(routes["qkv"], width, known))
+    output = _linear(routes["attention_output"], width, width, known, qkv)
+    hidden, inside = config.feed_forward, (routes["feed_forward_in"], routes["feed_forward_out"])
+    if all(route.route == "dense" for route in inside):
+        expert = partial(FeedForward, width, hidden, config.activation)
+        feed_forward = ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
+    else:
+        inner = _linear(inside[0], width, hidden, known)
+        outer = _linear(inside[1], hidden, width, known, inner)
+        feed_forward = SparseFeedForward(inner, outer, ACTIVATIONS[config.activation])
+    norms = (nn.LayerNorm(width, config.norm_epsilon), nn.LayerNorm(width, config.norm_epsilon))
+    attention = SelfAttention(config.heads, qkv, output, config.attention_dropout)
+    return Block(attention, feed_forward, norms, config.norm_position == "pre", config.dropout)
 
-    return Block(
-        SelfAttention(width, config.heads, qkv_route, config.attention_dropout),
-        ConditionalFeedForward(expert, build_route(config.sparse.feed_forward, width, skills)),
-        (nn.LayerNorm(width, config.norm_epsilon), nn.LayerNorm(width, config.norm_epsilon)),
-        config.norm_position == "pre",
-        config.dropout,
-    )
+
+def _linear(route: RouteConfig, in_features: int, out_features: int, known: Known, before: Linear | None = None) -> Linear:
+    """A linear layer as its place asks for; `before`: the one that it may follow."""
+    if route.route == "dense":
+        return nn.Linear(in_features, out_features)
+    if route.route == "follow" and isinstance(before, ConditionalLinear):
+        return ConditionalLinear(in_features, out_features, before.route, follows=True)
+    return ConditionalLinear(in_features, out_features, build_route(route, in_features, known))

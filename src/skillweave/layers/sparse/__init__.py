@@ -1,17 +1,37 @@
 """Everything sparse is a bank of experts and a route over them."""
 
-from skillweave.layers.sparse.conditional_feed_forward import ConditionalFeedForward
-from skillweave.layers.sparse.conditional_linear import ConditionalLinear, Dense, linear_by_span
-from skillweave.layers.sparse.routes import ROUTES, RouteStatistics, StaticRoute, TokenRoute, build_route
+from skillweave.layers.sparse.conditional_feed_forward import ConditionalFeedForward, SparseFeedForward
+from skillweave.layers.sparse.conditional_linear import (
+    ConditionalLinear,
+    Dense,
+    Linear,
+    Mixed,
+    Pair,
+    apply_linear,
+    linear_by_span,
+    resolve_pair,
+)
+from skillweave.layers.sparse.dispatch import Dispatch, RouteStatistics, statistics_of
+from skillweave.layers.sparse.routes import ROUTES, Gates, Known, StaticRoute, TokenRoute, build_route
 
 __all__ = [
     "ROUTES",
     "ConditionalFeedForward",
     "ConditionalLinear",
     "Dense",
+    "Dispatch",
+    "Gates",
+    "Known",
+    "Linear",
+    "Mixed",
+    "Pair",
     "RouteStatistics",
+    "SparseFeedForward",
     "StaticRoute",
     "TokenRoute",
+    "apply_linear",
     "build_route",
     "linear_by_span",
+    "resolve_pair",
+    "statistics_of",
 ]

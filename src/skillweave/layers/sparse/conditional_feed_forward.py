@@ -1,4 +1,4 @@
-"""A bank of whole feed-forwards, mixed after their nonlinearity."""
+"""Feed-forwards that are mixtures of experts: of whole feed-forwards, or of their linear layers."""
 
 from __future__ import annotations
 
@@ -9,49 +9,79 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
-from skillweave.layers.sparse.routes import RouteStatistics, StaticRoute, TokenRoute
+from skillweave.layers.sparse.conditional_linear import Linear, Pair, apply_linear, resolve_pair, sum_gated
+from skillweave.layers.sparse.dispatch import RouteStatistics, split, statistics_of
+from skillweave.layers.sparse.routes import SHARED, Gates, Route, StaticRoute, TokenRoute
+from skillweave.layers.tokens import TokenMap
 
 
 class ConditionalFeedForward(nn.Module):
     """y = Σ_e G_e · FFN_e(x): classic MoE (route `token`), a feed-forward per skill, or an ordinary one (route `dense`)."""
 
-    def __init__(self, make_expert: Callable[[], nn.Module], route: StaticRoute | TokenRoute) -> None:
+    def __init__(self, make_expert: Callable[[], nn.Module], route: Route) -> None:
         super().__init__()
         self.route = route
         self.experts = cast(
             Mapping[str, Callable[[Tensor], Tensor]], nn.ModuleDict({name: make_expert() for name in route.experts})
         )
 
+    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> Gates | None:
+        """The gates of a condition; None where the route looks at the data. Whole feed-forwards cannot merge."""
+        return self.route.gates(condition, generator) if isinstance(self.route, StaticRoute) else None
+
     def forward(
-        self,
-        x_TD: Tensor,
-        conditions: Sequence[Condition],
-        sizes: Sequence[int],
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, RouteStatistics | None]:
-        """Flat tokens [T, D], grouped by span with `sizes` tokens of each condition → [T, D] and the route's statistics."""
+        self, x_TD: Tensor, tokens: TokenMap, gates: Sequence[Gates | None], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """Flat tokens [T, D] → [T, D] and the statistics of a token route. `gates`: what `resolve` gave for each span."""
         if isinstance(self.route, TokenRoute):
-            return self._by_token(x_TD, self.route, generator)
+            return self._by_token(x_TD, tokens, self.route, generator)
+        known = [gate for gate in gates if gate is not None]
         if len(self.route.experts) == 1:
-            return self._by_condition(x_TD, self.route, conditions[0]), None
-        parts = zip(x_TD.split(list(sizes)), conditions, strict=True)
-        return torch.cat([self._by_condition(part, self.route, condition) for part, condition in parts]), None
+            return self._by_condition(x_TD, known[0]), []
+        parts = zip(x_TD.split(list(tokens.sizes)), known, strict=True)
+        return torch.cat([self._by_condition(part, gate) for part, gate in parts]), []
 
-    def _by_condition(self, x_TD: Tensor, route: StaticRoute, condition: Condition) -> Tensor:
-        outputs = [
-            self.experts[name](x_TD) if gate is None else gate * self.experts[name](x_TD)
-            for name, gate in route.gates(condition).items()
-        ]
-        return outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(0)
+    def _by_condition(self, x_TD: Tensor, gates: Gates) -> Tensor:
+        outputs = [self.experts[name](x_TD) for name in gates]
+        values = [gate for gate in gates.values() if gate is not None]
+        return sum_gated(outputs, values) if values else outputs[0]
 
-    def _by_token(self, x_TD: Tensor, route: TokenRoute, generator: torch.Generator | None) -> tuple[Tensor, RouteStatistics]:
-        """Sort the token-expert pairs by expert, run each expert once on its own tokens, add up: no token is dropped."""
-        gates = route(x_TD, generator)
-        active = gates.experts.shape[1]
-        order = gates.experts.flatten().argsort(stable=True)
-        token = order // active
-        counts = torch.bincount(gates.experts.flatten(), minlength=len(route.experts)).tolist()
-        parts = x_TD.index_select(0, token).split(counts)
+    def _by_token(
+        self, x_TD: Tensor, tokens: TokenMap, route: TokenRoute, generator: torch.Generator | None
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """Run each expert once on its own tokens."""
+        dispatch = route(x_TD, tokens, generator)
+        parts = dispatch.gather(x_TD).split(split(dispatch.ends))
         outputs = [expert(part) for expert, part in zip(self.experts.values(), parts, strict=True) if len(part)]
-        weighted = torch.cat(outputs) * gates.weights.flatten().index_select(0, order).unsqueeze(1)
-        return torch.zeros_like(x_TD).index_add(0, token, weighted.to(x_TD.dtype)), gates.statistics
+        return dispatch.combine(torch.cat(outputs)), [dispatch.statistics]
+
+
+class SparseFeedForward(nn.Module):
+    """A feed-forward whose linear layers are banks of experts, mixed before they are used: they merge.
+
+    The layers are called as those of the one expert of a dense `ConditionalFeedForward`, so that what stays dense keeps its name.
+    """
+
+    def __init__(self, inner: Linear, outer: Linear, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.experts = nn.ModuleDict({SHARED: nn.ModuleDict({"inner": inner, "outer": outer})})
+        self.activation = activation
+
+    @property
+    def layers(self) -> tuple[Linear, Linear]:
+        """The inner and the outer linear layer."""
+        expert = cast(Mapping[str, Linear], self.experts[SHARED])
+        return expert["inner"], expert["outer"]
+
+    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> Pair:
+        """Both layers for a condition."""
+        return resolve_pair(*self.layers, condition, generator, tokens)
+
+    def forward(
+        self, x_TD: Tensor, tokens: TokenMap, layers: Sequence[Pair], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
+        inner, outer = self.layers
+        hidden, first = apply_linear(inner, x_TD, tokens, [pair[0] for pair in layers], generator)
+        y_TD, second = apply_linear(outer, self.activation(hidden), tokens, [pair[1] for pair in layers], generator, first)
+        return y_TD, statistics_of(first, second)

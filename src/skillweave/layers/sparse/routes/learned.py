@@ -1,0 +1,121 @@
+"""Learned routes that do not look at the data: a gate on the modality, the task or the attributes of a span."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from skillweave.batch import Condition
+from skillweave.config import ConfigError, nearest
+from skillweave.config.model import RouteConfig
+from skillweave.layers.precision import at_least_float32
+from skillweave.layers.sparse.routes.attributes import ATTRIBUTES
+from skillweave.layers.sparse.routes.gate import add_noise, number, select
+from skillweave.layers.sparse.routes.static import Gates, Known, StaticRoute
+
+
+class LearnedRoute(StaticRoute):
+    """top_k(softmax(W_g · R + noise)), renormalised, for a representation R of the condition (Uni-Perceiver-MoE eq. 3)."""
+
+    def __init__(self, config: RouteConfig, width: int) -> None:
+        super().__init__()
+        self.experts = number(config.experts)
+        self.active = config.active
+        self.noise = config.noise
+        self.gate = nn.Linear(width, config.experts, bias=False)
+
+    @abstractmethod
+    def represent(self, condition: Condition) -> Tensor:
+        """R of a condition, [D]."""
+
+    def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
+        """The `active` best experts. On the meta device, where no gate has a value, the first ones stand for them."""
+        logits_E = self._logits(condition)
+        if logits_E.is_meta:
+            return dict.fromkeys(self.experts[: self.active])
+        weights, chosen = select(add_noise(self, logits_E, self.noise, generator), self.active)
+        names = [self.experts[i] for i in chosen.tolist()]
+        return {names[0]: None} if self.active == 1 else dict(zip(names, weights, strict=True))
+
+    def distribution(self, condition: Condition) -> Tensor:
+        """[E] the softmax over all experts, before the best are picked."""
+        return self._logits(condition).softmax(-1)
+
+    def _logits(self, condition: Condition) -> Tensor:
+        """[E], in the parameters' own precision: autocast's 16 bits would blur the choice."""
+        weight = self.gate.weight
+        if weight.is_meta:
+            return weight[:, 0]
+        with torch.autocast(weight.device.type, enabled=False):
+            return at_least_float32(self.gate(self.represent(condition)))
+
+
+class VectorRoute(LearnedRoute):
+    """R = embed(id). Each id's vector is a parameter of its own, so that training one leaves the others alone."""
+
+    def __init__(self, config: RouteConfig, width: int, ids: Iterable[str]) -> None:
+        super().__init__(config, width)
+        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in ids})
+
+    @abstractmethod
+    def identify(self, condition: Condition) -> str:
+        """The condition's id. Raises ConfigError for one that has no vector."""
+
+    def represent(self, condition: Condition) -> Tensor:
+        """The vector of the condition's id."""
+        return self.vectors[self.identify(condition)]
+
+    def idle(self, conditions: Iterable[Condition]) -> set[str]:
+        """The vectors of other ids."""
+        used = {self.identify(condition) for condition in conditions}
+        return {f"vectors.{name}" for name in self.vectors if name not in used}
+
+
+class ModalityRoute(VectorRoute):
+    """R = embed(modality of the token) (Uni-Perceiver-MoE eq. 7)."""
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__(config, width, [modality.value for modality in known.skills])
+
+    def identify(self, condition: Condition) -> str:
+        """The span's modality."""
+        name = condition.modality.value
+        if name not in self.vectors:
+            raise ConfigError(
+                f"route 'modality' has no vector for {name!r}; add a stream {name!r} under model.streams and train it"
+            )
+        return name
+
+
+class TaskRoute(VectorRoute):
+    """R = embed(task) (Uni-Perceiver-MoE eq. 8)."""
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__(config, width, known.tasks)
+
+    def identify(self, condition: Condition) -> str:
+        """The task's name."""
+        if condition.task not in self.vectors:
+            remedy = "name a task it was trained on, or train with route 'attribute', which needs no more than a task's layout"
+            raise ConfigError(
+                f"route 'task' does not know task {condition.task!r}{nearest(condition.task, self.vectors)}; {remedy}"
+            )
+        return condition.task
+
+
+class AttributeRoute(LearnedRoute):
+    """R = layernorm(W_attr · attributes) (Uni-Perceiver-MoE eq. 9); the bits are in `attributes.py`."""
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__(config, width)
+        bits, self.describe = ATTRIBUTES[config.attributes]
+        self.embed = nn.Linear(bits, width)
+        self.norm = nn.LayerNorm(width)
+
+    def represent(self, condition: Condition) -> Tensor:
+        """The normalised projection of the condition's bits."""
+        bits = torch.tensor(self.describe(condition)).to(self.embed.weight)
+        return self.norm(self.embed(bits))

@@ -1,0 +1,78 @@
+"""Learned routes that look at the data: at each token, or at each token and its sample."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.config.model import RouteConfig
+from skillweave.layers.precision import at_least_float32
+from skillweave.layers.sparse.dispatch import Dispatch, plan
+from skillweave.layers.sparse.routes.gate import add_noise, number, select
+from skillweave.layers.sparse.routes.static import Known
+from skillweave.layers.tokens import TokenMap
+
+
+class TokenRoute(nn.Module):
+    """A gate picks the `active` best of `experts` for each token (Uni-Perceiver-MoE eq. 3 with R(x) = x; SkillNet section 5.1).
+
+    In training, noise is added to the logits. `balance` weighs the loss E · Σ_e f_e · p_e of the Switch Transformer
+    (arXiv 2101.03961, section 2.2): f the share of assignments, p the mean probability of expert e.
+    """
+
+    representation = 1
+    """Size of R in widths."""
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__()
+        self.experts = number(config.experts)
+        self.active = config.active
+        self.noise = config.noise
+        self.balance = config.balance
+        self.gate = nn.Linear(self.representation * width, config.experts, bias=False)
+
+    def forward(self, x_TD: Tensor, tokens: TokenMap, generator: torch.Generator | None = None) -> Dispatch:
+        """Where each token goes. `generator`: of the noise; without one there is none."""
+        logits_TE = add_noise(self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator)
+        weights_Tk, experts_Tk = select(logits_TE, self.active)
+        dispatch = plan(experts_Tk, weights_Tk.to(x_TD.dtype), len(self.experts))
+        if not self.balance:
+            return dispatch
+        balance = self.balance * len(self.experts) * (dispatch.statistics.load * logits_TE.softmax(-1).mean(0)).sum()
+        return dispatch._replace(statistics=dispatch.statistics._replace(balance=balance))
+
+    def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
+        """[T, E] before noise."""
+        return self.gate(x_TD)
+
+
+class ContextRoute(TokenRoute):
+    """R(x) = [x ; attnpool(X)] (Uni-Perceiver-MoE eq. 6), the pool over the tokens that `TokenMap.context` allows.
+
+    The pool is CLIP's (arXiv 2103.00020, section 2.4), one head whose query is the mean. Its key, value and output
+    projections are products with the query's and the gate's own matrices, so they are left out: T · D multiply-adds
+    instead of T · D² for the same functions.
+    """
+
+    representation = 2
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__(config, width, known)
+        self.query = nn.Linear(width, width)
+
+    def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
+        """[T, E]: the gate is linear, so the context's share is computed once per sample."""
+        own_ED, context_ED = self.gate.weight.chunk(2, dim=1)
+        shared_NLE = F.linear(self.pool(x_TD, tokens), context_ED).unsqueeze(1).expand(-1, tokens.length, -1)
+        return F.linear(x_TD, own_ED) + tokens.to_tokens(shared_NLE)
+
+    def pool(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
+        """[N, D] the attention-pooled context of each sample; zeros where there is none."""
+        x_NLD, seen_NL = tokens.to_padded(x_TD), tokens.context
+        counts_N1 = seen_NL.sum(1, keepdim=True)
+        mean_ND = (x_NLD * seen_NL.unsqueeze(-1)).sum(1) / counts_N1.clamp(min=1)
+        scores_NL = (x_NLD @ self.query(mean_ND).to(x_NLD.dtype).unsqueeze(-1)).squeeze(-1) / x_TD.shape[-1] ** 0.5
+        hidden = scores_NL.new_tensor(torch.finfo(scores_NL.dtype).min)
+        weights_NL = at_least_float32(scores_NL.where(seen_NL, hidden)).softmax(-1) * seen_NL
+        return (weights_NL.to(x_NLD.dtype).unsqueeze(1) @ x_NLD).squeeze(1)

@@ -1,0 +1,88 @@
+"""Gates on modality, task and attributes: what they are, and what they say when they cannot be."""
+
+import pytest
+import torch
+
+from skillweave.batch import Condition, Layout, Modality, Span
+from skillweave.config import ConfigError
+from skillweave.config.model import RouteConfig
+from skillweave.layers.sparse import Known, StaticRoute, build_route
+
+KNOWN = Known({m: m.value for m in (Modality.TEXT, Modality.IMAGE)}, ("caption", "classify"))
+TEXT, IMAGE = Condition("caption", Modality.TEXT), Condition("caption", Modality.IMAGE)
+
+
+def route(name: str, **config: object) -> StaticRoute:
+    torch.manual_seed(0)
+    return build_route(RouteConfig(route=name, experts=6, **config), 8, KNOWN).double()
+
+
+@pytest.mark.parametrize("name", ["modality", "task", "attribute"])
+def test_gates_are_the_renormalised_best_of_the_distribution(name: str) -> None:
+    given = route(name, active=3)
+    distribution = given.distribution(TEXT)
+    assert distribution.shape == (6,) and distribution.sum().item() == pytest.approx(1)
+    best = sorted(range(6), key=lambda e: -distribution[e].item())[:3]
+    gates = given.gates(TEXT)
+    assert list(gates) == [str(e) for e in best]
+    total = sum(distribution[e] for e in best)
+    for e in best:
+        assert gates[str(e)].item() == pytest.approx((distribution[e] / total).item())
+
+
+def test_one_active_expert_has_gate_one_and_costs_nothing() -> None:
+    assert list(route("task", active=1).gates(TEXT).values()) == [None]
+
+
+def test_distribution_of_a_table() -> None:
+    assert build_route(RouteConfig(route="skill"), 8, KNOWN).distribution(IMAGE).tolist() == [0, 1]
+
+
+def test_what_each_route_tells_apart() -> None:
+    other = Condition("classify", Modality.TEXT)
+    same = {
+        name: [torch.equal(given.distribution(TEXT), given.distribution(c)) for c in (IMAGE, other)]
+        for name in ("modality", "task", "attribute")
+        for given in [route(name)]
+    }
+    assert same == {"modality": [False, True], "task": [True, False], "attribute": [False, True]}
+
+
+def test_noise_is_the_generators_and_only_in_training() -> None:
+    given = route("attribute", noise=1.0).train()
+
+    def drawn(seed: int | None) -> list[float]:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return [gate.item() for gate in given.gates(TEXT, generator).values()]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert drawn(None) != drawn(1)
+    noisy = drawn(1)
+    given.eval()
+    assert drawn(1) == drawn(None) != noisy
+
+
+def test_a_task_never_seen() -> None:
+    new = Layout("retrieve", (Span(Modality.TEXT),)).condition(0)
+    assert len(route("attribute").gates(new)) == 2
+    with pytest.raises(ConfigError, match=r"route 'task' does not know task 'retrieve'.*train with route 'attribute'"):
+        route("task").gates(new)
+    with pytest.raises(ConfigError, match="does not know task 'clasify'; did you mean 'classify'"):
+        route("task").gates(Condition("clasify", Modality.TEXT))
+
+
+def test_a_modality_never_seen() -> None:
+    with pytest.raises(ConfigError, match=r"no vector for 'sound'; add a stream 'sound' under model\.streams"):
+        route("modality").gates(Condition("caption", Modality.SOUND))
+
+
+def test_unknown_routes_are_named() -> None:
+    with pytest.raises(ConfigError, match="unknown route 'atribute'; did you mean 'attribute'"):
+        build_route(RouteConfig.model_construct(route="atribute"), 8, KNOWN)
+
+
+def test_sixteen_bits_do_not_reach_the_gate() -> None:
+    given = route("attribute").float()
+    plain = given.distribution(TEXT)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(given.distribution(TEXT), plain)
