@@ -37,9 +37,12 @@ def test_skills_belong_to_the_modalities_of_the_table() -> None:
 def test_blocks_are_one_row_and_origins_are_not() -> None:
     weights = {f"encoder.blocks.{i}.norm.{part}": torch.zeros(3) for i in range(2) for part in ("weight", "bias")}
     weights["targets.ctc.classifier.weight"] = torch.zeros(4, 3)
-    origins = dict.fromkeys(weights, Origin("a")) | {"encoder.blocks.1.norm.bias": Origin(note="why")}
+    origins = dict.fromkeys(weights, Origin("a")) | {
+        "encoder.blocks.1.norm.bias": Origin(note="why"),
+        "targets.ctc.classifier.weight": Origin("a", "some", 0.25),
+    }
     assert tabulate(origins, weights) == [
-        OriginRow("encoder.blocks.*.norm", "a", "", 3, 9),
-        OriginRow("encoder.blocks.*.norm", "", "why", 1, 3),
-        OriginRow("targets.ctc", "a", "", 1, 12),
+        OriginRow("encoder.blocks.*.norm", "a", "", 3, 9, 9),
+        OriginRow("encoder.blocks.*.norm", "", "why", 1, 3, 0),
+        OriginRow("targets.ctc", "a", "some", 1, 12, 3),
     ]

@@ -98,6 +98,7 @@ def test_words_are_matched_by_wordpiece(woven, models, recipe) -> None:
     origin = woven.origins["shared.word.weight"]
     count = sum(piece in theirs for piece in pieces)
     assert origin.source == f"text={folder}" and origin.note == f"{count} of {len(pieces)} wordpieces, the others fresh"
+    assert origin.share == count / len(pieces)
 
 
 def test_words_made_for_the_same_modalities_are_kept(recipe, recipe_file) -> None:

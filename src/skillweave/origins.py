@@ -17,21 +17,26 @@ EXPERT = re.compile(r"\.experts\.[^.]+")
 
 @dataclass(frozen=True)
 class Origin:
-    """`source`: what a weight was copied from, empty for a fresh one. `note`: why it is fresh, or how much of it was copied."""
+    """`source`: what a weight was copied from, empty for a fresh one. `note`: why it is fresh, or what of it was copied.
+
+    `share`: of its numbers, those that were copied.
+    """
 
     source: str = ""
     note: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class OriginRow:
-    """The weights of one part of a model that have the same origin: how many tensors, and how many numbers in all."""
+    """The weights of one part of a model that have the same origin: tensors, the numbers in them, and those that were copied."""
 
     group: str
     source: str
     note: str
     tensors: int
     numbers: int
+    copied: int
 
 
 def by_place(names: Iterable[str]) -> dict[str, list[str]]:
@@ -69,7 +74,10 @@ def tabulate(origins: Mapping[str, Origin], weights: Mapping[str, Tensor]) -> li
     rows: dict[tuple[str, Origin], list[int]] = {}
     for name, origin in origins.items():
         rows.setdefault((_group(name), origin), []).append(weights[name].numel())
-    return [OriginRow(group, origin.source, origin.note, len(n), sum(n)) for (group, origin), n in rows.items()]
+    return [
+        OriginRow(group, o.source, o.note, len(sizes), sum(sizes), round(o.share * sum(sizes)) if o.source else 0)
+        for (group, o), sizes in rows.items()
+    ]
 
 
 def blocks_as_one(name: str) -> str:

@@ -199,7 +199,8 @@ def _match_rows(
     known = [piece for piece in own if piece in theirs]
     table = fresh.clone()
     table[[own[piece] for piece in known]] = given[[theirs[piece] for piece in known]]
-    return table, Origin(label, "" if len(known) == len(own) else f"{len(known):,} of {len(own):,} wordpieces, the others fresh")
+    note = "" if len(known) == len(own) else f"{len(known):,} of {len(own):,} wordpieces, the others fresh"
+    return table, Origin(label, note, len(known) / len(own))
 
 
 def _require_use(sources: list[Source], origins: Mapping[str, Origin], skills: Collection[str]) -> None:

@@ -81,19 +81,18 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
 
 
 def origins_table(rows: Sequence[OriginRow], title: str) -> Table:
-    """Which part of a model comes from where, then how much of the model was copied."""
+    """Which part of a model comes from where, and how many of its parameters were copied."""
     table = Table(title=escape(title), title_justify="left", header_style="bold")
     for column in ("part", "from", "note"):
         table.add_column(column, overflow="fold")
-    for column in ("tensors", "parameters"):
+    for column in ("parameters", "copied"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            escape(row.group), escape(row.source) or "[yellow]fresh[/]", escape(row.note), f"{row.tensors:,}", f"{row.numbers:,}"
-        )
+        source = escape(row.source) or "[yellow]fresh[/]"
+        table.add_row(escape(row.group), source, escape(row.note), f"{row.numbers:,}", f"{row.copied:,}")
     table.add_section()
-    total, taken = (sum(row.numbers for row in rows if row.source or every) for every in (True, False))
-    table.add_row("all", f"{taken / total:.1%} copied", "", f"{sum(row.tensors for row in rows):,}", f"[bold]{total:,}[/]")
+    total, copied = sum(row.numbers for row in rows), sum(row.copied for row in rows)
+    table.add_row("all", "", "", f"[bold]{total:,}[/]", f"[bold]{copied:,}[/]")
     return table
 
 
