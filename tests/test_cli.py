@@ -8,6 +8,7 @@ import pytest
 import yaml
 from tiny_run import make_run
 
+import skillweave
 from skillweave import cli, commands
 from skillweave.config import ConfigError
 
@@ -40,7 +41,10 @@ def test_help_loads_no_heavy_library():
     assert not {"torch", "numpy", "pydantic", "rich", "yaml", "sklearn", "av"} & set(loaded)
 
 
-@pytest.mark.parametrize("command", ["quickstart", "train", "evaluate", "predict", "index", "search", "inspect", "schema"])
+COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "upcycle", "weave", "predict", "index", "search"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_code(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
@@ -74,10 +78,15 @@ def test_schema_is_json(capsys):
         (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "No such file"),
         (["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"], "No such file"),
         (["inspect", "RUN", "training.steps=3"], "is trained already"),
+        (["upcycle", "RUN", "--sparse", "{qkv: {rout: skill}}"], "qkv.rout: unknown key; did you mean 'route'?"),
+        (["upcycle", "RUN", "--sparse", "{qkv"], "--sparse: neither a mapping such as"),
+        (["upcycle", "RUN", "--sparse", "quickstart", "--out", "RUN"], "is there already; choose another with --out"),
+        (["weave", "text=RUN", "--recipe", "quickstrat", "--out", "/nowhere"], "did you mean 'quickstart'?"),
+        (["weave", "RUN", "--recipe", "quickstart", "--out", "/nowhere"], "as MODALITY=MODEL, such as text=runs/texts"),
     ],
 )
 def test_expected_errors_are_one_line_without_stack(run, words, told, capsys):
-    assert cli.main([str(run) if word == "RUN" else word for word in words]) == 2
+    assert cli.main([word.replace("RUN", str(run)) for word in words]) == 2
     error = capsys.readouterr().err
     assert told in error and "Traceback" not in error and error.startswith(f"skillweave {words[0]}: ")
 
@@ -173,6 +182,47 @@ def test_inspect_reads_a_recipe_without_its_data(capsys, tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     assert cli.main(["inspect", str(tmp_path / "r.yaml")]) == 0
     assert "masked_text" in capsys.readouterr().out
+
+
+def test_upcycle_compares_writes_and_lists(run, tmp_path, capsys):
+    sparse, out = "{qkv: {route: skill}, feed_forward: {route: token, experts: 3}}", tmp_path / "sparse"
+    words = ["upcycle", str(run), "--sparse", sparse, "--out", str(out), "--json", str(tmp_path / "u.json")]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "compared on validation samples: answers differ" in shown and f"start_from={out}" in shown
+    rows = json.loads((tmp_path / "u.json").read_text("utf-8"))
+    assert [row["group"] for row in rows if not row["source"]] == ["encoder.blocks.*.feed_forward.route.gate"]
+    model = skillweave.load(out)
+    assert model.assets and sum(row["numbers"] for row in rows) == model.count_parameters()
+
+
+def test_upcycle_writes_nothing_that_answers_otherwise(run, tmp_path, capsys):
+    sparse, out = "{feed_forward: {route: token, experts: 3}, qkv: {route: skill}}", tmp_path / "noisy"
+    assert cli.main(["upcycle", str(run), "--sparse", sparse, "--noise", "0.5", "--out", str(out)]) == 0
+    again = ["upcycle", str(out), "--sparse", sparse.replace("3}", "3, active: 1}"), "--out", str(tmp_path / "no")]
+    assert cli.main(again) == 2  # experts that differ, mixed otherwise
+    told = capsys.readouterr()
+    assert "so nothing was written" in told.err and not (tmp_path / "no").exists()
+    assert "compared on made inputs, as there are no samples" in told.out
+
+
+def test_weave_writes_a_model_and_says_what_came_from_where(run, tmp_path, capsys):
+    out = tmp_path / "woven"
+    words = ["weave", "--recipe", str(run / "recipe.yaml"), "--out", str(out), f"text={run}", f"video={run}"]
+    assert cli.main([*words, "--shared", "video"]) == 0
+    assert f"start_from={out}" in capsys.readouterr().out
+    rows = {row["group"]: row for row in json.loads((out / "weave.json").read_text("utf-8"))}
+    assert rows["embeddings.text"]["source"] == f"text={run}"
+    assert rows["encoder.last_norm"]["source"] == f"video={run}"
+    assert rows["embeddings.sound"]["source"] == "" and rows["embeddings.sound"]["note"] == "no model given for it"
+    assert sum(row["numbers"] for row in rows.values()) == skillweave.load(out).count_parameters()
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["upcycle", "--sparse", "{qkv: {route: skill}}"]])
+def test_a_hugging_face_folder_is_told(command, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    assert cli.main([command[0], str(tmp_path), *command[1:]]) == 2
+    assert "a Hugging Face model (bert); convert it" in capsys.readouterr().err
 
 
 def test_quickstart_says_what_is_there_already(tmp_path, capsys):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
     from skillweave.model import Model, Output
     from skillweave.training import train
+    from skillweave.upcycling import upcycle
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOME = {
     "load": "api",
     "read_recipe": "config",
     "train": "training",
+    "upcycle": "upcycling",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "load",
     "read_recipe",
     "train",
+    "upcycle",
 ]
 
 

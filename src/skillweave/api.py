@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,39 @@ def load(path: str | Path) -> Model:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is no best."""
+    """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is no best.
+
+    Raises ConfigError when there is none, or one of Hugging Face's.
+    """
     folder = Path(path)
     candidates = [folder, folder / "best", folder / "last"]
     for candidate in candidates:
         if (candidate / CONFIG_FILE).is_file():
+            _require_own(candidate)
             return candidate
     if not folder.exists():
         raise ConfigError(f"{folder}: no such folder; train a run first, or give the path of a run or model folder")
     raise ConfigError(f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)")
 
 
+def _require_own(folder: Path) -> None:
+    """Raise ConfigError for a model folder of Hugging Face's transformers, whose config.json has a `model_type`."""
+    found = re.search(r'"model_type"\s*:\s*"([^"]*)"', (folder / CONFIG_FILE).read_text("utf-8", "replace"))
+    if found:
+        raise ConfigError(f"{folder}: a Hugging Face model ({found[1]}); convert it to a skillweave model folder first")
+
+
 def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:
     """A run's best model (or that of the checkpoint given) and its recipe, with the run's present folder as its output.
+
+    Raises ConfigError when there is no run.
+    """
+    recipe = run_recipe(path)
+    return load(path), recipe
+
+
+def run_recipe(path: str | Path) -> RecipeConfig:
+    """The recipe of a run or of one of its checkpoints, with the run's present folder as its output.
 
     Raises ConfigError when there is no run.
     """
@@ -55,8 +76,7 @@ def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:
     places = [place for place in (folder, folder.parent, folder.parent.parent) if (place / RECIPE_FILE).is_file()]
     if not places:
         raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
-    recipe = read_recipe(places[0] / RECIPE_FILE)
-    return load(folder), recipe.model_copy(update={"output": str(places[0])})
+    return read_recipe(places[0] / RECIPE_FILE).model_copy(update={"output": str(places[0])})
 
 
 def encode(model: Model, task: str, **media: Sequence[Any]) -> NDArray[np.float32]:

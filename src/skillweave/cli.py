@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     _add_training(command)
+    _add_making(command)
     _add_using(command)
     return parser
 
@@ -130,6 +131,38 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("target", metavar="RUN-or-RECIPE", help="a run or model folder, a YAML file, or a recipe's name")
     sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
     command("schema", "print the JSON schema of recipes, for editors")
+
+
+def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that make a model of other models."""
+    sub = command("upcycle", "make a sparse model of a dense one; it answers alike until it is trained on")
+    sub.add_argument("model", metavar="RUN-or-MODEL", help="a run or model folder")
+    sub.add_argument(
+        "--sparse",
+        required=True,
+        metavar="SPARSE",
+        help="a recipe with model.encoder.sparse, or that as a mapping: '{feed_forward: {route: token}}'",
+    )
+    sub.add_argument("--out", metavar="DIR", help="the model folder to write (default: the model's, with -upcycled)")
+    sub.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="perturb each copy, by a share of its weights' spread; the answers then differ",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of new gates and noise (default 0)")
+    sub.add_argument("--json", metavar="FILE", help="write the table here as well")
+    sub = command("weave", "make a model of several skills from a pretrained model of each")
+    sub.add_argument("inputs", nargs="+", metavar="MODALITY=MODEL", help="where a modality's weights come from: text=runs/texts")
+    sub.add_argument("--recipe", required=True, help="the recipe whose model is made, a YAML file or a name")
+    sub.add_argument(
+        "--out", required=True, metavar="DIR", help="the model folder to write; weave.json in it says what came from where"
+    )
+    sub.add_argument(
+        "--shared", metavar="MODALITY", help="whose model gives the parts that all skills share (default: the first)"
+    )
+    sub.add_argument("--json", metavar="FILE", help="write the table here as well")
 
 
 def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skillweave.api import RECIPE_FILE, model_folder, open_run
+import yaml
+
+from skillweave.api import RECIPE_FILE, load, model_folder, open_run
 from skillweave.config import ConfigError, find_recipe, read_recipe
+from skillweave.config.model import SparseConfig
+from skillweave.evaluation.agreement import comparison_batches, differences
 from skillweave.evaluation.evaluator import measure
 from skillweave.evaluation.inspection import inspect_folder, inspect_recipe
 from skillweave.evaluation.report import REPORT_FILE, write_report
-from skillweave.evaluation.screen import console, evaluation_table, hits_table, inspection_tables, progress
+from skillweave.evaluation.screen import console, evaluation_table, hits_table, inspection_tables, origins_table, progress
+from skillweave.origins import tabulate
 from skillweave.search.files import save_hits
 from skillweave.search.index import build_index, query, searchable, task_for
 from skillweave.search.predict import hit_row, predict, query_modality, read_inputs
 from skillweave.training import train
+from skillweave.upcycling import copy_table, upcycle
+from skillweave.weaving import weave
 
 EVALUATION_FILE = "evaluation.json"
+WEAVE_FILE = "weave.json"
+SAME = 1e-5
+"""What float32's rounding may make of two models that are the same function, as a share of the largest logit."""
 QUICKSTART = "quickstart"
 
 
@@ -135,6 +146,71 @@ def run_inspect(options: argparse.Namespace) -> None:
     if sizes := found.get("bytes"):
         say(f"on disk: weights {sizes['weights'] / 1e6:,.1f} MB, model folder {sizes['folder'] / 1e6:,.1f} MB")
     write_json(options.json, found)
+
+
+def run_upcycle(options: argparse.Namespace) -> None:
+    """Make a sparse model of a dense one, compare their answers, and only then write it."""
+    out = unused_folder(options.out or f"{options.model.rstrip('/')}-upcycled")
+    sparse, model = read_sparse(options.sparse), load(options.model)
+    batches, what = comparison_batches(model, options.model)
+    result = upcycle(model, sparse, options.noise, options.seed)
+    rows = copy_table(result, model)
+    console().print(origins_table(rows, f"{out} from {options.model}"))
+    apart = differences(model, result, batches)
+    say(f"compared on {what}: answers differ by at most {max(apart.values()):.1e} of the largest logit")
+    if not options.noise and not all(difference <= SAME for difference in apart.values()):
+        raise ConfigError(
+            f"that is more than rounding ({SAME:.0e}), so nothing was written; a place that was sparse has another route"
+        )
+    result.save_pretrained(out)
+    write_json(options.json, [asdict(row) for row in rows])
+    recipe = options.sparse
+    if inline(recipe):
+        own = Path(options.model) / RECIPE_FILE
+        recipe = f"{own if own.is_file() else 'RECIPE'} 'model.encoder.sparse={options.sparse}'"
+    say(f"{out} is written. Next:\n  skillweave train {recipe} start_from={out} output={out}-trained")
+
+
+def run_weave(options: argparse.Namespace) -> None:
+    """Make a recipe's model from models of single skills."""
+    out = unused_folder(options.out)
+    pairs = [text.partition("=") for text in options.inputs]
+    for modality, equals, path in pairs:
+        if not (equals and path) or [m for m, _, _ in pairs].count(modality) > 1:
+            raise ConfigError(f"{modality}{equals}{path}: give each model once, as MODALITY=MODEL, such as text=runs/texts")
+    recipe = read_recipe(find_recipe(options.recipe))
+    woven = weave(recipe, {modality: path for modality, _, path in pairs}, options.shared)
+    rows = tabulate(woven.origins, woven.model.state_dict())
+    console().print(origins_table(rows, f"{out} from {', '.join(options.inputs)}"))
+    woven.model.save_pretrained(out)
+    for file in (out / WEAVE_FILE, options.json):
+        write_json(file, [asdict(row) for row in rows])
+    say(f"{out} is written. Next:\n  skillweave train {options.recipe} start_from={out} output={out}-trained")
+
+
+def read_sparse(text: str) -> SparseConfig:
+    """The sparse places that a command's `--sparse` names: a mapping, or those of a recipe."""
+    if not inline(text):
+        return read_recipe(find_recipe(text)).model.encoder.sparse
+    try:
+        return SparseConfig.parse(yaml.safe_load(text), "--sparse")
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--sparse: neither a mapping such as {{feed_forward: {{route: token}}}} nor a recipe: {error}"
+        ) from None
+
+
+def inline(sparse: str) -> bool:
+    """Whether `--sparse` is a mapping, not a recipe."""
+    return sparse.lstrip().startswith("{")
+
+
+def unused_folder(path: str) -> Path:
+    """A folder to write into. Raises ConfigError when something is there."""
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; choose another with --out, or remove it")
+    return folder
 
 
 def say(text: str) -> None:

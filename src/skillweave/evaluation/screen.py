@@ -15,6 +15,7 @@ from skillweave.evaluation.figures import METRICS
 from skillweave.evaluation.pictures import millions
 from skillweave.evaluation.predictions import Progress as Step
 from skillweave.evaluation.report import rows_of
+from skillweave.origins import OriginRow
 
 
 def console() -> Console:
@@ -77,6 +78,22 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         count = task["activated_parameters"]
         tasks.add_row(name, *marks, f"{count:,}", f"{count / found['total_parameters']:.0%}")
     return [parts, tasks]
+
+
+def origins_table(rows: Sequence[OriginRow], title: str) -> Table:
+    """Which part of a model comes from where, and how many of its parameters were copied."""
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    for column in ("part", "from", "note"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "copied"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        source = escape(row.source) or "[yellow]fresh[/]"
+        table.add_row(escape(row.group), source, escape(row.note), f"{row.numbers:,}", f"{row.copied:,}")
+    table.add_section()
+    total, copied = sum(row.numbers for row in rows), sum(row.copied for row in rows)
+    table.add_row("all", "", "", f"[bold]{total:,}[/]", f"[bold]{copied:,}[/]")
+    return table
 
 
 def hits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:

@@ -1,0 +1,72 @@
+"""Whether two models answer alike, on real samples or on made ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from skillweave.api import run_recipe
+from skillweave.batch import Batch, Example, Features
+from skillweave.config import ConfigError
+from skillweave.config.streams import ImageStream, SoundStream, Stream, VideoStream
+from skillweave.data.collate import collate
+from skillweave.model import Model
+from skillweave.tasks.dataset import open_task
+
+SAMPLES = 4
+"""Samples of each task that two models are compared on."""
+LENGTH = 24
+"""Most positions of a made text or sound."""
+BUCKET = 8
+
+
+def differences(model: Model, other: Model, batches: Sequence[Batch]) -> dict[str, float]:
+    """Task → the largest difference between the two models' logits, as a share of the largest logit. Both in evaluation mode."""
+    found = {}
+    with torch.inference_mode():
+        for batch in batches:
+            batch = replace(batch, labels={}).to(next(model.parameters()).device)  # logits everywhere, not at labels alone
+            pairs = zip(model(batch).logits.values(), other(batch).logits.values(), strict=True)
+            found[batch.layout.task] = max(((b - a).abs().max() / a.abs().max()).item() for a, b in pairs)
+    return found
+
+
+def comparison_batches(model: Model, path: str | Path) -> tuple[list[Batch], str]:
+    """A small batch for each task, and what it is made of: validation samples of the run at `path`, or noise without a run.
+
+    Raises ConfigError for a model without tasks.
+    """
+    if not model.config.tasks:
+        raise ConfigError(f"{path}: the model has no task, so there is no output to compare")
+    try:
+        recipe = run_recipe(path)
+        data = [open_task(recipe, name, "validation", model.assets) for name in recipe.tasks]
+        return [next(task.batches(SAMPLES, SAMPLES)) for task in data], "validation samples"
+    except ConfigError as error:
+        return [made_batch(model, name) for name in model.config.tasks], f"made inputs, as there are no samples ({error})"
+
+
+def made_batch(model: Model, task: str) -> Batch:
+    """A batch of a task without data: words drawn at random, and noise for pictures, clips and sound. Seeded."""
+    layout = model.config.tasks[task].layout(task)
+    streams = [getattr(model.config.streams, span.modality.value) for span in layout.spans]
+    generator = torch.Generator().manual_seed(0)
+    examples = [Example(tuple(_made(stream, generator) for stream in streams), {}) for _ in range(SAMPLES)]
+    return collate(layout, examples, model.config.streams, BUCKET)
+
+
+def _made(stream: Stream, generator: torch.Generator) -> Features:
+    length = min(LENGTH, stream.max_length)
+    match stream:
+        case ImageStream():
+            return Features(torch.randn(3, stream.size, stream.size, generator=generator), stream.max_length)
+        case VideoStream():
+            shape = (3, stream.frames, stream.size, stream.size)
+            return Features(torch.randn(shape, generator=generator), stream.max_length)
+        case SoundStream():
+            return Features(torch.randn(stream.samples(length), generator=generator), length)
+        case _:
+            return Features(torch.randint(stream.vocabulary, (length,), generator=generator), length)
