@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from skillweave.api import encode, load
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
+    from skillweave.evaluation.interference import Interference, interference
     from skillweave.model import Model, Output
     from skillweave.training import train
 
@@ -23,6 +24,7 @@ _HOME = {
     "ConfigError": "config",
     "Example": "batch",
     "Features": "batch",
+    "Interference": "evaluation.interference",
     "Layout": "batch",
     "Modality": "batch",
     "Model": "model",
@@ -32,6 +34,7 @@ _HOME = {
     "Role": "batch",
     "Span": "batch",
     "encode": "api",
+    "interference": "evaluation.interference",
     "load": "api",
     "read_recipe": "config",
     "train": "training",
@@ -43,6 +46,7 @@ __all__ = [
     "ConfigError",
     "Example",
     "Features",
+    "Interference",
     "Layout",
     "Modality",
     "Model",
@@ -52,6 +56,7 @@ __all__ = [
     "Role",
     "Span",
     "encode",
+    "interference",
     "load",
     "read_recipe",
     "train",
