@@ -12,7 +12,7 @@ from skillweave.evaluation import svg
 
 FIGURES = {"I": ("values", "intervals"), "ratio of means": ("pooled", "pooled_intervals")}
 """Title of a grid → the figures and intervals it shows, as `Interference.to_json` names them."""
-CELL, HEIGHT, LEFT, TOP, GAP = 92, 40, 190, 112, 44
+CELL, HEIGHT, LEFT, TOP, GAP = 92, 40, 190, 128, 44
 HELPS, HARMS = "#4393c3", "#d6604d"
 STYLE = (
     "svg{background:#fbfaf8}text{font:12px system-ui,sans-serif;fill:#22252b}"
@@ -31,7 +31,7 @@ def heat_map(found: Mapping[str, Any], alone: bool = False) -> Markup:
     parts = [svg.tag("style", STYLE)] if alone else []
     for b, block in enumerate(found["blocks"]):
         top = tall * b + TOP
-        parts.append(svg.text(block["block"], 12, top - TOP + 20, class_="title"))
+        parts.append(svg.text(block["block"], 12, top - TOP + 18, class_="title"))
         parts += [svg.text(task, LEFT - 10, top + HEIGHT * i + 24, "end") for i, task in enumerate(tasks)]
         for f, title in enumerate(FIGURES):
             parts += _grid(tasks, block, title, LEFT + f * (grid + GAP), top)
@@ -39,7 +39,7 @@ def heat_map(found: Mapping[str, Any], alone: bool = False) -> Markup:
 
 
 def _grid(tasks: Sequence[str], block: Mapping[str, Any], title: str, left: float, top: float) -> list[str]:
-    parts = [svg.text(title, left, top - TOP + 20, class_="title")]
+    parts = [svg.text(title, left, top - TOP + 36, class_="title")]
     for j, task in enumerate(tasks):
         x = left + CELL * j + 12
         parts.append(svg.text(task, x, top - 8, transform=f"rotate(-30 {x} {top - 8})"))

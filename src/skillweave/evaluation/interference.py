@@ -40,8 +40,8 @@ from skillweave.model import Model
 
 Floats = NDArray[np.float64]
 
-UNSTEADY = 0.5
-"""From this share of batches on that their own task would harm, a ratio to that task's own gain has no meaning."""
+UNSTEADY = 0.25
+"""From this share of batches on that their own task would harm, a ratio to that task's own gain means little."""
 
 
 class Batches(Protocol):
