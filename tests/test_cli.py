@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -41,7 +42,19 @@ def test_help_loads_no_heavy_library():
     assert not {"torch", "numpy", "pydantic", "rich", "yaml", "sklearn", "av"} & set(loaded)
 
 
-COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "upcycle", "weave", "predict", "index", "search"]
+COMMANDS = [
+    "quickstart",
+    "train",
+    "evaluate",
+    "inspect",
+    "schema",
+    "interference",
+    "upcycle",
+    "weave",
+    "predict",
+    "index",
+    "search",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -83,6 +96,9 @@ def test_schema_is_json(capsys):
         (["upcycle", "RUN", "--sparse", "quickstart", "--out", "RUN"], "is there already; choose another with --out"),
         (["weave", "text=RUN", "--recipe", "quickstrat", "--out", "/nowhere"], "did you mean 'quickstart'?"),
         (["weave", "RUN", "--recipe", "quickstart", "--out", "/nowhere"], "as MODALITY=MODEL, such as text=runs/texts"),
+        (["interference", "RUN", "--tasks", "text_to_code"], "give two or more, not text_to_code"),
+        (["interference", "RUN", "--blocks", "1"], "there is no layer 1"),
+        (["interference", "RUN", "--batches", "1"], "1 usable batches, but 2 are needed"),
     ],
 )
 def test_expected_errors_are_one_line_without_stack(run, words, told, capsys):
@@ -242,3 +258,18 @@ def test_quickstart_trains_measures_and_shows(run, monkeypatch, capsys, tmp_path
     monkeypatch.setattr(commands, "measure_run", lambda folder: seen.append(folder))
     assert cli.main(["quickstart", f"output={tmp_path / 'new'}"]) == 0
     assert seen == [("quickstart", False), tmp_path / "new"]
+
+
+def test_interference_is_printed_drawn_and_written(run, tmp_path, capsys):
+    words = ["interference", str(run), "--batches", "4", "--bootstrap", "10", "--advise", "--blocks", "feed_forward"]
+    tasks = ["text_to_image", "speech_recognition"]
+    assert cli.main([*words, "--tasks", *tasks, "--json", str(tmp_path / "i.json"), "--out", str(tmp_path / "i.svg")]) == 0
+    found = json.loads((tmp_path / "i.json").read_text("utf-8"))
+    assert found == json.loads((run / "interference.json").read_text("utf-8"))
+    assert found["tasks"] == tasks and found["blocks"][0]["block"] == "encoder.blocks.0.feed_forward"
+    assert found["blocks"][0]["values"][0][0] == pytest.approx(1)
+    shown = capsys.readouterr().out
+    assert "encoder.blocks.0.feed_forward" in shown and "with fewer than 10 batches" in shown
+    picture = ElementTree.fromstring((tmp_path / "i.svg").read_text("utf-8"))
+    assert sum(element.tag.endswith("rect") for element in picture.iter()) == 2 * 4  # eq. 2 and the ratio of means, 2 x 2 tasks
+    (run / "interference.json").unlink()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from skillweave.api import encode, load
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
+    from skillweave.evaluation.interference import Interference, interference
     from skillweave.model import Model, Output
     from skillweave.training import train
     from skillweave.upcycling import upcycle
@@ -24,6 +25,7 @@ _HOME = {
     "ConfigError": "config",
     "Example": "batch",
     "Features": "batch",
+    "Interference": "evaluation.interference",
     "Layout": "batch",
     "Modality": "batch",
     "Model": "model",
@@ -33,6 +35,7 @@ _HOME = {
     "Role": "batch",
     "Span": "batch",
     "encode": "api",
+    "interference": "evaluation.interference",
     "load": "api",
     "read_recipe": "config",
     "train": "training",
@@ -45,6 +48,7 @@ __all__ = [
     "ConfigError",
     "Example",
     "Features",
+    "Interference",
     "Layout",
     "Modality",
     "Model",
@@ -54,6 +58,7 @@ __all__ = [
     "Role",
     "Span",
     "encode",
+    "interference",
     "load",
     "read_recipe",
     "train",

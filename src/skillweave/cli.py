@@ -130,6 +130,18 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("inspect", "show what a run or recipe is made of: components, skills, parameters per task", True)
     sub.add_argument("target", metavar="RUN-or-RECIPE", help="a run or model folder, a YAML file, or a recipe's name")
     sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    sub = command("interference", "measure how much the tasks of a run help or harm each other, as table, JSON and heat map")
+    sub.add_argument("folder", **RUN)
+    sub.add_argument("--batches", type=int, default=100, metavar="N", help="batches of each task (default 100)")
+    sub.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="these tasks only")
+    blocks = "feed_forward (default) or attention of two layers, a layer's number from 0, or a module path"
+    sub.add_argument("--blocks", nargs="+", default=[], metavar="BLOCK", help=blocks)
+    sub.add_argument("--split", default="train", help="train (default), validation or test")
+    sub.add_argument("--seed", type=int, default=0, help="of the batches' order (default 0)")
+    sub.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default 1000)")
+    sub.add_argument("--advise", action="store_true", help="propose changes of the recipe, each with its figure")
+    sub.add_argument("--out", metavar="FILE", help="the heat map (default RUN/interference.svg)")
+    sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
     command("schema", "print the JSON schema of recipes, for editors")
 
 

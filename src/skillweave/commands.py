@@ -14,11 +14,24 @@ import yaml
 from skillweave.api import RECIPE_FILE, load, model_folder, open_run
 from skillweave.config import ConfigError, find_recipe, read_recipe
 from skillweave.config.model import SparseConfig
+from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import comparison_batches, differences
+from skillweave.evaluation.drawn import draw_batches
 from skillweave.evaluation.evaluator import measure
+from skillweave.evaluation.heat_map import heat_map
 from skillweave.evaluation.inspection import inspect_folder, inspect_recipe
-from skillweave.evaluation.report import REPORT_FILE, write_report
-from skillweave.evaluation.screen import console, evaluation_table, hits_table, inspection_tables, origins_table, progress
+from skillweave.evaluation.interference import interference
+from skillweave.evaluation.report import INTERFERENCE_FILE, REPORT_FILE, write_report
+from skillweave.evaluation.screen import (
+    console,
+    evaluation_table,
+    hits_table,
+    inspection_tables,
+    interference_tables,
+    origins_table,
+    progress,
+    proposal_text,
+)
 from skillweave.origins import tabulate
 from skillweave.search.files import save_hits
 from skillweave.search.index import build_index, query, searchable, task_for
@@ -211,6 +224,30 @@ def unused_folder(path: str) -> Path:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; choose another with --out, or remove it")
     return folder
+
+
+def run_interference(options: argparse.Namespace) -> None:
+    """Measure what tasks do to each other on real batches; print, draw and, with --advise, propose."""
+    model, recipe = open_run(options.folder)
+    batches = draw_batches(model, recipe, options.batches, options.split, options.tasks, options.seed)
+    with progress() as step:
+        table = interference(model, batches, options.blocks, resamples=options.bootstrap, progress=step)
+    proposals = advise(table, recipe) if options.advise else []
+    found = {"split": options.split, "seed": options.seed, **table.to_json(), "advice": [p.to_json() for p in proposals]}
+    for shown in interference_tables(found):
+        console().print(shown)
+    for note in table.notes:
+        say(note)
+    if options.advise:
+        for text in map(proposal_text, proposals):
+            say(text)
+        say(undecided(table) or ("" if proposals else "no proposal: no figure is clear enough in either direction"))
+    figures = recipe.folder / INTERFERENCE_FILE
+    picture = Path(options.out or figures.with_suffix(".svg"))
+    write_whole(picture, heat_map(found, alone=True))
+    write_json(figures, found)
+    write_json(options.json, found)
+    say(f"heat map: {picture}; figures: {figures}")
 
 
 def say(text: str) -> None:

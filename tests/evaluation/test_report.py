@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 
@@ -37,10 +38,24 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
+INTERFERENCE = {
+    "tasks": ["text_to_image", "<b>"],
+    "blocks": [
+        {
+            "block": "encoder.blocks.0.feed_forward",
+            **{name: [[1.0, -0.5], [None, 1.0]] for name in ("values", "pooled")},
+            **{name: [[[1.0, 1.0], [-0.7, -0.3]], [[None, None], [1.0, 1.0]]] for name in ("intervals", "pooled_intervals")},
+            "shared": [[9, 9], [0, 9]],
+        }
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("report"))
     add_journal(run)
+    (run / "interference.json").write_text(json.dumps(INTERFERENCE))
     model, recipe = open_run(run)
     measured = measure(model, recipe, bootstrap=20)
     return write_report(run, model, recipe, measured, [run]).read_text("utf-8")
@@ -54,6 +69,10 @@ def test_the_page_is_whole_and_needs_no_network(page):
     assert sources and all(source.startswith("data:") for source in sources)
     assert not re.search(r"@import|url\(", page)
     assert not re.sub(r'"http://www.w3.org/2000/svg"', "", page).count("http")
+
+
+def test_interference_is_drawn_where_it_was_measured(page):
+    assert "What tasks do to each other" in page and "-0.70 … -0.30" in page and "no shared parameter" in page
 
 
 def test_every_task_modality_and_skip_is_shown(page):

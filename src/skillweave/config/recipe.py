@@ -114,6 +114,17 @@ class OptimizerConfig(Config):
     """Largest norm of the gradient; none when null."""
 
 
+class TrackingConfig(Config):
+    """Interference of tasks followed while they train, on sketches of gradients (Uni-Perceiver-MoE eq. 1-2)."""
+
+    every: Positive = 2
+    """Steps between looks at the gradient."""
+    dimension: Positive = 256
+    """Numbers that a block's gradient is projected to; products of two directions err by about 1 / √dimension."""
+    blocks: list[str] = []
+    """As `--blocks` of `skillweave interference`: the feed-forwards of two layers when empty."""
+
+
 class TrainingConfig(Config):
     """How long and how to train. Give one of `steps`, `epochs` or `samples`."""
 
@@ -141,6 +152,8 @@ class TrainingConfig(Config):
     """Checkpoints kept beside the best."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl` and TensorBoard."""
+    interference: TrackingConfig | None = None
+    """How tasks help or harm each other, logged as they train; not followed when absent."""
     workers: NonNegativeInt = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
     bucket: Positive = 8

@@ -73,12 +73,16 @@ class Mixture(Dataset[Batch]):
         return self.names[self._draws[step]]
 
     def __getitem__(self, index: int) -> Batch:
-        """Micro-batch `index` of this rank. Broken samples give way to others of the task and are listed in `Batch.skipped`."""
+        """Micro-batch `index` of this rank."""
         step, micro = divmod(index, self.recipe.training.accumulate)
-        name = self.task_of(step)
-        number = int(self._rank_in_task[step]) * self.recipe.training.accumulate + micro
-        per_epoch = self._batches_per_epoch(name)
-        epoch, position = divmod(number, per_epoch)
+        return self.batch_of(self.task_of(step), int(self._rank_in_task[step]) * self.recipe.training.accumulate + micro)
+
+    def batch_of(self, name: str, number: int) -> Batch:
+        """A task's own micro-batch `number` of this rank, whenever it comes in the mixture.
+
+        Broken samples give way to others of the task and are listed in `Batch.skipped`.
+        """
+        epoch, position = divmod(number, self._batches_per_epoch(name))
         rows = self._order(name, epoch)[position][self.rank :: self.world]  # sorted by size: every rank gets its share of each
         examples, skipped = [], []
         for row in rows:

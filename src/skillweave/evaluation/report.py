@@ -17,9 +17,12 @@ from skillweave.evaluation import pictures
 from skillweave.evaluation.cases import Case, build_cases
 from skillweave.evaluation.evaluator import Measured
 from skillweave.evaluation.figures import METRICS
+from skillweave.evaluation.heat_map import heat_map
 from skillweave.model import Model
 
 REPORT_FILE = "report.html"
+INTERFERENCE_FILE = "interference.json"
+"""What `skillweave interference` left in the run folder; the report shows it."""
 SKIPS = 20
 """Skipped samples listed; all of them stand in skipped.jsonl."""
 
@@ -75,6 +78,7 @@ def write_report(
         runs=list(runs),
         curves=pictures.learning_curves(runs, tables),
         pillars=pillars(model),
+        interference=heat_map(found) if (found := read_json(run / INTERFERENCE_FILE)) else "",
         skipped=_skipped(run, measured),
         skips=SKIPS,
         millions=pictures.millions,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from skillweave.evaluation.advice import Proposal
 from skillweave.evaluation.figures import METRICS
+from skillweave.evaluation.heat_map import FIGURES, number, span
 from skillweave.evaluation.pictures import millions
 from skillweave.evaluation.predictions import Progress as Step
 from skillweave.evaluation.report import rows_of
@@ -106,3 +110,40 @@ def hits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for row in rows:
         table.add_row(f"{row['score']:.3f}", *(escape(row[name]) for name in columns))
     return table
+
+
+def interference_tables(found: Mapping[str, Any]) -> list[Table]:
+    """What `Interference.to_json` gave, a table per block: I_ij of task j (column) on task i (row), below it the ratio of means.
+
+    Green helps, red harms; grey where the 95 % interval holds 0.
+    """
+    tables = []
+    for block in found["blocks"]:
+        table = Table(title=block["block"], title_justify="left", header_style="bold", show_lines=True)
+        table.add_column("on ↓  of →")
+        for task in found["tasks"]:
+            table.add_column(task, justify="right")
+        for i, task in enumerate(found["tasks"]):
+            table.add_row(task, *(_effect(block, i, j) for j in range(len(found["tasks"]))))
+        tables.append(table)
+    return tables
+
+
+def _effect(block: Mapping[str, Any], i: int, j: int) -> str:
+    lines = []
+    for values, intervals in FIGURES.values():
+        value, interval = block[values][i][j], block[intervals][i][j]
+        if value is None or i == j:
+            return "–" if value is None else number(value)
+        low, high = (bound if bound is not None else math.nan for bound in interval)
+        colour = "green" if low > 0 else "red" if high < 0 else "dim"
+        lines.append(f"[{colour}]{number(value)}  {span(interval)}[/]")
+    return "\n".join(lines)
+
+
+def proposal_text(proposal: Proposal) -> str:
+    """A proposal in lines: what, the figure it rests on, and what to write into the recipe."""
+    i, j = proposal.tasks
+    figure = f"{proposal.figure:.2f} ({span(proposal.interval)}; I = {number(proposal.value)}) of {j} on {i} at {proposal.block}"
+    change = proposal.to_json()["recipe"] or "nothing to change\n"
+    return f"{proposal.kind}: {proposal.why}\n  rests on {figure}\n" + indent(change, "    ")

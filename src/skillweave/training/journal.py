@@ -122,6 +122,13 @@ class Journal:
         self.display.note(f"step {step}: validation score {value:.3f}{mark} | " + " · ".join(parts))
         self.last_step = time.perf_counter()
 
+    def interference(self, step: int, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+        """Block → task i → task j → what j's steps are worth to i, as a share of one of its own."""
+        for block, tasks in found.items():
+            for task, others in tasks.items():
+                self._line(METRICS, step=step, kind="interference", task=task, block=block, metric=dict(others))
+                self._scalars(step, {f"interference/{block}/{task}/{other}": value for other, value in others.items()})
+
     def summary(self) -> None:
         """How many samples were left out and why."""
         if self.skips:

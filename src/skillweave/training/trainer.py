@@ -29,8 +29,9 @@ from skillweave.training.optimizer import (
     set_learning_rate,
 )
 from skillweave.training.parallel import StopRequest, gather, ignore_signals, route_noise, seed_step
+from skillweave.training.tracking import Tracker
 
-OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_FILE, TRACKING_FILE = "optimizer.safetensors", "interference.safetensors"
 
 Validate = Callable[[Model], tuple[Mapping[str, Mapping[str, float]], list[Skip]]]
 """Measures the model as it is: task → `loss` and metrics; and what could not be read. Every process calls it alike."""
@@ -79,9 +80,13 @@ class Trainer:
         self.checkpoints, self.journal, self.state = checkpoints, journal, state
         self.steps = mixture.steps
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
+        tracking = self.config.interference
+        self.tracker = Tracker(self.model, tracking, list(recipe.tasks)) if tracking else None
         if state.step:
-            stored = load_file(checkpoints.path(state.step) / OPTIMIZER_FILE)
-            load_optimizer_tensors(self.bare_optimizer, self.model, stored)
+            folder = checkpoints.path(state.step)
+            load_optimizer_tensors(self.bare_optimizer, self.model, load_file(folder / OPTIMIZER_FILE))
+            if self.tracker:
+                self.tracker.load(load_file(folder / TRACKING_FILE))
         self.losses, self.optimizer = fabric.setup(Losses(self.model), self.bare_optimizer)
         self.stop = StopRequest()
 
@@ -131,6 +136,8 @@ class Trainer:
         else:
             self.state.nonfinite += 1
             self.journal.nonfinite(step, task, outcome.loss, outcome.norm, outcome.keys)
+        if self.tracker and self.due(self.config.log_every, step == self.steps):
+            self.journal.interference(step, self.tracker.estimates())
         self.optimizer.zero_grad(set_to_none=True)
         if self.state.nonfinite >= self.config.max_nonfinite:
             raise TrainingError(self.diverged(task, outcome))
@@ -147,6 +154,8 @@ class Trainer:
                 self.fabric.backward(loss)
             total += loss.detach()
             seen.append(batch)
+        if self.tracker:
+            self.tracker.observe(self.state.step, self.mixture.task_of(self.state.step))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.config.optimizer.clip is not None:
@@ -199,9 +208,11 @@ class Trainer:
             raise TrainingError(failure)
 
     def write(self, folder: Path) -> None:
-        """Put the model and the optimiser into a folder."""
+        """Put the model, the optimiser and what tracking knows into a folder."""
         self.model.save_pretrained(folder)
         save_file(optimizer_tensors(self.bare_optimizer, self.model), folder / OPTIMIZER_FILE)
+        if self.tracker:
+            save_file(self.tracker.state, folder / TRACKING_FILE)
 
     def diverged(self, task: str, outcome: Update) -> str:
         """What to say when losses stay non-finite."""
