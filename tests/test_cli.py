@@ -42,7 +42,8 @@ def test_help_loads_no_heavy_library():
     assert not {"torch", "numpy", "pydantic", "rich", "yaml", "sklearn", "av"} & set(loaded)
 
 
-COMMANDS = [
+COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "interference", "upcycle", "weave"]
+COMMANDS += ["predict", "index", "search"]
     "quickstart",
     "train",
     "evaluate",
