@@ -44,18 +44,6 @@ def test_help_loads_no_heavy_library():
 
 COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "interference", "upcycle", "weave"]
 COMMANDS += ["predict", "index", "search"]
-    "quickstart",
-    "train",
-    "evaluate",
-    "inspect",
-    "schema",
-    "interference",
-    "upcycle",
-    "weave",
-    "predict",
-    "index",
-    "search",
-]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
