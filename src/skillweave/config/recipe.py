@@ -45,7 +45,7 @@ class DataConfig(Config):
 
 
 class LimitsConfig(Config):
-    """What counts as broken or hostile media; such samples are skipped, counted and listed."""
+    """What counts as broken or hostile media (such samples are skipped, counted and listed), and what decoded media may take."""
 
     max_bytes: Positive = 256 * 2**20
     """Largest file."""
@@ -57,6 +57,8 @@ class LimitsConfig(Config):
     """Shorter recordings are skipped."""
     too_long: Literal["cut", "skip"] = "cut"
     """What happens to sound and video that exceed the stream's own length."""
+    kept_bytes: NonNegativeInt = 512 * 2**20
+    """Memory for decoded training media, which later epochs need not decode again; of each task, and of each worker."""
 
 
 class AugmentConfig(Config):

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from skillweave.batch import Features
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
 from skillweave.config.streams import ImageStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square
 
@@ -45,6 +45,7 @@ class ImageProcessor:
         self.limits = limits
         self.augment = augment
         self.normalise = Normaliser(stream.mean, stream.std)
+        self.keeper = Keeper(limits.kept_bytes, size=lambda image: 3 * image.width * image.height)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H, W] or [H, W, 3].
@@ -52,7 +53,8 @@ class ImageProcessor:
         Of an animation the first frame counts. Raises BadInput.
         """
         change = Change.draw(self.augment, rng)
-        square = cut_square(self._decode(value), self.stream.size, change)
+        image = self._decode(value) if rng is None else self.keeper.get(value, self._decode)
+        square = cut_square(image, self.stream.size, change)
         return Features(self.normalise(square, change), self.stream.max_length)
 
     def _decode(self, value: Any) -> Image.Image:

@@ -15,7 +15,7 @@ from torch import from_numpy
 from skillweave.batch import Features
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
 from skillweave.config.streams import SoundStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.media import open_media
 
 MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
@@ -43,6 +43,7 @@ class SoundProcessor:
         self.limits = limits
         self.augment = augment
         self.most = stream.samples(stream.max_length)
+        self.keeper = Keeper(limits.kept_bytes, size=lambda decoded: decoded[0].nbytes)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """The waveform of a file (bytes, path or {"bytes", "path"}), also a video's sound track, or of an array.
@@ -54,7 +55,7 @@ class SoundProcessor:
         if rng is not None:
             speed += self.augment.speed * rng.uniform(-1, 1)
             noise = self.augment.noise * rng.uniform()
-        samples, rate = _from_array(value, self.stream.rate) if isinstance(value, np.ndarray) else self._decode(value)
+        samples, rate = self._decode(value) if rng is None else self.keeper.get(value, self._decode)
         waveform = self._resample(samples, rate, speed)
         length = self.stream.positions(len(waveform))
         if length == 0:
@@ -82,6 +83,8 @@ class SoundProcessor:
 
     def _decode(self, value: Any) -> tuple[np.ndarray, int]:
         """Mono samples and their rate; of a long file a little more than the stream holds at the greatest speed."""
+        if isinstance(value, np.ndarray):
+            return _from_array(value, self.stream.rate)
         seconds = (self.most / self.stream.rate + 0.1) * (1 + self.augment.speed)
         with open_media(value, self.limits) as file:
             start = file.read(4)

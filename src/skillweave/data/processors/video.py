@@ -16,7 +16,7 @@ from PIL import Image
 from skillweave.batch import Features
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
 from skillweave.config.streams import VideoStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.container import open_container
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square
@@ -33,6 +33,7 @@ class VideoProcessor:
         self.limits = limits
         self.augment = augment
         self.normalise = Normaliser(stream.mean, stream.std)
+        self.keeper = Keeper(limits.kept_bytes, size=lambda clip: sum(3 * frame.width * frame.height for frame in clip))
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Frames of a file (bytes, path or {"bytes", "path"}) or of a uint8 array [T, H, W, 3] at `frames_per_second`.
@@ -40,13 +41,15 @@ class VideoProcessor:
         The first `max_seconds` are read at `frames_per_second`; `frames` of them are taken, evenly spaced, or at random
         with `rng`, which also changes all frames alike. Raises BadInput.
         """
-        clip = _from_array(value) if isinstance(value, np.ndarray) else self._decode(value)
+        clip = self._decode(value) if rng is None else self.keeper.get(value, self._decode)
         chosen = choose_frames(len(clip), self.stream.frames, rng)
         change = Change.draw(self.augment, rng)
         squares = {i: cut_square(clip[i], self.stream.size, change) for i in dict.fromkeys(chosen)}
         return Features(self.normalise(np.stack([squares[i] for i in chosen]), change), self.stream.max_length)
 
     def _decode(self, value: Any) -> list[Image.Image]:
+        if isinstance(value, np.ndarray):
+            return _from_array(value)
         with open_media(value, self.limits) as file, open_container(file, self.limits) as container:
             try:
                 reformatter = VideoReformatter()  # one for all frames: to make one costs more than to use it
