@@ -207,6 +207,10 @@ def test_initialisation() -> None:
         elif "experts" in name:
             assert parameter.std().item() == pytest.approx(0.1, rel=0.1), name
             assert abs(parameter.mean().item()) < 0.01, name
+    image = model.embeddings["image"]  # ty: ignore[unresolved-attribute]
+    pixels = torch.randn(64, *image.content["patch"].projection.weight.shape[1:])
+    assert image.content["patch"](pixels)[:, 1:].std().item() == pytest.approx(1, rel=0.1)  # as large as what it is made of
+    assert image.positions["position"].table.weight.std().item() == pytest.approx(0.5, rel=0.2)
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -200,11 +201,13 @@ class Model(nn.Module):
         return model.eval()
 
     def _initialise(self, std: float) -> None:
-        """N(0, std) for linear layers, tables and patch convolutions, zeros for biases (BERT); waveforms keep Kaiming's."""
+        """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep Kaiming's, pictures have their own."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv1d) and "convolutions" in name:
                 continue
-            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
                 nn.init.normal_(module.weight, 0.0, std)
                 if getattr(module, "bias", None) is not None:
                     nn.init.zeros_(module.bias)
+        for embedding in cast(Mapping[str, StreamEmbedding], self.embeddings).values():
+            embedding.initialise_pictures()

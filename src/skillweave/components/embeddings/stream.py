@@ -30,6 +30,10 @@ POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
 }
 """What is added to the content, whatever it is."""
 
+PICTURE_POSITIONS = 0.5
+"""Standard deviation of a picture's positions at the start. In trials on clips alone, motions were told apart after 300 steps
+of 40 where N(0, 0.05) had learnt none."""
+
 
 class StreamEmbedding(nn.Module):
     """One modality's embedding modules; those that streams share are handed in at each call and owned by the model."""
@@ -44,6 +48,22 @@ class StreamEmbedding(nn.Module):
         self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if modality is Modality.SOUND else None
         self.norm = nn.LayerNorm(width, epsilon) if stream.norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+
+    @torch.no_grad()
+    def initialise_pictures(self) -> None:
+        """Pictures and clips: patches of unit variance (LeCun 1998, section 4.6), positions of half that deviation.
+
+        Pixels are large and all alike on a plain ground. With the small weights that suit words they would drown the
+        positions, and what moves in a clip is told by positions alone.
+        """
+        patches = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        for patch in patches:
+            nn.init.normal_(patch.weight, 0.0, patch.weight[0].numel() ** -0.5)
+            if patch.bias is not None:
+                nn.init.zeros_(patch.bias)
+        if patches:
+            for table in self.positions.parameters():
+                nn.init.normal_(table, 0.0, PICTURE_POSITIONS)
 
     def forward(
         self,
