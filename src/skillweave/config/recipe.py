@@ -95,8 +95,25 @@ class TaskConfig(Config):
     """Samples per micro-batch and process."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
+    classes: dict[str, str] = {}
+    """Naming tasks: label in the data → its name as text, which the model encodes; a list where both are the same. When empty,
+    the labels of the training data."""
     pool: Positive | None = None
     """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        pairs = value.items() if isinstance(value, dict) else ((label, label) for label in value or [])
+        return {str(label): str(name) for label, name in pairs}
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: dict[str, str]) -> dict[str, str]:
+        names = list(value.values())
+        if twice := next((name for name in names if not name.strip() or names.count(name) > 1), None):
+            raise ValueError(f"two classes are called {twice!r}; names must tell classes apart")
+        return value
 
 
 class OptimizerConfig(Config):
