@@ -22,7 +22,7 @@ STREAMS = Streams(text=TextStream(max_length=512))
 
 
 class Numbers:
-    """A task whose sample i is the text [i, random number], and each batch has one for itself; rows in `broken` cannot be read."""
+    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken` cannot be read."""
 
     def __init__(self, name: str, count: int, broken: frozenset[int] = frozenset(), lengths: list[int] | None = None) -> None:
         self.layout = Layout(name, (Span(Modality.TEXT),))
@@ -62,7 +62,14 @@ def two_tasks(rank: int = 0, world: int = 1, **training: Any) -> Mixture:
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
-    return batch.layout, batch.inputs[0].tolist(), batch.labels["class"].tolist(), batch.labels["drawn"].tolist(), batch.keys, batch.skipped
+    return (
+        batch.layout,
+        batch.inputs[0].tolist(),
+        batch.labels["class"].tolist(),
+        batch.labels["drawn"].tolist(),
+        batch.keys,
+        batch.skipped,
+    )
 
 
 def rows(batch: Batch) -> list[int]:
