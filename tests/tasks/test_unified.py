@@ -118,8 +118,8 @@ def test_class_names_are_the_labels_of_the_training_data_or_as_written() -> None
     [
         ("image_naming", {**NAMING, "classes": ["Flags"]}, r"tasks\.image_naming\.classes: 1 in the train data"),
         ("image_captioning", {**CAPTIONING, "classes": ["a", "b"]}, "image_captioning does not choose among class names"),
-        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": "x"}}, "two classes are called 'x'"),
-        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": " "}}, "two classes are called ' '"),
+        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": "x"}}, "class name 'x' is empty or given twice"),
+        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": " "}}, "class name '' is empty or given twice"),
         ("text_to_image", {**CAPTIONING, "target": "mlm"}, "'mlm' is of kind 'contrastive'|the task needs 'contrastive'"),
     ],
 )

@@ -105,15 +105,11 @@ class TaskConfig(Config):
     @classmethod
     def _named(cls, value: Any) -> Any:
         pairs = value.items() if isinstance(value, dict) else ((label, label) for label in value or [])
-        return {str(label): str(name) for label, name in pairs}
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, value: dict[str, str]) -> dict[str, str]:
-        names = list(value.values())
-        if twice := next((name for name in names if not name.strip() or names.count(name) > 1), None):
-            raise ValueError(f"two classes are called {twice!r}; names must tell classes apart")
-        return value
+        classes = {str(label): str(name) for label, name in pairs}
+        names = [name.strip() for name in classes.values()]
+        if twice := next((name for name in names if not name or names.count(name) > 1), None):
+            raise ValueError(f"class name {twice!r} is empty or given twice; names must tell classes apart")
+        return classes
 
 
 class OptimizerConfig(Config):
