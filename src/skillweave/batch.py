@@ -176,6 +176,8 @@ class Batch:
     `lengths`: [N, S] int64 on the host, the true positions of each span.
     `labels`: by name; integers stack to [N], vectors pad with `IGNORE` to the padded length of their pass.
     `masked`: one [N, L] bool tensor per span, or None.
+    `candidates`: the answers that the task chooses from, where it encodes them: a batch of the task's last pass, with rows of its
+    own number and order. Its label `stands_for` [C] counts for how many answers each row stands, itself included.
     """
 
     layout: Layout
@@ -185,6 +187,7 @@ class Batch:
     masked: tuple[Tensor | None, ...] = ()
     keys: tuple[str, ...] = ()
     skipped: tuple[Skip, ...] = ()
+    candidates: Batch | None = None
 
     def __len__(self) -> int:
         return self.lengths.shape[0]
@@ -196,7 +199,13 @@ class Batch:
             inputs=tuple(x.to(target, non_blocking=True) for x in self.inputs),
             labels={name: x.to(target, non_blocking=True) for name, x in self.labels.items()},
             masked=tuple(None if x is None else x.to(target, non_blocking=True) for x in self.masked),
+            candidates=None if self.candidates is None else self.candidates.to(target),
         )
+
+    @property
+    def parts(self) -> tuple[Batch, ...]:
+        """What the encoder runs on: the batch, and its candidates where it has them."""
+        return (self,) if self.candidates is None else (self, self.candidates)
 
     @property
     def tokens(self) -> int:
@@ -205,11 +214,12 @@ class Batch:
 
     @property
     def condition_tokens(self) -> Mapping[Condition, int]:
-        """The distinct conditions of the batch, in order, with the true positions of each."""
+        """The distinct conditions of the batch and its candidates, in order, with the true positions of each."""
         counts: dict[Condition, int] = {}
-        for span, count in enumerate(self.lengths.sum(0).tolist()):
-            condition = self.layout.condition(span)
-            counts[condition] = counts.get(condition, 0) + count
+        for part in self.parts:
+            for span, count in enumerate(part.lengths.sum(0).tolist()):
+                condition = part.layout.condition(span)
+                counts[condition] = counts.get(condition, 0) + count
         return counts
 
     @property

@@ -124,6 +124,8 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("folder", **RUN)
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
     sub.add_argument("--tasks", nargs="+", metavar="TASK", help="these tasks only (then no report is written)")
+    unseen = "measure the tasks of this recipe, which the run was not trained on (then no report is written)"
+    sub.add_argument("--zero-shot", metavar="RECIPE", help=unseen)
     sub.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default 1000)")
     sub.add_argument("--compare", nargs="+", default=[], metavar="RUN", help="draw these runs' learning curves too")
     sub.add_argument("--json", metavar="FILE", help="write the figures here as well")

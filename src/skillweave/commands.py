@@ -32,6 +32,7 @@ from skillweave.evaluation.screen import (
     progress,
     proposal_text,
 )
+from skillweave.evaluation.zero_shot import read_tasks, with_unseen
 from skillweave.origins import tabulate
 from skillweave.search.files import save_hits
 from skillweave.search.index import build_index, query, searchable, task_for
@@ -75,7 +76,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure a run; all tasks on the test split also give evaluation.json and the report page."""
-    tables = measure_run(options.folder, options.split, options.tasks, options.bootstrap, options.compare)
+    tables = measure_run(options.folder, options.split, options.tasks, options.bootstrap, options.compare, options.zero_shot)
     write_json(options.json, tables)
 
 
@@ -85,14 +86,20 @@ def measure_run(
     tasks: Sequence[str] | None = None,
     bootstrap: int = 1000,
     compare: Sequence[str] = (),
+    zero_shot: str | None = None,
 ) -> dict[str, Any]:
-    """Measure, print the table and, for all tasks on the test split, write evaluation.json and report.html."""
+    """Measure, print the table and, for all of the run's own tasks on the test split, write evaluation.json and report.html.
+
+    `zero_shot`: a recipe whose tasks are measured instead.
+    """
     model, recipe = open_run(path)
+    if zero_shot:
+        model, recipe = with_unseen(model, recipe, read_tasks(find_recipe(zero_shot)), split)
     with progress() as step:
         measured = measure(model, recipe, split, tasks, bootstrap, step)
     tables = {name: m.table for name, m in measured.items()}
     console().print(evaluation_table(tables, f"{recipe.name} · {split}"))
-    if split == "test" and not tasks:
+    if split == "test" and not (tasks or zero_shot):
         write_json(recipe.folder / EVALUATION_FILE, tables)
         say(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
     return tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from skillweave.components.encoders.transformer import Resolved
 from skillweave.components.targets import TARGETS, Encoded
 from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.model import ModelTask
-from skillweave.config.targets import ContrastiveTarget
+from skillweave.config.targets import ContrastiveTarget, SimilarityTarget
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
@@ -64,18 +65,29 @@ class Model(nn.Module):
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
         self._initialise(config.initial_std)
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None) -> Output:
+    def forward(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        resolved: Resolved | None = None,
+        candidates: Tensor | None = None,
+    ) -> Output:
         """Losses and logits of a batch.
 
         `generator`: of the routes' noise in training, seeded alike on all ranks; without one there is no noise. `resolved`:
-        what `resolve` gave for the task. Raises ConfigError for a task the model never had or resolved weights of another.
+        what `resolve` gave for the task. `candidates`: [C, D] the vectors that `embed` gave for the answers that the task chooses
+        from, for a batch without candidates of its own. Raises ConfigError for a task the model never had or resolved weights of
+        another.
         """
         task = self._task(batch.layout.task)
         passes, load, balance = self._encode(batch, generator, resolved)
+        labels = batch.labels
+        if batch.candidates is not None:
+            candidates, labels = passes.pop().vector(self._pooling(task)), {**labels, **batch.candidates.labels}
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         for name in task.targets:
-            result = self.targets[name](passes, batch.labels, self._words(name))
+            result = self.targets[name](passes, labels, self._words(name) if candidates is None else candidates)
             logits[name] = result.logits
             if result.loss is not None:
                 losses[name] = result.loss
@@ -94,9 +106,12 @@ class Model(nn.Module):
 
     def embed(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
         """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
-        targets = [self.config.targets[name] for name in self._task(batch.layout.task).targets]
-        pooling = next((target.pooling for target in targets if isinstance(target, ContrastiveTarget)), "first")
+        pooling = self._pooling(self._task(batch.layout.task))
         return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
+
+    def _pooling(self, task: ModelTask) -> str:
+        targets = [self.config.targets[name] for name in task.targets]
+        return next((t.pooling for t in targets if isinstance(t, ContrastiveTarget | SimilarityTarget)), "first")
 
     def _encode(
         self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
@@ -110,8 +125,8 @@ class Model(nn.Module):
             raise ConfigError(f"the resolved weights are not those of task {task!r}; get them with model.resolve({task!r})")
         passes: list[Encoded] = []
         statistics: list[RouteStatistics] = []
-        for encoder_pass in range(len(batch.layout.passes)):
-            x_TD, tokens = self._embed_tokens(batch, encoder_pass)
+        for part, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
+            x_TD, tokens = self._embed_tokens(part, encoder_pass)
             hidden_TD, stats = self.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator)
             passes.append(Encoded(hidden_TD, tokens))
             statistics += stats
@@ -139,6 +154,17 @@ class Model(nn.Module):
             return None
         path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
         return self.get_parameter(f"{path}.weight")
+
+    def with_tasks(self, tasks: Mapping[str, ModelTask]) -> Model:
+        """This model with more tasks, which it was not trained on: the same parameters, not copies.
+
+        Raises ConfigError for a task whose streams or targets the model lacks.
+        """
+        added = {name: task.model_dump(mode="json") for name, task in tasks.items()}
+        data = self.config.model_dump(mode="json")
+        model = copy.copy(self)
+        model.config = ModelConfig.parse({**data, "tasks": {**data["tasks"], **added}}, "model")
+        return model
 
     def _task(self, name: str) -> ModelTask:
         return choose(self.config.tasks, name, "task")

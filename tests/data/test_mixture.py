@@ -1,6 +1,7 @@
 """The mixture: a pure function of (seed, number, rank), true to the weights, and honest about broken samples."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from skillweave.batch import Batch, Example, Features, Layout, Modality, Span
+from skillweave.batch import Batch, Example, Features, Layout, Modality, Skip, Span
 from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config.streams import Streams, TextStream
+from skillweave.data.collate import collate
 from skillweave.data.mixture import MOST_REPLACEMENTS, Mixture, count_steps, order_rows
 from skillweave.data.processors import BadInput
 
+STREAMS = Streams(text=TextStream(max_length=512))
+
 
 class Numbers:
-    """A task whose sample i is the text [i, random number]; rows in `broken` cannot be read."""
+    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken` cannot be read."""
 
     def __init__(self, name: str, count: int, broken: frozenset[int] = frozenset(), lengths: list[int] | None = None) -> None:
         self.layout = Layout(name, (Span(Modality.TEXT),))
@@ -37,6 +42,10 @@ class Numbers:
     def key(self, index: int) -> str:
         return f"row {index}"
 
+    def collate(self, examples: list[Example], skipped: list[Skip], rng: np.random.Generator | None = None) -> Batch:
+        labels = {"drawn": int(rng.integers(10**6))}
+        return collate(self.layout, [replace(e, labels={**e.labels, **labels}) for e in examples], STREAMS, 8, skipped)
+
     def sizes(self) -> np.ndarray | None:
         return np.array(self.lengths) if self.lengths else None
 
@@ -53,7 +62,14 @@ def two_tasks(rank: int = 0, world: int = 1, **training: Any) -> Mixture:
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
-    return batch.layout, batch.inputs[0].tolist(), batch.labels["class"].tolist(), batch.keys, batch.skipped
+    return (
+        batch.layout,
+        batch.inputs[0].tolist(),
+        batch.labels["class"].tolist(),
+        batch.labels["drawn"].tolist(),
+        batch.keys,
+        batch.skipped,
+    )
 
 
 def rows(batch: Batch) -> list[int]:

@@ -46,7 +46,7 @@ def sound(frames: int) -> np.ndarray:
 
 
 def test_the_catalogue() -> None:
-    """SkillNet Table 1: five downstream and five pretraining tasks, with their skills."""
+    """SkillNet Table 1: five downstream and five pretraining tasks, with their skills; then those of Uni-Perceiver."""
     skills = {name: {m.value for m in task.layout(name).modalities} for name, task in TASKS.items()}
     assert skills == {
         "text_classification": {"text"},
@@ -59,9 +59,20 @@ def test_the_catalogue() -> None:
         "image_text_contrastive": {"text", "image"},
         "video_text_contrastive": {"text", "video"},
         "masked_code": {"text", "code"},
+        "text_to_frames": {"text", "image"},
+        "text_naming": {"text"},
+        "image_naming": {"text", "image"},
+        "video_naming": {"text", "video"},
+        "image_captioning": {"text", "image"},
+        "video_captioning": {"text", "video"},
+        "word_filling": {"text"},
+        "language_modelling": {"text"},
     }
-    assert sum(task.pretraining for task in TASKS.values()) == 5
-    assert all(len(task.layout("x").passes) == (2 if task.target == "contrastive" else 1) for task in TASKS.values())
+    assert sum(task.pretraining for task in TASKS.values()) == 7
+    passes = {"contrastive": 2, "similarity": 2}
+    counts = {name: len(task.layout("x").passes) for name, task in TASKS.items() if name != "text_to_frames"}
+    assert counts == {name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"}
+    assert all((task.candidates is not None) == (task.target == "similarity") for task in TASKS.values())
 
 
 @given(st.text(), st.text())

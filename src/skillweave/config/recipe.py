@@ -95,8 +95,21 @@ class TaskConfig(Config):
     """Samples per micro-batch and process."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
+    classes: dict[str, str] = {}
+    """Naming tasks: label in the data → its name as text, which the model encodes; a list where both are the same. When empty,
+    the labels of the training data."""
     pool: Positive | None = None
     """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        pairs = value.items() if isinstance(value, dict) else ((label, label) for label in value or [])
+        classes = {str(label): str(name) for label, name in pairs}
+        names = [name.strip() for name in classes.values()]
+        if twice := next((name for name in names if not name or names.count(name) > 1), None):
+            raise ValueError(f"class name {twice!r} is empty or given twice; names must tell classes apart")
+        return classes
 
 
 class OptimizerConfig(Config):

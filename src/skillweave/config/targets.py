@@ -36,6 +36,23 @@ class ContrastiveTarget(Config):
     """Which vector stands for a sample: that of its first token (the paper), or the mean of all (learns faster from nothing)."""
 
 
+class SimilarityTarget(Config):
+    """The answer is the candidate of largest similarity; candidates are encoded by the same model (Uni-Perceiver section 3.1).
+
+    One such target serves all tasks of a model, retrieval too: its scale is the only parameter beside the encoder's.
+    """
+
+    kind: Literal["similarity"] = "similarity"
+    temperature: PositiveFloat = 0.07
+    """Where the learned temperature starts."""
+    max_scale: PositiveFloat = 100.0
+    """The most that cosines may be multiplied by (1 / temperature)."""
+    pooling: Pooling = "first"
+    """Which vector stands for a candidate, and for an input as a whole: that of its first token, or the mean of all of them."""
+    negatives: Positive = 256
+    """Class names or wordpieces drawn as candidates for each training batch, beside those that are its answers."""
+
+
 class CTCTarget(Config):
     """Connectionist temporal classification over characters (SkillNet section 4.1)."""
 
@@ -61,6 +78,6 @@ class MaskedUnitTarget(Config):
 
 
 Target = Annotated[
-    ClassificationTarget | ContrastiveTarget | CTCTarget | MaskedLanguageTarget | MaskedUnitTarget,
+    ClassificationTarget | ContrastiveTarget | SimilarityTarget | CTCTarget | MaskedLanguageTarget | MaskedUnitTarget,
     Field(discriminator="kind"),
 ]

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from skillweave.batch import Batch, Example, Layout, Skip
+from skillweave.batch import Batch, Example, Skip
 from skillweave.config import ConfigError
 from skillweave.config.recipe import RecipeConfig, TaskConfig, TrainingConfig
-from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
 
 MOST_REPLACEMENTS = 100
@@ -27,8 +26,6 @@ MOST_REPLACEMENTS = 100
 class Examples(Protocol):
     """A task's samples, by index."""
 
-    layout: Layout
-
     def __len__(self) -> int: ...
 
     def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
@@ -37,6 +34,10 @@ class Examples(Protocol):
 
     def key(self, index: int) -> str:
         """Where a sample comes from."""
+        ...
+
+    def collate(self, examples: Sequence[Example], skipped: Sequence[Skip], rng: np.random.Generator | None = None) -> Batch:
+        """A batch of examples; with `rng` one to train on."""
         ...
 
     def sizes(self) -> np.ndarray | None:
@@ -87,8 +88,9 @@ class Mixture(Dataset[Batch]):
         examples, skipped = [], []
         for row in rows:
             examples.append(self._load(name, epoch, int(row), skipped))
-        dataset = self.datasets[name]
-        return collate(dataset.layout, examples, self.recipe.model.streams, self.recipe.training.bucket, skipped)
+        purpose = zlib.crc32(f"{name} candidates".encode())
+        rng = np.random.default_rng([self.recipe.training.seed, purpose, number, self.rank])
+        return self.datasets[name].collate(examples, skipped, rng)
 
     def _load(self, name: str, epoch: int, row: int, skipped: list[Skip]) -> Example:
         """A sample, or in place of a broken one another that the same seed always picks."""

@@ -44,7 +44,8 @@ def comparison_batches(model: Model, path: str | Path) -> tuple[list[Batch], str
     try:
         recipe = run_recipe(path)
         data = [open_task(recipe, name, "validation", model.assets) for name in recipe.tasks]
-        return [next(task.batches(SAMPLES, SAMPLES)) for task in data], "validation samples"
+        batches = [replace(next(d.batches(SAMPLES, SAMPLES)), candidates=next(d.candidate_batches(), None)) for d in data]
+        return batches, "validation samples"
     except ConfigError as error:
         return [made_batch(model, name) for name in model.config.tasks], f"made inputs, as there are no samples ({error})"
 

@@ -114,8 +114,7 @@ def show(modality: str, value: Any) -> Item:
 
 def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]:
     """The first queries with their three best answers, and the right one when it is not among them."""
-    layout = rows.dataset.layout
-    modalities = [layout.spans[spans[0]].modality.value for spans in layout.passes]
+    asked, wanted = rows.dataset.task.fields
     scores, ranks = found.queries @ found.items.T, ranking(found).rank
     cases = []
     for q in chosen:
@@ -127,7 +126,7 @@ def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]
         places = {int(p): r for r, p in enumerate(order, 1)}
         answers = [
             Answer(
-                rows.item(found.keys[p], modalities[1]),
+                rows.item(found.keys[p], wanted),
                 rows.caption(found.keys[p]),
                 float(scores[q, p]),
                 places[int(p)],
@@ -135,7 +134,7 @@ def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]
             )
             for p in shown
         ]
-        cases.append(Case(rows.item(found.keys[q], modalities[0]), answers, float(ranks[q])))
+        cases.append(Case(rows.item(found.keys[q], asked), answers, float(ranks[q])))
     return cases
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skillweave.config import RecipeConfig
+from skillweave.config import ConfigError, RecipeConfig
 from skillweave.data.sources import Source
 from skillweave.evaluation import metrics
 from skillweave.evaluation.figures import RECALL_AT, figures, retrieval_columns
@@ -58,14 +58,21 @@ def first(value: Any) -> str:
 def chance(found: Predictions, context: Context) -> Figures:
     """By metric, what guessing gives.
 
-    Accuracy: always the training data's most frequent class. Recall@k and median rank: exact for the pool and its right answers.
+    Accuracy: always the training data's most frequent class; without such data any class. Recall@k and median rank: exact for
+    the pool and its right answers.
     Character error rate: always the best constant string. Masked prediction: always the best constant distribution.
     """
     return CHANCE[type(found)](found, context)
 
 
 def _majority(found: Classified, context: Context) -> Figures:
-    counts = Counter(context.train("label"))
+    named = context.dataset.tools.config.classes
+    try:
+        counts = Counter(label for label in context.train("label") if not named or label in named)
+    except ConfigError:
+        counts = Counter()
+    if not counts:  # a task that was not trained may have no training data, or other classes there
+        return {"accuracy": 1 / found.probabilities.shape[1]}
     commonest = max(sorted(counts), key=counts.__getitem__)
     return {"accuracy": metrics.accuracy([commonest] * len(found.keys), context.measured("label", found.keys))}
 

@@ -11,7 +11,7 @@ from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.config.recipe import Split
 from skillweave.evaluation.chance import Context, baseline, chance
 from skillweave.evaluation.figures import PER_SAMPLE, figures
-from skillweave.evaluation.predictions import Embedded, Predictions, Progress, predict_task, watched
+from skillweave.evaluation.predictions import Embedded, Predictions, Progress, encode_candidates, predict_task, watched
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset, open_task, task_of
 
@@ -67,7 +67,8 @@ def _measure_task(
     dataset = open_task(recipe, name, choose(SPLITS, split, "split"), model.assets)
     retrieval = task_of(recipe, name).target == "contrastive"
     size = min(config.pool or len(dataset), len(dataset)) if retrieval else len(dataset)
-    found = predict_task(model, name, watched(_first(dataset.batches(config.batch_size), size), name, size, progress))
+    batches = watched(_first(dataset.batches(config.batch_size), size), name, size, progress)
+    found = predict_task(model, name, batches, encode_candidates(model, dataset.candidate_batches()))
     if not found.keys:
         reason = f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
         raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")

@@ -31,7 +31,7 @@ METRICS = {
     "recall_at_10": Metric("recall@10"),
     "median_rank": Metric("median rank", lower=True, unbounded=True),
     "perplexity": Metric("perplexity", lower=True, unbounded=True),
-    "masked_accuracy": Metric("accuracy where masked"),
+    "masked_accuracy": Metric("accuracy where asked"),
 }
 """Name in tables → how it is shown, in the order of tables."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.batch import Batch, Skip
-from skillweave.components.targets.base import Target, labelled_tokens
+from skillweave.components.targets.base import Target, joint, labelled_tokens
 from skillweave.config.targets import CTCTarget
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
@@ -60,7 +61,7 @@ class Embedded(Predictions):
 
 @dataclass(kw_only=True)
 class Filled(Predictions):
-    """Masked prediction. `labels`, `losses` (nats), `correct` and `samples` (the sample it stands in, from 0): [M]."""
+    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it stands in, from 0): [M]."""
 
     labels: NDArray[np.int64]
     losses: NDArray[np.float32]
@@ -86,17 +87,26 @@ def evaluating(model: Model) -> Generator[None]:
         model.train(training)
 
 
-def classify(model: Model, task: str, batches: Iterable[Batch]) -> Classified:
+def encode_candidates(model: Model, batches: Iterable[Batch]) -> Tensor | None:
+    """The vectors [C, D] of a task's candidates, for as long as the weights stay as they are; None for a task without."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        vectors = [model.embed(batch.to(device))[0] for batch in batches]
+    return torch.cat(vectors) if vectors else None
+
+
+def classify(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Classified:
     """Class probabilities of every sample."""
-    target, seen = target_of(model, task, "classification"), Predictions()
+    seen = Predictions()
     labels, probabilities = [], []
     for batch in _moved(model, batches, seen):
         labels.append(batch.labels["class"].cpu())
-        probabilities.append(model(batch).logits[target].float().softmax(-1).cpu())
+        logits_NC = next(iter(model(batch, candidates=candidates).logits.values()))
+        probabilities.append(logits_NC.float().softmax(-1).cpu())
     return Classified(labels=_stack(labels), probabilities=_stack(probabilities), **vars(seen))
 
 
-def transcribe(model: Model, task: str, batches: Iterable[Batch]) -> Transcribed:
+def transcribe(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Transcribed:
     """Greedy CTC transcripts of every sample, with the labels spelt out."""
     target, seen = target_of(model, task, "ctc"), Predictions()
     characters = ctc_characters(model, task)
@@ -108,21 +118,21 @@ def transcribe(model: Model, task: str, batches: Iterable[Batch]) -> Transcribed
     return Transcribed(references=references, hypotheses=hypotheses, **vars(seen))
 
 
-def embed_pairs(model: Model, task: str, batches: Iterable[Batch]) -> Embedded:
-    """Unit vectors of both passes of every sample."""
+def embed_pairs(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Embedded:
+    """Unit vectors of both sides of every sample: its first pass, and all the others."""
     queries, items, captions, seen = [], [], [], Predictions()
     for batch in _moved(model, batches, seen):
-        query_ND, item_ND = model.embed(batch)
+        query_ND, *parts = model.embed(batch)
         queries.append(query_ND.float().cpu())
-        items.append(item_ND.float().cpu())
+        items.append(joint(parts).float().cpu())
         captions.append(batch.labels["caption"].cpu())
     return Embedded(queries=_stack(queries), items=_stack(items), captions=_stack(captions), **vars(seen))
 
 
-def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
-    """Losses of the masked positions of every sample.
+def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Filled:
+    """Losses of the positions of every sample that are asked for: masked ones, or those before each word.
 
-    Logits come only where something is masked, in the order of the encoder's flat tokens; labels are brought into that order.
+    Logits come only where there is a label, in the order of the encoder's flat tokens; labels are brought into that order.
     """
     seen = Predictions()
     labels, losses, correct, samples = [], [], [], []
@@ -131,7 +141,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
         tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
         offset = 0  # two vocabularies may use the same numbers for different words
-        for target, logits_MC in model(batch).logits.items():
+        for target, logits_MC in model(batch, candidates=candidates).logits.items():
             masked_M = labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities)
             labels_M = tokens.to_tokens(labels_NL)[masked_M]
             labels.append(labels_M.cpu() + offset)
@@ -142,16 +152,24 @@ def fill(model: Model, task: str, batches: Iterable[Batch]) -> Filled:
     return Filled(labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen))
 
 
-def predict_task(model: Model, task: str, batches: Iterable[Batch]) -> Predictions:
-    """The predictions that fit the kind of the task's first target."""
+def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
+    """What the labels ask for: one of the candidates for a position or for a sample, or else the sample's pair."""
+    first = next(batches := iter(batches))
+    answer = fill if "words" in first.labels else classify if "class" in first.labels else embed_pairs
+    return answer(model, task, chain([first], batches), candidates)
+
+
+def predict_task(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
+    """The predictions that fit the kind of the task's first target. `candidates`: what `encode_candidates` gave."""
     kind = model.config.targets[next(iter(model.config.tasks[task].targets))].kind
     with evaluating(model):
-        return PREDICTORS[kind](model, task, batches)
+        return PREDICTORS[kind](model, task, batches, candidates)
 
 
-PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch]], Predictions]] = {
+PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Predictions]] = {
     "classification": classify,
     "contrastive": embed_pairs,
+    "similarity": compare,
     "ctc": transcribe,
     "mlm": fill,
     "masked_unit": fill,

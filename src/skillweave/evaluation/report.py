@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from skillweave.config import ModelConfig, RecipeConfig
+from skillweave.config import RecipeConfig
 from skillweave.config.targets import ClassificationTarget
 from skillweave.evaluation import pictures
 from skillweave.evaluation.cases import Case, build_cases
@@ -74,7 +74,7 @@ def write_report(
         facts=_facts(read_json(run / "environment.json")),
         data=_data(recipe),
         note=PACK_NOTE if any(str(task.data.path).startswith("pack:") for task in recipe.tasks.values()) else "",
-        sections=[_section(name, m, model.config) for name, m in measured.items()],
+        sections=[_section(name, m) for name, m in measured.items()],
         runs=list(runs),
         curves=pictures.learning_curves(runs, tables),
         pillars=pillars(model),
@@ -135,9 +135,9 @@ def number(metric: str, value: float) -> str:
     return f"{value:,.1f}" if METRICS[metric].unbounded else f"{value:.3f}"
 
 
-def _section(name: str, measured: Measured, config: ModelConfig) -> Section:
-    targets = [config.targets[target] for target in config.tasks[name].targets]
-    classes = [c for target in targets if isinstance(target, ClassificationTarget) for c in target.classes]
+def _section(name: str, measured: Measured) -> Section:
+    target = measured.dataset.tools.target
+    classes = target.classes if isinstance(target, ClassificationTarget) else list(measured.dataset.tools.config.classes)
     return Section(name, measured.table, rows_of(measured.table), build_cases(measured, classes))
 
 

@@ -82,8 +82,9 @@ def searchable(model: Model, recipe: RecipeConfig) -> dict[str, tuple[str, ...]]
     """Retrieval task → the modalities that it encodes alone; pretraining tasks last."""
     found = {}
     for name in sorted(recipe.tasks, key=lambda n: task_of(recipe, n).pretraining):
-        if task_of(recipe, name).target == "contrastive":
-            found[name] = tuple(span.modality.value for span in model.config.tasks[name].spans)
+        spans = model.config.tasks[name].spans
+        if task_of(recipe, name).target == "contrastive" and len(spans) == 2:  # of a clip's frames none stands for the clip
+            found[name] = tuple(span.modality.value for span in spans)
     return found
 
 

@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from skillweave.api import build_batch, encode
 from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.config.targets import ClassificationTarget
 from skillweave.data.processors import BadInput, Processor, build_processors
-from skillweave.evaluation.predictions import ctc_characters, decode_ctc, evaluating, target_of
+from skillweave.evaluation.predictions import ctc_characters, decode_ctc, encode_candidates, evaluating, target_of
 from skillweave.model import Model
-from skillweave.search.index import Index, build_index
+from skillweave.search.index import Index, build_index, searchable
+from skillweave.tasks.candidates import build_candidates
+from skillweave.tasks.dataset import task_of
+from skillweave.tasks.task import Tools
 
 Answer = dict[str, Any]
 
@@ -84,14 +89,30 @@ Answerer = Callable[[Processor, Any], Answer]
 
 
 def _classifier(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answerer:
-    target = target_of(model, task, "classification")
-    config = model.config.targets[target]
-    classes = config.classes if isinstance(config, ClassificationTarget) else []
-    layout = model.config.tasks[task].layout(task)
+    config = model.config.targets[target_of(model, task, "classification")]
+    return _class_answerer(model, task, config.classes if isinstance(config, ClassificationTarget) else [])
+
+
+def _chooser(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answerer:
+    entry, config = task_of(recipe, task), recipe.tasks[task]
+    target = model.config.targets[target_of(model, task, "similarity")]
+    if entry.candidates is None:
+        return _finder(model, recipe, task, k)
+    if entry.candidates == "words":
+        raise ConfigError(f"task {task!r} is measured on texts that are there; it has no answer of its own for an input")
+    tools = Tools(build_processors(model.config, model.assets), model.config, config, target)
+    found = build_candidates(task, entry, tools)
+    vectors = encode_candidates(model, found.batches() if found else ())
+    return _class_answerer(model, task, list(config.classes), vectors)
+
+
+def _class_answerer(model: Model, task: str, classes: Sequence[str], candidates: Tensor | None = None) -> Answerer:
+    layout = model.config.tasks[task].layout(task).only(0)
 
     def answer(processor: Processor, value: Any) -> Answer:
         batch = build_batch(model, layout, processor, [value]).to(next(model.parameters()).device)
-        shares = model(batch).logits[target][0].float().softmax(-1).tolist()
+        logits_NC = next(iter(model(batch, candidates=candidates).logits.values()))
+        shares = logits_NC[0].float().softmax(-1).tolist()
         best = max(range(len(classes)), key=shares.__getitem__)
         return {"class": classes[best], "probability": shares[best], "probabilities": dict(zip(classes, shares, strict=True))}
 
@@ -111,6 +132,8 @@ def _transcriber(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answe
 
 
 def _finder(model: Model, recipe: RecipeConfig, task: str, k: int) -> Answerer:
+    if task not in searchable(model, recipe):
+        raise ConfigError(f"task {task!r} compares several passes; it can be measured, but not searched")
     asked, wanted = (span.modality.value for span in model.config.tasks[task].spans)
     index: Index = build_index(model, recipe, wanted, task=task)
 
@@ -130,5 +153,6 @@ ANSWERS: dict[str, Callable[[Model, RecipeConfig, str, int], Answerer]] = {
     "classification": _classifier,
     "ctc": _transcriber,
     "contrastive": _finder,
+    "similarity": _chooser,
 }
 """Kind of target → how its answers are made."""

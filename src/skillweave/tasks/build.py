@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from skillweave.config import nearest
 from skillweave.config.streams import SoundStream
 from skillweave.data.masking import mask_frames, mask_words
 from skillweave.data.processors import BadInput
+from skillweave.data.processors.frames import clip_frames
 from skillweave.tasks.task import Builder, Row, Tools
 
 CODE_SHARE_TEXT = 64
@@ -47,10 +49,52 @@ def classify(modality: Modality) -> Builder:
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = _features(row, modality, tools, rng)
-        label = str(row["label"])
-        if label not in tools.target.classes:
-            raise BadInput(f"label {label!r} is not in the list{nearest(label, tools.target.classes)}")
-        return Example((features,), {"class": tools.target.classes.index(label)}, row["key"])
+        return Example((features,), {"class": _class_number(row, tools.target.classes)}, row["key"])
+
+    return build
+
+
+def name_class(modality: Modality) -> Builder:
+    """One span and which of the task's class names is its answer."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        features = _features(row, modality, tools, rng)
+        return Example((features,), {"class": _class_number(row, list(tools.config.classes))}, row["key"])
+
+    return build
+
+
+def _class_number(row: Row, classes: Sequence[str]) -> int:
+    label = str(row["label"])
+    if label not in classes:
+        raise BadInput(f"label {label!r} is not in the list{nearest(label, classes)}")
+    return classes.index(label)
+
+
+def continue_text(*before: Modality) -> Builder:
+    """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        given = [_features(row, modality, tools, rng) for modality in before]
+        # Without rng: word dropout would put [MASK] among the answers.
+        text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), separator=True)
+        nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
+        labels = torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])
+        return Example((*given, text), {"words": labels}, row["key"])
+
+    return build
+
+
+def pair_frames(count: int) -> Builder:
+    """A text and a clip, of which the image stream sees `count` frames, a pass each."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        if row.get("video") is None:
+            raise BadInput("no video")
+        caption = caption_of(row, "text", rng, tools.config.augment.join)
+        text = tools.processors[Modality.TEXT](caption, rng)
+        frames = clip_frames(tools.processors[Modality.IMAGE], row["video"], count, rng)
+        return Example((text, *frames), {"caption": caption_hash(caption)}, row["key"])
 
     return build
 

@@ -16,18 +16,29 @@ from skillweave.data.processors import BadInput, build_processors
 from skillweave.data.processors.units import UNITS_ASSET, UnitModel
 from skillweave.data.sources import Source, open_source
 from skillweave.tasks import TASKS
+from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Row, Task, Tools
 
 
 class TaskDataset:
     """One split of a task, by index (the mixture's `Examples`)."""
 
-    def __init__(self, name: str, task: Task, split: Split, source: Source, tools: Tools, bucket: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        task: Task,
+        split: Split,
+        source: Source,
+        tools: Tools,
+        bucket: int,
+        candidates: Candidates | None = None,
+    ) -> None:
         self.name, self.task, self.split = name, task, split
         self.source = source
         self.tools = tools
         self.bucket = bucket
-        self.layout = task.layout(name)
+        self.candidates = candidates
+        self.layout = task.layout(name) if candidates is None else task.layout(name).only(0)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -79,9 +90,16 @@ class TaskDataset:
             raise ConfigError(f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}: {last.reason}")
         yield self.collate(examples, skipped)
 
-    def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = ()) -> Batch:
-        """A batch of the task's examples."""
-        return collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
+    def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = (), rng: np.random.Generator | None = None) -> Batch:
+        """A batch of the task's examples; with `rng`, and where the task has candidates, some of them to train against."""
+        batch = collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
+        if rng is None or self.candidates is None:
+            return batch
+        return self.candidates.sample(batch, self.tools.target.negatives, rng)
+
+    def candidate_batches(self) -> Iterator[Batch]:
+        """All candidates in the order of their labels, to be encoded once for an evaluation; none for a task without."""
+        return iter(()) if self.candidates is None else self.candidates.batches()
 
 
 def stable_order(keys: Sequence[str]) -> np.ndarray:
@@ -108,7 +126,7 @@ def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
     tools = Tools(processors, recipe.model, config, target, units, partial(_draw, source))
-    return TaskDataset(name, task, split, source, tools, recipe.training.bucket)
+    return TaskDataset(name, task, split, source, tools, recipe.training.bucket, build_candidates(name, task, tools))
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:

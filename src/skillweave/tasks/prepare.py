@@ -10,7 +10,7 @@ import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
-from skillweave.config.recipe import RecipeConfig
+from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream
 from skillweave.config.targets import ClassificationTarget, CTCTarget, MaskedUnitTarget
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
@@ -20,6 +20,8 @@ from skillweave.data.processors.units import UNITS_ASSET, UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
 from skillweave.tasks.task import Task
 
+STANDS_IN = {"contrastive": "similarity"}
+"""Kind of target → the kind that learns the same and more."""
 UNIT_RECORDINGS = 500
 """Recordings that k-means is fitted on."""
 
@@ -31,6 +33,7 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
     Raises ConfigError for tasks, targets and data that do not go together, before any training.
     """
     assets = dict(assets or {})
+    recipe = with_classes(recipe)
     model = with_tasks(recipe)
     model = _with_tokenizers(recipe, model, assets)
     model = _with_labels(recipe, model)
@@ -43,6 +46,26 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
             )
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
+
+
+def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
+    """The class names of naming tasks from the labels of a split, where the recipe leaves them open.
+
+    Raises ConfigError for class names of a task that names no class, and for fewer than two.
+    """
+    tasks = dict(recipe.tasks)
+    for name, config in recipe.tasks.items():
+        task = task_of(recipe, name)
+        if task.candidates != "class":
+            if config.classes:
+                remedy = "a class list of a task with its own classifier stands under model.targets"
+                raise ConfigError(f"tasks.{name}.classes: {task.name} does not choose among class names; {remedy}")
+            continue
+        labels = config.classes or sorted({str(v) for v in open_fields(recipe, name, split).column("label") if v is not None})
+        if len(labels) < 2:
+            raise ConfigError(f"tasks.{name}.classes: {len(labels)} in the {split} data; check the label column, or list them")
+        tasks[name] = TaskConfig.parse({**config.model_dump(mode="json"), "classes": labels}, f"tasks.{name}")
+    return recipe.model_copy(update={"tasks": tasks})
 
 
 def with_tasks(recipe: RecipeConfig) -> ModelConfig:
@@ -59,7 +82,7 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
         for target, spec in targets.items():
             data["targets"][target] = mentioned.get(target, spec)
             kind = data["targets"][target]["kind"]
-            if kind != task.target:
+            if kind not in (task.target, STANDS_IN.get(task.target)):
                 raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
         spans = [span.model_dump(mode="json") for span in task.span_configs]
         data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys(targets, 1.0)}
@@ -68,6 +91,8 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
 
 def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
     """The target of a task; masked words of code have their own where code has wordpieces of its own."""
+    if name == STANDS_IN.get(task.target):
+        return {name: {"kind": name}}
     if task.target == "mlm" and not shared and any(span.modality is Modality.CODE for span in task.spans):
         return {name: {"kind": "mlm"}, f"{name}_code": {"kind": "mlm", "modality": "code"}}
     return {name: {"kind": task.target}}
@@ -98,9 +123,11 @@ def _tokenizer(recipe: RecipeConfig, stream: TextStream, modalities: tuple[Modal
 
 
 def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[str]:
-    """The training texts of all tasks, each source once."""
+    """The training texts of all tasks, each source once, and the names of classes."""
     seen: set[tuple[str, str]] = set()
     for name, config in recipe.tasks.items():
+        if Modality.TEXT in modalities:
+            yield from config.classes.values()
         for modality in modalities:
             field = modality.value
             if field not in task_of(recipe, name).fields or (str(config.data), field) in seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Task:
     """An entry of the catalogue: data, not code, but for `build`.
 
     `target`: the kind of target it learns. `metric`: how it is judged. `fields`: what a row must hold; the first text field
-    is what tokenisers are trained on.
+    is what tokenisers are trained on. `candidates`: the label that picks one of the answers which the last pass encodes, `class`
+    (a class by its name) or `words` (a wordpiece); None where answers are not encoded, or are the batch's own pairs.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     fields: tuple[str, ...]
     build: Builder = field(repr=False)
     pretraining: bool = False
+    candidates: Literal["class", "words"] | None = None
 
     def layout(self, name: str) -> Layout:
         """The task's template under the name a recipe gave it."""

@@ -1,9 +1,11 @@
 """Tasks over video."""
 
 from skillweave.batch import Modality, Role, Span
-from skillweave.tasks.build import pair
+from skillweave.tasks.build import pair, pair_frames
 from skillweave.tasks.task import Task
 
+FRAMES = 3
+"""Frames of a clip that the image stream sees."""
 SPANS = (Span(Modality.TEXT), Span(Modality.VIDEO, Role.TARGET, encoder_pass=1))
 
 TASKS = (
@@ -15,6 +17,15 @@ TASKS = (
         metric="recall",
         fields=("text", "video"),
         build=pair(Modality.VIDEO),
+    ),
+    Task(
+        name="text_to_frames",
+        summary="the clip that a text describes, its frames seen as pictures: for models without a video stream",
+        spans=(Span(Modality.TEXT), *(Span(Modality.IMAGE, Role.TARGET, encoder_pass=1 + i) for i in range(FRAMES))),
+        target="contrastive",
+        metric="recall",
+        fields=("text", "video"),
+        build=pair_frames(FRAMES),
     ),
     Task(
         name="video_text_contrastive",

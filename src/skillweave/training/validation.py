@@ -9,7 +9,7 @@ from torch import Tensor
 from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
 from skillweave.evaluation.figures import PER_SAMPLE, figures
-from skillweave.evaluation.predictions import predict_task
+from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset
 
@@ -26,7 +26,9 @@ class Validation:
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
             batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
-            found = predict_task(model, name, weighed(model, batches, losses, least(model, name)))
+            candidates = encode_candidates(model, dataset.candidate_batches())
+            watched = weighed(model, batches, losses, 2 if dataset.task.metric == "recall" else 1, candidates)
+            found = predict_task(model, name, watched, candidates)
             if losses:
                 loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
                 results[name] = {"loss": loss, **figures(PER_SAMPLE[type(found)](found), 0)[0]}
@@ -34,15 +36,15 @@ class Validation:
         return results, skips
 
 
-def weighed(model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], least: int) -> Iterator[Batch]:
-    """The same batches; the loss and size of each with at least `least` samples goes to `losses` as it passes."""
+def weighed(
+    model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], least: int, candidates: Tensor | None
+) -> Iterator[Batch]:
+    """The same batches; the loss and size of each with at least `least` samples goes to `losses` as it passes.
+
+    A pair has no loss alone.
+    """
     device = next(model.parameters()).device
     for batch in batches:
-        if len(batch) >= least and (loss := model(batch.to(device)).loss) is not None:
+        if len(batch) >= least and (loss := model(batch.to(device), candidates=candidates).loss) is not None:
             losses.append((loss, len(batch)))
         yield batch
-
-
-def least(model: Model, task: str) -> int:
-    """The fewest samples that a task's loss can be computed for."""
-    return 2 if any(model.config.targets[t].kind == "contrastive" for t in model.config.tasks[task].targets) else 1

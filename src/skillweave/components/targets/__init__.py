@@ -10,11 +10,13 @@ from skillweave.components.targets.classification import Classification
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
+from skillweave.components.targets.similarity import Similarity
 from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden, target.pooling),
     "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale, target.pooling),
+    "similarity": lambda target, model: Similarity(target.temperature, target.max_scale, target.pooling),
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
         model.width,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,11 @@ class Encoded:
         return F.normalize(at_least_float32(self.pooled(pooling)), dim=-1)
 
 
+def joint(vectors: Sequence[Tensor]) -> Tensor:
+    """[N, D]: the unit vector of samples that several passes encode, such as the frames of a clip: their mean direction."""
+    return vectors[0] if len(vectors) == 1 else F.normalize(torch.stack(list(vectors)).sum(0), dim=-1)
+
+
 @dataclass(frozen=True)
 class TargetOutput:
     """`loss`: scalar, None without labels. `logits`: see each target."""
@@ -61,7 +66,11 @@ class Target(nn.Module):
 
     @abstractmethod
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """`labels`: empty for inference. `words`: the word embedding [V, D] that the output layer is tied to, if any."""
+        """`labels`: empty for inference.
+
+        `words`: what the output is compared with, if anything: the word embedding [V, D] that the output layer is tied to, or
+        the candidates' unit vectors [C, D].
+        """
 
 
 def labelled_tokens(tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]) -> Tensor:

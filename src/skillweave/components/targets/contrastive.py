@@ -11,13 +11,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.components.targets.base import Encoded, Target, TargetOutput, joint
 
 
 class Contrastive(Target):
     """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section 4.1, CLIP).
 
-    Negatives come from all ranks. Samples with equal captions are not negatives of each other.
+    Negatives come from all ranks. Samples with equal captions are not negatives of each other. Passes after the first are
+    one item, seen in parts.
     """
 
     def __init__(self, temperature: float = 0.07, max_scale: float = 100.0, pooling: str = "first") -> None:
@@ -26,12 +27,18 @@ class Contrastive(Target):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.max_log_scale = math.log(max_scale)
 
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by, 1 / temperature."""
+        return self.log_scale.clamp(max=self.max_log_scale).exp()
+
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError without two passes."""
-        if len(passes) != 2:
+        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError for a single pass."""
+        if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
-        scale = self.log_scale.clamp(max=self.max_log_scale).exp()
-        query_ND, other_ND = (encoded.vector(self.pooling) for encoded in passes)
+        scale = self.scale
+        query_ND, *parts = (encoded.vector(self.pooling) for encoded in passes)
+        other_ND = joint(parts)
         captions_N = labels.get("caption")
         if captions_N is None:
             return TargetOutput(None, scale * query_ND @ other_ND.T)

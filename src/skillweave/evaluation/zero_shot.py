@@ -1,0 +1,72 @@
+"""Tasks that a model was not trained on, from class names or captions alone.
+
+Nothing is added to the model. A task is its layout, and static routes that go by modality or attributes know every layout;
+answers are texts that the model encodes itself. So a new task needs no parameters, and finds those of the tasks that resemble it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
+from skillweave.config.model import ModelTask
+from skillweave.config.recipe import Split, TaskConfig, load_yaml
+from skillweave.evaluation.evaluator import SPLITS
+from skillweave.model import Model
+from skillweave.tasks import TASKS
+from skillweave.tasks.prepare import STANDS_IN, with_classes
+from skillweave.tasks.task import Task
+
+
+def read_tasks(file: str | Path) -> dict[str, TaskConfig]:
+    """The tasks of a recipe; what else stands in it is not looked at. Raises ConfigError with every fault of a task at once."""
+    tasks = load_yaml(Path(file)).get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise ConfigError(f"{file}: no tasks; write `tasks:` and under it each task with its data, as in a recipe")
+    return {name: TaskConfig.parse(task or {}, f"{file}: tasks.{name}") for name, task in tasks.items()}
+
+
+def with_unseen(
+    model: Model, recipe: RecipeConfig, tasks: Mapping[str, TaskConfig], split: str = "test"
+) -> tuple[Model, RecipeConfig]:
+    """The model and the recipe for these tasks, which `evaluate` can measure; the parameters are the model's own.
+
+    Class names that a task leaves open are the labels of `split`. Raises ConfigError for a task that needs a stream, a target or
+    a route's vector that the model lacks.
+    """
+    part: Split = choose(SPLITS, split, "split")
+    layouts, chosen = {}, {}
+    for name, config in tasks.items():
+        entry = choose(TASKS, config.kind or name, "task kind")
+        _require_streams(model.config, name, entry)
+        target = _target(model.config, name, entry, config)
+        layouts[name] = ModelTask(spans=entry.span_configs, targets={target: 1.0})
+        chosen[name] = config.model_copy(update={"target": target})
+    able = model.with_tasks(layouts)
+    for name in tasks:
+        able.resolve(name)  # a route that knows trained tasks alone says so before any data is read
+    return able, with_classes(recipe.model_copy(update={"model": able.config, "tasks": chosen}), part)
+
+
+def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> str:
+    """The model's target for a task: the one it names, or the first that can learn such tasks."""
+    kinds = [kind for kind in (entry.target, STANDS_IN.get(entry.target)) if kind]
+    able = [target for target, spec in config.targets.items() if spec.kind in kinds]
+    if task.target:
+        choose(dict.fromkeys(able), task.target, f"target of kind {' or '.join(kinds)}")
+    elif not able:
+        raise ConfigError(
+            f"task {name!r} needs a target of kind {' or '.join(kinds)}, and this model has {', '.join(config.targets)}; "
+            "measure a task of another kind, or train with such a target"
+        )
+    return task.target or able[0]
+
+
+def _require_streams(config: ModelConfig, name: str, entry: Task) -> None:
+    present = config.streams.present()
+    for span in entry.spans:
+        if span.modality not in present:
+            line = f"task {name!r} needs a stream {span.modality.value!r}, and this model has {', '.join(present)}"
+            frames = "; kind text_to_frames shows a clip's frames to the image stream" if entry.name == "text_to_video" else ""
+            raise ConfigError(line + frames)

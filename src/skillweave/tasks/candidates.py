@@ -1,0 +1,79 @@
+"""The answers that a task chooses from, where the model encodes them: class names or wordpieces, each a text of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality
+from skillweave.config import ConfigError
+from skillweave.config.streams import Streams
+from skillweave.data.collate import collate
+from skillweave.data.processors import BadInput
+from skillweave.tasks.task import Task, Tools
+
+AT_ONCE = 512
+"""Candidates encoded at once in evaluation."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All answers of a task: the label `label` is a number below `count`, and `features` gives the text of each.
+
+    `layout`: of the pass that encodes them; its conditions are those of the whole task.
+    """
+
+    layout: Layout
+    label: str
+    count: int
+    features: Callable[[int], Features]
+    streams: Streams
+
+    def batch(self, numbers: Iterable[int]) -> Batch:
+        """These candidates as a batch."""
+        examples = [Example((self.features(int(number)),), {}, str(number)) for number in numbers]
+        return collate(self.layout, examples, self.streams, bucket=1)  # they are short: padding would double them
+
+    def batches(self) -> Iterator[Batch]:
+        """All candidates, in order."""
+        for start in range(0, self.count, AT_ONCE):
+            yield self.batch(range(start, min(start + AT_ONCE, self.count)))
+
+    def sample(self, batch: Batch, negatives: int, rng: np.random.Generator) -> Batch:
+        """The batch with its own answers and `negatives` others as candidates, and its labels as rows of these.
+
+        Each of the others stands for as many as were left to draw from, over as many as were drawn: the sum over candidates
+        then has the expectation of the sum over all answers.
+        """
+        labels = batch.labels[self.label]
+        answers = labels[labels != IGNORE].unique()
+        others = np.setdiff1d(np.arange(self.count), answers.numpy())
+        drawn = rng.choice(others, min(negatives, len(others)), replace=False)
+        weight = len(others) / max(len(drawn), 1)
+        stands_for = torch.cat([torch.ones(len(answers)), torch.full((len(drawn),), weight)])
+        rows = torch.searchsorted(answers, labels).where(labels != IGNORE, IGNORE)
+        candidates = replace(self.batch([*answers.tolist(), *drawn]), labels={"stands_for": stands_for})
+        return replace(batch, labels={**batch.labels, self.label: rows}, candidates=candidates)
+
+
+def build_candidates(name: str, task: Task, tools: Tools) -> Candidates | None:
+    """The candidates of a task; None where answers are not encoded. Raises ConfigError for a class name without tokens."""
+    if task.candidates is None:
+        return None
+    processor = tools.processors[Modality.TEXT]
+    layout = task.layout(name).only(1)
+    if task.candidates == "words":
+
+        def word(number: int) -> Features:
+            return Features(torch.tensor([processor.cls, number]), 2)
+
+        return Candidates(layout, task.candidates, processor.vocabulary, word, tools.model.streams)
+    names = tools.config.classes
+    try:
+        texts = [processor(text) for text in names.values()]
+    except BadInput as error:
+        raise ConfigError(f"tasks.{name}.classes: a class name cannot be used: {error}; write what the class is called") from None
+    return Candidates(layout, "class", len(texts), texts.__getitem__, tools.model.streams)

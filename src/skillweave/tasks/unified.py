@@ -1,0 +1,69 @@
+"""Tasks in one formulation: the answer is the candidate of largest similarity, encoded by the same model (Uni-Perceiver).
+
+Candidates are class names or wordpieces, each a text of its own in the last pass; no task has parameters of its own. Retrieval in
+this formulation is `text_to_image` and its like with `target: similarity`.
+"""
+
+from skillweave.batch import Attention, Modality, Role, Span
+from skillweave.tasks.build import continue_text, masked_text, name_class
+from skillweave.tasks.task import Task
+
+CANDIDATES = Span(Modality.TEXT, Role.TARGET, encoder_pass=1)
+CONTINUED = Span(Modality.TEXT, Role.TARGET, attention=Attention.CAUSAL)
+
+
+def _naming(modality: Modality, what: str) -> Task:
+    return Task(
+        name=f"{modality.value}_naming",
+        summary=f"the class of {what}, among class names",
+        spans=(Span(modality), CANDIDATES),
+        target="similarity",
+        metric="accuracy",
+        fields=(modality.value, "label"),
+        build=name_class(modality),
+        candidates="class",
+    )
+
+
+def _captioning(modality: Modality, what: str) -> Task:
+    return Task(
+        name=f"{modality.value}_captioning",
+        summary=f"the caption of {what}, word by word, among wordpieces",
+        spans=(Span(modality), CONTINUED, CANDIDATES),
+        target="similarity",
+        metric="perplexity",
+        fields=("text", modality.value),
+        build=continue_text(modality),
+        candidates="words",
+    )
+
+
+TASKS = (
+    _naming(Modality.TEXT, "a text"),
+    _naming(Modality.IMAGE, "a picture"),
+    _naming(Modality.VIDEO, "a clip"),
+    _captioning(Modality.IMAGE, "a picture"),
+    _captioning(Modality.VIDEO, "a clip"),
+    Task(
+        name="word_filling",
+        summary="pretraining: the masked words of a text, among wordpieces",
+        spans=(Span(Modality.TEXT), CANDIDATES),
+        target="similarity",
+        metric="perplexity",
+        fields=("text",),
+        build=masked_text,
+        pretraining=True,
+        candidates="words",
+    ),
+    Task(
+        name="language_modelling",
+        summary="pretraining: each next word of a text, among wordpieces",
+        spans=(CONTINUED, CANDIDATES),
+        target="similarity",
+        metric="perplexity",
+        fields=("text",),
+        build=continue_text(),
+        pretraining=True,
+        candidates="words",
+    ),
+)
