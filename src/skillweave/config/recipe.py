@@ -107,8 +107,8 @@ class TaskConfig(Config):
         pairs = value.items() if isinstance(value, dict) else ((label, label) for label in value or [])
         classes = {str(label): str(name) for label, name in pairs}
         names = [name.strip() for name in classes.values()]
-        if twice := next((name for name in names if not name or names.count(name) > 1), None):
-            raise ValueError(f"class name {twice!r} is empty or given twice; names must tell classes apart")
+        if unclear := [name for name in names if not name or names.count(name) > 1]:
+            raise ValueError(f"class name {unclear[0]!r} is empty or given twice; names must tell classes apart")
         return classes
 
 
