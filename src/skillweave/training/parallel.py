@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -54,6 +55,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     # A named environment: Fabric would otherwise guess one from the variables of a batch system.
     plugins: list[Any] = [LightningEnvironment()]
     if config.precision == "bf16":
+        if kind == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            warnings.warn("bf16 is emulated on this CPU, about 100 times as slow as training.precision float32", stacklevel=2)
         plugins.append(Autocast("bf16-mixed", kind))
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True) if config.devices > 1 else "auto"
     return Fabric(accelerator=kind, devices=config.devices, strategy=strategy, plugins=plugins)
