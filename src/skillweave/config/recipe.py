@@ -156,7 +156,7 @@ class TrainingConfig(Config):
     accumulate: Positive = 1
     """Micro-batches per update, all of one task."""
     precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the forward under autocast; weights and optimiser stay float32. On a CPU without bf16 it is emulated and very slow."""
+    """bf16 runs the forward under autocast; weights and optimiser stay float32. CPUs without bf16 emulate it, slowly."""
     validate_every: NonNegativeInt = 0
     """Steps between validations of every task; 0 for only at the end."""
     validation_samples: Positive = 256
