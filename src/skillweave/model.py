@@ -32,14 +32,14 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels. `losses` and `logits`: by target.
-    `load`: [gates, E] share of each expert's assignments for every token gate and pass, padded with zeros where gates differ in
-    their number of experts; None without token gates.
+    `load`: condition → [G, E] how many of its tokens' assignments each expert of each token gate received, in the order of the
+    gates, padded with zeros where they differ in their number of experts; empty without token gates.
     """
 
     loss: Tensor | None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Mapping[str, Tensor] = field(default_factory=dict)
-    load: Tensor | None = None
+    load: Mapping[Condition, Tensor] = field(default_factory=dict)
 
 
 class Model(nn.Module):
@@ -98,9 +98,13 @@ class Model(nn.Module):
         pooling = next((target.pooling for target in targets if isinstance(target, ContrastiveTarget)), "first")
         return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
 
+    def assignments(self, batch: Batch) -> Mapping[Condition, Tensor]:
+        """Which experts the batch's tokens go to, without noise: see `Output.load`."""
+        return self._encode(batch)[1]
+
     def _encode(
         self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
-    ) -> tuple[list[Encoded], Tensor | None, Tensor]:
+    ) -> tuple[list[Encoded], dict[Condition, Tensor], Tensor]:
         """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""
         counts = batch.condition_tokens
         if resolved is None:
@@ -109,13 +113,16 @@ class Model(nn.Module):
             task = batch.layout.task
             raise ConfigError(f"the resolved weights are not those of task {task!r}; get them with model.resolve({task!r})")
         passes: list[Encoded] = []
+        load: dict[Condition, Tensor] = {}
         statistics: list[RouteStatistics] = []
         for encoder_pass in range(len(batch.layout.passes)):
             x_TD, tokens = self._embed_tokens(batch, encoder_pass)
             hidden_TD, stats = self.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator)
             passes.append(Encoded(hidden_TD, tokens))
             statistics += stats
-        load = pad_sequence([s.load for s in statistics], batch_first=True) if statistics else None
+            for s, condition in enumerate(tokens.conditions if stats else ()):
+                load_GE = pad_sequence([gate.load[s] for gate in stats], batch_first=True)
+                load[condition] = load[condition] + load_GE if condition in load else load_GE
         balances = [s.balance for s in statistics if s.balance is not None]
         balance = torch.stack(balances).mean() if balances else torch.zeros((), device=passes[0].hidden_TD.device)
         return passes, load, balance
