@@ -18,24 +18,27 @@ ACROSS = 6
 WIDE, GAP, ROW, HEAD = 112, 14, 20, 44
 CHART = 56
 """Height of a chart of utilisation."""
+CURVE = 360
+"""Width of a curve."""
 LETTER = 6.6
 """Mean width of a letter of 12 px."""
 
 
 class Panel(NamedTuple):
-    """A picture with its title, and the names of its lines in the order of their colours."""
+    """A picture as wide as `width` px at most, its title, and the names of its lines in the order of their colours."""
 
     title: str
     picture: Markup
+    width: float
     names: Sequence[str] = ()
 
 
 def heat_maps(uses: Iterable[Use]) -> list[Panel]:
     """A heat map per place: a row per task and kind of span, a column per layer and expert; the darker, the larger the share."""
-    return [Panel(f"{place} · route {route}", _heat_map(place, columns)) for place, route, columns in by_place(uses)]
+    return [Panel(f"{place} · route {route}", *_heat_map(place, columns)) for place, route, columns in by_place(uses)]
 
 
-def _heat_map(place: str, columns: Sequence[Column]) -> Markup:
+def _heat_map(place: str, columns: Sequence[Column]) -> tuple[Markup, float]:
     rows = list(columns[0].shares)
     left = LETTER * max(len(" · ".join(key)) for key in rows) + 24
     tall = HEAD + ROW * len(rows) + GAP
@@ -46,7 +49,8 @@ def _heat_map(place: str, columns: Sequence[Column]) -> Markup:
         for c, column in enumerate(columns[start : start + ACROSS]):
             parts += _cells(column, left + (WIDE + GAP) * c, top)
     width = left + (WIDE + GAP) * min(len(columns), ACROSS)
-    return svg.picture(width, tall * -(-len(columns) // ACROSS), *parts, label=f"Experts of {place} by task, span and layer")
+    height = tall * -(-len(columns) // ACROSS)
+    return svg.picture(width, height, *parts, label=f"Experts of {place} by task, span and layer"), width
 
 
 def _cells(column: Column, left: float, top: float) -> list[str]:
@@ -62,7 +66,7 @@ def _cells(column: Column, left: float, top: float) -> list[str]:
         for i, (e, share) in enumerate(shares.items()):
             if share:
                 told = svg.tag("title", escape(f"{' · '.join(key)}, layer {column.layers}, expert {e}: {share:.3f}"))
-                place = {"x": left + size * i, "y": y, "width": size - 1, "height": ROW - 2}
+                place = {"x": left + size * i, "y": y, "width": 0.93 * size, "height": ROW - 2}
                 parts.append(svg.tag("rect", told, class_="share", fill_opacity=0.1 + 0.9 * share, **place))
     return parts
 
@@ -78,21 +82,20 @@ def over_training(lines: Iterable[Mapping[str, Any]]) -> list[Panel]:
         entropies.setdefault(line["place"], {}).setdefault(line["step"], []).append(line["entropy"])
         for task, value in line["drift"].items():
             drifts.setdefault(task, {}).setdefault(line["step"], []).append(value)
-    panels = [
-        Panel("How evenly experts are used: 1 all alike, 0 one alone; mean over layers", *_curves("entropy", entropies)),
-        *([Panel("How far gates moved since the validation before", *_curves("drift", drifts))] if drifts else []),
-    ]
-    return [*panels, Panel("Each expert's share, over steps from left to right", _utilisation(found))]
+    panels = [_curve("How evenly experts are used: 1 all alike, 0 one alone; mean over layers", "entropy", entropies)]
+    if drifts:
+        panels.append(_curve("How far gates moved since the validation before; mean over layers and places", "drift", drifts))
+    return [*panels, Panel("Each expert's share, over steps from left to right", *_utilisation(found))]
 
 
-def _curves(title: str, values: Mapping[str, Mapping[int, list[float]]]) -> tuple[Markup, list[str]]:
+def _curve(title: str, figure: str, values: Mapping[str, Mapping[int, list[float]]]) -> Panel:
     lines: dict[str, Points] = {
         name: [(step, sum(many) / len(many)) for step, many in points.items()] for name, points in values.items()
     }
-    return curve(title, lines), list(lines)
+    return Panel(title, curve(figure, lines), CURVE, list(lines))
 
 
-def _utilisation(lines: Sequence[Mapping[str, Any]]) -> Markup:
+def _utilisation(lines: Sequence[Mapping[str, Any]]) -> tuple[Markup, float]:
     """A chart per place and layer, with a band per expert, as wide as its share."""
     charts: dict[tuple[str, int], list[Mapping[str, float]]] = {}
     for line in sorted(lines, key=lambda line: (PLACES.index(line["place"]), line["layer"], line["step"])):
@@ -101,9 +104,8 @@ def _utilisation(lines: Sequence[Mapping[str, Any]]) -> Markup:
     for i, ((place, layer), points) in enumerate(charts.items()):
         x, y = (WIDE + GAP) * (i % ACROSS), (CHART + 30) * (i // ACROSS) + 20
         parts += [svg.text(f"{place} {layer}", x, y - 5, class_="tick"), *_bands(points, x, y)]
-    return svg.picture(
-        (WIDE + GAP) * min(len(charts), ACROSS), (CHART + 30) * -(-len(charts) // ACROSS), *parts, label="Utilisation over steps"
-    )
+    width, height = (WIDE + GAP) * min(len(charts), ACROSS), (CHART + 30) * -(-len(charts) // ACROSS)
+    return svg.picture(width, height, *parts, label="Utilisation over steps"), width
 
 
 def _bands(points: Sequence[Mapping[str, float]], left: float, top: float) -> list[str]:
