@@ -180,6 +180,24 @@ def test_inspect_adds_up(run, tmp_path, capsys):
     assert "on disk" in capsys.readouterr().out
 
 
+def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
+    run = make_run(tmp_path, feed_forward_in={"route": "token", "experts": 3}, feed_forward_out={"route": "task", "experts": 4})
+    words = ["inspect", str(run), "--json", str(tmp_path / "i.json")]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "experts of qkv (route skill)" in shown and "experts of feed_forward_out (route task)" in shown
+    assert f"experts of feed_forward_in: the data decide; skillweave evaluate {run} counts what they do" in shown
+    assert cli.main(["evaluate", str(run), "--bootstrap", "0"]) == 0 and cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "experts of feed_forward_in (route token)" in shown and "the data decide" not in shown
+    rows = json.loads((tmp_path / "i.json").read_text("utf-8"))["routing"]
+    spans = {(row["task"], row["span"]) for row in rows if row["place"] == "feed_forward_in"}
+    assert spans == {(row["task"], row["span"]) for row in rows if row["place"] == "qkv"} and len(spans) == 8
+    assert all(sum(row["shares"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
+    page = (run / "report.html").read_text("utf-8")
+    assert all(f"{place} · route" in page for place in ("qkv", "feed_forward_in", "feed_forward_out"))
+
+
 def test_inspect_reads_a_recipe_without_its_data(capsys, tmp_path):
     model = {"width": 16, "streams": {"text": {"vocabulary": 50}}, "encoder": {"heads": 2, "layers": 1}}
     tasks = {"masked_text": {"data": {"path": "/nowhere.jsonl"}}}

@@ -76,7 +76,7 @@ def test_losses_are_weighted_and_summed() -> None:
     out = model(random_batch("classify", [[7], [4]], model.config))
     assert set(out.logits) == {"classification", "second"}
     torch.testing.assert_close(out.loss, 0.5 * out.losses["classification"] + 2 * out.losses["second"])
-    assert out.load is None
+    assert not out.load
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

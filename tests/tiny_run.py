@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from skillweave.config import RecipeConfig
+from skillweave.config.recipe import merge
 from skillweave.model import Model
 from skillweave.tasks.prepare import prepare
 
@@ -34,8 +35,8 @@ MODEL = {
 }
 
 
-def make_run(folder: Path) -> Path:
-    """Write data, recipe and an untrained model; the run folder."""
+def make_run(folder: Path, **sparse: dict) -> Path:
+    """Write data, recipe and an untrained model; the run folder. `sparse`: further sparse places."""
     data = folder / "data"
     data.mkdir(parents=True)
     kinds = {"text_classification": _text, "speech_recognition": _sound, "text_to_image": _image}
@@ -47,6 +48,7 @@ def make_run(folder: Path) -> Path:
     tasks["text_to_code"]["pool"] = 4
     output = folder / "run"
     described = {"name": "tiny", "output": str(output), "model": MODEL, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    described = merge(described, {"model": {"encoder": {"sparse": sparse}}})
     recipe, assets = prepare(RecipeConfig.parse(described))
     torch.manual_seed(0)
     Model(recipe.model, assets).save_pretrained(output / "best")

@@ -46,6 +46,12 @@ class Attention(StrEnum):
     CAUSAL = "causal"
 
 
+def span_name(modality: Modality, role: Role, attention: Attention) -> str:
+    """The modality, with `/target` and `/causal` behind it where they hold."""
+    marks = (role.value if role is Role.TARGET else "", attention.value if attention is Attention.CAUSAL else "")
+    return "/".join([modality.value, *filter(None, marks)])
+
+
 @dataclass(frozen=True)
 class Condition:
     """All that a data-independent route may look at: hashable, equal for every token of a span.
@@ -59,6 +65,11 @@ class Condition:
     attention: Attention = Attention.FULL
     inputs: frozenset[Modality] = frozenset()
     targets: frozenset[Modality] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The span's name: different for any two conditions of a task."""
+        return span_name(self.modality, self.role, self.attention)
 
 
 @dataclass(frozen=True)

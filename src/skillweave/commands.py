@@ -18,10 +18,11 @@ from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
 from skillweave.evaluation.evaluator import measure
+from skillweave.evaluation.experts import Use
 from skillweave.evaluation.heat_map import heat_map
 from skillweave.evaluation.inspection import inspect_folder, inspect_recipe
 from skillweave.evaluation.interference import interference
-from skillweave.evaluation.report import INTERFERENCE_FILE, REPORT_FILE, write_report
+from skillweave.evaluation.report import INTERFERENCE_FILE, REPORT_FILE, read_json, write_report
 from skillweave.evaluation.screen import (
     console,
     evaluation_table,
@@ -31,6 +32,7 @@ from skillweave.evaluation.screen import (
     origins_table,
     progress,
     proposal_text,
+    routing_tables,
 )
 from skillweave.evaluation.zero_shot import read_tasks, with_unseen
 from skillweave.origins import tabulate
@@ -154,17 +156,25 @@ def run_search(options: argparse.Namespace) -> None:
 
 
 def run_inspect(options: argparse.Namespace) -> None:
-    """Show components, skills and parameters."""
+    """Show components, skills, parameters and, of a run, which experts each task uses."""
     if Path(options.target).is_dir():
         if options.overrides:
             raise ConfigError(f"{options.target} is trained already; settings such as {options.overrides[0]} need a recipe")
         found = inspect_folder(model_folder(options.target))
+        tables = read_json(Path(options.target) / EVALUATION_FILE)
+        found["routing"] += [row for table in tables.values() for row in table.get("experts", [])]
     else:
         found = inspect_recipe(read_recipe(find_recipe(options.target), options.overrides))
     for table in inspection_tables(found):
         console().print(table)
     if sizes := found.get("bytes"):
         say(f"on disk: weights {sizes['weights'] / 1e6:,.1f} MB, model folder {sizes['folder'] / 1e6:,.1f} MB")
+    uses = [Use(**row) for row in found.get("routing", [])]
+    for table in routing_tables(uses):
+        console().print(table)
+    if unknown := set(found.get("undecided", [])) - {use.place for use in uses}:
+        places = ", ".join(sorted(unknown))
+        say(f"experts of {places}: the data decide; skillweave evaluate {options.target} counts what they do")
     write_json(options.json, found)
 
 

@@ -33,14 +33,14 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels. `losses` and `logits`: by target.
-    `load`: [gates, E] share of each expert's assignments for every token gate and pass, padded with zeros where gates differ in
-    their number of experts; None without token gates.
+    `load`: condition → [G, E] how many of its tokens' assignments each expert of each token gate received, in the order of the
+    gates, padded with zeros where they differ in their number of experts; empty without token gates.
     """
 
     loss: Tensor | None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Mapping[str, Tensor] = field(default_factory=dict)
-    load: Tensor | None = None
+    load: Mapping[Condition, Tensor] = field(default_factory=dict)
 
 
 class Model(nn.Module):
@@ -109,13 +109,17 @@ class Model(nn.Module):
         pooling = self._pooling(self._task(batch.layout.task))
         return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
 
+    def assignments(self, batch: Batch) -> Mapping[Condition, Tensor]:
+        """Which experts the batch's tokens go to, without noise: see `Output.load`."""
+        return self._encode(batch)[1]
+
     def _pooling(self, task: ModelTask) -> str:
         targets = [self.config.targets[name] for name in task.targets]
         return next((t.pooling for t in targets if isinstance(t, ContrastiveTarget | SimilarityTarget)), "first")
 
     def _encode(
         self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
-    ) -> tuple[list[Encoded], Tensor | None, Tensor]:
+    ) -> tuple[list[Encoded], dict[Condition, Tensor], Tensor]:
         """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""
         counts = batch.condition_tokens
         if resolved is None:
@@ -124,13 +128,16 @@ class Model(nn.Module):
             task = batch.layout.task
             raise ConfigError(f"the resolved weights are not those of task {task!r}; get them with model.resolve({task!r})")
         passes: list[Encoded] = []
+        load: dict[Condition, Tensor] = {}
         statistics: list[RouteStatistics] = []
         for part, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
             x_TD, tokens = self._embed_tokens(part, encoder_pass)
             hidden_TD, stats = self.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator)
             passes.append(Encoded(hidden_TD, tokens))
             statistics += stats
-        load = pad_sequence([s.load for s in statistics], batch_first=True) if statistics else None
+            for s, condition in enumerate(tokens.conditions if stats else ()):
+                load_GE = pad_sequence([gate.load[s] for gate in stats], batch_first=True)
+                load[condition] = load[condition] + load_GE if condition in load else load_GE
         balances = [s.balance for s in statistics if s.balance is not None]
         balance = torch.stack(balances).mean() if balances else torch.zeros((), device=passes[0].hidden_TD.device)
         return passes, load, balance

@@ -129,11 +129,11 @@ def test_all_faults_at_once() -> None:
         ({"model__encoder__heads": 5}, "model: width 16 is not a multiple of 5 heads"),
         (
             {"model__encoder__sparse__feed_forward": {"route": "token", "experts": 2, "active": 3}},
-            "model.encoder.sparse.feed_forward: active 3 is more than the 2 experts there are",
+            "model.encoder.sparse.feed_forward: active 3 is more than the 2 experts there are; lower it or add experts",
         ),
         (
             {"model__encoder__sparse__linears": {"route": "attribute", "experts": 1}},
-            "model.encoder.sparse.linears: active 2 is more than the 1 experts there are",
+            "model.encoder.sparse.linears: active 2 is more than the 1 experts there are; lower it or add experts",
         ),
         (
             {"model__encoder__sparse": {"qkv": {"route": "follow"}}},
@@ -193,6 +193,12 @@ def test_tasks_that_the_model_cannot_do() -> None:
         "task 't': no target predicts the wordpieces of 'code'",
         "give it a target {kind: mlm, modality: code} too, or add `shared: [word]`",
     ]
+
+
+@pytest.mark.parametrize("spans", [{}, {"spans": []}])
+def test_a_task_without_a_layout(spans: dict[str, Any]) -> None:
+    faults = faults_of(model__targets={"mlm": {}}, model__tasks={"t": {"targets": {"mlm": 1}, **spans}})
+    assert [fault.partition(",")[0] for fault in faults] == ["model.tasks.t.spans: a task without a layout; name its spans"]
 
 
 def test_nearest_and_choose() -> None:

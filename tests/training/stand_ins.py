@@ -95,7 +95,7 @@ class TinyMixture(Dataset[Batch]):
 
 def no_validation(model: Any) -> Any:
     """Nothing to validate on."""
-    return {}, []
+    return {}, [], []
 
 
 def validate_tiny(model: Any) -> Any:
@@ -104,7 +104,7 @@ def validate_tiny(model: Any) -> Any:
     mixture = TinyMixture(tiny_recipe(Path("unused")))
     batches = [mixture[900 + i] for i in (0, 3)]
     losses = {batch.layout.task: float(model(batch).loss) for batch in batches}
-    return {task: {"loss": loss, "accuracy": 1 / (1 + loss)} for task, loss in losses.items()}, []
+    return {task: {"loss": loss, "accuracy": 1 / (1 + loss)} for task, loss in losses.items()}, [], []
 
 
 @contextmanager

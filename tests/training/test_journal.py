@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from skillweave.batch import Skip
+from skillweave.evaluation.experts import Use
 from skillweave.training import display as display_module
 from skillweave.training.display import Display, clock
 from skillweave.training.journal import Journal, truncate
@@ -75,6 +76,24 @@ def test_windows_and_running_losses_survive_an_interruption(tmp_path):
         assert resumed.running == pytest.approx(book.running, rel=1) and resumed.seconds >= state["seconds"]
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
     assert losses(tmp_path / "whole")[0] == (4, "b", pytest.approx((1 + 1 / 3) / 2))
+
+
+def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_path):
+    def uses(share):
+        return [Use("qkv", 3, "task", "a", "text", {"0": share, "1": round(1 - share, 6)})]
+
+    with journal(tmp_path) as book:
+        book.experts(2, uses(0.9))
+        book.experts(4, uses(0.6))
+        book.experts(6, uses(0.1))  # lost in the crash
+    with journal(tmp_path, step=4) as resumed:
+        resumed.experts(6, uses(0.5))
+    found = read(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["kind"], line["place"], line["layer"]) for line in found] == [
+        (step, "experts", "qkv", 3) for step in (2, 4, 6)
+    ]
+    assert [line["drift"] for line in found] == [{}, {"a": pytest.approx(0.3)}, {"a": pytest.approx(0.1)}]
+    assert found[1]["utilisation"] == {"0": 0.6, "1": 0.4}
 
 
 def test_numbers_that_json_cannot_name_are_null(tmp_path):

@@ -142,7 +142,7 @@ def test_best_is_the_highest_mean_score(tmp_path):
     def validate(model):
         accuracy, error_rate = next(table)
         left = {"loss": 1 - accuracy, "accuracy": accuracy, "median_rank": 100 * accuracy}
-        return {"left": left, "right": {"loss": 1.0, "cer": error_rate}}, []
+        return {"left": left, "right": {"loss": 1.0, "cer": error_rate}}, [], []
 
     recipe = tiny_recipe(tmp_path, validate_every=3)
     fit_tiny(recipe, validate=validate)
@@ -157,7 +157,7 @@ def test_best_is_the_highest_mean_score(tmp_path):
 def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
     table = iter([float("nan"), 0.5])
     recipe = tiny_recipe(tmp_path, steps=6, validate_every=3)
-    fit_tiny(recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, []))
+    fit_tiny(recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, [], []))
     assert State.read(tmp_path / "last").best_step == 6
 
 
@@ -166,7 +166,7 @@ def test_the_model_trains_in_training_mode_and_validates_in_evaluation_mode(tmp_
 
     def validate(model):
         seen.append((model.training, torch.is_grad_enabled()))
-        return {}, []
+        return {}, [], []
 
     with tiny_trainer(tiny_recipe(tmp_path, validate_every=6), validate=validate) as trainer:
         trainer.model.eval()

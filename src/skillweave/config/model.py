@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, field_serializer, model_validator
+from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
 
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, Share, nearest
@@ -45,7 +45,7 @@ class RouteConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> RouteConfig:
         if self.learned and self.active > self.experts:
-            raise ValueError(f"active {self.active} is more than the {self.experts} experts there are")
+            raise ValueError(f"active {self.active} is more than the {self.experts} experts there are; lower it or add experts")
         if self.route == "follow" and self != RouteConfig.model_construct(route="follow"):
             raise ValueError("route 'follow' has no options of its own; set them where the choice is made")
         return self
@@ -147,10 +147,19 @@ class SpanConfig(Config):
 class ModelTask(Config):
     """What the model must know of a task: its spans and its targets."""
 
-    spans: list[SpanConfig] = Field(min_length=1)
-    """In the order of the sequence."""
+    spans: list[SpanConfig] = Field(default=[], validate_default=True)
+    """In the order of the sequence; at least one."""
     targets: dict[str, float]
     """Names in `targets`, with the weight of each one's loss."""
+
+    @field_validator("spans")
+    @classmethod
+    def _some(cls, spans: list[SpanConfig]) -> list[SpanConfig]:
+        if not spans:
+            raise ValueError(
+                "a task without a layout; name its spans, such as [{modality: image}, {modality: text, role: target}]"
+            )
+        return spans
 
     def layout(self, name: str) -> Layout:
         """The layout of the task under its name; lengths are not known yet."""

@@ -10,6 +10,7 @@ from skillweave.batch import Batch
 from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.config.recipe import Split
 from skillweave.evaluation.chance import Context, baseline, chance
+from skillweave.evaluation.experts import Load, Use, counted, watch_load
 from skillweave.evaluation.figures import PER_SAMPLE, figures
 from skillweave.evaluation.predictions import Embedded, Predictions, Progress, encode_candidates, predict_task, watched
 from skillweave.model import Model
@@ -24,11 +25,15 @@ SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "test"
 
 @dataclass(frozen=True)
 class Measured:
-    """A task's figures, with the predictions and the samples they come from (for the report's case studies)."""
+    """A task's figures, with the predictions and the samples they come from (for the report's case studies).
+
+    `uses`: where the tokens of its first samples went, of gates that look at the data.
+    """
 
     table: Table
     predictions: Predictions
     dataset: TaskDataset
+    uses: list[Use]
 
 
 def evaluate(
@@ -42,8 +47,9 @@ def evaluate(
     """Measure tasks (all of the recipe's by default) on a split.
 
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples), `chance` and, where there is
-    one, `baseline`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None); `skipped` samples; and the
-    `activated_parameters` of `total_parameters`. Raises ConfigError for an unknown task or split.
+    one, `baseline`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None); `skipped` samples; the
+    `activated_parameters` of `total_parameters`; and, where the data decide which experts are used, `experts`: a row for each
+    `Use`. Raises ConfigError for an unknown task or split.
     """
     return {name: m.table for name, m in measure(model, recipe, split, tasks, bootstrap, progress).items()}
 
@@ -67,8 +73,9 @@ def _measure_task(
     dataset = open_task(recipe, name, choose(SPLITS, split, "split"), model.assets)
     retrieval = task_of(recipe, name).target == "contrastive"
     size = min(config.pool or len(dataset), len(dataset)) if retrieval else len(dataset)
+    load: Load = {}
     batches = watched(_first(dataset.batches(config.batch_size), size), name, size, progress)
-    found = predict_task(model, name, batches, encode_candidates(model, dataset.candidate_batches()))
+    found = predict_task(model, name, watch_load(model, batches, load), encode_candidates(model, dataset.candidate_batches()))
     if not found.keys:
         reason = f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
         raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")
@@ -88,7 +95,9 @@ def _measure_task(
     }
     if (simple := baseline(found, context)) is not None:
         table["baseline"] = simple
-    return Measured(table, found, dataset)
+    if uses := counted(model, load):
+        table["experts"] = [use._asdict() for use in uses]
+    return Measured(table, found, dataset, uses)
 
 
 def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from skillweave.config import RecipeConfig
+from skillweave.evaluation.experts import decided, looking_at_data
 from skillweave.evaluation.figures import active_skills
 from skillweave.model import Model
 from skillweave.tasks.prepare import with_tasks
@@ -15,10 +16,18 @@ from skillweave.weights import FILE as WEIGHTS_FILE
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
-    """As `inspect_model`, with `bytes` on disk: of the weights, and of the model folder as a whole."""
+    """As `inspect_model`, with `bytes` on disk: of the weights, and of the model folder as a whole; and `routing`.
+
+    `routing`: a row for each use of experts that the layout decides (see `skillweave.evaluation.experts.Use`). `undecided`: the
+    places where the data decide.
+    """
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    found = inspect_model(Model.from_pretrained(folder))
-    return found | {"bytes": {"weights": sizes[folder / WEIGHTS_FILE], "folder": sum(sizes.values())}}
+    model = Model.from_pretrained(folder)
+    return inspect_model(model) | {
+        "bytes": {"weights": sizes[folder / WEIGHTS_FILE], "folder": sum(sizes.values())},
+        "routing": [use._asdict() for use in decided(model)],
+        "undecided": list(dict.fromkeys(choice.place for choice in looking_at_data(model))),
+    }
 
 
 def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from markupsafe import Markup
 
 from skillweave.config import RecipeConfig
 from skillweave.config.targets import ClassificationTarget
-from skillweave.evaluation import pictures
+from skillweave.evaluation import expert_pictures, pictures
 from skillweave.evaluation.cases import Case, build_cases
 from skillweave.evaluation.evaluator import Measured
+from skillweave.evaluation.experts import decided
 from skillweave.evaluation.figures import METRICS
 from skillweave.evaluation.heat_map import heat_map
 from skillweave.model import Model
@@ -78,6 +79,8 @@ def write_report(
         runs=list(runs),
         curves=pictures.learning_curves(runs, tables),
         pillars=pillars(model),
+        experts=expert_pictures.heat_maps([*decided(model), *(use for m in measured.values() for use in m.uses)]),
+        experts_over_training=expert_pictures.over_training(runs[recipe.name]),
         interference=heat_map(found) if (found := read_json(run / INTERFERENCE_FILE)) else "",
         skipped=_skipped(run, measured),
         skips=SKIPS,

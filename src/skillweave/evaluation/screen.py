@@ -14,12 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from skillweave.evaluation.advice import Proposal
+from skillweave.evaluation.experts import Shares, Use, by_place
 from skillweave.evaluation.figures import METRICS
 from skillweave.evaluation.heat_map import FIGURES, number, span
 from skillweave.evaluation.pictures import millions
 from skillweave.evaluation.predictions import Progress as Step
 from skillweave.evaluation.report import rows_of
 from skillweave.origins import OriginRow
+
+LISTED = 4
+"""Experts listed in a cell."""
 
 
 def console() -> Console:
@@ -82,6 +86,26 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         count = task["activated_parameters"]
         tasks.add_row(name, *marks, f"{count:,}", f"{count / found['total_parameters']:.0%}")
     return [parts, tasks]
+
+
+def routing_tables(uses: Sequence[Use]) -> list[Table]:
+    """A table per place: which experts each task's kinds of span use in each layer, the most used first."""
+    tables = []
+    for place, route, columns in by_place(uses):
+        table = Table(title=f"experts of {place} (route {route})", title_justify="left", header_style="bold")
+        table.add_column("task · span", no_wrap=True)
+        for column in columns:
+            table.add_column(f"layer{'s' * (not column.layers.isdigit())} {column.layers}", justify="right")
+        for key in columns[0].shares:
+            table.add_row(escape(" · ".join(key)), *(_shares(column.shares[key]) for column in columns))
+        tables.append(table)
+    return tables
+
+
+def _shares(shares: Shares) -> str:
+    used = sorted(((share, e) for e, share in shares.items() if share), key=lambda pair: -pair[0])
+    lines = [f"{escape(e)} {share:.0%}" for share, e in used[:LISTED]]
+    return "\n".join([*lines, *([f"+{len(used) - LISTED} more"] if len(used) > LISTED else [])])
 
 
 def origins_table(rows: Sequence[OriginRow], title: str) -> Table:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from skillweave.batch import Batch, Example, Skip
-from skillweave.config import ConfigError, choose
+from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.recipe import RecipeConfig, Split
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, build_processors
@@ -109,8 +109,11 @@ def stable_order(keys: Sequence[str]) -> np.ndarray:
 
 
 def task_of(recipe: RecipeConfig, name: str) -> Task:
-    """The catalogue entry of a recipe's task. Raises ConfigError with the nearest valid name."""
-    return choose(TASKS, choose(recipe.tasks, name, "task").kind or name, "task kind")
+    """The catalogue entry of a recipe's task, which has its layout. Raises ConfigError with the nearest valid name."""
+    kind = choose(recipe.tasks, name, "task").kind or name
+    if kind not in TASKS:
+        raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
+    return TASKS[kind]
 
 
 def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]) -> TaskDataset:

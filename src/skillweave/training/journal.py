@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from skillweave.batch import Skip
+from skillweave.evaluation.experts import KIND, Use, by_choice, summarise
 from skillweave.training.display import Display
 
 T = TypeVar("T")
@@ -41,12 +42,15 @@ class Journal:
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=RECENT)
         self.skips: Counter[tuple[str, str]] = Counter()
         self.skipped_keys: set[tuple[str, str]] = set()
+        self.shares: dict[tuple[str, int], dict[str, Any]] = {}  # of experts, by place and layer, at the last validation
         self.files: dict[str, TextIO] = {}
         self.board: Any = None
         if folder:
             for line in truncate(folder / SKIPPED, step):
                 self._count(Skip(line["task"], line["key"], line["reason"]))
-            truncate(folder / METRICS, step)
+            for line in truncate(folder / METRICS, step):
+                if line["kind"] == KIND:
+                    self.shares[line["place"], line["layer"]] = line["shares"]
             self.files = {name: (folder / name).open("a", encoding="utf-8") for name in (METRICS, SKIPPED)}
             self.board = open_board(folder / "tensorboard", step, display)
         self.began = self.last_step = time.perf_counter()
@@ -128,6 +132,18 @@ class Journal:
             for task, others in tasks.items():
                 self._line(METRICS, step=step, kind="interference", task=task, block=block, metric=dict(others))
                 self._scalars(step, {f"interference/{block}/{task}/{other}": value for other, value in others.items()})
+
+    def experts(self, step: int, uses: Iterable[Use]) -> None:
+        """What learned gates did at a validation, in the figures of `summarise`; drift is measured from the validation before."""
+        for choice in by_choice(uses):
+            place, layer = choice[0].place, choice[0].layer
+            figures = summarise(choice, self.shares.get((place, layer), {}))
+            self.shares[place, layer] = figures["shares"]
+            self._line(METRICS, step=step, kind=KIND, place=place, layer=layer, **figures)
+            scalars = {f"utilisation/{place}/{layer}/{e}": share for e, share in figures["utilisation"].items()}
+            scalars |= {f"entropy/{place}/{layer}": figures["entropy"]}
+            scalars |= {f"drift/{place}/{layer}/{task}": value for task, value in figures["drift"].items()}
+            self._scalars(step, {f"experts/{name}": value for name, value in scalars.items()})
 
     def summary(self) -> None:
         """How many samples were left out and why."""

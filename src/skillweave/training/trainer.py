@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from skillweave.batch import Batch, Skip
+from skillweave.batch import Batch
 from skillweave.config import RecipeConfig
 from skillweave.data.mixture import Mixture
 from skillweave.evaluation.figures import score
@@ -30,11 +30,12 @@ from skillweave.training.optimizer import (
 )
 from skillweave.training.parallel import StopRequest, gather, ignore_signals, route_noise, seed_step
 from skillweave.training.tracking import Tracker
+from skillweave.training.validation import Validated
 
 OPTIMIZER_FILE, TRACKING_FILE = "optimizer.safetensors", "interference.safetensors"
 
-Validate = Callable[[Model], tuple[Mapping[str, Mapping[str, float]], list[Skip]]]
-"""Measures the model as it is: task → `loss` and metrics; and what could not be read. Every process calls it alike."""
+Validate = Callable[[Model], Validated]
+"""Measures the model as it is. Every process calls it alike."""
 
 
 class Losses(nn.Module):
@@ -182,9 +183,10 @@ class Trainer:
         """Validate every task; whether the mean of their scores is the best so far."""
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
-            results, skips = self.fabric.broadcast(self.validate(self.model))
+            results, skips, uses = self.fabric.broadcast(self.validate(self.model))
         self.model.train()
         self.journal.skipped(self.state.step, skips)
+        self.journal.experts(self.state.step, uses)
         if not results:
             return False
         value = sum(score(metrics) for metrics in results.values()) / len(results)

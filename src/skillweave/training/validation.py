@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
 from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
+from skillweave.evaluation.experts import Load, Use, add_load, counted, decided
 from skillweave.evaluation.figures import PER_SAMPLE, figures
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset
+
+
+class Validated(NamedTuple):
+    """Task → mean `loss` and the task's metrics; the samples left out; and what the learned gates do with each task's tokens."""
+
+    results: Mapping[str, Mapping[str, float]]
+    skips: list[Skip]
+    uses: list[Use]
 
 
 class Validation:
@@ -20,31 +30,34 @@ class Validation:
     def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
         self.datasets, self.recipe = datasets, recipe
 
-    def __call__(self, model: Model) -> tuple[dict[str, dict[str, float]], list[Skip]]:
-        """Task → mean `loss` and the task's metrics, and the samples left out; a task without samples is not there."""
-        results, skips = {}, []
+    def __call__(self, model: Model) -> Validated:
+        """Measure the model as it is; a task without samples has no results."""
+        results: dict[str, dict[str, float]] = {}
+        skips: list[Skip] = []
+        load: Load = {}
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
             batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
             candidates = encode_candidates(model, dataset.candidate_batches())
-            watched = weighed(model, batches, losses, 2 if dataset.task.metric == "recall" else 1, candidates)
+            watched = weighed(model, batches, losses, load, 2 if dataset.task.metric == "recall" else 1, candidates)
             found = predict_task(model, name, watched, candidates)
             if losses:
                 loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
                 results[name] = {"loss": loss, **figures(PER_SAMPLE[type(found)](found), 0)[0]}
             skips += found.skipped
-        return results, skips
+        return Validated(results, skips, [*decided(model, only_learned=True), *counted(model, load)])
 
 
 def weighed(
-    model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], least: int, candidates: Tensor | None
+    model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], load: Load, least: int, candidates: Tensor | None
 ) -> Iterator[Batch]:
-    """The same batches; the loss and size of each with at least `least` samples goes to `losses` as it passes.
+    """The same batches; of each with at least `least` samples the loss and size go to `losses`, the assignments to `load`.
 
     A pair has no loss alone.
     """
     device = next(model.parameters()).device
     for batch in batches:
-        if len(batch) >= least and (loss := model(batch.to(device), candidates=candidates).loss) is not None:
-            losses.append((loss, len(batch)))
+        if len(batch) >= least and (out := model(batch.to(device), candidates=candidates)).loss is not None:
+            losses.append((out.loss, len(batch)))
+            add_load(load, out.load)
         yield batch

@@ -8,11 +8,16 @@ from tiny import TASKS, hidden_states, make_batch, random_batch, random_examples
 
 from skillweave.batch import Batch, Example
 from skillweave.config import ConfigError
+from skillweave.config.model import ModelTask
+from skillweave.config.recipe import OptimizerConfig
 from skillweave.data.collate import collate
 from skillweave.layers.sparse import Dense, Mixed
 from skillweave.model import Model
+from skillweave.training.optimizer import make_optimizer
 
 STATIC, DATA = ["skill", "modality", "task", "attribute"], ["token", "context"]
+MANY = 12
+"""Times as many samples: enough tokens of every span that experts are merged."""
 LENGTHS = {"classify": [[7], [4]], "to_image": [[5, 5], [3, 5]], "denoising": [[9, 4, 6], [9, 2, 3]]}
 WIDTH, HIDDEN = 12, 20
 
@@ -23,22 +28,26 @@ def model_of(route: str, dtype: torch.dtype = torch.float64, **sparse: Any) -> M
     return tiny_model(tiny_config(encoder={"sparse": {"linears": options, **sparse}}), dtype)
 
 
-def batch_of(task: str, model: Model) -> Batch:
-    return random_batch(task, LENGTHS[task], model.config)
+def batch_of(task: str, model: Model, times: int = 1) -> Batch:
+    return random_batch(task, LENGTHS[task] * times, model.config)
 
 
+@pytest.mark.parametrize("times", [1, MANY])
 @pytest.mark.parametrize("task", sorted(LENGTHS))
 @pytest.mark.parametrize("route", STATIC)
-def test_gradients_reach_exactly_the_active_parameters(route: str, task: str) -> None:
+def test_gradients_reach_exactly_the_active_parameters(route: str, task: str, times: int) -> None:
+    """Of merged experts, and of those that stay apart as there are few tokens."""
     model = model_of(route)
-    model(batch_of(task, model)).loss.backward()
+    batch = batch_of(task, model, times)
+    assert all((count < 32) == (times == 1) for count in batch.condition_tokens.values())
+    model(batch).loss.backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == set(model.active_parameters(task))
 
 
 def test_the_optimiser_leaves_what_is_not_active_alone() -> None:
     """Neither updates nor decays it, though another task trained it before."""
     model = model_of("task").train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5, fused=True)
+    optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
     for task in ("to_image", "classify"):
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         active = set(model.active_parameters(task))
@@ -75,7 +84,7 @@ def test_one_side_of_a_pair_is_encoded_as_in_the_pair() -> None:
         torch.testing.assert_close(model.embed(one, model.resolve("to_image"))[0], both)
 
 
-@pytest.mark.parametrize("route", ["attribute", "token"])
+@pytest.mark.parametrize("route", ["attribute", *DATA])
 def test_the_resolved_encoder_compiles_whole(route: str) -> None:
     model = model_of(route)
     batch = batch_of("denoising", model)
@@ -90,6 +99,17 @@ def test_the_resolved_encoder_compiles_whole(route: str) -> None:
         found[name] = [y_TD, *(p.grad for p in model.encoder.parameters() if p.grad is not None and p.grad.any())]
     for mine, theirs in zip(found["compiled"], found["plain"], strict=True):
         assert relative_error(mine, theirs) < 1e-9
+
+
+def test_a_task_never_seen_has_experts_by_its_layout_alone() -> None:
+    model = model_of("attribute")
+    known = model.conditions("captioning")
+    new = ModelTask.parse(TASKS["captioning"]).layout("describe").conditions
+    found, expected = (model.encoder.resolve(conditions) for conditions in (new, known))
+    assert not set(new) & set(known)
+    for mine, theirs in zip(new, known, strict=True):
+        for block, other in zip(found[mine], expected[theirs], strict=True):
+            assert torch.equal(block.attention[0].weight, other.attention[0].weight)
 
 
 @pytest.mark.parametrize("route", ["attribute", "context"])
@@ -132,22 +152,31 @@ def test_counts_by_hand() -> None:
         assert Model(model_of("task").config).count_parameters("classify") == model_of("task").count_parameters("classify")
 
 
-def test_distributions_by_path() -> None:
-    model = model_of("attribute", every=2)
-    shares = model.encoder.distributions(model.conditions("classify")[0])
-    assert set(shares) == {"blocks.0.attention.qkv", "blocks.0.feed_forward.experts.shared.inner"}
-    for share in shares.values():
-        assert share.shape == (4,) and share.sum().item() == pytest.approx(1)
-    assert not tiny_model(tiny_config("dense")).encoder.distributions(model.conditions("classify")[0])
+def test_choices_are_listed_in_the_order_they_are_made() -> None:
+    """Those of the first layer alone, as the second is dense; a layer that follows chooses nothing."""
+    sparse = {
+        "qkv": {"route": "skill"},
+        "feed_forward_in": {"route": "task"},
+        "feed_forward_out": {"route": "follow"},
+        "every": 2,
+    }
+    choices = list(tiny_model(tiny_config(encoder={"sparse": sparse})).encoder.choices())
+    assert [(choice.layer, choice.place) for choice in choices] == [(0, "qkv"), (0, "feed_forward_in")]
+    assert not list(tiny_model(tiny_config("dense")).encoder.choices())
+    whole = tiny_model(tiny_config("token", {"route": "token"})).encoder.choices()
+    assert [(choice.layer, choice.place) for choice in whole] == [(i, p) for i in (0, 1) for p in ("qkv", "feed_forward")]
 
 
 def test_token_gates_report_load_and_balance() -> None:
     sparse = {"qkv": {"route": "token", "experts": 4, "balance": 0.5}, "feed_forward_out": {"route": "context", "experts": 3}}
     model = tiny_model(tiny_config(encoder={"sparse": sparse}))
-    out = model(batch_of("to_image", model))
-    assert out.load.shape == (2 * 2 * 2, 4)  # passes, layers, gates
-    torch.testing.assert_close(out.load.sum(1), torch.ones(8, dtype=torch.float64))
-    assert not out.load[1::2, 3].any()  # the second gate of a layer has three experts
+    batch = batch_of("to_image", model)
+    out = model(batch)
+    assert set(out.load) == set(batch.layout.conditions)
+    for condition, load in out.load.items():  # two layers of two gates, two experts for each of the tokens
+        assert load.sum(1).tolist() == [2 * batch.condition_tokens[condition]] * 4
+        assert torch.equal(load, model.assignments(batch)[condition])
+        assert not load[1::2, 3].any()  # the second gate of a layer has three experts
     assert (out.loss - out.losses["contrastive"]).item() > 0.4  # 0.5 when even
 
 

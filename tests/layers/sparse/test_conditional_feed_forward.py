@@ -11,7 +11,7 @@ from skillweave.batch import Layout, Modality, Span
 from skillweave.config.model import RouteConfig
 from skillweave.layers.feed_forward import FeedForward
 from skillweave.layers.sparse import ConditionalFeedForward, Known, RouteStatistics, build_route
-from skillweave.layers.tokens import map_tokens
+from skillweave.layers.tokens import TokenMap, map_tokens
 
 KNOWN = Known({m: m.value for m in Modality})
 WIDTH = 6
@@ -34,6 +34,10 @@ def mix(
     return layer(x_TD, tokens, [layer.resolve(c) for c in tokens.conditions], generator)
 
 
+def one_span(count: int) -> TokenMap:
+    return map_tokens(Layout("t", (Span(Modality.TEXT, length=count),)), 0, torch.tensor([[count]]), torch.device("cpu"))
+
+
 def run(layer: ConditionalFeedForward, x_TD: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return mix(layer, x_TD, generator=generator)[0]
 
@@ -48,19 +52,19 @@ def plain_loop(layer: ConditionalFeedForward, x_TD: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
 @pytest.mark.parametrize(("experts", "active", "count"), [(5, 2, 40), (4, 1, 7), (3, 3, 6), (5, 2, 1), (1, 1, 4)])
-def test_token_route_equals_a_plain_loop(experts: int, active: int, count: int) -> None:
-    layer = mixture(experts=experts, active=active)
-    x = torch.randn(count, WIDTH, dtype=torch.float64, requires_grad=True)
+def test_token_route_equals_a_plain_loop(experts: int, active: int, count: int, dtype: torch.dtype, bound: float) -> None:
+    layer = mixture(experts=experts, active=active).to(dtype)
+    x = torch.randn(count, WIDTH, dtype=dtype, requires_grad=True)
     found, expected = run(layer, x), plain_loop(layer, x)
-    torch.testing.assert_close(found, expected)
+    assert relative_error(found, expected) < bound
     inputs = [x, *layer.parameters()]
     probe = torch.randn_like(expected)
     grads = [torch.autograd.grad((y * probe).sum(), inputs, allow_unused=True) for y in (found, expected)]
-    for mine, theirs in zip(*grads, strict=True):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, theirs)
+    assert [mine is None for mine in grads[0]] == [theirs is None for theirs in grads[1]]
+    # All at once: with one active expert the gate's own gradient is 0, which only rounding fills.
+    assert relative_error(*(torch.cat([grad.flatten() for grad in side if grad is not None]) for side in grads)) < bound
 
 
 def test_gradcheck() -> None:
@@ -80,7 +84,7 @@ def test_routing_is_that_of_mixtral() -> None:
     with torch.no_grad():
         router.weight.copy_(layer.route.gate.weight)
     x = torch.randn(30, WIDTH, dtype=torch.float64)
-    gates = layer.route(x, None)
+    gates = layer.route(x, one_span(30))
     _, weights, experts = router(x)
     assert torch.equal(gates.experts, experts)
     assert relative_error(gates.weights, weights) < 1e-6  # Mixtral's softmax is always in float32
@@ -122,7 +126,7 @@ def test_all_tokens_to_one_expert() -> None:
     x = torch.rand(9, WIDTH, dtype=torch.float64) + 0.1
     y, (statistics,) = mix(layer, x)
     torch.testing.assert_close(y, layer.experts["2"](x))
-    assert statistics.load.tolist() == [0, 0, 1, 0]
+    assert statistics.load.tolist() == [[0, 0, 9, 0]]
     y.sum().backward()
     assert all((p.grad is not None) == (name == "2") for name, e in layer.experts.items() for p in e.parameters())
 
@@ -133,9 +137,9 @@ def test_load_and_balance_by_hand() -> None:
     (statistics,) = mix(layer, x)[1]
     probabilities = (x @ layer.route.gate.weight.T).softmax(-1)
     least = probabilities.argmin(-1)
-    load = [sum(int(row != e) for row in least.tolist()) / 16 for e in range(3)]
-    assert statistics.load.tolist() == pytest.approx(load)
-    assert statistics.load.sum().item() == pytest.approx(1)
+    counts = [sum(int(row != e) for row in least.tolist()) for e in range(3)]
+    assert statistics.load.tolist() == [counts] and sum(counts) == 16
+    load = [count / 16 for count in counts]
     expected = 0.5 * 3 * sum(load[e] * probabilities[:, e].mean().item() for e in range(3))
     assert statistics.balance.item() == pytest.approx(expected)
     sum(0.5 * 3 * load[e] * probabilities[:, e].mean() for e in range(3)).backward()
@@ -179,8 +183,7 @@ def test_model_reports_load_and_adds_the_mean_balance_loss() -> None:
     model = tiny_model(tiny_config("dense", MOE))
     batch = random_batch("to_code", [[5, 6], [3, 9]], model.config)
     out = model(batch)
-    assert out.load.shape == (2 * 2, 4)  # two layers, two passes
-    torch.testing.assert_close(out.load.sum(1), torch.ones(4, dtype=out.load.dtype))
+    assert {c.name: load.sum(1).tolist() for c, load in out.load.items()} == {"text": [16, 16], "code": [30, 30]}  # two layers
     added = out.loss - out.losses["contrastive"]
     assert added.item() > 0.2  # 0.25 when even
     silent = tiny_model(tiny_config("dense", {**MOE, "balance": 0}))

@@ -39,7 +39,7 @@ def loop(x: Tensor, chosen: Tensor, gates: Tensor, weights: list[Tensor], biases
 @pytest.mark.parametrize("idle", [None, 0, 2, 3])
 def test_equals_a_loop_forward_and_backward(dtype: torch.dtype, bound: float, bias: bool, idle: int | None) -> None:
     x, chosen, gates, weights, biases = problem(dtype, bias, idle=idle)
-    found, expected = mixture_linear(x, plan(chosen, gates, 4), weights, biases), loop(x, chosen, gates, weights, biases)
+    found, expected = mixture_linear(x, plan(chosen, gates, 4, [7]), weights, biases), loop(x, chosen, gates, weights, biases)
     assert relative_error(found, expected) < bound
     inputs = [x, gates, *weights, *biases]
     probe = torch.randn_like(expected)
@@ -54,7 +54,7 @@ def test_gradcheck_of_the_loop_and_the_operator() -> None:
     x, chosen, gates, weights, biases = problem(torch.float64)
 
     def whole(x: Tensor, gates: Tensor, *rest: Tensor) -> Tensor:
-        return mixture_linear(x, plan(chosen, gates, 4), rest[:4], rest[4:])
+        return mixture_linear(x, plan(chosen, gates, 4, [7]), rest[:4], rest[4:])
 
     def plain(x: Tensor, gates: Tensor, *rest: Tensor) -> Tensor:
         return loop(x, chosen, gates, list(rest[:4]), list(rest[4:]))
@@ -65,7 +65,7 @@ def test_gradcheck_of_the_loop_and_the_operator() -> None:
 
 def test_the_operators_own_checks() -> None:
     x, chosen, gates, weights, biases = problem(torch.float64)
-    given = plan(chosen, gates, 4)
+    given = plan(chosen, gates, 4, [7])
     arguments = (x, gates, given.order, given.slots, given.ends, weights, biases)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.skillweave.mixture_linear.default, arguments, test_utils=checks)
@@ -83,13 +83,13 @@ def test_grouped_product_is_the_loop() -> None:
         assert relative_error(grouped_product(x, weights, given, ends).float(), expected.float()) < 2**-7
 
 
-def test_the_plan_sorts_by_expert_and_shares_the_load() -> None:
+def test_the_plan_sorts_by_expert_and_counts_by_span() -> None:
     chosen = torch.tensor([[2, 0], [0, 1], [2, 1]])
-    given = plan(chosen, torch.full((3, 2), 0.5), 4)
+    given = plan(chosen, torch.full((3, 2), 0.5), 4, [1, 2])
     assert given.order.tolist() == [1, 2, 3, 5, 0, 4]  # assignments of experts 0, 0, 1, 1, 2, 2
     assert given.slots.tolist() == [[4, 0], [1, 2], [5, 3]]
     assert given.ends.tolist() == [2, 4, 6, 6]
-    assert given.statistics.load.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    assert given.statistics.load.tolist() == [[1, 0, 1, 0], [1, 2, 1, 0]]  # of the first token, and of the two others
     x = torch.arange(3.0).unsqueeze(1)
     assert given.gather(x).flatten().tolist() == [0, 1, 1, 2, 0, 2]
     torch.testing.assert_close(given.combine(given.gather(x)), x)  # gates sum to 1
@@ -97,9 +97,9 @@ def test_the_plan_sorts_by_expert_and_shares_the_load() -> None:
 
 def test_autocast() -> None:
     x, chosen, gates, weights, biases = problem(torch.float32)
-    expected = mixture_linear(x, plan(chosen, gates, 4), weights, biases)
+    expected = mixture_linear(x, plan(chosen, gates, 4, [7]), weights, biases)
     with torch.autocast("cpu", torch.bfloat16):
-        found = mixture_linear(x, plan(chosen, gates, 4), weights, biases)
+        found = mixture_linear(x, plan(chosen, gates, 4, [7]), weights, biases)
     assert found.dtype == torch.bfloat16
     assert relative_error(found.float(), expected) < 0.03
     found.sum().backward()

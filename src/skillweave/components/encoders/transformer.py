@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from skillweave.layers.feed_forward import ACTIVATIONS, FeedForward
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
+    DenseRoute,
     Known,
     Linear,
+    Route,
     RouteStatistics,
     SparseFeedForward,
     StaticRoute,
@@ -27,9 +29,25 @@ from skillweave.layers.sparse import (
 )
 from skillweave.layers.tokens import TokenMap
 
+PATHS = {
+    "qkv": "attention.qkv",
+    "attention_output": "attention.output",
+    "feed_forward_in": "feed_forward.experts.shared.inner",
+    "feed_forward_out": "feed_forward.experts.shared.outer",
+    "feed_forward": "feed_forward",
+}
+"""Place where a layer can be sparse → its module's path in a block."""
 EncoderWeights = tuple[BlockWeights, ...]
 """What the static routes of every layer decided for a condition: plain tensors, which belong to whoever asked for them."""
 Resolved = Mapping[Condition, EncoderWeights]
+
+
+class Choice(NamedTuple):
+    """A choice among experts: in which layer, from 0, at which of `PATHS`, and who makes it."""
+
+    layer: int
+    place: str
+    route: Route
 
 
 class TransformerEncoder(nn.Module):
@@ -70,19 +88,20 @@ class TransformerEncoder(nn.Module):
             statistics += own
         return self.last_norm(x_TD), statistics
 
-    def distributions(self, condition: Condition) -> dict[str, Tensor]:
-        """Path of each bank with a static choice of its own → [E] the share of each expert in a condition, without noise."""
-        return {
-            path: module.route.distribution(condition)
-            for path, module in self._banks()
-            if isinstance(module.route, StaticRoute) and len(module.route.experts) > 1 and not getattr(module, "follows", False)
-        }
+    def choices(self) -> Iterator[Choice]:
+        """Where experts are chosen, in the order in which it happens; a bank that follows another makes no choice of its own."""
+        banks = dict(self.banks())
+        for layer in range(len(self.blocks)):
+            for place, path in PATHS.items():
+                bank = banks.get(f"blocks.{layer}.{path}")
+                if bank is not None and not isinstance(bank.route, DenseRoute) and not getattr(bank, "follows", False):
+                    yield Choice(layer, place, bank.route)
 
     def inactive(self, conditions: Iterable[Condition]) -> set[str]:
         """Names of the parameters that none of the conditions uses, without noise."""
         wanted = list(conditions)
         names: set[str] = set()
-        for path, module in self._banks():
+        for path, module in self.banks():
             if not isinstance(module.route, StaticRoute):
                 continue
             active = {name for condition in wanted for name in module.route.gates(condition)}
@@ -96,14 +115,15 @@ class TransformerEncoder(nn.Module):
     def idle_per_token(self) -> int:
         """Parameters of token-routed experts that a single token leaves unused."""
         idle = 0
-        for _, module in self._banks():
+        for _, module in self.banks():
             if isinstance(module.route, TokenRoute):
                 experts = len(module.route.experts)
                 banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
                 idle += banked // experts * (experts - module.route.active)
         return idle
 
-    def _banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+    def banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+        """Every bank of experts, by its path in the encoder."""
         for path, module in self.named_modules():
             if isinstance(module, ConditionalLinear | ConditionalFeedForward):
                 yield path, module

@@ -12,19 +12,21 @@ from skillweave.layers.sparse.conditional_linear import (
     resolve_pair,
 )
 from skillweave.layers.sparse.dispatch import Dispatch, RouteStatistics, statistics_of
-from skillweave.layers.sparse.routes import ROUTES, Gates, Known, StaticRoute, TokenRoute, build_route
+from skillweave.layers.sparse.routes import ROUTES, DenseRoute, Gates, Known, Route, StaticRoute, TokenRoute, build_route
 
 __all__ = [
     "ROUTES",
     "ConditionalFeedForward",
     "ConditionalLinear",
     "Dense",
+    "DenseRoute",
     "Dispatch",
     "Gates",
     "Known",
     "Linear",
     "Mixed",
     "Pair",
+    "Route",
     "RouteStatistics",
     "SparseFeedForward",
     "StaticRoute",

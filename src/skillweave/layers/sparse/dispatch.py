@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 class RouteStatistics(NamedTuple):
     """What a token route did to one call.
 
-    `load`: [E] share of the token-expert assignments that each expert received. `balance`: the weighted balance loss, a
-    scalar, or None where the route has none in force.
+    `load`: [S, E] how many assignments each expert received from the tokens of each span. `balance`: the weighted balance loss,
+    a scalar, or None where the route has none in force.
     """
 
     load: Tensor
@@ -43,15 +44,16 @@ class Dispatch(NamedTuple):
         return combine(y_PD, self.slots, self.weights)
 
 
-def plan(experts_Tk: Tensor, weights_Tk: Tensor, experts: int) -> Dispatch:
-    """Sort the assignments by expert."""
+def plan(experts_Tk: Tensor, weights_Tk: Tensor, experts: int, sizes: Sequence[int]) -> Dispatch:
+    """Sort the assignments by expert. `sizes`: how many tokens each span has."""
     flat_P = experts_Tk.flatten()
     order_P = flat_P.argsort(stable=True)
     slots_Tk = order_P.argsort().view_as(experts_Tk)
     numbers_E = torch.arange(experts, device=flat_P.device)
     ends_E = torch.searchsorted(flat_P.index_select(0, order_P), numbers_E, right=True)
-    load_E = ends_E.diff(prepend=ends_E.new_zeros(1)).to(weights_Tk.dtype) / flat_P.shape[0]
-    return Dispatch(experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), RouteStatistics(load_E))
+    chosen_TE = (experts_Tk.unsqueeze(-1) == numbers_E).sum(1)
+    load_SE = torch.stack([part_TE.sum(0) for part_TE in chosen_TE.split(list(sizes))])
+    return Dispatch(experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), RouteStatistics(load_SE))
 
 
 def gather(x_TD: Tensor, order_P: Tensor, active: int) -> Tensor:

@@ -7,9 +7,15 @@ from skillweave.batch import Condition, Layout, Modality, Span
 from skillweave.config import ConfigError
 from skillweave.config.model import RouteConfig
 from skillweave.layers.sparse import Known, StaticRoute, build_route
+from skillweave.layers.sparse.routes.gate import add_noise
 
 KNOWN = Known({m: m.value for m in (Modality.TEXT, Modality.IMAGE)}, ("caption", "classify"))
 TEXT, IMAGE = Condition("caption", Modality.TEXT), Condition("caption", Modality.IMAGE)
+
+
+def distribution(given: StaticRoute, condition: Condition) -> torch.Tensor:
+    """The softmax over all experts, before the best are picked."""
+    return given.gate(given.represent(condition)).softmax(0)
 
 
 def route(name: str, **config: object) -> StaticRoute:
@@ -20,28 +26,23 @@ def route(name: str, **config: object) -> StaticRoute:
 @pytest.mark.parametrize("name", ["modality", "task", "attribute"])
 def test_gates_are_the_renormalised_best_of_the_distribution(name: str) -> None:
     given = route(name, active=3)
-    distribution = given.distribution(TEXT)
-    assert distribution.shape == (6,) and distribution.sum().item() == pytest.approx(1)
-    best = sorted(range(6), key=lambda e: -distribution[e].item())[:3]
+    shares = distribution(given, TEXT)
+    best = sorted(range(6), key=lambda e: -shares[e].item())[:3]
     gates = given.gates(TEXT)
     assert list(gates) == [str(e) for e in best]
-    total = sum(distribution[e] for e in best)
+    total = sum(shares[e] for e in best)
     for e in best:
-        assert gates[str(e)].item() == pytest.approx((distribution[e] / total).item())
+        assert gates[str(e)].item() == pytest.approx((shares[e] / total).item())
 
 
 def test_one_active_expert_has_gate_one_and_costs_nothing() -> None:
     assert list(route("task", active=1).gates(TEXT).values()) == [None]
 
 
-def test_distribution_of_a_table() -> None:
-    assert build_route(RouteConfig(route="skill"), 8, KNOWN).distribution(IMAGE).tolist() == [0, 1]
-
-
 def test_what_each_route_tells_apart() -> None:
     other = Condition("classify", Modality.TEXT)
     same = {
-        name: [torch.equal(given.distribution(TEXT), given.distribution(c)) for c in (IMAGE, other)]
+        name: [torch.equal(distribution(given, TEXT), distribution(given, c)) for c in (IMAGE, other)]
         for name in ("modality", "task", "attribute")
         for given in [route(name)]
     }
@@ -60,6 +61,13 @@ def test_noise_is_the_generators_and_only_in_training() -> None:
     noisy = drawn(1)
     given.eval()
     assert drawn(1) == drawn(None) != noisy
+
+
+def test_noise_is_normal_with_the_given_deviation() -> None:
+    noise = add_noise(route("task").train(), torch.zeros(20_000), 0.125, torch.Generator().manual_seed(0))
+    assert noise.mean().abs() < 4 * 0.125 / 20_000**0.5  # four standard errors
+    shares = [(noise.abs() < k * 0.125).float().mean().item() for k in (1, 2, 3)]
+    assert shares == pytest.approx([0.6827, 0.9545, 0.9973], abs=0.014)
 
 
 def test_a_task_never_seen() -> None:
@@ -83,6 +91,6 @@ def test_unknown_routes_are_named() -> None:
 
 def test_sixteen_bits_do_not_reach_the_gate() -> None:
     given = route("attribute").float()
-    plain = given.distribution(TEXT)
+    plain = given.gates(TEXT)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(given.distribution(TEXT), plain)
+        assert given.gates(TEXT) == plain

@@ -30,4 +30,4 @@ def build_route(config: RouteConfig, width: int, known: Known) -> Route:
     return choose(ROUTES, config.route, "route")(config, width, known)
 
 
-__all__ = ["ROUTES", "SHARED", "Gates", "Known", "Route", "StaticRoute", "TokenRoute", "build_route"]
+__all__ = ["ROUTES", "SHARED", "DenseRoute", "Gates", "Known", "Route", "StaticRoute", "TokenRoute", "build_route"]

@@ -40,10 +40,6 @@ class LearnedRoute(StaticRoute):
         names = [self.experts[i] for i in chosen.tolist()]
         return {names[0]: None} if self.active == 1 else dict(zip(names, weights, strict=True))
 
-    def distribution(self, condition: Condition) -> Tensor:
-        """[E] the softmax over all experts, before the best are picked."""
-        return self._logits(condition).softmax(-1)
-
     def _logits(self, condition: Condition) -> Tensor:
         """[E], in the parameters' own precision: autocast's 16 bits would blur the choice."""
         weight = self.gate.weight

@@ -36,11 +36,6 @@ class StaticRoute(nn.Module):
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
         """The active experts of a condition. `generator`: of the noise in training; without one there is none."""
 
-    def distribution(self, condition: Condition) -> Tensor:
-        """[E] the share of each expert in a condition, without noise: sums to 1."""
-        gates = self.gates(condition)
-        return torch.stack([torch.ones(()) if (gate := gates.get(e, 0)) is None else torch.as_tensor(gate) for e in self.experts])
-
     def idle(self, conditions: Iterable[Condition]) -> set[str]:
         """Names of the route's own parameters that none of the conditions uses."""
         return set()

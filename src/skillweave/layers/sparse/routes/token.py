@@ -36,10 +36,11 @@ class TokenRoute(nn.Module):
         """Where each token goes. `generator`: of the noise; without one there is none."""
         logits_TE = add_noise(self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator)
         weights_Tk, experts_Tk = select(logits_TE, self.active)
-        dispatch = plan(experts_Tk, weights_Tk.to(x_TD.dtype), len(self.experts))
+        dispatch = plan(experts_Tk, weights_Tk.to(x_TD.dtype), len(self.experts), tokens.sizes)
         if not self.balance:
             return dispatch
-        balance = self.balance * len(self.experts) * (dispatch.statistics.load * logits_TE.softmax(-1).mean(0)).sum()
+        share_E = dispatch.statistics.load.sum(0).to(logits_TE.dtype) / experts_Tk.numel()
+        balance = self.balance * len(self.experts) * (share_E * logits_TE.softmax(-1).mean(0)).sum()
         return dispatch._replace(statistics=dispatch.statistics._replace(balance=balance))
 
     def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
