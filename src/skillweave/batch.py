@@ -46,6 +46,16 @@ class Attention(StrEnum):
     CAUSAL = "causal"
 
 
+def span_name(modality: Modality, role: Role, attention: Attention) -> str:
+    """The modality, with `/target` and `/causal` behind it where they hold."""
+    marks = (role.value if role is Role.TARGET else "", attention.value if attention is Attention.CAUSAL else "")
+    return "/".join([modality.value, *filter(None, marks)])
+
+
+SPAN_NAMES = tuple(span_name(m, r, a) for m in Modality for r in Role for a in Attention)
+"""`text`, `text/causal`, `text/target`, `text/target/causal`, `image`, ...: what may tell the spans of a task apart."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """All that a data-independent route may look at: hashable, equal for every token of a span.
@@ -59,6 +69,11 @@ class Condition:
     attention: Attention = Attention.FULL
     inputs: frozenset[Modality] = frozenset()
     targets: frozenset[Modality] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """One of `SPAN_NAMES`: different for any two conditions of a task."""
+        return span_name(self.modality, self.role, self.attention)
 
 
 @dataclass(frozen=True)

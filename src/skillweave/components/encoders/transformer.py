@@ -27,6 +27,14 @@ from skillweave.layers.sparse import (
 )
 from skillweave.layers.tokens import TokenMap
 
+PATHS = {
+    "qkv": "attention.qkv",
+    "attention_output": "attention.output",
+    "feed_forward_in": "feed_forward.experts.shared.inner",
+    "feed_forward_out": "feed_forward.experts.shared.outer",
+    "feed_forward": "feed_forward",
+}
+"""Place where a layer can be sparse → its module's path in a block."""
 EncoderWeights = tuple[BlockWeights, ...]
 """What the static routes of every layer decided for a condition: plain tensors, which belong to whoever asked for them."""
 Resolved = Mapping[Condition, EncoderWeights]
@@ -74,7 +82,7 @@ class TransformerEncoder(nn.Module):
         """Path of each bank with a static choice of its own → [E] the share of each expert in a condition, without noise."""
         return {
             path: module.route.distribution(condition)
-            for path, module in self._banks()
+            for path, module in self.banks()
             if isinstance(module.route, StaticRoute) and len(module.route.experts) > 1 and not getattr(module, "follows", False)
         }
 
@@ -82,7 +90,7 @@ class TransformerEncoder(nn.Module):
         """Names of the parameters that none of the conditions uses, without noise."""
         wanted = list(conditions)
         names: set[str] = set()
-        for path, module in self._banks():
+        for path, module in self.banks():
             if not isinstance(module.route, StaticRoute):
                 continue
             active = {name for condition in wanted for name in module.route.gates(condition)}
@@ -96,14 +104,15 @@ class TransformerEncoder(nn.Module):
     def idle_per_token(self) -> int:
         """Parameters of token-routed experts that a single token leaves unused."""
         idle = 0
-        for _, module in self._banks():
+        for _, module in self.banks():
             if isinstance(module.route, TokenRoute):
                 experts = len(module.route.experts)
                 banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
                 idle += banked // experts * (experts - module.route.active)
         return idle
 
-    def _banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+    def banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+        """Every bank of experts, by its path in the encoder."""
         for path, module in self.named_modules():
             if isinstance(module, ConditionalLinear | ConditionalFeedForward):
                 yield path, module
