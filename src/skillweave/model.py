@@ -140,8 +140,10 @@ class Model(nn.Module):
     def _words(self, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
         modality = getattr(self.config.targets[target], "modality", None)
-        if modality is None:
-            return None
+        return None if modality is None else self.words(modality)
+
+    def words(self, modality: Modality) -> Tensor:
+        """[V, D] the word embedding of text or code, its own or shared."""
         path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
         return self.get_parameter(f"{path}.weight")
 

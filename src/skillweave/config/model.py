@@ -34,8 +34,8 @@ class RouteConfig(Config):
     the token, `context` from the token and its sample's inputs, `modality` and `task` by a learned vector each, `attribute` from
     what the layout says. `follow`: the choice of the linear layer before it in the same part."""
     skills: dict[SpanName, str] | None = None
-    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans that are targets or causal may
-    have their own, as in `text/target: read`, `text/target/causal: write`."""
+    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans that are targets or
+    causal may have their own, as in `text/target: read`, `text/target/causal: write`."""
     experts: Positive = 5
     """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills; Uni-Perceiver-MoE: 8)."""
     active: Positive = 2
@@ -253,7 +253,7 @@ class ModelConfig(Config):
         return names | {UNITS_ASSET for target in self.targets.values() if isinstance(target, MaskedUnitTarget)}
 
     def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
-        """A slice: these tasks with their streams, so with their skills, and targets. Raises ConfigError for none or an unknown."""
+        """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for no task or an unknown one."""
         names = [tasks] if isinstance(tasks, str) else list(tasks)
         if not names:
             raise ConfigError(f"no task is named, so there is nothing to keep{nearest('', self.tasks)}")
