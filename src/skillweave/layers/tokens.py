@@ -106,8 +106,8 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
         (rows_N1 * length + start + torch.arange(size, device=device)).flatten()
         for start, size in zip(starts, sizes, strict=True)
     ]
-    true_NS = torch.tensor([sizes], device=device).expand(samples, -1) if lengths is None else lengths
-    valid = [torch.arange(size, device=device) < true_NS[:, s : s + 1] for s, size in enumerate(sizes)]
+    full = [torch.ones(samples, size, dtype=torch.bool, device=device) for size in sizes]
+    valid = full if lengths is None else [part & (part.cumsum(1) <= n) for part, n in zip(full, lengths.split(1, 1), strict=True)]
     valid_NL = None if lengths is None else torch.cat(valid, dim=1)
     spans = tuple(range(len(sizes)))
     return TokenMap(
@@ -117,7 +117,7 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
         length=length,
         index=None if len(sizes) == 1 else torch.cat(index),
         mask=_attention_mask(layout, spans, sizes, valid_NL, device),
-        lengths=true_NS.sum(1),
+        lengths=torch.cat(valid, dim=1).sum(1),
         valid=valid_NL,
         first=tuple(samples * start + rows_N1.squeeze(1) * size for start, size in zip(starts, sizes, strict=True)),
         context=_context(layout, spans, valid),

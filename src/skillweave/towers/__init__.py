@@ -22,8 +22,8 @@ def export_tower(tower: Model, batch: Batch, expected_NLD: Tensor, folder: Path,
     """Write a tower, read it back and run it on a batch.
 
     `tower`: a dense model of one task of one pass. `expected_NLD`: its hidden states, zeros where there is no token. Returns
-    `name`, `format` (the Hugging Face class, or `torch.export`), `path` (with the folder's name), `why` it is no stock model (empty
-    for one) and `largest_relative_error` of the hidden states.
+    `name`, `format` (the Hugging Face class, or `torch.export`), `path` (with the folder's name), `why` it is not a stock model
+    (empty where it is one) and `largest_relative_error` of the hidden states.
     """
     folder.mkdir(exist_ok=True)
     why = misfit(tower) if find_spec("transformers") else ABSENT

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
+from transformers.utils import logging
 
 from skillweave.batch import Batch, Modality
 from skillweave.config.streams import ImageStream, VideoStream
@@ -57,7 +59,8 @@ def write_stock(tower: Model, folder: Path) -> str:
     kind = getattr(transformers, name)
     model = kind(kind.config_class(**_sizes(tower), **config), add_pooling_layer=False)
     model.load_state_dict(state | _blocks(tower, *BLOCKS[name]))
-    model.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
     if not visual and tower.assets:
         _write_tokenizer(tower, modality, folder)
     return name
@@ -66,7 +69,9 @@ def write_stock(tower: Model, folder: Path) -> str:
 @torch.inference_mode()
 def run_stock(tower: Model, folder: Path, batch: Batch) -> Tensor:
     """[N, L, D] what the model in a folder makes of a batch."""
-    model: Callable[..., Any] = getattr(transformers, stock_class(tower)).from_pretrained(folder).eval()
+    kind = getattr(transformers, stock_class(tower))
+    with _quiet():
+        model = kind.from_pretrained(folder, add_pooling_layer=False).eval()
     (x,), (modality, _) = batch.inputs, _stream(tower)
     if modality is Modality.IMAGE:
         return model(pixel_values=x).last_hidden_state
@@ -75,6 +80,18 @@ def run_stock(tower: Model, folder: Path, batch: Batch) -> Tensor:
     own_NL = torch.arange(x.shape[1]) < batch.lengths
     ids = x.masked_fill(~own_NL, _padding(tower, modality))
     return model(input_ids=ids, attention_mask=own_NL.long()).last_hidden_state
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which flash by for a tower."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _stream(tower: Model) -> tuple[Modality, Any]:

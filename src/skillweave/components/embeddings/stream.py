@@ -75,8 +75,7 @@ class StreamEmbedding(nn.Module):
     ) -> Tensor:
         """One span of a batch → [N, L, D].
 
-        `lengths_N`: true positions, which sound looks at; None where there is no padding. `masked_NL`: positions whose content
-        gives way to the mask vector.
+        `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
         """
         parts = []
         for name in self.content_names:

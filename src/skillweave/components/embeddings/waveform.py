@@ -30,11 +30,10 @@ class WaveformEmbedding(nn.Module):
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(convolution.weight)
 
-    def forward(self, waveform_NW: Tensor, lengths_N: Tensor | None = None) -> Tensor:
-        """`lengths_N`: true frames of each recording, at the output; None where no recording is padded."""
+    def forward(self, waveform_NW: Tensor, lengths_N: Tensor) -> Tensor:
+        """`lengths_N`: true frames of each recording, at the output."""
         x_NCW = self.convolutions[0](waveform_NW.unsqueeze(1))
-        first_N = None if lengths_N is None else self._first_lengths(lengths_N.to(x_NCW.device))
-        x_NCW = F.gelu(self._normalise(x_NCW, first_N))
+        x_NCW = F.gelu(self._normalise(x_NCW, self._first_lengths(lengths_N.to(x_NCW.device))))
         for convolution in self.convolutions[1:]:
             x_NCW = F.gelu(convolution(x_NCW))
         x_NLC = self.norm(x_NCW.transpose(1, 2))
@@ -46,12 +45,13 @@ class WaveformEmbedding(nn.Module):
             lengths_N = (lengths_N - 1) * convolution.stride[0] + convolution.kernel_size[0]
         return lengths_N.clamp(min=1)
 
-    def _normalise(self, x_NCW: Tensor, lengths_N: Tensor | None) -> Tensor:
+    def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
         """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift.
 
-        This is the largest tensor of the model, so it is read and written as seldom as the formula allows.
+        This is the largest tensor of the model, so it is read and written as seldom as the formula allows. An exported graph must
+        hold for padded recordings too.
         """
-        if lengths_N is None or bool((lengths_N >= x_NCW.shape[2]).all()):
+        if not torch.compiler.is_exporting() and bool((lengths_N >= x_NCW.shape[2]).all()):
             return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)
         valid_N1W = (torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]).unsqueeze(1)
         x_NCW = x_NCW * valid_N1W
