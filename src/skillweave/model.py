@@ -219,8 +219,9 @@ class Model(nn.Module):
         with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
             model = cls(config, read_assets(path, whole.asset_names - config.asset_names))
         if config.sliced:
-            model._take(path / FILE, [name for name in model.state_dict() if ".route." in name])
-            model.drop_idle()  # gates decide which experts are read
+            if gates := [name for name in model.state_dict() if ".route." in name]:
+                model._take(path / FILE, gates)  # they decide which experts are read
+            model.drop_idle()
         model._take(path / FILE, [name for name, x in model.state_dict().items() if x.is_meta] if config.sliced else None)
         return model.eval()
 
