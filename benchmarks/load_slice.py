@@ -2,9 +2,9 @@
 
     python benchmarks/load_slice.py [--json FILE] [--layers 12] [--width 384] [--experts 8] [--quick]
 
-Each slice is loaded in a process of its own, which has loaded a tiny model before, so that libraries and code are in memory. Bytes
-read are those that the kernel handed out (`rchar` of /proc/self/io), configuration and header included. Growth of memory is that of
-the process's resident set, at its peak while loading and once loaded. Linux only.
+Each slice is loaded in a process of its own, which has loaded a tiny model before, so that libraries and code are in memory.
+Bytes read are those that the kernel handed out (`rchar` of /proc/self/io), configuration and header included. Growth of memory is
+that of the process's resident set, at its peak while loading and once loaded. Linux only.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ def carve(model: Model, task: str) -> Model:
 
     A condition's experts merge into one weight, exactly (Uni-Perceiver-MoE section 3.3). Where all spans of the task have the
     same weight, the carved layer is an ordinary one; otherwise it keeps one for each kind of spans (route `skill`), so that every
-    span runs through dense layers, without gates. (With a learned gate of one active expert, spans that share it in some layers
-    alone hold it twice there.) Raises ConfigError for a task the model never had, and for experts that cannot
-    merge: those of a route that looks at the data, and whole feed-forwards of which several are active.
+    span runs through dense layers, without gates. (With `active: 1`, an expert that spans share in some layers alone is held
+    twice there.) Raises ConfigError for a task the model never had, and for experts that cannot merge: those of a route that
+    looks at the data, and whole feed-forwards of which several are active.
     """
     return _carve(model, model.config.restricted(task), model.conditions(task))
 
@@ -53,11 +53,10 @@ def towers(model: Model, task: str) -> dict[str, Model]:
     for members in layout.passes:
         own = [spans[s].model_copy(update={"encoder_pass": 0}) for s in members]
         name = "_".join(span.modality.value for span in own)
+        name += f"_{len(found)}" if name in found else ""
         tasks = {task: ModelTask(spans=own, targets={})}
         alone = model.config.model_copy(update={"tasks": tasks}).restricted(task)
-        found[name if name not in found else f"{name}_{len(found)}"] = _carve(
-            model, alone, [layout.condition(s) for s in members]
-        )
+        found[name] = _carve(model, alone, [layout.condition(s) for s in members])
     return found
 
 

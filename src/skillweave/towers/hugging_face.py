@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def run_stock(tower: Model, folder: Path, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without transformers' progress bars, which flash by for a tower."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
