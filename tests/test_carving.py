@@ -37,15 +37,15 @@ def model_of(sparse: dict, dtype: torch.dtype = torch.float64) -> Model:
 
 @pytest.mark.parametrize("sparse", ROUTES.values(), ids=ROUTES)
 def test_every_task_answers_as_before(sparse) -> None:
-    model = model_of(sparse)
+    model, dense = model_of(sparse), model_of({})
     for task in TASKS:
         carved, batch = carve(model, task), made_batch(model, task)
         batch = type(batch)(batch.layout, tuple(x.double() if x.is_floating_point() else x for x in batch.inputs), batch.lengths)
         assert differences(model, carved, [batch])[task] <= 1e-12
         assert not carved.training and list(carved.config.tasks) == [task]
         assert set(carved.active_parameters(task)) == set(carved.state_dict())
-        if sparse.get("feed_forward", {}).get("active") != 1:  # there spans may share an expert in some layers alone
-            assert carved.count_parameters() <= model.count_parameters(task)
+        if len(set(model.conditions(task))) == 1:
+            assert carved.count_parameters() == dense.count_parameters(task) <= model.count_parameters(task)
         assert {m.value for m in carved.config.streams.present()} == {span["modality"] for span in TASKS[task]["spans"]}
 
 
@@ -194,9 +194,10 @@ def test_the_report(run: Path, carved: Path) -> None:
 
 def test_smaller_weights_say_what_they_cost(run: Path, tmp_path: Path) -> None:
     sizes = {}
-    for stored, most in (("float32", 0.0), ("bf16", 0.05), ("int8", 0.05)):
+    for stored in ("float32", "bf16", "int8"):
         weights = carve_run(run, "speech_recognition", tmp_path / stored, stored, with_towers=False)["weights"]
-        assert weights["stored"] == stored and 0 <= weights["largest_relative_error"] <= most
+        assert weights["stored"] == stored and (weights["largest_relative_error"] > 0) == (stored != "float32")
+        assert weights["largest_relative_error"] < 0.5
         sizes[stored] = weights["bytes"]
         assert sw.load(tmp_path / stored).get_parameter("encoder.blocks.0.attention.output.weight").dtype == torch.float32
     assert sizes["int8"] < sizes["bf16"] < sizes["float32"]

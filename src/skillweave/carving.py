@@ -35,9 +35,9 @@ def carve(model: Model, task: str) -> Model:
 
     A condition's experts merge into one weight, exactly (Uni-Perceiver-MoE section 3.3). Where all spans of the task have the
     same weight, the carved layer is an ordinary one; otherwise it keeps one for each kind of spans (route `skill`), so that every
-    span runs through dense layers, without gates. (With `active: 1`, an expert that spans share in some layers alone is held
-    twice there.) Raises ConfigError for a task the model never had, and for experts that cannot merge: those of a route that
-    looks at the data, and whole feed-forwards of which several are active.
+    span runs through dense layers, without gates. (Kinds of spans that mix the same few experts in different shares make more
+    merged weights than there were experts.) Raises ConfigError for a task the model never had, and for experts that cannot merge:
+    those of a route that looks at the data, and whole feed-forwards of which several are active.
     """
     return _carve(model, model.config.restricted(task), model.conditions(task))
 
