@@ -34,6 +34,7 @@ def describe(kind: object) -> str:
         return kind.__name__
     text = str(kind).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
     text = re.sub(r"skillweave\.[a-z_.]+\.", "", text)
+    text = re.sub(r"Annotated\[(\w+), AfterValidator[^\]]*\]", r"\1", text)
     return text if len(text) <= 60 else text[: text.find("[")] if "[" in text else text[:60]
 
 

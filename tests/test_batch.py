@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import random_batch, tiny_config
 
-from skillweave.batch import Attention, Batch, Condition, Layout, Modality, Role, Span
+from skillweave.batch import SPAN_NAMES, Attention, Batch, Condition, Layout, Modality, Role, Span
 
 TEXT, CODE, IMAGE = Modality.TEXT, Modality.CODE, Modality.IMAGE
 
@@ -85,3 +85,11 @@ def test_batches_move_and_travel() -> None:
     moved = batch.to("meta")
     assert moved.inputs[0].device.type == "meta" and moved.labels["units"].device.type == "meta"
     assert moved.lengths.device.type == "cpu"
+
+
+def test_conditions_of_a_task_have_names_of_their_own() -> None:
+    spans = [Span(m, r, attention=a) for m in Modality for r in Role for a in Attention]
+    layout = Layout("t", tuple(spans))
+    names = [layout.condition(i).name for i in range(len(spans))]
+    assert names == list(SPAN_NAMES) and len(set(names)) == len(spans)
+    assert names[:4] == ["text", "text/causal", "text/target", "text/target/causal"]

@@ -43,7 +43,7 @@ def test_help_loads_no_heavy_library():
 
 
 COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "interference", "upcycle", "weave"]
-COMMANDS += ["predict", "index", "search"]
+COMMANDS += ["predict", "index", "search", "carve"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -85,6 +85,8 @@ def test_schema_is_json(capsys):
         (["upcycle", "RUN", "--sparse", "quickstart", "--out", "RUN"], "is there already; choose another with --out"),
         (["weave", "text=RUN", "--recipe", "quickstrat", "--out", "/nowhere"], "did you mean 'quickstart'?"),
         (["weave", "RUN", "--recipe", "quickstart", "--out", "/nowhere"], "as MODALITY=MODEL, such as text=runs/texts"),
+        (["carve", "RUN", "--task", "text_to_cod"], "unknown task 'text_to_cod'; did you mean 'text_to_code'?"),
+        (["carve", "RUN", "--task", "text_to_code", "--out", "RUN"], "is there already; choose another with --out"),
         (["interference", "RUN", "--tasks", "text_to_code"], "give two or more, not text_to_code"),
         (["interference", "RUN", "--blocks", "1"], "there is no layer 1"),
         (["interference", "RUN", "--batches", "1"], "1 usable batches, but 2 are needed"),
@@ -239,6 +241,29 @@ def test_weave_writes_a_model_and_says_what_came_from_where(run, tmp_path, capsy
     assert rows["encoder.last_norm"]["source"] == f"video={run}"
     assert rows["embeddings.sound"]["source"] == "" and rows["embeddings.sound"]["note"] == "no model given for it"
     assert sum(row["numbers"] for row in rows.values()) == skillweave.load(out).count_parameters()
+
+
+def test_carve_compares_writes_and_says_why(run, tmp_path, capsys):
+    out = tmp_path / "small"
+    words = [
+        "carve",
+        str(run),
+        "--task",
+        "speech_recognition",
+        "--out",
+        str(out),
+        "--weights",
+        "int8",
+        "--json",
+        str(tmp_path / "c"),
+    ]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "compared on 6 validation samples" in shown and "towers/sound.pt2: torch.export, because Wav2Vec2Model adds" in shown
+    assert json.loads((tmp_path / "c").read_text()) == json.loads((out / "carve.json").read_text())
+    assert cli.main(["evaluate", str(out), "--bootstrap", "5"]) == 0 and (out / "report.html").is_file()
+    assert cli.main(["predict", str(out), "--task", "speech_recognition", str(run.parent / "data" / "test-0.wav")]) == 0
+    assert "transcript" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["upcycle", "--sparse", "{qkv: {route: skill}}"]])

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from skillweave.weights import WeightsError, compare, read_assets, read_weights, require_equal, write_weights
+from skillweave.weights import WeightsError, compare, pack, read_assets, read_weights, require_equal, write_weights
 
 TENSORS = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(6, 2).T}
 
@@ -60,3 +61,30 @@ def test_assets(tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "t.json").write_bytes(b"{}")
     assert read_assets(tmp_path) == {"t.json": b"{}"}
+
+
+def test_int8_rounds_each_channel_by_half_a_step(tmp_path: Path) -> None:
+    x = torch.randn(5, 4, 3) * torch.tensor([1e-3, 1.0, 100.0, 1.0, 0.0]).view(-1, 1, 1)
+    tensors = {"m": x, "v": torch.randn(7)}
+    packed = pack(tensors, "int8")
+    assert packed["m"].dtype == torch.int8 and torch.equal(packed["v"], tensors["v"]) and set(packed) == {"m", "v", "m.scale"}
+    write_weights(packed, tmp_path / "w.safetensors")
+    found = read_weights(tmp_path / "w.safetensors")
+    assert set(found) == {"m", "v"} and set(read_weights(tmp_path / "w.safetensors", ["m"])) == {"m"}
+    step = x.abs().amax((1, 2)) / 127
+    assert ((found["m"] - x).abs() <= step.view(-1, 1, 1) * 0.501).all() and not found["m"][4].any()
+
+
+def test_bf16_keeps_vectors(tmp_path: Path) -> None:
+    write_weights(pack({"m": TENSORS["a"], "v": TENSORS["a"][0]}, "bf16"), tmp_path / "w.safetensors")
+    found = read_weights(tmp_path / "w.safetensors")
+    assert found["m"].dtype == torch.bfloat16 and torch.equal(found["v"], TENSORS["a"][0])
+    torch.testing.assert_close(found["m"].float(), TENSORS["a"], rtol=2**-8, atol=0)
+
+
+def test_what_safetensors_itself_writes_is_read_alike(tmp_path: Path) -> None:
+    dtypes = (torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    tensors = {str(d): torch.ones(2, 3).to(d) for d in dtypes} | {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3)}
+    save_file(tensors, tmp_path / "w.safetensors")
+    found = read_weights(tmp_path / "w.safetensors")
+    assert all(torch.equal(found[n], x) and found[n].dtype == x.dtype for n, x in tensors.items()) and len(found) == len(tensors)

@@ -155,8 +155,7 @@ def random_batch(name: str, lengths: Sequence[Sequence[int]], config: ModelConfi
 
 def hidden_states(model: Model, batch: Batch) -> list[Tensor]:
     """The encoder's output, [N, L, D] per pass, zeros where there is no token."""
-    passes = model._encode(batch, None)[0]
-    return [encoded.padded() for encoded in passes]
+    return model.hidden(batch)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skillweave.api import encode, load
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
+    from skillweave.carving import carve
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
     from skillweave.evaluation.interference import Interference, interference
     from skillweave.model import Model, Output
@@ -34,6 +35,7 @@ _HOME = {
     "RecipeConfig": "config",
     "Role": "batch",
     "Span": "batch",
+    "carve": "carving",
     "encode": "api",
     "interference": "evaluation.interference",
     "load": "api",
@@ -57,6 +59,7 @@ __all__ = [
     "RecipeConfig",
     "Role",
     "Span",
+    "carve",
     "encode",
     "interference",
     "load",

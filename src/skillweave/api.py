@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ BUCKET = 8
 """Lengths are padded to a multiple of it."""
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     """The model of a run (its best checkpoint) or of a model folder, ready for inference.
 
-    Raises ConfigError when there is no model, WeightsError when its weights do not fit.
+    `tasks`: read and hold no more than what these tasks activate; all experts of routes that look at the data belong to it.
+    Raises ConfigError when there is no model or it never had a task, WeightsError when its weights do not fit.
     """
-    return Model.from_pretrained(model_folder(path))
+    return Model.from_pretrained(model_folder(path), tasks)
 
 
 def model_folder(path: str | Path) -> Path:

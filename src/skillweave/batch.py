@@ -52,6 +52,10 @@ def span_name(modality: Modality, role: Role, attention: Attention) -> str:
     return "/".join([modality.value, *filter(None, marks)])
 
 
+SPAN_NAMES = tuple(span_name(m, r, a) for m in Modality for r in Role for a in Attention)
+"""`text`, `text/causal`, `text/target`, `text/target/causal`, `image`, ...: what may tell the spans of a task apart."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """All that a data-independent route may look at: hashable, equal for every token of a span.
@@ -68,7 +72,7 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """The span's name: different for any two conditions of a task."""
+        """One of `SPAN_NAMES`: different for any two conditions of a task."""
         return span_name(self.modality, self.role, self.attention)
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 
 from skillweave.api import RECIPE_FILE, load, model_folder, open_run
+from skillweave.carving import REPORT_FILE as CARVE_FILE
+from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, find_recipe, read_recipe
 from skillweave.config.model import SparseConfig
 from skillweave.evaluation.advice import advise, undecided
-from skillweave.evaluation.agreement import comparison_batches, differences
+from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
 from skillweave.evaluation.evaluator import measure
 from skillweave.evaluation.experts import Use
@@ -45,8 +47,6 @@ from skillweave.weaving import weave
 
 EVALUATION_FILE = "evaluation.json"
 WEAVE_FILE = "weave.json"
-SAME = 1e-5
-"""What float32's rounding may make of two models that are the same function, as a share of the largest logit."""
 QUICKSTART = "quickstart"
 
 
@@ -216,6 +216,16 @@ def run_weave(options: argparse.Namespace) -> None:
     for file in (out / WEAVE_FILE, options.json):
         write_json(file, [asdict(row) for row in rows])
     say(f"{out} is written. Next:\n  skillweave train {options.recipe} start_from={out} output={out}-trained")
+
+
+def run_carve(options: argparse.Namespace) -> None:
+    """Make a task's slice a dense model, with each pass for other programs, proved equal before it is written."""
+    out = unused_folder(options.out or f"{options.folder.rstrip('/')}-{options.task}")
+    about = carve_run(options.folder, options.task, out, options.weights, not options.no_towers)
+    for line in carve_lines(about):
+        say(line)
+    write_json(options.json, about)
+    say(f"{out} is written; {out / CARVE_FILE} says the same. Next:\n  skillweave evaluate {out}")
 
 
 def read_sparse(text: str) -> SparseConfig:

@@ -23,7 +23,7 @@ from skillweave.config.model import ModelTask
 from skillweave.config.targets import ContrastiveTarget, SimilarityTarget
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
-from skillweave.weights import ASSETS_FOLDER, FILE, read_assets, read_weights, require_equal, write_weights
+from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, read_weights, require_equal, write_weights
 
 CONFIG_FILE = "config.json"
 
@@ -56,7 +56,8 @@ class Model(nn.Module):
         self.assets = dict(assets or {})
         streams = config.streams.present()
         shared: set[str] = set(config.shared)
-        self.shared = nn.ModuleDict({name: CONTENT[name](streams[Modality.TEXT], config.width) for name in sorted(shared)})
+        sharer = streams.get(Modality.TEXT) or streams.get(Modality.CODE)
+        self.shared = nn.ModuleDict({name: CONTENT[name](sharer, config.width) for name in sorted(shared)})
         encoder = config.encoder
         dropout, epsilon = encoder.dropout, encoder.norm_epsilon
         embeddings = {m.value: StreamEmbedding(m, s, config.width, dropout, shared, epsilon) for m, s in streams.items()}
@@ -109,6 +110,10 @@ class Model(nn.Module):
         pooling = self._pooling(self._task(batch.layout.task))
         return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
 
+    def hidden(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
+        """The encoder's output, [N, L, D] per pass, zeros where there is no token. `resolved`: as for `forward`."""
+        return [encoded.padded() for encoded in self._encode(batch, None, resolved)[0]]
+
     def assignments(self, batch: Batch) -> Mapping[Condition, Tensor]:
         """Which experts the batch's tokens go to, without noise: see `Output.load`."""
         return self._encode(batch)[1]
@@ -157,8 +162,10 @@ class Model(nn.Module):
     def _words(self, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
         modality = getattr(self.config.targets[target], "modality", None)
-        if modality is None:
-            return None
+        return None if modality is None else self.words(modality)
+
+    def words(self, modality: Modality) -> Tensor:
+        """[V, D] the word embedding of text or code, its own or shared."""
         path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
         return self.get_parameter(f"{path}.weight")
 
@@ -208,11 +215,23 @@ class Model(nn.Module):
             return sum(sizes.values())
         return sum(sizes[name] for name in self.active_parameters(tasks)) - self.encoder.idle_per_token()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors and the assets into a folder, made if absent."""
+    def drop_idle(self) -> None:
+        """Drop the parameters that no task activates. Gates that pick experts must have their weights."""
+        active = set(self.active_parameters(self.config.tasks))
+        for name in [name for name, _ in self.named_parameters() if name not in active]:
+            path, _, own = name.rpartition(".")
+            self.get_submodule(path).register_parameter(own, None)
+
+    def save_pretrained(self, folder: str | Path, stored: str = "float32") -> None:
+        """Write config.json, model.safetensors and the assets into a folder, made if absent.
+
+        `stored`: `float32` (as they are), `bf16` or `int8`, of which only the file is smaller: see `weights.pack`.
+        """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        write_weights(self.state_dict(), path / FILE, {"format": "pt"})
+        write_weights(
+            pack(self.state_dict(), choose({s: s for s in STORED}, stored, "way to store weights")), path / FILE, {"format": "pt"}
+        )
         text = json.dumps(self.config.model_dump(mode="json"), ensure_ascii=False, indent=2)
         (path / CONFIG_FILE).write_text(text + "\n", "utf-8")
         for name, content in self.assets.items():
@@ -220,18 +239,30 @@ class Model(nn.Module):
             (path / ASSETS_FOLDER / name).write_bytes(content)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Model:
-        """Read a folder that `save_pretrained` wrote. Raises ConfigError or WeightsError that says what does not fit."""
+    def from_pretrained(cls, folder: str | Path, tasks: str | Collection[str] | None = None) -> Model:
+        """Read a folder that `save_pretrained` wrote, or of it no more than what `tasks` activate.
+
+        Raises ConfigError or WeightsError that says what does not fit, ConfigError for a task the model never had.
+        """
         path = Path(folder)
         if not (path / CONFIG_FILE).is_file():
             raise ConfigError(f"{path}: no {CONFIG_FILE} there; give a model folder such as runs/NAME/best")
-        config = ModelConfig.from_file(path / CONFIG_FILE)
-        with torch.random.fork_rng(devices=[]):
-            model = cls(config, read_assets(path))
-        state = read_weights(path / FILE)
-        require_equal(model.state_dict(), state, str(path / FILE))
-        model.load_state_dict(state)
+        whole = ModelConfig.from_file(path / CONFIG_FILE)
+        config = whole if tasks is None else whole.restricted(tasks)
+        with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
+            model = cls(config, read_assets(path, whole.asset_names - config.asset_names))
+        if config.sliced:
+            if gates := [name for name in model.state_dict() if ".route." in name]:
+                model._take(path / FILE, gates)  # they decide which experts are read
+            model.drop_idle()
+        model._take(path / FILE, [name for name, x in model.state_dict().items() if x.is_meta] if config.sliced else None)
         return model.eval()
+
+    def _take(self, file: Path, names: Collection[str] | None) -> None:
+        """Read parameters, all of the file's or only `names`; all must fit."""
+        own, given = self.state_dict(), read_weights(file, names)
+        require_equal(own if names is None else {name: own[name] for name in names}, given, str(file))
+        self.load_state_dict({name: x.to(own[name].dtype) for name, x in given.items()}, strict=False, assign=True)
 
     def _initialise(self, std: float) -> None:
         """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep Kaiming's, pictures have their own."""

@@ -61,8 +61,8 @@ def skill_owners(model: nn.Module) -> dict[str, list[Modality]]:
     owners: dict[str, list[Modality]] = {}
     for path, bank in model.named_modules():
         if isinstance(bank, ConditionalLinear | ConditionalFeedForward) and isinstance(bank.route, SkillRoute):
-            for modality, skill in bank.route.table.items():
-                prefix = f"{path}.experts.{skill}."
+            for spans, skill in bank.route.table.items():
+                modality, prefix = Modality(spans.partition("/")[0]), f"{path}.experts.{skill}."
                 for name, _ in bank.named_parameters(path):
                     if name.startswith(prefix):
                         owners.setdefault(name, []).append(modality)

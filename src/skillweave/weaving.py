@@ -16,10 +16,9 @@ from skillweave.api import load
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
 from skillweave.config.streams import TextStream
-from skillweave.config.targets import MaskedLanguageTarget
+from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget
 from skillweave.data.processors import tokenizer_asset
 from skillweave.data.processors.tokenizer import read_tokenizer
-from skillweave.data.processors.units import UNITS_ASSET
 from skillweave.model import Model
 from skillweave.origins import Origin, by_place, place, skill_owners
 from skillweave.tasks.prepare import prepare, with_tasks

@@ -8,7 +8,7 @@ from tiny import TASKS, hidden_states, make_batch, random_examples, tiny_config,
 
 import skillweave.layers.tokens as tokens_module
 from skillweave.batch import Attention, Layout, Modality, Span
-from skillweave.layers.tokens import TokenMap, map_tokens
+from skillweave.layers.tokens import TokenMap, map_padded, map_tokens
 from skillweave.model import Model
 
 CPU = torch.device("cpu")
@@ -130,3 +130,22 @@ def test_a_sample_is_the_same_in_any_batch(
                 spans = batch.layout.passes[number]
                 places = [torch.arange(batch.layout.spans[s].length) < example.spans[s].length for s in spans]
                 torch.testing.assert_close(found[i, torch.cat(places)], expected[0], rtol=1e-9, atol=1e-9)
+
+
+@given(passes(), st.booleans())
+def test_a_map_that_keeps_padding_is_the_map_of_the_batch(case: tuple[list[int], list[list[int]]], causal: bool) -> None:
+    padded, lengths = case
+    attention = Attention.CAUSAL if causal else Attention.FULL
+    layout = Layout("t", tuple(Span(Modality.TEXT, attention=attention, length=n) for n in padded))
+    known = torch.tensor(lengths)
+    found = map_padded(layout, len(lengths), known, torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "UNPAD_FROM", 2.0)
+        expected = map_tokens(layout, 0, known, torch.device("cpu"))
+    assert (found.conditions, found.sizes, found.length) == (expected.conditions, expected.sizes, expected.length)
+    assert torch.equal(found.lengths, expected.lengths) and torch.equal(found.context, expected.context)
+    assert all(torch.equal(a, b) for a, b in zip(found.first, expected.first, strict=True))
+    x = torch.randn(sum(found.sizes), 2)
+    assert torch.equal(found.to_padded(x), expected.to_padded(x))
+    everything = torch.ones(1, 1, 1, found.length, dtype=torch.bool)
+    assert torch.equal(*torch.broadcast_tensors(found.mask, everything if expected.mask is None else expected.mask))

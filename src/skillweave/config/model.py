@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, field_serializer, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
-from skillweave.batch import Attention, Layout, Modality, Role, Span
-from skillweave.config.base import Config, ConfigError, Positive, Share, nearest
-from skillweave.config.streams import Streams, TextStream
-from skillweave.config.targets import MaskedLanguageTarget, Target
+from skillweave.batch import SPAN_NAMES, Attention, Layout, Modality, Role, Span
+from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
+from skillweave.config.streams import Streams, TextStream, tokenizer_asset
+from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget, MaskedUnitTarget, Target
+
+
+def _span_name(name: str) -> str:
+    if name not in SPAN_NAMES:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(SPAN_NAMES)})
+    return name
+
+
+SpanName = Annotated[str, AfterValidator(_span_name)]
 
 
 class RouteConfig(Config):
@@ -23,8 +33,9 @@ class RouteConfig(Config):
     """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a learned gate picks: `token` from
     the token, `context` from the token and its sample's inputs, `modality` and `task` by a learned vector each, `attribute` from
     what the layout says. `follow`: the choice of the linear layer before it in the same part."""
-    skills: dict[Modality, str] | None = None
-    """Route `skill`: modality → skill. Absent: each modality is a skill of its own (SkillNet Table 1)."""
+    skills: dict[SpanName, str] | None = None
+    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans that are targets or
+    causal may have their own, as in `text/target: read`, `text/target/causal: write`."""
     experts: Positive = 5
     """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills; Uni-Perceiver-MoE: 8)."""
     active: Positive = 2
@@ -181,6 +192,8 @@ class ModelConfig(Config):
     """What is learned, by a name of your choice; `kind` defaults to that name."""
     tasks: dict[str, ModelTask] = {}
     """Filled in from the recipe's tasks."""
+    sliced: bool = False
+    """Whether the weights are no more than the tasks activate; set where a slice is loaded or carved."""
     initializer_range: PositiveFloat | None = None
     """Standard deviation of the normal initialisation; when absent BERT's 0.02 at width 768, and as 1 / √width elsewhere."""
 
@@ -206,13 +219,13 @@ class ModelConfig(Config):
         present = self.streams.present()
         if self.width % self.encoder.heads:
             yield f"width {self.width} is not a multiple of {self.encoder.heads} heads"
-        if "word" in self.shared and not (Modality.TEXT in present and Modality.CODE in present):
+        if "word" in self.shared and not self.sliced and not (Modality.TEXT in present and Modality.CODE in present):
             yield "shared 'word' needs both a text and a code stream"
         for modality, stream in present.items():
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
-            if isinstance(target, MaskedLanguageTarget) and not isinstance(present.get(target.modality), TextStream):
+            if isinstance(target, MaskedLanguageTarget) and not self.vocabulary(target.modality):
                 yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
 
     def _task_faults(self, name: str) -> Iterator[str]:
@@ -235,6 +248,36 @@ class ModelConfig(Config):
     def sharers(self, modality: Modality) -> frozenset[Modality]:
         """The modalities that use the same wordpieces as `modality`."""
         return frozenset({Modality.TEXT, Modality.CODE}) if "word" in self.shared else frozenset({modality})
+
+    def vocabulary(self, modality: Modality) -> int:
+        """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
+        sharers, streams = self.sharers(modality), self.streams.present()
+        return next((s.vocabulary for m, s in streams.items() if m in sharers and isinstance(s, TextStream)), 0)
+
+    @property
+    def asset_names(self) -> set[str]:
+        """Names of the files that a model needs beside its weights to read raw inputs."""
+        words = [m for m, stream in self.streams.present().items() if isinstance(stream, TextStream)]
+        names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
+        return names | {UNITS_ASSET for target in self.targets.values() if isinstance(target, MaskedUnitTarget)}
+
+    def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
+        """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for no task or an unknown one."""
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
+        if not names:
+            raise ConfigError(f"no task is named, so there is nothing to keep{nearest('', self.tasks)}")
+        kept = {name: choose(self.tasks, name, "task") for name in names}
+        used = {span.modality.value for task in kept.values() for span in task.spans}
+        learned = {target for task in kept.values() for target in task.targets}
+        data = self.model_dump(mode="json")
+        parts = {
+            "streams": {name: stream for name, stream in data["streams"].items() if name in used},
+            "targets": {name: target for name, target in data["targets"].items() if name in learned},
+            "tasks": kept,
+            "shared": self.shared if {"text", "code"} & used else [],
+            "sliced": True,
+        }
+        return ModelConfig.parse(data | parts, f"the slice of {', '.join(names)}")
 
     @field_serializer("streams")
     def _only_present(self, streams: Streams) -> dict[str, Any]:

@@ -10,6 +10,11 @@ from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
 
 
+def tokenizer_asset(modality: Modality) -> str:
+    """The name of a modality's tokeniser among the model's assets."""
+    return f"{modality.value}_tokenizer.json"
+
+
 class TokenizerConfig(Config):
     """Where a stream's tokeniser comes from."""
 

@@ -9,6 +9,8 @@ from pydantic import Field, PositiveFloat
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
 
+UNITS_ASSET = "sound_units.safetensors"
+"""The name of the cluster model among a model's assets."""
 Pooling = Literal["first", "mean"]
 
 

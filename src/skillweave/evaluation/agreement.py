@@ -10,12 +10,15 @@ import torch
 
 from skillweave.api import run_recipe
 from skillweave.batch import Batch, Example, Features
-from skillweave.config import ConfigError
+from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config.recipe import Split
 from skillweave.config.streams import ImageStream, SoundStream, Stream, VideoStream
 from skillweave.data.collate import collate
 from skillweave.model import Model
 from skillweave.tasks.dataset import open_task
 
+SAME = 1e-5
+"""What float32's rounding may make of two models that are the same function, as a share of the largest logit."""
 SAMPLES = 4
 """Samples of each task that two models are compared on."""
 LENGTH = 24
@@ -48,6 +51,21 @@ def comparison_batches(model: Model, path: str | Path) -> tuple[list[Batch], str
         return batches, "validation samples"
     except ConfigError as error:
         return [made_batch(model, name) for name in model.config.tasks], f"made inputs, as there are no samples ({error})"
+
+
+def real_batch(model: Model, recipe: RecipeConfig, task: str, samples: int) -> tuple[Batch, str]:
+    """A batch of a task's own samples, and the split they are from: validation, or test where that has none.
+
+    Raises ConfigError where there are none to read.
+    """
+    reasons = []
+    splits: tuple[Split, ...] = ("validation", "test")
+    for split in splits:
+        try:
+            return next(open_task(recipe, task, split, model.assets).batches(samples, samples)), split
+        except ConfigError as error:
+            reasons.append(str(error))
+    raise ConfigError(f"task {task!r}: no validation or test sample can be read ({reasons[0]})")
 
 
 def made_batch(model: Model, task: str) -> Batch:

@@ -64,6 +64,7 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
     true_NS = lengths[:, list(spans)]
     valid = [torch.arange(size) < true_NS[:, i : i + 1] for i, size in enumerate(padded)]
     valid_NL = torch.cat(valid, dim=1)
+    full = bool(valid_NL.all())
     padding = 1 - valid_NL.float().mean().item()
     unpad = padding >= UNPAD_FROM
     sizes, first, index = [], [], []
@@ -84,11 +85,42 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
         samples=len(true_NS),
         length=length,
         index=None if identity else torch.cat(index).to(device),
-        mask=_attention_mask(layout, spans, padded, valid_NL, device),
+        mask=_attention_mask(layout, spans, padded, None if full else valid_NL, device),
         lengths=true_NS.sum(1),
-        valid=None if valid_NL.all() else valid_NL.to(device),
+        valid=None if full else valid_NL.to(device),
         first=tuple(first),
         context=_context(layout, spans, valid).to(device),
+    )
+
+
+def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: torch.device) -> TokenMap:
+    """The token map of a layout of one pass that keeps all padding, made without a look at numbers, so that it can be exported.
+
+    `lengths`: [N, S] true lengths of the spans; None where all positions are true.
+    """
+    sizes = [span.length for span in layout.spans]
+    starts = [sum(sizes[:s]) for s in range(len(sizes))]
+    length = sum(sizes)
+    rows_N1 = torch.arange(samples, device=device).unsqueeze(1)
+    index = [
+        (rows_N1 * length + start + torch.arange(size, device=device)).flatten()
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+    full = [torch.ones(samples, size, dtype=torch.bool, device=device) for size in sizes]
+    valid = full if lengths is None else [part & (part.cumsum(1) <= n) for part, n in zip(full, lengths.split(1, 1), strict=True)]
+    valid_NL = None if lengths is None else torch.cat(valid, dim=1)
+    spans = tuple(range(len(sizes)))
+    return TokenMap(
+        conditions=tuple(layout.condition(s) for s in spans),
+        sizes=tuple(samples * size for size in sizes),
+        samples=samples,
+        length=length,
+        index=None if len(sizes) == 1 else torch.cat(index),
+        mask=_attention_mask(layout, spans, sizes, valid_NL, device),
+        lengths=torch.cat(valid, dim=1).sum(1),
+        valid=valid_NL,
+        first=tuple(samples * start + rows_N1.squeeze(1) * size for start, size in zip(starts, sizes, strict=True)),
+        context=_context(layout, spans, valid),
     )
 
 
@@ -100,13 +132,13 @@ def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Ten
 
 
 def _attention_mask(
-    layout: Layout, spans: tuple[int, ...], padded: list[int], valid_NL: Tensor, device: torch.device
+    layout: Layout, spans: tuple[int, ...], padded: list[int], valid_NL: Tensor | None, device: torch.device
 ) -> Tensor | None:
     """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6)."""
     causal = [layout.spans[s].attention is Attention.CAUSAL for s in spans]
-    mask = None if valid_NL.all() else valid_NL[:, None, None, :]
+    mask = None if valid_NL is None else valid_NL[:, None, None, :]
     if any(causal):
-        position = torch.arange(valid_NL.shape[1])
+        position = torch.arange(sum(padded))
         hidden_from_past = torch.cat([torch.full((size,), c) for size, c in zip(padded, causal, strict=True)])
         visible_LL = ~hidden_from_past[None, :] | (position[None, :] <= position[:, None])
         mask = visible_LL if mask is None else mask & visible_LL

@@ -11,9 +11,10 @@ import numpy as np
 from skillweave.batch import Batch, Example, Skip
 from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.recipe import RecipeConfig, Split
+from skillweave.config.targets import UNITS_ASSET
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, build_processors
-from skillweave.data.processors.units import UNITS_ASSET, UnitModel
+from skillweave.data.processors.units import UnitModel
 from skillweave.data.sources import Source, open_source
 from skillweave.tasks import TASKS
 from skillweave.tasks.candidates import Candidates, build_candidates

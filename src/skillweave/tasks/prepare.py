@@ -12,11 +12,11 @@ from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream
-from skillweave.config.targets import ClassificationTarget, CTCTarget, MaskedUnitTarget
+from skillweave.config.targets import UNITS_ASSET, ClassificationTarget, CTCTarget, MaskedUnitTarget
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer
-from skillweave.data.processors.units import UNITS_ASSET, UnitModel
+from skillweave.data.processors.units import UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
 from skillweave.tasks.task import Task
 

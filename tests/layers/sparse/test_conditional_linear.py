@@ -1,6 +1,7 @@
 """Banks of linear experts: skills, merged gates, and which parameters get a gradient."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from tiny import hidden_states, make_batch, random_batch, random_examples, tiny_config, tiny_model
 from torch import Tensor, nn
 
-from skillweave.batch import Condition, Layout, Modality, Role, Span
+from skillweave.batch import Attention, Condition, Layout, Modality, Role, Span
 from skillweave.config import ConfigError
 from skillweave.config.model import RouteConfig
 from skillweave.layers.sparse import ConditionalLinear, Known, StaticRoute, build_route, linear_by_span
@@ -141,3 +142,11 @@ def test_gradients_reach_the_active_skills_alone() -> None:
     for block in model.encoder.blocks:
         for skill, expert in block.attention.qkv.experts.items():
             assert (expert.weight.grad is not None) == (skill in ("text", "image"))
+
+
+def test_kinds_of_spans_may_have_a_skill_of_their_own() -> None:
+    skills = {"text/causal": "write", "text/target/causal": "answer"}
+    layer = bank("skill", skills=skills)
+    causal, target = replace(TEXT, attention=Attention.CAUSAL), replace(TEXT, role=Role.TARGET)
+    chosen = [layer.route.gates(c) for c in (TEXT, causal, target, replace(causal, role=Role.TARGET))]
+    assert [list(gates) for gates in chosen] == [["text"], ["write"], ["text"], ["answer"]]

@@ -33,4 +33,4 @@ class TubeletEmbedding(nn.Module):
 
 
 def _with_first(first_D: Tensor, x_NLD: Tensor) -> Tensor:
-    return torch.cat([first_D.expand(len(x_NLD), 1, -1), x_NLD], dim=1)
+    return torch.cat([first_D.expand(x_NLD.shape[0], 1, -1), x_NLD], dim=1)

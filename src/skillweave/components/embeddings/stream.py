@@ -68,12 +68,15 @@ class StreamEmbedding(nn.Module):
     def forward(
         self,
         data: Tensor,
-        lengths_N: Tensor,
+        lengths_N: Tensor | None,
         segment: int,
         shared: Mapping[str, nn.Module],
         masked_NL: Tensor | None = None,
     ) -> Tensor:
-        """One span of a batch → [N, L, D]. `masked_NL`: positions whose content gives way to the mask vector."""
+        """One span of a batch → [N, L, D].
+
+        `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
+        """
         parts = []
         for name in self.content_names:
             module = self.content[name] if name in self.content else shared[name]

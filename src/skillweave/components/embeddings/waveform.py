@@ -48,9 +48,10 @@ class WaveformEmbedding(nn.Module):
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
         """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift.
 
-        This is the largest tensor of the model, so it is read and written as seldom as the formula allows.
+        This is the largest tensor of the model, so it is read and written as seldom as the formula allows. An exported graph must
+        hold for padded recordings too.
         """
-        if bool((lengths_N >= x_NCW.shape[2]).all()):
+        if not torch.compiler.is_exporting() and bool((lengths_N >= x_NCW.shape[2]).all()):
             return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)
         valid_N1W = (torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]).unsqueeze(1)
         x_NCW = x_NCW * valid_N1W

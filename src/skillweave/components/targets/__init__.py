@@ -20,7 +20,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
         model.width,
-        getattr(model.streams, target.modality.value).vocabulary,
+        model.vocabulary(target.modality),
         model.encoder.norm_epsilon,
         model.sharers(target.modality),
     ),

@@ -8,9 +8,9 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.model import ModelConfig
 from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream
+from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream, tokenizer_asset
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
-from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, tokenizer_asset, train_tokenizer
+from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, train_tokenizer
 
 __all__ = [
     "BadInput",

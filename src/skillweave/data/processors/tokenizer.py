@@ -10,18 +10,12 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.streams import TokenizerConfig
 
 PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)
 """In the order of their ids, from 0, in a trained tokeniser."""
-
-
-def tokenizer_asset(modality: Modality) -> str:
-    """The name of a modality's tokeniser among the model's assets."""
-    return f"{modality.value}_tokenizer.json"
 
 
 def read_tokenizer(asset: bytes) -> Tokenizer:

@@ -17,9 +17,6 @@ from skillweave.config.base import ConfigError
 COEFFICIENTS = 13
 """Cepstra, to which their first and second time derivatives are joined (HuBERT section 3.1)."""
 
-UNITS_ASSET = "sound_units.safetensors"
-"""The name of the cluster model among a model's assets."""
-
 
 def mfcc(waveform: Tensor | np.ndarray, rate: int, frames: int, hop: int | None = None) -> np.ndarray:
     """Kaldi's MFCC and their derivatives, [frames, 39] float32, one row per encoder position.

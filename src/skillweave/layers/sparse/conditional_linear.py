@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
+from skillweave.config import ConfigError
 from skillweave.layers.sparse.dispatch import Dispatch
 from skillweave.layers.sparse.mixture import mixture_linear
 from skillweave.layers.sparse.routes import Gates, Route, StaticRoute, TokenRoute
@@ -81,7 +82,15 @@ class ConditionalLinear(nn.Module):
         return Dense(weight, sum_gated(biases, values) if biases else None)
 
     def mix(self, gates: Gates) -> Mixed:
-        """The active experts with their gates, unmerged; no gate where one expert is all there is."""
+        """The active experts with their gates, unmerged; no gate where one expert is all there is.
+
+        Raises ConfigError for an expert that a slice was loaded without.
+        """
+        absent = [name for name in gates if self.experts[name].weight is None]
+        if absent:
+            raise ConfigError(
+                f"expert {absent[0]!r} is not in this slice; to train gates or use other tasks, load the whole model"
+            )
         experts = tuple(Dense(self.experts[name].weight, self.experts[name].bias) for name in gates)
         return Mixed(tuple(gate for gate in gates.values() if gate is not None), experts)
 

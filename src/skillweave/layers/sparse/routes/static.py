@@ -54,13 +54,18 @@ class DenseRoute(StaticRoute):
 
 
 class SkillRoute(StaticRoute):
-    """One expert per skill, picked by a person's table (SkillNet section 3.2)."""
+    """One expert per skill, picked by a person's table (SkillNet section 3.2).
+
+    `table`: modality → skill, and the name of a kind of spans → skill where that kind has its own (see `SPAN_NAMES`).
+    """
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
         super().__init__()
-        self.table = {m: (config.skills or {}).get(m, m.value) for m in known.skills}
+        written = {name: skill for name, skill in (config.skills or {}).items() if name.partition("/")[0] in known.skills}
+        self.table: dict[str, str] = {m.value: m.value for m in known.skills} | written
         self.experts = tuple(dict.fromkeys(self.table.values()))
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The skill of the span's modality, with gate 1. Raises ConfigError for a modality without a skill."""
-        return {choose(self.table, condition.modality, "skill for modality"): None}
+        """The skill of the span's kind or else its modality, with gate 1. Raises ConfigError for a modality without a skill."""
+        name = condition.name if condition.name in self.table else condition.modality.value
+        return {choose(self.table, name, "skill for modality"): None}

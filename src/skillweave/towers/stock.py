@@ -1,0 +1,43 @@
+"""Which towers have the shape of a stock Hugging Face model."""
+
+from __future__ import annotations
+
+from skillweave.batch import Attention, Modality
+from skillweave.model import Model
+
+CLASSES = {
+    (Modality.TEXT, "post"): "BertModel",
+    (Modality.TEXT, "pre"): "RobertaPreLayerNormModel",
+    (Modality.CODE, "post"): "BertModel",
+    (Modality.CODE, "pre"): "RobertaPreLayerNormModel",
+    (Modality.IMAGE, "pre"): "ViTModel",
+    (Modality.VIDEO, "pre"): "VivitModel",
+}
+"""Modality and position of the norms → the architecture that is the same function."""
+NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
+
+
+def misfit(tower: Model) -> str:
+    """Why a dense model of one pass is no stock model; empty where it is one."""
+    (task,) = tower.config.tasks.values()
+    span, others = task.spans[0], task.spans[1:]
+    if others:
+        return f"the pass joins {len(task.spans)} spans, each embedded in its own way; stock encoders read one"
+    modality, norms = span.modality, tower.config.encoder.norm_position
+    if modality is Modality.SOUND:
+        return "Wav2Vec2Model adds positions by a convolution, this tower by a table of vectors"
+    if span.attention is Attention.CAUSAL:
+        return "its attention is causal, which stock encoders do not have"
+    if (modality, norms) not in CLASSES:
+        return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
+    normed, textual = tower.config.streams.present()[modality].norm, modality in (Modality.TEXT, Modality.CODE)
+    if normed != textual:
+        theirs, ours = ("a", "none") if textual else ("no", "one")
+        return f"{CLASSES[modality, norms]} has {theirs} layer norm over its embeddings, this tower has {ours}"
+    return ""
+
+
+def stock_class(tower: Model) -> str:
+    """The class of a tower that fits."""
+    (task,) = tower.config.tasks.values()
+    return CLASSES[task.spans[0].modality, tower.config.encoder.norm_position]
