@@ -69,12 +69,18 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
 
 
 def with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not."""
+    """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not.
+
+    Where a part of another model is trained, all streams stay, so that its weights fit.
+    """
     data = recipe.model.model_dump(mode="json")
     used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
-    data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
-    if not {"text", "code"} <= used:
-        data["shared"] = []
+    if recipe.partial is None:
+        data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
+        if not {"text", "code"} <= used:
+            data["shared"] = []
+    elif recipe.partial.method == "prompt":
+        data["encoder"]["prompts"] = recipe.partial.prompts
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
@@ -142,17 +148,17 @@ def _flat(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _with_labels(recipe: RecipeConfig, model: ModelConfig) -> ModelConfig:
-    """Class lists and alphabets from the training data, where the recipe leaves them open."""
+    """Class lists and alphabets from the training data, of which any fraction has the same, where the recipe leaves them open."""
     data = model.model_dump(mode="json")
     found: dict[str, set[str]] = {}
     for name, config in recipe.tasks.items():
         target_name = config.target or task_of(recipe, name).target
         target = model.targets[target_name]
         if isinstance(target, ClassificationTarget) and not target.classes:
-            labels = open_fields(recipe, name, "train").column("label")
+            labels = open_fields(recipe, name, "train", whole=True).column("label")
             found.setdefault(target_name, set()).update(str(label) for label in labels if label is not None)
         if isinstance(target, CTCTarget) and not target.characters:
-            transcripts = open_fields(recipe, name, "train").column("transcript")
+            transcripts = open_fields(recipe, name, "train", whole=True).column("transcript")
             found.setdefault(target_name, set()).update(c for t in _flat(transcripts) for c in t)
     for target_name, values in found.items():
         key = "classes" if data["targets"][target_name]["kind"] == "classification" else "characters"
