@@ -40,9 +40,16 @@ class Adapter:
         """What a tuned model's folder holds. Raises WeightsError when it is not one, or not whole."""
         if not is_tuned(folder):
             raise WeightsError(f"{folder}: not a tuned model (it has no {REFERENCE_FILE})")
-        told = json.loads((folder / REFERENCE_FILE).read_text("utf-8"))
         stored = read_weights(folder / ADAPTER_FILE)
-        return cls(told["base"], told["frozen"], {name.removeprefix(PREFIX): x for name, x in stored.items()}, told["scale"])
+        tensors = {name.removeprefix(PREFIX): x for name, x in stored.items()}
+        try:
+            told = json.loads((folder / REFERENCE_FILE).read_text("utf-8"))
+            return cls(told["base"], told["frozen"], tensors, told["scale"])
+        except (ValueError, KeyError, TypeError) as error:
+            where = folder / REFERENCE_FILE
+            raise WeightsError(
+                f"{where}: expected base, frozen and scale as JSON, found another text ({error}); restore it"
+            ) from None
 
     def write(self, folder: Path) -> None:
         """Write both files into a folder. Raises OSError when it cannot be written."""

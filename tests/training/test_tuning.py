@@ -63,7 +63,11 @@ def tuned(base):
 def test_prompt_tuning_trains_prompts_norms_scale_and_the_last_layer_of_the_classifier(base, tuned):
     names = set(stored(tuned["prompt"]))
     norms = {name for name, x in sw.load(base).named_parameters() if "norm" in name}
-    heads = {"targets.contrastive.log_scale", "targets.classification.classifier.weight", "targets.classification.classifier.bias"}
+    heads = {
+        "targets.contrastive.log_scale",
+        "targets.classification.classifier.weight",
+        "targets.classification.classifier.bias",
+    }
     assert names == norms | heads | {f"encoder.blocks.{i}.attention.prompts" for i in (0, 1)}
     assert all(x.shape == (3, 8) for name, x in stored(tuned["prompt"]).items() if name.endswith("prompts"))
 
@@ -172,6 +176,9 @@ def test_a_base_that_moved_or_changed_is_told(base, tmp_path):
     file = run / "last" / REFERENCE_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base": str(moved / "best")}))
     sw.load(run)
+    file.write_text("{}")
+    with pytest.raises(WeightsError, match=r"tuning\.json: expected base, frozen and scale as JSON"):
+        sw.load(run)
 
 
 @pytest.mark.parametrize("route", ["skill", "dense", "attribute", "task", "token", "context"])

@@ -8,7 +8,6 @@ stands in the same split, whatever the order of the rows and whatever else is in
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -101,7 +100,7 @@ def _share(table: Table, rows: list[int], data: DataConfig, key: str | None) -> 
     for i in order:
         places[i] = (seen[labels[i]] + 0.5) / counts[labels[i]]
         seen[labels[i]] += 1
-    return sorted(sorted(order, key=places.__getitem__)[: math.ceil(data.fraction * len(rows))])
+    return sorted(sorted(order, key=places.__getitem__)[: max(1, round(data.fraction * len(rows)))])
 
 
 def _labels(table: Table, data: DataConfig) -> list[str]:
