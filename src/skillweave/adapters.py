@@ -47,9 +47,7 @@ class Adapter:
             return cls(told["base"], told["frozen"], tensors, told["scale"])
         except (ValueError, KeyError, TypeError) as error:
             where = folder / REFERENCE_FILE
-            raise WeightsError(
-                f"{where}: expected base, frozen and scale as JSON, found another text ({error}); restore it"
-            ) from None
+            raise WeightsError(f"{where}: expected JSON with base, frozen and scale ({error}); restore it") from None
 
     def write(self, folder: Path) -> None:
         """Write both files into a folder. Raises OSError when it cannot be written."""

@@ -19,14 +19,16 @@ def prompted(route: str = "skill", **encoder: object) -> Model:
     return tiny_model(tiny_config(route, encoder={"prompts": PROMPTS, **encoder}))
 
 
-def looped_attention(attention: SelfAttention, given: list[Tensor], modalities: list[Modality], prompts: Tensor, seen) -> Tensor:
-    """One sample: `given` vectors of its true tokens; prompts are projected by the first token's skill."""
+def looped_attention(
+    attention: SelfAttention, given: list[Tensor], modalities: list[Modality], prompts: Tensor, hidden: list[bool]
+) -> Tensor:
+    """One sample's true tokens, some `hidden` from those before them; prompts are projected by the first token's skill."""
     experts = attention.qkv.experts
     projected = [experts[m.value](x).view(3, attention.heads, -1) for x, m in zip(given, modalities, strict=True)]
     before = [experts[modalities[0].value](p).view(3, attention.heads, -1) for p in prompts]
     rows = []
     for i, own in enumerate(projected):
-        keys = before + [other for j, other in enumerate(projected) if seen(i, j)]
+        keys = before + [other for j, other in enumerate(projected) if j <= i or not hidden[j]]
         heads = []
         for h in range(attention.heads):
             scores = torch.stack([own[0, h] @ key[1, h] for key in keys]) / own.shape[-1] ** 0.5
@@ -52,7 +54,7 @@ def looped_encoder(model: Model, batch: Batch) -> list[Tensor]:
         for block in encoder.blocks:
             given = list(block.attention_norm(x)) if block.pre_norm else list(x)
             prompts = block.attention_norm(block.attention.prompts) if block.pre_norm else block.attention.prompts
-            x = x + looped_attention(block.attention, given, modalities, prompts, lambda i, j: j <= i or not hidden[j])
+            x = x + looped_attention(block.attention, given, modalities, prompts, hidden)
             x = x if block.pre_norm else block.attention_norm(x)
             feed_forward = block.feed_forward.experts["shared"]
             change = feed_forward(block.feed_forward_norm(x) if block.pre_norm else x)

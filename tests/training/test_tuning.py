@@ -64,11 +64,11 @@ def test_prompt_tuning_trains_prompts_norms_scale_and_the_last_layer_of_the_clas
     names = set(stored(tuned["prompt"]))
     norms = {name for name, x in sw.load(base).named_parameters() if "norm" in name}
     heads = {
-        "targets.contrastive.log_scale",
-        "targets.classification.classifier.weight",
-        "targets.classification.classifier.bias",
+        "contrastive.log_scale",
+        "classification.classifier.weight",
+        "classification.classifier.bias",
     }
-    assert names == norms | heads | {f"encoder.blocks.{i}.attention.prompts" for i in (0, 1)}
+    assert names == norms | {f"targets.{head}" for head in heads} | {f"encoder.blocks.{i}.attention.prompts" for i in (0, 1)}
     assert all(x.shape == (3, 8) for name, x in stored(tuned["prompt"]).items() if name.endswith("prompts"))
 
 
@@ -177,7 +177,7 @@ def test_a_base_that_moved_or_changed_is_told(base, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base": str(moved / "best")}))
     sw.load(run)
     file.write_text("{}")
-    with pytest.raises(WeightsError, match=r"tuning\.json: expected base, frozen and scale as JSON"):
+    with pytest.raises(WeightsError, match=r"tuning\.json: expected JSON with base, frozen and scale"):
         sw.load(run)
 
 

@@ -68,7 +68,8 @@ def build_tuned(
     fresh = {name for name, x in model.state_dict().items() if name not in given or given[name].shape != x.shape}
     require_base(fresh, base)
     freeze(model, config, fresh)
-    trained = [_in_file(name) for name, x in model.named_parameters() if x.requires_grad]
+    trained = {_in_file(name): x.numel() for name, x in model.named_parameters() if x.requires_grad}
+    report += f"\n  tuning, {config.method}: {sum(trained.values()):,} numbers are trained, the others stay as they are"
     if stored:
         model.load_state_dict({_in_model(name): x for name, x in stored.tensors.items()}, strict=False)
     return model, Tuning(config, str(base), frozen_part(given, names, trained)), report
@@ -80,7 +81,7 @@ def require_base(fresh: Collection[str], base: Path) -> None:
     if lost:
         raise ConfigError(
             f"start_from: {base} lacks {', '.join(lost[:5])} ({len(lost)} in all) or has them in another shape, and tuning "
-            "does not train these; give the model that the base has: `base: RUN/recipe.yaml` in the recipe takes it from the base's run"
+            "does not train these; give the model that the base has, with `base: RUN/recipe.yaml` in the recipe"
         )
 
 
