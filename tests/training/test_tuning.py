@@ -16,6 +16,7 @@ from skillweave.config import ConfigError, RecipeConfig
 from skillweave.config.tuning import TuningConfig
 from skillweave.evaluation.evaluator import measure
 from skillweave.evaluation.inspection import inspect_folder
+from skillweave.tasks.prepare import with_tasks
 from skillweave.training import train
 from skillweave.training.tuning import Tuning, freeze
 from skillweave.weights import WeightsError
@@ -136,6 +137,30 @@ def test_a_new_target_is_learned_and_stored(base):
         }
         assert not any("image" in name for name in stored(run)), "what the task does not use is not trained"
         sw.load(run)
+
+
+def test_naming_gets_a_correction_that_begins_at_zero(tmp_path):
+    def naming(name, **more):
+        plan = recipe(tmp_path / name, **more).model_dump(mode="json")
+        plan["tasks"] = {"text_naming": {"data": DATA["text_classification"] | {"fraction": 0.1}, "batch_size": 4}}
+        return train(RecipeConfig.parse(plan), quiet=True)
+
+    base = naming("base")
+    run = naming("run", start_from=base, tuning="prompt")
+    part, classes = "targets.similarity.corrections.text_naming", len(open_run(run)[1].tasks["text_naming"].classes)
+    assert stored(run)[f"{part}.weight"].shape == (classes, 8) and stored(run)[f"{part}.weight"].any()
+    assert {"targets.similarity.pairs.log_scale", f"{part}.bias"} <= set(stored(run))
+    assert measure(*open_run(run), "test", None, 10)["text_naming"].table["n"] > 0
+    assert "corrections" not in " ".join(stored(naming("low-rank", start_from=base, tuning="lora")))
+
+
+def test_wordpieces_that_the_base_shares_stay_shared(tmp_path):
+    for tuning, shared in ((None, []), ("prompt", ["word"])):
+        plan = recipe(tmp_path, ("text_classification",), "base", tuning).model_dump(mode="json")
+        plan["model"]["streams"]["code"], plan["model"]["shared"] = {}, ["word"]
+        model = with_tasks(RecipeConfig.parse(plan))
+        assert model.shared == shared and (model.streams.code is not None) == bool(shared)
+        assert model.streams.image is None, "no task uses it"
 
 
 def test_a_tuned_model_saved_is_a_whole_one_and_may_be_tuned_again(base, tuned, tmp_path):

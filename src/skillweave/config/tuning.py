@@ -13,8 +13,9 @@ class TuningConfig(Config):
     """What is trained of the model that `start_from` names. With `prompt` and `lora` its checkpoints hold that part alone."""
 
     method: Literal["prompt", "lora", "full"] = "prompt"
-    """`prompt`: learned vectors before each layer's keys and values, the norms, the similarity scale and the last layer of a
-    classifier (Uni-Perceiver-MoE). `lora`: a change of low rank to each linear layer of the encoder. `full`: everything."""
+    """`prompt`: learned vectors before each layer's keys and values, the norms, the similarity scale, and for classes the
+    classifier's last layer or a linear layer added to the similarities (Uni-Perceiver-MoE). `lora`: a change of low rank to
+    each linear layer of the encoder. `full`: everything."""
     prompts: Positive = 10
     """Method `prompt`: vectors per layer."""
     rank: Positive = 8
