@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from tiny import labelled, make_batch, random_examples, relative_error, tiny_config, tiny_model
 
 import skillweave as sw
-from skillweave.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part
+from skillweave.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.api import open_run
+from skillweave.carving import carve_run
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.config.tuning import TuningConfig
 from skillweave.evaluation.evaluator import measure
@@ -161,6 +162,23 @@ def test_wordpieces_that_the_base_shares_stay_shared(tmp_path):
         model = with_tasks(RecipeConfig.parse(plan))
         assert model.shared == shared and (model.streams.code is not None) == bool(shared)
         assert model.streams.image is None, "no task uses it"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_slice_of_a_tuned_model_is_read_from_both_folders(tuned, method):
+    whole, part = sw.load(tuned[method]).state_dict(), sw.load(tuned[method], tasks=["text_classification"]).state_dict()
+    assert part and not any(name.startswith("embeddings.image") for name in part)
+    assert all(torch.equal(x, whole[name]) for name, x in part.items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tuned_run_is_carved_into_a_folder_that_needs_no_base(tuned, method, tmp_path):
+    about = carve_run(tuned[method], "text_to_image", tmp_path / "carved")
+    assert not is_tuned(tmp_path / "carved")
+    carved, plan = open_run(tmp_path / "carved")
+    assert plan.tuning is None and carved.config.encoder.prompts == (3 if method == "prompt" else 0)
+    whys = [tower["why"] for tower in about["towers"]]
+    assert all(why.startswith("prompts stand before") for why in whys) == (method == "prompt")
 
 
 def test_a_tuned_model_saved_is_a_whole_one_and_may_be_tuned_again(base, tuned, tmp_path):

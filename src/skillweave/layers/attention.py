@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
 
 def prepend(prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample; every query may look at them."""
-    more = prompts.to(key.dtype).unsqueeze(1).expand(-1, len(key), -1, -1, -1)
+    more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
     if mask is not None:
         mask = F.pad(mask, (prompts.shape[2], 0), value=True)
     return torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2), mask
