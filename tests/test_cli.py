@@ -54,6 +54,14 @@ def test_every_command_has_help_and_code(command, capsys):
     assert command == "schema" or hasattr(commands, f"run_{command}")
 
 
+def test_fraction_is_set_for_every_task(capsys):
+    assert cli.main(["train", "quickstart", "--fraction", "0.01", "--print-config"]) == 0
+    tasks = yaml.safe_load(capsys.readouterr().out)["tasks"]
+    assert len(tasks) == 5 and {task["data"]["fraction"] for task in tasks.values()} == {0.01}
+    assert cli.main(["train", "quickstart", "--fraction", "2", "--print-config"]) == 2
+    assert "tasks.text_to_code.data.fraction: Input should be less than or equal to 1 (got 2.0)" in capsys.readouterr().err
+
+
 def test_print_config_is_a_recipe_with_every_setting(capsys):
     assert cli.main(["train", "quickstart", "--print-config", "--training.steps", "7", "name=other"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)

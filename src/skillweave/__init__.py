@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skillweave.api import encode, load
+    from skillweave.api import encode, load, with_tuning
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
     from skillweave.carving import carve
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
@@ -42,6 +42,7 @@ _HOME = {
     "read_recipe": "config",
     "train": "training",
     "upcycle": "upcycling",
+    "with_tuning": "api",
 }
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "read_recipe",
     "train",
     "upcycle",
+    "with_tuning",
 ]
 
 

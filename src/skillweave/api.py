@@ -34,6 +34,15 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     return Model.from_pretrained(model_folder(path), tasks)
 
 
+def with_tuning(model: Model, path: str | Path) -> Model:
+    """The tuned model of a run or model folder on a base that is in memory already, whose weights it shares.
+
+    So one base serves many tunings: prompts share all that they leave alone. Raises ConfigError when there is no model,
+    WeightsError when it is not a tuned one, or was tuned on another base.
+    """
+    return model.with_tuning(model_folder(path))
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is no best.
 

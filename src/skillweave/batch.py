@@ -192,7 +192,8 @@ class Batch:
     `labels`: by name; integers stack to [N], vectors pad with `IGNORE` to the padded length of their pass.
     `masked`: one [N, L] bool tensor per span, or None.
     `candidates`: the answers that the task chooses from, where it encodes them: a batch of the task's last pass, with rows of its
-    own number and order. Its label `stands_for` [C] counts for how many answers each row stands, itself included.
+    own number and order. Its label `stands_for` [C] counts for how many answers each row stands, itself included; `numbers`
+    [C] are the answers' own.
     """
 
     layout: Layout

@@ -210,7 +210,7 @@ def carve_lines(about: dict[str, Any]) -> list[str]:
 def _recipe_text(recipe: RecipeConfig, carved: Model, task: str, out: Path) -> str:
     """The run's recipe for the one task, so that the folder can be measured, searched and asked."""
     own = {"name": f"{recipe.name}-{task}", "output": str(out), "model": carved.config, "tasks": {task: recipe.tasks[task]}}
-    recipe = recipe.model_copy(update={**own, "only": [], "start_from": None})
+    recipe = recipe.model_copy(update={**own, "only": [], "start_from": None, "tuning": None})
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 

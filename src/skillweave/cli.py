@@ -119,6 +119,7 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("train", "train a recipe", True)
     sub.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe in the package, such as quickstart")
     sub.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    sub.add_argument("--fraction", type=float, metavar="SHARE", help="train on this share of all training samples, such as 0.01")
     sub.add_argument("--print-config", action="store_true", help="print the recipe with every setting, and exit")
     sub = command("evaluate", "measure a run on unseen samples and write its report page")
     sub.add_argument("folder", **RUN)
@@ -214,7 +215,7 @@ def print_config(options: argparse.Namespace) -> None:
 
     from skillweave.config import find_recipe, read_recipe
 
-    recipe = read_recipe(find_recipe(options.recipe), options.overrides)
+    recipe = read_recipe(find_recipe(options.recipe), options.overrides, options.fraction)
     print(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False), end="")
 
 

@@ -71,7 +71,7 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a recipe."""
-    recipe = read_recipe(find_recipe(options.recipe), options.overrides)
+    recipe = read_recipe(find_recipe(options.recipe), options.overrides, options.fraction)
     folder = train(recipe, resume=options.resume)
     say(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
 

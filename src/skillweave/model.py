@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.batch import Batch, Condition, Modality
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
@@ -23,7 +24,7 @@ from skillweave.config.model import ModelTask
 from skillweave.config.targets import ContrastiveTarget, SimilarityTarget
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
-from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, read_weights, require_equal, write_weights
+from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
 
 CONFIG_FILE = "config.json"
 
@@ -232,6 +233,10 @@ class Model(nn.Module):
         write_weights(
             pack(self.state_dict(), choose({s: s for s in STORED}, stored, "way to store weights")), path / FILE, {"format": "pt"}
         )
+        self.save_description(path)
+
+    def save_description(self, path: Path) -> None:
+        """Write config.json and the assets into a folder: all but the weights."""
         text = json.dumps(self.config.model_dump(mode="json"), ensure_ascii=False, indent=2)
         (path / CONFIG_FILE).write_text(text + "\n", "utf-8")
         for name, content in self.assets.items():
@@ -240,7 +245,8 @@ class Model(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, tasks: str | Collection[str] | None = None) -> Model:
-        """Read a folder that `save_pretrained` wrote, or of it no more than what `tasks` activate.
+        """Read a folder that `save_pretrained` wrote, or a tuned model's, its base with what was tuned; or no more of it than
+        what `tasks` activate.
 
         Raises ConfigError or WeightsError that says what does not fit, ConfigError for a task the model never had.
         """
@@ -253,16 +259,33 @@ class Model(nn.Module):
             model = cls(config, read_assets(path, whole.asset_names - config.asset_names))
         if config.sliced:
             if gates := [name for name in model.state_dict() if ".route." in name]:
-                model._take(path / FILE, gates)  # they decide which experts are read
+                model._take(path, gates)  # they decide which experts are read
             model.drop_idle()
-        model._take(path / FILE, [name for name, x in model.state_dict().items() if x.is_meta] if config.sliced else None)
+        model._take(path, [name for name, x in model.state_dict().items() if x.is_meta] if config.sliced else None)
         return model.eval()
 
-    def _take(self, file: Path, names: Collection[str] | None) -> None:
-        """Read parameters, all of the file's or only `names`; all must fit."""
-        own, given = self.state_dict(), read_weights(file, names)
-        require_equal(own if names is None else {name: own[name] for name in names}, given, str(file))
+    def _take(self, folder: Path, names: Collection[str] | None) -> None:
+        """Read parameters, all of the folder's or only `names`; all must fit."""
+        own = self.state_dict()
+        given = read_state(folder, own, names)
+        require_equal(own if names is None else {name: own[name] for name in names}, given, str(weights_file(folder)))
         self.load_state_dict({name: x.to(own[name].dtype) for name, x in given.items()}, strict=False, assign=True)
+
+    def with_tuning(self, folder: str | Path) -> Model:
+        """The tuned model of a folder, for inference: it holds what tuning changed and shares this model's other weights.
+
+        Raises WeightsError when it was tuned on other weights than this model's.
+        """
+        path = Path(folder)
+        adapter = Adapter.read(path)
+        with torch.device("meta"):
+            tuned = Model(ModelConfig.from_file(path / CONFIG_FILE), read_assets(path))
+        own, base = tuned.state_dict(), self.state_dict()
+        adapter.require(base, own)
+        state = adapter.apply(base, own)
+        require_equal(own, state, str(weights_file(path)))
+        tuned.load_state_dict(state, assign=True)
+        return tuned.eval().requires_grad_(False)
 
     def _initialise(self, std: float) -> None:
         """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep Kaiming's, pictures have their own."""

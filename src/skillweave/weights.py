@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from io import FileIO
@@ -157,6 +158,15 @@ def require_equal(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
             faults.append(f"{title}: {', '.join(names[:5])}{more}")
     if faults:
         raise WeightsError(f"{where} does not fit its configuration; " + "; ".join(faults))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A hash (SHA-256) of the tensors' names and contents, in whatever order they come and however they are stored."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_assets(folder: str | Path, but: Collection[str] = ()) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, find_recipe, read_recipe
-from skillweave.config.recipe import load_yaml, merge
+from skillweave.config.layering import load_yaml, merge
 
 BASE = """
 name: base

@@ -48,6 +48,7 @@ def test_labels_become_rows_of_the_sample(negatives: int) -> None:
     ids = batch.candidates.inputs[0][:, 1]
     assert len(ids) == len(set(ids.tolist())) == 2 + min(negatives, 8)
     assert ids[batch.labels["class"]].tolist() == [7, 2, 7]
+    assert torch.equal(batch.candidates.labels["numbers"], ids)
     assert batch.candidates.labels["stands_for"].sum() == pytest.approx(10 if negatives else 2)
 
 

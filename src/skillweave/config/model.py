@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, PositiveFloat, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from skillweave.batch import SPAN_NAMES, Attention, Layout, Modality, Role, Span
@@ -138,6 +138,8 @@ class EncoderConfig(Config):
     """Dropout of embeddings and of each part's output."""
     attention_dropout: Share = 0.1
     """Dropout of attention weights."""
+    prompts: NonNegativeInt = 0
+    """Learned vectors that stand before each layer's keys and values; set by the recipe's `tuning`."""
     sparse: SparseConfig = SparseConfig()
     """Where experts stand and which route mixes them."""
 

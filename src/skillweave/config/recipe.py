@@ -11,7 +11,9 @@ import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
 from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
+from skillweave.config.layering import load_yaml, merge, nest
 from skillweave.config.model import ModelConfig
+from skillweave.config.tuning import TuningConfig
 
 Split = Literal["train", "validation", "test"]
 
@@ -31,6 +33,9 @@ class DataConfig(Config):
     """Shares of train, validation and test when the source has no `split` column."""
     limit: Positive | None = None
     """Use at most so many samples of each split."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Train on this share of the training samples, drawn by hash: a smaller share lies within a larger one, and each label keeps
+    its share. On the command line `--fraction` sets it for all tasks."""
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -201,6 +206,8 @@ class RecipeConfig(Config):
     """The run's folder; `runs/NAME` when absent."""
     start_from: str | None = None
     """A run or checkpoint whose weights are taken where name and shape agree (pretraining, then fine-tuning)."""
+    tuning: TuningConfig | None = None
+    """Train a part of the model in `start_from` alone; everything when absent."""
     model: ModelConfig
     """The model."""
     tasks: dict[str, TaskConfig] = Field(min_length=1)
@@ -221,6 +228,17 @@ class RecipeConfig(Config):
             raise ValueError("only: a share of the mixture's steps needs training.steps")
         return self
 
+    @model_validator(mode="after")
+    def _tunes_something(self) -> RecipeConfig:
+        if self.partial and not self.start_from:
+            raise ValueError(f"tuning: method {self.partial.method!r} trains a part of a model; name that model in start_from")
+        return self
+
+    @property
+    def partial(self) -> TuningConfig | None:
+        """How a part of another model is trained; None where everything is."""
+        return None if self.tuning is None or self.tuning.method == "full" else self.tuning
+
     @property
     def folder(self) -> Path:
         """The run folder."""
@@ -237,11 +255,12 @@ class RecipeConfig(Config):
         return self.model_copy(update={"tasks": tasks, "training": training, "only": []})
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
+def read_recipe(path: str | Path, overrides: Sequence[str] = (), fraction: float | None = None) -> RecipeConfig:
     """Read a YAML recipe, apply `a.b=value` overrides and validate.
 
     A recipe may begin from others: `base: other.yaml` (or a list, relative to the recipe's folder); mappings merge, later values
-    win, and null takes a mapping away. Tasks outside `only` are left out. Raises ConfigError with every fault at once.
+    win, and null takes a mapping away. Tasks outside `only` are left out. `fraction`: of every task's data.
+    Raises ConfigError with every fault at once.
     """
     file = Path(path)
     data = load_yaml(file)
@@ -253,6 +272,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
             data = merge(data, nest(key.split("."), yaml.safe_load(value)))
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
+    if fraction is not None and isinstance(data.get("tasks"), dict):
+        data = merge(data, {"tasks": {name: {"data": {"fraction": fraction}} for name in data["tasks"]}})
     return RecipeConfig.parse(data, str(file)).restricted()
 
 
@@ -264,42 +285,3 @@ def find_recipe(name: str | Path) -> Path:
     folder = Path(str(files("skillweave") / "recipes"))
     packaged = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
     return choose(packaged, str(name), "recipe")
-
-
-def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping with its `base` files merged beneath it."""
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such as quickstart")
-    if file.resolve() in seen:
-        raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
-    try:
-        data = yaml.safe_load(file.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{file}: a recipe is a mapping with model, tasks and training, not a {type(data).__name__}")
-    bases = data.pop("base", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, load_yaml(file.parent / base, (*seen, file.resolve())))
-    return merge(merged, data)
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task, a stream) away."""
-    result = dict(below)
-    for key, value in above.items():
-        if value is None and isinstance(result.get(key), dict):
-            result.pop(key)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merge(result[key], value)
-        else:
-            result[key] = value
-    return result
-
-
-def nest(keys: list[str], value: Any) -> dict[str, Any]:
-    """`{a: {b: value}}` for keys [a, b]."""
-    for key in reversed(keys):
-        value = {key: value}
-    return value

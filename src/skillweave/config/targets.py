@@ -53,6 +53,8 @@ class SimilarityTarget(Config):
     """Which vector stands for a candidate, and for an input as a whole: that of its first token, or the mean of all of them."""
     negatives: Positive = 256
     """Class names or wordpieces drawn as candidates for each training batch, beside those that are its answers."""
+    corrections: dict[str, Positive] = {}
+    """Task → its number of classes, for which a linear layer corrects the similarities; filled in by prompt tuning."""
 
 
 class CTCTarget(Config):

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from skillweave.adapters import weights_file
 from skillweave.config import RecipeConfig
 from skillweave.evaluation.experts import decided, looking_at_data
 from skillweave.evaluation.figures import active_skills
 from skillweave.model import Model
 from skillweave.tasks.prepare import with_tasks
-from skillweave.weights import FILE as WEIGHTS_FILE
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     model = Model.from_pretrained(folder)
     return inspect_model(model) | {
-        "bytes": {"weights": sizes[folder / WEIGHTS_FILE], "folder": sum(sizes.values())},
+        "bytes": {"weights": sizes[weights_file(folder)], "folder": sum(sizes.values())},
         "routing": [use._asdict() for use in decided(model)],
         "undecided": list(dict.fromkeys(choice.place for choice in looking_at_data(model))),
     }

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
-from skillweave.layers.attention import SelfAttention
-from skillweave.layers.sparse import ConditionalFeedForward, Pair, RouteStatistics, SparseFeedForward
+from skillweave.layers.attention import AttentionWeights, SelfAttention
+from skillweave.layers.sparse import ConditionalFeedForward, RouteStatistics, SparseFeedForward
 from skillweave.layers.tokens import TokenMap
 
 
 class BlockWeights(NamedTuple):
     """What a block's routes decided for a condition: of attention, and of the feed-forward (as its own `resolve` gives it)."""
 
-    attention: Pair
+    attention: AttentionWeights
     feed_forward: Any
 
 
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
     def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> BlockWeights:
         """Both parts for a condition with so many tokens."""
-        attention = self.attention.resolve(condition, generator, tokens)
+        attention = self.attention.resolve(condition, generator, tokens, self.attention_norm if self.pre_norm else None)
         return BlockWeights(attention, self.feed_forward.resolve(condition, generator, tokens))
 
     def forward(

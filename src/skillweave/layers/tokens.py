@@ -124,6 +124,13 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
     )
 
 
+def lone_sequence(condition: Condition, length: int, device: torch.device) -> TokenMap:
+    """The token map of one sequence that sees all of itself and has no context, such as a layer's prompts."""
+    none_1L = torch.zeros(1, length, dtype=torch.bool, device=device)
+    first = (torch.zeros(1, dtype=torch.int64, device=device),)
+    return TokenMap((condition,), (length,), 1, length, None, None, torch.tensor([length]), None, first, none_1L)
+
+
 def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Tensor:
     """See `TokenMap.context`. What stands behind a causal span has seen all of it, and would tell its tokens their future."""
     safe = set(takewhile(lambda s: layout.spans[s].attention is Attention.FULL, spans))

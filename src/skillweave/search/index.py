@@ -26,6 +26,7 @@ from skillweave.evaluation.chance import first
 from skillweave.evaluation.predictions import evaluating
 from skillweave.model import Model
 from skillweave.tasks.dataset import open_fields, task_of
+from skillweave.weights import fingerprint as hash_weights
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FOLDER = "index"
@@ -126,9 +127,7 @@ def build_index(
 def fingerprint(model: Model, recipe: RecipeConfig, task: str, sizes: Mapping[str, int]) -> str:
     """A hash of the weights, the tokenisers, the task's data settings and the splits' sizes."""
     digest = hashlib.sha256(json.dumps([recipe.tasks[task].data.model_dump(mode="json"), dict(sizes)]).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(hash_weights(model.state_dict()).encode())
     for name, content in sorted(model.assets.items()):
         digest.update(name.encode() + content)
     return digest.hexdigest()

@@ -55,7 +55,8 @@ class Candidates:
         weight = len(others) / max(len(drawn), 1)
         stands_for = torch.cat([torch.ones(len(answers)), torch.full((len(drawn),), weight)])
         rows = torch.searchsorted(answers, labels).where(labels != IGNORE, IGNORE)
-        candidates = replace(self.batch([*answers.tolist(), *drawn]), labels={"stands_for": stands_for})
+        numbers = [*answers.tolist(), *drawn.tolist()]
+        candidates = replace(self.batch(numbers), labels={"stands_for": stands_for, "numbers": torch.tensor(numbers)})
         return replace(batch, labels={**batch.labels, self.label: rows}, candidates=candidates)
 
 

@@ -137,9 +137,10 @@ def _draw(source: Source, rng: np.random.Generator) -> Row:
     return source[int(rng.integers(len(source)))]
 
 
-def open_fields(recipe: RecipeConfig, name: str, split: Split) -> Source:
-    """The source of a task's split, checked to have the task's fields."""
+def open_fields(recipe: RecipeConfig, name: str, split: Split, whole: bool = False) -> Source:
+    """The source of a task's split, checked to have the task's fields. `whole`: whatever `data.fraction` says."""
+    data = recipe.tasks[name].data
     try:
-        return open_source(recipe.tasks[name].data, split, task_of(recipe, name).fields)
+        return open_source(data.model_copy(update={"fraction": 1.0}) if whole else data, split, task_of(recipe, name).fields)
     except ConfigError as error:
         raise ConfigError(f"tasks.{name}.data: {error}") from None

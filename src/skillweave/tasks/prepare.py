@@ -61,7 +61,8 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
                 remedy = "a class list of a task with its own classifier stands under model.targets"
                 raise ConfigError(f"tasks.{name}.classes: {task.name} does not choose among class names; {remedy}")
             continue
-        labels = config.classes or sorted({str(v) for v in open_fields(recipe, name, split).column("label") if v is not None})
+        found = [] if config.classes else open_fields(recipe, name, split, whole=True).column("label")
+        labels = config.classes or sorted({str(value) for value in found if value is not None})
         if len(labels) < 2:
             raise ConfigError(f"tasks.{name}.classes: {len(labels)} in the {split} data; check the label column, or list them")
         tasks[name] = TaskConfig.parse({**config.model_dump(mode="json"), "classes": labels}, f"tasks.{name}")
@@ -72,9 +73,14 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not."""
     data = recipe.model.model_dump(mode="json")
     used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
+    prompted = recipe.partial is not None and recipe.partial.method == "prompt"
+    if recipe.partial and data["shared"] and used & {"text", "code"}:
+        used |= {"text", "code"}  # the base's wordpieces are shared, and have to fit
     data["streams"] = {name: stream for name, stream in data["streams"].items() if name in used}
     if not {"text", "code"} <= used:
         data["shared"] = []
+    if prompted:
+        data["encoder"]["prompts"] = recipe.partial.prompts
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
@@ -84,6 +90,9 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
             kind = data["targets"][target]["kind"]
             if kind not in (task.target, STANDS_IN.get(task.target)):
                 raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
+            if prompted and config.classes:
+                corrections = {**data["targets"][target].get("corrections", {}), name: len(config.classes)}
+                data["targets"][target] = {**data["targets"][target], "corrections": corrections}
         spans = [span.model_dump(mode="json") for span in task.span_configs]
         data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys(targets, 1.0)}
     return ModelConfig.parse(data, "model")
@@ -142,17 +151,17 @@ def _flat(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _with_labels(recipe: RecipeConfig, model: ModelConfig) -> ModelConfig:
-    """Class lists and alphabets from the training data, where the recipe leaves them open."""
+    """Class lists and alphabets from the training data, of which any fraction has the same, where the recipe leaves them open."""
     data = model.model_dump(mode="json")
     found: dict[str, set[str]] = {}
     for name, config in recipe.tasks.items():
         target_name = config.target or task_of(recipe, name).target
         target = model.targets[target_name]
         if isinstance(target, ClassificationTarget) and not target.classes:
-            labels = open_fields(recipe, name, "train").column("label")
+            labels = open_fields(recipe, name, "train", whole=True).column("label")
             found.setdefault(target_name, set()).update(str(label) for label in labels if label is not None)
         if isinstance(target, CTCTarget) and not target.characters:
-            transcripts = open_fields(recipe, name, "train").column("transcript")
+            transcripts = open_fields(recipe, name, "train", whole=True).column("transcript")
             found.setdefault(target_name, set()).update(c for t in _flat(transcripts) for c in t)
     for target_name, values in found.items():
         key = "classes" if data["targets"][target_name]["kind"] == "classification" else "characters"

@@ -28,6 +28,8 @@ def misfit(tower: Model) -> str:
         return "Wav2Vec2Model adds positions by a convolution, this tower by a table of vectors"
     if span.attention is Attention.CAUSAL:
         return "its attention is causal, which stock encoders do not have"
+    if tower.config.encoder.prompts:
+        return "prompts stand before its keys and values, which stock encoders do not have"
     if (modality, norms) not in CLASSES:
         return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
     normed, textual = tower.config.streams.present()[modality].norm, modality in (Modality.TEXT, Modality.CODE)

@@ -94,7 +94,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 def require_space(folder: Path, model: nn.Module, assets: dict[str, bytes], keep: int) -> None:
     """Raise ConfigError when the disk cannot hold the checkpoints: those kept, the best, and the one being written."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     size = parameters * BYTES_PER_PARAMETER + sum(map(len, assets.values()))
     needed, free = size * (keep + 2), shutil.disk_usage(folder).free
     if free < needed:

@@ -10,15 +10,18 @@ from torch import Tensor, nn
 from skillweave.config import ConfigError
 from skillweave.config.recipe import OptimizerConfig
 
-UNDECAYED = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding)
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+UNDECAYED = (*NORMS, nn.Embedding)
 """Modules whose own parameters are never decayed, whatever their shape."""
+LOOKED_UP = ("position", "prompts")
+"""What stands in the names of other parameters that look up rather than project."""
 
 
 def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The trainable parameters by name: those that decay, and the others.
 
-    Weights of two or more dimensions decay; vectors, scalars, norms and the tables and biases of embeddings and
-    positions do not: they scale or look up, so pulling them to zero regularises nothing.
+    Weights of two or more dimensions decay; vectors, scalars, norms, prompts and the tables and biases of embeddings
+    and positions do not: they scale or look up, so pulling them to zero regularises nothing.
     """
     kept_whole = {
         id(parameter)
@@ -30,7 +33,7 @@ def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Par
     plain: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_plain = parameter.ndim < 2 or id(parameter) in kept_whole or "position" in name
+            is_plain = parameter.ndim < 2 or id(parameter) in kept_whole or any(word in name for word in LOOKED_UP)
             (plain if is_plain else decay)[name] = parameter
     return decay, plain
 

@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from skillweave.api import model_folder
 from skillweave.batch import Skip
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.data.mixture import Mixture
@@ -23,8 +22,9 @@ from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.folder import abandon, claim, establish, require_same, require_space
 from skillweave.training.journal import Journal
 from skillweave.training.parallel import Signals, launch, make_fabric
-from skillweave.training.start import take_weights
+from skillweave.training.start import start_folder, take_weights
 from skillweave.training.trainer import Trainer
+from skillweave.training.tuning import Tuning, build_tuned
 from skillweave.training.validation import Validation
 from skillweave.weights import read_assets
 
@@ -70,14 +70,6 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     return recipe.folder
 
 
-def start_folder(start_from: str) -> Path:
-    """The model folder that a recipe starts from. Raises ConfigError when there is none."""
-    try:
-        return model_folder(start_from)
-    except ConfigError as error:
-        raise ConfigError(f"start_from: {error}") from None
-
-
 def work(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
     """One process's run.
 
@@ -115,13 +107,13 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     datasets = {name: open_task(recipe, name, "train", assets) for name in recipe.tasks}
     mixture = Mixture(datasets, recipe, fabric.global_rank, fabric.world_size)
     display = Display(mixture.steps, state.step, quiet=quiet or not first)
-    model = build_model(recipe, assets, newest, display)
+    model, tuning = build_model(recipe, assets, newest, display)
     require_space(recipe.folder, model, assets, config.keep)
     if first:
         checkpoints.clean(state)
     validation = Validation(open_validation(recipe, assets, display), recipe)
     with Journal(recipe.folder if first else None, display, config.log_every, state.progress, state.step) as journal:
-        trainer = Trainer(fabric, recipe, model, mixture, validation, checkpoints, journal, state)
+        trainer = Trainer(fabric, recipe, model, mixture, validation, checkpoints, journal, state, tuning)
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
         journal.skipped(0, [Skip(name, *row) for name, data in datasets.items() for row in data.source.skipped])
@@ -131,16 +123,26 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     return Outcome(state.step, signal)
 
 
-def build_model(recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | None, display: Display) -> Model:
-    """The model of the newest checkpoint; else a fresh one, with the weights of `start_from` where they fit."""
+def build_model(
+    recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | None, display: Display
+) -> tuple[Model, Tuning | None]:
+    """The model of the newest checkpoint; else a fresh one, with the weights of `start_from` where they fit.
+
+    Where a part of it is tuned, also what saves that part.
+    """
+    if recipe.partial:
+        model, tuning, report = build_tuned(recipe, recipe.partial, assets, newest)
+        if not newest:
+            display.note(report)
+        return model, tuning
     if newest:
-        return Model.from_pretrained(newest)
+        return Model.from_pretrained(newest), None
     torch.manual_seed(recipe.training.seed)
     model = Model(recipe.model, assets)
     if recipe.start_from:
         source = Model.from_pretrained(start_folder(recipe.start_from))
         display.note(take_weights(model, source.state_dict(), recipe.start_from))
-    return model
+    return model, None
 
 
 def open_validation(recipe: RecipeConfig, assets: dict[str, bytes], display: Display) -> dict[str, TaskDataset]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
+from skillweave.api import model_folder
 from skillweave.config import ConfigError
 from skillweave.weights import compare
 
 SHOWN = 6
 """Names shown of each kind; the others are counted."""
+
+
+def start_folder(start_from: str) -> Path:
+    """The model folder that a recipe starts from. Raises ConfigError when there is none."""
+    try:
+        return model_folder(start_from)
+    except ConfigError as error:
+        raise ConfigError(f"start_from: {error}") from None
 
 
 def take_weights(model: nn.Module, given: Mapping[str, Tensor], where: str) -> str:

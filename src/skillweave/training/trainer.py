@@ -30,6 +30,7 @@ from skillweave.training.optimizer import (
 )
 from skillweave.training.parallel import StopRequest, gather, ignore_signals, route_noise, seed_step
 from skillweave.training.tracking import Tracker
+from skillweave.training.tuning import Tuning
 from skillweave.training.validation import Validated
 
 OPTIMIZER_FILE, TRACKING_FILE = "optimizer.safetensors", "interference.safetensors"
@@ -74,11 +75,15 @@ class Trainer:
         checkpoints: Checkpoints,
         journal: Journal,
         state: State,
+        tuning: Tuning | None = None,
     ) -> None:
-        """Wraps `model` for the devices; goes on from `state`, whose weights `model` already has."""
+        """Wraps `model` for the devices; goes on from `state`, whose weights `model` already has.
+
+        `tuning`: what saves the part of it that is trained; None where that is all of it.
+        """
         self.fabric, self.recipe, self.config = fabric, recipe, recipe.training
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
-        self.checkpoints, self.journal, self.state = checkpoints, journal, state
+        self.checkpoints, self.journal, self.state, self.tuning = checkpoints, journal, state, tuning
         self.steps = mixture.steps
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
         tracking = self.config.interference
@@ -210,8 +215,11 @@ class Trainer:
             raise TrainingError(failure)
 
     def write(self, folder: Path) -> None:
-        """Put the model, the optimiser and what tracking knows into a folder."""
-        self.model.save_pretrained(folder)
+        """Put the model or what tuning changes of it, the optimiser and what tracking knows into a folder."""
+        if self.tuning:
+            self.tuning.save(self.model, folder)
+        else:
+            self.model.save_pretrained(folder)
         save_file(optimizer_tensors(self.bare_optimizer, self.model), folder / OPTIMIZER_FILE)
         if self.tracker:
             save_file(self.tracker.state, folder / TRACKING_FILE)

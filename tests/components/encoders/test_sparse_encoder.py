@@ -65,10 +65,10 @@ def test_frozen_weights_are_merged_once_and_belong_to_the_caller(route: str) -> 
     resolved = model.resolve("denoising")
     assert relative_error(model(batch, resolved=resolved).loss, model(batch).loss) < 1e-9
     if route == "attribute":
-        kinds = {type(w) for blocks in resolved.values() for block in blocks for pair in block for w in pair}
+        kinds = {type(w) for blocks in resolved.values() for block in blocks for pair in block for w in pair[:2]}
         assert kinds == {Dense}
         few = model.encoder.resolve(batch.condition_tokens, None, batch.condition_tokens)
-        assert {type(w) for blocks in few.values() for block in blocks for pair in block for w in pair} == {Mixed}
+        assert {type(w) for blocks in few.values() for block in blocks for pair in block for w in pair[:2]} == {Mixed}
     with pytest.raises(ConfigError, match=r"not those of task 'classify'; get them with model\.resolve\('classify'\)"):
         model(batch_of("classify", model), resolved=resolved)
 

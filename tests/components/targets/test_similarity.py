@@ -10,7 +10,7 @@ from tiny import TARGETS, TASKS, layout_of, random_examples, relative_error, tas
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Example, Features
-from skillweave.config import ModelConfig
+from skillweave.config import ConfigError, ModelConfig
 from skillweave.data.collate import collate
 from skillweave.model import Model
 
@@ -102,6 +102,23 @@ def test_a_negative_that_stands_for_several_counts_as_often(model: Model) -> Non
     )
     copies = candidates("name_image", model.config, [0, 1, 3, 3, 3])
     assert relative_error(model(replace(batch, candidates=few)).loss, model(replace(batch, candidates=copies)).loss) < 1e-9
+
+
+def test_a_correction_is_zero_at_first_and_follows_the_candidates_numbers() -> None:
+    targets = {**TARGETS, "similarity": {"corrections": {"name_image": len(NAMES)}}}
+    model = Model(tiny_config(targets=targets, tasks=UNIFIED)).double().eval()
+    correction = model.targets["similarity"].corrections["name_image"]
+    assert not any(p.any() for p in correction.parameters())
+    batch, names = inputs("name_image", [[1, 5]] * 3, model.config), vectors("name_image", model).detach()
+    before = model(batch, candidates=names).logits["similarity"]
+    torch.nn.init.normal_(correction.weight)
+    torch.nn.init.normal_(correction.bias)
+    expected = before + model.embed(batch)[0] @ correction.weight.T + correction.bias
+    torch.testing.assert_close(model(batch, candidates=names).logits["similarity"], expected)
+    some = replace(candidates("name_image", model.config, [3, 1]), labels={"numbers": torch.tensor([3, 1])})
+    torch.testing.assert_close(model(replace(batch, candidates=some)).logits["similarity"], expected[:, [3, 1]])
+    with pytest.raises(ConfigError, match="tuned for 4 classes, not 2"):
+        model(batch, candidates=names[:2])
 
 
 def test_gradients_reach_inputs_and_candidates_and_nothing_else(model: Model) -> None:

@@ -105,3 +105,41 @@ def test_rows_without_a_group_are_their_own():
     rows = MemoryTable("here", [{"key": f"k{i}", "group": None} for i in range(300)])
     sizes = [len(select(rows, DataConfig(path="x", fractions=(0.5, 0.25, 0.25)), split, "key")) for split in SPLITS]
     assert sum(sizes) == 300 and min(sizes) > 40
+
+
+def labelled(count):
+    return MemoryTable("here", [{"key": f"k{i}", "kind": "common" if i % 10 else "rare"} for i in range(count)])
+
+
+def train_rows(rows, fraction, split="train", **columns):
+    data = DataConfig(path="x", fraction=fraction, fractions=(1, 0, 0), columns=columns)
+    return select(rows, data, split, "key")
+
+
+@given(st.integers(1, 300), st.floats(0.001, 1), st.floats(0.001, 1), st.randoms())
+@settings(deadline=None, max_examples=60)
+def test_a_smaller_fraction_lies_in_a_larger_one_whatever_the_order(count, one, other, random):
+    rows, (less, more) = labelled(count), sorted((one, other))
+    small, large = (train_rows(rows, share, label="kind") for share in (less, more))
+    assert set(small) <= set(large) and small == sorted(small)
+    assert len(small) == max(1, round(less * count))
+    random.shuffle(rows.rows)
+    again = {rows.rows[i]["key"] for i in train_rows(rows, less, label="kind")}
+    assert again == {f"k{i}" for i in small}
+
+
+def test_each_label_keeps_its_share_and_one_percent_lies_in_ten():
+    rows = labelled(2000)  # 200 rare, 1800 common
+    tenth, hundredth = (train_rows(rows, share, label="kind") for share in (0.1, 0.01))
+    assert [sum(i % 10 == 0 for i in chosen) for chosen in (tenth, hundredth)] == [20, 2]
+    assert set(hundredth) <= set(tenth) and (len(hundredth), len(tenth)) == (20, 200)
+    unlabelled = train_rows(rows, 0.1)
+    assert len(unlabelled) == 200 and unlabelled != tenth
+
+
+def test_a_fraction_is_of_training_samples_alone():
+    rows, data = labelled(500), {"path": "x", "fractions": (0.5, 0.25, 0.25)}
+    for split in ("validation", "test"):
+        assert select(rows, DataConfig(**data, fraction=0.01), split, "key") == select(rows, DataConfig(**data), split, "key")
+    limited = DataConfig(**data, fraction=0.1, limit=100)
+    assert len(select(rows, limited, "train", "key")) == 10, "a share of what the limit leaves"

@@ -142,7 +142,8 @@ def _block(config: EncoderConfig, layer: int, width: int, known: Known) -> Block
         outer = _linear(inside[1], hidden, width, known, inner)
         feed_forward = SparseFeedForward(inner, outer, ACTIVATIONS[config.activation])
     norms = (nn.LayerNorm(width, config.norm_epsilon), nn.LayerNorm(width, config.norm_epsilon))
-    attention = SelfAttention(config.heads, qkv, output, config.attention_dropout)
+    prompts = torch.randn(config.prompts, width) if config.prompts else None  # as large as what is normalised
+    attention = SelfAttention(config.heads, qkv, output, config.attention_dropout, prompts)
     return Block(attention, feed_forward, norms, config.norm_position == "pre", config.dropout)
 
 

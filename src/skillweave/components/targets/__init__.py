@@ -16,7 +16,9 @@ from skillweave.config.model import ModelConfig
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden, target.pooling),
     "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale, target.pooling),
-    "similarity": lambda target, model: Similarity(target.temperature, target.max_scale, target.pooling),
+    "similarity": lambda target, model: Similarity(
+        target.temperature, target.max_scale, target.pooling, {task: (c, model.width) for task, c in target.corrections.items()}
+    ),
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
         model.width,

@@ -63,6 +63,8 @@ class Target(nn.Module):
     """The last component: a loss on the encoder's output. `modalities`: of the spans whose labels it looks at."""
 
     modalities: Collection[Modality] = frozenset(Modality)
+    tuned: Collection[str] = ()
+    """Names of its parameters that prompt tuning trains."""
 
     @abstractmethod
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:

@@ -15,6 +15,10 @@ from skillweave.layers.precision import at_least_float32
 class Classification(Target):
     """Cross-entropy on one vector a sample, through BERT's pooler where `hidden` (SkillNet section 4.1)."""
 
+    # Uni-Perceiver-MoE's code adds a linear layer that begins at zero to frozen logits. Where these are linear themselves,
+    # training their own layer is the same.
+    tuned = ("classifier.weight", "classifier.bias")
+
     def __init__(self, width: int, classes: int, hidden: bool = True, pooling: str = "first") -> None:
         super().__init__()
         self.pooling = pooling

@@ -21,6 +21,8 @@ class Contrastive(Target):
     one item, seen in parts.
     """
 
+    tuned = ("log_scale",)
+
     def __init__(self, temperature: float = 0.07, max_scale: float = 100.0, pooling: str = "first") -> None:
         super().__init__()
         self.pooling = pooling

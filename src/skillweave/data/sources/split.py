@@ -8,6 +8,7 @@ stands in the same split, whatever the order of the rows and whatever else is in
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -61,7 +62,8 @@ def select(table: Table, data: DataConfig, split: Split, key: str | None) -> lis
         rows = [i for i, group in enumerate(_groups(table, data, key)) if draw(group, data.fractions) == split]
     if not rows:
         raise ConfigError(_why_empty(table, data, split, own))
-    return rows if data.limit is None else _limited(table, rows, data.limit, key)
+    rows = rows if data.limit is None else _limited(table, rows, data.limit, key)
+    return _share(table, rows, data, key) if split == "train" and data.fraction < 1 else rows
 
 
 def _identities(table: Table, key: str | None) -> list[str]:
@@ -87,6 +89,25 @@ def _limited(table: Table, rows: list[int], limit: int, key: str | None) -> list
         return rows
     identities = _identities(table, key)
     return sorted(sorted(rows, key=lambda i: position(identities[i], "limit"))[:limit])
+
+
+def _share(table: Table, rows: list[int], data: DataConfig, key: str | None) -> list[int]:
+    """`data.fraction` of the rows: the first ones of an order in which each label's rows, by hash, are spread evenly."""
+    identities, labels = _identities(table, key), _labels(table, data)
+    order = sorted(rows, key=lambda i: position(identities[i], "fraction"))
+    counts, seen = Counter(labels[i] for i in rows), Counter[str]()
+    places: dict[int, float] = {}
+    for i in order:
+        places[i] = (seen[labels[i]] + 0.5) / counts[labels[i]]
+        seen[labels[i]] += 1
+    return sorted(sorted(order, key=places.__getitem__)[: max(1, round(data.fraction * len(rows)))])
+
+
+def _labels(table: Table, data: DataConfig) -> list[str]:
+    """The rows' labels, all alike where there are none."""
+    name = data.columns.get("label", "label")
+    column = table.aliases.get(name, name) if isinstance(name, str) else ""
+    return [str(label) for label in table.column(column)] if column in table.columns else [""] * len(table)
 
 
 def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -> None:

@@ -1,0 +1,49 @@
+"""Recipes that begin from others: YAML mappings merged over one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skillweave.config.base import ConfigError
+
+
+def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with its `base` files merged beneath it."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such as quickstart")
+    if file.resolve() in seen:
+        raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
+    try:
+        data = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: a recipe is a mapping with model, tasks and training, not a {type(data).__name__}")
+    bases = data.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, load_yaml(file.parent / base, (*seen, file.resolve())))
+    return merge(merged, data)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task, a stream) away."""
+    result = dict(below)
+    for key, value in above.items():
+        if value is None and isinstance(result.get(key), dict):
+            result.pop(key)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def nest(keys: list[str], value: Any) -> dict[str, Any]:
+    """`{a: {b: value}}` for keys [a, b]."""
+    for key in reversed(keys):
+        value = {key: value}
+    return value
