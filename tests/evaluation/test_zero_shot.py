@@ -118,6 +118,11 @@ def test_the_whole_run_is_measured_and_reported(run: Path) -> None:
     (run / "evaluation.json").unlink()
 
 
+def test_the_experts_of_candidates_are_counted_too(tmp_path: Path) -> None:
+    table = evaluate(*open_run(unified_run(tmp_path, "context")), tasks=["image_naming"], bootstrap=0)["image_naming"]
+    assert {row["span"] for row in table["experts"]} == {"image", "text/target"}
+
+
 def test_the_route_task_knows_trained_tasks_alone(tmp_path: Path, unseen: dict[str, TaskConfig]) -> None:
     model, recipe = open_run(unified_run(tmp_path, "task"))
     with pytest.raises(ConfigError, match=r"route 'task' does not know task 'colours'.* train with route 'attribute'"):

@@ -75,7 +75,8 @@ def _measure_task(
     size = min(config.pool or len(dataset), len(dataset)) if retrieval else len(dataset)
     load: Load = {}
     batches = watched(_first(dataset.batches(config.batch_size), size), name, size, progress)
-    found = predict_task(model, name, watch_load(model, batches, load), encode_candidates(model, dataset.candidate_batches()))
+    candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
+    found = predict_task(model, name, watch_load(model, batches, load), candidates)
     if not found.keys:
         reason = f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
         raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
-from skillweave.evaluation.experts import Load, Use, add_load, counted, decided
+from skillweave.evaluation.experts import Load, Use, add_load, counted, decided, watch_load
 from skillweave.evaluation.figures import PER_SAMPLE, figures
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
@@ -38,7 +38,7 @@ class Validation:
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
             batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
-            candidates = encode_candidates(model, dataset.candidate_batches())
+            candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
             watched = weighed(model, batches, losses, load, 2 if dataset.task.metric == "recall" else 1, candidates)
             found = predict_task(model, name, watched, candidates)
             if losses:
