@@ -99,7 +99,7 @@ class Normaliser:
 def _recolour(planes: np.ndarray, change: Change) -> np.ndarray:
     """Saturation, brightness, then contrast about the mean grey, as one linear map of [3, ...], within 0..255."""
     colours = planes.reshape(3, -1).astype(np.float32)
-    grey = float(LUMA @ colours.mean(axis=1))
+    grey = float((LUMA @ colours).mean())  # the mean of each colour first would walk across the memory
     saturation = change.saturation * np.eye(3, dtype=np.float32) + (1 - change.saturation) * np.tile(LUMA, (3, 1))
     mixed = (change.brightness * change.contrast * saturation) @ colours
     mixed += (1 - change.contrast) * change.brightness * grey
