@@ -62,7 +62,7 @@ class LimitsConfig(Config):
     """Shorter recordings are skipped."""
     too_long: Literal["cut", "skip"] = "cut"
     """What happens to sound and video that exceed the stream's own length."""
-    kept_bytes: NonNegativeInt = 512 * 2**20
+    kept_bytes: NonNegativeInt = 128 * 2**20
     """Memory for decoded training media, which later epochs need not decode again; of each task, and of each worker."""
 
 

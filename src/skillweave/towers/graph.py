@@ -46,9 +46,13 @@ def write_graph(tower: Model, batch: Batch, path: Path) -> None:
     example = _inputs(twice)  # a single sample would be taken for a constant
     lengths = None if example["lengths"] is None else {0: torch.export.Dim.AUTO}
     shapes = {"inputs": [_free_sizes(span.modality) for span in batch.layout.spans], "lengths": lengths}
-    # It reports, at length, that it leaves an inequality between sizes as it stands.
-    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.ERROR)
-    program = torch.export.export(Graph(tower, batch.layout).eval(), (), example, dynamic_shapes=shapes, strict=False)
+    noisy = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)  # it reports, at length, that it leaves an inequality between sizes as it stands
+    try:
+        program = torch.export.export(Graph(tower, batch.layout).eval(), (), example, dynamic_shapes=shapes, strict=False)
+    finally:
+        noisy.setLevel(level)
     torch.export.save(program, path)
 
 
