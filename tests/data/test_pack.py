@@ -23,6 +23,8 @@ TEXT, TEXTS = pa.string(), pa.list_(pa.string())
 COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "emoji.parquet": {
         "image": MEDIA,
+        "caption_zh": TEXT,
+        "caption_en": TEXT,
         "name_zh": TEXT,
         "name_en": TEXT,
         "keywords_zh": TEXTS,

@@ -32,12 +32,12 @@ CANVAS = 92
 MIN_TURN_CHANGE = 8.0
 ENCODER = {"crf": "20", "preset": "veryslow", "tune": "animation", "bf": "0", "g": "250", "threads": "1"}
 CAPTIONS = {
-    "left": ("{}从右向左移动", "{} moving from right to left"),
-    "right": ("{}从左向右移动", "{} moving from left to right"),
-    "up": ("{}从下向上移动", "{} moving from bottom to top"),
-    "down": ("{}从上向下移动", "{} moving from top to bottom"),
-    "grow": ("{}逐渐变大", "{} growing larger"),
-    "spin": ("{}原地旋转", "{} spinning in place"),
+    "left": ("{}向左移动", "{} moving left"),
+    "right": ("{}向右移动", "{} moving right"),
+    "up": ("{}向上移动", "{} moving up"),
+    "down": ("{}向下移动", "{} moving down"),
+    "grow": ("{}变大", "{} growing"),
+    "spin": ("{}旋转", "{} spinning"),
 }
 PAIRS = tuple(itertools.combinations(CAPTIONS, 2))
 PAIRS_WITHOUT_SPIN = tuple(pair for pair in PAIRS if "spin" not in pair)

@@ -12,6 +12,8 @@ from steps.emoji_groups import group_of
 
 FIELDS = (
     ("image", MEDIA),
+    ("caption_zh", pa.string()),
+    ("caption_en", pa.string()),
     ("name_zh", pa.string()),
     ("name_en", pa.string()),
     ("keywords_zh", pa.list_(pa.string())),
@@ -48,6 +50,12 @@ def _assign_splits(rows: list[Row]) -> None:
         row["split"] = "train" if large else split_of("emoji", row["group"])
 
 
+def caption(annotation: dict[str, list[str]], comma: str) -> str:
+    """An emoji's name and its other keywords: `狗脸，宠物，狗，脸`."""
+    (name, *_), keywords = annotation["tts"], annotation["default"]
+    return comma.join([name, *(word for word in keywords if word != name)])
+
+
 def build(cache: Path) -> list[Row]:
     """Return one row for each emoji without skin tones."""
     archive = sources.fetch(sources.EMOJI, cache)
@@ -59,15 +67,18 @@ def build(cache: Path) -> list[Row]:
         if entry["category"] == "Component" or not entry["has_img_google"]:
             continue
         text = "".join(chr(int(part, 16)) for part in entry["unified"].split("-")).replace("\ufe0f", "")
+        zh, en = chinese[text], english[text]
         rows.append(
             {
                 "key": entry["unified"].lower(),
                 "group": group_of(entry["unified"], entry["category"]),
                 "image": {"bytes": pictures[entry["image"]], "path": entry["image"]},
-                "name_zh": chinese[text]["tts"][0],
-                "name_en": english[text]["tts"][0],
-                "keywords_zh": chinese[text]["default"],
-                "keywords_en": english[text]["default"],
+                "caption_zh": caption(zh, "，"),
+                "caption_en": caption(en, ", "),
+                "name_zh": zh["tts"][0],
+                "name_en": en["tts"][0],
+                "keywords_zh": zh["default"],
+                "keywords_en": en["default"],
                 "category": entry["category"],
             }
         )
