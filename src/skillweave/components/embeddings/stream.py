@@ -54,7 +54,8 @@ class StreamEmbedding(nn.Module):
         """Pictures and clips: patches of unit variance (LeCun 1998, section 4.6), positions of half that deviation.
 
         Pixels are large and all alike on a plain ground. With the small weights that suit words they would drown the
-        positions, and what moves in a clip is told by positions alone.
+        positions, and what moves in a clip is told by positions alone. [CLS] stands beside them and starts as they do: the
+        slope of a layer normalisation at zero is 1 / √ε, and one such token would take up the whole of a clipped gradient.
         """
         patches = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
         for patch in patches:
@@ -62,7 +63,7 @@ class StreamEmbedding(nn.Module):
             if patch.bias is not None:
                 nn.init.zeros_(patch.bias)
         if patches:
-            for table in self.positions.parameters():
+            for table in (*self.positions.parameters(), *(m.first for m in self.content.values())):
                 nn.init.normal_(table, 0.0, PICTURE_POSITIONS)
 
     def forward(
