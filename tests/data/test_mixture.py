@@ -15,7 +15,7 @@ from skillweave.batch import Batch, Example, Features, Layout, Modality, Skip, S
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.config.streams import Streams, TextStream
 from skillweave.data.collate import collate
-from skillweave.data.mixture import MOST_REPLACEMENTS, Mixture, count_steps, order_rows
+from skillweave.data.mixture import MOST_REPLACEMENTS, Mixture, batch_rows, count_steps, shuffle
 from skillweave.data.processors import BadInput
 
 STREAMS = Streams(text=TextStream(max_length=512))
@@ -48,6 +48,9 @@ class Numbers:
 
     def sizes(self) -> np.ndarray | None:
         return np.array(self.lengths) if self.lengths else None
+
+    def kin(self) -> np.ndarray | None:
+        return None
 
 
 def recipe(tasks: dict[str, dict[str, Any]], **training: Any) -> RecipeConfig:
@@ -183,11 +186,20 @@ def test_orders(count: int, batch: int, window: int, sized: bool, seed: int) -> 
     if batch > count:
         return
     sizes = np.arange(count) % 7 if sized else None
-    order = order_rows(count, sizes, batch, window, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    order = batch_rows(shuffle(count, None, rng), sizes, batch, window, rng)
     assert order.shape == (count // batch, batch)
     assert len(set(order.flatten().tolist())) == order.size
     if sizes is not None:
         assert (np.diff(sizes[order], axis=1) >= 0).all()
+
+
+@given(count=st.integers(1, 60), kinds=st.integers(1, 60), seed=st.integers(0, 99))
+def test_kin_stand_side_by_side(count: int, kinds: int, seed: int) -> None:
+    kin = np.unique(np.arange(count) % kinds, return_inverse=True)[1]
+    rows = shuffle(count, kin, np.random.default_rng(seed))
+    assert sorted(rows.tolist()) == list(range(count))
+    assert (np.diff(kin[rows]) != 0).sum() == kin.max()  # each kind begins once
 
 
 def test_lengths_of_runs() -> None:

@@ -44,6 +44,10 @@ class Examples(Protocol):
         """A cheap measure of each sample's length, None where all are alike or it is not known."""
         ...
 
+    def kin(self) -> np.ndarray | None:
+        """A number for each sample, equal for those that belong in one batch; None where it does not matter."""
+        ...
+
 
 class Mixture(Dataset[Batch]):
     """Micro-batches 0, 1, ... of a training run; tasks are drawn by weight, one per step (SkillNet appendix)."""
@@ -116,7 +120,9 @@ class Mixture(Dataset[Batch]):
             rng = np.random.default_rng([self.recipe.training.seed, zlib.crc32(name.encode()), epoch])
             dataset = self.datasets[name]
             size = self.batch_sizes[name] * self.world
-            self._orders[name] = epoch, order_rows(len(dataset), dataset.sizes(), size, self.recipe.training.window, rng)
+            kin = dataset.kin()
+            rows, sizes = shuffle(len(dataset), kin, rng), dataset.sizes() if kin is None else None
+            self._orders[name] = epoch, batch_rows(rows, sizes, size, self.recipe.training.window, rng)
         return self._orders[name][1]
 
     def _batch_size(self, name: str, task: TaskConfig) -> int:
@@ -149,13 +155,22 @@ def count_steps(training: TrainingConfig, samples_per_step: float, steps_per_epo
     return math.ceil((training.samples or 0) / samples_per_step)
 
 
-def order_rows(count: int, sizes: np.ndarray | None, batch: int, window: int, rng: np.random.Generator) -> np.ndarray:
-    """[count // batch, batch] row numbers of an epoch.
+def shuffle(count: int, kin: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """[count] row numbers in random order, kin side by side."""
+    rows = rng.permutation(count)
+    if kin is None:
+        return rows
+    turn = rng.permutation(kin.max() + 1)
+    return rows[np.argsort(turn[kin[rows]], kind="stable")]
 
-    Rows are shuffled; within each window of batches they are sorted by size, so that a batch's lengths are alike; then the
-    window's batches are shuffled. Rows that do not fill a batch wait for a later epoch's order.
+
+def batch_rows(rows: np.ndarray, sizes: np.ndarray | None, batch: int, window: int, rng: np.random.Generator) -> np.ndarray:
+    """[len(rows) // batch, batch]: shuffled rows as an epoch's batches.
+
+    Within each window of batches they are sorted by size, so that a batch's lengths are alike; then the window's batches are
+    shuffled. Rows that do not fill a batch wait for a later epoch's order.
     """
-    rows = rng.permutation(count)[: count // batch * batch]
+    rows = rows[: len(rows) // batch * batch]
     if sizes is None:
         return rows.reshape(-1, batch)
     batches = []

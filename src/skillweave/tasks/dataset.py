@@ -68,6 +68,13 @@ class TaskDataset:
             return None
         return np.array([len(str(value)) for value in self.source.column(fields[0])])
 
+    def kin(self) -> np.ndarray | None:
+        """A number for each sample, equal for those that belong in one batch; None where the recipe says nothing of it."""
+        column = self.tools.config.together
+        if column is None:
+            return None
+        return np.unique([str(value) for value in self.source.column(column)], return_inverse=True)[1]
+
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """All samples in a fixed order that depends on their keys alone, or the first `limit` of them.
 
@@ -123,7 +130,7 @@ def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
     task, config = task_of(recipe, name), recipe.tasks[name]
-    source = open_fields(recipe, name, split)
+    source = open_fields(recipe, name, split, more=[config.together] if config.together and split == "train" else [])
     if task.target == "contrastive" and split == "train" and len(source) < 2:
         raise ConfigError(f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at least 2")
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
@@ -137,10 +144,11 @@ def _draw(source: Source, rng: np.random.Generator) -> Row:
     return source[int(rng.integers(len(source)))]
 
 
-def open_fields(recipe: RecipeConfig, name: str, split: Split, whole: bool = False) -> Source:
-    """The source of a task's split, checked to have the task's fields. `whole`: whatever `data.fraction` says."""
+def open_fields(recipe: RecipeConfig, name: str, split: Split, whole: bool = False, more: Sequence[str] = ()) -> Source:
+    """The source of a task's split, checked to have the task's fields and `more`. `whole`: whatever `data.fraction` says."""
     data = recipe.tasks[name].data
+    fields = [*task_of(recipe, name).fields, *more]
     try:
-        return open_source(data.model_copy(update={"fraction": 1.0}) if whole else data, split, task_of(recipe, name).fields)
+        return open_source(data.model_copy(update={"fraction": 1.0}) if whole else data, split, fields)
     except ConfigError as error:
         raise ConfigError(f"tasks.{name}.data: {error}") from None
