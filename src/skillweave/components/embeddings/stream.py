@@ -63,8 +63,9 @@ class StreamEmbedding(nn.Module):
             if patch.bias is not None:
                 nn.init.zeros_(patch.bias)
         if patches:
-            for table in (*self.positions.parameters(), *(m.first for m in self.content.values())):
-                nn.init.normal_(table, 0.0, PICTURE_POSITIONS)
+            for name, parameter in self.named_parameters():
+                if name.startswith("positions.") or name.endswith(".first"):
+                    nn.init.normal_(parameter, 0.0, PICTURE_POSITIONS)
 
     def forward(
         self,
