@@ -120,6 +120,9 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe in the package, such as quickstart")
     sub.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     sub.add_argument("--fraction", type=float, metavar="SHARE", help="train on this share of all training samples, such as 0.01")
+    folds = "train K times, each time measured on another K-th of the training data, and give mean and deviation"
+    sub.add_argument("--folds", type=int, metavar="K", help=folds)
+    sub.add_argument("--json", metavar="FILE", help="with --folds: write the figures here as well")
     sub.add_argument("--print-config", action="store_true", help="print the recipe with every setting, and exit")
     sub = command("evaluate", "measure a run on unseen samples and write its report page")
     sub.add_argument("folder", **RUN)
@@ -190,12 +193,14 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Commands that use a trained run."""
-    sub = command("predict", "answer for raw inputs: a class, a transcript, or the samples found; a JSON line each")
+    about = "answer for raw inputs: a class, a number, labels, an answer, a transcript, or the samples found; a JSON line each"
+    sub = command("predict", about)
     sub.add_argument("folder", **RUN)
     sub.add_argument("inputs", nargs="*", metavar="INPUT", help="files; for tasks over text also texts themselves")
     sub.add_argument("--task", required=True, help="the task to answer for")
-    sub.add_argument("--input", metavar="FILE", help='.jsonl whose lines hold the input under its modality: {"text": ...}')
-    sub.add_argument("--json", metavar="FILE", help="write the lines here instead of on the screen")
+    columns = "a .jsonl, .csv, .tsv or .parquet file whose columns are named as in the recipe's data"
+    sub.add_argument("--input", metavar="FILE", help=columns)
+    sub.add_argument("--out", metavar="FILE", help="a .jsonl or .parquet file for the input's own columns and the answers")
     sub.add_argument("--k", type=int, default=5, help="answers per query of a retrieval task (default 5)")
     command("index", "embed all samples of a run once, for search").add_argument("folder", **RUN)
     sub = command("search", "find a run's samples by a text or a file")

@@ -37,6 +37,10 @@ class DataConfig(Config):
     """Train on this share of the training samples, drawn by hash: a smaller share lies within a larger one, and each label keeps
     its share. On the command line `--fraction` sets it for all tasks."""
 
+    fold: tuple[NonNegativeInt, Positive] | None = None
+    """`[i, k]`: training and validation samples are parted into k, of which part i validates and the others train; `skillweave
+    train RECIPE --folds k` sets it, for each i in turn."""
+
     @field_validator("columns", mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
@@ -46,6 +50,8 @@ class DataConfig(Config):
     def _shares(self) -> DataConfig:
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions {self.fractions} must be at least 0 and sum to 1")
+        if self.fold and (self.fold[0] >= self.fold[1] or isinstance(self.path, dict)):
+            raise ValueError(f"fold {list(self.fold)} needs one path for all splits, and i below k")
         return self
 
 
@@ -101,8 +107,16 @@ class TaskConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
     classes: dict[str, str] = {}
-    """Naming tasks: label in the data → its name as text, which the model encodes; a list where both are the same. When empty,
-    the labels of the training data."""
+    """Naming tasks and prompts: label in the data → its name as text, which the model encodes or finds at [MASK]; a list where
+    both are the same. When empty, the labels of the training data."""
+    choices: Positive | None = None
+    """Choices of a sample, at most; those of the task's entry when absent (multiple choice 4, idiom cloze 10)."""
+    template: str = "{text} [MASK]"
+    """Prompts: what the model reads; [MASK] stands where the class's word belongs."""
+    stride: Positive = 128
+    """Reading comprehension: a text that is too long is read in windows that begin so many pieces apart."""
+    metrics: list[Literal["f1", "macro_f1", "matthews"]] = []
+    """Classes: further figures. `f1` is that of the last class, such as 1 of 0 and 1 (GLUE)."""
     pool: Positive | None = None
     """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -45,11 +46,11 @@ def caption_hash(caption: str) -> int:
 
 
 def classify(modality: Modality) -> Builder:
-    """One span and its class."""
+    """One span and what is asked of it: a class, several classes, or a number."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = _features(row, modality, tools, rng)
-        return Example((features,), {"class": _class_number(row, tools.target.classes)}, row["key"])
+        return Example((features,), labels_of(row, tools), row["key"])
 
     return build
 
@@ -59,13 +60,45 @@ def name_class(modality: Modality) -> Builder:
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = _features(row, modality, tools, rng)
-        return Example((features,), {"class": _class_number(row, list(tools.config.classes))}, row["key"])
+        classes = list(tools.config.classes)
+        return Example((features,), {"class": class_number(row["label"], classes)} if tools.labelled else {}, row["key"])
 
     return build
 
 
-def _class_number(row: Row, classes: Sequence[str]) -> int:
-    label = str(row["label"])
+def labels_of(row: Row, tools: Tools) -> dict[str, Tensor | float]:
+    """What a row is asked for, as the kind of the task's target has it; nothing in prediction. Raises BadInput for another."""
+    match tools.target.kind if tools.labelled else "":
+        case "classification":
+            return {"class": class_number(row["label"], tools.target.classes)}
+        case "multi_label":
+            classes = tools.target.classes
+            numbers = [class_number(label, classes) for label in listed(row["labels"])]
+            return {"classes": torch.zeros(len(classes)).index_fill(0, torch.tensor(numbers, dtype=torch.int64), 1.0)}
+        case "regression" | "cosine":
+            return {"score": score_of(row["score"])}
+    return {}
+
+
+def listed(value: Any) -> list[str]:
+    """A cell of several values: a list, or a text in which spaces part them."""
+    return [str(v) for v in (value.split() if isinstance(value, str) else value or [])]
+
+
+def score_of(value: Any) -> float:
+    """A number. Raises BadInput for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"score {value!r} is not a number")
+    return number
+
+
+def class_number(value: Any, classes: Sequence[str]) -> int:
+    """The place of a label in the list. Raises BadInput where it is not there."""
+    label = str(value)
     if label not in classes:
         raise BadInput(f"label {label!r} is not in the list{nearest(label, classes)}")
     return classes.index(label)
@@ -114,6 +147,8 @@ def pair(modality: Modality) -> Builder:
 def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A recording and its transcript; in training several may be joined into one."""
     processor = tools.processors[Modality.SOUND]
+    if not tools.labelled:
+        return Example((processor(row.get("sound")),), {}, row["key"])
     rows = [row]
     if rng is not None and tools.draw is not None and tools.config.augment.join > 1:
         rows += [tools.draw(rng) for _ in range(int(rng.integers(tools.config.augment.join)))]

@@ -16,6 +16,7 @@ from skillweave.data.sources.files import find_files
 from skillweave.data.sources.folder import open_folder
 from skillweave.data.sources.installed import INSTALLED, open_installed
 from skillweave.data.sources.pack import open_pack, packs
+from skillweave.data.sources.published import open_clue, open_glue, open_squad
 from skillweave.data.sources.shards import ShardTable
 from skillweave.data.sources.split import first_skip, select
 from skillweave.data.sources.table import CsvTable, JsonTable
@@ -45,6 +46,9 @@ KINDS: dict[str, Callable[[str, str], Table]] = {
     "pack": open_pack,
     "installed": open_installed,
     "hf": _open_hub,
+    "glue": open_glue,
+    "clue": open_clue,
+    "squad": open_squad,
 }
 """Kind, as in `kind:name` → its opener, which gets the name and the whole path (for errors)."""
 
