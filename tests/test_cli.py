@@ -176,7 +176,7 @@ def test_predict_writes_lines(run, tmp_path, capsys):
     assert [line["input"] for line in lines] == ["so good", "so bad"]
     (tmp_path / "in.jsonl").write_text('{"sound": "%s"}\n' % (run.parent / "data" / "test-0.wav"), "utf-8")
     out = tmp_path / "out.jsonl"
-    words = ["predict", str(run), "--task", "speech_recognition", "--input", str(tmp_path / "in.jsonl"), "--json", str(out)]
+    words = ["predict", str(run), "--task", "speech_recognition", "--input", str(tmp_path / "in.jsonl"), "--out", str(out)]
     assert cli.main(words) == 0
     assert "transcript" in json.loads(out.read_text("utf-8"))
 

@@ -47,7 +47,7 @@ def sound(frames: int) -> np.ndarray:
 
 
 def test_the_catalogue() -> None:
-    """SkillNet Table 1: five downstream and five pretraining tasks, with their skills; then those of Uni-Perceiver, then those over texts."""
+    """SkillNet Table 1: five downstream and five pretraining tasks, with their skills; then those of Uni-Perceiver, and over texts."""
     skills = {name: {m.value for m in task.layout(name).modalities} for name, task in TASKS.items()}
     assert skills == {
         "text_classification": {"text"},
@@ -68,7 +68,7 @@ def test_the_catalogue() -> None:
         "video_captioning": {"text", "video"},
         "word_filling": {"text"},
         "language_modelling": {"text"},
-        **dict.fromkeys(text_sources(), {"text"}),
+        **{name: {"text"} for name in text_sources()},
     }
     assert sum(task.pretraining for task in TASKS.values()) == 8
     passes = {"contrastive": 2, "similarity": 2, "cosine": 2}

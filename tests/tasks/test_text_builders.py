@@ -116,7 +116,7 @@ def test_a_choice_is_a_pass_and_missing_ones_do_not_count() -> None:
     assert example.labels == {"choices": 3, "class": 2} and len(example.spans) == 8
     assert [s.data.tolist()[:-1] for s in example.spans[1::2]] == [pieces(t) for t in ("red", "blue", "cat", "cat")]
     assert build("multiple_choice", tools(choices=4), label="1").labels["class"] == 1
-    with pytest.raises(BadInput, match="label 3 is not|label '3' is not"):
+    with pytest.raises(BadInput, match="label '3' is not in the list"):
         build("multiple_choice", tools(choices=4), label=3)
     with pytest.raises(BadInput, match=r"5 choices; expected 2 to 4 \(tasks\.\*\.choices\)"):
         build("multiple_choice", tools(choices=4), choices=list("abcde"))

@@ -9,7 +9,6 @@ from tiny import hidden_states, randomise, tiny_config
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
-from skillweave.config import ModelConfig
 from skillweave.config.targets import PromptTarget
 from skillweave.model import Model, Output
 

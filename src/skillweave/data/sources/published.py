@@ -148,9 +148,8 @@ def open_clue(name: str, where: str) -> Table:
     """A CLUE task's folder with train, dev and, if there, test files, of lines of JSON or one list. Raises ConfigError."""
     folder, read = _folder(name, where, CLUE)
     prefixes = {"train": "train", "validation": "dev", "test": "test"}
-    found = {
-        split: sorted(f.name for f in folder.glob(f"*{p}*.json*") if "answer" not in f.name) for split, p in prefixes.items()
-    }
+    names = sorted(file.name for file in folder.glob("*.json*") if "answer" not in file.name) if folder.is_dir() else []
+    found = {split: [name for name in names if prefix in name] for split, prefix in prefixes.items()}
     rows, skipped = [], []
     for split, file in _files(folder, found, where):
         answers = _answers(file)
@@ -206,9 +205,8 @@ def open_squad(name: str, where: str) -> Table:
 def _folder(name: str, where: str, tasks: Mapping[str, Any]) -> tuple[Path, Any]:
     """The folder and the task that its name says, in any case."""
     folder = Path(name).expanduser()
-    task = choose(
-        {t.lower(): read for t, read in tasks.items()}, folder.name.lower().removesuffix("_public"), "task of the benchmark"
-    )
+    known = {name.lower(): read for name, read in tasks.items()}
+    task = choose(known, folder.name.lower().removesuffix("_public"), "task of the benchmark")
     if not folder.is_dir():
         raise ConfigError(f"{where}: no such folder {folder}; download the task and give its folder")
     return folder, task
