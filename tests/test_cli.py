@@ -85,7 +85,7 @@ def test_schema_is_json(capsys):
         (["search", "RUN"], "give one thing to look for"),
         (["search", "RUN", "--image", "/nowhere.png", "--in", "text"], "/nowhere.png: no such file"),
         (["predict", "RUN", "--task", "text_to_imgae", "x"], "unknown task 'text_to_imgae'; did you mean 'text_to_image'?"),
-        (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "No such file"),
+        (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "no such file"),
         (["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"], "No such file"),
         (["inspect", "RUN", "training.steps=3"], "is trained already"),
         (["upcycle", "RUN", "--sparse", "{qkv: {rout: skill}}"], "qkv.rout: unknown key; did you mean 'route'?"),

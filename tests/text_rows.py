@@ -30,7 +30,7 @@ ROWS: dict[str, Callable[[int, str, str], dict[str, Any]]] = {
     "reading_comprehension": _reading,
     "multiple_choice": lambda i, c, t: {"text": f"the {c} {t}", "choices": [c, "black", "grey"], "label": 0},
     "idiom_cloze": lambda i, c, t: {"text": f"他{c}#idiom#{t}。", "candidates": IDIOMS, "label": i % 10},
-    "text_prompting": lambda i, c, t: {"text": f"the {c} {t}", "label": c},
+    "text_prompting": lambda i, c, t: {"text": f"the {c} {t}", "label": "红蓝绿白"[COLOURS.index(c)]},
     "text_matching": lambda i, c, t: {"text": f"the {c} {t}", "second": f"a {t} of {c}"},
     "text_similarity": lambda i, c, t: {**_pair(i, c, t), "score": 5 * (i % 2)},
     "simcse": lambda i, c, t: {"text": f"the {c} {t}"},

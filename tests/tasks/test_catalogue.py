@@ -34,6 +34,9 @@ SOURCES = {
     "video_captioning": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "word_filling": {"path": "pack:poems"},
     "language_modelling": {"path": "pack:poems"},
+    "masked_text_pair": {"path": "pack:poems"},
+    "text_denoising": {"path": "pack:poems"},
+    "gap_sentences": {"path": "pack:poems"},
     **text_sources(),
 }
 MODEL = {

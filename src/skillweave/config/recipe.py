@@ -85,10 +85,26 @@ class AugmentConfig(Config):
     """Sound: largest change of tempo and pitch, as a share."""
     noise: NonNegativeFloat = 0.0
     """Sound: largest standard deviation of added noise, relative to the recording's own."""
+    time_mask: Share = 0.0
+    """Sound: twice, a stretch of at most this share of the recording is silenced (SpecAugment)."""
+    frequency_mask: Share = 0.0
+    """Sound: twice, a band of at most this share of the mel scale is taken out (SpecAugment)."""
     join: Positive = 1
     """Up to so many recordings with their transcripts, or of a sample's captions, joined into one."""
     word_dropout: Share = 0.0
     """Text and code inputs: share of wordpieces replaced by [MASK]."""
+
+
+class MaskingConfig(Config):
+    """What pretraining on masked text hides."""
+
+    unit: Literal["piece", "word", "chinese_word", "span"] = "piece"
+    """`piece`: wordpieces (BERT). `word`: all pieces of a word (whole-word masking); each Chinese character is a word.
+    `chinese_word`: the same, with Chinese words found by a segmenter. `span`: neighbouring words (SpanBERT)."""
+    share: float = Field(default=0.15, gt=0, lt=1)
+    """Share of pieces that is to be predicted."""
+    pairs: Literal["order", "next"] = "order"
+    """Sentence pairs, of half the samples: `order` swaps the two (ALBERT), `next` takes the second from another text (BERT)."""
 
 
 class TaskConfig(Config):
@@ -106,6 +122,8 @@ class TaskConfig(Config):
     """Samples per micro-batch and process."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
+    masking: MaskingConfig = MaskingConfig()
+    """Masked text: what is hidden, anew each epoch."""
     classes: dict[str, str] = {}
     """Naming tasks and prompts: label in the data → its name as text, which the model encodes or finds at [MASK]; a list where
     both are the same. When empty, the labels of the training data."""

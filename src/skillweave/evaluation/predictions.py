@@ -86,6 +86,8 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
         offset = 0  # two vocabularies may use the same numbers for different words
         for target, logits_MC in model(batch, candidates=candidates).logits.items():
+            if model.config.targets[target].kind == "classification":
+                continue  # of a pair of sentences, beside its words
             masked_M = labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities)
             labels_M = tokens.to_tokens(labels_NL)[masked_M]
             labels.append(labels_M.cpu() + offset)
@@ -99,7 +101,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
 def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
     """What the labels ask for: one of the candidates for a position or for a sample, or else the sample's pair."""
     first = next(batches := iter(batches))
-    answer = fill if "words" in first.labels else classify if "class" in first.labels else embed_pairs
+    answer = fill if "words" in first.labels else embed_pairs if candidates is None else classify
     return answer(model, task, chain([first], batches), candidates)
 
 

@@ -178,19 +178,12 @@ def needed_frames(transcript: str) -> int:
     return len(transcript) + sum(a == b for a, b in pairwise(transcript))
 
 
-def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text with some of its words masked."""
-    features = tools.processors[Modality.TEXT](caption_of(row, "text", rng))
-    masked, labels = _mask_words(features, Modality.TEXT, tools, rng, row)
-    return Example((masked,), {"words": labels}, row["key"])
-
-
 def masked_code(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span uses its own skill."""
     code = tools.processors[Modality.CODE](row.get("code"), separator=True)
     text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, max_length=CODE_SHARE_TEXT)
-    masked_c, labels_c = _mask_words(code, Modality.CODE, tools, rng, row)
-    masked_t, labels_t = _mask_words(text, Modality.TEXT, tools, rng, row)
+    masked_c, labels_c = mask_span(code, Modality.CODE, tools, rng or fixed(row))
+    masked_t, labels_t = mask_span(text, Modality.TEXT, tools, rng or fixed(row))
     return Example((masked_c, masked_t), {"words": torch.cat([labels_c, labels_t])}, row["key"])
 
 
@@ -198,7 +191,7 @@ def masked_sound(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     """A recording with spans masked, and the cluster of each masked frame."""
     features = tools.processors[Modality.SOUND](row.get("sound"), rng)
     units = tools.units(features.data, features.length)
-    masked = mask_frames(features.length, rng or _fixed(row))
+    masked = mask_frames(features.length, rng or fixed(row))
     labels = torch.where(masked, units, torch.full_like(units, IGNORE))
     return Example((Features(features.data, features.length, masked),), {"units": labels}, row["key"])
 
@@ -211,14 +204,13 @@ def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generat
     return tools.processors[modality](value, rng)
 
 
-def _mask_words(
-    features: Features, modality: Modality, tools: Tools, rng: np.random.Generator | None, row: Row
-) -> tuple[Features, Tensor]:
+def mask_span(features: Features, modality: Modality, tools: Tools, rng: np.random.Generator) -> tuple[Features, Tensor]:
+    """A span with some of its pieces masked, and the labels of its positions."""
     processor = tools.processors[modality]
-    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng or _fixed(row))
+    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng)
     return Features(ids, features.length), labels
 
 
-def _fixed(row: Row) -> np.random.Generator:
+def fixed(row: Row) -> np.random.Generator:
     """Evaluation masks each sample always in the same way."""
     return np.random.default_rng(caption_hash(str(row["key"])))

@@ -95,7 +95,9 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
                 corrections = {**data["targets"][target].get("corrections", {}), name: len(config.classes)}
                 data["targets"][target] = {**data["targets"][target], "corrections": corrections}
         spans = [span.model_dump(mode="json") for span in task.span_configs]
-        data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys(targets, 1.0)}
+        for also, spec in task.also.items():
+            data["targets"].setdefault(also, mentioned.get(also, dict(spec)))
+        data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys([*targets, *task.also], 1.0)}
     return ModelConfig.parse(data, "model")
 
 

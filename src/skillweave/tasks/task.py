@@ -49,6 +49,7 @@ class Task:
     (a class by its name) or `words` (a wordpiece); None where answers are not encoded, or are the batch's own pairs.
     `choices`: how many passes there are, each of which holds `spans` with one of a sample's choices; 0 where there is no choice.
     `parts`: evaluation sees these examples in place of a row's one, such as the windows of a long text; they share the row's key.
+    `also`: further targets, by name, whose losses are added; metrics are those of `target`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     candidates: Literal["class", "words"] | None = None
     choices: int = 0
     parts: Parts | None = field(default=None, repr=False)
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def texts(self, modality: Modality) -> tuple[str, ...]:
         """The fields that a modality's tokeniser is trained on."""

@@ -2,7 +2,8 @@
 
 from skillweave.batch import Modality, Span
 from skillweave.tasks import build_text
-from skillweave.tasks.build import classify, masked_text
+from skillweave.tasks.build import classify
+from skillweave.tasks.build_pretraining import masked_pair, masked_text
 from skillweave.tasks.task import Task
 
 ONE = (Span(Modality.TEXT),)
@@ -142,5 +143,16 @@ TASKS = (
         fields=("text",),
         build=masked_text,
         pretraining=True,
+    ),
+    Task(
+        name="masked_text_pair",
+        summary="pretraining: the masked words of two parts of a text, and whether they are in order (BERT, ALBERT)",
+        spans=PAIR,
+        target="mlm",
+        metric="perplexity",
+        fields=("text",),
+        build=masked_pair,
+        pretraining=True,
+        also={"sentence_pair": {"kind": "classification", "classes": ["in_order", "otherwise"]}},
     ),
 )

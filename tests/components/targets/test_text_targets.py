@@ -20,10 +20,8 @@ WORDS = [[7, 8], [9, 10], [11, 7]]
 
 def model_of(kind: str, spans: list[dict], **target: object) -> Model:
     tasks = {"t": {"spans": spans, "targets": {kind: 1.0}}}
-    config: ModelConfig = tiny_config(
-        streams={"text": {"vocabulary": 30, "max_length": 16}}, shared=[], tasks=tasks, targets={kind: target}
-    )
-    model = Model(config).double().eval()
+    streams = {"text": {"vocabulary": 30, "max_length": 16}}
+    model = Model(tiny_config(streams=streams, shared=[], tasks=tasks, targets={kind: target})).double().eval()
     randomise(model)
     return model
 
