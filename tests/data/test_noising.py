@@ -1,6 +1,7 @@
 """Denoising and gap sentences: what is taken out, what stands in its place, and that nothing else changes."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_infilling_keeps_the_rest_in_order(count: int, seed: int) -> None:
     gone = [p for p in pieces if p not in kept]
     runs = sum(1 for p in gone if p - 1 not in gone)
     assert noised.count(MASK) >= runs  # a mask for each run, and some for spans of nothing
-    for here, there in zip(noised, noised[1:], strict=False):
+    for here, there in pairwise(noised):
         assert not (here != MASK and there != MASK and there != here + 1)  # nothing is left out without a mask
 
 
