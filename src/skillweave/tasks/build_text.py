@@ -85,7 +85,7 @@ def windows(row: Row, tools: Tools) -> list[Example]:
     last = max(len(encoded.ids) - room, 0)
     for start in [*range(0, last, min(tools.config.stride, room)), last]:
         inside = wanted is not None and start <= wanted[0] and wanted[1] < start + room
-        begin, end = (first + wanted[0] - start, first + wanted[1] - start) if inside and wanted else (0, 0)
+        begin, end = (first + wanted[0] - start, first + wanted[1] - start) if inside else (0, 0)
         body = processor.assemble(encoded.ids[start : start + room], cls=False, separator=True)
         notes = {
             "context": context,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def _without(recipe: RecipeConfig, fold: int, folds: int) -> RecipeConfig:
     return RecipeConfig.parse(data, f"fold {fold}")
 
 
-def summarise(tables: list[Mapping[str, Any]]) -> Summary:
+def summarise(tables: Sequence[Mapping[str, Any]]) -> Summary:
     """Mean and standard deviation over folds of each task's metrics."""
     found: Summary = {}
     for task, first in tables[0].items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,13 @@ class TextProcessor:
             raise BadInput("not valid Unicode") from None
 
     def assemble(
-        self, pieces: list[int], rng: np.random.Generator | None = None, *, cls: bool = True, separator: bool = False
+        self, pieces: Sequence[int | None], rng: np.random.Generator | None = None, *, cls: bool = True, separator: bool = False
     ) -> Features:
         """Pieces with [CLS] before and [SEP] behind them; with `rng` a share of them becomes [MASK]."""
         if rng is not None and self.dropout:
             dropped = rng.random(len(pieces)) < self.dropout
             pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
-        ids = [self.cls] * cls + pieces + [self.separator] * separator
+        ids = [self.cls] * cls + [*pieces] + [self.separator] * separator
         return Features(torch.tensor(ids), len(ids))
 
     def pair(self, first: Any, second: Any, rng: np.random.Generator | None = None) -> tuple[Features, Features]:
