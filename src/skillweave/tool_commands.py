@@ -17,6 +17,7 @@ from skillweave.data.sources import open_table
 from skillweave.model import Model
 from skillweave.search.features import Vectors, Whitening
 from skillweave.search.predict import fields_given, read_rows, write_rows
+from skillweave.tasks.build import caption_of
 from skillweave.tasks.labels import flat
 from skillweave.vocabulary import extend
 
@@ -74,5 +75,6 @@ def run_features(options: argparse.Namespace) -> None:
 
 
 def _encode(model: Model, task: str, field: str, rows: list) -> Vectors:
-    modality = "text" if field not in ("image", "sound", "video", "code") else field
-    return encode(model, task, **{modality: [row[field] for row in rows]})
+    if field in ("image", "sound", "video", "code"):
+        return encode(model, task, **{field: [row[field] for row in rows]})
+    return encode(model, task, text=[caption_of(row, field) for row in rows])

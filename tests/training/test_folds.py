@@ -22,9 +22,8 @@ MODEL = {
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = [
-        {"key": str(i), "who": i // 2, "text": f"{'good' if i % 4 < 2 else 'bad'} {i}", "label": i % 4 // 2} for i in range(40)
-    ]
+    words = ("good", "bad")
+    rows = [{"key": str(i), "who": i // 2, "text": f"{words[i % 4 // 2]} {i}", "label": i % 4 // 2} for i in range(120)]
     file = tmp_path / "texts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

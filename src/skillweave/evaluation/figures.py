@@ -139,7 +139,7 @@ def _answered(found: Answered) -> Columns:
     pairs = list(zip(found.hypotheses, found.references, strict=True))
     exact = [max(label_metrics.exact_match(h, r) for r in rs or [""]) for h, rs in pairs]
     overlap = [max(label_metrics.answer_f1(h, r) for r in rs or [""]) for h, rs in pairs]
-    return {"exact_match": (_mean, [exact]), "answer_f1": (_mean, [overlap])}
+    return {"exact_match": (_mean, [np.array(exact)]), "answer_f1": (_mean, [np.array(overlap)])}
 
 
 def _transcribed(found: Transcribed) -> Columns:

@@ -42,21 +42,15 @@ def predict(model: Model, recipe: RecipeConfig, task: str, values: Iterable[Any]
     `{"error": reason}`. Raises ConfigError for an unknown task or one that has nothing to predict.
     """
     choose(model.config.tasks, task, "task")
-    entry = task_of(recipe, task)
-    if entry.target in PRETRAINING:
-        raise ConfigError(
-            f"task {task!r} is a pretraining task (target {entry.target}); predict with {', '.join(_usable(recipe))}"
-        )
-    if entry.candidates == "words":
-        raise ConfigError(f"task {task!r} is measured on texts that are there; it has no answer of its own for an input")
+    entry = _answering(recipe, task)
     if entry.target == "contrastive":
         return _find(model, recipe, task, values, k)
     return _answer(model, recipe, task, entry, values)
 
 
 def fields_given(recipe: RecipeConfig, task: str) -> tuple[str, ...]:
-    """What an input of a task consists of; of retrieval the query alone. Raises ConfigError for an unknown task."""
-    entry = task_of(recipe, task)
+    """What an input of a task consists of; of retrieval the query alone. Raises ConfigError as `predict` does."""
+    entry = _answering(recipe, task)
     return entry.given[:1] if entry.target == "contrastive" else entry.given
 
 
@@ -111,6 +105,17 @@ def write_rows(file: str | Path, own: Iterable[Row], answers: Iterable[Answer]) 
         columns = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
         pyarrow.parquet.write_table(columns, partial)
     partial.replace(path)
+
+
+def _answering(recipe: RecipeConfig, task: str) -> Task:
+    """The entry of a task that answers. Raises ConfigError for one that does not."""
+    entry = task_of(recipe, task)
+    if entry.target in PRETRAINING:
+        usable = ", ".join(_usable(recipe))
+        raise ConfigError(f"task {task!r} is a pretraining task (target {entry.target}); predict with {usable}")
+    if entry.candidates == "words":
+        raise ConfigError(f"task {task!r} is measured on texts that are there; it has no answer of its own for an input")
+    return entry
 
 
 def _usable(recipe: RecipeConfig) -> list[str]:

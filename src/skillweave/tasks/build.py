@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,9 @@ def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generat
     field = modality.value
     if row.get(field) is None:
         raise BadInput(f"no {field}")
-    value = caption_of(row, field, rng) if modality is Modality.TEXT else row[field]
+    value = row[field]
+    if modality is Modality.TEXT and not isinstance(value, Path | bytes):
+        value = caption_of(row, field, rng)
     return tools.processors[modality](value, rng)
 
 
