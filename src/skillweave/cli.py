@@ -204,6 +204,7 @@ def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--input", metavar="FILE", help=columns)
     sub.add_argument("--out", metavar="FILE", help="a .jsonl or .parquet file for the input's own columns and the answers")
     sub.add_argument("--k", type=int, default=5, help="answers per query of a retrieval task (default 5)")
+    sub.set_defaults(module="tool_commands")
     command("index", "embed all samples of a run once, for search").add_argument("folder", **RUN)
     sub = command("search", "find a run's samples by a text or a file")
     sub.add_argument("folder", **RUN)

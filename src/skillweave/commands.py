@@ -41,7 +41,7 @@ from skillweave.evaluation.zero_shot import read_tasks, with_unseen
 from skillweave.origins import tabulate
 from skillweave.search.files import save_hits
 from skillweave.search.index import build_index, query, searchable, task_for
-from skillweave.search.predict import fields_given, hit_row, predict, read_rows, read_words, write_rows
+from skillweave.search.predict import hit_row
 from skillweave.training import train
 from skillweave.training.folds import cross_validate
 from skillweave.upcycling import copy_table, upcycle
@@ -112,22 +112,6 @@ def measure_run(
         write_json(recipe.folder / EVALUATION_FILE, tables)
         say(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
     return tables
-
-
-def run_predict(options: argparse.Namespace) -> None:
-    """Answer for files, texts or the rows of a file."""
-    model, recipe = open_run(options.folder)
-    if options.input:
-        rows, own = read_rows(recipe, options.task, options.input)
-    else:
-        rows = read_words(fields_given(recipe, options.task), options.inputs)
-        own = [{"input": word} for word in options.inputs]
-    answers = predict(model, recipe, options.task, rows, options.k)
-    if options.out:
-        write_rows(options.out, own, answers)
-        return
-    for row, answer in zip(own, answers, strict=True):
-        print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
 
 
 def run_index(options: argparse.Namespace) -> None:

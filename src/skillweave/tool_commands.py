@@ -1,8 +1,9 @@
-"""What the command line's tools do: means of models, vocabularies, vectors."""
+"""What the command line's commands over rows of files do, and its tools: means of models, vocabularies."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,26 @@ from skillweave.data.processors import train_tokenizer
 from skillweave.data.sources import open_table
 from skillweave.model import Model
 from skillweave.search.features import Vectors, Whitening
-from skillweave.search.predict import fields_given, read_rows, write_rows
+from skillweave.search.predict import fields_given, predict, read_rows, read_words, write_rows
 from skillweave.tasks.build import caption_of
 from skillweave.tasks.labels import flat
 from skillweave.vocabulary import extend
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Answer for files, texts or the rows of a file."""
+    model, recipe = open_run(options.folder)
+    if options.input:
+        rows, own = read_rows(recipe, options.task, options.input)
+    else:
+        rows = read_words(fields_given(recipe, options.task), options.inputs)
+        own = [{"input": word} for word in options.inputs]
+    answers = predict(model, recipe, options.task, rows, options.k)
+    if options.out:
+        write_rows(options.out, own, answers)
+        return
+    for row, answer in zip(own, answers, strict=True):
+        print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
 
 
 def run_average(options: argparse.Namespace) -> None:
