@@ -55,7 +55,7 @@ def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example
     """A text with spans masked and sentences in another order, then the text itself (BART; M6's text denoising)."""
     processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
     parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
-    room = processor.max_length // 2 - 1
+    room = half_room(processor.max_length)
     whole = [piece for part in parts for piece in part][:room]
     shuffled = [piece for i in draw.permutation(len(parts)) for piece in parts[i]]
     if not whole:
@@ -72,8 +72,13 @@ def gapped(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     gaps = set(gap_sentences(parts))
     given = [piece for i, part in enumerate(parts) for piece in ([processor.mask] if i in gaps else part)]
     wanted = [piece for i in sorted(gaps) for piece in parts[i]]
-    room = processor.max_length // 2 - 1
+    room = half_room(processor.max_length)
     return _rewrite(given[:room], wanted[:room], tools, row)
+
+
+def half_room(max_length: int) -> int:
+    """Pieces that each of two spans may have beside their [CLS] and the last one's [SEP]."""
+    return (max_length - 3) // 2
 
 
 def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Example:

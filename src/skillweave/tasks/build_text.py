@@ -32,7 +32,8 @@ def match_texts(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
     """Two texts in two passes, which belong together, or of which the data say how alike they are."""
     processor, second = tools.processors[Modality.TEXT], caption_of(row, "second", rng)
     spans = (processor(caption_of(row, "text", rng), rng), processor(second, rng))
-    return Example(spans, labels_of(row, tools) or {"caption": caption_hash(second)}, row["key"])
+    labels = labels_of(row, tools) if tools.target.kind == "cosine" else {"caption": caption_hash(second)}
+    return Example(spans, labels, row["key"])
 
 
 def match_itself(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
