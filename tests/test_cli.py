@@ -85,7 +85,7 @@ def test_schema_is_json(capsys):
         (["search", "RUN"], "give one thing to look for"),
         (["search", "RUN", "--image", "/nowhere.png", "--in", "text"], "/nowhere.png: no such file"),
         (["predict", "RUN", "--task", "text_to_imgae", "x"], "unknown task 'text_to_imgae'; did you mean 'text_to_image'?"),
-        (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "No such file"),
+        (["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"], "no such file"),
         (["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"], "No such file"),
         (["inspect", "RUN", "training.steps=3"], "is trained already"),
         (["upcycle", "RUN", "--sparse", "{qkv: {rout: skill}}"], "qkv.rout: unknown key; did you mean 'route'?"),
@@ -176,7 +176,7 @@ def test_predict_writes_lines(run, tmp_path, capsys):
     assert [line["input"] for line in lines] == ["so good", "so bad"]
     (tmp_path / "in.jsonl").write_text('{"sound": "%s"}\n' % (run.parent / "data" / "test-0.wav"), "utf-8")
     out = tmp_path / "out.jsonl"
-    words = ["predict", str(run), "--task", "speech_recognition", "--input", str(tmp_path / "in.jsonl"), "--json", str(out)]
+    words = ["predict", str(run), "--task", "speech_recognition", "--input", str(tmp_path / "in.jsonl"), "--out", str(out)]
     assert cli.main(words) == 0
     assert "transcript" in json.loads(out.read_text("utf-8"))
 

@@ -17,7 +17,7 @@ from skillweave.model import Model
 VOCABULARY = 30
 TEXT, IMAGE, SOUND, VIDEO, CODE = (m.value for m in Modality)
 STREAMS: dict[str, Any] = {
-    TEXT: {"vocabulary": VOCABULARY, "max_length": 16},
+    TEXT: {"vocabulary": VOCABULARY, "max_length": 32},
     CODE: {"vocabulary": VOCABULARY, "max_length": 16},
     IMAGE: {"size": 8, "patch": 4},
     SOUND: {"channels": 6, "kernels": [4, 3, 2], "strides": [2, 2, 1], "max_length": 16},

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -134,10 +134,22 @@ class Layout:
         """The distinct conditions of the batch; weights are resolved once for each."""
         return tuple(dict.fromkeys(self.condition(i) for i in range(len(self.spans))))
 
+    def before(self, span: int) -> list[int]:
+        """The spans of its own modality that stand before it in its pass: it goes on where they end."""
+        it = self.spans[span]
+        return [s for s in self.passes[it.encoder_pass] if s < span and self.spans[s].modality == it.modality]
+
     def segment(self, span: int) -> int:
         """The span's rank among the spans of its own modality in its pass (BERT's sentence A and B)."""
-        it = self.spans[span]
-        return sum(other.modality == it.modality and other.encoder_pass == it.encoder_pass for other in self.spans[:span])
+        return len(self.before(span))
+
+    def starts(self, span: int, lengths_NS: Tensor) -> Tensor | None:
+        """[N] the position with which each sample's span begins: positions run on among spans of a modality, as in BERT's pairs.
+
+        `lengths_NS`: true positions of the batch's spans. None where they all begin at 0.
+        """
+        before = self.before(span)
+        return lengths_NS[:, before].sum(1) if before else None
 
     def with_lengths(self, lengths: tuple[int, ...]) -> Layout:
         """The same layout with the spans' padded lengths set."""
@@ -167,11 +179,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample of a task: features per span of its layout, and labels by name (tensors or plain integers)."""
+    """One sample of a task: features per span of its layout, and labels by name (tensors or plain numbers).
+
+    `notes`: what predictions are read with and no loss looks at, such as the text in which an answer is found.
+    """
 
     spans: tuple[Features, ...]
-    labels: Mapping[str, Tensor | int]
+    labels: Mapping[str, Tensor | float]
     key: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,7 +209,7 @@ class Batch:
     `masked`: one [N, L] bool tensor per span, or None.
     `candidates`: the answers that the task chooses from, where it encodes them: a batch of the task's last pass, with rows of its
     own number and order. Its label `stands_for` [C] counts for how many answers each row stands, itself included; `numbers`
-    [C] are the answers' own.
+    [C] are the answers' own. `notes`: those of each example.
     """
 
     layout: Layout
@@ -204,6 +220,7 @@ class Batch:
     keys: tuple[str, ...] = ()
     skipped: tuple[Skip, ...] = ()
     candidates: Batch | None = None
+    notes: tuple[Mapping[str, Any], ...] = ()
 
     def __len__(self) -> int:
         return self.lengths.shape[0]

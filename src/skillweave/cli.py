@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from skillweave import __version__
@@ -103,12 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
         note = " Any setting of the recipe can follow: --training.steps 100, or training.steps=100." if overridable else ""
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "." + note, allow_abbrev=False)
         sub.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-        sub.set_defaults(overridable=overridable)
+        sub.set_defaults(overridable=overridable, module="commands")
         return sub
 
     _add_training(command)
     _add_making(command)
     _add_using(command)
+    _add_tools(command)
     return parser
 
 
@@ -120,6 +122,9 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a recipe in the package, such as quickstart")
     sub.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     sub.add_argument("--fraction", type=float, metavar="SHARE", help="train on this share of all training samples, such as 0.01")
+    folds = "train K times, each time measured on another K-th of the training data, and give mean and deviation"
+    sub.add_argument("--folds", type=int, metavar="K", help=folds)
+    sub.add_argument("--json", metavar="FILE", help="with --folds: write the figures here as well")
     sub.add_argument("--print-config", action="store_true", help="print the recipe with every setting, and exit")
     sub = command("evaluate", "measure a run on unseen samples and write its report page")
     sub.add_argument("folder", **RUN)
@@ -190,13 +195,16 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Commands that use a trained run."""
-    sub = command("predict", "answer for raw inputs: a class, a transcript, or the samples found; a JSON line each")
+    about = "answer for raw inputs: a class, a number, labels, an answer, a transcript, or the samples found; a JSON line each"
+    sub = command("predict", about)
     sub.add_argument("folder", **RUN)
     sub.add_argument("inputs", nargs="*", metavar="INPUT", help="files; for tasks over text also texts themselves")
     sub.add_argument("--task", required=True, help="the task to answer for")
-    sub.add_argument("--input", metavar="FILE", help='.jsonl whose lines hold the input under its modality: {"text": ...}')
-    sub.add_argument("--json", metavar="FILE", help="write the lines here instead of on the screen")
+    columns = "a .jsonl, .csv, .tsv or .parquet file whose columns are named as in the recipe's data"
+    sub.add_argument("--input", metavar="FILE", help=columns)
+    sub.add_argument("--out", metavar="FILE", help="a .jsonl or .parquet file for the input's own columns and the answers")
     sub.add_argument("--k", type=int, default=5, help="answers per query of a retrieval task (default 5)")
+    sub.set_defaults(module="tool_commands")
     command("index", "embed all samples of a run once, for search").add_argument("folder", **RUN)
     sub = command("search", "find a run's samples by a text or a file")
     sub.add_argument("folder", **RUN)
@@ -207,6 +215,32 @@ def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--k", type=int, default=5, help="how many (default 5)")
     sub.add_argument("--out", metavar="DIR", help="save the files found here")
     sub.add_argument("--json", metavar="FILE", help="write the list here as well")
+
+
+def _add_tools(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that work on models, tokenisers and vectors."""
+    sub = command("average", "write the mean of several models, or of a run's checkpoints (training.keep)")
+    sub.add_argument("models", nargs="+", metavar="RUN-or-MODEL", help="one run, or several runs or model folders")
+    sub.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
+    sub.set_defaults(module="tool_commands")
+    sub = command("vocabulary", "train a tokeniser on texts, or give the tokeniser of a model more words")
+    sub.add_argument("texts", nargs="+", metavar="FILE", help="texts, in any source of a recipe; with --extend, a word a line")
+    sub.add_argument("--out", required=True, metavar="FILE", help="the tokeniser (.json) or, with --extend, the model to write")
+    sub.add_argument("--extend", metavar="RUN-or-MODEL", help="the model whose tokeniser gets the words")
+    sub.add_argument("--size", type=int, default=21128, metavar="N", help="the most pieces (default 21128)")
+    sub.add_argument("--kind", choices=["wordpiece", "bpe"], default="wordpiece", help="its kind (default wordpiece)")
+    sub.add_argument("--cased", action="store_true", help="tell capitals from small letters")
+    sub.add_argument("--min-frequency", type=int, default=2, metavar="N", help="how often a piece must occur (default 2)")
+    sub.add_argument("--column", default="text", help="the column of the texts (default text)")
+    sub.set_defaults(module="tool_commands")
+    sub = command("features", "write a vector for each row of a file")
+    sub.add_argument("folder", **RUN)
+    sub.add_argument("--task", required=True, help="the task whose pass encodes the rows")
+    sub.add_argument("--input", required=True, metavar="FILE", help="a .jsonl, .csv, .tsv or .parquet file")
+    sub.add_argument("--out", required=True, metavar="FILE", help=".npy, or .jsonl or .parquet with the input's own columns")
+    sub.add_argument("--whiten", type=int, metavar="K", help="whiten the vectors and keep K numbers of each")
+    sub.add_argument("--fit", metavar="FILE", help="the rows that whitening is fitted on (default: the input's own)")
+    sub.set_defaults(module="tool_commands")
 
 
 def print_config(options: argparse.Namespace) -> None:
@@ -233,9 +267,7 @@ def run(options: argparse.Namespace) -> None:
     elif options.command == "train" and options.print_config:
         print_config(options)
     else:
-        from skillweave import commands
-
-        getattr(commands, f"run_{options.command}")(options)
+        getattr(import_module(f"skillweave.{options.module}"), f"run_{options.command}")(options)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from skillweave.evaluation.report import INTERFERENCE_FILE, REPORT_FILE, read_js
 from skillweave.evaluation.screen import (
     console,
     evaluation_table,
+    folds_table,
     hits_table,
     inspection_tables,
     interference_tables,
@@ -40,8 +41,9 @@ from skillweave.evaluation.zero_shot import read_tasks, with_unseen
 from skillweave.origins import tabulate
 from skillweave.search.files import save_hits
 from skillweave.search.index import build_index, query, searchable, task_for
-from skillweave.search.predict import hit_row, predict, query_modality, read_inputs
+from skillweave.search.predict import hit_row
 from skillweave.training import train
+from skillweave.training.folds import cross_validate
 from skillweave.upcycling import copy_table, upcycle
 from skillweave.weaving import weave
 
@@ -70,8 +72,13 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train a recipe."""
+    """Train a recipe, once or for each fold of a cross-validation."""
     recipe = read_recipe(find_recipe(options.recipe), options.overrides, options.fraction)
+    if options.folds is not None:
+        found = cross_validate(recipe, options.folds, resume=options.resume)
+        console().print(folds_table(found, f"{recipe.name} · {options.folds} folds"))
+        write_json(options.json, found)
+        return
     folder = train(recipe, resume=options.resume)
     say(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
 
@@ -105,19 +112,6 @@ def measure_run(
         write_json(recipe.folder / EVALUATION_FILE, tables)
         say(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
     return tables
-
-
-def run_predict(options: argparse.Namespace) -> None:
-    """Answer for files, texts or the lines of a file."""
-    model, recipe = open_run(options.folder)
-    inputs = read_inputs(query_modality(model, options.task), options.inputs, options.input)
-    answers = predict(model, recipe, options.task, [value for _, value in inputs], options.k)
-    lines = (json.dumps({"input": name, **a}, ensure_ascii=False) for (name, _), a in zip(inputs, answers, strict=True))
-    if options.json:
-        write_whole(options.json, "".join(line + "\n" for line in lines))
-        return
-    for line in lines:
-        print(line, flush=True)
 
 
 def run_index(options: argparse.Namespace) -> None:

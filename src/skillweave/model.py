@@ -21,7 +21,7 @@ from skillweave.components.encoders.transformer import Resolved
 from skillweave.components.targets import TARGETS, Encoded
 from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.model import ModelTask
-from skillweave.config.targets import ContrastiveTarget, SimilarityTarget
+from skillweave.config.targets import ContrastiveTarget, CosineTarget, SimilarityTarget
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
@@ -121,7 +121,7 @@ class Model(nn.Module):
 
     def _pooling(self, task: ModelTask) -> str:
         targets = [self.config.targets[name] for name in task.targets]
-        return next((t.pooling for t in targets if isinstance(t, ContrastiveTarget | SimilarityTarget)), "first")
+        return next((t.pooling for t in targets if isinstance(t, ContrastiveTarget | CosineTarget | SimilarityTarget)), "first")
 
     def _encode(
         self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
@@ -155,8 +155,9 @@ class Model(nn.Module):
             span = batch.layout.spans[s]
             masked = batch.masked[s] if batch.masked else None
             embedding = self.embeddings[span.modality.value]
-            segment = batch.layout.segment(s)
-            parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, self.shared, masked))
+            segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
+            starts = None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
+            parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, self.shared, masked, starts))
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
 

@@ -8,6 +8,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTM
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
 from skillweave.config import ModelConfig
+from skillweave.config.model import ModelTask
 from skillweave.model import Model
 
 WIDTH, HEADS, HIDDEN, LAYERS, VOCABULARY, POSITIONS = 15, 3, 37, 3, 41, 11
@@ -140,6 +141,22 @@ def test_bert_hidden_states_and_gradients(dtype: torch.dtype, tolerance: float) 
     (expected[mask] * probe).sum().backward()
     (found[mask] * probe).sum().backward()
     assert_same_gradients(model, reference, bert_names(), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_positions_of_a_pair_run_on_as_in_bert(dtype: torch.dtype, tolerance: float) -> None:
+    """[CLS] a [SEP] b [SEP] with segments 0 and 1, whatever padding stands between the two."""
+    model, reference = bert_pair(dtype)
+    model = model.with_tasks({"pair": ModelTask.parse({"spans": [{"modality": "text"}] * 2, "targets": {}})})
+    lengths = torch.tensor([[6, 5], [2, 4], [1, 1]])
+    ids = [torch.randint(0, VOCABULARY, (3, length)) for length in (7, 5)]
+    spans = tuple(Span(Modality.TEXT, length=x.shape[1]) for x in ids)
+    found = hidden_states(model, Batch(Layout("pair", spans), tuple(ids), lengths))[0]
+    for n, (a, b) in enumerate(lengths.tolist()):
+        one = torch.cat([ids[0][n, :a], ids[1][n, :b]]).unsqueeze(0)
+        segments = torch.tensor([[0] * a + [1] * b])
+        expected = reference.bert(one, token_type_ids=segments).last_hidden_state[0]
+        assert relative_error(torch.cat([found[n, :a], found[n, 7 : 7 + b]]), expected) < tolerance
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)

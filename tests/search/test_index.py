@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_run import make_run
@@ -13,7 +14,7 @@ from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.search.files import save_hits, suffix_of
 from skillweave.search.index import build_index, query, searchable, task_for
-from skillweave.search.predict import predict, read_inputs
+from skillweave.search.predict import predict, read_rows, read_words, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +115,31 @@ def test_a_broken_input_does_not_stop_the_others(run):
     assert "no such file" in broken["error"] and set(heard["transcript"]) <= {"a", "b"}
 
 
-def test_inputs_from_a_file_are_relative_to_it(tmp_path):
-    (tmp_path / "in.jsonl").write_text('{"sound": "a.wav"}\n\n{"sound": "/b.wav"}\n', "utf-8")
-    values = [str(value) for _, value in read_inputs("sound", ["c.wav"], str(tmp_path / "in.jsonl"))]
-    assert values == ["c.wav", str(tmp_path / "a.wav"), "/b.wav"]
-    (tmp_path / "bad.jsonl").write_text('{"sound": "a.wav"}\n{"text": "x"}\n', "utf-8")
-    with pytest.raises(ConfigError, match=r"bad.jsonl:2: expected \{.sound"):
-        read_inputs("sound", [], str(tmp_path / "bad.jsonl"))
+def test_inputs_from_a_file_are_relative_to_it(run, tmp_path):
+    recipe = run[1]
+    (tmp_path / "in.jsonl").write_text('{"sound": "a.wav", "who": "x"}\n\n{"sound": "/b.wav"}\n', "utf-8")
+    rows, own = read_rows(recipe, "speech_recognition", str(tmp_path / "in.jsonl"))
+    assert [row["sound"]["path"] for row in rows] == [str(tmp_path / "a.wav"), "/b.wav"]
+    assert own == [{"sound": "a.wav", "who": "x"}, {"sound": "/b.wav", "who": None}]
+    with pytest.raises(ConfigError, match="no column for the field 'text'"):
+        read_rows(recipe, "text_classification", str(tmp_path / "in.jsonl"))
+    assert read_words(("text",), ["so good"]) == [{"text": "so good"}]
     with pytest.raises(ConfigError, match="nothing to answer for"):
-        read_inputs("text", [])
+        read_words(("text",), [])
+    with pytest.raises(ConfigError, match="the task is given text, second: write them as columns"):
+        read_words(("text", "second"), ["a"])
+
+
+def test_predictions_keep_the_inputs_own_columns(tmp_path):
+    own, answers = [{"text": "a", "class": "x"}, {"text": "b"}], [{"class": "y", "probability": 0.5}, {"error": "broken"}]
+    write_rows(tmp_path / "out.jsonl", own, answers)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    first = {"text": "a", "class": "x", "predicted_class": "y", "probability": 0.5}
+    assert lines == [first, {"text": "b", "error": "broken"}]
+    write_rows(tmp_path / "out.parquet", own, answers)
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist()[0] == {**first, "error": None}
+    with pytest.raises(ConfigError, match=r"written as \.jsonl or \.parquet"):
+        write_rows(tmp_path / "out.txt", own, answers)
 
 
 def test_encode_tells_what_is_wrong(run):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from text_rows import text_sources
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Features, Modality
@@ -46,7 +47,7 @@ def sound(frames: int) -> np.ndarray:
 
 
 def test_the_catalogue() -> None:
-    """SkillNet Table 1: five downstream and five pretraining tasks, with their skills; then those of Uni-Perceiver."""
+    """SkillNet Table 1: five downstream and five pretraining tasks; then those of Uni-Perceiver, and over texts."""
     skills = {name: {m.value for m in task.layout(name).modalities} for name, task in TASKS.items()}
     assert skills == {
         "text_classification": {"text"},
@@ -67,9 +68,13 @@ def test_the_catalogue() -> None:
         "video_captioning": {"text", "video"},
         "word_filling": {"text"},
         "language_modelling": {"text"},
+        "masked_text_pair": {"text"},
+        "text_denoising": {"text"},
+        "gap_sentences": {"text"},
+        **{name: {"text"} for name in text_sources()},
     }
-    assert sum(task.pretraining for task in TASKS.values()) == 7
-    passes = {"contrastive": 2, "similarity": 2}
+    assert sum(task.pretraining for task in TASKS.values()) == 11
+    passes = {"contrastive": 2, "similarity": 2, "cosine": 2}
     counts = {name: len(task.layout("x").passes) for name, task in TASKS.items() if name != "text_to_frames"}
     assert counts == {name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"}
     assert all((task.candidates is not None) == (task.target == "similarity") for task in TASKS.values())

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from text_rows import text_sources
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError, RecipeConfig
@@ -33,6 +34,10 @@ SOURCES = {
     "video_captioning": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "word_filling": {"path": "pack:poems"},
     "language_modelling": {"path": "pack:poems"},
+    "masked_text_pair": {"path": "pack:poems"},
+    "text_denoising": {"path": "pack:poems"},
+    "gap_sentences": {"path": "pack:poems"},
+    **text_sources(),
 }
 MODEL = {
     "width": 24,

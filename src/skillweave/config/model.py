@@ -14,7 +14,7 @@ from pydantic_core import PydanticKnownError
 from skillweave.batch import SPAN_NAMES, Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
 from skillweave.config.streams import Streams, TextStream, tokenizer_asset
-from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget, MaskedUnitTarget, Target
+from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
 
 
 def _span_name(name: str) -> str:
@@ -227,7 +227,7 @@ class ModelConfig(Config):
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
-            if isinstance(target, MaskedLanguageTarget) and not self.vocabulary(target.modality):
+            if isinstance(target, MaskedLanguageTarget | PromptTarget) and not self.vocabulary(target.modality):
                 yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
 
     def _task_faults(self, name: str) -> Iterator[str]:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
+from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
+from skillweave.config.inputs import AugmentConfig, LimitsConfig, MaskingConfig
 from skillweave.config.layering import load_yaml, merge, nest
 from skillweave.config.model import ModelConfig
 from skillweave.config.tuning import TuningConfig
@@ -37,6 +38,10 @@ class DataConfig(Config):
     """Train on this share of the training samples, drawn by hash: a smaller share lies within a larger one, and each label keeps
     its share. On the command line `--fraction` sets it for all tasks."""
 
+    fold: tuple[NonNegativeInt, Positive] | None = None
+    """`[i, k]`: training and validation samples are parted into k, of which part i validates and the others train; `skillweave
+    train RECIPE --folds k` sets it, for each i in turn."""
+
     @field_validator("columns", mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
@@ -46,43 +51,9 @@ class DataConfig(Config):
     def _shares(self) -> DataConfig:
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions {self.fractions} must be at least 0 and sum to 1")
+        if self.fold and (self.fold[0] >= self.fold[1] or isinstance(self.path, dict)):
+            raise ValueError(f"fold {list(self.fold)} needs one path for all splits, and i below k")
         return self
-
-
-class LimitsConfig(Config):
-    """What counts as broken or hostile media (such samples are skipped, counted and listed), and what decoded media may take."""
-
-    max_bytes: Positive = 256 * 2**20
-    """Largest file."""
-    max_pixels: Positive = 64_000_000
-    """Most pixels of a picture or a frame."""
-    max_seconds: PositiveFloat = 3600
-    """Longest recording or clip that is opened."""
-    min_seconds: NonNegativeFloat = 0.0
-    """Shorter recordings are skipped."""
-    too_long: Literal["cut", "skip"] = "cut"
-    """What happens to sound and video that exceed the stream's own length."""
-    kept_bytes: NonNegativeInt = 128 * 2**20
-    """Memory for decoded training media, which later epochs need not decode again; of each task, and of each worker."""
-
-
-class AugmentConfig(Config):
-    """Changes to training samples, drawn anew each epoch; evaluation never uses them."""
-
-    shift: Share = 0.0
-    """Pictures and clips: largest shift, as a share of the side."""
-    scale: Share = 0.0
-    """Pictures and clips: largest change of size, as a share."""
-    colour: Share = 0.0
-    """Pictures and clips: largest change of brightness, contrast and saturation, as a share."""
-    speed: Share = 0.0
-    """Sound: largest change of tempo and pitch, as a share."""
-    noise: NonNegativeFloat = 0.0
-    """Sound: largest standard deviation of added noise, relative to the recording's own."""
-    join: Positive = 1
-    """Up to so many recordings with their transcripts, or of a sample's captions, joined into one."""
-    word_dropout: Share = 0.0
-    """Text and code inputs: share of wordpieces replaced by [MASK]."""
 
 
 class TaskConfig(Config):
@@ -102,9 +73,19 @@ class TaskConfig(Config):
     """Column whose equal values come in the same training batch, such as an album: what tells them apart is then learned."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
+    masking: MaskingConfig = MaskingConfig()
+    """Masked text: what is hidden, anew each epoch."""
     classes: dict[str, str] = {}
-    """Naming tasks: label in the data → its name as text, which the model encodes; a list where both are the same. When empty,
-    the labels of the training data."""
+    """Naming tasks and prompts: label in the data → its name as text, which the model encodes or finds at [MASK]; a list where
+    both are the same. When empty, the labels of the training data."""
+    choices: Positive | None = None
+    """Choices of a sample, at most; those of the task's entry when absent (multiple choice 4, idiom cloze 10)."""
+    template: str = "{text} [MASK]"
+    """Prompts: what the model reads; [MASK] stands where the class's word belongs."""
+    stride: Positive = 128
+    """Reading comprehension: a text that is too long is read in windows that begin so many pieces apart."""
+    metrics: list[Literal["f1", "macro_f1", "matthews"]] = []
+    """Classes: further figures. `f1` is that of the last class, such as 1 of 0 and 1 (GLUE)."""
     pool: Positive | None = None
     """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
 

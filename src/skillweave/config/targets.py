@@ -26,6 +26,80 @@ class ClassificationTarget(Config):
     """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
 
 
+class MultiLabelTarget(Config):
+    """Any number of classes a sample: binary cross-entropy for each."""
+
+    kind: Literal["multi_label"] = "multi_label"
+    classes: list[str] = []
+    """Label names in order; taken from the training data when empty."""
+    hidden: bool = True
+    """BERT's pooler (a dense layer and tanh) before the classifier."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
+
+
+class RegressionTarget(Config):
+    """A number a sample: mean squared error."""
+
+    kind: Literal["regression"] = "regression"
+    mean: float | None = None
+    """Subtracted from the numbers before they are learned; that of the training data when absent."""
+    deviation: PositiveFloat | None = None
+    """The numbers are divided by it; that of the training data when absent."""
+    hidden: bool = True
+    """BERT's pooler (a dense layer and tanh) before the last layer."""
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
+
+
+class TokenLabelsTarget(Config):
+    """A label for each word: cross-entropy at its first piece (BERT section 5.3)."""
+
+    kind: Literal["token_labels"] = "token_labels"
+    classes: list[str] = []
+    """Label names in order, such as O, B-PER, I-PER; taken from the training data when empty."""
+
+
+class SpanTarget(Config):
+    """Where an answer begins and ends in a text: cross-entropy over its positions (BERT section 4.2)."""
+
+    kind: Literal["span"] = "span"
+    most_pieces: Positive = 30
+    """The longest answer that is given, in pieces."""
+
+
+class ChoiceTarget(Config):
+    """Which of several passes is right: a score each, cross-entropy over them (BERT section 4.4)."""
+
+    kind: Literal["choice"] = "choice"
+    hidden: bool = True
+    """BERT's pooler (a dense layer and tanh) before the score."""
+    pooling: Pooling = "first"
+    """Which vector stands for a pass: that of its first token, or the mean of all its tokens."""
+
+
+class CosineTarget(Config):
+    """How alike two texts are: mean squared error of the cosine of their vectors (SBERT section 3)."""
+
+    kind: Literal["cosine"] = "cosine"
+    least: float | None = None
+    """The number that means nothing in common, cosine 0; the least of the training data when absent."""
+    most: float | None = None
+    """The number that means the same, cosine 1; the largest of the training data when absent."""
+    pooling: Pooling = "mean"
+    """Which vector stands for a text: that of its first token, or the mean of all its tokens."""
+
+
+class PromptTarget(Config):
+    """Classes as words at [MASK] (PET): the head is that of masked language modelling, and takes its weights by its name."""
+
+    kind: Literal["prompt"] = "prompt"
+    words: list[list[int]] = []
+    """The pieces of each class's word; filled in from the task's `classes`."""
+    modality: Modality = Modality.TEXT
+    """Whose word embedding the output layer is tied to."""
+
+
 class ContrastiveTarget(Config):
     """In-batch contrastive loss between two passes, symmetric (SkillNet section 4.1, CLIP)."""
 
@@ -82,6 +156,18 @@ class MaskedUnitTarget(Config):
 
 
 Target = Annotated[
-    ClassificationTarget | ContrastiveTarget | SimilarityTarget | CTCTarget | MaskedLanguageTarget | MaskedUnitTarget,
+    ClassificationTarget
+    | MultiLabelTarget
+    | RegressionTarget
+    | TokenLabelsTarget
+    | SpanTarget
+    | ChoiceTarget
+    | CosineTarget
+    | PromptTarget
+    | ContrastiveTarget
+    | SimilarityTarget
+    | CTCTarget
+    | MaskedLanguageTarget
+    | MaskedUnitTarget,
     Field(discriminator="kind"),
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip
 from skillweave.config.streams import SoundStream, Streams
 
-PER_POSITION = frozenset({"words", "units"})
+PER_POSITION = frozenset({"words", "units", "tags", "slots"})
 """Labels that have one entry per position of the pass; the others are one per sample, or lists of their own."""
 
 
@@ -26,10 +26,20 @@ def collate(layout: Layout, examples: Sequence[Example], streams: Streams, bucke
         padded.append(length)
         inputs.append(_stack(features, span.modality, length, stream))
         masked.append(_pad([_mask(f) for f in features], length, 0) if any(f.masked is not None for f in features) else None)
+    _require_room(layout, lengths, streams)
     layout = layout.with_lengths(tuple(padded))
     labels = {name: _labels(name, layout, examples) for name in examples[0].labels}
     keys = tuple(example.key for example in examples)
-    return Batch(layout, tuple(inputs), lengths, labels, tuple(masked), keys, tuple(skipped))
+    notes = tuple(example.notes for example in examples)
+    return Batch(layout, tuple(inputs), lengths, labels, tuple(masked), keys, tuple(skipped), notes=notes)
+
+
+def _require_room(layout: Layout, lengths_NS: Tensor, streams: Streams) -> None:
+    """Raise ValueError where spans of a modality, whose positions run on, take more than their stream has."""
+    for i, span in enumerate(layout.spans):
+        starts_N, most = layout.starts(i, lengths_NS), getattr(streams, span.modality.value).max_length
+        if starts_N is not None and (taken := int((starts_N + lengths_NS[:, i]).max())) > most:
+            raise ValueError(f"the {span.modality.value} spans of a sample take {taken} positions, and the stream has {most}")
 
 
 def _padded_length(modality: Modality, longest: int, bucket: int, most: int) -> int:

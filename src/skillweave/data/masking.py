@@ -18,10 +18,17 @@ FRAME_SPAN = 10
 
 
 def mask_words(
-    ids_L: Tensor, special: frozenset[int], mask: int, vocabulary: int, rng: np.random.Generator, share: float = WORD_SHARE
+    ids_L: Tensor,
+    special: frozenset[int],
+    mask: int,
+    vocabulary: int,
+    rng: np.random.Generator,
+    share: float = WORD_SHARE,
+    groups_L: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """BERT's masking: of `share` of the tokens 80 % become [MASK], 10 % a random token, 10 % stay.
 
+    `groups_L`: the number of the word or span that each position is part of; these are chosen whole, and meet the same fate.
     Special tokens are never chosen, and at least one token always is. Returns (ids [L], labels [L] with IGNORE elsewhere).
     Raises BadInput when there are special tokens only (a text of unknown characters).
     """
@@ -29,16 +36,29 @@ def mask_words(
     candidates = np.flatnonzero(~np.isin(ids, list(special)))
     if not len(candidates):
         raise BadInput("nothing but special tokens to mask")
-    chosen = candidates[rng.random(len(candidates)) < share]
-    if not len(chosen):
-        chosen = rng.choice(candidates, 1)
+    if groups_L is None:
+        chosen = candidates[rng.random(len(candidates)) < share]
+        chosen = chosen if len(chosen) else rng.choice(candidates, 1)
+        kind = rng.random(len(chosen))
+    else:
+        chosen = _choose_groups(candidates, groups_L, share, rng)
+        _, group = np.unique(groups_L[chosen], return_inverse=True)
+        kind = rng.random(len(chosen))[group]
     labels = np.full_like(ids, IGNORE)
     labels[chosen] = ids[chosen]
-    kind = rng.random(len(chosen))
     ids[chosen[kind < 0.8]] = mask
     replaced = chosen[(kind >= 0.8) & (kind < 0.9)]
     ids[replaced] = _random_words(len(replaced), special, vocabulary, rng)
     return torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+def _choose_groups(candidates: np.ndarray, groups_L: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Positions of whole groups, drawn until there is no room for a further one; the first always has (whole-word masking)."""
+    numbers, counts = np.unique(groups_L[candidates], return_counts=True)
+    order = rng.permutation(len(numbers))
+    total = counts[order].cumsum()
+    budget = max(round(share * len(candidates)), total[0])
+    return candidates[np.isin(groups_L[candidates], numbers[order[total <= budget]])]
 
 
 def _random_words(count: int, special: frozenset[int], vocabulary: int, rng: np.random.Generator) -> np.ndarray:

@@ -114,7 +114,7 @@ def show(modality: str, value: Any) -> Item:
 
 def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]:
     """The first queries with their three best answers, and the right one when it is not among them."""
-    asked, wanted = rows.dataset.task.fields
+    asked, wanted = rows.dataset.task.fields[0], rows.dataset.task.fields[-1]
     scores, ranks = found.queries @ found.items.T, ranking(found).rank
     cases = []
     for q in chosen:

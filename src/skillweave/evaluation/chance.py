@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,18 @@ import numpy as np
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.data.sources import Source
 from skillweave.evaluation import metrics
-from skillweave.evaluation.figures import RECALL_AT, figures, retrieval_columns
-from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
+from skillweave.evaluation.figures import RECALL_AT, columns_of, figures, retrieval_columns
+from skillweave.evaluation.kinds import (
+    Answered,
+    Classified,
+    Embedded,
+    Filled,
+    MultiLabelled,
+    Predictions,
+    Scored,
+    Tagged,
+    Transcribed,
+)
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset, open_fields, task_of
 
@@ -60,13 +70,16 @@ def chance(found: Predictions, context: Context) -> Figures:
 
     Accuracy: always the training data's most frequent class; without such data any class. Recall@k and median rank: exact for
     the pool and its right answers.
-    Character error rate: always the best constant string. Masked prediction: always the best constant distribution.
+    Character error rate: always the best constant string. Masked prediction: always the best constant distribution. Choices: any.
+    Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole text.
     """
     return CHANCE[type(found)](found, context)
 
 
 def _majority(found: Classified, context: Context) -> Figures:
-    named = context.dataset.tools.config.classes
+    named, further = context.dataset.tools.config.classes, context.dataset.tools.config.metrics
+    if context.dataset.task.choices:
+        return {"accuracy": float((1 / (found.probabilities > 0).sum(1)).mean())}
     try:
         counts = Counter(label for label in context.train("label") if not named or label in named)
     except ConfigError:
@@ -74,7 +87,34 @@ def _majority(found: Classified, context: Context) -> Figures:
     if not counts:  # a task that was not trained may have no training data, or other classes there
         return {"accuracy": 1 / found.probabilities.shape[1]}
     commonest = max(sorted(counts), key=counts.__getitem__)
-    return {"accuracy": metrics.accuracy([commonest] * len(found.keys), context.measured("label", found.keys))}
+    figures_of = {"accuracy": metrics.accuracy([commonest] * len(found.keys), context.measured("label", found.keys))}
+    classes = list(named) or context.dataset.tools.target.classes
+    if not further or commonest not in classes:
+        return figures_of
+    constant = np.zeros_like(found.probabilities)
+    constant[:, classes.index(commonest)] = 1
+    return {**figures(columns_of(replace(found, probabilities=constant), further), 0)[0], **figures_of}
+
+
+def _commonest_labels(found: MultiLabelled, context: Context) -> Figures:
+    """Always the labels that at least half of the measured samples have, or else the commonest."""
+    shares = found.labels.mean(0)
+    constant = np.broadcast_to(shares >= min(0.5, shares.max()), found.labels.shape).astype(np.float32)
+    return figures(columns_of(replace(found, probabilities=constant)), 0)[0]
+
+
+def _mean_score(found: Scored, context: Context) -> Figures:
+    return {"pearson": 0.0, "spearman": 0.0, "squared_error": float(found.references.var())}
+
+
+def _commonest_tag(found: Tagged, context: Context) -> Figures:
+    tag = Counter(tag for tags in found.references for tag in tags).most_common(1)[0][0]
+    return figures(columns_of(replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])), 0)[0]
+
+
+def _whole_text(found: Answered, context: Context) -> Figures:
+    """Always the whole text."""
+    return figures(columns_of(replace(found, hypotheses=context.measured("text", found.keys))), 0)[0]
 
 
 def _constant(found: Transcribed, context: Context) -> Figures:
@@ -99,6 +139,10 @@ CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {
     Transcribed: _constant,
     Embedded: _random_order,
     Filled: _frequencies,
+    MultiLabelled: _commonest_labels,
+    Scored: _mean_score,
+    Tagged: _commonest_tag,
+    Answered: _whole_text,
 }
 """Kind of predictions → what guessing gives."""
 

@@ -11,7 +11,7 @@ from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.config.recipe import Split
 from skillweave.evaluation.chance import Context, baseline, chance
 from skillweave.evaluation.experts import Load, Use, counted, watch_load
-from skillweave.evaluation.figures import PER_SAMPLE, figures
+from skillweave.evaluation.figures import columns_of, figures
 from skillweave.evaluation.predictions import Embedded, Predictions, Progress, encode_candidates, predict_task, watched
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset, open_task, task_of
@@ -74,7 +74,8 @@ def _measure_task(
     retrieval = task_of(recipe, name).target == "contrastive"
     size = min(config.pool or len(dataset), len(dataset)) if retrieval else len(dataset)
     load: Load = {}
-    batches = watched(_first(dataset.batches(config.batch_size), size), name, size, progress)
+    batches = dataset.batches(config.batch_size)
+    batches = watched(_first(batches, size) if retrieval else batches, name, size, progress)
     candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
     found = predict_task(model, name, watch_load(model, batches, load), candidates)
     if not found.keys:
@@ -82,7 +83,7 @@ def _measure_task(
         raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")
     if isinstance(found, Embedded):
         found = _pool(found, size)
-    values, intervals = figures(PER_SAMPLE[type(found)](found), resamples)
+    values, intervals = figures(columns_of(found, config.metrics), resamples)
     context = Context(model, recipe, name, dataset)
     table: Table = {
         **values,

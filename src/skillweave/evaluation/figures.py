@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ModelConfig
-from skillweave.evaluation import metrics
-from skillweave.evaluation.predictions import Classified, Embedded, Filled, Predictions, Transcribed
+from skillweave.evaluation import label_metrics, metrics
+from skillweave.evaluation.kinds import (
+    Answered,
+    Classified,
+    Embedded,
+    Filled,
+    MultiLabelled,
+    Predictions,
+    Scored,
+    Tagged,
+    Transcribed,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,17 @@ class Metric:
 
 METRICS = {
     "accuracy": Metric("accuracy"),
+    "f1": Metric("F1"),
+    "macro_f1": Metric("macro F1"),
+    "micro_f1": Metric("micro F1"),
+    "matthews": Metric("Matthews correlation"),
+    "pearson": Metric("Pearson correlation"),
+    "spearman": Metric("Spearman correlation"),
+    "squared_error": Metric("mean squared error", lower=True, unbounded=True),
+    "entity_f1": Metric("entity F1"),
+    "tag_accuracy": Metric("accuracy of words"),
+    "exact_match": Metric("exact match"),
+    "answer_f1": Metric("F1 of answers"),
     "cer": Metric("character error rate", lower=True),
     "recall_at_1": Metric("recall@1"),
     "recall_at_5": Metric("recall@5"),
@@ -79,6 +101,47 @@ def _classified(found: Classified) -> Columns:
     return {"accuracy": (_mean, [found.probabilities.argmax(-1) == found.labels])}
 
 
+def _further(found: Predictions, wanted: Sequence[str]) -> Columns:
+    """What the recipe asks for beside accuracy."""
+    if not isinstance(found, Classified):
+        return {}
+    predicted, classes = found.probabilities.argmax(-1), found.probabilities.shape[1]
+    return {name: (partial(label_metrics.CLASS_METRICS[name], classes=classes), [predicted, found.labels]) for name in wanted}
+
+
+def _multi_labelled(found: MultiLabelled) -> Columns:
+    given = found.probabilities > 0.5
+    counts = [(given & found.labels).sum(1), given.sum(1), found.labels.sum(1)]
+    return {"micro_f1": (label_metrics.f1_of_counts, counts)}
+
+
+def _scored(found: Scored) -> Columns:
+    error = (found.values - found.references) ** 2
+    pair = [found.values, found.references]
+    return {
+        "pearson": (label_metrics.pearson, pair),
+        "spearman": (label_metrics.spearman, pair),
+        "squared_error": (_mean, [error]),
+    }
+
+
+def _tagged(found: Tagged) -> Columns:
+    right = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(found.references, found.hypotheses, strict=True)]
+    columns: Columns = {"tag_accuracy": (metrics.ratio, [np.array(right, float), np.array([len(r) for r in found.references])])}
+    if not any(tag.startswith("B-") for tags in found.references for tag in tags):
+        return columns  # parts of speech, say: no entities
+    sides = [map(label_metrics.entities, side) for side in (found.references, found.hypotheses)]
+    counts = [[len(r & h), len(h), len(r)] for r, h in zip(*sides, strict=True)]
+    return {"entity_f1": (label_metrics.f1_of_counts, list(np.array(counts, float).T)), **columns}
+
+
+def _answered(found: Answered) -> Columns:
+    pairs = list(zip(found.hypotheses, found.references, strict=True))
+    exact = [max(label_metrics.exact_match(h, r) for r in rs or [""]) for h, rs in pairs]
+    overlap = [max(label_metrics.answer_f1(h, r) for r in rs or [""]) for h, rs in pairs]
+    return {"exact_match": (_mean, [np.array(exact)]), "answer_f1": (_mean, [np.array(overlap)])}
+
+
 def _transcribed(found: Transcribed) -> Columns:
     return {"cer": (metrics.ratio, list(metrics.edit_counts(found.references, found.hypotheses)))}
 
@@ -96,8 +159,17 @@ PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
     Transcribed: _transcribed,
     Embedded: lambda found: retrieval_columns(ranking(found)),
     Filled: _filled,
+    MultiLabelled: _multi_labelled,
+    Scored: _scored,
+    Tagged: _tagged,
+    Answered: _answered,
 }
 """Kind of predictions → its metrics."""
+
+
+def columns_of(found: Predictions, further: Sequence[str] = ()) -> Columns:
+    """The metrics of predictions. `further`: those of classes that the recipe asks for (`tasks.*.metrics`)."""
+    return {**PER_SAMPLE[type(found)](found), **_further(found, further)}
 
 
 def active_skills(config: ModelConfig) -> dict[Modality, str]:

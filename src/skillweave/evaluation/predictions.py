@@ -5,20 +5,18 @@ Shape letters: N samples, C classes, D width, L positions of a pass, M masked po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from skillweave.batch import Batch, Skip
+from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
 from skillweave.config.targets import CTCTarget
+from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Transcribed, evaluating, moved, stack
+from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 
@@ -26,65 +24,10 @@ Progress = Callable[[str, int, int], None]
 """Called with the task, samples done and samples in all."""
 
 
-@dataclass(kw_only=True)
-class Predictions:
-    """`keys` of the N samples that were measured; `skipped` lists those that could not be read."""
-
-    keys: list[str] = field(default_factory=list)
-    skipped: list[Skip] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
-class Classified(Predictions):
-    """`labels`: [N] int64. `probabilities`: [N, C] float32."""
-
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-
-
-@dataclass(kw_only=True)
-class Transcribed(Predictions):
-    """What was said and what was heard, one string a sample."""
-
-    references: list[str]
-    hypotheses: list[str]
-
-
-@dataclass(kw_only=True)
-class Embedded(Predictions):
-    """`queries` (pass 0), `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; items of equal hash are right."""
-
-    queries: NDArray[np.float32]
-    items: NDArray[np.float32]
-    captions: NDArray[np.int64]
-
-
-@dataclass(kw_only=True)
-class Filled(Predictions):
-    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it stands in, from 0): [M]."""
-
-    labels: NDArray[np.int64]
-    losses: NDArray[np.float32]
-    correct: NDArray[np.bool_]
-    samples: NDArray[np.int64]
-
-
 def target_of(model: Model, task: str, kind: str) -> str:
     """The name of the task's target of a kind."""
     targets = model.config.tasks[task].targets
     return next(name for name in targets if model.config.targets[name].kind == kind)
-
-
-@contextmanager
-def evaluating(model: Model) -> Generator[None]:
-    """No gradients, no dropout; the model's mode is put back afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
 
 
 def encode_candidates(model: Model, batches: Iterable[Batch]) -> Tensor | None:
@@ -99,11 +42,12 @@ def classify(model: Model, task: str, batches: Iterable[Batch], candidates: Tens
     """Class probabilities of every sample."""
     seen = Predictions()
     labels, probabilities = [], []
-    for batch in _moved(model, batches, seen):
-        labels.append(batch.labels["class"].cpu())
+    for batch in moved(model, batches, seen):
+        if "class" in batch.labels:
+            labels.append(batch.labels["class"].cpu())
         logits_NC = next(iter(model(batch, candidates=candidates).logits.values()))
         probabilities.append(logits_NC.float().softmax(-1).cpu())
-    return Classified(labels=_stack(labels), probabilities=_stack(probabilities), **vars(seen))
+    return Classified(labels=stack(labels), probabilities=stack(probabilities), **vars(seen))
 
 
 def transcribe(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Transcribed:
@@ -111,22 +55,22 @@ def transcribe(model: Model, task: str, batches: Iterable[Batch], candidates: Te
     target, seen = target_of(model, task, "ctc"), Predictions()
     characters = ctc_characters(model, task)
     references, hypotheses = [], []
-    for batch in _moved(model, batches, seen):
+    for batch in moved(model, batches, seen):
         frames = model(batch).logits[target].argmax(-1).cpu()
         hypotheses += [decode_ctc(row[:length], characters) for row, length in zip(frames, batch.lengths[:, 0], strict=True)]
-        references += [spell(row, characters) for row in batch.labels["characters"].cpu()]
+        references += [spell(row, characters) for row in batch.labels["characters"].cpu()] if batch.labels else []
     return Transcribed(references=references, hypotheses=hypotheses, **vars(seen))
 
 
 def embed_pairs(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Embedded:
     """Unit vectors of both sides of every sample: its first pass, and all the others."""
     queries, items, captions, seen = [], [], [], Predictions()
-    for batch in _moved(model, batches, seen):
+    for batch in moved(model, batches, seen):
         query_ND, *parts = model.embed(batch)
         queries.append(query_ND.float().cpu())
         items.append(joint(parts).float().cpu())
         captions.append(batch.labels["caption"].cpu())
-    return Embedded(queries=_stack(queries), items=_stack(items), captions=_stack(captions), **vars(seen))
+    return Embedded(queries=stack(queries), items=stack(items), captions=stack(captions), **vars(seen))
 
 
 def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Filled:
@@ -136,12 +80,14 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     """
     seen = Predictions()
     labels, losses, correct, samples = [], [], [], []
-    for batch in _moved(model, batches, seen):
+    for batch in moved(model, batches, seen):
         labels_NL = next(iter(batch.labels.values()))
         tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
         offset = 0  # two vocabularies may use the same numbers for different words
         for target, logits_MC in model(batch, candidates=candidates).logits.items():
+            if model.config.targets[target].kind == "classification":
+                continue  # of a pair of sentences, beside its words
             masked_M = labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities)
             labels_M = tokens.to_tokens(labels_NL)[masked_M]
             labels.append(labels_M.cpu() + offset)
@@ -149,13 +95,13 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
             losses.append(torch.nn.functional.cross_entropy(logits_MC.float(), labels_M, reduction="none").cpu())
             correct.append((logits_MC.argmax(-1) == labels_M).cpu())
             samples.append(tokens.to_tokens(rows_NL)[masked_M].cpu() + len(seen.keys) - len(batch))
-    return Filled(labels=_stack(labels), losses=_stack(losses), correct=_stack(correct), samples=_stack(samples), **vars(seen))
+    return Filled(labels=stack(labels), losses=stack(losses), correct=stack(correct), samples=stack(samples), **vars(seen))
 
 
 def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
     """What the labels ask for: one of the candidates for a position or for a sample, or else the sample's pair."""
     first = next(batches := iter(batches))
-    answer = fill if "words" in first.labels else classify if "class" in first.labels else embed_pairs
+    answer = fill if "words" in first.labels else embed_pairs if candidates is None else classify
     return answer(model, task, chain([first], batches), candidates)
 
 
@@ -168,6 +114,13 @@ def predict_task(model: Model, task: str, batches: Iterable[Batch], candidates: 
 
 PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Predictions]] = {
     "classification": classify,
+    "choice": classify,
+    "prompt": classify,
+    "multi_label": classify_several,
+    "regression": score,
+    "cosine": score,
+    "token_labels": tag_words,
+    "span": answer_questions,
     "contrastive": embed_pairs,
     "similarity": compare,
     "ctc": transcribe,
@@ -201,16 +154,3 @@ def watched(batches: Iterable[Batch], task: str, total: int, progress: Progress 
         done += len(batch) + len(batch.skipped)
         if progress:
             progress(task, done, total)
-
-
-def _moved(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:
-    """The batches on the model's device; their keys and skips are noted, the batches themselves are not kept."""
-    device = next(model.parameters()).device
-    for batch in batches:
-        seen.keys += batch.keys
-        seen.skipped += batch.skipped
-        yield batch.to(device)
-
-
-def _stack(parts: list[Tensor]) -> NDArray[Any]:
-    return torch.cat(parts).numpy() if parts else np.zeros(0)

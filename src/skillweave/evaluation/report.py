@@ -139,8 +139,9 @@ def number(metric: str, value: float) -> str:
 
 
 def _section(name: str, measured: Measured) -> Section:
-    target = measured.dataset.tools.target
-    classes = target.classes if isinstance(target, ClassificationTarget) else list(measured.dataset.tools.config.classes)
+    tools = measured.dataset.tools
+    classes = tools.target.classes if isinstance(tools.target, ClassificationTarget) else list(tools.config.classes)
+    classes = classes or [str(choice) for choice in range(tools.choices)]
     return Section(name, measured.table, rows_of(measured.table), build_cases(measured, classes))
 
 

@@ -19,6 +19,7 @@ from skillweave.evaluation.figures import METRICS
 from skillweave.evaluation.heat_map import FIGURES, number, span
 from skillweave.evaluation.pictures import millions
 from skillweave.evaluation.predictions import Progress as Step
+from skillweave.evaluation.report import number as metric_number
 from skillweave.evaluation.report import rows_of
 from skillweave.origins import OriginRow
 
@@ -63,6 +64,21 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
             figures = [f"[bold]{row.value}[/]", row.interval, row.chance, row.baseline]
             shown.add_row(task if i == 0 else "", metric, *figures, *(counts if i == 0 else ["", "", ""]))
         shown.add_section()
+    return shown
+
+
+def folds_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """The table of a cross-validation: mean and deviation of each task's metrics, and their value in each fold."""
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("task", "metric"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("mean", "deviation", "folds"):
+        shown.add_column(column, justify="right")
+    for task, metrics in found.items():
+        for metric, row in metrics.items():
+            values = " ".join(metric_number(metric, value) for value in row["folds"])
+            numbers = [metric_number(metric, row[name]) for name in ("mean", "deviation")]
+            shown.add_row(task, METRICS[metric].title, *numbers, values)
     return shown
 
 

@@ -38,7 +38,7 @@ def with_unseen(
     part: Split = choose(SPLITS, split, "split")
     layouts, chosen = {}, {}
     for name, config in tasks.items():
-        entry = choose(TASKS, config.kind or name, "task kind")
+        entry = choose(TASKS, config.kind or name, "task kind").with_choices(config.choices)
         _require_streams(model.config, name, entry)
         target = _target(model.config, name, entry, config)
         layouts[name] = ModelTask(spans=entry.span_configs, targets={target: 1.0})

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from skillweave.api import BATCH, BUCKET, encode, single_pass
-from skillweave.batch import Example, Layout, Skip
+from skillweave.batch import Example, Layout, Modality, Skip
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.config.recipe import Split
 from skillweave.data.collate import collate
@@ -150,7 +150,7 @@ def _sources(recipe: RecipeConfig, task: str, splits: Sequence[Split]) -> dict[S
 def _embed(
     model: Model, recipe: RecipeConfig, task: str, modality: str, sources: Mapping[Split, Source], progress: Progress | None
 ) -> Index:
-    layout = single_pass(model, task, modality)
+    layout, field = single_pass(model, task, modality), _field(recipe, task, modality)
     processor = build_processors(model.config, model.assets, recipe.limits)[layout.spans[0].modality]
     total, device = sum(map(len, sources.values())), next(model.parameters()).device
     entries: list[Entry] = []
@@ -158,7 +158,7 @@ def _embed(
     vectors = []
     with evaluating(model):
         resolved = model.resolve(task)
-        for found, examples in _examples(layout, processor, sources, skipped):
+        for found, examples in _examples(layout, processor, sources, field, skipped):
             entries += found
             batch = collate(layout, examples, model.config.streams, BUCKET)
             vectors.append(model.embed(batch.to(device), resolved)[0].float().cpu())
@@ -170,23 +170,28 @@ def _embed(
     return Index(task, modality, torch.cat(vectors).numpy(), entries, skipped)
 
 
+def _field(recipe: RecipeConfig, task: str, modality: str) -> str:
+    """The field whose values are looked for: of two texts the second."""
+    return "second" if modality == "text" and "second" in task_of(recipe, task).fields else modality
+
+
 def _examples(
-    layout: Layout, processor: Processor, sources: Mapping[Split, Source], skipped: list[Skip]
+    layout: Layout, processor: Processor, sources: Mapping[Split, Source], field: str, skipped: list[Skip]
 ) -> Iterator[tuple[list[Entry], list[Example]]]:
     """Samples in groups of `BATCH`; broken ones go to `skipped`."""
-    modality = layout.spans[0].modality.value
+    is_text = layout.spans[0].modality is Modality.TEXT
     entries: list[Entry] = []
     examples: list[Example] = []
     for split, source in sources.items():
         for i in range(len(source)):
             row = source[i]
-            value = first(row[modality]) if modality == "text" else row[modality]
+            value = first(row[field]) if is_text else row[field]
             try:
                 examples.append(Example((processor(value),), {}, row["key"]))
             except BadInput as error:
                 skipped.append(Skip(layout.task, row["key"], str(error)))
                 continue
-            entries.append(Entry(row["key"], first(row.get("text", "")), split, i))
+            entries.append(Entry(row["key"], first(row.get(field if is_text else "text", "")), split, i))
             if len(examples) == BATCH:
                 yield entries, examples
                 entries, examples = [], []

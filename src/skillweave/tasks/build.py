@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,11 +47,11 @@ def caption_hash(caption: str) -> int:
 
 
 def classify(modality: Modality) -> Builder:
-    """One span and its class."""
+    """One span and what is asked of it: a class, several classes, or a number."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = _features(row, modality, tools, rng)
-        return Example((features,), {"class": _class_number(row, tools.target.classes)}, row["key"])
+        return Example((features,), labels_of(row, tools), row["key"])
 
     return build
 
@@ -59,13 +61,45 @@ def name_class(modality: Modality) -> Builder:
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = _features(row, modality, tools, rng)
-        return Example((features,), {"class": _class_number(row, list(tools.config.classes))}, row["key"])
+        classes = list(tools.config.classes)
+        return Example((features,), {"class": class_number(row["label"], classes)} if tools.labelled else {}, row["key"])
 
     return build
 
 
-def _class_number(row: Row, classes: Sequence[str]) -> int:
-    label = str(row["label"])
+def labels_of(row: Row, tools: Tools) -> dict[str, Tensor | float]:
+    """What a row is asked for, as the kind of the task's target has it; nothing in prediction. Raises BadInput for another."""
+    match tools.target.kind if tools.labelled else "":
+        case "classification":
+            return {"class": class_number(row["label"], tools.target.classes)}
+        case "multi_label":
+            classes = tools.target.classes
+            numbers = [class_number(label, classes) for label in listed(row["labels"])]
+            return {"classes": torch.zeros(len(classes)).index_fill(0, torch.tensor(numbers, dtype=torch.int64), 1.0)}
+        case "regression" | "cosine":
+            return {"score": score_of(row["score"])}
+    return {}
+
+
+def listed(value: Any) -> list[str]:
+    """A cell of several values: a list, or a text in which spaces part them."""
+    return [str(v) for v in (value.split() if isinstance(value, str) else value or [])]
+
+
+def score_of(value: Any) -> float:
+    """A number. Raises BadInput for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"score {value!r} is not a number")
+    return number
+
+
+def class_number(value: Any, classes: Sequence[str]) -> int:
+    """The place of a label in the list. Raises BadInput where it is not there."""
+    label = str(value)
     if label not in classes:
         raise BadInput(f"label {label!r} is not in the list{nearest(label, classes)}")
     return classes.index(label)
@@ -114,6 +148,8 @@ def pair(modality: Modality) -> Builder:
 def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A recording and its transcript; in training several may be joined into one."""
     processor = tools.processors[Modality.SOUND]
+    if not tools.labelled:
+        return Example((processor(row.get("sound")),), {}, row["key"])
     rows = [row]
     if rng is not None and tools.draw is not None and tools.config.augment.join > 1:
         rows += [tools.draw(rng) for _ in range(int(rng.integers(tools.config.augment.join)))]
@@ -143,19 +179,12 @@ def needed_frames(transcript: str) -> int:
     return len(transcript) + sum(a == b for a, b in pairwise(transcript))
 
 
-def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text with some of its words masked."""
-    features = tools.processors[Modality.TEXT](caption_of(row, "text", rng))
-    masked, labels = _mask_words(features, Modality.TEXT, tools, rng, row)
-    return Example((masked,), {"words": labels}, row["key"])
-
-
 def masked_code(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span uses its own skill."""
     code = tools.processors[Modality.CODE](row.get("code"), separator=True)
     text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, max_length=CODE_SHARE_TEXT)
-    masked_c, labels_c = _mask_words(code, Modality.CODE, tools, rng, row)
-    masked_t, labels_t = _mask_words(text, Modality.TEXT, tools, rng, row)
+    masked_c, labels_c = mask_span(code, Modality.CODE, tools, rng or fixed(row))
+    masked_t, labels_t = mask_span(text, Modality.TEXT, tools, rng or fixed(row))
     return Example((masked_c, masked_t), {"words": torch.cat([labels_c, labels_t])}, row["key"])
 
 
@@ -163,7 +192,7 @@ def masked_sound(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     """A recording with spans masked, and the cluster of each masked frame."""
     features = tools.processors[Modality.SOUND](row.get("sound"), rng)
     units = tools.units(features.data, features.length)
-    masked = mask_frames(features.length, rng or _fixed(row))
+    masked = mask_frames(features.length, rng or fixed(row))
     labels = torch.where(masked, units, torch.full_like(units, IGNORE))
     return Example((Features(features.data, features.length, masked),), {"units": labels}, row["key"])
 
@@ -172,18 +201,19 @@ def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generat
     field = modality.value
     if row.get(field) is None:
         raise BadInput(f"no {field}")
-    value = caption_of(row, field, rng) if modality is Modality.TEXT else row[field]
+    value = row[field]
+    if modality is Modality.TEXT and not isinstance(value, Path | bytes):
+        value = caption_of(row, field, rng)
     return tools.processors[modality](value, rng)
 
 
-def _mask_words(
-    features: Features, modality: Modality, tools: Tools, rng: np.random.Generator | None, row: Row
-) -> tuple[Features, Tensor]:
+def mask_span(features: Features, modality: Modality, tools: Tools, rng: np.random.Generator) -> tuple[Features, Tensor]:
+    """A span with some of its pieces masked, and the labels of its positions."""
     processor = tools.processors[modality]
-    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng or _fixed(row))
+    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng)
     return Features(ids, features.length), labels
 
 
-def _fixed(row: Row) -> np.random.Generator:
+def fixed(row: Row) -> np.random.Generator:
     """Evaluation masks each sample always in the same way."""
     return np.random.default_rng(caption_hash(str(row["key"])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,10 @@ class TaskDataset:
         """One sample, augmented when `rng` is given. Raises BadInput for a broken one."""
         return self.task.build(self.source[index], self.tools, rng)
 
+    def examples(self, index: int) -> list[Example]:
+        """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken one."""
+        return self.task.parts(self.source[index], self.tools) if self.task.parts else [self.example(index)]
+
     def sizes(self) -> np.ndarray | None:
         """Characters of each sample's longest text field, None for tasks without text to sort by."""
         fields = [f for f in ("code", "text") if f in self.task.fields]
@@ -85,14 +90,15 @@ class TaskDataset:
         skipped: list[Skip] = []
         for index in stable_order(self.keys)[:limit]:
             try:
-                example = self.example(int(index))
+                found = self.examples(int(index))
             except BadInput as error:
                 skipped.append(Skip(self.name, self.key(int(index)), str(error)))
                 continue
-            if len(examples) == batch_size:
-                yield self.collate(examples, skipped)
-                examples, skipped = [], []
-            examples.append(example)
+            for example in found:
+                if len(examples) == batch_size:
+                    yield self.collate(examples, skipped)
+                    examples, skipped = [], []
+                examples.append(example)
         if not examples:
             last = skipped[-1]
             raise ConfigError(f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}: {last.reason}")
@@ -118,10 +124,11 @@ def stable_order(keys: Sequence[str]) -> np.ndarray:
 
 def task_of(recipe: RecipeConfig, name: str) -> Task:
     """The catalogue entry of a recipe's task, which has its layout. Raises ConfigError with the nearest valid name."""
-    kind = choose(recipe.tasks, name, "task").kind or name
+    config = choose(recipe.tasks, name, "task")
+    kind = config.kind or name
     if kind not in TASKS:
         raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
-    return TASKS[kind]
+    return TASKS[kind].with_choices(config.choices)
 
 
 def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]) -> TaskDataset:
@@ -129,15 +136,21 @@ def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str
 
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
-    task, config = task_of(recipe, name), recipe.tasks[name]
-    source = open_fields(recipe, name, split, more=[config.together] if config.together and split == "train" else [])
+    task, together = task_of(recipe, name), recipe.tasks[name].together
+    source = open_fields(recipe, name, split, more=[together] if together and split == "train" else [])
     if task.target == "contrastive" and split == "train" and len(source) < 2:
         raise ConfigError(f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at least 2")
+    tools = build_tools(recipe, name, assets, draw=partial(_draw, source))
+    return TaskDataset(name, task, split, source, tools, recipe.training.bucket, build_candidates(name, task, tools))
+
+
+def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **more: Any) -> Tools:
+    """What builds a task's examples, from a recipe resolved by `prepare`. `more`: as in `Tools`."""
+    task, config = task_of(recipe, name), recipe.tasks[name]
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
-    tools = Tools(processors, recipe.model, config, target, units, partial(_draw, source))
-    return TaskDataset(name, task, split, source, tools, recipe.training.bucket, build_candidates(name, task, tools))
+    return Tools(processors, recipe.model, config, target, units, choices=task.choices, **more)
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:

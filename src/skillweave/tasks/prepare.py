@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream
-from skillweave.config.targets import UNITS_ASSET, ClassificationTarget, CTCTarget, MaskedUnitTarget
+from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer
 from skillweave.data.processors.units import UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
+from skillweave.tasks.labels import flat, with_labels
 from skillweave.tasks.task import Task
 
 STANDS_IN = {"contrastive": "similarity"}
@@ -36,7 +37,7 @@ def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tup
     recipe = with_classes(recipe)
     model = with_tasks(recipe)
     model = _with_tokenizers(recipe, model, assets)
-    model = _with_labels(recipe, model)
+    model = with_labels(recipe, model, assets)
     recipe = recipe.model_copy(update={"model": model})
     if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
         assets[UNITS_ASSET] = _fit_units(recipe, model)
@@ -56,7 +57,7 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
     tasks = dict(recipe.tasks)
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
-        if task.candidates != "class":
+        if not task.names_classes:
             if config.classes:
                 remedy = "a class list of a task with its own classifier stands under model.targets"
                 raise ConfigError(f"tasks.{name}.classes: {task.name} does not choose among class names; {remedy}")
@@ -90,11 +91,13 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
             kind = data["targets"][target]["kind"]
             if kind not in (task.target, STANDS_IN.get(task.target)):
                 raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
-            if prompted and config.classes:
+            if prompted and task.candidates == "class":
                 corrections = {**data["targets"][target].get("corrections", {}), name: len(config.classes)}
                 data["targets"][target] = {**data["targets"][target], "corrections": corrections}
         spans = [span.model_dump(mode="json") for span in task.span_configs]
-        data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys(targets, 1.0)}
+        for also, spec in task.also.items():
+            data["targets"].setdefault(also, mentioned.get(also, dict(spec)))
+        data["tasks"][name] = {"spans": spans, "targets": dict.fromkeys([*targets, *task.also], 1.0)}
     return ModelConfig.parse(data, "model")
 
 
@@ -137,38 +140,13 @@ def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[s
     for name, config in recipe.tasks.items():
         if Modality.TEXT in modalities:
             yield from config.classes.values()
-        for modality in modalities:
-            field = modality.value
-            if field not in task_of(recipe, name).fields or (str(config.data), field) in seen:
+            yield from re.split(r"\{text\}|\[MASK\]", config.template) if task_of(recipe, name).target == "prompt" else ()
+        task = task_of(recipe, name)
+        for field in (field for modality in modalities for field in task.texts(modality)):
+            if (str(config.data), field) in seen:
                 continue
             seen.add((str(config.data), field))
-            yield from _flat(open_fields(recipe, name, "train").column(field))
-
-
-def _flat(values: Iterable[Any]) -> Iterator[str]:
-    for value in values:
-        yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
-
-
-def _with_labels(recipe: RecipeConfig, model: ModelConfig) -> ModelConfig:
-    """Class lists and alphabets from the training data, of which any fraction has the same, where the recipe leaves them open."""
-    data = model.model_dump(mode="json")
-    found: dict[str, set[str]] = {}
-    for name, config in recipe.tasks.items():
-        target_name = config.target or task_of(recipe, name).target
-        target = model.targets[target_name]
-        if isinstance(target, ClassificationTarget) and not target.classes:
-            labels = open_fields(recipe, name, "train", whole=True).column("label")
-            found.setdefault(target_name, set()).update(str(label) for label in labels if label is not None)
-        if isinstance(target, CTCTarget) and not target.characters:
-            transcripts = open_fields(recipe, name, "train", whole=True).column("transcript")
-            found.setdefault(target_name, set()).update(c for t in _flat(transcripts) for c in t)
-    for target_name, values in found.items():
-        key = "classes" if data["targets"][target_name]["kind"] == "classification" else "characters"
-        if len(values) < (2 if key == "classes" else 1):
-            raise ConfigError(f"model.targets.{target_name}: the training data has {len(values)} {key}; check the label column")
-        data["targets"][target_name][key] = sorted(values)
-    return ModelConfig.parse(data, "model")
+            yield from flat(open_fields(recipe, name, "train").column(field))
 
 
 def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:

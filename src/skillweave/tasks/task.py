@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +13,18 @@ from skillweave.config.model import ModelConfig, SpanConfig
 from skillweave.config.recipe import TaskConfig
 
 Row = Mapping[str, Any]
+TEXTS = {Modality.TEXT: ("text", "second", "question", "choices", "candidates"), Modality.CODE: ("code",)}
+"""Fields that hold texts or lists of texts of a modality."""
+ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript"})
+"""Fields that hold what a task is asked for; a row to predict for need not have them."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What building an example may use: the processors by modality, the configurations, and other rows of the same split."""
+    """What building an example may use: the processors by modality, the configurations, and other rows of the same split.
+
+    `labelled`: whether rows hold what the task is asked for; not in prediction. `choices`: see `Task`.
+    """
 
     processors: Mapping[Modality, Any]
     model: ModelConfig
@@ -25,9 +32,12 @@ class Tools:
     target: Any
     units: Any = None
     draw: Callable[[np.random.Generator], Row] | None = None
+    labelled: bool = True
+    choices: int = 0
 
 
 Builder = Callable[[Row, Tools, np.random.Generator | None], Example]
+Parts = Callable[[Row, Tools], list[Example]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,9 @@ class Task:
     `target`: the kind of target it learns. `metric`: how it is judged. `fields`: what a row must hold; the first text field
     is what tokenisers are trained on. `candidates`: the label that picks one of the answers which the last pass encodes, `class`
     (a class by its name) or `words` (a wordpiece); None where answers are not encoded, or are the batch's own pairs.
+    `choices`: how many passes there are, each of which holds `spans` with one of a sample's choices; 0 where there is no choice.
+    `parts`: evaluation sees these examples in place of a row's one, such as the windows of a long text; they share the row's key.
+    `also`: further targets, by name, whose losses are added; metrics are those of `target`.
     """
 
     name: str
@@ -48,6 +61,30 @@ class Task:
     build: Builder = field(repr=False)
     pretraining: bool = False
     candidates: Literal["class", "words"] | None = None
+    choices: int = 0
+    parts: Parts | None = field(default=None, repr=False)
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def texts(self, modality: Modality) -> tuple[str, ...]:
+        """The fields that a modality's tokeniser is trained on."""
+        return tuple(name for name in self.fields if name in TEXTS[modality])
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The fields that a row to predict for must have."""
+        return tuple(name for name in self.fields if name not in ASKED)
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the recipe's `classes` name the task's classes as texts."""
+        return self.candidates == "class" or self.target == "prompt"
+
+    def with_choices(self, choices: int | None) -> Task:
+        """The task with a pass for each of so many choices; as many as the entry says when None."""
+        count = choices or self.choices
+        if not self.choices:
+            return self
+        return replace(self, choices=count, spans=tuple(replace(s, encoder_pass=c) for c in range(count) for s in self.spans))
 
     def layout(self, name: str) -> Layout:
         """The task's template under the name a recipe gave it."""

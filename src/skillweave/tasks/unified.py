@@ -5,8 +5,9 @@ this formulation is `text_to_image` and its like with `target: similarity`.
 """
 
 from skillweave.batch import Attention, Modality, Role, Span
-from skillweave.tasks.build import continue_text, masked_text, name_class
-from skillweave.tasks.task import Task
+from skillweave.tasks.build import continue_text, name_class
+from skillweave.tasks.build_pretraining import denoised, gapped, masked_text
+from skillweave.tasks.task import Builder, Task
 
 CANDIDATES = Span(Modality.TEXT, Role.TARGET, encoder_pass=1)
 CONTINUED = Span(Modality.TEXT, Role.TARGET, attention=Attention.CAUSAL)
@@ -34,6 +35,20 @@ def _captioning(modality: Modality, what: str) -> Task:
         metric="perplexity",
         fields=("text", modality.value),
         build=continue_text(modality),
+        candidates="words",
+    )
+
+
+def _rewriting(name: str, what: str, build: Builder) -> Task:
+    return Task(
+        name=name,
+        summary=f"pretraining: {what}, word by word, among wordpieces",
+        spans=(Span(Modality.TEXT), CONTINUED, CANDIDATES),
+        target="similarity",
+        metric="perplexity",
+        fields=("text",),
+        build=build,
+        pretraining=True,
         candidates="words",
     )
 
@@ -66,4 +81,6 @@ TASKS = (
         pretraining=True,
         candidates="words",
     ),
+    _rewriting("text_denoising", "a text whose spans were masked and sentences shuffled (BART; M6)", denoised),
+    _rewriting("gap_sentences", "the sentences taken out of a text (Pegasus)", gapped),
 )

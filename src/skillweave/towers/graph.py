@@ -31,7 +31,8 @@ class Graph(nn.Module):
         for s, (span, x) in enumerate(zip(self.layout.spans, inputs, strict=True)):
             embedding = self.tower.embeddings[span.modality.value]
             own_N = None if lengths is None else lengths[:, s]
-            parts.append(embedding(x, own_N, self.layout.segment(s), self.tower.shared))
+            starts_N = None if lengths is None else self.layout.starts(s, lengths)
+            parts.append(embedding(x, own_N, self.layout.segment(s), self.tower.shared, starts_N=starts_N))
         layout = self.layout.with_lengths(tuple(part.shape[1] for part in parts))
         tokens = map_padded(layout, parts[0].shape[0], lengths, parts[0].device)
         x_TD = torch.cat([part.flatten(0, 1) for part in parts])

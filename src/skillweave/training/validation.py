@@ -10,7 +10,7 @@ from torch import Tensor
 from skillweave.batch import Batch, Skip
 from skillweave.config import RecipeConfig
 from skillweave.evaluation.experts import Load, Use, add_load, counted, decided, watch_load
-from skillweave.evaluation.figures import PER_SAMPLE, figures
+from skillweave.evaluation.figures import columns_of, figures
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset
@@ -43,7 +43,7 @@ class Validation:
             found = predict_task(model, name, watched, candidates)
             if losses:
                 loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
-                results[name] = {"loss": loss, **figures(PER_SAMPLE[type(found)](found), 0)[0]}
+                results[name] = {"loss": loss, **figures(columns_of(found, self.recipe.tasks[name].metrics), 0)[0]}
             skips += found.skipped
         return Validated(results, skips, [*decided(model, only_learned=True), *counted(model, load)])
 

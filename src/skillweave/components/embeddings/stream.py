@@ -74,10 +74,12 @@ class StreamEmbedding(nn.Module):
         segment: int,
         shared: Mapping[str, nn.Module],
         masked_NL: Tensor | None = None,
+        starts_N: Tensor | None = None,
     ) -> Tensor:
         """One span of a batch → [N, L, D].
 
         `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
+        `starts_N`: the position of each sample's first; 0 when None.
         """
         parts = []
         for name in self.content_names:
@@ -89,5 +91,5 @@ class StreamEmbedding(nn.Module):
                 raise ValueError(f"{self.modality.value} has no mask vector; only sound is masked in the embedding")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
-            x_NLD = x_NLD + module(x_NLD.shape[1], segment)
+            x_NLD = x_NLD + module(x_NLD.shape[1], segment, starts_N)
         return self.dropout(self.norm(x_NLD))

@@ -19,7 +19,7 @@ class SegmentEmbedding(nn.Module):
         super().__init__()
         self.table = nn.Embedding(segments, width)
 
-    def forward(self, length: int, segment: int) -> Tensor:
+    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
         """[1, 1, D], to be added to every position. Raises ValueError when the table has no such row."""
         if segment >= self.table.num_embeddings:
             raise ValueError(f"segment {segment} but the stream has {self.table.num_embeddings}; raise its `segments`")

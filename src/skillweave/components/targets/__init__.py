@@ -10,11 +10,24 @@ from skillweave.components.targets.classification import Classification
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
+from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
+from skillweave.components.targets.sample import Choice, Cosine, MultiLabel, Regression
 from skillweave.components.targets.similarity import Similarity
 from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden, target.pooling),
+    "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
+    "regression": lambda target, model: Regression(
+        model.width, target.mean or 0.0, target.deviation or 1.0, target.hidden, target.pooling
+    ),
+    "token_labels": lambda target, model: TokenLabels(model.width, len(target.classes)),
+    "span": lambda target, model: AnswerSpan(model.width),
+    "choice": lambda target, model: Choice(model.width, target.hidden, target.pooling),
+    "cosine": lambda target, model: Cosine(target.least or 0.0, 1.0 if target.most is None else target.most, target.pooling),
+    "prompt": lambda target, model: Prompt(
+        model.width, model.vocabulary(target.modality), model.encoder.norm_epsilon, target.words
+    ),
     "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale, target.pooling),
     "similarity": lambda target, model: Similarity(
         target.temperature, target.max_scale, target.pooling, {task: (c, model.width) for task, c in target.corrections.items()}

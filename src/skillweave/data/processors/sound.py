@@ -63,6 +63,8 @@ class SoundProcessor:
         waveform = _normalise(waveform)
         if noise and rng is not None:
             waveform = _normalise(waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32))
+        if rng is not None and (self.augment.time_mask or self.augment.frequency_mask):
+            waveform = mask_sound(waveform, self.stream.rate, self.augment.time_mask, self.augment.frequency_mask, rng)
         return Features(from_numpy(waveform), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
@@ -172,6 +174,27 @@ def _checked_rate(rate: int) -> int:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise BadInput(f"sample rate {rate} Hz is not between {LOWEST_RATE} and {HIGHEST_RATE}")
     return rate
+
+
+def mask_sound(waveform: np.ndarray, rate: int, time: float, frequency: float, rng: np.random.Generator) -> np.ndarray:
+    """SpecAugment (arXiv 1904.08779, policy LD: two masks each) on a waveform [samples]: silence, and bands that are gone.
+
+    `time` and `frequency`: the largest share of a stretch, and of a band on the mel scale up to half of `rate`.
+    """
+    if frequency:
+        spectrum = np.fft.rfft(waveform)
+        mel = np.log1p(np.fft.rfftfreq(len(waveform), 1 / rate) / 700)
+        for _ in range(2):
+            width = rng.uniform(0, frequency) * mel[-1]
+            low = rng.uniform(0, mel[-1] - width)
+            spectrum[(mel >= low) & (mel < low + width)] = 0
+        waveform = np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
+    masked = waveform.copy()
+    for _ in range(2 if time else 0):
+        width = int(rng.uniform(0, time) * len(masked))
+        start = int(rng.integers(len(masked) - width + 1))
+        masked[start : start + width] = 0
+    return masked
 
 
 def _normalise(waveform: np.ndarray) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from skillweave.batch import Features, Modality
 from skillweave.config.recipe import AugmentConfig
@@ -60,18 +60,44 @@ class TextProcessor:
         there is no piece.
         """
         room = min(max_length or self.max_length, self.max_length) - cls - separator
+        return self.assemble(self.pieces(value, room), rng, cls=cls, separator=separator)
+
+    def pieces(self, value: Any, room: int) -> list[int]:
+        """The ids of a text's first `room` pieces. Raises BadInput when there is none."""
         text = value if isinstance(value, str) else _read(value)
-        try:
-            pieces = self.tokenizer.encode(text[: room * CHARACTERS_PER_PIECE], add_special_tokens=False).ids[:room]
-        except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
-            raise BadInput("not valid Unicode") from None
+        pieces = self.encode(text[: max(room, 1) * CHARACTERS_PER_PIECE]).ids[: max(room, 0)]
         if not pieces:
             raise BadInput("text without tokens")
+        return pieces
+
+    def encode(self, text: str) -> Encoding:
+        """All pieces of a text, without special tokens, each with the characters it stands for. Raises BadInput."""
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
+            raise BadInput("not valid Unicode") from None
+
+    def assemble(
+        self, pieces: Sequence[int | None], rng: np.random.Generator | None = None, *, cls: bool = True, separator: bool = False
+    ) -> Features:
+        """Pieces with [CLS] before and [SEP] behind them; with `rng` a share of them becomes [MASK]."""
         if rng is not None and self.dropout:
             dropped = rng.random(len(pieces)) < self.dropout
             pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
-        ids = [self.cls] * cls + pieces + [self.separator] * separator
+        ids = [self.cls] * cls + [*pieces] + [self.separator] * separator
         return Features(torch.tensor(ids), len(ids))
+
+    def pair(self, first: Any, second: Any, rng: np.random.Generator | None = None) -> tuple[Features, Features]:
+        """`[CLS] first [SEP]` and `second [SEP]`, together at most the stream's `max_length`; the longer one is cut (BERT).
+
+        Raises BadInput where either has no piece.
+        """
+        room = self.max_length - 3
+        one, other = self.pieces(first, room), self.pieces(second, room)
+        keep = max(room // 2, room - len(other))
+        one = one[:keep]
+        other = other[: room - len(one)]
+        return self.assemble(one, rng, separator=True), self.assemble(other, rng, cls=False, separator=True)
 
 
 def _read(value: Any) -> str:

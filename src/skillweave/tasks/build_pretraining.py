@@ -1,0 +1,89 @@
+"""Builders of pretraining tasks over text: masked words, sentence pairs, denoising and gap sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skillweave.batch import IGNORE, Example, Features, Modality
+from skillweave.data.masking import mask_words
+from skillweave.data.noising import gap_sentences, infill, sentences_of
+from skillweave.data.processors import BadInput
+from skillweave.data.words import span_numbers, word_numbers
+from skillweave.tasks.build import caption_of, fixed, mask_span
+from skillweave.tasks.task import Row, Tools
+
+IN_ORDER, OTHERWISE = 0, 1
+"""Classes of the target `sentence_pair`."""
+
+
+def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text with some of its pieces, words or spans masked (`masking`)."""
+    processor, masking = tools.processors[Modality.TEXT], tools.config.masking
+    text, draw = caption_of(row, "text", rng), rng or fixed(row)
+    features, groups = processor(text), None
+    if masking.unit != "piece":
+        words = word_numbers(text, processor.encode(text), masking.unit == "chinese_word")
+        words = span_numbers(words, draw) if masking.unit == "span" else words
+        groups = np.concatenate([[-1], words[: features.length - 1]])
+    special = processor.special_ids
+    ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, masking.share, groups)
+    return Example((Features(ids, features.length),), {"words": labels}, row["key"])
+
+
+def masked_pair(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """Two parts of a text with some words masked, in order or not (ALBERT), or the second of another text (BERT)."""
+    draw = rng or fixed(row)
+    sentences = sentences_of(caption_of(row, "text", rng))
+    if len(sentences) < 2:
+        raise BadInput("one sentence alone; a pair needs two")
+    cut = int(draw.integers(1, len(sentences)))
+    first, second = "".join(sentences[:cut]), "".join(sentences[cut:])
+    label = int(draw.integers(2))
+    if label == OTHERWISE and tools.config.masking.pairs == "order":
+        first, second = second, first
+    elif label == OTHERWISE and tools.draw is not None:
+        other = sentences_of(caption_of(tools.draw(draw), "text"))
+        second = "".join(other[len(other) // 2 :])
+    spans = tools.processors[Modality.TEXT].pair(first, second)
+    masked = [mask_span(features, Modality.TEXT, tools, draw) for features in spans]
+    labels = {"words": torch.cat([labels for _, labels in masked]), "class": label}
+    return Example(tuple(features for features, _ in masked), labels, row["key"])
+
+
+def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text with spans masked and sentences in another order, then the text itself (BART; M6's text denoising)."""
+    processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
+    parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
+    room = half_room(processor.max_length)
+    whole = [piece for part in parts for piece in part][:room]
+    shuffled = [piece for i in draw.permutation(len(parts)) for piece in parts[i]]
+    if not whole:
+        raise BadInput("text without tokens")
+    return _rewrite(infill(shuffled, processor.mask, draw)[:room], whole, tools, row)
+
+
+def gapped(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text without its principal sentences, a mask in place of each, then these sentences (Pegasus)."""
+    processor = tools.processors[Modality.TEXT]
+    parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
+    if len(parts) < 2:
+        raise BadInput("one sentence alone; to leave a gap there must be two")
+    gaps = set(gap_sentences(parts))
+    given = [piece for i, part in enumerate(parts) for piece in ([processor.mask] if i in gaps else part)]
+    wanted = [piece for i in sorted(gaps) for piece in parts[i]]
+    room = half_room(processor.max_length)
+    return _rewrite(given[:room], wanted[:room], tools, row)
+
+
+def half_room(max_length: int) -> int:
+    """Pieces that each of two spans may have beside their [CLS] and the last one's [SEP]."""
+    return (max_length - 3) // 2
+
+
+def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Example:
+    """What is given, then what is to be written, of which every position predicts the next up to [SEP]."""
+    processor = tools.processors[Modality.TEXT]
+    head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
+    nothing = torch.full((head.length + 1,), IGNORE)
+    return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])

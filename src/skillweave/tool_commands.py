@@ -1,0 +1,97 @@
+"""What the command line's commands over rows of files do, and its tools: means of models, vocabularies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from skillweave.api import encode, load, open_run
+from skillweave.averaging import average, checkpoints_of
+from skillweave.commands import say, unused_folder
+from skillweave.config import ConfigError
+from skillweave.config.streams import TokenizerConfig
+from skillweave.data.processors import train_tokenizer
+from skillweave.data.sources import open_table
+from skillweave.model import Model
+from skillweave.search.features import Vectors, Whitening
+from skillweave.search.predict import fields_given, predict, read_rows, read_words, write_rows
+from skillweave.tasks.build import caption_of
+from skillweave.tasks.labels import flat
+from skillweave.vocabulary import extend
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Answer for files, texts or the rows of a file."""
+    model, recipe = open_run(options.folder)
+    if options.input:
+        rows, own = read_rows(recipe, options.task, options.input)
+    else:
+        rows = read_words(fields_given(recipe, options.task), options.inputs)
+        own = [{"input": word} for word in options.inputs]
+    answers = predict(model, recipe, options.task, rows, options.k)
+    if options.out:
+        write_rows(options.out, own, answers)
+        return
+    for row, answer in zip(own, answers, strict=True):
+        print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
+
+
+def run_average(options: argparse.Namespace) -> None:
+    """Write the mean of models, or of a run's checkpoints."""
+    out, folders = unused_folder(options.out), checkpoints_of(options.models)
+    average(folders).save_pretrained(out)
+    say(f"{out}: the mean of {', '.join(str(folder) for folder in folders)}")
+
+
+def run_vocabulary(options: argparse.Namespace) -> None:
+    """Train a tokeniser on texts, or give a model's more words."""
+    if options.extend:
+        _extend(options)
+        return
+    settings = TokenizerConfig(kind=options.kind, lowercase=not options.cased, min_frequency=options.min_frequency)
+    if Path(options.out).suffix != ".json":
+        raise ConfigError(f"{options.out}: a tokeniser is written as .json; name it under model.streams.text.tokenizer.path")
+    texts = [text for path in options.texts for text in flat(_column(path, options.column))]
+    tokenizer = train_tokenizer(texts, settings, options.size)
+    tokenizer.save(options.out)
+    say(f"{options.out}: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts")
+
+
+def _column(path: str, name: str) -> list[object]:
+    table = open_table(path)
+    return table.column(table.find(name, "--column"))
+
+
+def _extend(options: argparse.Namespace) -> None:
+    """Words are lines of the files."""
+    out, model = unused_folder(options.out), load(options.extend)
+    lines = [line for path in options.texts for line in Path(path).read_text("utf-8").splitlines()]
+    larger = extend(model, lines)
+    larger.save_pretrained(out)
+    before, after = (m.config.streams.text.vocabulary if m.config.streams.text else 0 for m in (model, larger))
+    say(f"{out}: {before:,} pieces became {after:,}; start from it, or train on, to learn what the new ones mean")
+
+
+def run_features(options: argparse.Namespace) -> None:
+    """Write the vectors of a file's rows, whitened if wanted."""
+    model, recipe = open_run(options.folder)
+    field = fields_given(recipe, options.task)[0]
+    rows, own = read_rows(recipe, options.task, options.input)
+    vectors = _encode(model, options.task, field, rows)
+    if options.whiten:
+        fitted = _encode(model, options.task, field, read_rows(recipe, options.task, options.fit)[0]) if options.fit else vectors
+        vectors = Whitening.fit(fitted, options.whiten)(vectors)
+    if Path(options.out).suffix == ".npy":
+        np.save(options.out, vectors)
+    else:
+        write_rows(options.out, own, [{"vector": vector} for vector in vectors.tolist()])
+    say(f"{options.out}: {len(vectors):,} vectors of {vectors.shape[1]}")
+
+
+def _encode(model: Model, task: str, field: str, rows: list) -> Vectors:
+    if field in ("image", "sound", "video", "code"):
+        return encode(model, task, **{field: [row[field] for row in rows]})
+    return encode(model, task, text=[caption_of(row, field) for row in rows])
