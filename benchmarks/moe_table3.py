@@ -1,7 +1,7 @@
 """Uni-Perceiver-MoE's Table 3 at small scale: seven systems, four tasks in one formulation, the same budget, several seeds.
 
     python benchmarks/moe_table3.py [--seeds 0 1 2] [--only ...] [--parallel 2] [--minutes 40] [--steps N] [--json FILE]
-    python benchmarks/moe_table3.py --time [--rounds 7]
+    python benchmarks/moe_table3.py --time [--rounds 5]
 
 A cell is one run of recipes/table3/*.yaml: `skillweave train`, then `skillweave evaluate` (see cells.py). With --time it measures
 instead what a step and an inference cost against the dense model; nothing else may run on the machine then. The first ends by
@@ -70,7 +70,7 @@ def time_systems(options: argparse.Namespace) -> int:
 def main() -> int:
     parser = arguments(__doc__, "runs/table3", list(STUDY.systems))
     parser.add_argument("--time", action="store_true", help="measure times instead, alone on the machine")
-    parser.add_argument("--rounds", type=int, default=7, help="timed turns of each system (default 7)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each system (default 5)")
     options = parser.parse_args()
     if options.time:
         return time_systems(options)

@@ -47,7 +47,13 @@ TASKS = {
         "naming, accuracy %", "accuracy", 100, False, paper(68.3, 73.5, 72.7, 73.1, 72.6, 73.2, 73.3), 1, "ImageNet, accuracy %"
     ),
     "image_captioning": Task(
-        "captioning, perplexity", "perplexity", 1, True, paper(18.2, 20.4, 20.9, 21.5, 21.8, 21.2, 23.0), 1, "COCO captions, B@4"
+        "captioning, next-word accuracy %",
+        "masked_accuracy",
+        100,
+        False,
+        paper(18.2, 20.4, 20.9, 21.5, 21.8, 21.2, 23.0),
+        1,
+        "COCO captions, B@4",
     ),
     "word_filling": Task(
         "word filling, perplexity", "perplexity", 1, True, paper(5.86, 4.48, 4.96, 4.86, 5.06, 4.56, 4.56), 1, "MLM, perplexity"
@@ -78,8 +84,9 @@ INTRODUCTION = """# Uni-Perceiver-MoE's Table 3 at small scale
 Seven systems with the same sizes, tasks, data and budget, after Table 3 of Uni-Perceiver-MoE (Learning Sparse Generalist Models
 with Conditional MoEs). Every task is answered by similarity to candidates that the same model encodes. The sparse ones have 8
 experts in every linear layer, of which 2 are active. Data, sizes and budget are far smaller than the paper's, and captions are
-measured by perplexity, so only the order of the systems can be compared, not the figures. R@10 is Recall@10; ± is the standard
-deviation over seeds. Chance is the commonest class, the best constant distribution of words, or a random order."""
+measured by how often the next word is right, so only the order of the systems can be compared, not the figures. R@10 is
+Recall@10; ± is the standard deviation over seeds. Chance is the commonest class or word, the test answers' own distribution of
+words (for perplexity), or a random order."""
 PARAMETERS = """\
 Millions: in all (of the task-specific models, their sum), and those that a task activates (of experts picked by token, the two
 that a token uses)."""
@@ -114,7 +121,7 @@ def time_table(times: Mapping[str, Any]) -> list[str]:
     note = f"""## Time
 
 Against the dense model, interleaved in one process, {how}: `python benchmarks/moe_table3.py --time`. A round goes
-over one batch of each task (two of retrieval, as in the mixture). In inference candidates are encoded and experts merged
+over the mixture, as many batches of a task as its weight says. In inference candidates are encoded and experts merged
 beforehand. A task-specific model is a dense one."""
     return [note, markdown(header, rows)]
 
