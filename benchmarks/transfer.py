@@ -38,7 +38,8 @@ def write_kinds(file: Path) -> None:
     rows = pq.read_table(PACK, columns=["key", "group", "split", "image", "keywords_en"]).to_pylist()
     kept = []
     for row in rows:
-        found = [kind for kind in classes if kind in row.pop("keywords_en")]
+        words = row.pop("keywords_en")
+        found = [kind for kind in classes if kind in words]
         kept += [{**row, "label": found[0]}] if len(found) == 1 else []
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(kept), file)
