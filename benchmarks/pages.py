@@ -1,0 +1,279 @@
+"""The page of a study: what was measured beside the paper's figures, and which of the paper's findings hold."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from cells import Cell
+from matplotlib.figure import Figure as Picture
+from report import Figure
+
+from skillweave.config import RecipeConfig
+
+READING = re.compile(r"<!-- reading -->.*<!-- /reading -->", re.DOTALL)
+COLOURS = ("#666666", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
+"""Okabe and Ito's, told apart by colour-blind readers."""
+Rows = dict[tuple[str, str], dict[int, dict[str, Any]]]
+"""(system, task) → seed → the task's entry in evaluation.json."""
+
+
+class Conditions(NamedTuple):
+    """How it was measured: a recipe, steps by system, seeds, the runs' environment.json, the command."""
+
+    recipe: RecipeConfig
+    steps: dict[str, int]
+    seeds: list[int]
+    environments: list[dict[str, Any]]
+    command: str
+
+    @classmethod
+    def of(cls, recipe: RecipeConfig, steps: dict[str, int], cells: Iterable[Cell], command: str) -> Conditions:
+        """Those of the finished cells, from their own files."""
+        runs = [cell.folder for cell in cells if cell.done() and (cell.folder / "environment.json").is_file()]
+        environments = [json.loads((run / "environment.json").read_text("utf-8")) for run in runs]
+        return cls(recipe, steps, sorted({place(run)[1] for run in runs}), environments, command)
+
+
+class Task(NamedTuple):
+    """A column: its metric, how often it is shown larger, whether lower is better, the paper's figures by system, decimals, and
+    the paper's title where that differs."""
+
+    title: str
+    metric: str
+    scale: int = 1
+    lower: bool = False
+    paper: Mapping[str, float] = {}
+    digits: int = 3
+    there: str = ""
+
+    @property
+    def short(self) -> str:
+        """The title without its metric."""
+        return self.title.partition(",")[0]
+
+    def show(self, value: float) -> str:
+        """A figure of the column with its decimals."""
+        return f"{value:.{self.digits}f}"
+
+
+class Finding(NamedTuple):
+    """What the paper says: on these tasks `one` is better than `other`, or else only not worse."""
+
+    claim: str
+    one: str
+    other: str
+    tasks: Sequence[str]
+    better: bool = True
+
+
+class Study(NamedTuple):
+    """What a page compares. `name`: of its files; `systems`: rows and their titles; `tasks`: columns."""
+
+    name: str
+    systems: Mapping[str, str]
+    tasks: Mapping[str, Task]
+    findings: Sequence[Finding]
+
+
+def place(folder: Path) -> tuple[str, int]:
+    """The system and the seed that a run's folder names, as `dense-seed0` or `specific-seed0-TASK`."""
+    system, seed, *_ = folder.name.split("-")
+    return system, int(seed.removeprefix("seed"))
+
+
+def read_cells(folders: Iterable[Path], study: Study) -> Rows:
+    """What the runs of the study's systems measured."""
+    rows: Rows = {}
+    for folder in folders:
+        system, seed = place(folder)
+        if system in study.systems:
+            for task, row in json.loads((folder / "evaluation.json").read_text("utf-8")).items():
+                rows.setdefault((system, task), {})[seed] = row
+    return rows
+
+
+class Results:
+    """The figures of a study, in the units of its table."""
+
+    def __init__(self, study: Study, rows: Rows) -> None:
+        self.study, self.rows = study, rows
+
+    def values(self, system: str, task: str) -> list[float]:
+        """The metric of each seed."""
+        column = self.study.tasks[task]
+        return [row[column.metric] * column.scale for row in self.rows.get((system, task), {}).values()]
+
+    def any(self, task: str, system: str = "") -> dict[str, Any]:
+        """An entry of the task, for what does not differ among seeds; empty when there is none."""
+        return next((next(iter(r.values())) for (s, t), r in self.rows.items() if t == task and system in ("", s)), {})
+
+    def reference(self, task: str, kind: str) -> float | None:
+        """What `chance` or the simple `baseline` reaches."""
+        column = self.study.tasks[task]
+        found = [row[kind][column.metric] for (_, t), r in self.rows.items() if t == task for row in r.values() if kind in row]
+        return statistics.mean(found) * column.scale if found else None
+
+    def show_reference(self, task: str, kind: str) -> str:
+        """The same as the table has it."""
+        value = self.reference(task, kind)
+        return "—" if value is None else self.study.tasks[task].show(value)
+
+    def cell(self, system: str, task: str) -> str:
+        """Mean ± standard deviation over seeds."""
+        values, show = self.values(system, task), self.study.tasks[task].show
+        if not values:
+            return "—"
+        return show(statistics.mean(values)) + (f" ± {show(statistics.stdev(values))}" if len(values) > 1 else "")
+
+    def gain(self, one: str, other: str, task: str) -> tuple[float, float] | None:
+        """By how much `one` is better than `other`, and the seeds' spread; None with fewer than two seeds of each."""
+        first, second = self.values(one, task), self.values(other, task)
+        if min(len(first), len(second)) < 2:
+            return None
+        gain = statistics.mean(first) - statistics.mean(second)
+        spread = math.hypot(statistics.stdev(first), statistics.stdev(second))
+        return -gain if self.study.tasks[task].lower else gain, spread
+
+    def judge(self, finding: Finding) -> list[bool | None]:
+        """Per task of a finding, whether it holds; None where it was not measured."""
+        found = [self.gain(finding.one, finding.other, task) for task in finding.tasks]
+        return [None if pair is None else pair[0] > pair[1] if finding.better else pair[0] >= -pair[1] for pair in found]
+
+    def figures(self) -> list[Figure]:
+        """The findings that were measured: on how many tasks each holds."""
+        judged = [(finding.claim, self.judge(finding)) for finding in self.study.findings]
+        return [Figure(n, f.count(True), "tasks, all of them", len(f), all(f)) for n, f in judged if None not in f]
+
+
+def write_parts(folder: Path, name: str, before: Sequence[str], after: Sequence[str]) -> None:
+    """Write NAME.md; what stands between its reading marks is kept, between `before` and `after`."""
+    file = folder / f"{name}.md"
+    kept = READING.search(file.read_text("utf-8")) if file.is_file() else None
+    reading = kept[0] if kept else "<!-- reading -->\n<!-- /reading -->"
+    file.write_text("\n\n".join([*before, reading, *after]) + "\n", "utf-8")
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables(results: Results, *references: tuple[str, str]) -> list[str]:
+    """The figures here, with rows for (title, kind) of `references`, and the paper's."""
+    study = results.study
+    header = ["system", *(task.title for task in study.tasks.values())]
+    rows = [[title, *(results.cell(system, task) for task in study.tasks)] for system, title in study.systems.items()]
+    rows += [[title, *(results.show_reference(task, kind) for task in study.tasks)] for title, kind in references]
+    here = ["## Here", markdown(header, rows)]
+    printed = {name: task for name, task in study.tasks.items() if task.paper}
+    if not printed:
+        return here
+    there = ["system", *(task.there or task.title for task in printed.values())]
+    theirs = [[title, *(f"{t.paper[system]:.2f}" for t in printed.values())] for system, title in study.systems.items()]
+    return [*here, "## In the paper", markdown(there, theirs)]
+
+
+def above_chance(results: Results, system: str, name: str) -> bool:
+    """Whether the seeds' mean is better than chance by more than their standard deviation."""
+    values, chance = results.values(system, name), results.reference(name, "chance")
+    gain = (statistics.mean(values) - (chance or 0)) * (-1 if results.study.tasks[name].lower else 1)
+    return gain > (statistics.stdev(values) if len(values) > 1 else 0)
+
+
+def findings(results: Results, title: str = "The paper's findings") -> list[str]:
+    """Each finding, whether it holds, and the gains."""
+    rows = []
+    for finding in results.study.findings:
+        found = results.judge(finding)
+        verdict = "not measured (two seeds needed)" if None in found else "holds here" if all(found) else "does not hold here"
+        rows.append([finding.claim, f"**{verdict}**", "; ".join(difference(results, finding, task) for task in finding.tasks)])
+    lower = sorted({task.title.partition(", ")[2] for task in results.study.tasks.values() if task.lower})
+    note = f" (for {', '.join(lower)}: lower)" if lower else ""
+    rule = f"""## {title}
+
+Gain: by how much the system named first is better{note}, ± the root of both systems' variances over
+seeds. "Better" asks for a gain above that spread on every task listed, "keeps up" for no loss beyond it; ✗ marks the tasks that
+fail. Means of so few seeds are uncertain themselves: this sorts differences, it proves none."""
+    return [rule, markdown(["finding", "verdict", "gain by task"], rows)]
+
+
+def difference(results: Results, finding: Finding, name: str) -> str:
+    pair, task = results.gain(finding.one, finding.other, name), results.study.tasks[name]
+    if pair is None:
+        return f"{task.short} —"
+    failed = not results.judge(finding._replace(tasks=[name]))[0]
+    sign = "+" if pair[0] >= 0 else "−"
+    return f"{task.short} {sign}{task.show(abs(pair[0]))} ± {task.show(pair[1])}{' ✗' if failed else ''}"
+
+
+def parameters(results: Results, note: str) -> list[str]:
+    """Millions, in all and activated by each task; of specific models, in all is their sum."""
+
+    def millions(count: float | None) -> str:
+        return f"{count / 1e6:.2f}" if count else "—"
+
+    study, rows = results.study, []
+    for system, title in study.systems.items():
+        found = [results.any(task, system) for task in study.tasks]
+        totals = [row["total_parameters"] for row in found if row]
+        whole = (sum(totals) if system == "specific" else totals[0]) if totals else None
+        rows.append([title, millions(whole), *(millions(row.get("activated_parameters")) for row in found)])
+    header = ["system", "in all", *(task.short for task in study.tasks.values())]
+    return [f"## Parameters\n\n{note}", markdown(header, rows)]
+
+
+def setup(results: Results, conditions: Conditions, *points: str) -> list[str]:
+    """Data, sizes, budget, machine and command. `points`: what else must be known."""
+    recipe, encoder = conditions.recipe, conditions.recipe.model.encoder
+    rows = []
+    for task in results.study.tasks:
+        config, row = recipe.tasks[task], results.any(task)
+        pool = f"{row['pool']:,}" if row.get("pool") else "—"
+        rows.append([task, f"`{config.data.path}`", f"{config.weight:g}", str(config.batch_size), f"{row.get('n', 0):,}", pool])
+    sizes = f"{encoder.layers} layers × {recipe.model.width}, {encoder.heads} heads, feed-forward {encoder.feed_forward}"
+    steps = ", ".join(f"{system} {count:,}" for system, count in conditions.steps.items())
+    given = [f"Sizes: {sizes}, {encoder.norm_position}-norm.", f"Steps: {steps}.", *points, *machine(conditions)]
+    header = ["task", "data", "weight", "batch", "test samples", "pool"]
+    lines = "\n".join(f"- {point}" for point in given)
+    return ["## How it was measured", markdown(header, rows), lines, f"```\n{conditions.command}\n```"]
+
+
+def machine(conditions: Conditions) -> list[str]:
+    """Seeds, hardware and versions."""
+    found = conditions.environments
+    hardware = sorted({f"{e['processor']}, {e['cores']} cores, {e['threads']} thread(s) a run" for e in found})
+    versions = ", ".join(f"{name} {version}" for name, version in found[0]["packages"].items())
+    return [
+        f"Seeds: {', '.join(map(str, conditions.seeds))}.",
+        f"Hardware: {'; '.join(hardware)}, no GPU.",
+        f"Versions: Python {found[0]['python']}, {versions}.",
+    ]
+
+
+def draw(folder: Path, results: Results) -> str:
+    """NAME.svg: a panel a task, a dot a seed, a bar at their mean ± standard deviation, a dashed line at chance; its link."""
+    study = results.study
+    matplotlib.rcParams["svg.hashsalt"] = study.name  # the same picture gives the same file
+    height = 1 + 0.4 * len(study.systems)
+    picture = Picture(figsize=(2.6 * len(study.tasks), height), layout="constrained", facecolor="white")
+    for axes, (name, task) in zip(picture.subplots(1, len(study.tasks), sharey=True), study.tasks.items(), strict=True):
+        for row, (system, colour) in enumerate(zip(study.systems, COLOURS, strict=False)):
+            if values := results.values(system, name):
+                spread = statistics.stdev(values) if len(values) > 1 else 0
+                axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.5, markersize=4)
+                axes.errorbar([statistics.mean(values)], [row], xerr=[spread], fmt="|", color=colour, markersize=16, capsize=4)
+        if (chance := results.reference(name, "chance")) is not None:
+            axes.axvline(chance, linestyle="--", color="0.5", linewidth=1)
+        axes.set_title(f"{task.title}\n({'lower' if task.lower else 'higher'} is better)", fontsize=9)
+        axes.set_yticks(range(len(study.systems)), study.systems.values())
+        axes.set_ylim(len(study.systems) - 0.5, -0.5)
+        axes.grid(axis="x", alpha=0.3)
+    picture.savefig(folder / f"{study.name}.svg", metadata={"Date": None})
+    return f"![The systems, task by task]({study.name}.svg)"

@@ -1,0 +1,80 @@
+"""The cells of each study: how many, in which order, and that their recipes can be read with what is written over them."""
+
+import argparse
+import json
+from pathlib import Path
+
+import moe_table1
+import moe_table3
+import pyarrow.parquet as pq
+import pytest
+import skillnet_table2
+import transfer
+import transfer_page
+from cells import arguments, unique
+from table1_page import SYSTEMS
+from table2_page import STUDY as TABLE2
+from table3_page import STUDY as TABLE3
+
+from skillweave.config import find_recipe, read_recipe
+
+
+def options(folder: Path, systems: list[str], **more) -> argparse.Namespace:
+    given = arguments("", str(folder), systems).parse_args(["--steps", "9"])
+    return argparse.Namespace(**{**vars(given), "runs": folder / "table3", **more})
+
+
+def test_table_2_has_ten_runs_a_seed(tmp_path: Path) -> None:
+    found = list(skillnet_table2.chains(options(tmp_path, list(TABLE2.systems))))
+    assert len(unique(found)) == 3 * (5 + 1 + 4)  # five specific models, pretraining, and four systems
+    assert {cell.steps for cell in unique(found) if "specific" not in cell.folder.name} == {9}
+
+
+def test_table_3_has_ten_runs_a_seed_and_specific_ones_share_the_steps(tmp_path: Path) -> None:
+    found = unique(list(moe_table3.chains(options(tmp_path, list(TABLE3.systems)))))
+    specific = [cell.steps for cell in found if cell.folder.name.startswith("specific-seed0")]
+    assert len(found) == 3 * (6 + 4) and sum(specific) == 9
+
+
+@pytest.mark.parametrize("route", ["dense", "token", "context", "modality", "task", "attribute"])
+def test_a_system_of_table_3_differs_in_its_route_alone(route: str) -> None:
+    recipe, packaged = read_recipe(find_recipe(f"table3/{route}")), read_recipe(find_recipe("unified"))
+    assert recipe.model.encoder.sparse.at(0)["qkv"].route == route
+    same = {"encoder": recipe.model.encoder}
+    assert packaged.model.model_copy(update=same) == recipe.model and packaged.tasks == recipe.tasks
+
+
+def test_table_1_measures_each_run_of_table_3_after_it(tmp_path: Path) -> None:
+    found = list(moe_table1.chains(options(tmp_path, list(SYSTEMS), batches=5)))
+    assert len(found) == 3 * 5
+    for run, measurement in found:
+        assert run.folder.parent == tmp_path / "table3" and str(run.folder) in measurement.calls[0]
+
+
+def test_transfer_begins_with_the_base_and_leaves_out_what_was_not_asked(tmp_path: Path) -> None:
+    found = list(transfer.chains(options(tmp_path, list(transfer_page.WAYS))))
+    assert len(unique(found)) == 3 * (1 + 1 + 3 * 2 + 2)  # base, zero-shot, three ways and none for two tasks
+    assert [chain[0].folder.name for chain in found[::3]] == [f"attribute-seed{seed}" for seed in range(3)]
+    (only,) = list(transfer.chains(options(tmp_path, ["full"], seeds=[4])))
+    assert [cell.folder.name for cell in only] == ["attribute-seed4", "full-seed4-text_to_frames", "full-seed4-emoji_kinds"]
+
+
+def test_every_kind_of_picture_is_in_training_and_in_the_test(tmp_path: Path) -> None:
+    transfer.write_kinds(tmp_path / "kinds.parquet")
+    rows = pq.read_table(tmp_path / "kinds.parquet", columns=["split", "label"]).to_pylist()
+    classes = set(read_recipe(transfer.RECIPE).tasks["emoji_kinds"].classes)
+    assert all({row["label"] for row in rows if row["split"] == split} == classes for split in ("train", "test"))
+
+
+def test_table_1_is_written_from_what_is_there(tmp_path: Path) -> None:
+    given = options(
+        tmp_path, ["dense"], batches=5, docs=tmp_path / "docs", output=tmp_path, json=tmp_path / "out.json", seeds=[0]
+    )
+    grid = [[1.0, 0.5], [-0.25, 1.0]]
+    made = {"tasks": ["image_naming", "word_filling"], "blocks": [{"block": "b", "pooled": grid, "values": grid}]}
+    moe_table1.measurement(given, "dense", 0).result.write_text(json.dumps(made), "utf-8")
+    moe_table1.write(given)
+    assert {row["i"]: row["mean"] for row in json.loads(given.json.read_text("utf-8"))} == {
+        "image_naming": 0.5,
+        "word_filling": -0.25,
+    }
