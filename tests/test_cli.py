@@ -10,7 +10,7 @@ import yaml
 from tiny_run import make_run
 
 import skillweave
-from skillweave import cli, commands
+from skillweave import cli, commands, tool_commands
 from skillweave.config import ConfigError
 
 
@@ -43,7 +43,7 @@ def test_help_loads_no_heavy_library():
 
 
 COMMANDS = ["quickstart", "train", "evaluate", "inspect", "schema", "interference", "upcycle", "weave"]
-COMMANDS += ["predict", "index", "search", "carve"]
+COMMANDS += ["predict", "index", "search", "carve", "average", "vocabulary", "features"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,7 +51,7 @@ def test_every_command_has_help_and_code(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
     assert stop.value.code == 0 and "usage: skillweave" in capsys.readouterr().out
-    assert command == "schema" or hasattr(commands, f"run_{command}")
+    assert command == "schema" or any(hasattr(module, f"run_{command}") for module in (commands, tool_commands))
 
 
 def test_fraction_is_set_for_every_task(capsys):

@@ -100,7 +100,8 @@ def test_misspelt_splits() -> None:
 
 def test_nothing_near_lists_what_is_valid() -> None:
     (fault,) = faults_of(model__targets={"qqq": {}})
-    names = "classification, contrastive, similarity, ctc, mlm, masked_unit"
+    names = "classification, multi_label, regression, token_labels, span, choice, cosine, prompt, contrastive, similarity, ctc, "
+    names += "mlm, masked_unit"
     assert fault == f"model.targets.qqq: unknown value 'qqq'; valid names: {names}"
 
 

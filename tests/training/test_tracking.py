@@ -45,7 +45,7 @@ def test_inner_products_of_sketches_are_unbiased_and_err_as_said():
 @pytest.fixture(scope="module")
 def seen():
     """A model, and batches of two tasks."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # each task's own gain, which figures are divided by, is not near zero
     config = tiny_config()
     spans = {"classify": [5], "to_code": [5, 5]}
     batches = {t: [replace(random_batch(t, [sizes] * 12, config), keys=()) for _ in range(40)] for t, sizes in spans.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,13 +73,15 @@ def made_batch(model: Model, task: str) -> Batch:
     """A batch of a task without data: words drawn at random, and noise for pictures, clips and sound. Seeded."""
     layout = model.config.tasks[task].layout(task)
     streams = [getattr(model.config.streams, span.modality.value) for span in layout.spans]
+    alike = Counter((span.encoder_pass, span.modality) for span in layout.spans)  # these share a stream's positions
+    shares = [alike[span.encoder_pass, span.modality] for span in layout.spans]
     generator = torch.Generator().manual_seed(0)
-    examples = [Example(tuple(_made(stream, generator) for stream in streams), {}) for _ in range(SAMPLES)]
+    examples = [Example(tuple(_made(*one, generator) for one in zip(streams, shares, strict=True)), {}) for _ in range(SAMPLES)]
     return collate(layout, examples, model.config.streams, BUCKET)
 
 
-def _made(stream: Stream, generator: torch.Generator) -> Features:
-    length = min(LENGTH, stream.max_length)
+def _made(stream: Stream, share: int, generator: torch.Generator) -> Features:
+    length = min(LENGTH, stream.max_length // share)
     match stream:
         case ImageStream():
             return Features(torch.randn(3, stream.size, stream.size, generator=generator), stream.max_length)

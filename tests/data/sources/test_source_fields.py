@@ -57,19 +57,19 @@ def test_braces_and_globs(tmp_path):
 
 
 def test_what_cannot_be_opened_is_explained(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.odt").write_text("x")
     (tmp_path / "a.jsonl").write_text("{}\n")
     (tmp_path / "a.csv").write_text("x\n")
     for path, match in (
         ("pakc:emoji", "unknown kind of source 'pakc'; did you mean 'pack'"),
         ("https://example.org/a.tar", "web addresses are not read"),
-        (str(tmp_path / "a.txt"), "unknown kind of file '.txt'; one of .jsonl"),
+        (str(tmp_path / "a.odt"), "unknown kind of file '.odt'; one of .jsonl"),
         (str(tmp_path / "a.*"), "mixes kinds"),
         (str(tmp_path / "none" / "a.csv"), "there is no folder"),
     ):
         with pytest.raises(ConfigError, match=match):
             open_table(path)
-    assert set(KINDS) == {"pack", "installed", "hf"} and ".parquet" in SUFFIXES
+    assert set(KINDS) == {"pack", "installed", "hf", "glue", "clue", "squad"} and ".parquet" in SUFFIXES
 
 
 def test_a_path_per_split(tmp_path):
