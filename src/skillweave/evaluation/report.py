@@ -28,7 +28,7 @@ SKIPS = 20
 """Skipped samples listed; all of them stand in skipped.jsonl."""
 
 PACK_NOTE = (
-    "The built-in pack is small and simple: captions of 1 to 5 words for emoji, synthetic clips, isolated syllables. "
+    "The built-in pack is small and simple: names and keywords for emoji, synthetic clips, isolated syllables. "
     "These figures say that the whole path works on unseen groups; they say nothing about open-world photos or speech."
 )
 
