@@ -15,7 +15,7 @@ from skillweave.api import RECIPE_FILE, load, model_folder, open_run
 from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, find_recipe, read_recipe
-from skillweave.config.model import SparseConfig
+from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
