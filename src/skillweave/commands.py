@@ -195,6 +195,14 @@ def run_upcycle(options: argparse.Namespace) -> None:
     say(f"{out} is written. Next:\n  skillweave train {recipe} start_from={out} output={out}-trained")
 
 
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert a model folder, from Hugging Face's form or to it, by what it holds."""
+    from skillweave.interop import convert_folder
+
+    out = unused_folder(options.out)
+    say(convert_folder(Path(options.model), out, options.family))
+
+
 def run_weave(options: argparse.Namespace) -> None:
     """Make a recipe's model from models of single skills."""
     out = unused_folder(options.out)

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.batch import Batch, Condition, Modality
-from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.decoders import DECODERS
+from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
 from skillweave.components.encoders.transformer import Resolved, TransformerEncoder
 from skillweave.components.targets import TARGETS, Encoded
@@ -139,7 +139,7 @@ class Model(nn.Module):
         if self.decoder is not None and self.config.decoded(condition.role):
             return self.decoder
         own = condition.modality.value
-        return cast(TransformerEncoder, self.stream_encoders[own] if own in self.stream_encoders else self.encoder)
+        return cast(Mapping[str, TransformerEncoder], self.stream_encoders)[own] if own in self.stream_encoders else self.encoder
 
     def _resolve(self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None) -> Resolved:
         """Each condition by the part that runs on it. `counts`: how many tokens of each there will be; None for any number."""
@@ -239,7 +239,7 @@ class Model(nn.Module):
         if words or any(self._words(t) is not None for t in targets):
             prefixes.add("shared.")
         parts = self._active_parts(conditions)
-        idle = {f"{path}.{name}" for path, own in parts.items() for name in self.get_submodule(path).inactive(own)}
+        idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
         if not any(self.config.targets[t].kind == "masked_unit" for t in targets):
             idle.add(f"embeddings.{Modality.SOUND.value}.mask")
         active = tuple([*(f"{path}." for path in parts), *prefixes])

@@ -131,8 +131,8 @@ class PositionConfig(Config):
     """How attention knows of positions, beside what the embedding adds."""
 
     kind: Literal["none", "rope", "t5_bias", "alibi"] = "none"
-    """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864). `t5_bias`: a learned bias for each bucket
-    of distances, shared by all layers (T5, arXiv 1910.10683 section 2.1). `alibi`: a fixed one that grows with distance
+    """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864). `t5_bias`: a learned bias for each
+    bucket of distances, shared by all layers (T5, arXiv 1910.10683 section 2.1). `alibi`: a fixed one that grows with distance
     (arXiv 2108.12409)."""
     base: PositiveFloat = 10_000.0
     """`rope`: the slowest wave is about so many positions long, times 2 π."""

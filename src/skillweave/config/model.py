@@ -109,7 +109,8 @@ class ModelConfig(Config):
             if stream.encoder is not None:
                 yield from stream.encoder.misfit(self.widths[modality])
             elif stream.width not in (None, self.width):
-                yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; give it an encoder of its own"
+                remedy = "give it an encoder of its own"
+                yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skillweave.api import load
+from skillweave.batch import Modality
 from skillweave.config import ConfigError, choose
+from skillweave.config.streams import tokenizer_asset
 from skillweave.interop.checkpoint import Checkpoint
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import find_family
+from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_tokenizer_asset
-from skillweave.model import Model
+from skillweave.model import CONFIG_FILE, Model
 from skillweave.weights import WeightsError
 
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -64,8 +69,8 @@ def from_hf(source: Any, config: Any = None) -> Model:
 def to_hf(model: Model, family: str | None = None) -> Any:
     """The model of Hugging Face's transformers that computes the same, in evaluation mode.
 
-    `family`: their `model_type`; absent, the one that can express the configuration. Raises ConfigError that names the options which
-    it cannot express.
+    `family`: their `model_type`; absent, the one that can express the configuration. Raises ConfigError that names the options
+    which it cannot express.
     """
     import transformers
 
@@ -80,6 +85,31 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     theirs = theirs.to(next(iter(ours.values())).dtype)
     theirs.load_state_dict({own: made[name] for name, own in canonical.items() if name in made}, strict=True)
     return theirs.eval()
+
+
+def convert_folder(folder: Path, out: Path, family: str | None = None) -> str:
+    """Write a model folder of theirs as ours, or one of ours (or a run) as theirs; what was done, in a line.
+
+    Raises ConfigError and WeightsError as `from_hf` and `to_hf` do.
+    """
+    if is_theirs(folder):
+        if family:
+            raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
+        model = from_hf(folder)
+        model.save_pretrained(out)
+        return f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}"
+    model = load(folder)
+    theirs = to_hf(model, family)
+    theirs.save_pretrained(out)
+    if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
+        (out / TOKENIZER).write_bytes(model.assets[asset])
+    return f"{out} is written: {type(theirs).__name__}"
+
+
+def is_theirs(folder: Path) -> bool:
+    """Whether a folder holds a model of Hugging Face's."""
+    file = folder / CONFIG_FILE
+    return file.is_file() and "model_type" in json.loads(file.read_text("utf-8"))
 
 
 def correspondence(model: Model, theirs: Any) -> tuple[list[Step], dict[str, str]]:
@@ -97,11 +127,9 @@ def _by_kind(model: Model) -> dict[str, Tensor]:
 
 def _read_config(folder: Path) -> Any:
     """Their configuration. Raises ConfigError when there is none or its family is not known."""
-    import json
-
     import transformers
 
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     if not file.is_file():
         raise ConfigError(f"{folder}: no config.json there; give a model folder of Hugging Face's")
     data = json.loads(file.read_text("utf-8"))
@@ -163,7 +191,7 @@ def _adopt_aliases(steps: list[Step], head: Head, canonical: dict[str, str]) -> 
             canonical[name] = canonical[alias]
 
 
-def _require_complete(needed: Collection[str], family: Family, head: Head, canonical: Collection[str], where: str) -> None:
+def _require_complete(needed: Collection[str], family: Family, head: Head, canonical: Mapping[str, str], where: str) -> None:
     missing = set(needed) - set(canonical)
     unexpected = {
         name
@@ -173,16 +201,16 @@ def _require_complete(needed: Collection[str], family: Family, head: Head, canon
     if not missing and not unexpected:
         return
     faults = [f"{what}: {listed(some)}" for what, some in (("missing", missing), ("unexpected", unexpected)) if some]
-    likely = max(FAMILIES.values(), key=lambda one: _coverage(one, canonical))
+    likely = max(FAMILIES.values(), key=lambda one: _coverage(one, canonical.values()))
     hint = ""
-    if _coverage(likely, canonical) > 2 * _coverage(family, canonical):
+    if _coverage(likely, canonical.values()) > 2 * _coverage(family, canonical.values()):
         hint = f"; the names are those of family {likely.model_type!r}"
     raise WeightsError(f"{where} does not fit family {family.model_type!r}: " + "; ".join(faults) + hint)
 
 
-def _coverage(family: Family, canonical: Collection[str]) -> int:
-    bare = {name.removeprefix(family.base) for name in canonical}
-    return covered(family.rules, {family.base + name for name in bare})
+def _coverage(family: Family, names: Collection[str]) -> int:
+    """How many of a checkpoint's names a family knows."""
+    return covered(family.rules, _canonical(names, family.base))
 
 
 def _require_tied(alias: str, name: str, fetch: Callable[[str], Tensor], where: str) -> None:

@@ -53,9 +53,9 @@ CLASSES = Field("id2label", lambda labels: [labels[i] for i in sorted(labels)], 
 class Head:
     """What an architecture puts on the family's encoder.
 
-    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`: as of the family, of the targets alone. `tied`:
-    a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does not read.
-    `optional`: the option by which theirs is made without the targets, where they are left out.
+    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`: as of the family, of the targets alone.
+    `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does not
+    read. `optional`: the option by which theirs is made without the targets, where they are left out.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -44,9 +44,9 @@ class Heads(NamedTuple):
 class SelfAttention(nn.Module):
     """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per expert (SkillNet eq. 1-2).
 
-    `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand before
-    every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none. They
-    have no position. `scale`: of the scores; None for 1 / √d. `norms`: of each head's queries and keys, if any.
+    `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand
+    before every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none.
+    They have no position. `scale`: of the scores; None for 1 / √d. `norms`: of each head's queries and keys, if any.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from a decoder's tokens, keys and values from what the encoder made of the input (arXiv 1706.03762, section 3.2.3)."""
+    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762, section 3.2.3)."""
 
     def __init__(self, heads: Heads, width: int, dropout: float = 0.0, scale: float | None = None, bias: bool = True) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -46,10 +47,22 @@ class Residual(nn.Module):
         return x_TD + change_TD
 
 
+class Cross(nn.Module):
+    """A decoder's attention to the encoder's output, with its norm and residual."""
+
+    def __init__(self, attention: CrossAttention, norm: nn.Module, residual: Residual) -> None:
+        super().__init__()
+        self.attention, self.norm, self.residual = attention, norm, residual
+
+
+Part = tuple[Callable[[Tensor], Tensor], nn.Module, Residual]
+"""What a block does to its tokens, the norm before or after it, and how the outcome is added."""
+
+
 class Block(nn.Module):
     """Pre-norm x + f(norm(x)) or post-norm norm(x + f(x)) (BERT), for f attention and then feed-forward.
 
-    `cross`: a decoder's attention to the encoder's output, between the two, with its norm and residual; None in an encoder.
+    `cross`: a decoder's attention to the encoder's output, between the two; None in an encoder.
     """
 
     def __init__(
@@ -59,14 +72,14 @@ class Block(nn.Module):
         norms: tuple[nn.Module, nn.Module],
         residuals: tuple[Residual, Residual],
         pre_norm: bool,
-        cross: tuple[CrossAttention, nn.Module, Residual] | None = None,
+        cross: Cross | None = None,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.feed_forward = feed_forward
         self.attention_norm, self.feed_forward_norm = norms
         self.attention_residual, self.feed_forward_residual = residuals
-        self.cross_attention, self.cross_attention_norm, self.cross_attention_residual = cross or (None, None, None)
+        self.cross = cross
         self.pre_norm = pre_norm
 
     def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> BlockWeights:
@@ -93,21 +106,17 @@ class Block(nn.Module):
             statistics.extend(own)
             return change_TD
 
-        def cross_attention(given_TD: Tensor) -> Tensor:
-            return self.cross_attention(given_TD, tokens, memory)
-
         def feed_forward(given_TD: Tensor) -> Tensor:
             change_TD, own = self.feed_forward(given_TD, tokens, [span.feed_forward for span in weights], generator)
             statistics.extend(own)
             return change_TD
 
-        parts = [(attention, self.attention_norm, self.attention_residual)]
-        if self.cross_attention is not None:
-            parts.append((cross_attention, self.cross_attention_norm, self.cross_attention_residual))
+        parts: list[Part] = [(attention, self.attention_norm, self.attention_residual)]
+        if memory is not None and self.cross is not None:
+            looks = partial(self.cross.attention, tokens=tokens, memory=memory)
+            parts.append((looks, self.cross.norm, self.cross.residual))
         parts.append((feed_forward, self.feed_forward_norm, self.feed_forward_residual))
         for part, norm, residual in parts:
-            if self.pre_norm:
-                x_TD = residual(x_TD, part(norm(x_TD)), tokens)
-            else:
-                x_TD = norm(residual(x_TD, part(x_TD), tokens))
+            x_TD = residual(x_TD, part(norm(x_TD) if self.pre_norm else x_TD), tokens)
+            x_TD = x_TD if self.pre_norm else norm(x_TD)
         return x_TD, statistics

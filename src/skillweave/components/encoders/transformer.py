@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skillweave.batch import Condition
 from skillweave.config.encoder import EncoderConfig, RotaryScaling, RouteConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
-from skillweave.layers.block import Block, BlockWeights, Residual
+from skillweave.layers.block import Block, BlockWeights, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
 from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, Rotary, T5Bias, within_window
@@ -177,7 +177,7 @@ def _block(config: EncoderConfig, layer: int, width: int, known: Known, cross: b
 
     attention, feed_forward = _attention(config, layer, width, known), _feed_forward(config, layer, width, known)
     norms, residuals = (_norm(config, width), _norm(config, width)), (residual(), residual())
-    between = (_cross_attention(config, width), _norm(config, width), residual()) if cross else None
+    between = Cross(_cross_attention(config, width), _norm(config, width), residual()) if cross else None
     return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
 
 

@@ -14,10 +14,10 @@ from skillweave.layers.precision import at_least_float32
 
 
 class Language(Target):
-    """Each position of the last pass predicts the word that its label names: the one after it (GPT-2; of a decoder, T5).
+    """Each position of the last pass predicts the word that its label names, the one after it (GPT-2; of a decoder: T5).
 
-    `words`: how many an output layer of its own has; None where the output is tied to the word embedding. `bias`: how many numbers
-    are added to the output, if any. `scale`: of the vectors before it.
+    `words`: how many an output layer of its own has; None where the output is tied to the word embedding. `bias`: how many
+    numbers are added to the output, if any. `scale`: of the vectors before it.
     """
 
     def __init__(

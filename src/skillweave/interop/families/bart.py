@@ -26,11 +26,11 @@ def _side(side: str) -> Iterator[Rule]:
 
 
 def _cross() -> Iterator[Rule]:
-    ours, theirs = "decoder.blocks.{i}.cross_attention", "model.decoder.layers.{i}.encoder_attn"
-    yield rule(f"{ours}.query", f"{theirs}.q_proj")
-    yield rule(f"{ours}.key_value", joined(f"{theirs}.k_proj", f"{theirs}.v_proj"))
-    yield rule(f"{ours}.output", f"{theirs}.out_proj")
-    yield rule(f"{ours}_norm", f"{theirs}_layer_norm")
+    ours, theirs = "decoder.blocks.{i}.cross", "model.decoder.layers.{i}.encoder_attn"
+    yield rule(f"{ours}.attention.query", f"{theirs}.q_proj")
+    yield rule(f"{ours}.attention.key_value", joined(f"{theirs}.k_proj", f"{theirs}.v_proj"))
+    yield rule(f"{ours}.attention.output", f"{theirs}.out_proj")
+    yield rule(f"{ours}.norm", f"{theirs}_layer_norm")
 
 
 def _fields(side: str) -> dict[str, str | Field]:

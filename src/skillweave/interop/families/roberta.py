@@ -1,4 +1,4 @@
-"""RoBERTa (arXiv 1907.11692) and XLM-R (arXiv 1911.02116): BERT without segments, positions counted from behind that of padding."""
+"""RoBERTa (arXiv 1907.11692) and XLM-R (arXiv 1911.02116): BERT whose positions are counted from behind that of padding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from skillweave.interop.engine import rule
-from skillweave.interop.family import Family, Head
 from skillweave.interop.families.bert import BERT, CLASSIFIER, SIZES, embedding, layers, masked
+from skillweave.interop.family import Family, Head
 
 HEAD = masked(
     "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder", "roberta.embeddings.word_embeddings.weight"

@@ -47,10 +47,10 @@ def _blocks(side: str, feed_forward: int) -> Iterator[Rule]:
 
 def _cross() -> Iterator[Rule]:
     ours, theirs = "decoder.blocks.{i}", "decoder.block.{i}.layer.1"
-    yield rule(f"{ours}.cross_attention.query", f"{theirs}.EncDecAttention.q")
-    yield rule(f"{ours}.cross_attention.key_value", joined(f"{theirs}.EncDecAttention.k", f"{theirs}.EncDecAttention.v"))
-    yield rule(f"{ours}.cross_attention.output", f"{theirs}.EncDecAttention.o")
-    yield rule(f"{ours}.cross_attention_norm", f"{theirs}.layer_norm")
+    yield rule(f"{ours}.cross.attention.query", f"{theirs}.EncDecAttention.q")
+    yield rule(f"{ours}.cross.attention.key_value", joined(f"{theirs}.EncDecAttention.k", f"{theirs}.EncDecAttention.v"))
+    yield rule(f"{ours}.cross.attention.output", f"{theirs}.EncDecAttention.o")
+    yield rule(f"{ours}.cross.norm", f"{theirs}.layer_norm")
 
 
 def _ours(config: Any) -> dict[str, Any]:
