@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -158,7 +158,7 @@ def attend(
 
     There PyTorch's kernel takes up to 2.5 times as long in bf16 (17 to 512 tokens, forward and backward).
     """
-    options = {"dropout_p": dropout, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
     if query.device.type != "cpu":
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)

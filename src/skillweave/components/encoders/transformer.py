@@ -160,8 +160,10 @@ def build_position(config: EncoderConfig, width: int, causal: bool = False) -> n
 
 
 def _scaling(config: RotaryScaling | None) -> LinearScaling | Llama3Scaling | None:
-    if config is None or config.kind == "linear":
-        return config and LinearScaling(config.factor)
+    if config is None:
+        return None
+    if config.kind == "linear":
+        return LinearScaling(config.factor)
     return Llama3Scaling(config.factor, config.low_frequency_factor, config.high_frequency_factor, config.original_length)
 
 
