@@ -77,7 +77,7 @@ def assert_same_gradients(model: Any, theirs: Any, tolerance: float) -> None:
 def test_there_and_back_bit_for_bit(reference: Reference) -> None:
     theirs = reference.build(torch.float32)
     model = from_hf(theirs)
-    back = to_hf(model)
+    back = to_hf(model, theirs.config.model_type)
     assert type(back) is type(theirs)
     expected, found = theirs.state_dict(), back.state_dict()
     assert set(found) == set(expected)

@@ -121,8 +121,8 @@ def give(steps: Iterable[Step], ours: Mapping[str, Tensor], shapes: Mapping[str,
         x = ours[step.ours]
         if step.source.reshaped:
             x = x.reshape(shapes[step.theirs[0]])
-        rows = [shapes[name][-1 if step.source.transposed else int(step.source.stacked)] for name in step.theirs]
-        pieces = x.split(rows) if len(rows) > 1 else [x]
+        dimension = -1 if step.source.transposed else int(step.source.stacked)
+        pieces = x.split([shapes[name][dimension] for name in step.theirs]) if len(step.theirs) > 1 else [x]
         for name, piece in zip(step.theirs, pieces, strict=True):
             piece = piece.t() if step.source.transposed else piece
             if step.source.stacked:

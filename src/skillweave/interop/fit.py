@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from skillweave.config import ConfigError, ModelConfig, choose
@@ -38,33 +38,40 @@ def find_family(config: ModelConfig, name: str | None = None) -> Fit:
             flags = {head.optional: False} if head.optional and not kinds else {}
             head = head.bare() if flags else head
             if sorted(head.targets) == kinds:
-                fit = Fit(family, architecture, head, family.write(ours, head), flags)
-                attempts.append((_differences(fit, ours), fit))
+                fit = Fit(family, architecture, head, {}, flags)
+                attempts.append(_attempt(fit, ours))
     if not attempts:
         whose = f"family {name!r} has" if name else "there is"
         raise ConfigError(f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}")
     differences, fit = min(attempts, key=lambda attempt: len(attempt[0]))
     if differences:
+        differences = list(dict.fromkeys(differences))
         shown = "; ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
         raise ConfigError(f"family {fit.family.model_type!r} ({fit.architecture}) cannot express {shown}")
     return fit
 
 
-def _differences(fit: Fit, ours: Mapping[str, Any]) -> list[str]:
-    """What is not as it was once the family has written and read it."""
+def _attempt(fit: Fit, ours: Mapping[str, Any]) -> tuple[list[str], Fit]:
+    """What is not as it was once the family has written and read it, and the fit with the options that it wrote."""
     import transformers
 
     try:
+        fit = fit._replace(options=fit.family.write(ours, fit.head))
         theirs = getattr(transformers, fit.architecture).config_class(**fit.options)
         back = flatten(fit.family.read(theirs, fit.head))
-    except (ConfigError, ValueError, TypeError, KeyError, StopIteration) as error:
-        return [f"these sizes ({error})"]
+    except Exception as error:  # their configurations raise errors of many kinds for what they cannot hold
+        return [f"these sizes ({error})"] * len(ours), fit
+    return list(_differences(ours, back)), fit
+
+
+def _differences(ours: Mapping[str, Any], back: Mapping[str, Any]) -> Iterator[str]:
     missing = object()
-    return [
-        f"{path} {ours.get(path)!r} (it has {back.get(path)!r})"
-        for path in dict.fromkeys([*ours, *back])
-        if ours.get(path, missing) != back.get(path, missing)
-    ]
+    for path in dict.fromkeys([*ours, *back]):
+        stream, _, option = path.rpartition(".")
+        if option == "max_length" and "position" not in ours.get(f"{stream}.embedding", ["position"]):
+            continue  # how long texts may be is then for whoever reads them to say
+        if ours.get(path, missing) != back.get(path, missing):
+            yield f"{path} {ours.get(path)!r} (it has {back.get(path)!r})"
 
 
 def flatten(config: ModelConfig) -> dict[str, Any]:
@@ -82,8 +89,6 @@ def flatten(config: ModelConfig) -> dict[str, Any]:
         stream["width"] = stream["width"] or config.width
         if "vocabulary" in stream:
             stream["size"] = stream["size"] or stream["width"]
-            if "position" not in stream["embedding"]:
-                del stream["max_length"]  # how long texts may be is then for whoever reads them to say
     flat = dict(_walk(data, ""))
     return {path: value for path, value in flat.items() if not _aside(path)}
 
