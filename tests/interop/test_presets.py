@@ -20,7 +20,7 @@ PUBLISHED = {
     "roberta-base": 124_697_433,
     "distilbert-base": 66_985_530,
     "albert-base": 11_221_680,
-    "electra-small": 13_548_801,
+    "electra-small": 13_549_057,
     "gpt2": 124_439_808,
     "llama-7b": 6_738_415_616,
     "mixtral-8x7b": 46_702_792_704,
