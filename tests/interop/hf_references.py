@@ -136,6 +136,16 @@ class Reference:
 
 
 REFERENCES = [
+    Reference("ElectraForTokenClassification", "ElectraConfig", {**SMALL, **CLASSES}),
+    Reference("ElectraForQuestionAnswering", "ElectraConfig", SMALL),
+    Reference("AlbertForTokenClassification", "AlbertConfig", {**SMALL, **CLASSES}),
+    Reference("AlbertForQuestionAnswering", "AlbertConfig", SMALL),
+    Reference("DistilBertForTokenClassification", "DistilBertConfig", {**DISTIL, **CLASSES}),
+    Reference("DistilBertForQuestionAnswering", "DistilBertConfig", DISTIL),
+    Reference("RobertaForTokenClassification", "RobertaConfig", {**BERT, "type_vocab_size": 1, **CLASSES}),
+    Reference("RobertaForQuestionAnswering", "RobertaConfig", {**BERT, "type_vocab_size": 1}),
+    Reference("BertForTokenClassification", "BertConfig", {**BERT, **CLASSES}),
+    Reference("BertForQuestionAnswering", "BertConfig", BERT),
     Reference("BertModel", "BertConfig", BERT),
     Reference("BertModel", "BertConfig", BERT, {"add_pooling_layer": False}),
     Reference("BertForMaskedLM", "BertConfig", {**BERT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
@@ -245,6 +255,10 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     if name.endswith("Model") and name != "GPT2LMHeadModel":
         pooled = found.get("pooler_output")
         return {"hidden": found.last_hidden_state, **({} if pooled is None else {"pooled": pooled})}
+    if "TokenClassification" in name:
+        return {"token_labels": found.logits}
+    if "QuestionAnswering" in name:
+        return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
         return {"classification": found.logits}
     return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
@@ -258,6 +272,8 @@ def true_tokens(batch: Batch, span: int) -> Tensor:
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     """The same of ours; hidden states as they stand in flat tokens."""
     found = dict(model(batch).logits)
+    for kind in {"token_labels", "span"} & found.keys():
+        found[kind] = found[kind][true_tokens(batch, -1)]
     if not found or "pooled" in found:
         found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)
     return found

@@ -15,7 +15,7 @@ from skillweave.interop.convert import correspondence
 from skillweave.interop.engine import take
 
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-9)]
-PER_TOKEN = {"mlm", "lm", "replaced", "hidden"}
+PER_TOKEN = {"mlm", "lm", "replaced", "hidden", "token_labels", "span"}
 _seen: Counter[str] = Counter()
 
 

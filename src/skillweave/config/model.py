@@ -114,7 +114,9 @@ class ModelConfig(Config):
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
-            tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (isinstance(target, LanguageTarget) and not self.decoder)
+            tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
+                isinstance(target, LanguageTarget) and not self.decoder
+            )
             if tied and not self.vocabulary(target.modality):
                 yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
 

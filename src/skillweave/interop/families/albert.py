@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skillweave.interop.engine import joined, rule
-from skillweave.interop.families.bert import BERT, CLASSIFIER, TEXT, embedding, masked
+from skillweave.interop.families.bert import BERT, CLASSIFIER, TEXT, embedding, masked, per_token
 from skillweave.interop.family import Head, activation
 
 OURS, THEIRS = "encoder.blocks.{i}", "albert.encoder.albert_layer_groups.{i}.albert_layers.0"
@@ -31,6 +31,7 @@ ALBERT = replace(
         rule(f"{OURS}.feed_forward_norm", f"{THEIRS}.full_layer_layer_norm"),
     ),
     heads={
+        **per_token("Albert", "albert.pooler."),
         "AlbertModel": Head(
             {"pooled": {}},
             (rule("targets.pooled.pooler", "albert.pooler"),),

@@ -66,6 +66,20 @@ PREDICTIONS = masked(
     "bert.embeddings.word_embeddings.weight",
 )
 ACTIVATION = {"targets.mlm.activation": activation("hidden_act")}
+
+
+def per_token(name: str, *unused: str) -> dict[str, Head]:
+    """Labels of words, and where an answer begins and ends."""
+    labels = (rule("targets.token_labels.classifier", "classifier"),)
+    ends = (rule("targets.span.classifier", "qa_outputs"),)
+    return {
+        f"{name}ForTokenClassification": Head(
+            {"token_labels": {}}, labels, {"targets.token_labels.classes": CLASSES}, {}, unused
+        ),
+        f"{name}ForQuestionAnswering": Head({"span": {}}, ends, {}, {}, unused),
+    }
+
+
 POOLER = rule("targets.classification.pooler", "bert.pooler.dense")
 HEADS = {
     "BertModel": Head(
@@ -83,6 +97,7 @@ HEADS = {
     "BertForSequenceClassification": Head(
         {"classification": {}}, (POOLER, rule("targets.classification.classifier", "classifier")), CLASSIFIER
     ),
+    **per_token("Bert", "bert.pooler."),
 }
 BERT = Family(
     "bert",

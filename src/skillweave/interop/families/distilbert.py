@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skillweave.interop.engine import joined, rule
-from skillweave.interop.families.bert import CLASSIFIER, IGNORED, embedding, masked
+from skillweave.interop.families.bert import CLASSIFIER, IGNORED, embedding, masked, per_token
 from skillweave.interop.family import Family, Head, activation
 
 OURS, THEIRS = "encoder.blocks.{i}", "distilbert.transformer.layer.{i}"
@@ -40,6 +40,7 @@ DISTILBERT = Family(
     ),
     {
         "DistilBertModel": Head(unused=("vocab_",)),
+        **per_token("DistilBert"),
         "DistilBertForMaskedLM": replace(
             PROJECTOR,
             fields={"targets.mlm.activation": activation("activation")},

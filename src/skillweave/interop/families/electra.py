@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skillweave.interop.engine import rule
-from skillweave.interop.families.bert import BERT, CLASSIFIER, TEXT, embedding, layers, masked
+from skillweave.interop.families.bert import BERT, CLASSIFIER, TEXT, embedding, layers, masked, per_token
 from skillweave.interop.family import Head
 
 GENERATOR = masked(
@@ -21,6 +21,7 @@ ELECTRA = replace(
     fields={**BERT.fields, "streams.text.size": "embedding_size"},
     rules=(*embedding("electra."), rule(f"{TEXT}.projection", "electra.embeddings_project"), *layers("electra.")),
     heads={
+        **per_token("Electra"),
         "ElectraModel": Head(unused=("generator_", "discriminator_")),
         "ElectraForMaskedLM": replace(GENERATOR, tied={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}),
         "ElectraForPreTraining": Head(

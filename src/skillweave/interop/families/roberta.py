@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from skillweave.interop.engine import rule
-from skillweave.interop.families.bert import BERT, CLASSIFIER, SIZES, embedding, layers, masked
+from skillweave.interop.families.bert import BERT, CLASSIFIER, SIZES, embedding, layers, masked, per_token
 from skillweave.interop.family import Family, Head
 
 HEAD = masked(
@@ -39,6 +39,7 @@ def _heads(name: str) -> dict[str, Head]:
         ),
         f"{name}ForMaskedLM": replace(HEAD, unused=("roberta.pooler.",)),
         f"{name}ForSequenceClassification": Head({"classification": {}}, rules, CLASSIFIER, unused=("roberta.pooler.",)),
+        **per_token(name, "roberta.pooler."),
     }
 
 
