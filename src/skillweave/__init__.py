@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from skillweave.carving import carve
     from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
     from skillweave.evaluation.interference import Interference, interference
+    from skillweave.interop import from_hf, to_hf
     from skillweave.model import Model, Output
     from skillweave.training import train
     from skillweave.upcycling import upcycle
@@ -37,9 +38,11 @@ _HOME = {
     "Span": "batch",
     "carve": "carving",
     "encode": "api",
+    "from_hf": "interop",
     "interference": "evaluation.interference",
     "load": "api",
     "read_recipe": "config",
+    "to_hf": "interop",
     "train": "training",
     "upcycle": "upcycling",
     "with_tuning": "api",
@@ -62,9 +65,11 @@ __all__ = [
     "Span",
     "carve",
     "encode",
+    "from_hf",
     "interference",
     "load",
     "read_recipe",
+    "to_hf",
     "train",
     "upcycle",
     "with_tuning",

@@ -63,7 +63,7 @@ def _require_own(folder: Path) -> None:
     """Raise ConfigError for a model folder of Hugging Face's transformers, whose config.json has a `model_type`."""
     found = re.search(r'"model_type"\s*:\s*"([^"]*)"', (folder / CONFIG_FILE).read_text("utf-8", "replace"))
     if found:
-        raise ConfigError(f"{folder}: a Hugging Face model ({found[1]}); convert it to a skillweave model folder first")
+        raise ConfigError(f"{folder}: a Hugging Face model ({found[1]}); convert it first: skillweave convert {folder} --out DIR")
 
 
 def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:

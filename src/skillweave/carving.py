@@ -17,7 +17,8 @@ from skillweave.api import RECIPE_FILE, open_run
 from skillweave.batch import Batch, Condition
 from skillweave.components.encoders.transformer import PATHS
 from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
-from skillweave.config.model import DENSE, ModelTask, RouteConfig, SparseConfig
+from skillweave.config.encoder import DENSE, RouteConfig, SparseConfig
+from skillweave.config.model import ModelTask
 from skillweave.evaluation.agreement import SAME, differences, real_batch
 from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, StaticRoute
 from skillweave.model import Model

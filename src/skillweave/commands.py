@@ -15,7 +15,7 @@ from skillweave.api import RECIPE_FILE, load, model_folder, open_run
 from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, find_recipe, read_recipe
-from skillweave.config.model import SparseConfig
+from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
@@ -193,6 +193,14 @@ def run_upcycle(options: argparse.Namespace) -> None:
         own = Path(options.model) / RECIPE_FILE
         recipe = f"{own if own.is_file() else 'RECIPE'} 'model.encoder.sparse={options.sparse}'"
     say(f"{out} is written. Next:\n  skillweave train {recipe} start_from={out} output={out}-trained")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert a model folder, from Hugging Face's form or to it, by what it holds."""
+    from skillweave.interop import convert_folder
+
+    out = unused_folder(options.out)
+    say(convert_folder(Path(options.model), out, options.family))
 
 
 def run_weave(options: argparse.Namespace) -> None:

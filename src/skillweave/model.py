@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,13 +15,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.batch import Batch, Condition, Modality
+from skillweave.components.decoders import DECODERS
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
-from skillweave.components.encoders.transformer import Resolved
+from skillweave.components.encoders.transformer import Resolved, TransformerEncoder
 from skillweave.components.targets import TARGETS, Encoded
+from skillweave.components.targets.contrastive import Contrastive
 from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.model import ModelTask
-from skillweave.config.targets import ContrastiveTarget, CosineTarget, SimilarityTarget
+from skillweave.config.targets import CosineTarget, SimilarityTarget
+from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
@@ -59,11 +62,17 @@ class Model(nn.Module):
         shared: set[str] = set(config.shared)
         sharer = streams.get(Modality.TEXT) or streams.get(Modality.CODE)
         self.shared = nn.ModuleDict({name: CONTENT[name](sharer, config.width) for name in sorted(shared)})
-        encoder = config.encoder
-        dropout, epsilon = encoder.dropout, encoder.norm_epsilon
-        embeddings = {m.value: StreamEmbedding(m, s, config.width, dropout, shared, epsilon) for m, s in streams.items()}
+        encoder, decoder, known = config.encoder, config.decoder, Known(config.skills, tuple(config.tasks))
+        embeddings = {m.value: StreamEmbedding(m, s, config.widths[m], shared, s.encoder or encoder) for m, s in streams.items()}
         self.embeddings = nn.ModuleDict(embeddings)
-        self.encoder = ENCODERS[encoder.name](encoder, config.width, Known(config.skills, tuple(config.tasks)))
+        self.encoder = ENCODERS[encoder.name](encoder, config.width, known)
+        own = {m.value: ENCODERS[s.encoder.name](s.encoder, config.widths[m], known) for m, s in streams.items() if s.encoder}
+        self.stream_encoders = nn.ModuleDict(own)
+        self.target_embedding, self.decoder = None, None
+        if decoder is not None and (target := config.target_embedding) is not None:
+            tied = {"word"} if target.tied else set()
+            self.target_embedding = StreamEmbedding(Modality.TEXT, target, config.width, tied, decoder)
+            self.decoder = DECODERS[decoder.name](decoder, config.width, known)
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
         self._initialise(config.initial_std)
 
@@ -104,12 +113,14 @@ class Model(nn.Module):
 
         It belongs to the caller, who drops it when the weights change; the model keeps nothing. It carries no gradient.
         """
-        return self.encoder.resolve(self.conditions(task))
+        return self._resolve(dict.fromkeys(self.conditions(task)))
 
     def embed(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
         """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
-        pooling = self._pooling(self._task(batch.layout.task))
-        return [encoded.vector(pooling) for encoded in self._encode(batch, None, resolved)[0]]
+        task = self._task(batch.layout.task)
+        passes = self._encode(batch, None, resolved)[0]
+        pairs = [target for name in task.targets if isinstance(target := self.targets[name], Contrastive)]
+        return [pairs[0].vector(encoded) if pairs else encoded.vector(self._pooling(task)) for encoded in passes]
 
     def hidden(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
         """The encoder's output, [N, L, D] per pass, zeros where there is no token. `resolved`: as for `forward`."""
@@ -121,7 +132,19 @@ class Model(nn.Module):
 
     def _pooling(self, task: ModelTask) -> str:
         targets = [self.config.targets[name] for name in task.targets]
-        return next((t.pooling for t in targets if isinstance(t, ContrastiveTarget | CosineTarget | SimilarityTarget)), "first")
+        return next((t.pooling for t in targets if isinstance(t, CosineTarget | SimilarityTarget)), "first")
+
+    def _part(self, condition: Condition) -> TransformerEncoder:
+        """What runs on the spans of a condition: the decoder, a stream's own encoder, or the one that streams share."""
+        if self.decoder is not None and self.config.decoded(condition.role):
+            return self.decoder
+        own = condition.modality.value
+        return cast(Mapping[str, TransformerEncoder], self.stream_encoders)[own] if own in self.stream_encoders else self.encoder
+
+    def _resolve(self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None) -> Resolved:
+        """Each condition by the part that runs on it. `counts`: how many tokens of each there will be; None for any number."""
+        known = {c: count for c, count in counts.items() if count is not None}
+        return {c: weights for c in counts for weights in self._part(c).resolve([c], generator, known).values()}
 
     def _encode(
         self, batch: Batch, generator: torch.Generator | None = None, resolved: Resolved | None = None
@@ -129,16 +152,19 @@ class Model(nn.Module):
         """Resolve the batch's conditions, then run each pass; also the experts' load and the balance loss."""
         counts = batch.condition_tokens
         if resolved is None:
-            resolved = self.encoder.resolve(counts, generator, counts)
+            resolved = self._resolve(counts, generator)
         elif not counts.keys() <= resolved.keys():
             task = batch.layout.task
             raise ConfigError(f"the resolved weights are not those of task {task!r}; get them with model.resolve({task!r})")
         passes: list[Encoded] = []
         load: dict[Condition, Tensor] = {}
         statistics: list[RouteStatistics] = []
-        for part, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
-            x_TD, tokens = self._embed_tokens(part, encoder_pass)
-            hidden_TD, stats = self.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator)
+        for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
+            x_TD, tokens = self._embed_tokens(one, encoder_pass)
+            part, memory = self._part(tokens.conditions[0]), None
+            if part is self.decoder:
+                memory = Memory(passes[0].hidden_TD, passes[0].tokens)
+            hidden_TD, stats = part(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator, memory)
             passes.append(Encoded(hidden_TD, tokens))
             statistics += stats
             for s, condition in enumerate(tokens.conditions if stats else ()):
@@ -154,22 +180,32 @@ class Model(nn.Module):
         for s in spans:
             span = batch.layout.spans[s]
             masked = batch.masked[s] if batch.masked else None
-            embedding = self.embeddings[span.modality.value]
+            embedding, shared = self.embeddings[span.modality.value], self.shared
+            if self.target_embedding is not None and self.config.decoded(span.role):
+                embedding, shared = self.target_embedding, {"word": self.word_embedding(span.modality)}
             segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
             starts = None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
-            parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, self.shared, masked, starts))
+            parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, shared, masked, starts))
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
 
     def _words(self, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
-        modality = getattr(self.config.targets[target], "modality", None)
-        return None if modality is None else self.words(modality)
+        modality, own = getattr(self.config.targets[target], "modality", None), self.config.target_embedding
+        if modality is None or not getattr(self.config.targets[target], "tied", True):
+            return None
+        if own is not None and not own.tied and self.config.targets[target].kind == "lm":
+            return self.get_parameter("target_embedding.content.word.weight")
+        return self.words(modality)
 
     def words(self, modality: Modality) -> Tensor:
         """[V, D] the word embedding of text or code, its own or shared."""
+        return self.word_embedding(modality).weight
+
+    def word_embedding(self, modality: Modality) -> nn.Embedding:
+        """The module whose weight `words` gives."""
         path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
-        return self.get_parameter(f"{path}.weight")
+        return cast(nn.Embedding, self.get_submodule(path))
 
     def with_tasks(self, tasks: Mapping[str, ModelTask]) -> Model:
         """This model with more tasks, which it was not trained on: the same parameters, not copies.
@@ -197,14 +233,25 @@ class Model(nn.Module):
         modalities = {c.modality for c in conditions}
         targets = {target for task in wanted for target in self._task(task).targets}
         prefixes = {f"embeddings.{m.value}." for m in modalities} | {f"targets.{t}." for t in targets}
+        if any(self.config.decoded(c.role) for c in conditions):
+            prefixes.add("target_embedding.")
         words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
         if words or any(self._words(t) is not None for t in targets):
             prefixes.add("shared.")
-        idle = {f"encoder.{name}" for name in self.encoder.inactive(conditions)}
+        parts = self._active_parts(conditions)
+        idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
         if not any(self.config.targets[t].kind == "masked_unit" for t in targets):
             idle.add(f"embeddings.{Modality.SOUND.value}.mask")
-        active = ("encoder.", *prefixes)
+        active = tuple([*(f"{path}." for path in parts), *prefixes])
         return [name for name, _ in self.named_parameters() if name.startswith(active) and name not in idle]
+
+    def _active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
+        """Path of each part that runs → the conditions that it runs on."""
+        paths = {part: path for path, part in self.named_modules() if isinstance(part, TransformerEncoder)}
+        found: dict[str, list[Condition]] = {}
+        for condition in conditions:
+            found.setdefault(paths[self._part(condition)], []).append(condition)
+        return found
 
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.

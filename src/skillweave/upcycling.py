@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from skillweave.config import ConfigError, ModelConfig
-from skillweave.config.model import SparseConfig
+from skillweave.config.encoder import SparseConfig
 from skillweave.model import Model
 from skillweave.origins import Origin, OriginRow, blocks_as_one, by_place, tabulate
 

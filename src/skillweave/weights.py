@@ -86,6 +86,12 @@ def read_weights(file: Path, names: Collection[str] | None = None) -> dict[str, 
         return found
 
 
+def list_weights(file: Path) -> list[str]:
+    """The names of a file's tensors. Raises WeightsError when it is not safetensors."""
+    with FileIO(file) as stream:
+        return list(_read_index(stream, file))
+
+
 class Place(NamedTuple):
     """A tensor in a file: `start` and `end` are bytes."""
 

@@ -1,11 +1,12 @@
 """Faults of a configuration: all at once, each with its path and the nearest valid name."""
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from skillweave.config import ConfigError, RecipeConfig, choose, nearest
+from skillweave.config.targets import Target
 
 RECIPE: dict[str, Any] = {
     "model": {"width": 16, "streams": {"text": {}}, "encoder": {"heads": 4}},
@@ -100,8 +101,8 @@ def test_misspelt_splits() -> None:
 
 def test_nothing_near_lists_what_is_valid() -> None:
     (fault,) = faults_of(model__targets={"qqq": {}})
-    names = "classification, multi_label, regression, token_labels, span, choice, cosine, prompt, contrastive, similarity, ctc, "
-    names += "mlm, masked_unit"
+    members = get_args(get_args(Target)[0])
+    names = ", ".join(member.model_fields["kind"].default for member in members)
     assert fault == f"model.targets.qqq: unknown value 'qqq'; valid names: {names}"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_run import add_journal, make_run
 
 from skillweave.api import open_run
-from skillweave.config.model import SparseConfig
+from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation import media, pictures, svg
 from skillweave.evaluation.cases import build_cases
 from skillweave.evaluation.evaluator import measure

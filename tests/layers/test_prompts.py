@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import Attention, Batch, Modality
 from skillweave.components.encoders.transformer import TransformerEncoder
-from skillweave.layers.attention import SelfAttention
+from skillweave.layers.attention import Heads, SelfAttention
 from skillweave.model import Model
 
 PROMPTS = 3
@@ -24,13 +24,13 @@ def looped_attention(
 ) -> Tensor:
     """One sample's true tokens, some `hidden` from those before them; prompts are projected by the first token's skill."""
     experts = attention.qkv.experts
-    projected = [experts[m.value](x).view(3, attention.heads, -1) for x, m in zip(given, modalities, strict=True)]
-    before = [experts[modalities[0].value](p).view(3, attention.heads, -1) for p in prompts]
+    projected = [experts[m.value](x).view(3, attention.heads.queries, -1) for x, m in zip(given, modalities, strict=True)]
+    before = [experts[modalities[0].value](p).view(3, attention.heads.queries, -1) for p in prompts]
     rows = []
     for i, own in enumerate(projected):
         keys = before + [other for j, other in enumerate(projected) if j <= i or not hidden[j]]
         heads = []
-        for h in range(attention.heads):
+        for h in range(attention.heads.queries):
             scores = torch.stack([own[0, h] @ key[1, h] for key in keys]) / own.shape[-1] ** 0.5
             heads.append(sum(w * key[2, h] for w, key in zip(scores.softmax(0), keys, strict=True)))
         rows.append(attention.output(torch.cat(heads)))
@@ -103,8 +103,8 @@ def test_every_prompt_learns(route: str) -> None:
 
 
 def test_prompts_that_say_what_the_only_token_says_change_nothing() -> None:
-    attention = SelfAttention(2, nn.Linear(4, 12), nn.Linear(4, 4), prompts=torch.randn(1, 4).expand(5, 4)).double()
-    bare = SelfAttention(2, attention.qkv, attention.output)
+    attention = SelfAttention(Heads(2, 2, 2), nn.Linear(4, 12), nn.Linear(4, 4), prompts=torch.randn(1, 4).expand(5, 4)).double()
+    bare = SelfAttention(Heads(2, 2, 2), attention.qkv, attention.output)
     model = prompted(layers=1)
     batch = random_batch("classify", [[1]], model.config, bucket=1)
     tokens = model._embed_tokens(batch, 0)[1]

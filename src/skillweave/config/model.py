@@ -1,147 +1,20 @@
-"""The model's configuration: streams, encoder and targets, picked by name (TencentPretrain section 3)."""
+"""The model's configuration: streams, encoder, decoder and targets, picked by name (TencentPretrain section 3)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, field_serializer, field_validator, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
 
-from skillweave.batch import SPAN_NAMES, Attention, Layout, Modality, Role, Span
-from skillweave.config.base import Config, ConfigError, Positive, Share, choose, nearest
-from skillweave.config.streams import Streams, TextStream, tokenizer_asset
-from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
-
-
-def _span_name(name: str) -> str:
-    if name not in SPAN_NAMES:
-        raise PydanticKnownError("literal_error", {"expected": ", ".join(SPAN_NAMES)})
-    return name
-
-
-SpanName = Annotated[str, AfterValidator(_span_name)]
-
-
-class RouteConfig(Config):
-    """How the experts of one sparse place are mixed (Uni-Perceiver-MoE section 3.2; `skill`: SkillNet section 3.2)."""
-
-    route: Literal["dense", "skill", "token", "context", "modality", "task", "attribute", "follow"] = "dense"
-    """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a learned gate picks: `token` from
-    the token, `context` from the token and its sample's inputs, `modality` and `task` by a learned vector each, `attribute` from
-    what the layout says. `follow`: the choice of the linear layer before it in the same part."""
-    skills: dict[SpanName, str] | None = None
-    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans that are targets or
-    causal may have their own, as in `text/target: read`, `text/target/causal: write`."""
-    experts: Positive = 5
-    """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills; Uni-Perceiver-MoE: 8)."""
-    active: Positive = 2
-    """Learned gates: how many of them are used at once; as gates sum to 1, with 1 no task teaches the gate."""
-    noise: float = Field(default=0.0, ge=0)
-    """Learned gates: standard deviation of the normal noise on the logits in training, the same on all ranks (authors: 0.125)."""
-    balance: float = Field(default=0.0, ge=0)
-    """Routes `token` and `context`: weight of the loss that evens the experts' load; 0 for none."""
-    attributes: Literal["paper", "authors", "extended"] = "paper"
-    """Route `attribute`: the 8 bits of Uni-Perceiver-MoE Table 2; those of its authors' code, for their weights; or the 8 and 9
-    more, which tell sound, video and code apart."""
-
-    @property
-    def learned(self) -> bool:
-        """Whether a gate is learned."""
-        return self.route not in ("dense", "skill", "follow")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RouteConfig:
-        if self.learned and self.active > self.experts:
-            raise ValueError(f"active {self.active} is more than the {self.experts} experts there are; lower it or add experts")
-        if self.route == "follow" and self != RouteConfig.model_construct(route="follow"):
-            raise ValueError("route 'follow' has no options of its own; set them where the choice is made")
-        return self
-
-
-DENSE, FOLLOW = RouteConfig(), RouteConfig(route="follow")
-LEADERS = {"attention_output": "qkv", "feed_forward_out": "feed_forward_in"}
-"""Linear layer that may follow → the one before it in the same part."""
-PLACES = ("qkv", "attention_output", "feed_forward_in", "feed_forward_out", "feed_forward")
-"""Where a layer can be sparse."""
-
-
-class SparseConfig(Config):
-    """Where the encoder is sparse; everything not named is dense and shared."""
-
-    qkv: RouteConfig = DENSE
-    """Query, key and value projections: `skill` makes SkillNet (section 3.2)."""
-    attention_output: RouteConfig = DENSE
-    """The projection after attention; `follow` takes the choice of `qkv`."""
-    feed_forward_in: RouteConfig = DENSE
-    """The feed-forward's first linear layer."""
-    feed_forward_out: RouteConfig = DENSE
-    """The feed-forward's second linear layer; `follow` takes the choice of `feed_forward_in`."""
-    linears: RouteConfig = DENSE
-    """All four at once, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` with this route, the others follow."""
-    feed_forward: RouteConfig = DENSE
-    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (SkillNet section 5.1)."""
-    every: Positive = 1
-    """Sparse in every so many layers, from the first on; the others are dense (Uni-Perceiver-MoE-B and -L: 2)."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SparseConfig:
-        faults = list(self._faults())
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
-
-    def _faults(self) -> Iterator[str]:
-        named = [place for place in PLACES if getattr(self, place).route != "dense"]
-        inside = [place for place in ("linears", "feed_forward_in", "feed_forward_out") if getattr(self, place).route != "dense"]
-        for place in ("linears", *named):
-            if getattr(self, place).route == "follow" and place not in LEADERS:
-                yield f"{place} has nothing before it to follow; name the route itself"
-        for place in named:
-            if self.linears.route != "dense" and place != "feed_forward":
-                yield f"linears sets {place} too; give one of them (in a recipe with a base, `{place}: null` takes it away)"
-        if self.feed_forward.route != "dense" and inside:
-            yield f"feed_forward mixes whole feed-forwards, {inside[0]} the layers inside them; give one of them"
-
-    def at(self, layer: int) -> dict[str, RouteConfig]:
-        """The route of each of `PLACES` in a layer, counted from 0: what follows a dense layer is dense."""
-        if layer % self.every:
-            return dict.fromkeys(PLACES, DENSE)
-        routes = {place: getattr(self, place) for place in PLACES}
-        if self.linears.route != "dense":
-            routes |= dict.fromkeys(LEADERS.values(), self.linears) | dict.fromkeys(LEADERS, FOLLOW)
-        behind_dense = [place for place, leader in LEADERS.items() if routes[leader].route == "dense"]
-        return routes | {place: DENSE for place in behind_dense if routes[place].route == "follow"}
-
-
-class EncoderConfig(Config):
-    """The encoder all streams share."""
-
-    name: Literal["transformer"] = "transformer"
-    """Encoder module."""
-    layers: Positive = 12
-    """Number of blocks."""
-    heads: Positive = 12
-    """Attention heads; the model's width must be a multiple."""
-    feed_forward: Positive = 3072
-    """Width inside the feed-forward."""
-    activation: Literal["gelu", "relu", "silu"] = "gelu"
-    """The feed-forward's nonlinearity."""
-    norm_position: Literal["pre", "post"] = "post"
-    """Layer normalisation before each part (with a last one at the end) or after each residual sum (BERT)."""
-    norm_epsilon: PositiveFloat = 1e-12
-    """Added to the variance in layer normalisation."""
-    dropout: Share = 0.1
-    """Dropout of embeddings and of each part's output."""
-    attention_dropout: Share = 0.1
-    """Dropout of attention weights."""
-    prompts: NonNegativeInt = 0
-    """Learned vectors that stand before each layer's keys and values; set by the recipe's `tuning`."""
-    sparse: SparseConfig = SparseConfig()
-    """Where experts stand and which route mixes them."""
+from skillweave.batch import Attention, Layout, Modality, Role, Span
+from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
+from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.streams import Streams, TargetStream, TextStream, tokenizer_asset
+from skillweave.config.targets import UNITS_ASSET, LanguageTarget, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
 
 
 class SpanConfig(Config):
@@ -190,6 +63,10 @@ class ModelConfig(Config):
     """Embedding modules of the same name that streams share: with `word`, code uses text's wordpieces."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder."""
+    target_embedding: TargetStream | None = None
+    """What the decoder reads; needed with a decoder, and only then."""
+    decoder: DecoderConfig | None = None
+    """Reads the spans that are targets, in a pass of their own, and looks at the first pass (T5, BART)."""
     targets: dict[str, Target] = {}
     """What is learned, by a name of your choice; `kind` defaults to that name."""
     tasks: dict[str, ModelTask] = {}
@@ -219,22 +96,35 @@ class ModelConfig(Config):
     def _part_faults(self) -> Iterator[str]:
         """What does not go together among width, streams and targets."""
         present = self.streams.present()
-        if self.width % self.encoder.heads:
-            yield f"width {self.width} is not a multiple of {self.encoder.heads} heads"
+        yield from self.encoder.misfit(self.width)
+        if (self.decoder is None) != (self.target_embedding is None):
+            yield "decoder and target_embedding go together; give both or neither"
+        if self.decoder is not None:
+            yield from self.decoder.misfit(self.width)
+            if self.target_embedding and self.target_embedding.tied and not self.vocabulary(Modality.TEXT):
+                yield "target_embedding is tied to the words of a text stream; add one under model.streams, or say `tied: false`"
         if "word" in self.shared and not self.sliced and not (Modality.TEXT in present and Modality.CODE in present):
             yield "shared 'word' needs both a text and a code stream"
         for modality, stream in present.items():
+            if stream.encoder is not None:
+                yield from stream.encoder.misfit(self.widths[modality])
+            elif stream.width not in (None, self.width):
+                remedy = "give it an encoder of its own"
+                yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
-            if isinstance(target, MaskedLanguageTarget | PromptTarget) and not self.vocabulary(target.modality):
+            tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
+                isinstance(target, LanguageTarget) and not self.decoder
+            )
+            if tied and not self.vocabulary(target.modality):
                 yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
 
     def _task_faults(self, name: str) -> Iterator[str]:
         """What a task needs and the model lacks."""
         task, present = self.tasks[name], self.streams.present()
         modalities = dict.fromkeys(span.modality for span in task.spans)
-        for modality in modalities:
+        for modality in dict.fromkeys(span.modality for span in task.spans if not self.decoded(span.role)):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
         for target in task.targets:
@@ -255,6 +145,25 @@ class ModelConfig(Config):
         """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
         sharers, streams = self.sharers(modality), self.streams.present()
         return next((s.vocabulary for m, s in streams.items() if m in sharers and isinstance(s, TextStream)), 0)
+
+    def decoded(self, role: Role) -> bool:
+        """Whether the decoder reads spans of this role."""
+        return self.decoder is not None and role is Role.TARGET
+
+    def word_size(self, modality: Modality) -> int:
+        """The size of a modality's word embedding, by itself or shared; the model's width where no stream says."""
+        sharers, streams = self.sharers(modality), self.streams.present()
+        return next((s.size for m, s in streams.items() if m in sharers and isinstance(s, TextStream) and s.size), self.width)
+
+    def answer_vocabulary(self, modality: Modality) -> int:
+        """How many words are predicted: the decoder's, or those of a modality."""
+        own = self.target_embedding
+        return self.vocabulary(modality) if own is None or own.tied else own.vocabulary
+
+    @property
+    def widths(self) -> dict[Modality, int]:
+        """The size of each stream's vectors."""
+        return {modality: stream.width or self.width for modality, stream in self.streams.present().items()}
 
     @property
     def asset_names(self) -> set[str]:

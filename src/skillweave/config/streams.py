@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, model_validator
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
+from skillweave.config.encoder import EncoderConfig
 
 
 def tokenizer_asset(modality: Modality) -> str:
@@ -28,19 +29,34 @@ class TokenizerConfig(Config):
     """How often a piece must occur to enter a trained vocabulary."""
 
 
-class TextStream(Config):
+class StreamConfig(Config):
+    """What all streams have in common."""
+
+    width: Positive | None = None
+    """Size of the stream's vectors, where it has an encoder of its own; absent, the model's."""
+    encoder: EncoderConfig | None = None
+    """An encoder of its own, instead of the one that streams share (CLIP)."""
+
+
+class TextStream(StreamConfig):
     """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
 
-    embedding: list[Literal["word", "position", "segment"]] = ["word", "position", "segment"]
-    """Embedding modules, summed."""
+    embedding: list[Literal["word", "position", "sinusoidal", "segment"]] = ["word", "position", "segment"]
+    """Embedding modules, summed; `position` is learned, `sinusoidal` computed."""
+    size: Positive | None = None
+    """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA); absent, that width."""
+    scaled: bool = False
+    """Word embeddings multiplied by √size (Transformer, arXiv 1706.03762 section 3.4)."""
     norm: bool = True
     """Layer normalisation after the sum (BERT)."""
     vocabulary: Positive = 21128
     """The most wordpieces a trained tokeniser may have; the loaded tokeniser's size replaces it."""
     max_length: Positive = 512
     """Most positions, special tokens included; longer texts are cut."""
+    position_offset: NonNegativeInt = 0
+    """Rows of the position table before that of the first position (RoBERTa, BART: 2)."""
     segments: Positive = 2
-    """Rows of the segment embedding."""
+    """Rows of the segment embedding; with 1 all segments are the same."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How the tokeniser is made or loaded."""
 
@@ -52,7 +68,14 @@ class CodeStream(TextStream):
     """How the tokeniser is made or loaded; case carries meaning in code."""
 
 
-class ImageStream(Config):
+class TargetStream(TextStream):
+    """What a decoder reads: the words of the answer so far."""
+
+    tied: bool = True
+    """Whether its word embedding is that of the text stream."""
+
+
+class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
     embedding: list[Literal["patch", "position"]] = ["patch", "position"]
@@ -63,6 +86,8 @@ class ImageStream(Config):
     """Side of the square picture, in pixels."""
     patch: Positive = 16
     """Side of a patch, in pixels."""
+    patch_bias: bool = True
+    """Whether the convolution that makes patches adds a bias (CLIP: none)."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, which runs from 0 to 1."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -80,7 +105,7 @@ class ImageStream(Config):
         return (self.size // self.patch) ** 2 + 1
 
 
-class SoundStream(Config):
+class SoundStream(StreamConfig):
     """Sound as a waveform through convolutions (SkillNet section 3.3, wav2vec)."""
 
     embedding: list[Literal["waveform", "position"]] = ["waveform", "position"]
@@ -117,7 +142,7 @@ class SoundStream(Config):
         return positions
 
 
-class VideoStream(Config):
+class VideoStream(StreamConfig):
     """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
 
     embedding: list[Literal["tubelet", "factorised_position"]] = ["tubelet", "factorised_position"]

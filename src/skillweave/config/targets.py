@@ -8,10 +8,11 @@ from pydantic import Field, PositiveFloat
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
+from skillweave.config.encoder import Activation
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "last"]
 
 
 class ClassificationTarget(Config):
@@ -21,9 +22,21 @@ class ClassificationTarget(Config):
     classes: list[str] = []
     """Label names in order; taken from the training data when empty."""
     hidden: bool = True
-    """BERT's pooler (a dense layer and tanh) before the classifier."""
+    """BERT's pooler (a dense layer and a nonlinearity) before the classifier."""
+    activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    """The pooler's nonlinearity (BERT: tanh, DistilBERT: relu, ELECTRA: gelu)."""
+    bias: bool = True
+    """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
+
+
+class PooledTarget(Config):
+    """A sample's vector through BERT's pooler, for use as a feature; it has no loss."""
+
+    kind: Literal["pooled"] = "pooled"
+    pooling: Pooling = "first"
+    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
 
 
 class MultiLabelTarget(Config):
@@ -108,8 +121,11 @@ class ContrastiveTarget(Config):
     """Where the learned temperature starts."""
     max_scale: PositiveFloat = 100.0
     """The most that cosines may be multiplied by (1 / temperature)."""
-    pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first token (the paper), or the mean of all (learns faster from nothing)."""
+    pooling: Pooling | dict[Modality, Pooling] = "first"
+    """Which vector stands for a sample: that of its first token (the paper), of its last, or the mean of all (learns faster from
+    nothing). One for all passes, or one for each modality."""
+    projection: Positive | None = None
+    """Size of the space in which vectors are compared; each stream has a linear layer to it (CLIP). Absent: the model's width."""
 
 
 class SimilarityTarget(Config):
@@ -145,6 +161,28 @@ class MaskedLanguageTarget(Config):
     kind: Literal["mlm"] = "mlm"
     modality: Modality = Modality.TEXT
     """Whose word embedding the output layer is tied to, and whose words are predicted."""
+    activation: Activation = "gelu"
+    """The nonlinearity of the layer before the output."""
+
+
+class LanguageTarget(Config):
+    """Language modelling: each position predicts the word that follows it (GPT-2; with a decoder, T5)."""
+
+    kind: Literal["lm"] = "lm"
+    modality: Modality = Modality.TEXT
+    """Whose words are predicted."""
+    tied: bool = True
+    """Whether the output layer is the word embedding; of a decoder, the target's."""
+    bias: bool = False
+    """Whether the output layer adds a bias (BART)."""
+    scaled: bool = False
+    """Vectors divided by √width before the output layer (T5)."""
+
+
+class ReplacedTarget(Config):
+    """Replaced-token detection: whether each word was put in by a generator (ELECTRA, arXiv 2003.10555)."""
+
+    kind: Literal["replaced"] = "replaced"
 
 
 class MaskedUnitTarget(Config):
@@ -164,10 +202,13 @@ Target = Annotated[
     | ChoiceTarget
     | CosineTarget
     | PromptTarget
+    | PooledTarget
     | ContrastiveTarget
     | SimilarityTarget
     | CTCTarget
     | MaskedLanguageTarget
+    | LanguageTarget
+    | ReplacedTarget
     | MaskedUnitTarget,
     Field(discriminator="kind"),
 ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from skillweave.config.model import PLACES
+from skillweave.config.encoder import PLACES
 from skillweave.evaluation import svg
 from skillweave.evaluation.experts import KIND, Column, Use, by_place
 from skillweave.evaluation.pictures import Points, curve

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skillweave.batch import Batch, Condition
 from skillweave.components.encoders.transformer import Choice
-from skillweave.config.model import PLACES
+from skillweave.config.encoder import PLACES
 from skillweave.layers.sparse import StaticRoute, TokenRoute
 from skillweave.model import Model
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
+from skillweave.layers.position import rotate
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse import Linear, Resolved, RouteStatistics, apply_linear, resolve_pair, statistics_of
 from skillweave.layers.tokens import TokenMap, lone_sequence
@@ -23,19 +24,48 @@ class AttentionWeights(NamedTuple):
     prompts: Tensor | None = None
 
 
+class Heads(NamedTuple):
+    """Query heads, heads of keys and values (fewer where queries share them), and the width of each."""
+
+    queries: int
+    keys: int
+    size: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Widths of the query, key and value projections."""
+        return [self.queries * self.size, self.keys * self.size, self.keys * self.size]
+
+    def split(self, x: Tensor) -> Tensor:
+        """[N, L, heads · d] → [N, heads, L, d]."""
+        return x.unflatten(-1, (-1, self.size)).transpose(1, 2)
+
+
 class SelfAttention(nn.Module):
     """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per expert (SkillNet eq. 1-2).
 
-    `qkv`: D → 3 D. `output`: D → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand before
-    every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none.
+    `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand
+    before every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none.
+    They have no position. `scale`: of the scores; None for 1 / √d. `norms`: of each head's queries and keys, if any.
     """
 
-    def __init__(self, heads: int, qkv: Linear, output: Linear, dropout: float = 0.0, prompts: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        heads: Heads,
+        qkv: Linear,
+        output: Linear,
+        dropout: float = 0.0,
+        prompts: Tensor | None = None,
+        scale: float | None = None,
+        norms: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.scale = scale
         self.qkv = qkv
         self.output = output
+        self.query_norm, self.key_norm = norms or (None, None)
         self.prompts = None if prompts is None else nn.Parameter(prompts)
 
     def resolve(
@@ -52,38 +82,87 @@ class SelfAttention(nn.Module):
         prompts_PD = norm(self.prompts) if norm else self.prompts
         alone = lone_sequence(condition, len(prompts_PD), prompts_PD.device)
         qkv_PD, _ = apply_linear(self.qkv, prompts_PD, alone, [qkv])
-        return AttentionWeights(qkv, output, qkv_PD.unflatten(-1, (3, self.heads, -1)).permute(1, 2, 0, 3)[1:])
+        _, key, value = self._heads(qkv_PD.unsqueeze(0))
+        return AttentionWeights(qkv, output, torch.cat([key, value]))
 
     def forward(
         self, x_TD: Tensor, tokens: TokenMap, layers: Sequence[AttentionWeights], generator: torch.Generator | None = None
     ) -> tuple[Tensor, list[RouteStatistics]]:
         """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
         qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, [layer.qkv for layer in layers], generator)
-        query, key, value = tokens.to_padded(qkv_TD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self._heads(tokens.to_padded(qkv_TD))
+        if tokens.rotary is not None:
+            query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)
-        mixed_NHLd = attend(query, key, value, mask, self.dropout if self.training else 0.0)
+        mixed_NHLd = attend(query, key, value, mask, self.dropout if self.training else 0.0, self.scale)
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
         y_TD, second = apply_linear(self.output, mixed_TD, tokens, [layer.output for layer in layers], generator, first)
         return y_TD, statistics_of(first, second)
+
+    def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, H, L, d], keys and values [N, K, L, d]."""
+        if self.heads.queries == self.heads.keys:
+            query, key, value = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1)).permute(2, 0, 3, 1, 4)
+        else:
+            query, key, value = (self.heads.split(part) for part in qkv_NLD.split(self.heads.sizes, -1))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return query, key, value
+
+
+class CrossAttention(nn.Module):
+    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762, section 3.2.3)."""
+
+    def __init__(self, heads: Heads, width: int, dropout: float = 0.0, scale: float | None = None, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.scale = scale
+        inner, *others = heads.sizes
+        self.query = nn.Linear(width, inner, bias)
+        self.key_value = nn.Linear(width, sum(others), bias)
+        self.output = nn.Linear(inner, width, bias)
+
+    def forward(self, x_TD: Tensor, tokens: TokenMap, memory: Memory) -> Tensor:
+        """Flat tokens [T, D] → [T, D]."""
+        query = self.heads.split(tokens.to_padded(self.query(x_TD)))
+        both = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
+        key, value = (self.heads.split(part) for part in both)
+        valid = memory.tokens.valid
+        mask = None if valid is None else valid[:, None, None, :]
+        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0, self.scale)
+        return self.output(tokens.to_tokens(mixed.transpose(1, 2).flatten(2)))
+
+
+class Memory(NamedTuple):
+    """What a decoder looks at: flat tokens [T, D] of a pass of the encoder, and where they stand."""
+
+    hidden_TD: Tensor
+    tokens: TokenMap
 
 
 def prepend(prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample; every query may look at them."""
     more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
     if mask is not None:
-        mask = F.pad(mask, (prompts.shape[2], 0), value=True)
+        mask = F.pad(mask, (prompts.shape[2], 0), value=mask.dtype is torch.bool)  # seen, or no bias
     return torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2), mask
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """softmax(Q Kᵀ / √d) V of [N, H, L, d], in the inputs' precision; on a CPU in float32.
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """softmax(scale · Q Kᵀ) V of [N, H, L, d], in the inputs' precision; on a CPU in float32. Keys may have fewer heads.
 
     There PyTorch's kernel takes up to 2.5 times as long in bf16 (17 to 512 tokens, forward and backward).
     """
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
     with torch.autocast("cpu", enabled=False):  # it would turn them back into bf16
-        wide = (at_least_float32(x) for x in (query, key, value))
-        return F.scaled_dot_product_attention(*wide, attn_mask=mask, dropout_p=dropout).to(query.dtype)
+        wide = [at_least_float32(x) for x in (query, key, value)]
+        mask = mask if mask is None or mask.dtype is torch.bool else mask.to(wide[0].dtype)
+        return F.scaled_dot_product_attention(*wide, attn_mask=mask, **options).to(query.dtype)

@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+Activation = Callable[[Tensor], Tensor]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x · σ(1.702 x), OpenAI CLIP's stand-in for GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Gated:
+    """[..., 2 F] → [..., F]: the first half, through the nonlinearity, times the second (arXiv 2002.05202, section 2)."""
+
+    def __init__(self, activation: Activation) -> None:
+        self.activation = activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product."""
+        gate, value = x.chunk(2, -1)
+        return self.activation(gate) * value
+
+
+def build_activation(name: str, gated: bool = False) -> Activation:
+    """A nonlinearity by name; `gated`: of an inner vector of twice the width."""
+    return Gated(ACTIVATIONS[name]) if gated else ACTIVATIONS[name]
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a nonlinearity between them: [T, D] → [T, D]."""
+    """Two linear layers with a nonlinearity between them: [T, D] → [T, D].
 
-    def __init__(self, width: int, hidden: int, activation: str = "gelu") -> None:
+    `gated`: the inner layer makes both the gate and the value, in this order, as one product.
+    """
+
+    def __init__(self, width: int, hidden: int, activation: str = "gelu", gated: bool = False, bias: bool = True) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, hidden)
-        self.outer = nn.Linear(hidden, width)
-        self.activation = ACTIVATIONS[activation]
+        self.inner = nn.Linear(width, 2 * hidden if gated else hidden, bias)
+        self.outer = nn.Linear(hidden, width, bias)
+        self.activation = build_activation(activation, gated)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Each token on its own."""

@@ -25,10 +25,11 @@ class TokenMap:
 
     `conditions` and `sizes`: routing condition and number of tokens of each span. `index`: [T] position of each token in
     the flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts
-    to [N, 1, L, L], True where a query may look; None when everything sees everything. `lengths`: [N] true tokens of each
-    sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when they all do. `first`: per
-    span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all tokens of a sample may
-    know of without seeing the future or the answer: inputs that attend both ways and stand before any causal span.
+    to [N, H, L, L], True where a query may look, or numbers that are added to the scores; None when everything sees everything.
+    `lengths`: [N] true tokens of each sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when
+    they all do. `first`: per span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all
+    tokens of a sample may know of without seeing the future or the answer: inputs that attend both ways and stand before any
+    causal span. `rotary`: the cosines and sines [1 or N, 1, L, d] by which queries and keys are turned, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -41,6 +42,13 @@ class TokenMap:
     valid: Tensor | None
     first: tuple[Tensor, ...]
     context: Tensor
+    rotary: tuple[Tensor, Tensor] | None = None
+
+    def positions(self, device: torch.device) -> Tensor:
+        """[1 or N, L] the number of each true token in its sample, over all spans of the pass; of padding any."""
+        if self.valid is None or len(self.sizes) == 1:  # padding stands behind what counts
+            return torch.arange(self.length, device=device).unsqueeze(0)
+        return (self.valid.cumsum(1) - 1).clamp(min=0)
 
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
         """Padded sequences [N, L, ...] → flat tokens [T, ...]."""

@@ -1,6 +1,7 @@
 """The contrastive target against Hugging Face's CLIP loss and a plain loop."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from tiny import make_batch, random_examples, tiny_model
 from torch import Tensor
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from skillweave.batch import Condition, Modality
 from skillweave.components.targets.contrastive import Contrastive
 
 LENGTHS = [[5, 7], [3, 9], [8, 4], [2, 2]]
@@ -16,8 +18,13 @@ LENGTHS = [[5, 7], [3, 9], [8, 4], [2, 2]]
 class Given:
     """A pass whose vectors are given."""
 
+    tokens = SimpleNamespace(conditions=(Condition("t", Modality.TEXT),))
+
     def __init__(self, x_ND: Tensor) -> None:
         self.x_ND = x_ND
+
+    def pooled(self, pooling: str) -> Tensor:
+        return self.x_ND
 
     def vector(self, pooling: str = "first") -> Tensor:
         return self.x_ND / self.x_ND.norm(dim=-1, keepdim=True)

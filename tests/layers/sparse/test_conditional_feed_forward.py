@@ -8,7 +8,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, MixtralTopKRouter
 
 from skillweave.batch import Layout, Modality, Span
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.feed_forward import FeedForward
 from skillweave.layers.sparse import ConditionalFeedForward, Known, RouteStatistics, build_route
 from skillweave.layers.tokens import TokenMap, map_tokens

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import Attention, Condition, Layout, Modality, Role, Span
 from skillweave.config import ConfigError
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse import ConditionalLinear, Known, StaticRoute, build_route, linear_by_span
 
 SKILLS = {m: m.value for m in Modality}

@@ -8,7 +8,7 @@ from tiny import randomise, relative_error
 from torch import Tensor
 
 from skillweave.batch import Attention, Condition, Layout, Modality, Role, Span
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse import ConditionalLinear, Dense, Known, Mixed, apply_linear, build_route, resolve_pair
 from skillweave.layers.sparse.conditional_linear import worth_merging
 from skillweave.layers.sparse.routes.attributes import ATTRIBUTES

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class PatchEmbedding(nn.Module):
     """[CLS_image] and one vector per patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (SkillNet section 3.3, ViT)."""
 
-    def __init__(self, patch: int, width: int) -> None:
+    def __init__(self, patch: int, width: int, bias: bool = True) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(3, width, patch, patch)
+        self.projection = nn.Conv2d(3, width, patch, patch, bias=bias)
         self.first = nn.Parameter(torch.zeros(width))
 
     def forward(self, pixels: Tensor) -> Tensor:

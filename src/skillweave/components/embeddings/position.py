@@ -1,4 +1,4 @@
-"""Learned positions, one table per modality (SkillNet section 3.3)."""
+"""Positions that are added to the content: learned, one table per modality (SkillNet section 3.3), or computed."""
 
 from __future__ import annotations
 
@@ -7,23 +7,43 @@ from torch import Tensor, nn
 
 
 class PositionEmbedding(nn.Module):
-    """One learned vector per position."""
+    """One learned vector per position. `offset`: rows of the table before that of the first one, which nothing uses."""
 
-    def __init__(self, max_length: int, width: int) -> None:
+    def __init__(self, max_length: int, width: int, offset: int = 0) -> None:
         super().__init__()
-        self.table = nn.Embedding(max_length, width)
+        self.table = nn.Embedding(offset + max_length, width)
+        self.offset = offset
 
     def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
         """[1, L, D], to be added to every sample; with `starts_N`, the position of each one's first, [N, L, D].
 
         Raises ValueError beyond the table.
         """
-        if length > self.table.num_embeddings:
-            raise ValueError(f"{length} positions but the stream has {self.table.num_embeddings}; raise its `max_length`")
+        most = self.table.num_embeddings - self.offset
+        if length > most:
+            raise ValueError(f"{length} positions but the stream has {most}; raise its `max_length`")
         if starts_N is None:
-            return self.table.weight[:length].unsqueeze(0)
-        positions_NL = starts_N.unsqueeze(1) + torch.arange(length, device=starts_N.device)
+            return self.table.weight[self.offset : self.offset + length].unsqueeze(0)
+        positions_NL = self.offset + starts_N.unsqueeze(1) + torch.arange(length, device=starts_N.device)
         return self.table(positions_NL.clamp(max=self.table.num_embeddings - 1))  # only padding lies beyond
+
+
+class SinusoidalPositionEmbedding(nn.Module):
+    """Sines and cosines of falling frequency, without parameters (Transformer, arXiv 1706.03762 section 3.5).
+
+    The first half of a vector holds the sines, the second the cosines.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
+        """[1, L, D] on the host, to be added to every sample; with `starts_N`, the position of each one's first, [N, L, D]."""
+        starts_N1 = torch.zeros(1, 1) if starts_N is None else starts_N.cpu().unsqueeze(1)
+        positions_NL1 = (starts_N1 + torch.arange(length)).unsqueeze(2)
+        angles = positions_NL1 / 10_000 ** (torch.arange(0, self.width, 2) / self.width)
+        return torch.cat([angles.sin(), angles.cos()], dim=2)[..., : self.width]
 
 
 class FactorisedPositionEmbedding(nn.Module):

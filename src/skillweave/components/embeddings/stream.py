@@ -10,21 +10,24 @@ from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
-from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding
+from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding, SinusoidalPositionEmbedding
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
-from skillweave.config.streams import Stream
+from skillweave.config.encoder import EncoderConfig
+from skillweave.config.streams import Stream, TextStream
+from skillweave.layers.norm import build_norm
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
-    "word": lambda stream, width: WordEmbedding(stream.vocabulary, width),
-    "patch": lambda stream, width: PatchEmbedding(stream.patch, width),
+    "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
+    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
     "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
 }
 """What turns a span's data into vectors."""
 
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
-    "position": lambda stream, width: PositionEmbedding(stream.max_length, width),
+    "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
+    "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
     "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
 }
@@ -36,18 +39,24 @@ motion asked for after 300 steps of 40, where N(0, 0.05) throughout gave 33 %.""
 
 
 class StreamEmbedding(nn.Module):
-    """One modality's embedding modules; those that streams share are handed in at each call and owned by the model."""
+    """One modality's embedding modules; those that streams share are handed in at each call and owned by the model.
 
-    def __init__(self, modality: Modality, stream: Stream, width: int, dropout: float, shared: set[str], epsilon: float) -> None:
+    `encoder`: whose norm and dropout it takes over.
+    """
+
+    def __init__(self, modality: Modality, stream: Stream, width: int, shared: set[str], encoder: EncoderConfig) -> None:
         super().__init__()
         self.modality = modality
+        size = (stream.size if isinstance(stream, TextStream) else None) or width
         names = [str(name) for name in stream.embedding]
         self.content_names = [name for name in names if name in CONTENT]
-        self.content = nn.ModuleDict({n: CONTENT[n](stream, width) for n in self.content_names if n not in shared})
-        self.positions = nn.ModuleDict({n: POSITIONS[n](stream, width) for n in names if n in POSITIONS})
+        self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
+        self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
         self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if modality is Modality.SOUND else None
-        self.norm = nn.LayerNorm(width, epsilon) if stream.norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
+        self.norm = norm
+        self.dropout = nn.Dropout(encoder.dropout)
+        self.projection = nn.Linear(size, width) if size != width else nn.Identity()
 
     @torch.no_grad()
     def initialise_pictures(self) -> None:
@@ -91,5 +100,6 @@ class StreamEmbedding(nn.Module):
                 raise ValueError(f"{self.modality.value} has no mask vector; only sound is masked in the embedding")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
-            x_NLD = x_NLD + module(x_NLD.shape[1], segment, starts_N)
-        return self.dropout(self.norm(x_NLD))
+            added = module(x_NLD.shape[1], segment, starts_N)
+            x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, SinusoidalPositionEmbedding) else added)
+        return self.projection(self.dropout(self.norm(x_NLD)))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
-from skillweave.config.model import EncoderConfig, RouteConfig
-from skillweave.layers.attention import SelfAttention
-from skillweave.layers.block import Block, BlockWeights
-from skillweave.layers.feed_forward import ACTIVATIONS, FeedForward
+from skillweave.config.encoder import EncoderConfig, RotaryScaling, RouteConfig
+from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
+from skillweave.layers.block import Block, BlockWeights, Cross, Residual
+from skillweave.layers.feed_forward import FeedForward, build_activation
+from skillweave.layers.norm import build_norm
+from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, Rotary, T5Bias, within_window
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -51,14 +53,19 @@ class Choice(NamedTuple):
 
 
 class TransformerEncoder(nn.Module):
-    """Blocks of self-attention and feed-forward, run in two phases: `resolve` the conditions, then run dense."""
+    """Blocks of self-attention and feed-forward, run in two phases: `resolve` the conditions, then run dense.
 
-    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+    `cross`: each block also attends to a memory, which makes it a decoder.
+    """
+
+    def __init__(self, config: EncoderConfig, width: int, known: Known, cross: bool = False) -> None:
         super().__init__()
-        blocks = nn.ModuleList(_block(config, layer, width, known) for layer in range(config.layers))
+        self.layers, self.window = config.layers, config.window
+        distinct = config.distinct_layers or config.layers
+        blocks = nn.ModuleList(_block(config, layer, width, known, cross) for layer in range(distinct))
         self.blocks = cast(Sequence[Block], blocks)
-        last = nn.LayerNorm(width, config.norm_epsilon) if config.norm_position == "pre" else nn.Identity()
-        self.last_norm = last
+        self.position = build_position(config, width, cross)
+        self.last_norm = _norm(config, width) if config.norm_position == "pre" else nn.Identity()
 
     def resolve(
         self,
@@ -66,7 +73,7 @@ class TransformerEncoder(nn.Module):
         generator: torch.Generator | None = None,
         tokens: Mapping[Condition, int] | None = None,
     ) -> Resolved:
-        """The gates and merged weights of every layer, once for each distinct condition.
+        """The gates and merged weights of every block, once for each distinct condition.
 
         `generator`: of the gates' noise in training. `tokens`: how many of each condition there will be; for few, experts
         stay apart. Absent: any number, and all are merged.
@@ -76,15 +83,25 @@ class TransformerEncoder(nn.Module):
         return {c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks) for c in distinct}
 
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, weights: Sequence[EncoderWeights], generator: torch.Generator | None = None
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        weights: Sequence[EncoderWeights],
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
         """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the layers.
 
-        `weights`: what `resolve` gave for the condition of each span.
+        `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder looks at.
         """
         statistics: list[RouteStatistics] = []
-        for i, block in enumerate(self.blocks):
-            x_TD, own = block(x_TD, tokens, [span[i] for span in weights], generator)
+        if self.window is not None:
+            tokens = within_window(tokens, self.window, x_TD.device)
+        if self.position is not None:
+            tokens = self.position(tokens, x_TD)
+        for layer in range(self.layers):
+            i = layer * len(self.blocks) // self.layers
+            x_TD, own = self.blocks[i](x_TD, tokens, [span[i] for span in weights], generator, memory)
             statistics += own
         return self.last_norm(x_TD), statistics
 
@@ -129,28 +146,80 @@ class TransformerEncoder(nn.Module):
                 yield path, module
 
 
-def _block(config: EncoderConfig, layer: int, width: int, known: Known) -> Block:
-    routes = config.sparse.at(layer)
-    qkv = ConditionalLinear(width, 3 * width, build_route(routes["qkv"], width, known))
-    output = _linear(routes["attention_output"], width, width, known, qkv)
-    hidden, inside = config.feed_forward, (routes["feed_forward_in"], routes["feed_forward_out"])
-    if all(route.route == "dense" for route in inside):
-        expert = partial(FeedForward, width, hidden, config.activation)
-        feed_forward = ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
-    else:
-        inner = _linear(inside[0], width, hidden, known)
-        outer = _linear(inside[1], hidden, width, known, inner)
-        feed_forward = SparseFeedForward(inner, outer, ACTIVATIONS[config.activation])
-    norms = (nn.LayerNorm(width, config.norm_epsilon), nn.LayerNorm(width, config.norm_epsilon))
+def build_position(config: EncoderConfig, width: int, causal: bool = False) -> nn.Module | None:
+    """What attention knows of positions; None for nothing. `causal`: it never looks ahead."""
+    position = config.position
+    match position.kind:
+        case "rope":
+            return Rotary(config.size(width), position.base, _scaling(position.scaling))
+        case "t5_bias":
+            return T5Bias(config.heads, position.buckets, position.max_distance, causal)
+        case "alibi":
+            return Alibi(config.heads)
+    return None
+
+
+def _scaling(config: RotaryScaling | None) -> LinearScaling | Llama3Scaling | None:
+    if config is None:
+        return None
+    if config.kind == "linear":
+        return LinearScaling(config.factor)
+    return Llama3Scaling(config.factor, config.low_frequency_factor, config.high_frequency_factor, config.original_length)
+
+
+def _norm(config: EncoderConfig, width: int) -> nn.Module:
+    return build_norm(config.norm, width, config.norm_epsilon, "norm" in config.biases)
+
+
+def _block(config: EncoderConfig, layer: int, width: int, known: Known, cross: bool) -> Block:
+    rate = config.drop_path * layer / max(config.layers - 1, 1)
+
+    def residual() -> Residual:
+        return Residual(width, config.dropout, config.layer_scale, rate)
+
+    attention, feed_forward = _attention(config, layer, width, known), _feed_forward(config, layer, width, known)
+    norms, residuals = (_norm(config, width), _norm(config, width)), (residual(), residual())
+    between = Cross(_cross_attention(config, width), _norm(config, width), residual()) if cross else None
+    return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
+
+
+def _heads(config: EncoderConfig, width: int) -> Heads:
+    return Heads(config.heads, config.key_value_heads or config.heads, config.size(width))
+
+
+def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> SelfAttention:
+    routes, heads, biases = config.sparse.at(layer), _heads(config, width), config.biases
+    qkv = ConditionalLinear(width, sum(heads.sizes), build_route(routes["qkv"], width, known), "qkv" in biases)
+    output = _linear(routes["attention_output"], heads.sizes[0], width, known, "attention_output" in biases, qkv)
     prompts = torch.randn(config.prompts, width) if config.prompts else None  # as large as what is normalised
-    attention = SelfAttention(config.heads, qkv, output, config.attention_dropout, prompts)
-    return Block(attention, feed_forward, norms, config.norm_position == "pre", config.dropout)
+    norms = None
+    if config.qk_norm:
+        norms = (nn.RMSNorm(heads.size, config.norm_epsilon), nn.RMSNorm(heads.size, config.norm_epsilon))
+    return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, None if config.scaled else 1.0, norms)
 
 
-def _linear(route: RouteConfig, in_features: int, out_features: int, known: Known, before: Linear | None = None) -> Linear:
+def _cross_attention(config: EncoderConfig, width: int) -> CrossAttention:
+    scale, bias = None if config.scaled else 1.0, "attention_output" in config.biases
+    return CrossAttention(_heads(config, width), width, config.attention_dropout, scale, bias)
+
+
+def _feed_forward(config: EncoderConfig, layer: int, width: int, known: Known) -> ConditionalFeedForward | SparseFeedForward:
+    routes, hidden, bias = config.sparse.at(layer), config.feed_forward, "feed_forward" in config.biases
+    inside = (routes["feed_forward_in"], routes["feed_forward_out"])
+    if all(route.route == "dense" for route in inside):
+        expert = partial(FeedForward, width, hidden, config.activation, config.gated, bias)
+        return ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
+    inner = _linear(inside[0], width, 2 * hidden if config.gated else hidden, known, bias)
+    outer = _linear(inside[1], hidden, width, known, bias, inner)
+    return SparseFeedForward(inner, outer, build_activation(config.activation, config.gated))
+
+
+def _linear(
+    route: RouteConfig, in_features: int, out_features: int, known: Known, bias: bool, before: Linear | None = None
+) -> Linear:
     """A linear layer as its place asks for; `before`: the one that it may follow."""
     if route.route == "dense":
-        return nn.Linear(in_features, out_features)
+        return nn.Linear(in_features, out_features, bias)
     if route.route == "follow" and isinstance(before, ConditionalLinear):
-        return ConditionalLinear(in_features, out_features, before.route, follows=True)
-    return ConditionalLinear(in_features, out_features, build_route(route, in_features, known))
+        return ConditionalLinear(in_features, out_features, before.route, bias, follows=True)
+    return ConditionalLinear(in_features, out_features, build_route(route, in_features, known), bias)

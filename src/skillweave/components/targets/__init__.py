@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from skillweave.components.targets.base import Encoded, Target, TargetOutput
-from skillweave.components.targets.classification import Classification
+from skillweave.components.targets.classification import Classification, Pooled
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
+from skillweave.components.targets.language import Language, Replaced
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
 from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
 from skillweave.components.targets.sample import Choice, Cosine, MultiLabel, Regression
@@ -16,7 +17,10 @@ from skillweave.components.targets.similarity import Similarity
 from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
-    "classification": lambda target, model: Classification(model.width, len(target.classes), target.hidden, target.pooling),
+    "classification": lambda target, model: Classification(
+        model.width, len(target.classes), target.hidden, target.pooling, target.activation, target.bias
+    ),
+    "pooled": lambda target, model: Pooled(model.width, target.pooling),
     "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
     "regression": lambda target, model: Regression(
         model.width, target.mean or 0.0, target.deviation or 1.0, target.hidden, target.pooling
@@ -28,7 +32,12 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "prompt": lambda target, model: Prompt(
         model.width, model.vocabulary(target.modality), model.encoder.norm_epsilon, target.words
     ),
-    "contrastive": lambda target, model: Contrastive(target.temperature, target.max_scale, target.pooling),
+    "contrastive": lambda target, model: Contrastive(
+        target.temperature,
+        target.max_scale,
+        target.pooling,
+        {modality: (width, target.projection) for modality, width in model.widths.items() if target.projection},
+    ),
     "similarity": lambda target, model: Similarity(
         target.temperature, target.max_scale, target.pooling, {task: (c, model.width) for task, c in target.corrections.items()}
     ),
@@ -38,7 +47,17 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.vocabulary(target.modality),
         model.encoder.norm_epsilon,
         model.sharers(target.modality),
+        model.word_size(target.modality),
+        target.activation,
     ),
+    "lm": lambda target, model: Language(
+        model.width,
+        None if target.tied else model.answer_vocabulary(target.modality),
+        model.answer_vocabulary(target.modality) if target.bias else None,
+        model.sharers(target.modality),
+        model.width**-0.5 if target.scaled else 1.0,
+    ),
+    "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
 }
 

@@ -37,9 +37,17 @@ class Encoded:
             hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
 
+    def last(self) -> Tensor:
+        """[N, D]: the vector of each sample's last true token."""
+        hidden_NLD, rows = self.padded(), torch.arange(self.tokens.samples, device=self.hidden_TD.device)
+        if self.tokens.valid is None:
+            return hidden_NLD[:, -1]
+        places_NL = torch.arange(self.tokens.length, device=rows.device) * self.tokens.valid
+        return hidden_NLD[rows, places_NL.argmax(1)]
+
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample, `first` or `mean`."""
-        return self.mean() if pooling == "mean" else self.first()
+        """[N, D]: one vector a sample, `first`, `last` or `mean`."""
+        return {"first": self.first, "last": self.last, "mean": self.mean}[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""

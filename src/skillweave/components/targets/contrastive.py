@@ -11,21 +11,31 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.batch import Modality
 from skillweave.components.targets.base import Encoded, Target, TargetOutput, joint
+from skillweave.layers.precision import at_least_float32
 
 
 class Contrastive(Target):
     """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section 4.1, CLIP).
 
     Negatives come from all ranks. Samples with equal captions are not negatives of each other. Passes after the first are
-    one item, seen in parts.
+    one item, seen in parts. `pooling`: one for all, or by modality. `projections`: by modality, the width of its vectors and the
+    size of the space to which a linear layer takes them (CLIP); none to compare vectors as they are.
     """
 
     tuned = ("log_scale",)
 
-    def __init__(self, temperature: float = 0.07, max_scale: float = 100.0, pooling: str = "first") -> None:
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        max_scale: float = 100.0,
+        pooling: str | Mapping[Modality, str] = "first",
+        projections: Mapping[Modality, tuple[int, int]] | None = None,
+    ) -> None:
         super().__init__()
         self.pooling = pooling
+        self.projections = nn.ModuleDict({m.value: nn.Linear(*sizes, bias=False) for m, sizes in (projections or {}).items()})
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.max_log_scale = math.log(max_scale)
 
@@ -34,12 +44,20 @@ class Contrastive(Target):
         """What cosines are multiplied by, 1 / temperature."""
         return self.log_scale.clamp(max=self.max_log_scale).exp()
 
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] the unit vectors of a pass."""
+        modality = encoded.tokens.conditions[0].modality
+        x_ND = encoded.pooled(self.pooling if isinstance(self.pooling, str) else self.pooling.get(modality, "first"))
+        if modality.value in self.projections:
+            x_ND = self.projections[modality.value](x_ND)
+        return F.normalize(at_least_float32(x_ND), dim=-1)
+
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError for a single pass."""
         if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
         scale = self.scale
-        query_ND, *parts = (encoded.vector(self.pooling) for encoded in passes)
+        query_ND, *parts = (self.vector(encoded) for encoded in passes)
         other_ND = joint(parts)
         captions_N = labels.get("caption")
         if captions_N is None:

@@ -10,19 +10,30 @@ from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.components.targets.base import Encoded, Target, TargetOutput, at_labels, mean_cross_entropy
+from skillweave.layers.feed_forward import ACTIVATIONS
 
 
 class MaskedLanguage(Target):
     """Masked language modelling: BERT's transform, then the word embedding itself as the output layer.
 
     Only words of that embedding are predicted: where text and code have wordpieces of their own, each has its own target.
+    `size`: of the word embedding, where it is not `width` (ALBERT, ELECTRA).
     """
 
-    def __init__(self, width: int, vocabulary: int, epsilon: float, modalities: Collection[Modality]) -> None:
+    def __init__(
+        self,
+        width: int,
+        vocabulary: int,
+        epsilon: float,
+        modalities: Collection[Modality],
+        size: int | None = None,
+        activation: str = "gelu",
+    ) -> None:
         super().__init__()
         self.modalities = modalities
-        self.transform = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, epsilon)
+        self.transform = nn.Linear(width, size or width)
+        self.activation = ACTIVATIONS[activation]
+        self.norm = nn.LayerNorm(size or width, epsilon)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
@@ -30,7 +41,7 @@ class MaskedLanguage(Target):
         if words is None:
             raise ValueError("masked language modelling ties its output to a word embedding, and the stream has none")
         x_MD, wanted_M = at_labels(passes[0], labels.get("words"), self.modalities)
-        x_MD = self.norm(F.gelu(self.transform(x_MD)))
+        x_MD = self.norm(self.activation(self.transform(x_MD)))
         logits_MV = F.linear(x_MD, words, self.bias)
         return TargetOutput(mean_cross_entropy(logits_MV, wanted_M), logits_MV)
 

@@ -49,7 +49,7 @@ class Similarity(Target):
             hidden_MD, wanted_M = at_labels(passes[0], labels["words"])
             x_MD = F.normalize(at_least_float32(hidden_MD), dim=-1)
         else:
-            x_MD, wanted_M = joint([encoded.vector(self.pairs.pooling) for encoded in passes]), labels.get("class")
+            x_MD, wanted_M = joint([self.pairs.vector(encoded) for encoded in passes]), labels.get("class")
         logits_MC = self.pairs.scale * x_MD @ words.T
         task = passes[0].tokens.conditions[0].task
         if task in self.corrections:

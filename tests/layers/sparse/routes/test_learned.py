@@ -5,7 +5,7 @@ import torch
 
 from skillweave.batch import Condition, Layout, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse import Known, StaticRoute, build_route
 from skillweave.layers.sparse.routes.gate import add_noise
 

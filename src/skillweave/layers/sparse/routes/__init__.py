@@ -7,7 +7,7 @@ A new route is one class and one line in `ROUTES`.
 from __future__ import annotations
 
 from skillweave.config import choose
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse.routes.learned import AttributeRoute, ModalityRoute, TaskRoute
 from skillweave.layers.sparse.routes.static import SHARED, DenseRoute, Gates, Known, SkillRoute, StaticRoute
 from skillweave.layers.sparse.routes.token import ContextRoute, TokenRoute

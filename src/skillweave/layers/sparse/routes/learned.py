@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import Condition
 from skillweave.config import ConfigError, nearest
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse.routes.attributes import ATTRIBUTES
 from skillweave.layers.sparse.routes.gate import add_noise, number, select

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import Condition, Modality
 from skillweave.config import choose
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 
 SHARED = "shared"
 """The name of the one expert of a dense bank."""

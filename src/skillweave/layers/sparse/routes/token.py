@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.config.model import RouteConfig
+from skillweave.config.encoder import RouteConfig
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse.dispatch import Dispatch, plan
 from skillweave.layers.sparse.routes.gate import add_noise, number, select

@@ -1,0 +1,11 @@
+"""Decoders by name (TencentPretrain section 3.1): what reads the answer so far and looks at the encoded input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from skillweave.components.encoders.transformer import TransformerEncoder
+
+DECODERS: dict[str, Callable[..., TransformerEncoder]] = {"transformer": partial(TransformerEncoder, cross=True)}
+"""A block of the Transformer decoder is one of the encoder with attention to a memory in between."""

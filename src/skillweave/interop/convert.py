@@ -1,0 +1,219 @@
+"""Hugging Face's models to ours and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skillweave.api import load
+from skillweave.batch import Modality
+from skillweave.config import ConfigError, choose
+from skillweave.config.streams import tokenizer_asset
+from skillweave.interop.checkpoint import Checkpoint
+from skillweave.interop.engine import Step, covered, give, listed, plan, take
+from skillweave.interop.families import FAMILIES
+from skillweave.interop.family import Family, Head
+from skillweave.interop.fit import find_family
+from skillweave.interop.tokens import FILE as TOKENIZER
+from skillweave.interop.tokens import read_tokenizer_asset
+from skillweave.model import CONFIG_FILE, Model
+from skillweave.weights import WeightsError
+
+LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""Names of the first BERT checkpoints."""
+
+
+def from_hf(source: Any, config: Any = None) -> Model:
+    """Our model of one of Hugging Face's, in its precision, ready for inference.
+
+    `source`: a model of transformers, a folder that `save_pretrained` wrote, or a mapping of weights by name with its `config`.
+    Raises ConfigError for a family or an option that has no counterpart here, and for a tokeniser that has more pieces than the
+    model has words; WeightsError that names missing, unexpected or wrongly shaped weights.
+    """
+    assets: dict[str, bytes] = {}
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        checkpoint, config = Checkpoint(folder), config or _read_config(folder)
+        names: Iterable[str] = checkpoint
+        read: Callable[[str], Tensor] = checkpoint.read
+        where = str(folder)
+    else:
+        state: Mapping[str, Tensor] = source if isinstance(source, Mapping) else source.state_dict()
+        config = config or getattr(source, "config", None)
+        if config is None:
+            raise ConfigError("weights by name need the configuration that they belong to: from_hf(state, config=...)")
+        names, where = state, type(source).__name__
+
+        def read(name: str) -> Tensor:
+            return state[name].detach().clone()
+
+    family, head = _family(config, None if isinstance(source, str | Path | Mapping) else type(source).__name__)
+    canonical = _canonical(names, family.base)
+    if head.optional and not _has_head(head, canonical):
+        head = head.bare()
+    described = family.read(config, head)
+    if isinstance(source, str | Path):
+        assets = read_tokenizer_asset(Path(source), described)
+    with torch.device("meta"):
+        model = Model(described, assets)
+    _fill(model, family, head, canonical, read, where)
+    return model.eval()
+
+
+def to_hf(model: Model, family: str | None = None) -> Any:
+    """The model of Hugging Face's transformers that computes the same, in evaluation mode.
+
+    `family`: their `model_type`; absent, the one that can express the configuration. Raises ConfigError that names the options
+    which it cannot express.
+    """
+    import transformers
+
+    found, architecture, head, options, flags = find_family(model.config, family)
+    kind = getattr(transformers, architecture)
+    theirs = kind(kind.config_class(**options, architectures=[architecture]), **flags)
+    wanted, ours = theirs.state_dict(), _by_kind(model)
+    canonical = _canonical(wanted, found.base)
+    shapes = {name: wanted[own].shape for name, own in canonical.items()}
+    made = give(plan(found.all_rules(head), ours, shapes), ours, shapes)
+    made |= {alias: made[name] for alias, name in head.tied.items() if alias in shapes and alias not in made}
+    theirs = theirs.to(next(iter(ours.values())).dtype)
+    theirs.load_state_dict({own: made[name] for name, own in canonical.items() if name in made}, strict=True)
+    return theirs.eval()
+
+
+def convert_folder(folder: Path, out: Path, family: str | None = None) -> str:
+    """Write a model folder of theirs as ours, or one of ours (or a run) as theirs; what was done, in a line.
+
+    Raises ConfigError and WeightsError as `from_hf` and `to_hf` do.
+    """
+    if is_theirs(folder):
+        if family:
+            raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
+        model = from_hf(folder)
+        model.save_pretrained(out)
+        return f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}"
+    model = load(folder)
+    theirs = to_hf(model, family)
+    theirs.save_pretrained(out)
+    if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
+        (out / TOKENIZER).write_bytes(model.assets[asset])
+    return f"{out} is written: {type(theirs).__name__}"
+
+
+def is_theirs(folder: Path) -> bool:
+    """Whether a folder holds a model of Hugging Face's."""
+    file = folder / CONFIG_FILE
+    return file.is_file() and "model_type" in json.loads(file.read_text("utf-8"))
+
+
+def correspondence(model: Model, theirs: Any) -> tuple[list[Step], dict[str, str]]:
+    """How each of our weights is made of those of a model of theirs, by the rules' names, and their own name of each."""
+    family, head = _family(theirs.config, type(theirs).__name__)
+    canonical = _canonical(theirs.state_dict(), family.base)
+    return plan(family.all_rules(head), _by_kind(model), canonical), canonical
+
+
+def _by_kind(model: Model) -> dict[str, Tensor]:
+    """Our weights, those of targets under the name of their kind."""
+    kinds = {f"targets.{name}.": f"targets.{target.kind}." for name, target in model.config.targets.items()}
+    return {_renamed(name, kinds): x for name, x in model.state_dict().items()}
+
+
+def _read_config(folder: Path) -> Any:
+    """Their configuration. Raises ConfigError when there is none or its family is not known."""
+    import transformers
+
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(f"{folder}: no config.json there; give a model folder of Hugging Face's")
+    data = json.loads(file.read_text("utf-8"))
+    if "model_type" not in data:
+        raise ConfigError(f"{file}: no model_type, so it is not a configuration of Hugging Face's; known: {', '.join(FAMILIES)}")
+    choose(FAMILIES, data["model_type"], "family")
+    return transformers.AutoConfig.for_model(**data)
+
+
+def _family(config: Any, architecture: str | None) -> tuple[Family, Head]:
+    family = choose(FAMILIES, config.model_type, "family")
+    name = architecture or next(iter(config.architectures or []), "")
+    return family, choose(family.heads, name, f"architecture of family {family.model_type!r}")
+
+
+def _canonical(names: Iterable[str], base: str) -> dict[str, str]:
+    """Each name as the rules have it, with the family's base before it → the name as it is."""
+    given = list(names)
+    bare = base and not any(name.startswith(base) for name in given)
+    return {(base if bare else "") + _renamed(name, LEGACY): name for name in given}
+
+
+def _has_head(head: Head, names: Collection[str]) -> bool:
+    return covered(head.rules, names) > 0
+
+
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    for old, new in parts.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
+    """Give every parameter of a model on the meta device its values. Raises WeightsError that names what does not fit."""
+    own = model.state_dict()
+    steps = plan(family.all_rules(head), own, canonical)
+    _adopt_aliases(steps, head, canonical)
+    needed = {name for step in steps for name in step.theirs}
+    _require_complete(needed, family, head, canonical, where)
+
+    def fetch(name: str) -> Tensor:
+        return read(canonical[name])
+
+    for alias, name in head.tied.items():
+        if alias in canonical and alias not in needed and canonical[alias] != canonical[name]:
+            _require_tied(alias, name, fetch, where)
+    try:
+        state = {step.ours: take(step, fetch, own[step.ours].shape) for step in steps}
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from None
+    model.load_state_dict(state, assign=True)
+
+
+def _adopt_aliases(steps: list[Step], head: Head, canonical: dict[str, str]) -> None:
+    """Of tied tensors a file may hold any one: it stands for the one that the rules ask for."""
+    needed = {name for step in steps for name in step.theirs}
+    for alias, name in head.tied.items():
+        if name in needed and name not in canonical and alias in canonical:
+            canonical[name] = canonical[alias]
+
+
+def _require_complete(needed: Collection[str], family: Family, head: Head, canonical: Mapping[str, str], where: str) -> None:
+    missing = set(needed) - set(canonical)
+    unexpected = {
+        name
+        for name in set(canonical) - set(needed) - set(head.tied)
+        if not name.startswith(head.unused) and not any(re.search(one, name) for one in family.ignored)
+    }
+    if not missing and not unexpected:
+        return
+    faults = [f"{what}: {listed(some)}" for what, some in (("missing", missing), ("unexpected", unexpected)) if some]
+    likely = max(FAMILIES.values(), key=lambda one: _coverage(one, canonical.values()))
+    hint = ""
+    if _coverage(likely, canonical.values()) > 2 * _coverage(family, canonical.values()):
+        hint = f"; the names are those of family {likely.model_type!r}"
+    raise WeightsError(f"{where} does not fit family {family.model_type!r}: " + "; ".join(faults) + hint)
+
+
+def _coverage(family: Family, names: Collection[str]) -> int:
+    """How many of a checkpoint's names a family knows."""
+    return covered(family.rules, _canonical(names, family.base))
+
+
+def _require_tied(alias: str, name: str, fetch: Callable[[str], Tensor], where: str) -> None:
+    if not torch.equal(fetch(alias), fetch(name)):
+        remedy = "this head can only be tied; tie the weights and save the model again, or set tie_word_embeddings to false"
+        raise WeightsError(f"{where}: {alias} is tied to {name}, but differs from it; {remedy}")

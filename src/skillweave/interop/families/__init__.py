@@ -1,0 +1,32 @@
+"""Families by their `model_type`."""
+
+from __future__ import annotations
+
+from skillweave.interop.families import llama, roberta
+from skillweave.interop.families.albert import ALBERT
+from skillweave.interop.families.bart import BART
+from skillweave.interop.families.bert import BERT
+from skillweave.interop.families.clip import CLIP
+from skillweave.interop.families.distilbert import DISTILBERT
+from skillweave.interop.families.electra import ELECTRA
+from skillweave.interop.families.gpt2 import GPT2
+from skillweave.interop.families.t5 import T5
+from skillweave.interop.families.vit import VIT
+from skillweave.interop.family import Family
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        BERT,
+        *roberta.FAMILIES,
+        DISTILBERT,
+        ELECTRA,
+        ALBERT,
+        GPT2,
+        *llama.FAMILIES,
+        VIT,
+        CLIP,
+        T5,
+        BART,
+    )
+}

@@ -1,0 +1,73 @@
+"""BART (arXiv 1910.13461): BERT's encoder with a decoder, both post-norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from skillweave.interop.engine import Rule, joined, reshaped, rule
+from skillweave.interop.families.t5 import SIDES, SPANS
+from skillweave.interop.family import Family, Field, Head, activation
+
+STREAMS = {"encoder": ("streams.text", "embeddings.text"), "decoder": ("target_embedding", "target_embedding")}
+"""Side → where its stream stands in our configuration, and among our weights."""
+
+
+def _side(side: str) -> Iterator[Rule]:
+    ours, theirs = side + ".blocks.{i}", f"model.{side}.layers.{{i}}"
+    stream = STREAMS[side][1]
+    yield rule(f"{stream}.positions.position.table", f"model.{side}.embed_positions")
+    yield rule(f"{stream}.norm", f"model.{side}.layernorm_embedding")
+    yield rule(f"{ours}.attention.qkv.experts.shared", joined(*(f"{theirs}.self_attn.{x}_proj" for x in "qkv")))
+    yield rule(f"{ours}.attention.output", f"{theirs}.self_attn.out_proj")
+    yield rule(f"{ours}.attention_norm", f"{theirs}.self_attn_layer_norm")
+    yield rule(f"{ours}.feed_forward.experts.shared.inner", f"{theirs}.fc1")
+    yield rule(f"{ours}.feed_forward.experts.shared.outer", f"{theirs}.fc2")
+    yield rule(f"{ours}.feed_forward_norm", f"{theirs}.final_layer_norm")
+
+
+def _cross() -> Iterator[Rule]:
+    ours, theirs = "decoder.blocks.{i}.cross", "model.decoder.layers.{i}.encoder_attn"
+    yield rule(f"{ours}.attention.query", f"{theirs}.q_proj")
+    yield rule(f"{ours}.attention.key_value", joined(f"{theirs}.k_proj", f"{theirs}.v_proj"))
+    yield rule(f"{ours}.attention.output", f"{theirs}.out_proj")
+    yield rule(f"{ours}.norm", f"{theirs}_layer_norm")
+
+
+def _fields(side: str) -> dict[str, str | Field]:
+    stream = STREAMS[side][0]
+    return {
+        f"{stream}.vocabulary": "vocab_size",
+        f"{stream}.max_length": "max_position_embeddings",
+        f"{stream}.scaled": "scale_embedding",
+        f"{side}.layers": f"{side}_layers",
+        f"{side}.heads": f"{side}_attention_heads",
+        f"{side}.feed_forward": f"{side}_ffn_dim",
+        f"{side}.activation": activation("activation_function"),
+        f"{side}.dropout": "dropout",
+        f"{side}.attention_dropout": "attention_dropout",
+    }
+
+
+BART = Family(
+    "bart",
+    {"width": "d_model", **_fields("encoder"), **_fields("decoder")},
+    (rule("embeddings.text.content.word", "model.shared"), *_side("encoder"), *_side("decoder"), *_cross()),
+    {
+        "BartForConditionalGeneration": Head(
+            {"lm": {"bias": True}},
+            (rule("targets.lm.bias", reshaped("final_logits_bias")),),
+            tied={
+                name: "model.shared.weight"
+                for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+            },
+        )
+    },
+    base="",
+    constants={
+        **{f"{stream}.embedding": ["word", "position"] for stream, _ in STREAMS.values()},
+        **{f"{stream}.position_offset": 2 for stream, _ in STREAMS.values()},
+        **{f"{side}.norm_epsilon": 1e-5 for side in SIDES},
+    },
+    required={"activation_dropout": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "tie_word_embeddings": True},
+    spans=SPANS,
+)

@@ -1,0 +1,101 @@
+"""T5 (arXiv 1910.10683) and its version 1.1: relative positions as a bias, RMS norms, no biases, unscaled scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from skillweave.interop.engine import Rule, joined, rule
+from skillweave.interop.family import ACTIVATIONS, Family, Field, Head
+
+NAMES = {own: theirs for theirs, own in reversed(ACTIVATIONS.items())} | {"gelu_tanh": "gelu_new"}
+SHARED = {
+    "heads": "num_heads",
+    "head_size": "d_kv",
+    "feed_forward": "d_ff",
+    "norm_epsilon": "layer_norm_epsilon",
+    "dropout": "dropout_rate",
+    "attention_dropout": "dropout_rate",
+    "position.buckets": "relative_attention_num_buckets",
+    "position.max_distance": "relative_attention_max_distance",
+}
+FIXED = {
+    "position.kind": "t5_bias",
+    "norm": "rms",
+    "norm_position": "pre",
+    "scaled": False,
+    "biases": [],
+}
+SIDES = ("encoder", "decoder")
+SPANS = ({"modality": "text"}, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1})
+"""What the encoder reads, and what the decoder reads, in a pass of its own."""
+
+
+def _blocks(side: str, feed_forward: int) -> Iterator[Rule]:
+    """The blocks of the encoder or decoder; `feed_forward`: which of a block's layers that is."""
+    ours, theirs = side + ".blocks.{i}", side + ".block.{i}.layer"
+    inner = f"{theirs}.{feed_forward}.DenseReluDense"
+    yield rule(f"{ours}.attention.qkv.experts.shared", joined(*(f"{theirs}.0.SelfAttention.{x}" for x in "qkv")))
+    yield rule(f"{ours}.attention.output", f"{theirs}.0.SelfAttention.o")
+    yield rule(f"{ours}.attention_norm", f"{theirs}.0.layer_norm")
+    yield rule(f"{ours}.feed_forward.experts.shared.inner", f"{inner}.wi", joined(f"{inner}.wi_0", f"{inner}.wi_1"))
+    yield rule(f"{ours}.feed_forward.experts.shared.outer", f"{inner}.wo")
+    yield rule(f"{ours}.feed_forward_norm", f"{theirs}.{feed_forward}.layer_norm")
+    yield rule(f"{side}.position.table", f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias")
+    yield rule(f"{side}.last_norm", f"{side}.final_layer_norm")
+
+
+def _cross() -> Iterator[Rule]:
+    ours, theirs = "decoder.blocks.{i}", "decoder.block.{i}.layer.1"
+    yield rule(f"{ours}.cross.attention.query", f"{theirs}.EncDecAttention.q")
+    yield rule(f"{ours}.cross.attention.key_value", joined(f"{theirs}.EncDecAttention.k", f"{theirs}.EncDecAttention.v"))
+    yield rule(f"{ours}.cross.attention.output", f"{theirs}.EncDecAttention.o")
+    yield rule(f"{ours}.cross.norm", f"{theirs}.layer_norm")
+
+
+def _ours(config: Any) -> dict[str, Any]:
+    gated = config.is_gated_act
+    feed_forward = {"activation": ACTIVATIONS[config.dense_act_fn], "gated": gated}
+    return {f"{side}.{option}": value for side in SIDES for option, value in feed_forward.items()}
+
+
+def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
+    name = NAMES[ours["encoder.activation"]]
+    name = "gelu" if ours["encoder.gated"] and name == "gelu_new" else name  # as they call it when it is gated
+    # They tie the output in any case, and take what the option says for whether it is scaled.
+    return {
+        "feed_forward_proj": f"gated-{name}" if ours["encoder.gated"] else name,
+        "tie_word_embeddings": ours.get("targets.lm.scaled", True),
+    }
+
+
+T5 = Family(
+    "t5",
+    {
+        "width": "d_model",
+        "streams.text.vocabulary": "vocab_size",
+        "target_embedding.vocabulary": "vocab_size",
+        "encoder.layers": "num_layers",
+        "decoder.layers": "num_decoder_layers",
+        **{f"{side}.{option}": theirs for side in SIDES for option, theirs in SHARED.items()},
+    },
+    (rule("embeddings.text.content.word", "shared"), *_blocks("encoder", 1), *_blocks("decoder", 2), *_cross()),
+    {
+        "T5ForConditionalGeneration": Head(
+            {"lm": {}},
+            fields={"targets.lm.scaled": Field("scale_decoder_outputs")},
+            tied={
+                name: "shared.weight" for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+            },
+        )
+    },
+    constants={
+        **{f"{stream}.embedding": ["word"] for stream in ("streams.text", "target_embedding")},
+        **{f"{stream}.norm": False for stream in ("streams.text", "target_embedding")},
+        **{f"{side}.{option}": value for side in SIDES for option, value in FIXED.items()},
+    },
+    ours=_ours,
+    theirs=_theirs,
+    spans=SPANS,
+    ignored=(r"EncDecAttention\.relative_attention_bias",),
+)

@@ -1,0 +1,141 @@
+"""What attention knows of positions: each takes a pass's token map and gives it back with a bias or with rotary tables.
+
+They are made once per pass, for all layers. Positions count a sample's true tokens, over all spans of the pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skillweave.layers.tokens import TokenMap
+
+
+class Rotary(nn.Module):
+    """Queries and keys are turned by angles that grow with their position (RoFormer, arXiv 2104.09864, section 3.2)."""
+
+    def __init__(self, size: int, base: float = 10_000.0, rescale: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.size, self.base, self.rescale = size, base, rescale
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """[d/2] radians per position, in float32 whatever the model's type, since positions are large."""
+        frequencies = 1.0 / (self.base ** (torch.arange(0, self.size, 2, dtype=torch.float, device=device) / self.size))
+        return self.rescale(frequencies) if self.rescale else frequencies
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """With the tables of cosines and sines, each [1 or N, 1, L, d]."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        angles = tokens.positions(like.device)[..., None].to(wide) * self.frequencies(like.device).to(wide)
+        angles = torch.cat([angles, angles], dim=-1).unsqueeze(1)
+        return replace(tokens, rotary=(angles.cos().to(like.dtype), angles.sin().to(like.dtype)))
+
+
+def rotate(x_NHLd: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (i, i + d/2) of a head's numbers."""
+    cos, sin = tables
+    low, high = x_NHLd.chunk(2, -1)
+    return x_NHLd * cos + torch.cat([-high, low], dim=-1) * sin
+
+
+class LinearScaling(NamedTuple):
+    """All waves slower (arXiv 2306.15595)."""
+
+    factor: float
+
+    def __call__(self, frequencies: Tensor) -> Tensor:
+        """[d/2] → [d/2]."""
+        return frequencies / self.factor
+
+
+class Llama3Scaling(NamedTuple):
+    """Long waves slower by `factor`, short ones as they are, those between in proportion (LLaMA 3.1)."""
+
+    factor: float
+    low: float
+    high: float
+    length: int
+
+    def __call__(self, frequencies: Tensor) -> Tensor:
+        """[d/2] → [d/2]."""
+        waves = 2 * math.pi / frequencies
+        smooth = ((self.length / waves - self.low) / (self.high - self.low)).clamp(0, 1)
+        return torch.where(smooth == 1, frequencies, (1 - smooth) * frequencies / self.factor + smooth * frequencies)
+
+
+class T5Bias(nn.Module):
+    """A learned bias per head for each bucket of distances, added to the scores (T5, arXiv 1910.10683, section 2.1).
+
+    Near distances have a bucket each, far ones share them on a logarithmic scale. `causal`: all buckets lie behind the query;
+    otherwise half of them before it.
+    """
+
+    def __init__(self, heads: int, buckets: int = 32, max_distance: int = 128, causal: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets, heads)
+        self.max_distance, self.causal = max_distance, causal
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """With the bias in the mask."""
+        bias_NLLH = self.table(self.bucket(distances(tokens, like.device)))
+        return add_bias(tokens, bias_NLLH.movedim(-1, 1).to(like.dtype))
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """The number of each distance's bucket; a distance is the key's position less the query's."""
+        buckets, first = self.table.num_embeddings, torch.zeros_like(distance)
+        if not self.causal:
+            buckets //= 2
+            first = (distance > 0) * buckets
+        steps = (-distance).clamp(min=0) if self.causal else distance.abs()
+        near = buckets // 2
+        # In float32, as the weights were trained; the clamp keeps the logarithm of 0 out of sight.
+        spread = torch.log(steps.float().clamp(min=1) / near) / math.log(self.max_distance / near)
+        far = near + (spread * (buckets - near)).long()
+        return first + torch.where(steps < near, steps, far.clamp(max=buckets - 1))
+
+
+class Alibi(nn.Module):
+    """A bias of -slope · distance, with a slope per head and no parameters (arXiv 2108.12409, section 3)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.slopes = alibi_slopes(heads)
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """With the bias in the mask."""
+        slopes_H11 = torch.tensor(self.slopes, device=like.device, dtype=like.dtype).view(-1, 1, 1)
+        return add_bias(tokens, -slopes_H11 * distances(tokens, like.device).abs().unsqueeze(1).to(like.dtype))
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """2^(-8/n), 2^(-16/n), ... for n heads, a power of 2; of others, those of the power below and then every second of the one
+    above (the authors' code)."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    more = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
+    return slopes + more[: heads - power]
+
+
+def distances(tokens: TokenMap, device: torch.device) -> Tensor:
+    """[1 or N, L, L] the position of each key less that of each query."""
+    positions_NL = tokens.positions(device)
+    return positions_NL.unsqueeze(1) - positions_NL.unsqueeze(2)
+
+
+def add_bias(tokens: TokenMap, bias: Tensor) -> TokenMap:
+    """The token map with a bias [1 or N, H, L, L] on the scores, and what may not be seen at -∞."""
+    mask = bias if tokens.mask is None else bias.masked_fill(~tokens.mask, -torch.inf)
+    return replace(tokens, mask=mask)
+
+
+def within_window(tokens: TokenMap, window: int, device: torch.device) -> TokenMap:
+    """The token map whose positions see no further than `window`, themselves included (Longformer, arXiv 2004.05150)."""
+    distance = distances(tokens, device).unsqueeze(1)
+    near = distance.abs() < window
+    # Padding sees itself at least: a softmax over nothing would be no number.
+    return replace(tokens, mask=near if tokens.mask is None else (tokens.mask & near) | (distance == 0))

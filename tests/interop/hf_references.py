@@ -1,0 +1,285 @@
+"""Random models of Hugging Face, small and odd, one of each architecture and option; batches for both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from tiny import randomise
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from skillweave.batch import Batch, Layout, Modality
+from skillweave.model import Model
+
+VOCABULARY, PAD = 41, 1
+LENGTHS = [9, 4, 1]
+BERT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "max_position_embeddings": 13,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+SMALL = {**BERT, "embedding_size": 7}
+DISTIL = {
+    "vocab_size": VOCABULARY,
+    "dim": 15,
+    "n_layers": 3,
+    "n_heads": 3,
+    "hidden_dim": 37,
+    "max_position_embeddings": 13,
+    "pad_token_id": PAD,
+}
+GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 15,
+    "n_layer": 3,
+    "n_head": 3,
+    "n_positions": 13,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
+GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
+VIT = {
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "image_size": 12,
+    "patch_size": 4,
+}
+T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 15,
+    "d_kv": 7,
+    "d_ff": 37,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 6,
+    "pad_token_id": PAD,
+    "decoder_start_token_id": PAD,
+}
+BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": 15,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 5,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 23,
+    "max_position_embeddings": 13,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+TOWER = {"num_hidden_layers": 2, "intermediate_size": 23, "num_attention_heads": 3}
+CLIP = {
+    "projection_dim": 11,
+    "text_config": {
+        **TOWER,
+        "hidden_size": 15,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 13,
+        "bos_token_id": 0,
+        "eos_token_id": VOCABULARY - 1,
+        "pad_token_id": PAD,
+    },
+    "vision_config": {**TOWER, "hidden_size": 21, "num_hidden_layers": 3, "image_size": 12, "patch_size": 4},
+}
+CLASSES = {"id2label": {0: "a", 1: "b", 2: "c"}}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`architecture` of `config`, made with these options."""
+
+    architecture: str
+    config: str
+    options: dict[str, Any]
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.architecture
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Any:
+        """All its weights random, none at a value that would hide a fault."""
+        torch.manual_seed(0)
+        config = getattr(transformers, self.config)(**self.options, attn_implementation="sdpa")
+        model = getattr(transformers, self.architecture)(config, **self.flags).eval()
+        randomise(model)
+        for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
+            buffer.normal_()
+        return model.to(dtype)
+
+
+REFERENCES = [
+    Reference("ElectraForTokenClassification", "ElectraConfig", {**SMALL, **CLASSES}),
+    Reference("ElectraForQuestionAnswering", "ElectraConfig", SMALL),
+    Reference("AlbertForTokenClassification", "AlbertConfig", {**SMALL, **CLASSES}),
+    Reference("AlbertForQuestionAnswering", "AlbertConfig", SMALL),
+    Reference("DistilBertForTokenClassification", "DistilBertConfig", {**DISTIL, **CLASSES}),
+    Reference("DistilBertForQuestionAnswering", "DistilBertConfig", DISTIL),
+    Reference("RobertaForTokenClassification", "RobertaConfig", {**BERT, "type_vocab_size": 1, **CLASSES}),
+    Reference("RobertaForQuestionAnswering", "RobertaConfig", {**BERT, "type_vocab_size": 1}),
+    Reference("BertForTokenClassification", "BertConfig", {**BERT, **CLASSES}),
+    Reference("BertForQuestionAnswering", "BertConfig", BERT),
+    Reference("BertModel", "BertConfig", BERT),
+    Reference("BertModel", "BertConfig", BERT, {"add_pooling_layer": False}),
+    Reference("BertForMaskedLM", "BertConfig", {**BERT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
+    Reference("BertForPreTraining", "BertConfig", {**BERT, "type_vocab_size": 3}),
+    Reference("BertForSequenceClassification", "BertConfig", {**BERT, **CLASSES}),
+    Reference("RobertaModel", "RobertaConfig", {**BERT, "type_vocab_size": 1}),
+    Reference("RobertaForMaskedLM", "RobertaConfig", {**BERT, "type_vocab_size": 1, "hidden_act": "gelu_new"}),
+    Reference("RobertaForSequenceClassification", "RobertaConfig", {**BERT, "type_vocab_size": 1, **CLASSES}),
+    Reference("XLMRobertaForMaskedLM", "XLMRobertaConfig", {**BERT, "type_vocab_size": 1}),
+    Reference("DistilBertModel", "DistilBertConfig", DISTIL),
+    Reference("DistilBertForMaskedLM", "DistilBertConfig", {**DISTIL, "activation": "relu"}),
+    Reference("DistilBertForSequenceClassification", "DistilBertConfig", {**DISTIL, **CLASSES}),
+    Reference("AlbertModel", "AlbertConfig", SMALL),
+    Reference("AlbertForMaskedLM", "AlbertConfig", {**SMALL, "num_hidden_groups": 3}),
+    Reference("AlbertForSequenceClassification", "AlbertConfig", {**SMALL, **CLASSES}),
+    Reference("ElectraModel", "ElectraConfig", SMALL),
+    Reference("ElectraForMaskedLM", "ElectraConfig", SMALL),
+    Reference("ElectraForPreTraining", "ElectraConfig", {**SMALL, "embedding_size": 15}),
+    Reference("ElectraForSequenceClassification", "ElectraConfig", {**SMALL, **CLASSES}),
+    Reference("GPT2Model", "GPT2Config", GPT2),
+    Reference("GPT2LMHeadModel", "GPT2Config", {**GPT2, "n_inner": 37, "scale_attn_weights": False}),
+    Reference("GPT2LMHeadModel", "GPT2Config", {**GPT2, "tie_word_embeddings": False}),
+    Reference("GPT2ForSequenceClassification", "GPT2Config", {**GPT2, **CLASSES}),
+    Reference("LlamaModel", "LlamaConfig", GROUPED),
+    Reference("LlamaForCausalLM", "LlamaConfig", LLAMA),
+    Reference(
+        "LlamaForCausalLM", "LlamaConfig", {**GROUPED, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3}
+    ),
+    Reference(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {
+            **GROUPED,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0},
+        },
+    ),
+    Reference("LlamaForSequenceClassification", "LlamaConfig", {**GROUPED, **CLASSES}),
+    Reference("MistralForCausalLM", "MistralConfig", {**GROUPED, "sliding_window": 3}),
+    Reference("Qwen2ForCausalLM", "Qwen2Config", {**LLAMA, "num_attention_heads": 5}),
+    Reference("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
+    Reference("MixtralForCausalLM", "MixtralConfig", {**GROUPED, "num_local_experts": 5, "experts_implementation": "eager"}),
+    Reference("ViTModel", "ViTConfig", VIT),
+    Reference("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
+    Reference("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2}),
+    Reference("CLIPModel", "CLIPConfig", CLIP),
+    Reference("T5ForConditionalGeneration", "T5Config", T5),
+    Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    Reference("BartForConditionalGeneration", "BartConfig", BART),
+    Reference("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
+]
+
+
+class KeepDouble(TorchFunctionMode):
+    """Hugging Face computes norms, angles and softmaxes in float32 whatever it is given; under this it keeps float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.Tensor.float and args[0].is_floating_point():
+            return args[0].double()
+        if func is torch.Tensor.to and args[0].is_floating_point() and torch.float32 in (*args[1:], kwargs.get("dtype")):
+            return args[0].double()
+        if kwargs.get("dtype") is torch.float32 and func in (nn.functional.softmax, torch.softmax, torch.Tensor.softmax):
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def make_batch(model: Model, dtype: torch.dtype) -> Batch:
+    """Random inputs of the model's one task: three texts of which two are padded, or pictures."""
+    torch.manual_seed(1)
+    (name,) = model.config.tasks
+    layout = model.config.tasks[name].layout(name)
+    inputs, lengths, padded = [], [], []
+    for i, span in enumerate(layout.spans):
+        if span.modality is Modality.IMAGE:
+            size = model.config.streams.image.size
+            inputs.append(torch.randn(3, 3, size, size, dtype=dtype))
+            lengths.append([model.config.streams.image.max_length] * 3)
+        else:
+            own = [length - i if length > 1 else 2 for length in LENGTHS] if i else LENGTHS
+            ids = torch.randint(3, VOCABULARY - 1, (3, max(own)))
+            true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
+            if len(layout.passes) > 1:  # CLIP pools at the end of the text
+                ids[range(3), [length - 1 for length in own]] = VOCABULARY - 1
+            inputs.append(torch.where(true, ids, PAD))
+            lengths.append(own)
+        padded.append(max(lengths[-1]))
+    return Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
+
+
+def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """The outputs of Hugging Face's model by our target's kind; `hidden` where it has no head."""
+    texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
+    given: dict[str, Tensor] = {}
+    for prefix, i in zip(("", "decoder_"), texts, strict=False):
+        given[f"{prefix}input_ids"] = batch.inputs[i]
+        given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
+    for i, span in enumerate(batch.layout.spans):
+        if span.modality is Modality.IMAGE:
+            given["pixel_values"] = batch.inputs[i]
+    found = model(**given)
+    name = type(model).__name__
+    if name == "CLIPModel":
+        return {"contrastive": found.logits_per_text}
+    if name == "BertForPreTraining":
+        return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}
+    if name.endswith("Model") and name != "GPT2LMHeadModel":
+        pooled = found.get("pooler_output")
+        return {"hidden": found.last_hidden_state, **({} if pooled is None else {"pooled": pooled})}
+    if "TokenClassification" in name:
+        return {"token_labels": found.logits}
+    if "QuestionAnswering" in name:
+        return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
+    if "Classification" in name:
+        return {"classification": found.logits}
+    return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
+
+
+def true_tokens(batch: Batch, span: int) -> Tensor:
+    """[N, L] where a span holds tokens."""
+    return torch.arange(batch.layout.spans[span].length) < batch.lengths[:, [span]]
+
+
+def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """The same of ours; hidden states as they stand in flat tokens."""
+    found = dict(model(batch).logits)
+    for kind in {"token_labels", "span"} & found.keys():
+        found[kind] = found[kind][true_tokens(batch, -1)]
+    if not found or "pooled" in found:
+        found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)
+    return found
+
+
+def layout_of(model: Model) -> Layout:
+    """Of its one task."""
+    (name,) = model.config.tasks
+    return model.config.tasks[name].layout(name)

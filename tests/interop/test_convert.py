@@ -1,0 +1,170 @@
+"""What does not fit is named: weights, options, families, shards, tokenisers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_references import BERT, GPT2, LLAMA, REFERENCES, T5, Reference
+from tiny import tiny_config, tiny_model
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, LlamaConfig
+
+import skillweave as sw
+from skillweave.cli import main
+from skillweave.config import ConfigError
+from skillweave.interop.fit import find_family
+from skillweave.weights import WeightsError
+
+MASKED = Reference("BertForMaskedLM", "BertConfig", BERT)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    MASKED.build(torch.float32).save_pretrained(tmp_path, max_shard_size="20KB")
+    return tmp_path
+
+
+def state_and_config() -> tuple[dict[str, torch.Tensor], Any]:
+    theirs = MASKED.build(torch.float32)
+    return dict(theirs.state_dict()), theirs.config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("bert.encoder.layer.1.output.dense.bias"), r"missing: bert\.encoder\.layer\.1\.output\.dense\.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"unexpected: extra"),
+        (
+            lambda s: s.update({"bert.embeddings.position_embeddings.weight": torch.zeros(2, 15)}),
+            r"position_embeddings\.weight is \(2, 15\), but the configuration makes \(13, 15\)",
+        ),
+        (
+            lambda s: s.update({"cls.predictions.decoder.weight": torch.zeros(41, 15)}),
+            r"cls\.predictions\.decoder\.weight is tied to bert\.embeddings\.word_embeddings\.weight, but differs",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(change: Any, message: str) -> None:
+    state, config = state_and_config()
+    config.architectures = ["BertForMaskedLM"]
+    change(state)
+    with pytest.raises(WeightsError, match=message):
+        sw.from_hf(state, config)
+
+
+def test_any_of_tied_weights_stands_for_the_others() -> None:
+    state, config = state_and_config()
+    config.architectures = ["BertForMaskedLM"]
+    words = state.pop("bert.embeddings.word_embeddings.weight")
+    assert torch.equal(sw.from_hf(state, config).words(sw.Modality.TEXT), words)
+
+
+def test_first_checkpoints_call_norms_otherwise() -> None:
+    state, config = state_and_config()
+    config.architectures = ["BertForMaskedLM"]
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
+        for name, x in state.items()
+    }
+    expected = sw.from_hf(state, config).state_dict()
+    found = sw.from_hf(old, config).state_dict()
+    assert all(torch.equal(x, found[name]) for name, x in expected.items())
+
+
+def test_a_checkpoint_of_another_family() -> None:
+    state, _ = state_and_config()
+    with pytest.raises(WeightsError, match="the names are those of family 'bert'"):
+        sw.from_hf(state, LlamaConfig(**LLAMA, architectures=["LlamaForCausalLM"]))
+
+
+def test_an_unknown_family_or_head(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "berd"}))
+    with pytest.raises(ConfigError, match="unknown family 'berd'; did you mean 'bert'"):
+        sw.from_hf(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLN"]}))
+    with pytest.raises(ConfigError, match="did you mean 'BertForMaskedLM'"):
+        sw.from_hf(folder)
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(WeightsError, match=f"names {shard.name}, which is not there"):
+        sw.from_hf(folder)
+
+
+def test_pickles_hold_nothing_but_tensors(tmp_path: Path) -> None:
+    theirs = MASKED.build(torch.float32)
+    theirs.save_pretrained(tmp_path)
+    expected = sw.from_hf(tmp_path).state_dict()
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    found = sw.from_hf(tmp_path).state_dict()
+    assert all(torch.equal(x, found[name]) for name, x in expected.items())
+    torch.save({"x": print}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="not a checkpoint that can be read safely"):
+        sw.from_hf(tmp_path)
+
+
+def test_an_option_without_a_counterpart() -> None:
+    state, config = state_and_config()
+    config.architectures, config.is_decoder = ["BertForMaskedLM"], True
+    with pytest.raises(ConfigError, match="bert: is_decoder=True has no counterpart here"):
+        sw.from_hf(state, config)
+    with pytest.raises(ConfigError, match="activation 'mish' has no counterpart"):
+        sw.from_hf(state, BertConfig(**BERT | {"hidden_act": "mish"}, architectures=["BertForMaskedLM"]))
+    strange = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}
+    with pytest.raises(ConfigError, match="rotary scaling 'dynamic' has no counterpart"):
+        sw.from_hf({}, LlamaConfig(**LLAMA, rope_parameters=strange, architectures=["LlamaForCausalLM"]))
+
+
+def test_options_that_a_family_cannot_express() -> None:
+    config = sw.from_hf(MASKED.build(torch.float32)).config
+    changed = config.model_copy(update={"encoder": config.encoder.model_copy(update={"gated": True, "window": 3})})
+    with pytest.raises(
+        ConfigError, match=r"family 'bert' .* cannot express encoder\.window 3 \(it has None\); encoder\.gated True"
+    ):
+        find_family(changed, "bert")
+    with pytest.raises(ConfigError, match="has no architecture with the targets lm"):
+        find_family(sw.from_hf(Reference("GPT2LMHeadModel", "GPT2Config", GPT2).build()).config, "bert")
+    sparse = tiny_config(tasks={"masked_text": {"spans": [{"modality": "text"}], "targets": {"mlm": 1.0}}})
+    with pytest.raises(ConfigError, match=r"cannot express|no architecture"):
+        sw.to_hf(tiny_model(sparse))
+
+
+def test_a_tokeniser_with_more_pieces_than_words(folder: Path) -> None:
+    Tokenizer(models.WordLevel({str(i): i for i in range(42)}, "0")).save(str(folder / "tokenizer.json"))
+    with pytest.raises(ConfigError, match="the tokeniser has 42 pieces, the word embedding 41 rows"):
+        sw.from_hf(folder)
+    Tokenizer(models.WordLevel({str(i): i for i in range(41)}, "0")).save(str(folder / "tokenizer.json"))
+    assert list(sw.from_hf(folder).assets) == ["text_tokenizer.json"]
+
+
+def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:
+    ours, back = tmp_path / "ours", tmp_path / "back"
+    assert main(["convert", str(folder), "--out", str(ours)]) == 0
+    assert main(["convert", str(ours), "--out", str(back)]) == 0
+    expected = MASKED.build(torch.float32).state_dict()
+    found = sw.to_hf(sw.load(ours)).state_dict()
+    assert all(torch.equal(x, found[name]) for name, x in expected.items())
+    assert json.loads((back / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+def test_t5_keeps_its_relative_bias() -> None:
+    theirs = Reference("T5ForConditionalGeneration", "T5Config", T5).build(torch.float32)
+    model = sw.from_hf(theirs)
+    for side in ("encoder", "decoder"):
+        expected = theirs.get_parameter(f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+        assert torch.equal(model.get_parameter(f"{side}.position.table.weight"), expected)
+
+
+def test_every_family_has_a_reference() -> None:
+    from skillweave.interop.families import FAMILIES
+
+    tested = {reference.architecture for reference in REFERENCES}
+    heads = {name for family in FAMILIES.values() for name in family.heads}
+    same_code = {n for n in heads if n.startswith(("XLMRoberta", "Mistral", "Qwen2", "Qwen3", "Mixtral"))}
+    assert heads - same_code <= tested

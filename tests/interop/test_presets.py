@@ -1,0 +1,61 @@
+"""Packaged configurations have the published sizes, and are what Hugging Face's configurations of the same names say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import skillweave
+from skillweave.config import ModelConfig
+from skillweave.interop.families import FAMILIES
+from skillweave.interop.fit import find_family, flatten
+from skillweave.model import Model
+
+FOLDER = Path(skillweave.__file__).parent / "presets"
+PUBLISHED = {
+    # torch's own count of the published checkpoint, the tied output layer once
+    "bert-base": 109_514_298,
+    "roberta-base": 124_697_433,
+    "distilbert-base": 66_985_530,
+    "albert-base": 11_221_680,
+    "electra-small": 13_549_057,
+    "gpt2": 124_439_808,
+    "llama-7b": 6_738_415_616,
+    "mixtral-8x7b": 46_702_792_704,
+    "vit-base": 86_567_656 - 769 * 1000,
+    "clip-vit-base-32": 151_277_313,
+    "t5-small": 60_506_624,
+    "bart-base": 139_420_416 + 50_265,
+}
+
+
+def test_all_are_measured() -> None:
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    config = ModelConfig.from_file(FOLDER / f"{name}.yaml")
+    with torch.device("meta"):
+        model = Model(config)
+    assert model.count_parameters() == PUBLISHED[name]
+
+
+def test_a_token_uses_two_experts_of_mixtral() -> None:
+    with torch.device("meta"):
+        model = Model(ModelConfig.from_file(FOLDER / "mixtral-8x7b.yaml"))
+    assert model.count_parameters("lm") == 12_879_925_248
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "vit-base"])
+def test_hugging_face_has_the_same(name: str) -> None:
+    config: Any = ModelConfig.from_file(FOLDER / f"{name}.yaml")
+    fit = find_family(config)
+    theirs = getattr(transformers, fit.architecture).config_class(**fit.options)
+    assert flatten(FAMILIES[theirs.model_type].read(theirs, fit.head)) == flatten(config)
+    with torch.device("meta"):
+        reference = getattr(transformers, fit.architecture)(theirs)
+    count = sum(p.numel() for p in reference.parameters())
+    assert count == PUBLISHED[name] - (50_265 if name == "bart-base" else 0)
