@@ -99,8 +99,10 @@ class LineTable(Table):
         self.skipped.append((f"{self.names[number]}:{line}", reason))
 
 
-class JsonTable(LineTable):
-    """JSON Lines: one object a line; columns are the union of the objects' names."""
+class PlainTable(LineTable):
+    """A row a line, whatever stands before and after it; empty lines are none. `form`: what a line should be."""
+
+    form: str
 
     def _scan(self, number: int, stream: IO[bytes]) -> Iterator[Record]:
         start = 0
@@ -114,9 +116,15 @@ class JsonTable(LineTable):
                 row = self._parse(number, data)
                 record = begin, len(data), line, row, digest(row)
             except (ValueError, RecursionError) as error:
-                self._skip(number, line, f"not a JSON object: {error}")
+                self._skip(number, line, f"not {self.form}: {error}")
                 continue
             yield record
+
+
+class JsonTable(PlainTable):
+    """JSON Lines: one object a line; columns are the union of the objects' names."""
+
+    form = "a JSON object"
 
     def _parse(self, number: int, data: bytes) -> dict[str, Any]:
         row = json.loads(data.decode("utf-8"))
@@ -125,23 +133,10 @@ class JsonTable(LineTable):
         return row
 
 
-class TextTable(LineTable):
+class TextTable(PlainTable):
     """Plain text: a document a line, under `text`."""
 
-    def _scan(self, number: int, stream: IO[bytes]) -> Iterator[Record]:
-        start = 0
-        for line, data in enumerate(stream, 1):
-            begin, start = start, start + len(data)
-            if line == 1 and data.startswith(BOM):
-                begin, data = begin + len(BOM), data[len(BOM) :]
-            if not data.strip():
-                continue
-            try:
-                row = self._parse(number, data)
-            except UnicodeDecodeError as error:
-                self._skip(number, line, f"not UTF-8: {error.reason}")
-                continue
-            yield begin, len(data), line, row, digest(row)
+    form = "UTF-8"
 
     def _parse(self, number: int, data: bytes) -> dict[str, Any]:
         return {"text": data.decode("utf-8").strip()}
