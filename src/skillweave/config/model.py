@@ -14,7 +14,15 @@ from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import Streams, TargetStream, TextStream, tokenizer_asset
-from skillweave.config.targets import UNITS_ASSET, LanguageTarget, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
+from skillweave.config.targets import (
+    UNITS_ASSET,
+    BidirectionalLanguageTarget,
+    LanguageTarget,
+    MaskedLanguageTarget,
+    MaskedUnitTarget,
+    PromptTarget,
+    Target,
+)
 
 
 class SpanConfig(Config):
@@ -114,6 +122,13 @@ class ModelConfig(Config):
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
+            if isinstance(target, BidirectionalLanguageTarget):
+                if self.encoder_of(target.modality).direction != "apart":
+                    yield f"target {name!r} predicts the words on both sides; give an rnn, lstm or gru with direction 'apart'"
+                if not self.vocabulary(target.modality):
+                    yield f"target {name!r} predicts the words of a stream {target.modality.value!r}; add it under model.streams"
+            if isinstance(target, LanguageTarget) and target.tied and (size := self.answer_size(target.modality)) != self.width:
+                yield f"target {name!r} is tied to words of size {size}, and its vectors have {self.width}; say `tied: false`"
             tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
                 isinstance(target, LanguageTarget) and not self.decoder
             )
@@ -127,6 +142,10 @@ class ModelConfig(Config):
         for modality in dict.fromkeys(span.modality for span in task.spans if not self.decoded(span.role)):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
+        for span in task.spans:
+            own = self.encoder_of(span.modality)
+            if span.attention is Attention.CAUSAL and not self.decoded(span.role) and own.direction != "forward":
+                yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
         for target in task.targets:
             if target not in self.targets:
                 yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
@@ -153,12 +172,28 @@ class ModelConfig(Config):
     def word_size(self, modality: Modality) -> int:
         """The size of a modality's word embedding, by itself or shared; the model's width where no stream says."""
         sharers, streams = self.sharers(modality), self.streams.present()
-        return next((s.size for m, s in streams.items() if m in sharers and isinstance(s, TextStream) and s.size), self.width)
+        sizes = (s.size or self.input_size(m) for m, s in streams.items() if m in sharers and isinstance(s, TextStream))
+        return next(sizes, self.width)
+
+    def input_size(self, modality: Modality) -> int:
+        """The size of the vectors that a stream hands to its encoder."""
+        return self.encoder_of(modality).input_size or self.widths[modality]
+
+    def encoder_of(self, modality: Modality) -> EncoderConfig:
+        """The encoder that runs on a stream: its own, or the one that streams share."""
+        return getattr(self.streams.present().get(modality), "encoder", None) or self.encoder
 
     def answer_vocabulary(self, modality: Modality) -> int:
         """How many words are predicted: the decoder's, or those of a modality."""
         own = self.target_embedding
         return self.vocabulary(modality) if own is None or own.tied else own.vocabulary
+
+    def answer_size(self, modality: Modality) -> int:
+        """The size of the embedding of the words that are predicted: the decoder's, or those of a modality."""
+        own, decoder = self.target_embedding, self.decoder
+        if own is None or decoder is None or own.tied:
+            return self.word_size(modality)
+        return own.size or decoder.input_size or self.width
 
     @property
     def widths(self) -> dict[Modality, int]:

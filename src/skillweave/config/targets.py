@@ -12,7 +12,8 @@ from skillweave.config.encoder import Activation
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
-Pooling = Literal["first", "mean", "last"]
+Pooling = Literal["first", "mean", "max", "last"]
+Compared = Literal["first", "second", "difference", "product"]
 
 
 class ClassificationTarget(Config):
@@ -28,7 +29,10 @@ class ClassificationTarget(Config):
     bias: bool = True
     """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, or the mean or largest of all its tokens."""
+    compared: list[Compared] = []
+    """A task of two passes: what the classifier sees of their vectors u and v: u, v, |u - v| and u · v, number by number, side by
+    side. InferSent (arXiv 1705.02364) has all four, SBERT (arXiv 1908.10084) the first three. Empty: the first pass alone."""
 
 
 class PooledTarget(Config):
@@ -179,6 +183,16 @@ class LanguageTarget(Config):
     """Vectors divided by √width before the output layer (T5)."""
 
 
+class BidirectionalLanguageTarget(Config):
+    """Each position predicts the words on both sides, each from one half of its vector (ELMo); the encoder reads them `apart`."""
+
+    kind: Literal["bilm"] = "bilm"
+    modality: Modality = Modality.TEXT
+    """Whose words are predicted."""
+    bias: bool = False
+    """Whether the output layer, which both directions share, adds a bias."""
+
+
 class ReplacedTarget(Config):
     """Replaced-token detection: whether each word was put in by a generator (ELECTRA, arXiv 2003.10555)."""
 
@@ -208,6 +222,7 @@ Target = Annotated[
     | CTCTarget
     | MaskedLanguageTarget
     | LanguageTarget
+    | BidirectionalLanguageTarget
     | ReplacedTarget
     | MaskedUnitTarget,
     Field(discriminator="kind"),

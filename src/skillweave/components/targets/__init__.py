@@ -9,7 +9,7 @@ from skillweave.components.targets.base import Encoded, Target, TargetOutput
 from skillweave.components.targets.classification import Classification, Pooled
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
-from skillweave.components.targets.language import Language, Replaced
+from skillweave.components.targets.language import BidirectionalLanguage, Language, Replaced
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
 from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
 from skillweave.components.targets.sample import Choice, Cosine, MultiLabel, Regression
@@ -18,7 +18,7 @@ from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(
-        model.width, len(target.classes), target.hidden, target.pooling, target.activation, target.bias
+        model.width, len(target.classes), target.hidden, target.pooling, target.activation, target.bias, target.compared
     ),
     "pooled": lambda target, model: Pooled(model.width, target.pooling),
     "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
@@ -56,6 +56,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.answer_vocabulary(target.modality) if target.bias else None,
         model.sharers(target.modality),
         model.width**-0.5 if target.scaled else 1.0,
+    ),
+    "bilm": lambda target, model: BidirectionalLanguage(
+        model.width, model.vocabulary(target.modality), target.bias, model.sharers(target.modality)
     ),
     "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),

@@ -45,9 +45,16 @@ class Encoded:
         places_NL = torch.arange(self.tokens.length, device=rows.device) * self.tokens.valid
         return hidden_NLD[rows, places_NL.argmax(1)]
 
+    def max(self) -> Tensor:
+        """[N, D]: the largest of each number over each sample's true tokens."""
+        hidden_NLD = self.padded()
+        if self.tokens.valid is not None:
+            hidden_NLD = hidden_NLD.masked_fill(~self.tokens.valid.unsqueeze(-1), -torch.inf)
+        return hidden_NLD.amax(1)
+
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample, `first`, `last` or `mean`."""
-        return {"first": self.first, "last": self.last, "mean": self.mean}[pooling]()
+        """[N, D]: one vector a sample, `first`, `last`, `mean` or `max`."""
+        return {"first": self.first, "last": self.last, "mean": self.mean, "max": self.max}[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,20 @@ from skillweave.components.targets.base import Encoded, Target, TargetOutput
 from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 
+COMPARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "first": lambda u, v: u,
+    "second": lambda u, v: v,
+    "difference": lambda u, v: (u - v).abs(),
+    "product": lambda u, v: u * v,
+}
+"""What a classifier may see of the vectors of two passes."""
+
 
 class Classification(Target):
-    """Cross-entropy on one vector a sample, through BERT's pooler where `hidden` (SkillNet section 4.1)."""
+    """Cross-entropy on one vector a sample, through BERT's pooler where `hidden` (SkillNet section 4.1).
+
+    `compared`: see of two passes what these say (InferSent, arXiv 1705.02364, section 3.1).
+    """
 
     # Uni-Perceiver-MoE's code adds a linear layer that begins at zero to frozen logits. Where these are linear themselves,
     # training their own layer is the same.
@@ -28,16 +39,22 @@ class Classification(Target):
         pooling: str = "first",
         activation: str = "tanh",
         bias: bool = True,
+        compared: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.pooling = pooling
-        self.pooler = nn.Linear(width, width) if hidden else None
+        self.pooling, self.compared = pooling, compared
+        seen = width * max(len(compared), 1)
+        self.pooler = nn.Linear(seen, width) if hidden else None
         self.activation = ACTIVATIONS[activation]
-        self.classifier = nn.Linear(width, classes, bias)
+        self.classifier = nn.Linear(width if hidden else seen, classes, bias)
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, C]."""
-        x_ND = passes[0].pooled(self.pooling)
+        """Logits [N, C]. Raises ValueError for one pass where two are compared."""
+        x_ND, *others = (encoded.pooled(self.pooling) for encoded in passes)
+        if self.compared:
+            if len(others) != 1:
+                raise ValueError(f"the classifier compares 2 passes, not {len(passes)}")
+            x_ND = torch.cat([COMPARED[name](x_ND, others[0]) for name in self.compared], dim=-1)
         if self.pooler is not None:
             x_ND = self.activation(self.pooler(x_ND))
         logits_NC = self.classifier(x_ND)
