@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from skillweave.config.targets import (
     PromptTarget,
     Target,
 )
+from skillweave.config.tencent import from_tencent, is_tencent
 
 
 class SpanConfig(Config):
@@ -242,7 +244,10 @@ class ModelConfig(Config):
 
     @classmethod
     def from_file(cls, path: str | Path) -> ModelConfig:
-        """Read YAML or JSON. Raises ConfigError when the file is absent or its contents are not valid."""
+        """Read YAML or JSON, TencentPretrain's too (see `tencent`).
+
+        Raises ConfigError when the file is absent or its contents are not valid.
+        """
         file = Path(path)
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
@@ -251,4 +256,11 @@ class ModelConfig(Config):
             data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         except (json.JSONDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
-        return cls.parse(data, str(file))
+        return cls.parse(from_tencent(data) if is_tencent(data) else data, str(file))
+
+
+def find_model(name: str | Path) -> Path | None:
+    """The file of a model's configuration: JSON, or that of a preset's name, such as `bert-base`; None for anything else."""
+    path = Path(name)
+    packaged = Path(str(files("skillweave") / "presets" / f"{name}.yaml"))
+    return path if path.suffix == ".json" else packaged if packaged.is_file() and not path.exists() else None

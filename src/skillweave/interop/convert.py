@@ -62,7 +62,7 @@ def from_hf(source: Any, config: Any = None) -> Model:
         assets = read_tokenizer_asset(Path(source), described)
     with torch.device("meta"):
         model = Model(described, assets)
-    _fill(model, family, head, canonical, read, where)
+    fill(model, family, head, canonical, read, where)
     return model.eval()
 
 
@@ -162,7 +162,7 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return name
 
 
-def _fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
+def fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
     """Give every parameter of a model on the meta device its values. Raises WeightsError that names what does not fit."""
     own = model.state_dict()
     steps = plan(family.all_rules(head), own, canonical)
