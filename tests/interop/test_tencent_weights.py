@@ -170,6 +170,28 @@ def gpt2(old: State) -> State:
     return new
 
 
+def bloom(old: State) -> State:
+    parts = {
+        "self_attention.dense": "self_attn.final_linear",
+        "mlp.dense_h_to_4h": "feed_forward.linear_1",
+        "mlp.dense_4h_to_h": "feed_forward.linear_2",
+    }
+    norms = {"input_layernorm": "layer_norm_1", "post_attention_layernorm": "layer_norm_2"}
+    new = layers(old, 3, "transformer.h", "encoder.transformer", parts, norms)
+    for i in range(3):
+        for end in ("weight", "bias"):
+            heads = old[f"transformer.h.{i}.self_attention.query_key_value.{end}"].split(5)  # of size 5: q, k, v, q, ...
+            for j in range(3):
+                new[f"encoder.transformer.{i}.self_attn.linear_layers.{j}.{end}"] = torch.cat(heads[j::3])
+    return {
+        **new,
+        "embedding.word.embedding.weight": old["transformer.word_embeddings.weight"],
+        "target.lm.output_layer.weight": old["transformer.word_embeddings.weight"],
+        **norm(old, "transformer.word_embeddings_layernorm", "embedding.layer_norm"),
+        **norm(old, "transformer.ln_f", "encoder.layer_norm"),
+    }
+
+
 def llama(old: State) -> State:
     """Rotary pairs stand side by side, as Meta has them."""
 
@@ -343,6 +365,15 @@ CASES: dict[str, tuple[Reference, dict[str, Any], Any]] = {
             "embedding": ["word", "pos"], "remove_embedding_layernorm": True, "tie_weights": True, "target": ["lm"],
         },
         gpt2,
+    ),
+    "BLOOM": (
+        Reference("BloomForCausalLM", "BloomConfig", BLOOM),
+        {
+            **SIZES, "feedforward_size": 60, "hidden_act": "gelu_fast", "layernorm_eps": 1e-5, "mask": "causal",
+            "layernorm_positioning": "pre", "embedding": ["word"], "alibi_position_embedding": True, "layer_number_scale": True,
+            "tie_weights": True, "target": ["lm"],
+        },
+        bloom,
     ),
     "LLaMA": (
         Reference("LlamaForCausalLM", "LlamaConfig", {**LLAMA, "num_attention_heads": 5, "num_key_value_heads": 5}),

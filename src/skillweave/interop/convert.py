@@ -54,7 +54,7 @@ def from_hf(source: Any, config: Any = None) -> Model:
             return state[name].detach().clone()
 
     family, head = _family(config, None if isinstance(source, str | Path | Mapping) else type(source).__name__)
-    canonical = _canonical(names, family.base)
+    canonical = _canonical(names, family.base, head.base)
     if head.optional and not _has_head(head, canonical):
         head = head.bare()
     described = family.read(config, head)
@@ -78,9 +78,9 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     kind = getattr(transformers, architecture)
     theirs = kind(kind.config_class(**options, architectures=[architecture]), **flags)
     wanted, ours = theirs.state_dict(), _by_kind(model)
-    canonical = _canonical(wanted, found.base)
+    canonical = _canonical(wanted, found.base, head.base)
     shapes = {name: wanted[own].shape for name, own in canonical.items()}
-    made = give(plan(found.all_rules(head), ours, shapes), ours, shapes)
+    made = give(plan(found.all_rules(head), ours, shapes, model.config.encoder.heads), ours, shapes)
     made |= {alias: made[name] for alias, name in head.tied.items() if alias in shapes and alias not in made}
     theirs = theirs.to(next(iter(ours.values())).dtype)
     theirs.load_state_dict({own: made[name] for name, own in canonical.items() if name in made}, strict=True)
@@ -115,8 +115,8 @@ def is_theirs(folder: Path) -> bool:
 def correspondence(model: Model, theirs: Any) -> tuple[list[Step], dict[str, str]]:
     """How each of our weights is made of those of a model of theirs, by the rules' names, and their own name of each."""
     family, head = _family(theirs.config, type(theirs).__name__)
-    canonical = _canonical(theirs.state_dict(), family.base)
-    return plan(family.all_rules(head), _by_kind(model), canonical), canonical
+    canonical = _canonical(theirs.state_dict(), family.base, head.base)
+    return plan(family.all_rules(head), _by_kind(model), canonical, model.config.encoder.heads), canonical
 
 
 def _by_kind(model: Model) -> dict[str, Tensor]:
@@ -145,11 +145,14 @@ def _family(config: Any, architecture: str | None) -> tuple[Family, Head]:
     return family, choose(family.heads, name, f"architecture of family {family.model_type!r}")
 
 
-def _canonical(names: Iterable[str], base: str) -> dict[str, str]:
-    """Each name as the rules have it, with the family's base before it → the name as it is."""
-    given = list(names)
+def _canonical(names: Iterable[str], base: str, own: str = "") -> dict[str, str]:
+    """Each name as the rules have it, with the family's base before it → the name as it is.
+
+    `own`: what an architecture writes for the base, if it is another.
+    """
+    given = {re.sub(f"^{re.escape(own)}", base, name) if own else name: name for name in names}
     bare = base and not any(name.startswith(base) for name in given)
-    return {(base if bare else "") + _renamed(name, LEGACY): name for name in given}
+    return {(base if bare else "") + _renamed(name, LEGACY): own_name for name, own_name in given.items()}
 
 
 def _has_head(head: Head, names: Collection[str]) -> bool:
@@ -165,7 +168,7 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
 def fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
     """Give every parameter of a model on the meta device its values. Raises WeightsError that names what does not fit."""
     own = model.state_dict()
-    steps = plan(family.all_rules(head), own, canonical)
+    steps = plan(family.all_rules(head), own, canonical, model.config.encoder.heads)
     _adopt_aliases(steps, head, canonical)
     needed = {name for step in steps for name in step.theirs}
     _require_complete(needed, family, head, canonical, where)

@@ -55,7 +55,8 @@ class Head:
 
     `targets`: their kinds → options that the architecture fixes. `rules`, `fields`: as of the family, of the targets alone.
     `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does not
-    read. `optional`: the option by which theirs is made without the targets, where they are left out.
+    read. `optional`: the option by which theirs is made without the targets, where they are left out. `base`: what it writes for
+    the family's base, if that is another.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Head:
     tied: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     optional: str = ""
+    base: str = ""
 
     def bare(self) -> Head:
         """Without its targets."""

@@ -6,6 +6,7 @@ from skillweave.interop.families import llama, roberta
 from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART
 from skillweave.interop.families.bert import BERT
+from skillweave.interop.families.bloom import BLOOM
 from skillweave.interop.families.clip import CLIP
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
         ELECTRA,
         ALBERT,
         GPT2,
+        BLOOM,
         *llama.FAMILIES,
         VIT,
         CLIP,
