@@ -12,6 +12,7 @@ import torch
 from hf_references import (
     BART,
     BERT,
+    BLOOM,
     CLIP,
     GPT2,
     LLAMA,
