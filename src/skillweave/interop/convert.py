@@ -21,7 +21,7 @@ from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import find_family
 from skillweave.interop.tokens import FILE as TOKENIZER
-from skillweave.interop.tokens import read_tokenizer_asset
+from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
 from skillweave.model import CONFIG_FILE, Model
 from skillweave.weights import WeightsError
 
@@ -59,6 +59,7 @@ def from_hf(source: Any, config: Any = None) -> Model:
         head = head.bare()
     described = family.read(config, head)
     if isinstance(source, str | Path):
+        described = with_special_names(Path(source), described)
         assets = read_tokenizer_asset(Path(source), described)
     with torch.device("meta"):
         model = Model(described, assets)
