@@ -206,7 +206,7 @@ def run_convert(options: argparse.Namespace) -> None:
 
     out = unused_folder(options.out)
     if not options.config:
-        say(convert_folder(Path(options.model), out, options.family))
+        say(convert_folder(options.model, out, options.family))
         return
     model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
     model.save_pretrained(out)

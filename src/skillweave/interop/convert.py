@@ -20,6 +20,7 @@ from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import find_family
+from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
 from skillweave.model import CONFIG_FILE, Model
@@ -32,13 +33,14 @@ LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bi
 def from_hf(source: Any, config: Any = None) -> Model:
     """Our model of one of Hugging Face's, in its precision, ready for inference.
 
-    `source`: a model of transformers, a folder that `save_pretrained` wrote, or a mapping of weights by name with its `config`.
+    `source`: a model of transformers, a folder that `save_pretrained` wrote, the name of a model of the hub (`org/name`), or a
+    mapping of weights by name with its `config`.
     Raises ConfigError for a family or an option that has no counterpart here, and for a tokeniser that has more pieces than the
     model has words; WeightsError that names missing, unexpected or wrongly shaped weights.
     """
     assets: dict[str, bytes] = {}
     if isinstance(source, str | Path):
-        folder = Path(source)
+        source = folder = hub_folder(source)
         checkpoint, config = Checkpoint(folder), config or _read_config(folder)
         names: Iterable[str] = checkpoint
         read: Callable[[str], Tensor] = checkpoint.read
@@ -88,11 +90,12 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     return theirs.eval()
 
 
-def convert_folder(folder: Path, out: Path, family: str | None = None) -> str:
-    """Write a model folder of theirs as ours, or one of ours (or a run) as theirs; what was done, in a line.
+def convert_folder(model_path: str | Path, out: Path, family: str | None = None) -> str:
+    """Write a model of theirs, a folder's or the hub's, as ours, or one of ours (or a run) as theirs; what was done, in a line.
 
     Raises ConfigError and WeightsError as `from_hf` and `to_hf` do.
     """
+    folder = hub_folder(model_path)
     if is_theirs(folder):
         if family:
             raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
