@@ -184,7 +184,7 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--json", metavar="FILE", help="write what carve.json says here as well")
     sub = command("convert", "turn a model of Hugging Face's or TencentPretrain's into one of ours, or back into Hugging Face's")
     kinds = (
-        "a folder that transformers wrote, a model of the hub (org/name), a run or model folder, or a file of TencentPretrain's"
+        "a folder that transformers wrote, a model of the hub (org/name), a run or model folder, a file of TencentPretrain's"
     )
     sub.add_argument("model", metavar="MODEL", help=kinds)
     sub.add_argument("--config", metavar="FILE", help="of a file of TencentPretrain's: its configuration, a .json")
