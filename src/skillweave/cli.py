@@ -183,9 +183,7 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--no-towers", action="store_true", help="do not export the passes for other programs")
     sub.add_argument("--json", metavar="FILE", help="write what carve.json says here as well")
     sub = command("convert", "turn a model of Hugging Face's or TencentPretrain's into one of ours, or back into Hugging Face's")
-    kinds = (
-        "a folder that transformers wrote, a model of the hub (org/name), a run or model folder, a file of TencentPretrain's"
-    )
+    kinds = "a folder that transformers wrote, a model of the hub (org/name), a run or model folder, a file of TencentPretrain's"
     sub.add_argument("model", metavar="MODEL", help=kinds)
     sub.add_argument("--config", metavar="FILE", help="of a file of TencentPretrain's: its configuration, a .json")
     sub.add_argument("--out", required=True, metavar="DIR", help="the folder to write")

@@ -22,6 +22,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "decoder": "transformer",
         "target": ["lm"],
     },
+    "ViLT": {"embedding": ["patch_word", "pos", "seg"], "encoder": "transformer", "pooling": "first", "target": ["cls", "mlm"]},
     "CLIP": {
         "stream_0": {"embedding": ["word", "pos"], "encoder": "transformer", "pooling": "first"},
         "stream_1": {"embedding": ["patch", "pos"], "encoder": "transformer", "pooling": "first"},
@@ -111,6 +112,32 @@ def test_t5_of_the_paper(tmp_path: Path) -> None:
     config = read(PAPER["T5"], tmp_path)
     assert count(config) == 60_506_624
     assert config == preset("t5-small")
+
+
+@pytest.mark.parametrize("embedding", ["patch_word", "word_patch"])
+def test_vilt_of_the_paper(embedding: str, tmp_path: Path) -> None:
+    """One sequence of words and patches under one encoder, with both targets."""
+    config = read(PAPER["ViLT"], tmp_path, embedding=[embedding, "pos", "seg"], labels_num=2)
+    (task,) = config.tasks.values()
+    assert [(span.modality, span.encoder_pass, span.attention) for span in task.spans] == [
+        ("text", 0, "full"),
+        ("image", 0, "full"),
+    ]
+    assert set(task.targets) == {"classification", "mlm"}
+    with torch.device("meta"):
+        text = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=21128))
+        image = transformers.ViTModel(transformers.ViTConfig(), add_pooling_layer=False)
+    head = 768 * 768 + 768 + 2 * 768 + 2
+    embeddings = sum(p.numel() for p in image.embeddings.parameters())
+    assert count(config) == sum(p.numel() for p in text.parameters()) + embeddings + head
+
+
+def test_vilt_with_sizes(tmp_path: Path) -> None:
+    sizes = {**BERT, "embedding": ["word_patch", "pos", "seg"], "target": ["mlm", "sp"], "data_processor": "vilt"}
+    config = read(sizes, tmp_path, image_height=256, image_width=256, patch_size=32)
+    assert config.streams.image is not None and config.streams.image.embedding == ["patch", "position"]
+    assert (config.streams.image.size, config.streams.image.patch, config.streams.image.patch_bias) == (256, 32, False)
+    assert [span.modality for span in config.tasks["mlm_sp"].spans] == ["text", "image"]
 
 
 def test_clip_of_the_paper(tmp_path: Path) -> None:
@@ -221,7 +248,7 @@ def test_masks(mask: str, tmp_path: Path) -> None:
         ({"embedding": ["word", "poss"]}, "unknown embedding 'poss'; did you mean 'pos'"),
         ({"target": ["mln"]}, "unknown target 'mln'; did you mean 'mlm'"),
         ({"has_residual_attention": True}, "has_residual_attention True has no counterpart; it must be False"),
-        ({"embedding": ["pos"]}, "needs one of word, patch"),
+        ({"embedding": ["pos"]}, "needs one of word, patch, word_patch"),
         ({"hidden_act": "linear"}, "unknown hidden_act 'linear'"),
     ],
 )

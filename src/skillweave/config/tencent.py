@@ -27,11 +27,13 @@ PRESETS = {
 }
 """Modules of a configuration that gives no sizes → whose sizes it has."""
 
-EMBEDDINGS = {"word": "word", "pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal", "patch": "patch"}
+EMBEDDINGS = {"pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal"}
 ALIASES = {"patch_word": ["word_patch"], "word_pos_seg": ["word", "pos", "seg"], "word_pos": ["word", "pos"]}
 """Names of modules in older configurations, and a slip of the paper."""
-CONTENT = {"word": "text", "patch": "image"}
-"""Module that makes vectors of data → the stream it belongs to."""
+CONTENT = {"word": {"text": "word"}, "patch": {"image": "patch"}, "word_patch": {"text": "word", "image": "patch"}}
+"""Module that makes vectors of data → the streams it belongs to, with its name there; two are one sequence (ViLT)."""
+PLACED = {"text": ("pos", "seg", "sinusoidalpos"), "image": ("pos",)}
+"""What else a stream's embedding may have. Positions of pictures are their own, which tells them from words as segments do."""
 RECURRENT = ("rnn", "lstm", "gru")
 ENCODERS: dict[str, Mapped] = {
     "transformer": {"name": "transformer"},
@@ -157,12 +159,16 @@ def _model(parts: list[Mapped], common: Mapped) -> Mapped:
     """All of the configuration that its keys say: the first stream's encoder is the one that streams share."""
     model: Mapped = {"streams": {}}
     for part in parts:
-        modality, stream = _modality(part), _stream(part)
-        if modality in model["streams"] and not common.get("tie_weights", True):
+        own = {"encoder": _blocks(part, _encoder_name(part))}
+        own |= {"width": part["hidden_size"]} if "hidden_size" in part else {}
+        streams = {modality: _stream(part, modality) for modality in _contents(part)}
+        if streams.keys() & model["streams"].keys() and not common.get("tie_weights", True):
             raise ConfigError("TencentPretrain's configuration: two streams of one modality share their weights here")
-        own = stream if model["streams"] else model
-        own |= {"encoder": _blocks(part, _encoder_name(part))} | ({"width": part["hidden_size"]} if "hidden_size" in part else {})
-        model["streams"].setdefault(modality, stream)
+        if model["streams"]:
+            streams = {modality: stream | own for modality, stream in streams.items()}
+        else:
+            model |= own
+        model["streams"] = streams | model["streams"]
     if common.get("decoder"):
         blocks = _blocks({**common, "layers_num": common.get("decoder_layers_num", common.get("layers_num"))}, common["decoder"])
         model["decoder"] = blocks
@@ -175,20 +181,23 @@ def _model(parts: list[Mapped], common: Mapped) -> Mapped:
     return model
 
 
-def _modality(part: Mapped) -> str:
+def _contents(part: Mapped) -> dict[str, str]:
+    """The streams of an embedding → the module that makes their vectors."""
     found = [CONTENT[name] for name in _names(part.get("embedding")) if name in CONTENT]
     if len(found) != 1:
         raise ConfigError(f"TencentPretrain's configuration: embedding {part.get('embedding')} needs one of {', '.join(CONTENT)}")
     return found[0]
 
 
-def _stream(part: Mapped) -> Mapped:
-    """An embedding."""
-    names = [choose(EMBEDDINGS, name, "embedding") for name in _names(part.get("embedding"))]
-    stream: Mapped = {"embedding": names}
+def _stream(part: Mapped, modality: str = "text") -> Mapped:
+    """An embedding of a modality."""
+    given = [name for name in _names(part.get("embedding")) if name not in CONTENT]
+    places = [choose(EMBEDDINGS, name, "embedding") for name in given]
+    kept = [ours for name, ours in zip(given, places, strict=True) if name in PLACED[modality]]
+    stream: Mapped = {"embedding": [_contents(part)[modality], *kept]}
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
-    if "patch" in names:
+    if modality == "image":
         if part.get("image_height") != part.get("image_width"):
             raise ConfigError("TencentPretrain's configuration: image_height and image_width differ; pictures are square here")
         sizes = {"size": part.get("image_height"), "patch": part.get("patch_size")}
@@ -225,7 +234,7 @@ def _target(name: str, parts: list[Mapped], common: Mapped) -> Mapped:
         options |= {"pooling": common["pooling"]} if "pooling" in common else {}
         options |= {"classes": [str(i) for i in range(common["labels_num"])]} if "labels_num" in common else {}
     if name == "clr":
-        options["pooling"] = {_modality(part): part.get("pooling", "first") for part in parts}
+        options["pooling"] = {modality: part.get("pooling", "first") for part in parts for modality in _contents(part)}
         if common.get("projection") and "feature_size" in common:
             options["projection"] = common["feature_size"]
     return options
@@ -234,8 +243,9 @@ def _target(name: str, parts: list[Mapped], common: Mapped) -> Mapped:
 def _spans(parts: list[Mapped], common: Mapped, targets: list[str]) -> list[Mapped]:
     """What the model reads. A model that predicts next words, and has no decoder, sees what stands before."""
     spans = [
-        {"modality": _modality(part), "encoder_pass": i, "attention": "causal" if part.get("mask") == "causal" else "full"}
+        {"modality": modality, "encoder_pass": i, "attention": "causal" if part.get("mask") == "causal" else "full"}
         for i, part in enumerate(parts)
+        for modality in _contents(part)
     ]
     if common.get("decoder"):
         return [*spans, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1}]
@@ -243,4 +253,4 @@ def _spans(parts: list[Mapped], common: Mapped, targets: list[str]) -> list[Mapp
         return [{**spans[0], "attention": "causal"}]
     if common.get("mask") == "causal_with_prefix":
         return [spans[0], {**spans[0], "role": "target", "attention": "causal"}]
-    return [*spans, spans[0]] if "sp" in targets else spans
+    return [*spans, spans[0]] if "sp" in targets and len(spans) == 1 else spans
