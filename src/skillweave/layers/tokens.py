@@ -50,13 +50,17 @@ class TokenMap:
             return torch.arange(self.length, device=device).unsqueeze(0)
         return (self.valid.cumsum(1) - 1).clamp(min=0)
 
-    def reading_order(self, device: torch.device, backward: bool = False) -> Tensor:
-        """[N, L] the places of each sample's true tokens, from the first on or from the last, and then those of padding."""
-        places_L = torch.arange(self.length, device=device)
+    def in_order(self, x_NLD: Tensor, backward: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Padded sequences with each sample's true tokens in front, from the first on or from the last, and the places [N, L, 1]
+        where they stood; None where they stand so already."""
+        if not backward and (self.valid is None or len(self.sizes) == 1):  # padding stands behind what counts
+            return x_NLD, None
+        places_L = torch.arange(self.length, device=x_NLD.device)
         key_NL = (-places_L if backward else places_L).expand(self.samples, -1)
         if self.valid is not None:
             key_NL = key_NL.where(self.valid, self.length)
-        return key_NL.argsort(dim=1, stable=True)
+        order_NL1 = key_NL.argsort(dim=1, stable=True).unsqueeze(-1)
+        return x_NLD.take_along_dim(order_NL1, 1), order_NL1
 
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
         """Padded sequences [N, L, ...] → flat tokens [T, ...]."""
@@ -70,6 +74,13 @@ class TokenMap:
             return x_TD.view(shape)
         flat = x_TD.new_zeros(self.samples * self.length, *x_TD.shape[1:])
         return flat.index_copy(0, self.index, x_TD).view(shape)
+
+
+def back_in_place(x_NLD: Tensor, order_NL1: Tensor | None) -> Tensor:
+    """What `TokenMap.in_order` put in order, at its own places again."""
+    if order_NL1 is None:
+        return x_NLD
+    return torch.zeros_like(x_NLD).scatter(1, order_NL1.expand_as(x_NLD), x_NLD)
 
 
 def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch.device) -> TokenMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skillweave.batch import Attention, Modality
+from skillweave.config.encoder import EncoderConfig
 from skillweave.model import Model
 
 CLASSES = {
@@ -14,6 +15,8 @@ CLASSES = {
     (Modality.VIDEO, "pre"): "VivitModel",
 }
 """Modality and position of the norms → the architecture that is the same function."""
+EXPRESSED = ("layers", "heads", "feed_forward", "activation", "norm_position", "norm_epsilon", "dropout", "attention_dropout")
+"""Options of an encoder that stock encoders have too; of all others they have the default."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
@@ -30,6 +33,9 @@ def misfit(tower: Model) -> str:
         return "its attention is causal, which stock encoders do not have"
     if tower.config.encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
+    encoder, fields = tower.config.encoder, EncoderConfig.model_fields
+    if own := [name for name in fields if name not in EXPRESSED and getattr(encoder, name) != fields[name].default]:
+        return f"stock encoders have nothing like its encoder's {', '.join(own)}"
     if (modality, norms) not in CLASSES:
         return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
     normed, textual = tower.config.streams.present()[modality].norm, modality in (Modality.TEXT, Modality.CODE)
