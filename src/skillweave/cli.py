@@ -188,6 +188,7 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--config", metavar="FILE", help="of a file of TencentPretrain's: its configuration, a .json")
     sub.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     sub.add_argument("--family", metavar="NAME", help="on the way back: their model_type (default: the one that fits)")
+    sub.set_defaults(module="tool_commands")
     sub = command("weave", "make a model of several skills from a pretrained model of each")
     sub.add_argument("inputs", nargs="+", metavar="MODALITY=MODEL", help="where a modality's weights come from: text=runs/texts")
     sub.add_argument("--recipe", required=True, help="the recipe whose model is made, a YAML file or a name")

@@ -1,4 +1,4 @@
-"""What the command line's commands over rows of files do, and its tools: means of models, vocabularies."""
+"""What the command line's commands over rows of files do, and its tools: conversion, means of models, vocabularies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from skillweave.api import encode, load, open_run
 from skillweave.averaging import average, checkpoints_of
 from skillweave.commands import say, unused_folder
-from skillweave.config import ConfigError
+from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.streams import TokenizerConfig
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.sources import open_table
@@ -37,6 +37,19 @@ def run_predict(options: argparse.Namespace) -> None:
         return
     for row, answer in zip(own, answers, strict=True):
         print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert a model folder, from Hugging Face's form or to it, by what it holds, or one of TencentPretrain's checkpoints."""
+    from skillweave.interop import convert_folder, from_tencent
+
+    out = unused_folder(options.out)
+    if not options.config:
+        say(convert_folder(options.model, out, options.family))
+        return
+    model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
+    model.save_pretrained(out)
+    say(f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}")
 
 
 def run_average(options: argparse.Namespace) -> None:
