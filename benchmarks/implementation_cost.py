@@ -242,8 +242,8 @@ METHOD = """## How it is counted
 - By the paper's rule (TencentPretrain, section 5.1): classes that inherit from `nn.Module`. Which ones a model needs is not
   judged by hand: they are the classes that a model of the packaged configuration is made of, and their bases. The first row also
   holds every class of `layers/`, used by the first Transformer or not, as TencentPretrain's 795 lines hold the options of its
-  layers. For Transformers the classes under `transformers/models` count, and not what all its models share, such as `PreTrainedModel`; the
-  first Transformer is `MarianMTModel` there.
+  layers. For Transformers the classes under `transformers/models` count, and not what all its models share, such as
+  `PreTrainedModel`; the first Transformer is `MarianMTModel` there.
 - "Of them new" is the same without that head start: a layer counts where a model first uses it.
 - "All that runs": every function, class and table of functions of the package, as a whole, of which any code runs while the
   configuration is validated, the model made and run forward to its logits. "Files it stands in" counts these files whole, so also
