@@ -22,7 +22,7 @@ import torch
 import transformers
 import yaml
 from code_lines import Definition, count, count_files, define, modules, reached
-from hugging_face import make_batch, run_ours, run_theirs
+from hugging_face import PRESETS, make_batch, run_ours, run_theirs, small
 from pages import markdown, write_parts
 from report import Figure, report
 from rich.progress import track
@@ -35,7 +35,6 @@ from skillweave.interop import to_hf
 from skillweave.model import Model
 
 OURS, THEIRS = Path(skillweave.__file__).parent, Path(transformers.__file__).parent
-PRESETS = OURS / "presets"
 SMALL = {"layers": 2, "vocabulary": 64, "feed_forward": 64}
 """The most of these that is made."""
 WORDS = {"embedding": ["word", "sinusoidal"], "norm": False, "vocabulary": 64}
@@ -112,29 +111,15 @@ class Added(NamedTuple):
 def configurations() -> Iterator[tuple[str, int | None, ModelConfig]]:
     """Name, bound and configuration: the paper's rows in its order, then every other preset."""
     files = {file.stem: file for file in sorted(PRESETS.glob("*.yaml"))}
-    yield "Transformer", PAPER["Transformer"].tencent, small(BASE)
+    yield "Transformer", PAPER["Transformer"].tencent, small(BASE, SMALL)
     for name, row in list(PAPER.items())[1:]:
         preset = next((stem for stem in files if stem == row.preset or stem.startswith(f"{row.preset}-")), None)
         if preset:
-            yield name, row.tencent, small({**yaml.safe_load(files.pop(preset).read_text("utf-8")), **row.changes})
+            yield name, row.tencent, small({**yaml.safe_load(files.pop(preset).read_text("utf-8")), **row.changes}, SMALL)
     for stem, file in files.items():
-        config = small(yaml.safe_load(file.read_text("utf-8")))
+        config = small(yaml.safe_load(file.read_text("utf-8")), SMALL)
         text = {m.value for m in config.streams.present()} == {"text"}
         yield stem, 0 if text or stem.startswith(FREE) else None, config
-
-
-def small(data: dict[str, Any]) -> ModelConfig:
-    """A configuration with few layers, words and hidden units, and two classes where it leaves them open."""
-
-    def capped(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: min(v, SMALL[k]) if k in SMALL and isinstance(v, int) else capped(v) for k, v in value.items()}
-
-    data = capped(data)
-    if "classification" in data["targets"]:
-        data["targets"]["classification"] = {"classes": ["a", "b"], **(data["targets"]["classification"] or {})}
-    return ModelConfig.parse(data)
 
 
 def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
