@@ -151,10 +151,11 @@ def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
 HEAD = f"""# Parity with Hugging Face
 
 Written by `make parity`, against Transformers {transformers.__version__}. Random models of odd sizes with the options that a
-family has (`tests/interop/hf_references.py`); a row shows the largest error of its architectures, outputs as a share of the largest
-output, gradients as a share of the largest gradient. They must be within 1e-5 in float32 and 1e-9 in float64. From: a folder that
-Transformers wrote, in small shards, reads as the model in memory. To: the model of theirs that is made of ours has the weights it
-came from, bit for bit. Heads are those that are measured; a family's other architectures share their rules with another's."""
+family has (`tests/interop/hf_references.py`); a row shows the largest error of its architectures, outputs as a share of the
+largest output, gradients as a share of the largest gradient. They must be within 1e-5 in float32 and 1e-9 in float64. From: a
+folder that Transformers wrote, in small shards, reads as the model in memory. To: the model of theirs that is made of ours has
+the weights it came from, bit for bit. Heads are those that are measured; a family's other architectures share their rules with
+another's."""
 SPEED = f"""Speed: tokens a second of a forward pass with logits, as a multiple of theirs: the packaged configuration of the
 family with {SMALL["layers"]} layers at most, {SAMPLES} samples, texts of {LENGTH} tokens without padding, float32, the median of
 {ROUNDS} interleaved rounds. —: no packaged configuration."""
@@ -170,6 +171,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     measured: dict[str, list[Result]] = {}
     for reference in track(REFERENCES, "architectures", transient=True):
         measured.setdefault(reference.architecture, []).append(measure(reference))
