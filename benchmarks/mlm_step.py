@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from memory import status
 from report import Figure, report
 from rich.console import Console
 from rich.table import Table
@@ -123,12 +124,6 @@ def step_work(setting: Setting, given: Given) -> dict[str, float]:
         THEIRS: work(samples * length, samples, length, samples * length),
         OURS: work(sum(tokens.sizes), samples, tokens.length, predicted),
     }
-
-
-def status(field: str) -> int:
-    """Bytes of this process's memory, now (VmRSS) or at most so far (VmHWM); unlike getrusage's, not its parent's."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def peak_memory(name: str, setting: Setting, config: ModelConfig, given: Given, threads: int) -> int:
