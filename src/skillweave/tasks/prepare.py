@@ -50,6 +50,8 @@ def prepare(
             raise ConfigError(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
             )
+        if task.pack and (task_of(recipe, name).target, len(task_of(recipe, name).spans)) != ("mlm", 1):
+            raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows (masked_text)")
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
 
 
