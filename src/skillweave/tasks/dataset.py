@@ -14,6 +14,7 @@ from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.recipe import RecipeConfig, Split
 from skillweave.config.targets import UNITS_ASSET
 from skillweave.data.collate import collate, collate_packed
+from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput, build_processors
 from skillweave.data.processors.units import UnitModel
 from skillweave.data.sources import Source, open_source
@@ -71,7 +72,7 @@ class TaskDataset:
         fields = [f for f in ("code", "text") if f in self.task.fields]
         if not fields or (self.task.metric == "recall" and "code" not in fields):
             return None
-        return np.array([len(str(value)) for value in self.source.column(fields[0])])
+        return np.array([len(value if isinstance(value, Pieces) else str(value)) for value in self.source.column(fields[0])])
 
     def kin(self) -> np.ndarray | None:
         """A number for each sample, equal for those that belong in one batch; None where the recipe says nothing of it."""

@@ -14,6 +14,7 @@ from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream, TokenizerConfig
 from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
+from skillweave.data.pieces import Pieces
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer, special_names
@@ -162,7 +163,11 @@ def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[s
             if (str(config.data), field) in seen:
                 continue
             seen.add((str(config.data), field))
-            yield from flat(open_fields(recipe, name, "train").column(field))
+            texts = open_fields(recipe, name, "train").column(field)
+            if any(isinstance(text, Pieces) for text in texts):
+                remedy = "name the tokeniser that is in the shards' folder, under model.streams.text.tokenizer.path"
+                raise ConfigError(f"tasks.{name}.data: shards hold wordpieces, on which no tokeniser can be trained; {remedy}")
+            yield from flat(texts)
 
 
 def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
