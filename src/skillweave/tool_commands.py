@@ -87,7 +87,7 @@ def run_shard(options: argparse.Namespace) -> None:
         bar = progress.add_task("shards")
         for done, total in steps:
             progress.update(bar, completed=done, total=total)
-    say(f"{options.out}: {total:,} shards; in a recipe: data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}")
+    say(f"{options.out}: {total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}")
 
 
 def run_features(options: argparse.Namespace) -> None:
