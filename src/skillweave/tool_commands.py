@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from rich.progress import Progress
 
 from skillweave.api import encode, load, open_run
 from skillweave.averaging import average, checkpoints_of
@@ -18,6 +19,7 @@ from skillweave.data.sources import open_table
 from skillweave.model import Model
 from skillweave.search.features import Vectors, Whitening
 from skillweave.search.predict import fields_given, predict, read_rows, read_words, write_rows
+from skillweave.sharding import Plan, shard
 from skillweave.tasks.build import caption_of
 from skillweave.tasks.labels import flat
 from skillweave.vocabulary import extend
@@ -86,6 +88,19 @@ def _extend(options: argparse.Namespace) -> None:
     larger.save_pretrained(out)
     before, after = (m.config.streams.text.vocabulary if m.config.streams.text else 0 for m in (model, larger))
     say(f"{out}: {before:,} pieces became {after:,}; start from it, or train on, to learn what the new ones mean")
+
+
+def run_shard(options: argparse.Namespace) -> None:
+    """Cut texts into shards of wordpieces."""
+    for name in ("rows", "workers"):
+        if getattr(options, name) < (least := int(name == "rows")):
+            raise ConfigError(f"--{name} {getattr(options, name)}: at least {least}")
+    steps = shard(Plan(options.source, options.column, options.tokenizer, options.out, options.rows), options.workers)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("shards")
+        for done, total in steps:
+            progress.update(bar, completed=done, total=total)
+    say(f"{options.out}: {total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}")
 
 
 def run_features(options: argparse.Namespace) -> None:

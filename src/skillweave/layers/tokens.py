@@ -29,7 +29,8 @@ class TokenMap:
     `lengths`: [N] true tokens of each sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when
     they all do. `first`: per span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all
     tokens of a sample may know of without seeing the future or the answer: inputs that attend both ways and stand before any
-    causal span. `rotary`: the cosines and sines [1 or N, 1, L, d] by which queries and keys are turned, if any.
+    causal span; None where samples are packed. `rotary`: the cosines and sines [1 or N, 1, L, d] by which queries and keys are
+    turned, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -41,7 +42,7 @@ class TokenMap:
     lengths: Tensor
     valid: Tensor | None
     first: tuple[Tensor, ...]
-    context: Tensor
+    context: Tensor | None
     rotary: tuple[Tensor, Tensor] | None = None
 
     def positions(self, device: torch.device) -> Tensor:
@@ -116,7 +117,7 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
         lengths=true_NS.sum(1),
         valid=None if full else valid_NL.to(device),
         first=tuple(first),
-        context=_context(layout, spans, valid).to(device),
+        context=None if layout.packed else _context(layout, spans, valid).to(device),
     )
 
 
@@ -147,7 +148,7 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
         lengths=torch.cat(valid, dim=1).sum(1),
         valid=valid_NL,
         first=tuple(samples * start + rows_N1.squeeze(1) * size for start, size in zip(starts, sizes, strict=True)),
-        context=_context(layout, spans, valid),
+        context=None if layout.packed else _context(layout, spans, valid),
     )
 
 
@@ -168,7 +169,10 @@ def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Ten
 def _attention_mask(
     layout: Layout, spans: tuple[int, ...], padded: list[int], valid_NL: Tensor | None, device: torch.device
 ) -> Tensor | None:
-    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6)."""
+    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6).
+
+    Packed samples see themselves alone.
+    """
     causal = [layout.spans[s].attention is Attention.CAUSAL for s in spans]
     mask = None if valid_NL is None else valid_NL[:, None, None, :]
     if any(causal):
@@ -176,4 +180,8 @@ def _attention_mask(
         hidden_from_past = torch.cat([torch.full((size,), c) for size, c in zip(padded, causal, strict=True)])
         visible_LL = ~hidden_from_past[None, :] | (position[None, :] <= position[:, None])
         mask = visible_LL if mask is None else mask & visible_LL
+    if layout.packed:
+        sample = torch.arange(len(padded)).repeat_interleave(torch.tensor(padded))
+        mask = (sample[:, None] == sample) if mask is None else mask & (sample[:, None] == sample)
+        mask = mask | torch.eye(len(sample), dtype=torch.bool)  # padding sees itself: a softmax over nothing is no number
     return None if mask is None else mask.to(device)
