@@ -57,6 +57,7 @@ VIT = {
     "image_size": 12,
     "patch_size": 4,
 }
+BEIT = {**VIT, "vocab_size": 17, "layer_scale_init_value": 0.0}
 T5 = {
     "vocab_size": VOCABULARY,
     "d_model": 15,
@@ -191,6 +192,24 @@ REFERENCES = [
     Reference("ViTModel", "ViTConfig", VIT),
     Reference("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
     Reference("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2}),
+    Reference("BeitModel", "BeitConfig", BEIT),
+    Reference(
+        "BeitModel",
+        "BeitConfig",
+        {**BEIT, "use_mean_pooling": False, "use_absolute_position_embeddings": True, "use_mask_token": True},
+        {"add_pooling_layer": False},
+    ),
+    Reference(
+        "BeitForMaskedImageModeling",
+        "BeitConfig",
+        {**BEIT, "use_mask_token": True, "use_shared_relative_position_bias": True, "use_mean_pooling": False},
+    ),
+    Reference(
+        "BeitForImageClassification",
+        "BeitConfig",
+        {**BEIT, **CLASSES, "use_relative_position_bias": True, "layer_scale_init_value": 0.3, "layer_norm_eps": 1e-2},
+    ),
+    Reference("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
     Reference("CLIPModel", "CLIPConfig", CLIP),
     Reference("T5ForConditionalGeneration", "T5Config", T5),
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
@@ -233,7 +252,15 @@ def make_batch(model: Model, dtype: torch.dtype) -> Batch:
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
         padded.append(max(lengths[-1]))
-    return Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
+    stream = model.config.streams.image
+    masked = torch.rand(3, padded[-1]) < 0.4
+    masked[:, 0] = False
+    return Batch(
+        layout.with_lengths(tuple(padded)),
+        tuple(inputs),
+        torch.tensor(lengths).T,
+        masked=(masked,) if stream and "masked_patch" in stream.embedding else (),
+    )
 
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -246,6 +273,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     for i, span in enumerate(batch.layout.spans):
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
+    if batch.masked:
+        given["bool_masked_pos"] = batch.masked[0][:, 1:]
     found = model(**given)
     name = type(model).__name__
     if name == "CLIPModel":
@@ -261,6 +290,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
         return {"classification": found.logits}
+    if name == "BeitForMaskedImageModeling":
+        return {"masked_image_token": found.logits}
     return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
 
 
@@ -274,6 +305,8 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     found = dict(model(batch).logits)
     for kind in {"token_labels", "span"} & found.keys():
         found[kind] = found[kind][true_tokens(batch, -1)]
+    if "masked_image_token" in found:  # theirs speak of patches alone
+        found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[:, 1:]
     if not found or "pooled" in found:
         found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)
     return found

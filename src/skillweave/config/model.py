@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, field_serializer, field_validator, mo
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
-from skillweave.config.streams import Streams, TargetStream, TextStream, tokenizer_asset
+from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import UNITS_ASSET, LanguageTarget, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
 
 
@@ -106,12 +106,17 @@ class ModelConfig(Config):
         if "word" in self.shared and not self.sliced and not (Modality.TEXT in present and Modality.CODE in present):
             yield "shared 'word' needs both a text and a code stream"
         for modality, stream in present.items():
+            position = (stream.encoder or self.encoder).position
+            if isinstance(stream, ImageStream) and position.kind == "relative_2d":
+                side = stream.size // stream.patch
+                if position.grid != (side, side):
+                    yield f"position.grid is {position.grid}, but a picture has {side} × {side} patches; make them the same"
             if stream.encoder is not None:
                 yield from stream.encoder.misfit(self.widths[modality])
             elif stream.width not in (None, self.width):
                 remedy = "give it an encoder of its own"
                 yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
-            if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
+            if not {"word", "patch", "masked_patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
             tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (

@@ -78,8 +78,8 @@ class TargetStream(TextStream):
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
-    embedding: list[Literal["patch", "position"]] = ["patch", "position"]
-    """Embedding modules, summed."""
+    embedding: list[Literal["patch", "masked_patch", "position"]] = ["patch", "position"]
+    """Embedding modules, summed; with `masked_patch` a learned vector takes the place of masked patches (BEiT)."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224

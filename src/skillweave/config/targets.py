@@ -12,7 +12,8 @@ from skillweave.config.encoder import Activation
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
-Pooling = Literal["first", "mean", "last"]
+Pooling = Literal["first", "mean", "last", "rest"]
+"""The first token, the last, the mean of all, or the mean of all but the first."""
 
 
 class ClassificationTarget(Config):
@@ -28,15 +29,21 @@ class ClassificationTarget(Config):
     bias: bool = True
     """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Layer normalisation of that vector, with this added to the variance (BEiT, VideoMAE); absent, none."""
 
 
 class PooledTarget(Config):
-    """A sample's vector through BERT's pooler, for use as a feature; it has no loss."""
+    """A sample's vector, for use as a feature; it has no loss."""
 
     kind: Literal["pooled"] = "pooled"
+    hidden: bool = True
+    """Whether it goes through BERT's pooler, a dense layer and tanh."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Layer normalisation of that vector, with this added to the variance (BEiT); absent, none."""
 
 
 class MultiLabelTarget(Config):
@@ -193,6 +200,14 @@ class MaskedUnitTarget(Config):
     """k of the k-means on MFCC."""
 
 
+class MaskedImageTokenTarget(Config):
+    """The visual token of each masked patch (BEiT, arXiv 2106.08254 section 2.4)."""
+
+    kind: Literal["masked_image_token"] = "masked_image_token"
+    vocabulary: Positive = 8192
+    """Visual tokens that there are; those of DALL-E's tokeniser, 8,192, in the paper."""
+
+
 Target = Annotated[
     ClassificationTarget
     | MultiLabelTarget
@@ -209,6 +224,7 @@ Target = Annotated[
     | MaskedLanguageTarget
     | LanguageTarget
     | ReplacedTarget
-    | MaskedUnitTarget,
+    | MaskedUnitTarget
+    | MaskedImageTokenTarget,
     Field(discriminator="kind"),
 ]

@@ -76,7 +76,8 @@ class Family:
 
     `base`: what stands before the names of the encoder's weights where there is a head. `fields`: path of an option of ours →
     theirs. `constants`: options of ours that the family fixes. `required`: options of theirs that must have this value. `ours`,
-    `theirs`: options that more than one field decides, from their configuration and from ours (by dotted path). `spans`: of the
+    `theirs`: options that more than one field decides, from their configuration and from ours (by dotted path); those of targets
+    count where the head has them. `spans`: of the
     layout. `ignored`: patterns of names that hold no weight.
     """
 
@@ -110,7 +111,8 @@ class Family:
         flat |= {path: one.to_ours(look_up(config, one.theirs)) for path, one in self.all_fields(head).items()}
         data: dict[str, Any] = {"targets": {kind: dict(options) for kind, options in head.targets.items()}}
         for path, value in flat.items():
-            put(data, path, value)
+            if not path.startswith("targets.") or path.split(".")[1] in head.targets:
+                put(data, path, value)
         task = {"spans": [dict(span) for span in self.spans], "targets": dict.fromkeys(head.targets, 1.0)}
         data["tasks"] = {"_".join(head.targets) or "encode": task}
         return ModelConfig.parse(data, f"Hugging Face {self.model_type}")

@@ -20,6 +20,7 @@ from skillweave.layers.norm import build_norm
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
     "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
+    "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
     "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
 }
@@ -52,7 +53,8 @@ class StreamEmbedding(nn.Module):
         self.content_names = [name for name in names if name in CONTENT]
         self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
         self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
-        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if modality is Modality.SOUND else None
+        maskable = modality is Modality.SOUND or "masked_patch" in names
+        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if maskable else None
         norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
         self.norm = norm
         self.dropout = nn.Dropout(encoder.dropout)
@@ -97,7 +99,7 @@ class StreamEmbedding(nn.Module):
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         if masked_NL is not None:
             if self.mask is None:
-                raise ValueError(f"{self.modality.value} has no mask vector; only sound is masked in the embedding")
+                raise ValueError(f"{self.modality.value} has no mask vector; only sound and masked_patch have one")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
             added = module(x_NLD.shape[1], segment, starts_N)

@@ -18,9 +18,15 @@ from skillweave.config.model import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(
-        model.width, len(target.classes), target.hidden, target.pooling, target.activation, target.bias
+        model.width,
+        len(target.classes),
+        target.bias,
+        hidden=target.hidden,
+        pooling=target.pooling,
+        activation=target.activation,
+        epsilon=target.norm_epsilon,
     ),
-    "pooled": lambda target, model: Pooled(model.width, target.pooling),
+    "pooled": lambda target, model: Pooled(model.width, target.hidden, target.pooling, epsilon=target.norm_epsilon),
     "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
     "regression": lambda target, model: Regression(
         model.width, target.mean or 0.0, target.deviation or 1.0, target.hidden, target.pooling
@@ -59,6 +65,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     ),
     "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
+    "masked_image_token": lambda target, model: MaskedUnit(model.width, target.vocabulary, model.encoder.norm_epsilon),
 }
 
 __all__ = ["TARGETS", "Encoded", "Target", "TargetOutput"]

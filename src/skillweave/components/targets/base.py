@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE, Modality
+from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
@@ -37,6 +38,11 @@ class Encoded:
             hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
 
+    def rest(self) -> Tensor:
+        """[N, D]: the mean of each sample's true tokens but the first, such as the patches behind [CLS]."""
+        lengths_N1 = self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1)
+        return (self.mean() * lengths_N1 - self.first()) / (lengths_N1 - 1).clamp(min=1)
+
     def last(self) -> Tensor:
         """[N, D]: the vector of each sample's last true token."""
         hidden_NLD, rows = self.padded(), torch.arange(self.tokens.samples, device=self.hidden_TD.device)
@@ -46,8 +52,8 @@ class Encoded:
         return hidden_NLD[rows, places_NL.argmax(1)]
 
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample, `first`, `last` or `mean`."""
-        return {"first": self.first, "last": self.last, "mean": self.mean}[pooling]()
+        """[N, D]: one vector a sample, `first`, `last`, `mean` or `rest`."""
+        return {"first": self.first, "last": self.last, "mean": self.mean, "rest": self.rest}[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""
@@ -81,6 +87,30 @@ class Target(nn.Module):
         `words`: what the output is compared with, if anything: the word embedding [V, D] that the output layer is tied to, or
         the candidates' unit vectors [C, D].
         """
+
+
+class SampleTarget(Target):
+    """A target on one vector [N, D] a sample.
+
+    `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`: how it is made of the tokens'
+    vectors. `epsilon`: of a layer normalisation of it before that; None for none.
+    """
+
+    def __init__(
+        self, width: int, hidden: bool = True, pooling: str = "first", activation: str = "tanh", epsilon: float | None = None
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.norm = None if epsilon is None else nn.LayerNorm(width, epsilon)
+        self.pooler = nn.Linear(width, width) if hidden else None
+        self.activation = ACTIVATIONS[activation]
+
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] of a pass."""
+        x_ND = encoded.pooled(self.pooling)
+        if self.norm is not None:
+            x_ND = self.norm(x_ND)
+        return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
 
 
 def labelled_tokens(tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]) -> Tensor:

@@ -9,25 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
-from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.components.targets.base import Encoded, SampleTarget, Target, TargetOutput
 from skillweave.layers.precision import at_least_float32
 
 
-class Head(Target):
+class Head(SampleTarget):
     """A linear layer on one vector a sample, through BERT's pooler where `hidden`."""
 
     def __init__(self, width: int, outputs: int, hidden: bool = True, pooling: str = "first") -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.pooler = nn.Linear(width, width) if hidden else None
+        super().__init__(width, hidden, pooling)
         self.output = nn.Linear(width, outputs)
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """[N, outputs] of a pass."""
-        x_ND = encoded.pooled(self.pooling)
-        if self.pooler is not None:
-            x_ND = torch.tanh(self.pooler(x_ND))
-        return at_least_float32(self.output(x_ND))
+        return at_least_float32(self.output(self.vector(encoded)))
 
 
 class MultiLabel(Head):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from skillweave.interop.families import llama, roberta
 from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART
+from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
 from skillweave.interop.families.clip import CLIP
 from skillweave.interop.families.distilbert import DISTILBERT
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Family] = {
         GPT2,
         *llama.FAMILIES,
         VIT,
+        BEIT,
         CLIP,
         T5,
         BART,
