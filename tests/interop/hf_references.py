@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -58,6 +59,7 @@ VIT = {
     "patch_size": 4,
 }
 BEIT = {**VIT, "vocab_size": 17, "layer_scale_init_value": 0.0}
+VILT = {**BERT, **VIT, "attn_implementation": "eager"}
 T5 = {
     "vocab_size": VOCABULARY,
     "d_model": 15,
@@ -128,7 +130,7 @@ class Reference:
     def build(self, dtype: torch.dtype = torch.float64) -> Any:
         """All its weights random, none at a value that would hide a fault."""
         torch.manual_seed(0)
-        config = getattr(transformers, self.config)(**self.options, attn_implementation="sdpa")
+        config = getattr(transformers, self.config)(**{"attn_implementation": "sdpa", **self.options})
         model = getattr(transformers, self.architecture)(config, **self.flags).eval()
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
@@ -210,6 +212,10 @@ REFERENCES = [
         {**BEIT, **CLASSES, "use_relative_position_bias": True, "layer_scale_init_value": 0.3, "layer_norm_eps": 1e-2},
     ),
     Reference("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
+    Reference("ViltModel", "ViltConfig", VILT),
+    Reference("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),
+    Reference("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
+    Reference("ViltForQuestionAnswering", "ViltConfig", {**VILT, **CLASSES, "qkv_bias": False}),
     Reference("CLIPModel", "CLIPConfig", CLIP),
     Reference("T5ForConditionalGeneration", "T5Config", T5),
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
@@ -275,7 +281,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
             given["pixel_values"] = batch.inputs[i]
     if batch.masked:
         given["bool_masked_pos"] = batch.masked[0][:, 1:]
-    found = model(**given)
+    with patch("torch.multinomial", lambda weights, count: torch.arange(count)):  # by which ViLT shuffles the patches
+        found = model(**given)
     name = type(model).__name__
     if name == "CLIPModel":
         return {"contrastive": found.logits_per_text}
@@ -286,6 +293,10 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"hidden": found.last_hidden_state, **({} if pooled is None else {"pooled": pooled})}
     if "TokenClassification" in name:
         return {"token_labels": found.logits}
+    if name == "ViltForMaskedLM":
+        return {"mlm": found.logits, **run_theirs(model.vilt, batch)}
+    if name == "ViltForQuestionAnswering":
+        return {"multi_label": found.logits}
     if "QuestionAnswering" in name:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
@@ -300,15 +311,28 @@ def true_tokens(batch: Batch, span: int) -> Tensor:
     return torch.arange(batch.layout.spans[span].length) < batch.lengths[:, [span]]
 
 
+def asked(batch: Batch, kind: str) -> Tensor:
+    """[N, L] the true tokens that a target of this kind speaks of: words of the last text, or all of the last pass."""
+    texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
+    return true_tokens(batch, texts[-1]) if kind != "hidden" else last_pass(batch)
+
+
+def last_pass(batch: Batch) -> Tensor:
+    """[N, L] where it holds tokens."""
+    return torch.cat([true_tokens(batch, span) for span in batch.layout.passes[-1]], dim=1)
+
+
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     """The same of ours; hidden states as they stand in flat tokens."""
     found = dict(model(batch).logits)
     for kind in {"token_labels", "span"} & found.keys():
-        found[kind] = found[kind][true_tokens(batch, -1)]
+        found[kind] = found[kind][last_pass(batch)]
+    if "mlm" in found:  # words come first, and theirs say nothing of patches
+        found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]
     if "masked_image_token" in found:  # theirs speak of patches alone
         found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[:, 1:]
     if not found or "pooled" in found:
-        found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)
+        found["hidden"] = model.hidden(batch)[-1][last_pass(batch)] if len(batch.layout.passes) == 1 else torch.empty(0)
     return found
 
 

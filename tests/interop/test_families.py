@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_references import REFERENCES, KeepDouble, Reference, make_batch, run_ours, run_theirs, true_tokens
+from hf_references import REFERENCES, KeepDouble, Reference, asked, make_batch, run_ours, run_theirs
 from tiny import relative_error
 from torch import Tensor
 
@@ -35,8 +35,7 @@ def outputs(theirs: Any, model: Any, dtype: torch.dtype) -> list[tuple[Tensor, T
         expected = run_theirs(theirs, batch)
     found = run_ours(model, batch)
     assert set(found) == {kind for kind in expected if kind != "hidden" or "hidden" in found}
-    own = true_tokens(batch, -1)
-    return [(expected[kind][own] if kind in PER_TOKEN else expected[kind], found[kind]) for kind in found]
+    return [(expected[kind][asked(batch, kind)] if kind in PER_TOKEN else expected[kind], found[kind]) for kind in found]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS, ids=["float32", "float64"])

@@ -27,6 +27,7 @@ PUBLISHED = {
     "mixtral-8x7b": 46_702_792_704,
     "vit-base": 86_567_656,
     "beit-base": 86_530_984,
+    "vilt-base": 112_217_658,
     "clip-vit-base-32": 151_277_313,
     "t5-small": 60_506_624,
     "bart-base": 139_420_416 + 50_265,
@@ -59,6 +60,14 @@ def test_a_token_uses_two_experts_of_mixtral() -> None:
     with torch.device("meta"):
         model = Model(preset("mixtral-8x7b"))
     assert model.count_parameters("lm") == 12_879_925_248
+
+
+def test_vilts_layers_and_patches_are_those_of_its_paper() -> None:
+    """87.4 million (arXiv 2102.03334, table 6), which leaves the words out."""
+    with torch.device("meta"):
+        model = Model(preset("vilt-base"))
+    counted = ("encoder.blocks.", "embeddings.image.content.patch.projection.")
+    assert round(sum(p.numel() for name, p in model.named_parameters() if name.startswith(counted)) / 1e6, 1) == 87.4
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -41,8 +41,9 @@ class StreamConfig(Config):
 class TextStream(StreamConfig):
     """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
 
-    embedding: list[Literal["word", "position", "sinusoidal", "segment"]] = ["word", "position", "segment"]
-    """Embedding modules, summed; `position` is learned, `sinusoidal` computed."""
+    embedding: list[Literal["word", "position", "sinusoidal", "segment", "modality"]] = ["word", "position", "segment"]
+    """Embedding modules, summed; `position` is learned, `sinusoidal` computed; `modality` is a vector of the stream's own that is
+    added after the norm (ViLT)."""
     size: Positive | None = None
     """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA); absent, that width."""
     scaled: bool = False
@@ -78,8 +79,9 @@ class TargetStream(TextStream):
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
-    embedding: list[Literal["patch", "masked_patch", "position"]] = ["patch", "position"]
-    """Embedding modules, summed; with `masked_patch` a learned vector takes the place of masked patches (BEiT)."""
+    embedding: list[Literal["patch", "masked_patch", "position", "modality"]] = ["patch", "position"]
+    """Embedding modules, summed; with `masked_patch` a learned vector takes the place of masked patches (BEiT); `modality` is a
+    vector of the stream's own that is added after the norm (ViLT)."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224

@@ -54,6 +54,8 @@ class MultiLabelTarget(Config):
     """Label names in order; taken from the training data when empty."""
     hidden: bool = True
     """BERT's pooler (a dense layer and tanh) before the classifier."""
+    inner: Positive | None = None
+    """Width of a layer with its own norm and GELU before the last one (ViLT: twice the model's); absent, none."""
     pooling: Pooling = "first"
     """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
 

@@ -59,6 +59,7 @@ class StreamEmbedding(nn.Module):
         self.norm = norm
         self.dropout = nn.Dropout(encoder.dropout)
         self.projection = nn.Linear(size, width) if size != width else nn.Identity()
+        self.modality_vector = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if "modality" in names else None
 
     @torch.no_grad()
     def initialise_pictures(self) -> None:
@@ -104,4 +105,5 @@ class StreamEmbedding(nn.Module):
         for module in self.positions.values():
             added = module(x_NLD.shape[1], segment, starts_N)
             x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, SinusoidalPositionEmbedding) else added)
-        return self.projection(self.dropout(self.norm(x_NLD)))
+        x_NLD = self.projection(self.dropout(self.norm(x_NLD)))
+        return x_NLD if self.modality_vector is None else x_NLD + self.modality_vector

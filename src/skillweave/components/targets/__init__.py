@@ -27,7 +27,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         epsilon=target.norm_epsilon,
     ),
     "pooled": lambda target, model: Pooled(model.width, target.hidden, target.pooling, epsilon=target.norm_epsilon),
-    "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
+    "multi_label": lambda target, model: MultiLabel(
+        model.width, len(target.classes), target.hidden, target.pooling, target.inner
+    ),
     "regression": lambda target, model: Regression(
         model.width, target.mean or 0.0, target.deviation or 1.0, target.hidden, target.pooling
     ),

@@ -14,15 +14,19 @@ from skillweave.layers.precision import at_least_float32
 
 
 class Head(SampleTarget):
-    """A linear layer on one vector a sample, through BERT's pooler where `hidden`."""
+    """A linear layer on one vector a sample, through BERT's pooler where `hidden`.
 
-    def __init__(self, width: int, outputs: int, hidden: bool = True, pooling: str = "first") -> None:
+    `inner`: the width of a layer between the two, with its norm and GELU (ViLT, arXiv 2102.03334 section 4.2); None for none.
+    """
+
+    def __init__(self, width: int, outputs: int, hidden: bool = True, pooling: str = "first", inner: int | None = None) -> None:
         super().__init__(width, hidden, pooling)
-        self.output = nn.Linear(width, outputs)
+        self.inner = nn.Sequential(nn.Linear(width, inner), nn.LayerNorm(inner), nn.GELU()) if inner else nn.Identity()
+        self.output = nn.Linear(inner or width, outputs)
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """[N, outputs] of a pass."""
-        return at_least_float32(self.output(self.vector(encoded)))
+        return at_least_float32(self.output(self.inner(self.vector(encoded))))
 
 
 class MultiLabel(Head):

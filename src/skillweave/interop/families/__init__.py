@@ -12,6 +12,7 @@ from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
 from skillweave.interop.families.gpt2 import GPT2
 from skillweave.interop.families.t5 import T5
+from skillweave.interop.families.vilt import VILT
 from skillweave.interop.families.vit import VIT
 from skillweave.interop.family import Family
 
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         *llama.FAMILIES,
         VIT,
         BEIT,
+        VILT,
         CLIP,
         T5,
         BART,
