@@ -59,6 +59,7 @@ VIT = {
     "patch_size": 4,
 }
 BEIT = {**VIT, "vocab_size": 17, "layer_scale_init_value": 0.0}
+VIDEOMAE = {**VIT, "num_frames": 6, "tubelet_size": 3}
 VILT = {**BERT, **VIT, "attn_implementation": "eager"}
 T5 = {
     "vocab_size": VOCABULARY,
@@ -131,7 +132,8 @@ class Reference:
         """All its weights random, none at a value that would hide a fault."""
         torch.manual_seed(0)
         config = getattr(transformers, self.config)(**{"attn_implementation": "sdpa", **self.options})
-        model = getattr(transformers, self.architecture)(config, **self.flags).eval()
+        with patch("torch.FloatTensor", torch.DoubleTensor):  # VideoMAE's positions, which follow the model's precision then
+            model = getattr(transformers, self.architecture)(config, **self.flags).eval()
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
             buffer.normal_()
@@ -194,6 +196,18 @@ REFERENCES = [
     Reference("ViTModel", "ViTConfig", VIT),
     Reference("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
     Reference("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2}),
+    Reference("DeiTModel", "DeiTConfig", VIT),
+    Reference("DeiTModel", "DeiTConfig", {**VIT, "qkv_bias": False}, {"add_pooling_layer": False}),
+    Reference("DeiTForImageClassification", "DeiTConfig", {**VIT, **CLASSES}),
+    Reference("DeiTForImageClassificationWithTeacher", "DeiTConfig", {**VIT, **CLASSES, "hidden_act": "relu"}),
+    Reference("VideoMAEModel", "VideoMAEConfig", VIDEOMAE),
+    Reference("VideoMAEModel", "VideoMAEConfig", {**VIDEOMAE, "use_mean_pooling": False, "qv_bias": False}),
+    Reference("VideoMAEForVideoClassification", "VideoMAEConfig", {**VIDEOMAE, **CLASSES}),
+    Reference(
+        "VideoMAEForVideoClassification",
+        "VideoMAEConfig",
+        {**VIDEOMAE, **CLASSES, "use_mean_pooling": False, "layer_norm_eps": 1e-2},
+    ),
     Reference("BeitModel", "BeitConfig", BEIT),
     Reference(
         "BeitModel",
@@ -249,6 +263,10 @@ def make_batch(model: Model, dtype: torch.dtype) -> Batch:
             size = model.config.streams.image.size
             inputs.append(torch.randn(3, 3, size, size, dtype=dtype))
             lengths.append([model.config.streams.image.max_length] * 3)
+        elif span.modality is Modality.VIDEO:
+            stream = model.config.streams.video
+            inputs.append(torch.randn(3, 3, stream.frames, stream.size, stream.size, dtype=dtype))
+            lengths.append([stream.max_length] * 3)
         else:
             own = [length - i if length > 1 else 2 for length in LENGTHS] if i else LENGTHS
             ids = torch.randint(3, VOCABULARY - 1, (3, max(own)))
@@ -279,6 +297,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     for i, span in enumerate(batch.layout.spans):
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
+        elif span.modality is Modality.VIDEO:
+            given["pixel_values"] = batch.inputs[i].transpose(1, 2)
     if batch.masked:
         given["bool_masked_pos"] = batch.masked[0][:, 1:]
     with patch("torch.multinomial", lambda weights, count: torch.arange(count)):  # by which ViLT shuffles the patches

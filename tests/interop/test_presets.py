@@ -26,14 +26,16 @@ PUBLISHED = {
     "llama-7b": 6_738_415_616,
     "mixtral-8x7b": 46_702_792_704,
     "vit-base": 86_567_656,
+    "deit-base": 87_338_192,
     "beit-base": 86_530_984,
+    "videomae-base": 86_534_800,
     "vilt-base": 112_217_658,
     "clip-vit-base-32": 151_277_313,
     "t5-small": 60_506_624,
     "bart-base": 139_420_416 + 50_265,
 }
 
-CLASSES = {"vit-base": 1000, "beit-base": 1000}
+CLASSES = {"vit-base": 1000, "deit-base": 1000, "beit-base": 1000, "videomae-base": 400}
 """Those of the published checkpoint, where the data name them."""
 
 

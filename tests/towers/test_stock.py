@@ -10,9 +10,10 @@ from skillweave.model import Model
 from skillweave.towers.stock import misfit, stock_class
 
 
-def tower(task: str, norm_position: str = "pre", **stream: Any) -> Model:
+def tower(task: str, norm_position: str = "pre", encoder: dict[str, Any] | None = None, **stream: Any) -> Model:
     """A dense model of a one-pass task."""
-    config = tiny_config(encoder={"norm_position": norm_position, "sparse": {}}, tasks={task: {**TASKS_OF[task], "targets": {}}})
+    encoder = {"norm_position": norm_position, "sparse": {}, **(encoder or {})}
+    config = tiny_config(encoder=encoder, tasks={task: {**TASKS_OF[task], "targets": {}}})
     config = config.restricted(task)
     streams = {m.value: s.model_copy(update=stream) for m, s in config.streams.present().items()}
     with torch.device("meta"):
@@ -49,6 +50,9 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
         ("writing", "pre", {}, "its attention is causal"),
         ("masked_code", "pre", {}, "the pass joins 2 spans"),
         ("text", "post", {"norm": False}, "BertModel has a layer norm over its embeddings, this tower has none"),
+        ("text", "pre", {"scaled": True}, "it has scaled as stock encoders do not"),
+        ("image", "pre", {"distilled": True}, "it has distilled as"),
+        ("text", "post", {"encoder": {"gated": True, "position": {"kind": "rope"}}}, "it has position, gated as stock encoders"),
         ("image", "pre", {"norm": True}, "ViTModel has no layer norm over its embeddings, this tower has one"),
     ],
 )

@@ -14,7 +14,15 @@ from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
-from skillweave.config.targets import UNITS_ASSET, LanguageTarget, MaskedLanguageTarget, MaskedUnitTarget, PromptTarget, Target
+from skillweave.config.targets import (
+    UNITS_ASSET,
+    ClassificationTarget,
+    LanguageTarget,
+    MaskedLanguageTarget,
+    MaskedUnitTarget,
+    PromptTarget,
+    Target,
+)
 
 
 class SpanConfig(Config):
@@ -133,6 +141,10 @@ class ModelConfig(Config):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
         for target in task.targets:
+            spec, picture = self.targets.get(target), present.get(task.spans[0].modality)
+            if isinstance(spec, ClassificationTarget) and spec.distilled and not getattr(picture, "distilled", False):
+                remedy = "say `distilled: true` of its stream"
+                yield f"target {target!r} looks at a picture's second token, and task {name!r} has none; {remedy}"
             if target not in self.targets:
                 yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
         tied = [spec.modality for t in task.targets if isinstance(spec := self.targets.get(t), MaskedLanguageTarget)]

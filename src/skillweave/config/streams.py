@@ -90,6 +90,8 @@ class ImageStream(StreamConfig):
     """Side of a patch, in pixels."""
     patch_bias: bool = True
     """Whether the convolution that makes patches adds a bias (CLIP: none)."""
+    distilled: bool = False
+    """Whether a second learned token stands behind [CLS], which learns from a teacher (DeiT)."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, which runs from 0 to 1."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -103,8 +105,8 @@ class ImageStream(StreamConfig):
 
     @property
     def max_length(self) -> int:
-        """Positions of a picture, [CLS] included."""
-        return (self.size // self.patch) ** 2 + 1
+        """Positions of a picture, [CLS] and what stands beside it included."""
+        return (self.size // self.patch) ** 2 + 1 + self.distilled
 
 
 class SoundStream(StreamConfig):
@@ -147,8 +149,14 @@ class SoundStream(StreamConfig):
 class VideoStream(StreamConfig):
     """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
 
-    embedding: list[Literal["tubelet", "factorised_position"]] = ["tubelet", "factorised_position"]
-    """Embedding modules, summed; the positions are factorised into time, row and column."""
+    embedding: list[Literal["tubelet", "factorised_position", "position", "interleaved_sinusoidal"]] = [
+        "tubelet",
+        "factorised_position",
+    ]
+    """Embedding modules, summed; positions are factorised into time, row and column, or one for each tubelet: learned
+    (`position`), or computed, sines and cosines in turns (VideoMAE)."""
+    first: bool = True
+    """Whether a [CLS] stands before the tubelets."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224
@@ -183,7 +191,7 @@ class VideoStream(StreamConfig):
     def max_length(self) -> int:
         """Positions of a clip, [CLS] included."""
         t, h, w = self.grid
-        return t * h * w + 1
+        return t * h * w + self.first
 
 
 class Streams(Config):

@@ -28,6 +28,8 @@ class ClassificationTarget(Config):
     """The pooler's nonlinearity (BERT: tanh, DistilBERT: relu, ELECTRA: gelu)."""
     bias: bool = True
     """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
+    distilled: bool = False
+    """Whether a second classifier at the second token learns from a teacher, and the answer is the mean of both (DeiT)."""
     pooling: Pooling = "first"
     """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
     norm_epsilon: PositiveFloat | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skillweave.batch import Attention, Modality
+from skillweave.config.base import Config
 from skillweave.model import Model
 
 CLASSES = {
@@ -14,6 +15,18 @@ CLASSES = {
     (Modality.VIDEO, "pre"): "VivitModel",
 }
 """Modality and position of the norms → the architecture that is the same function."""
+SAME = {
+    *("name", "layers", "heads", "feed_forward", "activation", "norm_position", "norm_epsilon", "dropout", "attention_dropout"),
+    "sparse",
+}
+"""Options of an encoder that stock models have too; a tower is no longer sparse."""
+OWN = {
+    "TextStream": ("size", "scaled"),
+    "CodeStream": ("size", "scaled"),
+    "ImageStream": ("distilled",),
+    "VideoStream": ("first",),
+}
+"""Options of a stream that they have not."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
@@ -30,13 +43,27 @@ def misfit(tower: Model) -> str:
         return "its attention is causal, which stock encoders do not have"
     if tower.config.encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
+    encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
+    options = [name for name in type(encoder).model_fields if name not in SAME]
+    unusual = [
+        *(name for name in options if _changed(encoder, name)),
+        *(name for name in OWN[type(stream).__name__] if _changed(stream, name)),
+        *(name for name in ("modality", "masked_patch") if name in stream.embedding),
+    ]
+    if unusual:
+        return f"it has {', '.join(unusual)} as stock encoders do not"
     if (modality, norms) not in CLASSES:
         return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
-    normed, textual = tower.config.streams.present()[modality].norm, modality in (Modality.TEXT, Modality.CODE)
+    normed, textual = stream.norm, modality in (Modality.TEXT, Modality.CODE)
     if normed != textual:
         theirs, ours = ("a", "none") if textual else ("no", "one")
         return f"{CLASSES[modality, norms]} has {theirs} layer norm over its embeddings, this tower has {ours}"
     return ""
+
+
+def _changed(config: Config, name: str) -> bool:
+    """Whether an option is not what it is by default."""
+    return getattr(config, name) != type(config).model_fields[name].default
 
 
 def stock_class(tower: Model) -> str:

@@ -19,18 +19,19 @@ from skillweave.layers.norm import build_norm
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
-    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
-    "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
+    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
+    "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
-    "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
+    "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
 }
 """What turns a span's data into vectors."""
 
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
     "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
+    "interleaved_sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width, interleaved=True),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
-    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
+    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width, stream.first),
 }
 """What is added to the content, whatever it is."""
 
@@ -76,7 +77,7 @@ class StreamEmbedding(nn.Module):
                 nn.init.zeros_(patch.bias)
         if patches:
             for name, parameter in self.named_parameters():
-                if name.startswith("positions.") or name.endswith(".first"):
+                if name.startswith("positions.") or name.endswith((".first", ".second")):
                     nn.init.normal_(parameter, 0.0, PICTURE_POSITIONS)
 
     def forward(

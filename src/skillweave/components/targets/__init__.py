@@ -21,6 +21,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.width,
         len(target.classes),
         target.bias,
+        target.distilled,
         hidden=target.hidden,
         pooling=target.pooling,
         activation=target.activation,

@@ -27,6 +27,10 @@ class Encoded:
         """[N, D]: the vector of each sample's first token of a span, its [CLS]."""
         return self.hidden_TD.index_select(0, self.tokens.first[span])
 
+    def second(self) -> Tensor:
+        """[N, D]: the vector of each sample's second token, DeiT's distillation token."""
+        return self.hidden_TD.index_select(0, self.tokens.first[0] + 1)
+
     def padded(self) -> Tensor:
         """[N, L, D], zeros where there is no token."""
         return self.tokens.to_padded(self.hidden_TD)

@@ -8,10 +8,12 @@ from skillweave.interop.families.bart import BART
 from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
 from skillweave.interop.families.clip import CLIP
+from skillweave.interop.families.deit import DEIT
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
 from skillweave.interop.families.gpt2 import GPT2
 from skillweave.interop.families.t5 import T5
+from skillweave.interop.families.videomae import VIDEOMAE
 from skillweave.interop.families.vilt import VILT
 from skillweave.interop.families.vit import VIT
 from skillweave.interop.family import Family
@@ -27,7 +29,9 @@ FAMILIES: dict[str, Family] = {
         GPT2,
         *llama.FAMILIES,
         VIT,
+        DEIT,
         BEIT,
+        VIDEOMAE,
         VILT,
         CLIP,
         T5,

@@ -46,6 +46,7 @@ def layers(base: str) -> tuple[Rule, ...]:
             f"{ours}.attention.bias",
             joined(f"{query}.bias", f"{value}.bias"),
             joined(f"{stored_query}.bias", f"{stored_value}.bias"),
+            joined(f"{stored}.attention.attention.q_bias", f"{stored}.attention.attention.v_bias"),  # VideoMAE's files
         ),
         rule(f"{ours}.attention.output", f"{theirs}.attention.o_proj", f"{stored}.attention.output.dense"),
         rule(f"{ours}.attention_norm", f"{theirs}.layernorm_before", f"{stored}.layernorm_before"),
