@@ -231,6 +231,7 @@ REFERENCES = [
     Reference("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
     Reference("ViltForQuestionAnswering", "ViltConfig", {**VILT, **CLASSES, "qkv_bias": False}),
     Reference("CLIPModel", "CLIPConfig", CLIP),
+    Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),
     Reference("T5ForConditionalGeneration", "T5Config", T5),
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     Reference("BartForConditionalGeneration", "BartConfig", BART),
@@ -304,7 +305,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     with patch("torch.multinomial", lambda weights, count: torch.arange(count)):  # by which ViLT shuffles the patches
         found = model(**given)
     name = type(model).__name__
-    if name == "CLIPModel":
+    if name in ("CLIPModel", "ChineseCLIPModel"):
         return {"contrastive": found.logits_per_text}
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}

@@ -31,6 +31,7 @@ PUBLISHED = {
     "videomae-base": 86_534_800,
     "vilt-base": 112_217_658,
     "clip-vit-base-32": 151_277_313,
+    "chinese-clip-vit-base-16": 188_262_913,
     "t5-small": 60_506_624,
     "bart-base": 139_420_416 + 50_265,
 }

@@ -22,6 +22,12 @@ class Field(NamedTuple):
     to_theirs: Callable[[Any], Any] = _same
 
 
+def within(part: str, field: str | Field) -> Field:
+    """The same option of a part of theirs, such as `text_config`."""
+    own = Field(field) if isinstance(field, str) else field
+    return own._replace(theirs=f"{part}.{own.theirs}")
+
+
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -141,4 +147,4 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
     data[last] = value
 
 
-__all__ = ["ACTIVATIONS", "CLASSES", "Family", "Field", "Head", "activation", "look_up", "put"]
+__all__ = ["ACTIVATIONS", "CLASSES", "Family", "Field", "Head", "activation", "look_up", "put", "within"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from skillweave.interop.families import llama, roberta
+from skillweave.interop.families import clip, llama, roberta
 from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART
 from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
-from skillweave.interop.families.clip import CLIP
 from skillweave.interop.families.deit import DEIT
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
@@ -33,7 +32,7 @@ FAMILIES: dict[str, Family] = {
         BEIT,
         VIDEOMAE,
         VILT,
-        CLIP,
+        *clip.FAMILIES,
         T5,
         BART,
     )

@@ -1,11 +1,14 @@
-"""CLIP (arXiv 2103.00020): a text and an image stream, each with an encoder of its own, compared by cosine."""
+"""CLIP (arXiv 2103.00020): a text and an image stream, each with an encoder of its own, compared by cosine.
+
+Chinese-CLIP (arXiv 2211.01335): the same with BERT for the text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from skillweave.interop.engine import Rule, joined, reshaped, rule
-from skillweave.interop.family import Family, Field, Head, activation
+from skillweave.interop.families import bert
+from skillweave.interop.family import Family, Field, Head, activation, within
 
 IMAGE = "stream_encoders.image"
 
@@ -31,52 +34,82 @@ def _fields(encoder: str, theirs: str) -> dict[str, str | Field]:
     }
 
 
+PICTURES = {
+    "streams.image.width": "vision_config.hidden_size",
+    "streams.image.size": "vision_config.image_size",
+    "streams.image.patch": "vision_config.patch_size",
+    **_fields("streams.image.encoder", "vision_config"),
+}
+PICTURE_RULES = (
+    rule("embeddings.image.content.patch.first", reshaped("vision_model.embeddings.class_embedding")),
+    rule("embeddings.image.content.patch.projection", "vision_model.embeddings.patch_embedding"),
+    rule("embeddings.image.positions.position.table", "vision_model.embeddings.position_embedding"),
+    rule("embeddings.image.norm", "vision_model.pre_layrnorm"),
+    *_blocks(IMAGE, "vision_model"),
+    rule(f"{IMAGE}.last_norm", "vision_model.post_layernorm"),
+)
+FIXED = {
+    "streams.image.norm": True,
+    "streams.image.patch_bias": False,
+    "streams.image.encoder.norm_position": "pre",
+    "streams.image.encoder.dropout": 0.0,
+}
+
+
+def _compared(text: str) -> Head:
+    """By cosine in a space of their own. `text`: which of its tokens stands for a text."""
+    return Head(
+        {"contrastive": {"pooling": {"text": text, "image": "first"}}},
+        (
+            rule("targets.contrastive.projections.text", "text_projection"),
+            rule("targets.contrastive.projections.image", "visual_projection"),
+            rule("targets.contrastive.log_scale", "logit_scale"),
+        ),
+        {"targets.contrastive.projection": Field("projection_dim")},
+    )
+
+
 CLIP = Family(
     "clip",
     {
         "width": "text_config.hidden_size",
         "streams.text.vocabulary": "text_config.vocab_size",
         "streams.text.max_length": "text_config.max_position_embeddings",
-        "streams.image.width": "vision_config.hidden_size",
-        "streams.image.size": "vision_config.image_size",
-        "streams.image.patch": "vision_config.patch_size",
         **_fields("encoder", "text_config"),
-        **_fields("streams.image.encoder", "vision_config"),
+        **PICTURES,
     },
     (
         rule("embeddings.text.content.word", "text_model.embeddings.token_embedding"),
         rule("embeddings.text.positions.position.table", "text_model.embeddings.position_embedding"),
         *_blocks("encoder", "text_model"),
         rule("encoder.last_norm", "text_model.final_layer_norm"),
-        rule("embeddings.image.content.patch.first", reshaped("vision_model.embeddings.class_embedding")),
-        rule("embeddings.image.content.patch.projection", "vision_model.embeddings.patch_embedding"),
-        rule("embeddings.image.positions.position.table", "vision_model.embeddings.position_embedding"),
-        rule("embeddings.image.norm", "vision_model.pre_layrnorm"),
-        *_blocks(IMAGE, "vision_model"),
-        rule(f"{IMAGE}.last_norm", "vision_model.post_layernorm"),
+        *PICTURE_RULES,
     ),
-    {
-        "CLIPModel": Head(
-            {"contrastive": {"pooling": {"text": "last", "image": "first"}}},
-            (
-                rule("targets.contrastive.projections.text", "text_projection"),
-                rule("targets.contrastive.projections.image", "visual_projection"),
-                rule("targets.contrastive.log_scale", "logit_scale"),
-            ),
-            {"targets.contrastive.projection": Field("projection_dim")},
-        )
-    },
+    {"CLIPModel": _compared("last")},
     constants={
+        **FIXED,
         "streams.text.embedding": ["word", "position"],
         "streams.text.norm": False,
-        "streams.image.norm": True,
-        "streams.image.patch_bias": False,
         "encoder.norm_position": "pre",
         "encoder.dropout": 0.0,
-        "streams.image.encoder.norm_position": "pre",
-        "streams.image.encoder.dropout": 0.0,
     },
     required={"vision_config.num_channels": 3},
     spans=({"modality": "text", "attention": "causal"}, {"modality": "image", "encoder_pass": 1}),
     ignored=(r"\.position_ids$",),
 )
+
+CHINESE_CLIP = Family(
+    "chinese_clip",
+    {
+        **{path: within("text_config", field) for path, field in bert.SIZES.items()},
+        "streams.text.max_length": "text_config.max_position_embeddings",
+        **PICTURES,
+    },
+    (*bert.embedding("text_model."), *bert.layers("text_model."), *PICTURE_RULES),
+    {"ChineseCLIPModel": _compared("first")},
+    constants=FIXED,
+    required={"vision_config.num_channels": 3},
+    spans=({"modality": "text"}, {"modality": "image", "encoder_pass": 1}),
+    ignored=bert.IGNORED,
+)
+FAMILIES = (CLIP, CHINESE_CLIP)
