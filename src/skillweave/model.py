@@ -30,7 +30,7 @@ from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
 
 CONFIG_FILE = "config.json"
-MASKED = ("masked_unit", "masked_image_token")
+MASKED = ("masked_unit", "masked_image_token", "masked_pixels")
 """Kinds of targets whose tasks mask what the embedding gives."""
 
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 import transformers
+from hf_vision import BERT, CLASSES, PAD, VISION, VOCABULARY, mask_patches, their_masks
 from tiny import randomise
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -15,19 +16,7 @@ from torch.overrides import TorchFunctionMode
 from skillweave.batch import Batch, Layout, Modality
 from skillweave.model import Model
 
-VOCABULARY, PAD = 41, 1
 LENGTHS = [9, 4, 1]
-BERT = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 15,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "intermediate_size": 37,
-    "max_position_embeddings": 13,
-    "pad_token_id": PAD,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-}
 SMALL = {**BERT, "embedding_size": 7}
 DISTIL = {
     "vocab_size": VOCABULARY,
@@ -50,17 +39,6 @@ GPT2 = {
 }
 LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
 GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
-VIT = {
-    "hidden_size": 15,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "intermediate_size": 37,
-    "image_size": 12,
-    "patch_size": 4,
-}
-BEIT = {**VIT, "vocab_size": 17, "layer_scale_init_value": 0.0}
-VIDEOMAE = {**VIT, "num_frames": 6, "tubelet_size": 3}
-VILT = {**BERT, **VIT, "attn_implementation": "eager"}
 T5 = {
     "vocab_size": VOCABULARY,
     "d_model": 15,
@@ -104,7 +82,6 @@ CLIP = {
     },
     "vision_config": {**TOWER, "hidden_size": 21, "num_hidden_layers": 3, "image_size": 12, "patch_size": 4},
 }
-CLASSES = {"id2label": {0: "a", 1: "b", 2: "c"}}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -137,7 +114,7 @@ class Reference:
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
             buffer.normal_()
-        return model.to(dtype)
+        return model.requires_grad_().to(dtype)  # MAE's positions are not trained there
 
 
 REFERENCES = [
@@ -193,43 +170,7 @@ REFERENCES = [
     Reference("Qwen2ForCausalLM", "Qwen2Config", {**LLAMA, "num_attention_heads": 5}),
     Reference("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
     Reference("MixtralForCausalLM", "MixtralConfig", {**GROUPED, "num_local_experts": 5, "experts_implementation": "eager"}),
-    Reference("ViTModel", "ViTConfig", VIT),
-    Reference("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
-    Reference("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2}),
-    Reference("DeiTModel", "DeiTConfig", VIT),
-    Reference("DeiTModel", "DeiTConfig", {**VIT, "qkv_bias": False}, {"add_pooling_layer": False}),
-    Reference("DeiTForImageClassification", "DeiTConfig", {**VIT, **CLASSES}),
-    Reference("DeiTForImageClassificationWithTeacher", "DeiTConfig", {**VIT, **CLASSES, "hidden_act": "relu"}),
-    Reference("VideoMAEModel", "VideoMAEConfig", VIDEOMAE),
-    Reference("VideoMAEModel", "VideoMAEConfig", {**VIDEOMAE, "use_mean_pooling": False, "qv_bias": False}),
-    Reference("VideoMAEForVideoClassification", "VideoMAEConfig", {**VIDEOMAE, **CLASSES}),
-    Reference(
-        "VideoMAEForVideoClassification",
-        "VideoMAEConfig",
-        {**VIDEOMAE, **CLASSES, "use_mean_pooling": False, "layer_norm_eps": 1e-2},
-    ),
-    Reference("BeitModel", "BeitConfig", BEIT),
-    Reference(
-        "BeitModel",
-        "BeitConfig",
-        {**BEIT, "use_mean_pooling": False, "use_absolute_position_embeddings": True, "use_mask_token": True},
-        {"add_pooling_layer": False},
-    ),
-    Reference(
-        "BeitForMaskedImageModeling",
-        "BeitConfig",
-        {**BEIT, "use_mask_token": True, "use_shared_relative_position_bias": True, "use_mean_pooling": False},
-    ),
-    Reference(
-        "BeitForImageClassification",
-        "BeitConfig",
-        {**BEIT, **CLASSES, "use_relative_position_bias": True, "layer_scale_init_value": 0.3, "layer_norm_eps": 1e-2},
-    ),
-    Reference("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
-    Reference("ViltModel", "ViltConfig", VILT),
-    Reference("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),
-    Reference("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
-    Reference("ViltForQuestionAnswering", "ViltConfig", {**VILT, **CLASSES, "qkv_bias": False}),
+    *(Reference(*row) for row in VISION),
     Reference("CLIPModel", "CLIPConfig", CLIP),
     Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),
     Reference("T5ForConditionalGeneration", "T5Config", T5),
@@ -277,15 +218,8 @@ def make_batch(model: Model, dtype: torch.dtype) -> Batch:
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
         padded.append(max(lengths[-1]))
-    stream = model.config.streams.image
-    masked = torch.rand(3, padded[-1]) < 0.4
-    masked[:, 0] = False
-    return Batch(
-        layout.with_lengths(tuple(padded)),
-        tuple(inputs),
-        torch.tensor(lengths).T,
-        masked=(masked,) if stream and "masked_patch" in stream.embedding else (),
-    )
+    batch = Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
+    return mask_patches(batch, model.config.streams.image)
 
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -300,8 +234,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
             given["pixel_values"] = batch.inputs[i]
         elif span.modality is Modality.VIDEO:
             given["pixel_values"] = batch.inputs[i].transpose(1, 2)
-    if batch.masked:
-        given["bool_masked_pos"] = batch.masked[0][:, 1:]
+    given |= their_masks(model, batch)
     with patch("torch.multinomial", lambda weights, count: torch.arange(count)):  # by which ViLT shuffles the patches
         found = model(**given)
     name = type(model).__name__
@@ -324,6 +257,11 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"classification": found.logits}
     if name == "BeitForMaskedImageModeling":
         return {"masked_image_token": found.logits}
+    if name == "ViTMAEForPreTraining":
+        return {"masked_autoencoder": found.logits}
+    if name.endswith("MaskedImageModeling"):
+        size = model.config.patch_size
+        return {"masked_pixels": nn.functional.pixel_unshuffle(found.reconstruction, size).flatten(2).transpose(1, 2)}
     return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
 
 

@@ -28,6 +28,7 @@ PUBLISHED = {
     "vit-base": 86_567_656,
     "deit-base": 87_338_192,
     "beit-base": 86_530_984,
+    "mae-base": 111_907_840,
     "videomae-base": 86_534_800,
     "vilt-base": 112_217_658,
     "clip-vit-base-32": 151_277_313,

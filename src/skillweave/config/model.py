@@ -18,11 +18,15 @@ from skillweave.config.targets import (
     UNITS_ASSET,
     ClassificationTarget,
     LanguageTarget,
+    MaskedAutoencoderTarget,
     MaskedLanguageTarget,
     MaskedUnitTarget,
     PromptTarget,
     Target,
 )
+
+MASKS = {"masked_image_token": "masked_patch", "masked_pixels": "masked_patch", "masked_autoencoder": "visible_patch"}
+"""Kind of target → the embedding module that hides patches from the encoder."""
 
 
 class SpanConfig(Config):
@@ -124,9 +128,15 @@ class ModelConfig(Config):
             elif stream.width not in (None, self.width):
                 remedy = "give it an encoder of its own"
                 yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
-            if not {"word", "patch", "masked_patch", "waveform", "tubelet"}.intersection(stream.embedding):
+            if not {"word", "patch", "masked_patch", "visible_patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
+            module, picture = MASKS.get(target.kind), self.streams.image
+            if module and (picture is None or module not in picture.embedding):
+                remedy = f"give the stream 'image' `embedding: [{module}, position]`"
+                yield f"target {name!r} predicts what masks hide of a picture; {remedy}"
+            if isinstance(target, MaskedAutoencoderTarget):
+                yield from target.decoder.misfit(target.width)
             tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
                 isinstance(target, LanguageTarget) and not self.decoder
             )
@@ -176,6 +186,13 @@ class ModelConfig(Config):
         """How many words are predicted: the decoder's, or those of a modality."""
         own = self.target_embedding
         return self.vocabulary(modality) if own is None or own.tied else own.vocabulary
+
+    @property
+    def picture(self) -> ImageStream:
+        """The image stream. Raises ConfigError where there is none."""
+        if self.streams.image is None:
+            raise ConfigError("the model has no pictures; add a stream 'image' under model.streams")
+        return self.streams.image
 
     @property
     def widths(self) -> dict[Modality, int]:

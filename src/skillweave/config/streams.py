@@ -79,9 +79,9 @@ class TargetStream(TextStream):
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
-    embedding: list[Literal["patch", "masked_patch", "position", "modality"]] = ["patch", "position"]
-    """Embedding modules, summed; with `masked_patch` a learned vector takes the place of masked patches (BEiT); `modality` is a
-    vector of the stream's own that is added after the norm (ViLT)."""
+    embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = ["patch", "position"]
+    """Embedding modules, summed. With `masked_patch` a learned vector takes the place of masked patches (BEiT), with
+    `visible_patch` they are left out (MAE); `modality` is a vector of the stream's own that is added after the norm (ViLT)."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224
@@ -106,7 +106,12 @@ class ImageStream(StreamConfig):
     @property
     def max_length(self) -> int:
         """Positions of a picture, [CLS] and what stands beside it included."""
-        return (self.size // self.patch) ** 2 + 1 + self.distilled
+        return (self.size // self.patch) ** 2 + self.specials
+
+    @property
+    def specials(self) -> int:
+        """Positions before the patches."""
+        return 1 + self.distilled
 
 
 class SoundStream(StreamConfig):

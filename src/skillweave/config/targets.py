@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
-from skillweave.config.encoder import Activation
+from skillweave.config.encoder import Activation, EncoderConfig
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
@@ -212,6 +212,24 @@ class MaskedImageTokenTarget(Config):
     """Visual tokens that there are; those of DALL-E's tokeniser, 8,192, in the paper."""
 
 
+class MaskedPixelsTarget(Config):
+    """The pixels of masked patches, by a linear layer (SimMIM, arXiv 2111.09886)."""
+
+    kind: Literal["masked_pixels"] = "masked_pixels"
+
+
+class MaskedAutoencoderTarget(Config):
+    """The pixels of patches that the encoder has not seen, by a decoder of its own (MAE, arXiv 2111.06377)."""
+
+    kind: Literal["masked_autoencoder"] = "masked_autoencoder"
+    width: Positive = 512
+    """Size of the decoder's vectors."""
+    decoder: EncoderConfig = EncoderConfig(layers=8, heads=16, feed_forward=2048, norm_position="pre", dropout=0.0)
+    """The decoder's blocks, which see all patches."""
+    normalised: bool = False
+    """Whether each patch's pixels are brought to mean 0 and variance 1 before they are compared (MAE table 1d)."""
+
+
 Target = Annotated[
     ClassificationTarget
     | MultiLabelTarget
@@ -229,6 +247,8 @@ Target = Annotated[
     | LanguageTarget
     | ReplacedTarget
     | MaskedUnitTarget
-    | MaskedImageTokenTarget,
+    | MaskedImageTokenTarget
+    | MaskedPixelsTarget
+    | MaskedAutoencoderTarget,
     Field(discriminator="kind"),
 ]

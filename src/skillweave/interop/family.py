@@ -59,17 +59,18 @@ CLASSES = Field("id2label", lambda labels: [labels[i] for i in sorted(labels)], 
 class Head:
     """What an architecture puts on the family's encoder.
 
-    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`: as of the family, of the targets alone.
-    `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does not
-    read. `optional`: the option by which theirs is made without the targets, where they are left out.
+    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`, `constants`: as of the family, beside its
+    own. `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does
+    not read. `optional`: the option by which theirs is made without the targets, where they are left out.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    fields: Mapping[str, Field] = field(default_factory=dict)
+    fields: Mapping[str, str | Field] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     optional: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     def bare(self) -> Head:
         """Without its targets."""
@@ -113,7 +114,7 @@ class Family:
         for option, expected in self.required.items():
             if (value := look_up(config, option)) not in (expected, None):
                 raise ConfigError(f"{self.model_type}: {option}={value!r} has no counterpart here; it must be {expected!r}")
-        flat = {**self.constants, **self.ours(config)}
+        flat = {**self.constants, **head.constants, **self.ours(config)}
         flat |= {path: one.to_ours(look_up(config, one.theirs)) for path, one in self.all_fields(head).items()}
         data: dict[str, Any] = {"targets": {kind: dict(options) for kind, options in head.targets.items()}}
         for path, value in flat.items():

@@ -48,7 +48,7 @@ def misfit(tower: Model) -> str:
     unusual = [
         *(name for name in options if _changed(encoder, name)),
         *(name for name in OWN[type(stream).__name__] if _changed(stream, name)),
-        *(name for name in ("modality", "masked_patch") if name in stream.embedding),
+        *(name for name in ("modality", "masked_patch", "visible_patch") if name in stream.embedding),
     ]
     if unusual:
         return f"it has {', '.join(unusual)} as stock encoders do not"

@@ -15,6 +15,7 @@ from skillweave.interop.families.t5 import T5
 from skillweave.interop.families.videomae import VIDEOMAE
 from skillweave.interop.families.vilt import VILT
 from skillweave.interop.families.vit import VIT
+from skillweave.interop.families.vit_mae import VIT_MAE
 from skillweave.interop.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
         VIT,
         DEIT,
         BEIT,
+        VIT_MAE,
         VIDEOMAE,
         VILT,
         *clip.FAMILIES,

@@ -7,9 +7,9 @@ from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.config.encoder import BIASED
-from skillweave.interop.engine import reshaped, rule
+from skillweave.interop.engine import rule
 from skillweave.interop.families.bert import CLASSIFIER
-from skillweave.interop.families.vit import IMAGE, LINEAR, SIZES, embedding, layers
+from skillweave.interop.families.vit import LINEAR, SIZES, embedding, layers
 from skillweave.interop.family import Family, Field, Head
 
 SHARED, OWN = "use_shared_relative_position_bias", "use_relative_position_bias"
@@ -56,8 +56,6 @@ BEIT = Family(
     },
     (
         *embedding("beit."),
-        *embedding("beit.", "masked_patch"),
-        rule(f"{IMAGE}.mask", reshaped("beit.embeddings.mask_token")),
         *layers("beit."),
         rule("encoder.blocks.{i}.attention_residual.scale", "beit.layers.{i}.lambda_1", "beit.encoder.layer.{i}.lambda_1"),
         rule("encoder.blocks.{i}.feed_forward_residual.scale", "beit.layers.{i}.lambda_2", "beit.encoder.layer.{i}.lambda_2"),

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skillweave.interop.engine import reshaped, rule
+from skillweave.interop.engine import rule
 from skillweave.interop.families.bert import CLASSIFIER
-from skillweave.interop.families.vit import IMAGE, LINEAR, VIT, embedding, layers
+from skillweave.interop.families.vit import LINEAR, VIT, embedding, layers, masked_pixels
 from skillweave.interop.family import Head
 
 FIXED = {"hidden": False}
 DEIT = replace(
     VIT,
     model_type="deit",
-    rules=(
-        *embedding("deit."),
-        rule(f"{IMAGE}.content.patch.second", reshaped("deit.embeddings.distillation_token")),
-        *layers("deit."),
-    ),
+    rules=(*embedding("deit."), *layers("deit.")),
     heads={
         "DeiTModel": Head(
             {"pooled": {}},
@@ -25,6 +21,7 @@ DEIT = replace(
             unused=("classifier.", "cls_classifier.", "distillation_classifier."),
             optional="add_pooling_layer",
         ),
+        "DeiTForMaskedImageModeling": masked_pixels("deit.pooler."),
         "DeiTForImageClassification": Head({"classification": FIXED}, (LINEAR,), CLASSIFIER),
         "DeiTForImageClassificationWithTeacher": Head(
             {"classification": {**FIXED, "distilled": True}},

@@ -26,34 +26,44 @@ SIZES: Mapping[str, str | Field] = {
 LINEAR = rule("targets.classification.classifier", "classifier")
 
 
-def embedding(base: str, content: str = "patch") -> tuple[Rule, ...]:
-    """Patches, [CLS] and positions. `content`: our module that makes patches."""
+def embedding(base: str) -> tuple[Rule, ...]:
+    """Patches by any of our modules, [CLS] and what stands beside it, the mask vector and positions."""
+    patches = [f"{IMAGE}.content.{name}" for name in ("patch", "masked_patch", "visible_patch")]
     return (
-        rule(f"{IMAGE}.content.{content}.first", reshaped(f"{base}embeddings.cls_token")),
-        rule(f"{IMAGE}.content.{content}.projection", f"{base}embeddings.patch_embeddings.projection"),
+        *(rule(f"{ours}.first", reshaped(f"{base}embeddings.cls_token")) for ours in patches),
+        *(rule(f"{ours}.second", reshaped(f"{base}embeddings.distillation_token")) for ours in patches),
+        *(rule(f"{ours}.projection", f"{base}embeddings.patch_embeddings.projection") for ours in patches),
+        rule(f"{IMAGE}.mask", reshaped(f"{base}embeddings.mask_token")),
         rule(f"{IMAGE}.positions.position.table.weight", reshaped(f"{base}embeddings.position_embeddings")),
     )
 
 
 def layers(base: str) -> tuple[Rule, ...]:
-    """The blocks and the last norm; theirs in memory, and in files."""
-    ours, theirs, stored = "encoder.blocks.{i}", base + "layers.{i}", base + "encoder.layer.{i}"
-    query, key, value = (f"{theirs}.attention.{x}_proj" for x in "qkv")
-    stored_query, stored_key, stored_value = (f"{stored}.attention.attention.{x}" for x in ("query", "key", "value"))
+    """The blocks and the last norm."""
     return (
-        rule(f"{ours}.attention.qkv.experts.shared", joined(query, key, value), joined(stored_query, stored_key, stored_value)),
-        rule(
-            f"{ours}.attention.bias",
-            joined(f"{query}.bias", f"{value}.bias"),
-            joined(f"{stored_query}.bias", f"{stored_value}.bias"),
-            joined(f"{stored}.attention.attention.q_bias", f"{stored}.attention.attention.v_bias"),  # VideoMAE's files
-        ),
-        rule(f"{ours}.attention.output", f"{theirs}.attention.o_proj", f"{stored}.attention.output.dense"),
-        rule(f"{ours}.attention_norm", f"{theirs}.layernorm_before", f"{stored}.layernorm_before"),
-        rule(f"{ours}.feed_forward.experts.shared.inner", f"{theirs}.mlp.fc1", f"{stored}.intermediate.dense"),
-        rule(f"{ours}.feed_forward.experts.shared.outer", f"{theirs}.mlp.fc2", f"{stored}.output.dense"),
-        rule(f"{ours}.feed_forward_norm", f"{theirs}.layernorm_after", f"{stored}.layernorm_after"),
+        *blocks("encoder.blocks.{i}", base + "layers.{i}", base + "encoder.layer.{i}"),
         rule("encoder.last_norm", f"{base}layernorm"),
+    )
+
+
+def blocks(ours: str, theirs: str, *files: str) -> tuple[Rule, ...]:
+    """The parts of a block; theirs in memory, and where it may stand in files."""
+    now = [f"{theirs}.attention.{x}_proj" for x in "qkv"]
+    stored = [[f"{file}.attention.attention.{x}" for x in ("query", "key", "value")] for file in files]
+    no_key = [joined(f"{query}.bias", f"{value}.bias") for query, _, value in (now, *stored)]
+    no_key += [joined(f"{file}.attention.attention.q_bias", f"{file}.attention.attention.v_bias") for file in files]  # VideoMAE
+
+    def part(mine: str, new: str, old: str) -> Rule:
+        return rule(f"{ours}.{mine}", f"{theirs}.{new}", *(f"{file}.{old}" for file in files))
+
+    return (
+        rule(f"{ours}.attention.qkv.experts.shared", joined(*now), *(joined(*names) for names in stored)),
+        rule(f"{ours}.attention.bias", *no_key),
+        part("attention.output", "attention.o_proj", "attention.output.dense"),
+        part("attention_norm", "layernorm_before", "layernorm_before"),
+        part("feed_forward.experts.shared.inner", "mlp.fc1", "intermediate.dense"),
+        part("feed_forward.experts.shared.outer", "mlp.fc2", "output.dense"),
+        part("feed_forward_norm", "layernorm_after", "layernorm_after"),
     )
 
 
@@ -67,6 +77,23 @@ def qkv_bias(ours: Mapping[str, Any]) -> dict[str, Any]:
     return {"qkv_bias": "qkv" in ours["encoder.biases"]}
 
 
+def masked_pixels(unused: str) -> Head:
+    """SimMIM. `unused`: the pooler."""
+    return Head(
+        {"masked_pixels": {}},
+        (
+            rule("targets.masked_pixels.output.weight", reshaped("decoder.0.weight")),
+            rule("targets.masked_pixels.output.bias", "decoder.0.bias"),
+        ),
+        unused=(unused,),
+        constants={"streams.image.embedding": ["masked_patch", "position"]},
+    )
+
+
+def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
+    return {**qkv_bias(ours), "encoder_stride": ours["streams.image.patch"]}
+
+
 VIT = Family(
     "vit",
     SIZES,
@@ -78,12 +105,13 @@ VIT = Family(
             unused=("classifier.",),
             optional="add_pooling_layer",
         ),
+        "ViTForMaskedImageModeling": masked_pixels("vit.pooler."),
         "ViTForImageClassification": Head({"classification": {"hidden": False}}, (LINEAR,), CLASSIFIER, unused=("vit.pooler.",)),
     },
     base="vit.",
     constants={"encoder.norm_position": "pre"},
     required={"num_channels": 3, "pooler_act": "tanh"},
     ours=biases,
-    theirs=qkv_bias,
+    theirs=_theirs,
     spans=({"modality": "image"},),
 )
