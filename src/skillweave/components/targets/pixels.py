@@ -45,8 +45,9 @@ class MaskedPixels(Target):
 class MaskedAutoencoder(Target):
     """Pixels by a decoder that sees what the encoder made of some patches, and a learned vector for each of the others.
 
-    MAE, arXiv 2111.06377 section 3. `decoder`: blocks of `inner` numbers a token. `positions`: of a whole picture, of which so many
-    `specials`, such as [CLS], come before the patches. `normalised`: each patch's pixels are brought to mean 0 and variance 1 before they are compared, by mean squared error.
+    MAE, arXiv 2111.06377 section 3. `decoder`: blocks of `inner` numbers a token. `positions`: of a whole picture; the first
+    `specials` of them, such as [CLS], are no patches. `normalised`: each patch's pixels are brought to mean 0 and variance 1
+    before they are compared, by mean squared error.
     """
 
     modalities = (Modality.IMAGE,)
