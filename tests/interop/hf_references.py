@@ -172,6 +172,10 @@ REFERENCES = [
     Reference("MixtralForCausalLM", "MixtralConfig", {**GROUPED, "num_local_experts": 5, "experts_implementation": "eager"}),
     *(Reference(*row) for row in VISION),
     Reference("CLIPModel", "CLIPConfig", CLIP),
+    Reference("CLIPVisionModel", "CLIPVisionConfig", CLIP["vision_config"]),
+    Reference("CLIPVisionModelWithProjection", "CLIPVisionConfig", {**CLIP["vision_config"], "projection_dim": 11}),
+    Reference("CLIPTextModelWithProjection", "CLIPTextConfig", {**CLIP["text_config"], "projection_dim": 11}),
+    Reference("CLIPForImageClassification", "CLIPConfig", {**CLIP, **CLASSES}),
     Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),
     Reference("T5ForConditionalGeneration", "T5Config", T5),
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
@@ -213,7 +217,8 @@ def make_batch(model: Model, dtype: torch.dtype) -> Batch:
             own = [length - i if length > 1 else 2 for length in LENGTHS] if i else LENGTHS
             ids = torch.randint(3, VOCABULARY - 1, (3, max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
-            if len(layout.passes) > 1:  # CLIP pools at the end of the text
+            pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
+            if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the end of the text
                 ids[range(3), [length - 1 for length in own]] = VOCABULARY - 1
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
@@ -240,6 +245,11 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     name = type(model).__name__
     if name in ("CLIPModel", "ChineseCLIPModel"):
         return {"contrastive": found.logits_per_text}
+    if name.endswith("WithProjection"):
+        embedded = found.image_embeds if "pixel_values" in given else found.text_embeds
+        return {"hidden": found.last_hidden_state, "pooled": embedded}
+    if name == "CLIPForImageClassification":
+        return {"classification": found.logits, **run_theirs(model.vision_model, batch)}
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}
     if name.endswith("Model") and name != "GPT2LMHeadModel":

@@ -46,6 +46,8 @@ class PooledTarget(Config):
     """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
     norm_epsilon: PositiveFloat | None = None
     """Layer normalisation of that vector, with this added to the variance (BEiT); absent, none."""
+    projection: Positive | None = None
+    """Size of a space to which a linear layer takes it at last (CLIP's text or image model alone); absent, none."""
 
 
 class MultiLabelTarget(Config):

@@ -22,12 +22,6 @@ class Field(NamedTuple):
     to_theirs: Callable[[Any], Any] = _same
 
 
-def within(part: str, field: str | Field) -> Field:
-    """The same option of a part of theirs, such as `text_config`."""
-    own = Field(field) if isinstance(field, str) else field
-    return own._replace(theirs=f"{part}.{own.theirs}")
-
-
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -61,7 +55,8 @@ class Head:
 
     `targets`: their kinds → options that the architecture fixes. `rules`, `fields`, `constants`: as of the family, beside its
     own. `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does
-    not read. `optional`: the option by which theirs is made without the targets, where they are left out.
+    not read. `optional`: the option by which theirs is made without the targets, where they are left out. `family`: what stands
+    in place of the family that the architecture belongs to, where it has a part of it alone.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -71,6 +66,7 @@ class Head:
     unused: tuple[str, ...] = ()
     optional: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
+    family: Family | None = None
 
     def bare(self) -> Head:
         """Without its targets."""
@@ -148,4 +144,4 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
     data[last] = value
 
 
-__all__ = ["ACTIVATIONS", "CLASSES", "Family", "Field", "Head", "activation", "look_up", "put", "within"]
+__all__ = ["ACTIVATIONS", "CLASSES", "Family", "Field", "Head", "activation", "look_up", "put"]

@@ -30,7 +30,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         activation=target.activation,
         epsilon=target.norm_epsilon,
     ),
-    "pooled": lambda target, model: Pooled(model.width, target.hidden, target.pooling, epsilon=target.norm_epsilon),
+    "pooled": lambda target, model: Pooled(
+        model.width, target.projection, hidden=target.hidden, pooling=target.pooling, epsilon=target.norm_epsilon
+    ),
     "multi_label": lambda target, model: MultiLabel(
         model.width, len(target.classes), target.hidden, target.pooling, target.inner
     ),

@@ -43,8 +43,13 @@ class Classification(SampleTarget):
 
 
 class Pooled(SampleTarget):
-    """A vector a sample, without a loss."""
+    """A vector a sample, without a loss. `projection`: the size to which a linear layer takes it at last; None for none."""
+
+    def __init__(self, width: int, projection: int | None = None, **pooling: Any) -> None:
+        """`pooling`: see `SampleTarget`."""
+        super().__init__(width, **pooling)
+        self.projection = nn.Linear(width, projection, bias=False) if projection else nn.Identity()
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, D]: the vectors."""
-        return TargetOutput(None, self.vector(passes[0]))
+        return TargetOutput(None, self.projection(self.vector(passes[0])))
