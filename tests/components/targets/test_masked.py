@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from tiny import STREAMS, TARGETS, hidden_states, make_batch, random_batch, random_examples, task, tiny_config, tiny_model
 
-from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Span
+from skillweave.data.collate import collate
 from skillweave.model import Model
 
 LENGTHS = {"masked_text": [[9], [2], [5]], "masked_code": [[6, 9], [3, 2], [8, 4]], "masked_sound": [[9], [2], [5]]}
@@ -67,15 +68,17 @@ def of_pictures(target: str, module: str) -> Model:
     return tiny_model(tiny_config(streams=streams, targets=targets, tasks=tasks))
 
 
-def masked_pictures(length: int, pixels: torch.Tensor, **labels: torch.Tensor) -> Batch:
-    layout = Layout("mask", (Span(Modality.IMAGE, length=length),))
-    return Batch(layout, (pixels,), torch.full((2, 1), length), labels, (F.pad(MASKED, (1, 0)),))
+def masked_pictures(model: Model, length: int, pixels: torch.Tensor, **labels: torch.Tensor) -> Batch:
+    """Collated as in training."""
+    spans = [Features(x, length, F.pad(masked, (1, 0))) for x, masked in zip(pixels, MASKED, strict=True)]
+    examples = [Example((span,), {name: x[i] for name, x in labels.items()}) for i, span in enumerate(spans)]
+    return collate(Layout("mask", (Span(Modality.IMAGE),)), examples, model.config.streams, 4)
 
 
 def test_visual_tokens_by_a_plain_loop() -> None:
     model = of_pictures("masked_image_token", "masked_patch")
     units = torch.where(F.pad(MASKED, (1, 0)), torch.randint(7, (2, 5)), IGNORE)
-    batch = masked_pictures(5, torch.randn(2, 3, 8, 8, dtype=torch.float64), units=units)
+    batch = masked_pictures(model, 5, torch.randn(2, 3, 8, 8, dtype=torch.float64), units=units)
     hidden, target = hidden_states(model, batch)[0], model.targets["masked_image_token"]
     places = (units != IGNORE).nonzero().tolist()
     losses = [F.cross_entropy(target.classifier(target.norm(hidden[i, j])), units[i, j]) for i, j in places]
@@ -89,7 +92,7 @@ def test_what_is_masked_is_not_seen(target: str, module: str, length: int) -> No
     model, pixels = of_pictures(target, module), torch.randn(2, 3, 8, 8, dtype=torch.float64)
     hidden_part = MASKED.view(2, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
     first, second, third = (
-        model(masked_pictures(length, x, masked=MASKED)).logits[target]
+        model(masked_pictures(model, length, x, masked=MASKED)).logits[target]
         for x in (pixels, torch.where(hidden_part, pixels + 3, pixels), torch.where(hidden_part, pixels, pixels + 3))
     )
     torch.testing.assert_close(first, second)
