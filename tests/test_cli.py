@@ -208,6 +208,15 @@ def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
     assert all(f"{place} · route" in page for place in ("qkv", "feed_forward_in", "feed_forward_out"))
 
 
+def test_inspect_counts_presets_and_configurations_of_tencentpretrain(capsys, tmp_path):
+    assert cli.main(["inspect", "bert-base"]) == 0
+    assert "109,514,298" in capsys.readouterr().out
+    (tmp_path / "gpt2.json").write_text('{"embedding": ["word", "pos"], "encoder": "transformer", "target": ["lm"]}')
+    assert cli.main(["inspect", str(tmp_path / "gpt2.json")]) == 0
+    assert "124,439,808" in capsys.readouterr().out
+    assert cli.main(["inspect", "gpt2", "model.width=3"]) == 2
+
+
 def test_inspect_reads_a_recipe_without_its_data(capsys, tmp_path):
     model = {"width": 16, "streams": {"text": {"vocabulary": 50}}, "encoder": {"heads": 2, "layers": 1}}
     tasks = {"masked_text": {"data": {"path": "/nowhere.jsonl"}}}

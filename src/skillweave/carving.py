@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skillweave.api import RECIPE_FILE, open_run
 from skillweave.batch import Batch, Condition
-from skillweave.components.encoders.transformer import PATHS
+from skillweave.components.encoders.base import PATHS
 from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
 from skillweave.config.encoder import DENSE, RouteConfig, SparseConfig
 from skillweave.config.model import ModelTask

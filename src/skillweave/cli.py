@@ -136,7 +136,8 @@ def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--compare", nargs="+", default=[], metavar="RUN", help="draw these runs' learning curves too")
     sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
     sub = command("inspect", "show what a run or recipe is made of: components, skills, parameters per task", True)
-    sub.add_argument("target", metavar="RUN-or-RECIPE", help="a run or model folder, a YAML file, or a recipe's name")
+    kinds = "a run or model folder, a YAML file, the name of a recipe or preset (bert-base), or a model's configuration as .json"
+    sub.add_argument("target", metavar="RUN-or-RECIPE", help=kinds)
     sub.add_argument("--json", metavar="FILE", help="write the figures here as well")
     sub = command("interference", "measure how much the tasks of a run help or harm each other, as table, JSON and heat map")
     sub.add_argument("folder", **RUN)
@@ -181,8 +182,10 @@ def _add_making(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--weights", choices=["float32", "bf16", "int8"], default="float32", help=stored)
     sub.add_argument("--no-towers", action="store_true", help="do not export the passes for other programs")
     sub.add_argument("--json", metavar="FILE", help="write what carve.json says here as well")
-    sub = command("convert", "turn a model folder of Hugging Face's into one of ours, or back")
-    sub.add_argument("model", metavar="MODEL", help="a folder that transformers wrote, or a run or model folder")
+    sub = command("convert", "turn a model of Hugging Face's or TencentPretrain's into one of ours, or back into Hugging Face's")
+    kinds = "a folder that transformers wrote, a model of the hub (org/name), a run or model folder, a file of TencentPretrain's"
+    sub.add_argument("model", metavar="MODEL", help=kinds)
+    sub.add_argument("--config", metavar="FILE", help="of a file of TencentPretrain's: its configuration, a .json")
     sub.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     sub.add_argument("--family", metavar="NAME", help="on the way back: their model_type (default: the one that fits)")
     sub = command("weave", "make a model of several skills from a pretrained model of each")

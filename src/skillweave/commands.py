@@ -14,15 +14,16 @@ import yaml
 from skillweave.api import RECIPE_FILE, load, model_folder, open_run
 from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
-from skillweave.config import ConfigError, find_recipe, read_recipe
+from skillweave.config import ConfigError, ModelConfig, find_recipe, read_recipe
 from skillweave.config.encoder import SparseConfig
+from skillweave.config.model import find_model
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
 from skillweave.evaluation.evaluator import measure
 from skillweave.evaluation.experts import Use
 from skillweave.evaluation.heat_map import heat_map
-from skillweave.evaluation.inspection import inspect_folder, inspect_recipe
+from skillweave.evaluation.inspection import inspect_config, inspect_folder, inspect_recipe
 from skillweave.evaluation.interference import interference
 from skillweave.evaluation.report import INTERFERENCE_FILE, REPORT_FILE, read_json, write_report
 from skillweave.evaluation.screen import (
@@ -157,6 +158,10 @@ def run_inspect(options: argparse.Namespace) -> None:
         found = inspect_folder(model_folder(options.target))
         tables = read_json(Path(options.target) / EVALUATION_FILE)
         found["routing"] += [row for table in tables.values() for row in table.get("experts", [])]
+    elif (file := find_model(options.target)) is not None:
+        if options.overrides:
+            raise ConfigError(f"{options.target} is no recipe; settings such as {options.overrides[0]} need one")
+        found = inspect_config(ModelConfig.from_file(file))
     else:
         found = inspect_recipe(read_recipe(find_recipe(options.target), options.overrides))
     for table in inspection_tables(found):
@@ -196,11 +201,16 @@ def run_upcycle(options: argparse.Namespace) -> None:
 
 
 def run_convert(options: argparse.Namespace) -> None:
-    """Convert a model folder, from Hugging Face's form or to it, by what it holds."""
-    from skillweave.interop import convert_folder
+    """Convert a model folder, from Hugging Face's form or to it, by what it holds, or one of TencentPretrain's checkpoints."""
+    from skillweave.interop import convert_folder, from_tencent
 
     out = unused_folder(options.out)
-    say(convert_folder(Path(options.model), out, options.family))
+    if not options.config:
+        say(convert_folder(options.model, out, options.family))
+        return
+    model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
+    model.save_pretrained(out)
+    say(f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}")
 
 
 def run_weave(options: argparse.Namespace) -> None:

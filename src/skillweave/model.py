@@ -18,7 +18,7 @@ from skillweave.batch import Batch, Condition, Modality
 from skillweave.components.decoders import DECODERS
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
-from skillweave.components.encoders.transformer import Resolved, TransformerEncoder
+from skillweave.components.encoders.base import Encoder, Resolved
 from skillweave.components.targets import TARGETS, Encoded
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.config import ConfigError, ModelConfig, choose
@@ -63,9 +63,11 @@ class Model(nn.Module):
         streams = config.streams.present()
         shared: set[str] = set(config.shared)
         sharer = streams.get(Modality.TEXT) or streams.get(Modality.CODE)
-        self.shared = nn.ModuleDict({name: CONTENT[name](sharer, config.width) for name in sorted(shared)})
         encoder, decoder, known = config.encoder, config.decoder, Known(config.skills, tuple(config.tasks))
-        embeddings = {m.value: StreamEmbedding(m, s, config.widths[m], shared, s.encoder or encoder) for m, s in streams.items()}
+        self.shared = nn.ModuleDict({name: CONTENT[name](sharer, encoder.input_size or config.width) for name in sorted(shared)})
+        embeddings = {
+            m.value: StreamEmbedding(m, s, config.input_size(m), shared, s.encoder or encoder) for m, s in streams.items()
+        }
         self.embeddings = nn.ModuleDict(embeddings)
         self.encoder = ENCODERS[encoder.name](encoder, config.width, known)
         own = {m.value: ENCODERS[s.encoder.name](s.encoder, config.widths[m], known) for m, s in streams.items() if s.encoder}
@@ -73,7 +75,8 @@ class Model(nn.Module):
         self.target_embedding, self.decoder = None, None
         if decoder is not None and (target := config.target_embedding) is not None:
             tied = {"word"} if target.tied else set()
-            self.target_embedding = StreamEmbedding(Modality.TEXT, target, config.width, tied, decoder)
+            size = decoder.input_size or config.width
+            self.target_embedding = StreamEmbedding(Modality.TEXT, target, size, tied, decoder)
             self.decoder = DECODERS[decoder.name](decoder, config.width, known)
         self.targets = nn.ModuleDict({name: TARGETS[t.kind](t, config) for name, t in config.targets.items()})
         self._initialise(config.initial_std)
@@ -136,12 +139,12 @@ class Model(nn.Module):
         targets = [self.config.targets[name] for name in task.targets]
         return next((t.pooling for t in targets if isinstance(t, CosineTarget | SimilarityTarget)), "first")
 
-    def _part(self, condition: Condition) -> TransformerEncoder:
+    def _part(self, condition: Condition) -> Encoder:
         """What runs on the spans of a condition: the decoder, a stream's own encoder, or the one that streams share."""
         if self.decoder is not None and self.config.decoded(condition.role):
             return self.decoder
         own = condition.modality.value
-        return cast(Mapping[str, TransformerEncoder], self.stream_encoders)[own] if own in self.stream_encoders else self.encoder
+        return cast(Mapping[str, Encoder], self.stream_encoders)[own] if own in self.stream_encoders else self.encoder
 
     def _resolve(self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None) -> Resolved:
         """Each condition by the part that runs on it. `counts`: how many tokens of each there will be; None for any number."""
@@ -249,7 +252,7 @@ class Model(nn.Module):
 
     def _active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
         """Path of each part that runs → the conditions that it runs on."""
-        paths = {part: path for path, part in self.named_modules() if isinstance(part, TransformerEncoder)}
+        paths = {part: path for path, part in self.named_modules() if isinstance(part, Encoder)}
         found: dict[str, list[Condition]] = {}
         for condition in conditions:
             found.setdefault(paths[self._part(condition)], []).append(condition)

@@ -82,7 +82,8 @@ def weave(recipe: RecipeConfig, models: Mapping[str, str | Path], shared: str | 
     config = with_tasks(recipe)
     sources = [_open(config, modality, path) for modality, path in models.items()]
     lead = choose({s.modality.value: s for s in sources}, shared, "model to share") if shared else sources[0]
-    recipe, assets = prepare(recipe, _assets(config, sources))
+    words = next((source.model.config for source in sources if source.modality is Modality.TEXT), None)
+    recipe, assets = prepare(recipe, _assets(config, sources), words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model = Model(recipe.model, assets)

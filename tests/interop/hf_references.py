@@ -37,6 +37,8 @@ GPT2 = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 15, "n_layer": 3, "n_head": 3, "pad_token_id": PAD}
+BLOOM["attn_implementation"] = "eager"  # the only one that it has
 LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
 GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
 T5 = {
@@ -151,6 +153,14 @@ REFERENCES = [
     Reference("GPT2LMHeadModel", "GPT2Config", {**GPT2, "n_inner": 37, "scale_attn_weights": False}),
     Reference("GPT2LMHeadModel", "GPT2Config", {**GPT2, "tie_word_embeddings": False}),
     Reference("GPT2ForSequenceClassification", "GPT2Config", {**GPT2, **CLASSES}),
+    Reference("GPT2ForTokenClassification", "GPT2Config", {**GPT2, **CLASSES}),
+    Reference("GPT2ForQuestionAnswering", "GPT2Config", GPT2),
+    Reference("BloomModel", "BloomConfig", BLOOM),
+    Reference("BloomForCausalLM", "BloomConfig", {**BLOOM, "layer_norm_epsilon": 1e-2}),
+    Reference("BloomForCausalLM", "BloomConfig", {**BLOOM, "hidden_size": 20, "n_head": 5, "tie_word_embeddings": False}),
+    Reference("BloomForSequenceClassification", "BloomConfig", {**BLOOM, **CLASSES}),
+    Reference("BloomForTokenClassification", "BloomConfig", {**BLOOM, **CLASSES}),
+    Reference("BloomForQuestionAnswering", "BloomConfig", BLOOM),
     Reference("LlamaModel", "LlamaConfig", GROUPED),
     Reference("LlamaForCausalLM", "LlamaConfig", LLAMA),
     Reference(
@@ -166,8 +176,11 @@ REFERENCES = [
         },
     ),
     Reference("LlamaForSequenceClassification", "LlamaConfig", {**GROUPED, **CLASSES}),
+    Reference("LlamaForTokenClassification", "LlamaConfig", {**GROUPED, **CLASSES}),
+    Reference("LlamaForQuestionAnswering", "LlamaConfig", GROUPED),
     Reference("MistralForCausalLM", "MistralConfig", {**GROUPED, "sliding_window": 3}),
     Reference("Qwen2ForCausalLM", "Qwen2Config", {**LLAMA, "num_attention_heads": 5}),
+    Reference("MistralForQuestionAnswering", "MistralConfig", {**GROUPED, "sliding_window": 3}),
     Reference("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
     Reference("MixtralForCausalLM", "MixtralConfig", {**GROUPED, "num_local_experts": 5, "experts_implementation": "eager"}),
     *(Reference(*row) for row in VISION),

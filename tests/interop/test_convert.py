@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_references import BERT, GPT2, LLAMA, REFERENCES, T5, Reference
+from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
 from tiny import tiny_config, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig
@@ -156,14 +156,6 @@ def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:
     found = sw.to_hf(sw.load(ours)).state_dict()
     assert all(torch.equal(x, found[name]) for name, x in expected.items())
     assert json.loads((back / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
-
-
-def test_t5_keeps_its_relative_bias() -> None:
-    theirs = Reference("T5ForConditionalGeneration", "T5Config", T5).build(torch.float32)
-    model = sw.from_hf(theirs)
-    for side in ("encoder", "decoder"):
-        expected = theirs.get_parameter(f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-        assert torch.equal(model.get_parameter(f"{side}.position.table.weight"), expected)
 
 
 def test_every_family_has_a_reference() -> None:

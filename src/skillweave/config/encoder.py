@@ -158,15 +158,36 @@ BIASED = ("qkv", "attention_output", "feed_forward", "norm")
 Biased = Literal["qkv", "query_value", "attention_output", "feed_forward", "norm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 Norm = Literal["layer", "rms"]
+COMMON = frozenset({"name", "layers", "dropout", "norm", "norm_epsilon", "biases"})
+"""Options of every encoder; norm and bias are then those of the embedding."""
+OWN: dict[str, frozenset[str]] = {
+    "rnn": frozenset({"input_size", "direction"}),
+    "lstm": frozenset({"input_size", "direction", "cell"}),
+    "gru": frozenset({"input_size", "direction"}),
+    "gated_cnn": frozenset({"input_size", "kernel", "residual"}),
+}
+"""Encoders other than the Transformer → their further options; all others are the Transformer's."""
 
 
 class EncoderConfig(Config):
     """The encoder all streams share."""
 
-    name: Literal["transformer"] = "transformer"
-    """Encoder module."""
+    name: Literal["transformer", "rnn", "lstm", "gru", "gated_cnn"] = "transformer"
+    """Encoder module. The recurrent ones and the gated CNN (arXiv 1612.08083) have `layers`, `dropout` and the options that name
+    them; all others are the Transformer's."""
     layers: Positive = 12
     """Number of blocks."""
+    input_size: Positive | None = None
+    """`rnn`, `lstm`, `gru`, `gated_cnn`: size of the embeddings, which the first layer takes as they are; absent, the width."""
+    direction: Literal["forward", "both", "apart"] = "forward"
+    """`rnn`, `lstm`, `gru`: how a text is read. `both`: each layer reads it both ways, and each way has half of the width.
+    `apart`: so do two stacks that meet at the end alone, so that neither sees what it is to predict (ELMo, arXiv 1802.05365)."""
+    cell: Positive | None = None
+    """`lstm`: size of the cell, projected to that of the output (ELMo: 4,096); absent, they are the same."""
+    kernel: Positive = 4
+    """`gated_cnn`: words that a convolution sees, the last of which is its own."""
+    residual: Positive = 2
+    """`gated_cnn`: layers of a residual block; the first layer stands before them."""
     distinct_layers: Positive | None = None
     """Blocks with weights of their own, each used for a run of layers (ALBERT: 1); absent, every layer has its own."""
     heads: Positive = 12
@@ -213,6 +234,14 @@ class EncoderConfig(Config):
     """Where experts stand and which route mixes them."""
 
     @model_validator(mode="after")
+    def _options(self) -> EncoderConfig:
+        known = COMMON | OWN.get(self.name, set(type(self).model_fields) - frozenset().union(*OWN.values()))
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        if strange := sorted(changed - known):
+            raise ValueError(f"{self.name!r} has no {', '.join(strange)}; its options are {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
     def _heads(self) -> EncoderConfig:
         if self.heads % (self.key_value_heads or self.heads):
             raise ValueError(f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly; give a divisor")
@@ -228,11 +257,26 @@ class EncoderConfig(Config):
 
     def misfit(self, width: int) -> Iterator[str]:
         """What does not go together with the model's width."""
-        if not self.head_size and width % self.heads:
+        if self.name in OWN:
+            size = width if self.direction == "forward" else width // 2
+            if self.direction != "forward" and width % 2:
+                yield f"width {width} is odd, and two directions share it"
+            if self.cell and self.cell <= size:
+                yield f"cell {self.cell} is projected to {size}, which is not smaller; leave it out"
+        elif not self.head_size and width % self.heads:
             yield f"width {width} is not a multiple of {self.heads} heads"
         elif self.position.kind == "rope" and self.size(width) % 2:
             yield f"rope turns pairs of numbers, and heads have {self.size(width)}; give an even head_size"
 
 
 class DecoderConfig(EncoderConfig):
-    """Blocks that also look at what the encoder made of the input (cross-attention; Transformer, arXiv 1706.03762)."""
+    """Blocks that also look at what the encoder made of the input (cross-attention; Transformer, arXiv 1706.03762).
+
+    A recurrent decoder attends to it with its states (arXiv 1508.04025).
+    """
+
+    @model_validator(mode="after")
+    def _forward(self) -> DecoderConfig:
+        if self.name == "gated_cnn" or self.direction != "forward":
+            raise ValueError("a decoder writes word by word; it is a transformer, rnn, lstm or gru with direction 'forward'")
+        return self

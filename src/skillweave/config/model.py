@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
     UNITS_ASSET,
+    BidirectionalLanguageTarget,
     ClassificationTarget,
     LanguageTarget,
     MaskedAutoencoderTarget,
@@ -24,6 +26,7 @@ from skillweave.config.targets import (
     PromptTarget,
     Target,
 )
+from skillweave.config.tencent import from_tencent, is_tencent
 
 MASKS = {"masked_image_token": "masked_patch", "masked_pixels": "masked_patch", "masked_autoencoder": "visible_patch"}
 """Kind of target → the embedding module that hides patches from the encoder."""
@@ -137,6 +140,13 @@ class ModelConfig(Config):
                 yield f"target {name!r} predicts what masks hide of a picture; {remedy}"
             if isinstance(target, MaskedAutoencoderTarget):
                 yield from target.decoder.misfit(target.width)
+            if isinstance(target, BidirectionalLanguageTarget):
+                if self.encoder_of(target.modality).direction != "apart":
+                    yield f"target {name!r} predicts the words on both sides; give an rnn, lstm or gru with direction 'apart'"
+                if not self.vocabulary(target.modality):
+                    yield f"target {name!r} predicts the words of a stream {target.modality.value!r}; add it under model.streams"
+            if isinstance(target, LanguageTarget) and target.tied and (size := self.answer_size(target.modality)) != self.width:
+                yield f"target {name!r} is tied to words of size {size}, and its vectors have {self.width}; say `tied: false`"
             tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
                 isinstance(target, LanguageTarget) and not self.decoder
             )
@@ -150,6 +160,10 @@ class ModelConfig(Config):
         for modality in dict.fromkeys(span.modality for span in task.spans if not self.decoded(span.role)):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
+        for span in task.spans:
+            own = self.encoder_of(span.modality)
+            if span.attention is Attention.CAUSAL and not self.decoded(span.role) and own.direction != "forward":
+                yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
         for target in task.targets:
             spec, picture = self.targets.get(target), present.get(task.spans[0].modality)
             if isinstance(spec, ClassificationTarget) and spec.distilled and not getattr(picture, "distilled", False):
@@ -180,12 +194,28 @@ class ModelConfig(Config):
     def word_size(self, modality: Modality) -> int:
         """The size of a modality's word embedding, by itself or shared; the model's width where no stream says."""
         sharers, streams = self.sharers(modality), self.streams.present()
-        return next((s.size for m, s in streams.items() if m in sharers and isinstance(s, TextStream) and s.size), self.width)
+        sizes = (s.size or self.input_size(m) for m, s in streams.items() if m in sharers and isinstance(s, TextStream))
+        return next(sizes, self.width)
+
+    def input_size(self, modality: Modality) -> int:
+        """The size of the vectors that a stream hands to its encoder."""
+        return self.encoder_of(modality).input_size or self.widths[modality]
+
+    def encoder_of(self, modality: Modality) -> EncoderConfig:
+        """The encoder that runs on a stream: its own, or the one that streams share."""
+        return getattr(self.streams.present().get(modality), "encoder", None) or self.encoder
 
     def answer_vocabulary(self, modality: Modality) -> int:
         """How many words are predicted: the decoder's, or those of a modality."""
         own = self.target_embedding
         return self.vocabulary(modality) if own is None or own.tied else own.vocabulary
+
+    def answer_size(self, modality: Modality) -> int:
+        """The size of the embedding of the words that are predicted: the decoder's, or those of a modality."""
+        own, decoder = self.target_embedding, self.decoder
+        if own is None or decoder is None or own.tied:
+            return self.word_size(modality)
+        return own.size or decoder.input_size or self.width
 
     @property
     def picture(self) -> ImageStream:
@@ -241,7 +271,10 @@ class ModelConfig(Config):
 
     @classmethod
     def from_file(cls, path: str | Path) -> ModelConfig:
-        """Read YAML or JSON. Raises ConfigError when the file is absent or its contents are not valid."""
+        """Read YAML or JSON, TencentPretrain's too (see `tencent`).
+
+        Raises ConfigError when the file is absent or its contents are not valid.
+        """
         file = Path(path)
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
@@ -250,4 +283,11 @@ class ModelConfig(Config):
             data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         except (json.JSONDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
-        return cls.parse(data, str(file))
+        return cls.parse(from_tencent(data) if is_tencent(data) else data, str(file))
+
+
+def find_model(name: str | Path) -> Path | None:
+    """The file of a model's configuration: JSON, or that of a preset's name, such as `bert-base`; None for anything else."""
+    path = Path(name)
+    packaged = Path(str(files("skillweave") / "presets" / f"{name}.yaml"))
+    return path if path.suffix == ".json" else packaged if packaged.is_file() and not path.exists() else None

@@ -16,6 +16,9 @@ def tokenizer_asset(modality: Modality) -> str:
     return f"{modality.value}_tokenizer.json"
 
 
+SpecialToken = Literal["pad", "unknown", "cls", "separator", "mask"]
+
+
 class TokenizerConfig(Config):
     """Where a stream's tokeniser comes from."""
 
@@ -27,6 +30,9 @@ class TokenizerConfig(Config):
     """Fold case before training and use."""
     min_frequency: Positive = 2
     """How often a piece must occur to enter a trained vocabulary."""
+    special: dict[SpecialToken, str] = {}
+    """What special tokens are called where it is not as in BERT ([PAD], [UNK], [CLS], [SEP], [MASK]); when empty, as the
+    tokeniser's own folder says (`special_tokens_map.json`, `tokenizer_config.json`)."""
 
 
 class StreamConfig(Config):

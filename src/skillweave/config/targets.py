@@ -12,8 +12,9 @@ from skillweave.config.encoder import Activation, EncoderConfig
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
-Pooling = Literal["first", "mean", "last", "rest"]
-"""The first token, the last, the mean of all, or the mean of all but the first."""
+Pooling = Literal["first", "mean", "max", "last", "rest"]
+"""The first token, the mean of all, the largest of each number, the last token, or the mean of all but the first."""
+Compared = Literal["first", "second", "difference", "product"]
 
 
 class ClassificationTarget(Config):
@@ -31,9 +32,13 @@ class ClassificationTarget(Config):
     distilled: bool = False
     """Whether a second classifier at the second token learns from a teacher, and the answer is the mean of both (DeiT)."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
+    """Which vector stands for a sample: that of its first or last token, the mean or largest of all, or the mean of all but the
+    first (`rest`)."""
     norm_epsilon: PositiveFloat | None = None
     """Layer normalisation of that vector, with this added to the variance (BEiT, VideoMAE); absent, none."""
+    compared: list[Compared] = []
+    """A task of two passes: what the classifier sees of their vectors u and v: u, v, |u - v| and u · v, number by number, side by
+    side. InferSent (arXiv 1705.02364) has all four, SBERT (arXiv 1908.10084) the first three. Empty: the first pass alone."""
 
 
 class PooledTarget(Config):
@@ -192,6 +197,16 @@ class LanguageTarget(Config):
     """Vectors divided by √width before the output layer (T5)."""
 
 
+class BidirectionalLanguageTarget(Config):
+    """Each position predicts the words on both sides, each from one half of its vector (ELMo); the encoder reads them `apart`."""
+
+    kind: Literal["bilm"] = "bilm"
+    modality: Modality = Modality.TEXT
+    """Whose words are predicted."""
+    bias: bool = False
+    """Whether the output layer, which both directions share, adds a bias."""
+
+
 class ReplacedTarget(Config):
     """Replaced-token detection: whether each word was put in by a generator (ELECTRA, arXiv 2003.10555)."""
 
@@ -247,6 +262,7 @@ Target = Annotated[
     | CTCTarget
     | MaskedLanguageTarget
     | LanguageTarget
+    | BidirectionalLanguageTarget
     | ReplacedTarget
     | MaskedUnitTarget
     | MaskedImageTokenTarget

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from skillweave.batch import Batch, Condition
-from skillweave.components.encoders.transformer import Choice
+from skillweave.components.encoders.base import Choice
 from skillweave.config.encoder import PLACES
 from skillweave.layers.sparse import StaticRoute, TokenRoute
 from skillweave.model import Model

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from skillweave.adapters import weights_file
-from skillweave.config import RecipeConfig
+from skillweave.config import ModelConfig, RecipeConfig
 from skillweave.evaluation.experts import decided, looking_at_data
 from skillweave.evaluation.figures import active_skills
 from skillweave.model import Model
@@ -32,8 +32,13 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
 
 def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
     """As `inspect_model`, without reading data: vocabularies count at their largest, class lists and alphabets as written."""
+    return inspect_config(with_tasks(recipe))
+
+
+def inspect_config(config: ModelConfig) -> dict[str, Any]:
+    """As `inspect_model`, of a configuration alone."""
     with torch.device("meta"):
-        return inspect_model(Model(with_tasks(recipe)))
+        return inspect_model(Model(config))
 
 
 def inspect_model(model: Model) -> dict[str, Any]:

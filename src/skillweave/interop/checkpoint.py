@@ -33,7 +33,7 @@ class Checkpoint:
             if index.is_file():
                 return self._shards(index)
             if whole.is_file():
-                return dict.fromkeys(list_weights(whole) if name == FILE else _load(whole), whole)
+                return dict.fromkeys(list_weights(whole) if name == FILE else load_pickle(whole), whole)
         raise WeightsError(f"{self.folder}: no weights there; expected {FILE} or {PICKLE}, or their shards with an index")
 
     def _shards(self, index: Path) -> dict[str, Path]:
@@ -55,11 +55,11 @@ class Checkpoint:
         if file.suffix == ".safetensors":
             return read_weights(file, [name])[name]
         if self._pickle[0] != file:
-            self._pickle = (file, _load(file))
+            self._pickle = (file, load_pickle(file))
         return self._pickle[1][name].clone()
 
 
-def _load(file: Path) -> Mapping[str, Tensor]:
+def load_pickle(file: Path) -> Mapping[str, Tensor]:
     """A pickle, of which nothing but tensors is read; their pages are mapped, not copied."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -20,8 +20,9 @@ from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import find_family
+from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
-from skillweave.interop.tokens import read_tokenizer_asset
+from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
 from skillweave.model import CONFIG_FILE, Model
 from skillweave.weights import WeightsError
 
@@ -32,13 +33,14 @@ LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bi
 def from_hf(source: Any, config: Any = None) -> Model:
     """Our model of one of Hugging Face's, in its precision, ready for inference.
 
-    `source`: a model of transformers, a folder that `save_pretrained` wrote, or a mapping of weights by name with its `config`.
+    `source`: a model of transformers, a folder that `save_pretrained` wrote, the name of a model of the hub (`org/name`), or a
+    mapping of weights by name with its `config`.
     Raises ConfigError for a family or an option that has no counterpart here, and for a tokeniser that has more pieces than the
     model has words; WeightsError that names missing, unexpected or wrongly shaped weights.
     """
     assets: dict[str, bytes] = {}
     if isinstance(source, str | Path):
-        folder = Path(source)
+        source = folder = hub_folder(source)
         checkpoint, config = Checkpoint(folder), config or _read_config(folder)
         names: Iterable[str] = checkpoint
         read: Callable[[str], Tensor] = checkpoint.read
@@ -54,15 +56,16 @@ def from_hf(source: Any, config: Any = None) -> Model:
             return state[name].detach().clone()
 
     family, head = _family(config, None if isinstance(source, str | Path | Mapping) else type(source).__name__)
-    canonical = _canonical(names, family.base)
+    canonical = _canonical(names, family.base, head.base)
     if head.optional and not _has_head(head, canonical):
         head = head.bare()
     described = family.read(config, head)
     if isinstance(source, str | Path):
+        described = with_special_names(Path(source), described)
         assets = read_tokenizer_asset(Path(source), described)
     with torch.device("meta"):
         model = Model(described, assets)
-    _fill(model, family, head, canonical, read, where)
+    fill(model, family, head, canonical, read, where)
     return model.eval()
 
 
@@ -78,20 +81,21 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     kind = getattr(transformers, architecture)
     theirs = kind(kind.config_class(**options, architectures=[architecture]), **flags)
     wanted, ours = theirs.state_dict(), _by_kind(model)
-    canonical = _canonical(wanted, found.base)
+    canonical = _canonical(wanted, found.base, head.base)
     shapes = {name: wanted[own].shape for name, own in canonical.items()}
-    made = give(plan(found.all_rules(head), ours, shapes), ours, shapes)
+    made = give(plan(found.all_rules(head), ours, shapes, model.config.encoder.heads), ours, shapes)
     made |= {alias: made[name] for alias, name in head.tied.items() if alias in shapes and alias not in made}
     theirs = theirs.to(next(iter(ours.values())).dtype)
     theirs.load_state_dict({own: made[name] for name, own in canonical.items() if name in made}, strict=True)
     return theirs.eval()
 
 
-def convert_folder(folder: Path, out: Path, family: str | None = None) -> str:
-    """Write a model folder of theirs as ours, or one of ours (or a run) as theirs; what was done, in a line.
+def convert_folder(model_path: str | Path, out: Path, family: str | None = None) -> str:
+    """Write a model of theirs, a folder's or the hub's, as ours, or one of ours (or a run) as theirs; what was done, in a line.
 
     Raises ConfigError and WeightsError as `from_hf` and `to_hf` do.
     """
+    folder = hub_folder(model_path)
     if is_theirs(folder):
         if family:
             raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
@@ -115,8 +119,8 @@ def is_theirs(folder: Path) -> bool:
 def correspondence(model: Model, theirs: Any) -> tuple[list[Step], dict[str, str]]:
     """How each of our weights is made of those of a model of theirs, by the rules' names, and their own name of each."""
     family, head = _family(theirs.config, type(theirs).__name__)
-    canonical = _canonical(theirs.state_dict(), family.base)
-    return plan(family.all_rules(head), _by_kind(model), canonical), canonical
+    canonical = _canonical(theirs.state_dict(), family.base, head.base)
+    return plan(family.all_rules(head), _by_kind(model), canonical, model.config.encoder.heads), canonical
 
 
 def _by_kind(model: Model) -> dict[str, Tensor]:
@@ -146,11 +150,14 @@ def _family(config: Any, architecture: str | None) -> tuple[Family, Head]:
     return head.family or family, head
 
 
-def _canonical(names: Iterable[str], base: str) -> dict[str, str]:
-    """Each name as the rules have it, with the family's base before it → the name as it is."""
-    given = list(names)
+def _canonical(names: Iterable[str], base: str, own: str = "") -> dict[str, str]:
+    """Each name as the rules have it, with the family's base before it → the name as it is.
+
+    `own`: what an architecture writes for the base, if it is another.
+    """
+    given = {re.sub(f"^{re.escape(own)}", base, name) if own else name: name for name in names}
     bare = base and not any(name.startswith(base) for name in given)
-    return {(base if bare else "") + _renamed(name, LEGACY): name for name in given}
+    return {(base if bare else "") + _renamed(name, LEGACY): own_name for name, own_name in given.items()}
 
 
 def _has_head(head: Head, names: Collection[str]) -> bool:
@@ -163,10 +170,10 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return name
 
 
-def _fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
+def fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
     """Give every parameter of a model on the meta device its values. Raises WeightsError that names what does not fit."""
     own = model.state_dict()
-    steps = plan(family.all_rules(head), own, canonical)
+    steps = plan(family.all_rules(head), own, canonical, model.config.encoder.heads)
     _adopt_aliases(steps, head, canonical)
     needed = {name for step in steps for name in step.theirs}
     _require_complete(needed, family, head, canonical, where)

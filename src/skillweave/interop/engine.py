@@ -23,13 +23,15 @@ class Source(NamedTuple):
     """What one of our tensors is made of: theirs of these names, one after the other along the first dimension.
 
     `transposed`: theirs are stored input first (GPT-2). `stacked`: theirs has one more dimension before the others, which `{e}`
-    counts; without it, ours is row `index`. `reshaped`: theirs has the same numbers in another shape.
+    counts; without it, ours is row `index`. `reshaped`: theirs has the same numbers in another shape. `interleaved`: theirs
+    has the query, key and value of one head after those of another (BLOOM).
     """
 
     names: tuple[str, ...]
     transposed: bool = False
     stacked: bool = False
     reshaped: bool = False
+    interleaved: bool = False
     index: int = 0
 
 
@@ -65,19 +67,25 @@ def reshaped(name: str) -> Source:
     return Source((name,), reshaped=True)
 
 
+def interleaved(name: str) -> Source:
+    """Query, key and value, head by head."""
+    return Source((name,), interleaved=True)
+
+
 class Step(NamedTuple):
-    """One of our tensors and the tensors of theirs that make it; `index`: which of a stack."""
+    """One of our tensors and the tensors of theirs that make it; `index`: which of a stack; `heads`: of attention."""
 
     ours: str
     theirs: tuple[str, ...]
     source: Source
     index: int
+    heads: int
 
 
-def plan(rules: Iterable[Rule], ours: Iterable[str], theirs: Collection[str]) -> list[Step]:
+def plan(rules: Iterable[Rule], ours: Iterable[str], theirs: Collection[str], heads: int = 1) -> list[Step]:
     """A step for each of our names. Raises WeightsError for one that no rule covers, which is a fault of the family."""
     patterns = [(pattern(one.ours), one) for one in rules]
-    return [_step(name, patterns, theirs) for name in ours]
+    return [_step(name, patterns, theirs, heads) for name in ours]
 
 
 def pattern(name: str) -> re.Pattern[str]:
@@ -86,14 +94,14 @@ def pattern(name: str) -> re.Pattern[str]:
     return re.compile(text + KINDS)
 
 
-def _step(name: str, patterns: list[tuple[re.Pattern[str], Rule]], theirs: Collection[str]) -> Step:
+def _step(name: str, patterns: list[tuple[re.Pattern[str], Rule]], theirs: Collection[str], heads: int) -> Step:
     for regex, one in patterns:
         if found := regex.fullmatch(name):
             numbers = {key: value for key, value in found.groupdict().items() if key != "kind"}
             steps = []
             for source in one.sources:
                 full = tuple(text.format(**numbers) + (found["kind"] or "") for text in source.names)
-                steps.append(Step(name, full, source, int(numbers.get("e") or source.index)))
+                steps.append(Step(name, full, source, int(numbers.get("e") or source.index), heads))
             return next((step for step in steps if all(full in theirs for full in step.theirs)), steps[0])
     raise WeightsError(f"{name}: the family has no counterpart for this weight")
 
@@ -105,6 +113,8 @@ def take(step: Step, read: Callable[[str], Tensor], shape: torch.Size) -> Tensor
         parts = [part[step.index] for part in parts]
     if step.source.transposed:
         parts = [part.t() for part in parts]
+    if step.source.interleaved and not len(parts[0]) % (3 * step.heads):
+        parts = [part.unflatten(0, (step.heads, 3, -1)).transpose(0, 1).flatten(0, 2) for part in parts]
     x = torch.cat(parts) if len(parts) > 1 and len({part.shape[1:] for part in parts}) == 1 else parts[0]
     if step.source.reshaped and x.numel() == shape.numel():
         x = x.reshape(shape)
@@ -122,6 +132,8 @@ def give(steps: Iterable[Step], ours: Mapping[str, Tensor], shapes: Mapping[str,
         x = ours[step.ours]
         if step.source.reshaped:
             x = x.reshape(shapes[step.theirs[0]])
+        if step.source.interleaved:
+            x = x.unflatten(0, (3, step.heads, -1)).transpose(0, 1).flatten(0, 2)
         dimension = -1 if step.source.transposed else int(step.source.stacked)
         pieces = x.split([shapes[name][dimension] for name in step.theirs]) if len(step.theirs) > 1 else [x]
         for name, piece in zip(step.theirs, pieces, strict=True):

@@ -56,7 +56,8 @@ class Head:
     `targets`: their kinds → options that the architecture fixes. `rules`, `fields`, `constants`: as of the family, beside its
     own. `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does
     not read. `optional`: the option by which theirs is made without the targets, where they are left out. `family`: what stands
-    in place of the family that the architecture belongs to, where it has a part of it alone.
+    in place of the family that the architecture belongs to, where it has a part of it alone. `base`: what it writes for the
+    family's base, if that is another.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Head:
     optional: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
     family: Family | None = None
+    base: str = ""
 
     def bare(self) -> Head:
         """Without its targets."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.streams import tokenizer_asset
+from skillweave.data.processors.tokenizer import special_names
 
 FILE = "tokenizer.json"
 
@@ -33,3 +34,11 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
             "give the tokeniser that the model was trained with, or resize the embedding"
         )
     return {tokenizer_asset(Modality.TEXT): content}
+
+
+def with_special_names(folder: Path, config: ModelConfig) -> ModelConfig:
+    """The configuration with what the folder's tokeniser calls its special tokens, where it is not as in BERT."""
+    data = config.model_dump(mode="json")
+    if "text" in data["streams"]:
+        data["streams"]["text"]["tokenizer"]["special"] = special_names(folder)
+    return ModelConfig.parse(data, str(folder))

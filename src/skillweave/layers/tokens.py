@@ -52,6 +52,14 @@ class TokenMap:
             return torch.arange(self.length, device=device).unsqueeze(0)
         return (self.valid.cumsum(1) - 1).clamp(min=0)
 
+    def reading_order(self, device: torch.device, backward: bool = False) -> Tensor:
+        """[N, L] the places of each sample's true tokens, from the first on or from the last, and then those of padding."""
+        places_L = torch.arange(self.length, device=device)
+        key_NL = (-places_L if backward else places_L).expand(self.samples, -1)
+        if self.valid is not None:
+            key_NL = key_NL.where(self.valid, self.length)
+        return key_NL.argsort(dim=1, stable=True)
+
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
         """Padded sequences [N, L, ...] → flat tokens [T, ...]."""
         flat = x_NLD.reshape(-1, *x_NLD.shape[2:])

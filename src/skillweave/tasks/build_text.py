@@ -11,7 +11,7 @@ import torch
 
 from skillweave.batch import IGNORE, Example, Features, Modality
 from skillweave.data.processors import BadInput
-from skillweave.data.processors.tokenizer import MASK, UNKNOWN
+from skillweave.data.processors.tokenizer import MASK
 from skillweave.tasks.build import caption_hash, caption_of, class_number, labels_of, listed
 from skillweave.tasks.task import Row, Tools
 
@@ -50,7 +50,7 @@ def label_words(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
         raise BadInput("no text")
     room = processor.max_length - 1
     encoded = processor.tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
-    pieces = encoded.ids[:room] or [processor.tokenizer.token_to_id(UNKNOWN)]
+    pieces = encoded.ids[:room] or [processor.special("unknown")]
     first: dict[int, int] = {}  # word → the position of its first piece; a word of no piece, or beyond the room, has none
     for position, word in enumerate(encoded.word_ids[:room], 1):
         first.setdefault(word, position)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
-from skillweave.config.streams import TextStream
+from skillweave.config.streams import TextStream, TokenizerConfig
 from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
-from skillweave.data.processors.tokenizer import read_tokenizer
+from skillweave.data.processors.tokenizer import read_tokenizer, special_names
 from skillweave.data.processors.units import UnitModel
 from skillweave.tasks.dataset import open_fields, task_of
 from skillweave.tasks.labels import flat, with_labels
@@ -27,16 +28,19 @@ UNIT_RECORDINGS = 500
 """Recordings that k-means is fitted on."""
 
 
-def prepare(recipe: RecipeConfig, assets: dict[str, bytes] | None = None) -> tuple[RecipeConfig, dict[str, bytes]]:
+def prepare(
+    recipe: RecipeConfig, assets: dict[str, bytes] | None = None, base: ModelConfig | None = None
+) -> tuple[RecipeConfig, dict[str, bytes]]:
     """The resolved recipe and the model's assets.
 
-    `assets`: those of the run that training starts from; they are kept, so that both share their tokenisers.
-    Raises ConfigError for tasks, targets and data that do not go together, before any training.
+    `assets`: those of the run that training starts from; they are kept, so that both share their tokenisers. `base`: its model's
+    configuration; it says what their special tokens are called, and may have more words than they have pieces. Raises
+    ConfigError for tasks, targets and data that do not go together, before any training.
     """
     assets = dict(assets or {})
     recipe = with_classes(recipe)
     model = with_tasks(recipe)
-    model = _with_tokenizers(recipe, model, assets)
+    model = _with_tokenizers(recipe, model, assets, base)
     model = with_labels(recipe, model, assets)
     recipe = recipe.model_copy(update={"model": model})
     if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
@@ -110,7 +114,7 @@ def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
     return {name: {"kind": task.target}}
 
 
-def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes]) -> ModelConfig:
+def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes], base: ModelConfig | None) -> ModelConfig:
     data = model.model_dump(mode="json")
     for modality in (Modality.TEXT, Modality.CODE):
         stream: TextStream | None = getattr(model.streams, modality.value)
@@ -120,17 +124,27 @@ def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str,
         if not (shares and modality is Modality.CODE):
             wanted = (Modality.TEXT, Modality.CODE) if shares else (modality,)
             name = tokenizer_asset(modality)
+            own: TextStream | None = getattr(base.streams, modality.value) if base and name in assets else None
+            words = own.vocabulary if own else 0
+            special: dict[str, str] = {**((stream if stream.tokenizer.special else own or stream).tokenizer.special)}
             if name not in assets:
-                assets[name] = _tokenizer(recipe, stream, wanted).to_str().encode()
-            size = read_tokenizer(assets[name]).get_vocab_size()
+                special = special or _special_names(stream.tokenizer)
+                assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
+            size = max(read_tokenizer(assets[name]).get_vocab_size(), words)
             for sharer in wanted:
                 data["streams"][sharer.value]["vocabulary"] = size
+                data["streams"][sharer.value]["tokenizer"]["special"] = special
     return ModelConfig.parse(data, "model")
 
 
-def _tokenizer(recipe: RecipeConfig, stream: TextStream, modalities: tuple[Modality, ...]):
+def _special_names(config: TokenizerConfig) -> dict[str, str]:
+    path = Path(config.path) if config.path else None
+    return special_names(path if path.is_dir() else path.parent) if path else {}
+
+
+def _tokenizer(recipe: RecipeConfig, stream: TextStream, modalities: tuple[Modality, ...], special: Mapping[str, str]):
     if stream.tokenizer.path:
-        return load_tokenizer(stream.tokenizer.path)
+        return load_tokenizer(stream.tokenizer.path, special)
     return train_tokenizer(_texts(recipe, modalities), stream.tokenizer, stream.vocabulary)
 
 

@@ -17,7 +17,7 @@ from skillweave.batch import Batch, Modality
 from skillweave.config.streams import ImageStream, VideoStream
 from skillweave.data.processors import build_processors
 from skillweave.data.processors.text import TextProcessor
-from skillweave.data.processors.tokenizer import CLS, CLS_CODE, MASK, PAD, SEPARATOR, UNKNOWN
+from skillweave.data.processors.tokenizer import KEYS
 from skillweave.model import Model
 from skillweave.towers.stock import stock_class
 
@@ -173,7 +173,7 @@ def _processor(tower: Model, modality: Modality) -> TextProcessor | None:
 def _padding(tower: Model, modality: Modality) -> int:
     """The id of [PAD]; 0, as batches are padded, for a model without a tokeniser."""
     processor = _processor(tower, modality)
-    return (processor.tokenizer.token_to_id(PAD) if processor else None) or 0
+    return (processor.tokenizer.token_to_id(processor.names["pad"]) if processor else None) or 0
 
 
 def _write_tokenizer(tower: Model, modality: Modality, folder: Path) -> None:
@@ -181,9 +181,9 @@ def _write_tokenizer(tower: Model, modality: Modality, folder: Path) -> None:
     processor = _processor(tower, modality)
     if processor is None:
         return
-    first = CLS_CODE if modality is Modality.CODE else CLS
+    first = processor.names["cls"]
     processor.tokenizer.post_processor = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, processor.cls)])
-    special = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": first, "sep_token": SEPARATOR, "mask_token": MASK}
+    special = {key: processor.names[role] for key, role in KEYS.items() if key not in ("bos_token", "eos_token")}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=processor.tokenizer, model_max_length=processor.max_length, **special
     )

@@ -11,9 +11,9 @@ from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from skillweave.batch import Skip
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError, ModelConfig, RecipeConfig
 from skillweave.data.mixture import Mixture
-from skillweave.model import Model
+from skillweave.model import CONFIG_FILE, Model
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 from skillweave.training.checkpoint import Checkpoints, State
@@ -50,7 +50,8 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     newest = Checkpoints(recipe.folder, recipe.training.keep).newest() if found else None
     fabric = make_fabric(recipe.training)
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
-    recipe, assets = prepare(recipe, read_assets(source) if source else {})
+    base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
+    recipe, assets = prepare(recipe, read_assets(source) if source else {}, base)
     if found:
         require_same(recipe)
     else:

@@ -43,6 +43,21 @@ def pooled(head: torch.nn.Module, x_LD: Tensor) -> Tensor:
     return head.output(torch.tanh(head.pooler(x_LD[0])))
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+def test_two_texts_compared(hidden: bool) -> None:
+    """InferSent: the largest of each number, then a classifier of u, v, |u - v| and u · v."""
+    compared = ["first", "second", "difference", "product"]
+    model = model_of("classification", PASSES, classes=["a", "b"], pooling="max", compared=compared, hidden=hidden)
+    out, (firsts, seconds) = run(model, {"class": torch.tensor([0, 1, 1])})
+    head = model.targets["classification"]
+    for n, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        u, v = first.max(0).values, second.max(0).values
+        x = torch.cat([u, v, (u - v).abs(), u * v])
+        assert torch.allclose(out.logits["classification"][n], head.classifier(torch.tanh(head.pooler(x)) if hidden else x))
+    with pytest.raises(ValueError, match="compares 2 passes, not 1"):
+        run(model_of("classification", [TEXT], classes=["a", "b"], compared=compared), {})
+
+
 def test_multi_label() -> None:
     model = model_of("multi_label", [TEXT], classes=["a", "b"])
     labels = torch.tensor([[0.0, 1], [1, 1], [0, 0]])

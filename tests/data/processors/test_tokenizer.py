@@ -9,9 +9,10 @@ from tokenizers import Tokenizer, models
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TextStream, TokenizerConfig
 from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_tokenizer
-from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer
+from skillweave.data.processors.text import TextProcessor
+from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer, special_names
 
 TEXTS = ["The cat sat on the mat.", "The dog sat on the log.", "一个笑脸", "def add(x, y): return x + y"] * 3
 
@@ -132,3 +133,41 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
 
 def test_special_tokens_are_those_of_the_processors():
     assert len(set(SPECIAL_TOKENS)) == 6
+
+
+ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b"]
+"""Pieces of a tokeniser whose special tokens have other names."""
+
+
+def with_other_names(folder):
+    model = models.WordLevel({piece: i for i, piece in enumerate(ROBERTA)}, unk_token="<unk>")
+    Tokenizer(model).save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "cls_token": {"content": "<s>"}, "sep_token": "</s>", "mask_token": "<mask>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps({**names, "pad_token": "<pad>", "unk_token": "<unk>"}))
+    return {"pad": "<pad>", "unknown": "<unk>", "cls": "<s>", "separator": "</s>", "mask": "<mask>"}
+
+
+def test_names_of_special_tokens_are_those_of_the_folder(tmp_path):
+    names = with_other_names(tmp_path)
+    assert special_names(tmp_path) == names
+    tokenizer = load_tokenizer(tmp_path, names)
+    assert tokenizer.get_vocab_size() == 8  # [CLS_code] alone was lacking
+    stream = TextStream(tokenizer=TokenizerConfig(special=names))
+    processor = TextProcessor(stream, tokenizer)
+    assert processor("a", separator=True).data.tolist() == [0, 5, 2]
+    assert (processor.mask, processor.special_ids) == (4, {0, 1, 2, 3, 4, 7})
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    assert special_names(tmp_path) == {"cls": "<s>", "separator": "</s>"}
+    (tmp_path / "special_tokens_map.json").write_text("{")
+    with pytest.raises(ConfigError, match="not valid JSON"):
+        special_names(tmp_path)
+
+
+def test_an_asset_gets_no_pieces_that_its_model_has_no_words_for(tmp_path):
+    with_other_names(tmp_path)
+    tokenizer = read_tokenizer((tmp_path / "tokenizer.json").read_bytes())
+    assert tokenizer.get_vocab_size() == len(ROBERTA)
+    processor = TextProcessor(TextStream(tokenizer=TokenizerConfig(special={"cls": "<s>"})), tokenizer)
+    assert processor("b").data.tolist() == [0, 6]
+    with pytest.raises(ConfigError, match=r"the tokeniser has no '\[MASK\]', which the task needs; name it under"):
+        processor.mask  # noqa: B018

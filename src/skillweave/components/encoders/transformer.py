@@ -2,58 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from skillweave.batch import Condition
+from skillweave.components.encoders.base import Encoder, EncoderWeights
 from skillweave.config.encoder import EncoderConfig, RotaryScaling, RouteConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
-from skillweave.layers.block import Block, BlockWeights, Cross, Residual
+from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
 from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, PictureBias, Rotary, T5Bias, within_window
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
-    DenseRoute,
     Known,
     Linear,
-    Route,
     RouteStatistics,
     SparseFeedForward,
-    StaticRoute,
-    TokenRoute,
     build_route,
 )
 from skillweave.layers.tokens import TokenMap
 
-PATHS = {
-    "qkv": "attention.qkv",
-    "attention_output": "attention.output",
-    "feed_forward_in": "feed_forward.experts.shared.inner",
-    "feed_forward_out": "feed_forward.experts.shared.outer",
-    "feed_forward": "feed_forward",
-}
-"""Place where a layer can be sparse → its module's path in a block."""
-EncoderWeights = tuple[BlockWeights, ...]
-"""What the static routes of every layer decided for a condition: plain tensors, which belong to whoever asked for them."""
-Resolved = Mapping[Condition, EncoderWeights]
 
-
-class Choice(NamedTuple):
-    """A choice among experts: in which layer, from 0, at which of `PATHS`, and who makes it."""
-
-    layer: int
-    place: str
-    route: Route
-
-
-class TransformerEncoder(nn.Module):
-    """Blocks of self-attention and feed-forward, run in two phases: `resolve` the conditions, then run dense.
+class TransformerEncoder(Encoder):
+    """Blocks of self-attention and feed-forward.
 
     `cross`: each block also attends to a memory, which makes it a decoder.
     """
@@ -69,21 +45,6 @@ class TransformerEncoder(nn.Module):
         self.positions = nn.ModuleList(cast(nn.Module, build_position(config, width, cross)) for _ in range(own))
         self.last_norm = _norm(config, width) if config.norm_position == "pre" and config.last_norm else nn.Identity()
 
-    def resolve(
-        self,
-        conditions: Iterable[Condition],
-        generator: torch.Generator | None = None,
-        tokens: Mapping[Condition, int] | None = None,
-    ) -> Resolved:
-        """The gates and merged weights of every block, once for each distinct condition.
-
-        `generator`: of the gates' noise in training. `tokens`: how many of each condition there will be; for few, experts
-        stay apart. Absent: any number, and all are merged.
-        """
-        counts = tokens or {}
-        distinct = dict.fromkeys(conditions)
-        return {c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks) for c in distinct}
-
     def forward(
         self,
         x_TD: Tensor,
@@ -92,10 +53,7 @@ class TransformerEncoder(nn.Module):
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the layers.
-
-        `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder looks at.
-        """
+        """See `Encoder`."""
         statistics: list[RouteStatistics] = []
         if self.window is not None:
             tokens = within_window(tokens, self.window, x_TD.device)
@@ -107,46 +65,6 @@ class TransformerEncoder(nn.Module):
             x_TD, own = self.blocks[i](x_TD, seen, [span[i] for span in weights], generator, memory)
             statistics += own
         return self.last_norm(x_TD), statistics
-
-    def choices(self) -> Iterator[Choice]:
-        """Where experts are chosen, in the order in which it happens; a bank that follows another makes no choice of its own."""
-        banks = dict(self.banks())
-        for layer in range(len(self.blocks)):
-            for place, path in PATHS.items():
-                bank = banks.get(f"blocks.{layer}.{path}")
-                if bank is not None and not isinstance(bank.route, DenseRoute) and not getattr(bank, "follows", False):
-                    yield Choice(layer, place, bank.route)
-
-    def inactive(self, conditions: Iterable[Condition]) -> set[str]:
-        """Names of the parameters that none of the conditions uses, without noise."""
-        wanted = list(conditions)
-        names: set[str] = set()
-        for path, module in self.banks():
-            if not isinstance(module.route, StaticRoute):
-                continue
-            active = {name for condition in wanted for name in module.route.gates(condition)}
-            for name, _ in module.named_parameters():
-                kind, expert, *_ = name.split(".")
-                if kind == "experts" and expert not in active:
-                    names.add(f"{path}.{name}")
-            names |= {f"{path}.route.{name}" for name in module.route.idle(wanted)}
-        return names
-
-    def idle_per_token(self) -> int:
-        """Parameters of token-routed experts that a single token leaves unused."""
-        idle = 0
-        for _, module in self.banks():
-            if isinstance(module.route, TokenRoute):
-                experts = len(module.route.experts)
-                banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
-                idle += banked // experts * (experts - module.route.active)
-        return idle
-
-    def banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
-        """Every bank of experts, by its path in the encoder."""
-        for path, module in self.named_modules():
-            if isinstance(module, ConditionalLinear | ConditionalFeedForward):
-                yield path, module
 
 
 def build_position(config: EncoderConfig, width: int, causal: bool = False) -> nn.Module | None:

@@ -10,7 +10,7 @@ from skillweave.components.targets.base import Encoded, Target, TargetOutput
 from skillweave.components.targets.classification import Classification, Pooled
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
-from skillweave.components.targets.language import Language, Replaced
+from skillweave.components.targets.language import BidirectionalLanguage, Language, Replaced
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
 from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
@@ -24,6 +24,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.width,
         len(target.classes),
         target.bias,
+        target.compared,
         target.distilled,
         hidden=target.hidden,
         pooling=target.pooling,
@@ -70,6 +71,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.answer_vocabulary(target.modality) if target.bias else None,
         model.sharers(target.modality),
         model.width**-0.5 if target.scaled else 1.0,
+    ),
+    "bilm": lambda target, model: BidirectionalLanguage(
+        model.width, model.vocabulary(target.modality), target.bias, model.sharers(target.modality)
     ),
     "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),

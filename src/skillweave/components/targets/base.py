@@ -55,9 +55,17 @@ class Encoded:
         places_NL = torch.arange(self.tokens.length, device=rows.device) * self.tokens.valid
         return hidden_NLD[rows, places_NL.argmax(1)]
 
+    def max(self) -> Tensor:
+        """[N, D]: the largest of each number over each sample's true tokens."""
+        hidden_NLD = self.padded()
+        if self.tokens.valid is not None:
+            hidden_NLD = hidden_NLD.masked_fill(~self.tokens.valid.unsqueeze(-1), -torch.inf)
+        return hidden_NLD.amax(1)
+
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample, `first`, `last`, `mean` or `rest`."""
-        return {"first": self.first, "last": self.last, "mean": self.mean, "rest": self.rest}[pooling]()
+        """[N, D]: one vector a sample: `first`, `last`, `mean`, `max` or `rest`."""
+        ways = {"first": self.first, "last": self.last, "mean": self.mean, "max": self.max, "rest": self.rest}
+        return ways[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""
@@ -97,23 +105,36 @@ class SampleTarget(Target):
     """A target on one vector [N, D] a sample.
 
     `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`: how it is made of the tokens'
-    vectors. `epsilon`: of a layer normalisation of it before that; None for none.
+    vectors. `epsilon`: of a layer normalisation of it before that; None for none. `seen`: the size of what the dense layer sees,
+    if that is not one such vector.
     """
 
     def __init__(
-        self, width: int, hidden: bool = True, pooling: str = "first", activation: str = "tanh", epsilon: float | None = None
+        self,
+        width: int,
+        hidden: bool = True,
+        pooling: str = "first",
+        activation: str = "tanh",
+        epsilon: float | None = None,
+        seen: int | None = None,
     ) -> None:
         super().__init__()
         self.pooling = pooling
         self.norm = None if epsilon is None else nn.LayerNorm(width, epsilon)
-        self.pooler = nn.Linear(width, width) if hidden else None
+        self.pooler = nn.Linear(seen or width, width) if hidden else None
         self.activation = ACTIVATIONS[activation]
 
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass."""
+        return self.transform(self.pool(encoded))
+
+    def pool(self, encoded: Encoded) -> Tensor:
+        """[N, D] of a pass, before the dense layer."""
         x_ND = encoded.pooled(self.pooling)
-        if self.norm is not None:
-            x_ND = self.norm(x_ND)
+        return x_ND if self.norm is None else self.norm(x_ND)
+
+    def transform(self, x_ND: Tensor) -> Tensor:
+        """Through the dense layer, if there is one."""
         return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,30 @@ class Language(Target):
         x_MD, wanted_M = at_labels(passes[-1], labels.get("words"), self.modalities)
         logits_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
         return TargetOutput(mean_cross_entropy(logits_MV, wanted_M), logits_MV)
+
+
+class BidirectionalLanguage(Target):
+    """Each position predicts the word behind it from the first half of its vector, and the word before it from the second.
+
+    ELMo (arXiv 1802.05365, section 3.1); one output layer serves both.
+    """
+
+    def __init__(self, width: int, words: int, bias: bool, modalities: Collection[Modality]) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.output = nn.Linear(width // 2, words, bias)
+
+    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+        """Logits [M, V] of the words behind, then of those before, at the labelled tokens, or of both at all tokens.
+
+        Labels `words` and `before` [N, L]: the word behind and before each position.
+        """
+        halves = passes[-1].hidden_TD.chunk(2, dim=-1)
+        ways = [replace(passes[-1], hidden_TD=half_TD) for half_TD in halves]
+        found = [at_labels(way, labels.get(name), self.modalities) for way, name in zip(ways, ("words", "before"), strict=True)]
+        logits_MV = self.output(torch.cat([x_MD for x_MD, _ in found]))
+        wanted = [wanted_M for _, wanted_M in found if wanted_M is not None]
+        return TargetOutput(mean_cross_entropy(logits_MV, torch.cat(wanted) if wanted else None), logits_MV)
 
 
 class Replaced(Target):

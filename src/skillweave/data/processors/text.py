@@ -11,11 +11,12 @@ import torch
 from tokenizers import Encoding, Tokenizer
 
 from skillweave.batch import Features, Modality
+from skillweave.config.base import ConfigError
 from skillweave.config.recipe import AugmentConfig
 from skillweave.config.streams import TextStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.media import open_media
-from skillweave.data.processors.tokenizer import CLS, CLS_CODE, MASK, SEPARATOR, SPECIAL_TOKENS
+from skillweave.data.processors.tokenizer import CLS_CODE, ROLES, SPECIAL_TOKENS
 
 CHARACTERS_PER_PIECE = 64
 """Of a text only so many characters per position are looked at, so that a huge file costs no more than a long one."""
@@ -34,10 +35,35 @@ class TextProcessor:
         self.tokenizer = tokenizer
         self.max_length = stream.max_length
         self.dropout = augment.word_dropout
-        first = CLS_CODE if modality is Modality.CODE else CLS
-        self.cls, self.separator, self.mask = (tokenizer.token_to_id(name) for name in (first, SEPARATOR, MASK))
-        self.special_ids = frozenset(tokenizer.token_to_id(name) for name in SPECIAL_TOKENS)
+        self.names = {**ROLES, **stream.tokenizer.special}
+        if modality is Modality.CODE and tokenizer.token_to_id(CLS_CODE) is not None:
+            self.names["cls"] = CLS_CODE
+        found = {tokenizer.token_to_id(name) for name in (*self.names.values(), *SPECIAL_TOKENS)}
+        self.special_ids = frozenset(number for number in found if number is not None)
         self.vocabulary = tokenizer.get_vocab_size()
+
+    @property
+    def cls(self) -> int:
+        """The number of [CLS]. As of the others, raises ConfigError where the tokeniser has none."""
+        return self.special("cls")
+
+    @property
+    def separator(self) -> int:
+        """The number of [SEP]."""
+        return self.special("separator")
+
+    @property
+    def mask(self) -> int:
+        """The number of [MASK]."""
+        return self.special("mask")
+
+    def special(self, role: str) -> int:
+        """The number of the special token of a role. Raises ConfigError where the tokeniser has none."""
+        number = self.tokenizer.token_to_id(self.names[role])
+        if number is None:
+            remedy = f"name it under the stream's tokenizer.special: {{{role}: ...}}"
+            raise ConfigError(f"the tokeniser has no {self.names[role]!r}, which the task needs; {remedy}")
+        return number
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A tokeniser forgets on its way to a worker process that special tokens spelt out in a text are plain text.
@@ -84,7 +110,7 @@ class TextProcessor:
         if rng is not None and self.dropout:
             dropped = rng.random(len(pieces)) < self.dropout
             pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
-        ids = [self.cls] * cls + [*pieces] + [self.separator] * separator
+        ids = [*([self.cls] if cls else []), *pieces, *([self.separator] if separator else [])]
         return Features(torch.tensor(ids), len(ids))
 
     def pair(self, first: Any, second: Any, rng: np.random.Generator | None = None) -> tuple[Features, Features]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,46 @@ from skillweave.config.streams import TokenizerConfig
 PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)
 """In the order of their ids, from 0, in a trained tokeniser."""
+ROLES = {"pad": PAD, "unknown": UNKNOWN, "cls": CLS, "separator": SEPARATOR, "mask": MASK}
+"""What special tokens are for → their names, unless a stream says otherwise."""
+KEYS = {
+    "bos_token": "cls",
+    "eos_token": "separator",
+    "pad_token": "pad",
+    "unk_token": "unknown",
+    "cls_token": "cls",
+    "sep_token": "separator",
+    "mask_token": "mask",
+}
+"""Their names in Hugging Face's files → what they are for; a later one counts before an earlier one."""
 
 
 def read_tokenizer(asset: bytes) -> Tokenizer:
-    """The tokeniser stored as a model's asset."""
-    return _prepared(Tokenizer.from_str(asset.decode("utf-8")))
+    """The tokeniser stored as a model's asset, with the pieces that it has: the model has as many words."""
+    return _plain(Tokenizer.from_str(asset.decode("utf-8")))
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def special_names(folder: Path) -> dict[str, str]:
+    """What a folder's files call special tokens, where it is not as in BERT. Raises ConfigError for a file that is no JSON."""
+    found: dict[str, str] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = folder / name
+        try:
+            given = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        except ValueError as error:
+            raise ConfigError(f"{file}: not valid JSON: {error}") from None
+        for key, role in KEYS.items():
+            token = given.get(key)
+            token = token.get("content") if isinstance(token, dict) else token
+            found |= {role: token} if isinstance(token, str) else {}
+    return {role: token for role, token in found.items() if token != ROLES[role]}
+
+
+def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
     """A Hugging Face tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), or one of the two.
 
-    Special tokens that it lacks are added at the end. Raises ConfigError when it is absent or cannot be read.
+    Special tokens that it lacks are added at the end. `special`: what they are called where it is not as in BERT. Raises
+    ConfigError when it is absent or cannot be read.
     """
     place = Path(path)
     candidates = [place / "tokenizer.json", place / "vocab.txt"] if place.is_dir() else [place]
@@ -35,7 +64,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         remedy = "give a folder with tokenizer.json or vocab.txt, or one of the two"
         raise ConfigError(f"tokenizer {place}: no such file; {remedy}")
     try:
-        return _prepared(_from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)))
+        return _prepared(_from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)), special)
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"tokenizer {file}: not a tokeniser of Hugging Face's tokenizers library: {error}") from None
 
@@ -129,9 +158,14 @@ def _from_vocabulary(file: Path) -> Tokenizer:
     return _wordpiece(model, lowercase)
 
 
-def _prepared(tokenizer: Tokenizer) -> Tokenizer:
-    """With all special tokens, without padding or cutting, and blind to special tokens spelt out in a text."""
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+def _prepared(tokenizer: Tokenizer, special: Mapping[str, str] | None = None) -> Tokenizer:
+    """With all special tokens."""
+    tokenizer.add_special_tokens([*{**ROLES, **(special or {})}.values(), CLS_CODE])
+    return _plain(tokenizer)
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """Without padding or cutting, and blind to special tokens spelt out in a text."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True

@@ -7,6 +7,7 @@ from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART
 from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
+from skillweave.interop.families.bloom import BLOOM
 from skillweave.interop.families.deit import DEIT
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         ELECTRA,
         ALBERT,
         GPT2,
+        BLOOM,
         *llama.FAMILIES,
         VIT,
         DEIT,

@@ -68,15 +68,15 @@ PREDICTIONS = masked(
 ACTIVATION = {"targets.mlm.activation": activation("hidden_act")}
 
 
-def per_token(name: str, *unused: str) -> dict[str, Head]:
-    """Labels of words, and where an answer begins and ends."""
-    labels = (rule("targets.token_labels.classifier", "classifier"),)
+def per_token(name: str, *unused: str, labels: str = "classifier", base: str = "") -> dict[str, Head]:
+    """Labels of words, by the module `labels`, and where an answer begins and ends; `base`: of the latter, if it is another."""
+    classes = {"targets.token_labels.classes": CLASSES}
     ends = (rule("targets.span.classifier", "qa_outputs"),)
     return {
         f"{name}ForTokenClassification": Head(
-            {"token_labels": {}}, labels, {"targets.token_labels.classes": CLASSES}, {}, unused
+            {"token_labels": {}}, (rule("targets.token_labels.classifier", labels),), classes, {}, unused
         ),
-        f"{name}ForQuestionAnswering": Head({"span": {}}, ends, {}, {}, unused),
+        f"{name}ForQuestionAnswering": Head({"span": {}}, ends, {}, {}, unused, base=base),
     }
 
 

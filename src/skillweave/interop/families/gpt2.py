@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skillweave.interop.engine import rule, transposed
+from skillweave.interop.families.bert import per_token
 from skillweave.interop.family import CLASSES, Family, Field, Head, activation
 
 OURS, THEIRS = "encoder.blocks.{i}", "transformer.h.{i}"
@@ -47,6 +48,7 @@ GPT2 = Family(
             {"lm_head.weight": "transformer.wte.weight"},
         ),
         "GPT2ForSequenceClassification": SCORE,
+        **per_token("GPT2"),
     },
     base="transformer.",
     constants={

@@ -8,6 +8,7 @@ from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.interop.engine import joined, rule, stacked
+from skillweave.interop.families.bert import per_token
 from skillweave.interop.families.gpt2 import CAUSAL, SCORE
 from skillweave.interop.family import Family, Field, Head, activation
 
@@ -52,8 +53,8 @@ def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
     return {**rope_parameters(ours), "attention_bias": "qkv" in biases, "mlp_bias": "feed_forward" in biases}
 
 
-def heads(name: str) -> dict[str, Head]:
-    """Language modelling, and a class from the last token."""
+def heads(name: str, answering: str = "transformer.") -> dict[str, Head]:
+    """Language modelling, a class from the last token, labels of words and answers; `answering`: the latter's base."""
     return {
         f"{name}Model": Head(unused=("lm_head.",)),
         f"{name}ForCausalLM": Head(
@@ -63,6 +64,7 @@ def heads(name: str) -> dict[str, Head]:
             {"lm_head.weight": "model.embed_tokens.weight"},
         ),
         f"{name}ForSequenceClassification": SCORE,
+        **per_token(name, labels="score", base=answering),
     }
 
 
@@ -122,7 +124,7 @@ MISTRAL = replace(
     LLAMA,
     model_type="mistral",
     fields={**LLAMA.fields, "encoder.window": "sliding_window"},
-    heads=heads("Mistral"),
+    heads=heads("Mistral", ""),
     required={},
     ours=_unbiased,
     theirs=rope_parameters,
@@ -176,7 +178,7 @@ MIXTRAL = replace(
             f"{STORED}.experts.{{e}}.w2.weight",
         ),
     ),
-    heads=heads("Mixtral"),
+    heads=heads("Mixtral", ""),
     constants={**LLAMA.constants, "encoder.sparse.feed_forward.route": "token"},
     required={"output_router_logits": False, "router_jitter_noise": 0.0},
 )

@@ -1,0 +1,48 @@
+"""The gated convolutional network (Dauphin et al., arXiv 1612.08083)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.components.encoders.base import Encoder, EncoderWeights
+from skillweave.config.encoder import EncoderConfig
+from skillweave.layers.attention import Memory
+from skillweave.layers.sparse import Known, RouteStatistics
+from skillweave.layers.tokens import TokenMap
+
+
+class GatedCNNEncoder(Encoder):
+    """Layers (X * W + b) ⊗ σ(X * V + c) (eq. 1) of convolutions that see only what stands before.
+
+    After the first layer, every `residual` of them are a block whose input is added to its output (section 2, Table 1).
+    """
+
+    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+        super().__init__()
+        self.blocks = ()
+        self.kernel, self.residual = config.kernel, config.residual
+        sizes = [config.input_size or width, *[width] * (config.layers - 1)]
+        self.convolutions = nn.ModuleList(nn.Conv1d(size, 2 * width, config.kernel) for size in sizes)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        weights: Sequence[EncoderWeights],
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """See `Encoder`."""
+        order_NL1 = tokens.reading_order(x_TD.device).unsqueeze(-1)
+        x_NDL = before_NDL = tokens.to_padded(x_TD).take_along_dim(order_NL1, 1).transpose(1, 2)
+        for layer, convolution in enumerate(self.convolutions):
+            x_NDL = F.glu(convolution(F.pad(x_NDL, (self.kernel - 1, 0))), dim=1)
+            if layer % self.residual == 0:
+                x_NDL = before_NDL = x_NDL + before_NDL if layer else x_NDL
+        x_NLD = self.dropout(x_NDL.transpose(1, 2))
+        return tokens.to_tokens(torch.zeros_like(x_NLD).scatter(1, order_NL1.expand_as(x_NLD), x_NLD)), []

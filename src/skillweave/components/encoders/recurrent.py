@@ -1,0 +1,88 @@
+"""Recurrent encoders and decoders (TencentPretrain section 3.2): RNN, LSTM and GRU, which read a text word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from skillweave.components.encoders.base import Encoder, EncoderWeights
+from skillweave.config.encoder import EncoderConfig
+from skillweave.layers.attention import CrossAttention, Heads, Memory
+from skillweave.layers.sparse import Known, RouteStatistics
+from skillweave.layers.tokens import TokenMap
+
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class RecurrentEncoder(Encoder):
+    """Layers of recurrent cells over the true tokens of a pass, in their order, over all its spans.
+
+    Both directions share the width. `apart` (ELMo, arXiv 1802.05365, section 3.1) is two stacks that meet at the end alone.
+    """
+
+    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+        super().__init__()
+        self.blocks = ()
+        size = width if config.direction == "forward" else width // 2
+        options = {"hidden_size": config.cell, "proj_size": size} if config.cell else {"hidden_size": size}
+        between = config.dropout if config.layers > 1 else 0.0
+        self.stacks = nn.ModuleList(
+            CELLS[config.name](
+                input_size=config.input_size or width,
+                num_layers=config.layers,
+                batch_first=True,
+                dropout=between,
+                bidirectional=config.direction == "both",
+                **options,
+            )
+            for _ in range(2 if config.direction == "apart" else 1)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        weights: Sequence[EncoderWeights],
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """See `Encoder`."""
+        x_NLD = tokens.to_padded(x_TD)
+        parts = [_read(stack, x_NLD, tokens, backward=i > 0) for i, stack in enumerate(self.stacks)]
+        return tokens.to_tokens(self.dropout(torch.cat(parts, dim=-1))), []
+
+
+class RecurrentDecoder(RecurrentEncoder):
+    """A recurrent encoder whose states look at a memory: tanh(W [context; state]) (Luong et al., arXiv 1508.04025, eq. 5)."""
+
+    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+        super().__init__(config, width, known)
+        self.attention = CrossAttention(Heads(1, 1, width), width)
+        self.combination = nn.Linear(2 * width, width)
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        weights: Sequence[EncoderWeights],
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, list[RouteStatistics]]:
+        """See `Encoder`. Raises ValueError without a memory."""
+        if memory is None:
+            raise ValueError("a decoder needs the encoder's output to look at")
+        states_TD, statistics = super().forward(x_TD, tokens, weights, generator)
+        context_TD = self.attention(states_TD, tokens, memory)
+        return torch.tanh(self.combination(torch.cat([context_TD, states_TD], dim=-1))), statistics
+
+
+def _read(stack: nn.Module, x_NLD: Tensor, tokens: TokenMap, backward: bool) -> Tensor:
+    """What a stack makes of the true tokens, from the first on or from the last, at their own places; elsewhere zeros."""
+    order_NL1 = tokens.reading_order(x_NLD.device, backward).unsqueeze(-1)
+    given = pack_padded_sequence(x_NLD.take_along_dim(order_NL1, 1), tokens.lengths, batch_first=True, enforce_sorted=False)
+    read_NLD, _ = pad_packed_sequence(stack(given)[0], batch_first=True, total_length=tokens.length)
+    return torch.zeros_like(read_NLD).scatter(1, order_NL1.expand_as(read_NLD), read_NLD)
