@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test lint check docs clean
+.PHONY: setup quickstart test lint check docs parity clean
 
 setup: .venv/.ready
 
@@ -26,6 +26,9 @@ lint: setup
 
 docs: setup
 	@$(BIN)/python docs/build_reference.py
+
+parity: setup
+	@$(BIN)/python benchmarks/parity.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import status
 from report import Figure, report
 
 import skillweave as sw
@@ -56,18 +57,12 @@ def load_alone(folder: str, tiny: str) -> None:
     """In a process of its own: print what loading the slice read, and by how much memory grew."""
     sw.load(tiny, tasks=[TASK])
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
-    before, read = resident("VmRSS"), handed_out()
+    before, read = status("VmRSS"), handed_out()
     model = sw.load(folder, tasks=[TASK])
     read = handed_out() - read
-    peak, after = resident("VmHWM"), resident("VmRSS")
+    peak, after = status("VmHWM"), status("VmRSS")
     slice_bytes = sum(x.numel() * x.element_size() for x in model.state_dict().values())
     print(json.dumps({"slice": slice_bytes, "read": read, "peak": peak - before, "held": after - before}))
-
-
-def resident(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def handed_out() -> int:

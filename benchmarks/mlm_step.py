@@ -17,37 +17,42 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from memory import status
 from report import Figure, report
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from side_by_side import (
+    AGREE,
+    OURS,
+    THEIRS,
+    VOCABULARY,
+    Given,
+    Pace,
+    alternate,
+    draw,
+    open_reviews,
+    padded,
+    padded_labels,
+    step,
+    train_ours,
+    train_theirs,
+)
+from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from skillweave.batch import IGNORE, Batch, Example
-from skillweave.config import ModelConfig, RecipeConfig
+import skillweave as sw
+from skillweave.batch import IGNORE, Example
+from skillweave.config import ModelConfig
 from skillweave.data.collate import collate
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
-
-VOCABULARY, LENGTH, POSITIONS = 21128, 128, 512
-TASK = "masked_text"
-AGREE = 1e-4
-"""Largest relative difference of the two losses at any step."""
-ADAMW = {"lr": 1e-4, "weight_decay": 0.01, "fused": True}
-
-Given = tuple[Batch, dict[str, Tensor]]
-"""The same samples as each side wants them."""
-OURS, THEIRS = "skillweave", "Hugging Face"
+from skillweave.tasks.dataset import TaskDataset
 
 
 class Setting(NamedTuple):
@@ -70,36 +75,13 @@ SETTINGS = [
 QUICK = [Setting("2 × 64, real lengths", 2, 64, 8, False, 0), Setting("2 × 64, full length", 2, 64, 4, True, 0)]
 
 
-class Side(NamedTuple):
-    """A model in training: its loss on a batch, and its optimiser."""
-
-    loss: Callable[[Given], Tensor]
-    optimizer: torch.optim.Optimizer
-
-
 class Result(NamedTuple):
-    """Of one setting, by side where there are two: median seconds and GFLOP of a step, and peak bytes."""
+    """Of one setting, by side: GFLOP of a step and peak bytes."""
 
     setting: Setting
-    speedup: float
-    difference: float
-    seconds: dict[str, float]
+    pace: Pace
     work: dict[str, float]
     memory: dict[str, int]
-
-
-def open_reviews() -> TaskDataset:
-    recipe = {"model": {"streams": {"text": {"max_length": LENGTH}}}, "tasks": {TASK: {"data": {"path": "installed:reviews"}}}}
-    resolved, assets = prepare(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
-    return open_task(resolved, TASK, "train", assets)
-
-
-def our_config(reviews: TaskDataset, setting: Setting) -> ModelConfig:
-    """BERT of these sizes. The vocabulary is Chinese BERT's: the reviews alone have fewer wordpieces."""
-    sizes = {"layers": setting.layers, "heads": setting.width // 64, "feed_forward": 4 * setting.width}
-    encoder, stream = {**sizes, "dropout": 0, "attention_dropout": 0}, {"vocabulary": VOCABULARY, "max_length": POSITIONS}
-    data = reviews.tools.model.model_dump(mode="json")
-    return ModelConfig.parse({**data, "width": setting.width, "streams": {"text": stream}, "encoder": encoder})
 
 
 def their_model(setting: Setting) -> BertForMaskedLM:
@@ -115,74 +97,15 @@ def their_model(setting: Setting) -> BertForMaskedLM:
     return BertForMaskedLM(config)
 
 
-def names(layers: int) -> Iterator[tuple[str, list[str]]]:
-    """Each of our parameters, and those of Hugging Face's that make it."""
-    yield "embeddings.text.content.word.weight", ["bert.embeddings.word_embeddings.weight"]
-    yield "embeddings.text.positions.position.table.weight", ["bert.embeddings.position_embeddings.weight"]
-    yield "embeddings.text.positions.segment.table.weight", ["bert.embeddings.token_type_embeddings.weight"]
-    yield "targets.mlm.bias", ["cls.predictions.bias"]
-    modules = {
-        "embeddings.text.norm": ["bert.embeddings.LayerNorm"],
-        "targets.mlm.transform": ["cls.predictions.transform.dense"],
-        "targets.mlm.norm": ["cls.predictions.transform.LayerNorm"],
-    }
-    for i in range(layers):
-        ours, theirs = f"encoder.blocks.{i}", f"bert.encoder.layer.{i}"
-        modules |= {
-            f"{ours}.attention.qkv.experts.shared": [f"{theirs}.attention.self.{n}" for n in ("query", "key", "value")],
-            f"{ours}.attention.output": [f"{theirs}.attention.output.dense"],
-            f"{ours}.attention_norm": [f"{theirs}.attention.output.LayerNorm"],
-            f"{ours}.feed_forward.experts.shared.inner": [f"{theirs}.intermediate.dense"],
-            f"{ours}.feed_forward.experts.shared.outer": [f"{theirs}.output.dense"],
-            f"{ours}.feed_forward_norm": [f"{theirs}.output.LayerNorm"],
-        }
-    for ours, parts in modules.items():
-        yield from ((f"{ours}.{kind}", [f"{part}.{kind}" for part in parts]) for kind in ("weight", "bias"))
-
-
-def copy_weights(model: Model, reference: BertForMaskedLM, layers: int) -> None:
-    given = dict(reference.named_parameters())
-    model.load_state_dict({ours: torch.cat([given[name].detach() for name in theirs]) for ours, theirs in names(layers)})
-
-
-def train_ours(model: Model) -> Side:
-    return Side(lambda given: model(given[0]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW))
-
-
-def train_theirs(model: nn.Module) -> Side:
-    return Side(lambda given: model(**given[1]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW))
-
-
-def batches(reviews: TaskDataset, setting: Setting, count: int) -> Iterator[Given]:
+def batches(reviews: TaskDataset, setting: Setting, count: int, config: ModelConfig) -> Iterator[Given]:
     """Reviews in random order, the same for a setting in every run."""
-    rng = np.random.default_rng(0)
-    order = iter(rng.permutation(len(reviews)))
-    for _ in range(count):
-        examples: list[Example] = []
-        while len(examples) < setting.batch:
-            example = reviews.example(int(next(order)), rng)
-            if not setting.full or example.spans[0].length == LENGTH:
-                examples.append(example)
-        ours = collate(reviews.layout, examples, reviews.tools.model.streams, reviews.bucket)
-        yield ours, their_batch(examples)
+    for examples in draw(reviews, setting.batch, count, setting.full):
+        yield collate(replace(reviews.layout, task="mlm"), examples, config.streams, reviews.bucket), their_batch(examples)
 
 
 def their_batch(examples: list[Example]) -> dict[str, Tensor]:
-    """As Hugging Face's collator pads: to the longest, with an attention mask."""
-    ids = [example.spans[0].data for example in examples]
-    labels = pad_sequence([example.labels["words"] for example in examples], True, IGNORE)
-    mask = pad_sequence([torch.ones_like(x) for x in ids], True, 0)
-    return {"input_ids": pad_sequence(ids, True, 0), "attention_mask": mask, "labels": labels}
-
-
-def step(side: Side, given: Given) -> tuple[float, float]:
-    """One update: loss and seconds."""
-    start = time.perf_counter()
-    loss = side.loss(given)
-    loss.backward()
-    side.optimizer.step()
-    side.optimizer.zero_grad(set_to_none=True)
-    return loss.item(), time.perf_counter() - start
+    labels = padded_labels([example.labels["words"] for example in examples])
+    return {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
 
 def step_work(setting: Setting, given: Given) -> dict[str, float]:
@@ -203,12 +126,6 @@ def step_work(setting: Setting, given: Given) -> dict[str, float]:
     }
 
 
-def status(field: str) -> int:
-    """Bytes of this process's memory, now (VmRSS) or at most so far (VmHWM); unlike getrusage's, not its parent's."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
 def peak_memory(name: str, setting: Setting, config: ModelConfig, given: Given, threads: int) -> int:
     """Bytes that two steps take at most; runs in a process of its own."""
     torch.set_num_threads(threads)
@@ -227,21 +144,15 @@ def alone(work: Callable[..., int], *arguments: Any) -> int:
 def measure(reviews: TaskDataset, setting: Setting, steps: int, threads: int) -> Result:
     """Alternate the two sides' steps after a warm-up step of each, then look at memory with the largest of the batches."""
     torch.manual_seed(0)
-    config, reference = our_config(reviews, setting), their_model(setting)
-    model = Model(config)
-    copy_weights(model, reference, setting.layers)
-    sides = {THEIRS: train_theirs(reference), OURS: train_ours(model)}
-    given = list(batches(reviews, setting, steps + 1))
-    taken = [{name: step(side, batch) for name, side in sides.items()} for batch in track(given, setting.name, transient=True)]
-    difference = max(abs(pair[OURS][0] / pair[THEIRS][0] - 1) for pair in taken)
-    timed = taken[1:]
-    speedup = statistics.median(pair[THEIRS][1] / pair[OURS][1] for pair in timed)
-    seconds = {name: statistics.median(pair[name][1] for pair in timed) for name in sides}
-    work = {name: statistics.median(step_work(setting, batch)[name] for batch in given[1:]) for name in sides}
-    del model, reference, sides
+    reference = their_model(setting)
+    model = sw.from_hf(reference)
+    config, given = model.config, list(batches(reviews, setting, steps + 1, model.config))
+    pace = alternate(model, reference, given, setting.name)
+    work = {name: statistics.median(step_work(setting, batch)[name] for batch in given[1:]) for name in pace.seconds}
+    del model, reference
     largest = max(given, key=lambda batch: batch[1]["input_ids"].numel())
-    memory = {name: alone(peak_memory, name, setting, config, largest, threads) for name in seconds}
-    return Result(setting, speedup, difference, seconds, work, memory)
+    memory = {name: alone(peak_memory, name, setting, config, largest, threads) for name in pace.seconds}
+    return Result(setting, pace, work, memory)
 
 
 def matmul_rate(size: int = 2048) -> float:
@@ -261,8 +172,8 @@ def details(results: list[Result], limit: float) -> Table:
     table = Table("setting", "side", *columns, title=title)
     for result in results:
         saved = result.work[THEIRS] / result.work[OURS]
-        gains = {OURS: (f"{result.speedup:.2f} ×", f"{saved:.2f} ×"), THEIRS: ("", "")}
-        for name, seconds in result.seconds.items():
+        gains = {OURS: (f"{result.pace.speedup:.2f} ×", f"{saved:.2f} ×"), THEIRS: ("", "")}
+        for name, seconds in result.pace.seconds.items():
             rate, memory = result.work[name] / seconds, result.memory[name]
             speeds = (f"{result.setting.batch / seconds:.2f}", f"{1000 * seconds:.0f}", f"{result.work[name]:.0f}")
             row = (*speeds, f"{rate:.0f}", f"{rate / limit:.0%}", f"{memory / 2**20:.0f}", *gains[name])
@@ -271,11 +182,11 @@ def details(results: list[Result], limit: float) -> Table:
 
 
 def figures(result: Result) -> list[Figure]:
-    name, bound = result.setting.name, result.setting.bound
+    name, bound, pace = result.setting.name, result.setting.bound, result.pace
     memory = result.memory[OURS] / result.memory[THEIRS]
     return [
-        Figure(f"{name}: speed-up", result.speedup, "× Hugging Face's throughput, at least", bound, result.speedup >= bound),
-        Figure(f"{name}: loss", result.difference, "relative difference, at most", AGREE, result.difference <= AGREE),
+        Figure(f"{name}: speed-up", pace.speedup, "× Hugging Face's throughput, at least", bound, pace.speedup >= bound),
+        Figure(f"{name}: loss", pace.difference, "relative difference, at most", AGREE, pace.difference <= AGREE),
         Figure(f"{name}: peak memory", memory, "× Hugging Face's, less than", 1, memory < 1),
     ]
 

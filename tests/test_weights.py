@@ -4,9 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from skillweave.weights import WeightsError, compare, pack, read_assets, read_weights, require_equal, write_weights
+from skillweave.weights import (
+    About,
+    WeightsError,
+    compare,
+    pack,
+    read_assets,
+    read_weights,
+    require_equal,
+    stream_weights,
+    write_weights,
+)
 
 TENSORS = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(6, 2).T}
 
@@ -88,3 +98,19 @@ def test_what_safetensors_itself_writes_is_read_alike(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "w.safetensors")
     found = read_weights(tmp_path / "w.safetensors")
     assert all(torch.equal(found[n], x) and found[n].dtype == x.dtype for n, x in tensors.items()) and len(found) == len(tensors)
+
+
+def test_streamed_files_are_those_of_the_library(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16(), "c": torch.tensor(2), "d": torch.randn(2, 4).t()}
+    about = {name: About(x.dtype, x.shape) for name, x in tensors.items()}
+    stream_weights(about, tensors.items(), tmp_path / "x.safetensors")
+    found = load_file(tmp_path / "x.safetensors")
+    assert list(tensors) == sorted(found)
+    assert all(torch.equal(found[name], x) and found[name].dtype == x.dtype for name, x in tensors.items())
+
+
+def test_a_streamed_tensor_that_is_not_as_announced(tmp_path: Path) -> None:
+    about = {"a": About(torch.float32, torch.Size([2]))}
+    with pytest.raises(ValueError, match=r"expected a as .* found a as"):
+        stream_weights(about, [("a", torch.zeros(3))], tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []

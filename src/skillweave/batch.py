@@ -96,11 +96,14 @@ class Layout:
     """The task and the spans of a batch; all its samples share them.
 
     `others`: the task's spans that the batch leaves out (the other side of a siamese task); routes still know of them.
+    `packed`: each span is a sample of its own, which shares its row with others: they do not see each other, and the positions
+    and segments of each begin anew. Rows with fewer samples have spans of true length 0.
     """
 
     task: str
     spans: tuple[Span, ...]
     others: tuple[Span, ...] = ()
+    packed: bool = False
 
     def __post_init__(self) -> None:
         if not self.spans:
@@ -108,6 +111,8 @@ class Layout:
         passes = [span.encoder_pass for span in self.spans]
         if passes != sorted(passes) or set(passes) != set(range(max(passes) + 1)):
             raise ValueError(f"task {self.task!r}: passes must be numbered 0, 1, ... in the order of the spans, not {passes}")
+        if self.packed and len({replace(span, length=0) for span in self.spans}) > 1:
+            raise ValueError(f"task {self.task!r}: packed samples must all have one span of the same kind")
 
     @property
     def passes(self) -> tuple[tuple[int, ...], ...]:
@@ -137,6 +142,8 @@ class Layout:
     def before(self, span: int) -> list[int]:
         """The spans of its own modality that stand before it in its pass: it goes on where they end."""
         it = self.spans[span]
+        if self.packed:
+            return []
         return [s for s in self.passes[it.encoder_pass] if s < span and self.spans[s].modality == it.modality]
 
     def segment(self, span: int) -> int:
@@ -160,7 +167,8 @@ class Layout:
     def only(self, encoder_pass: int) -> Layout:
         """One pass alone, to encode one side of a siamese task; its conditions stay those of the whole task."""
         spans = tuple(replace(s, encoder_pass=0) for s in self.spans if s.encoder_pass == encoder_pass)
-        return Layout(self.task, spans, (*self.others, *(s for s in self.spans if s.encoder_pass != encoder_pass)))
+        others = (*self.others, *(s for s in self.spans if s.encoder_pass != encoder_pass))
+        return replace(self, spans=spans, others=others)
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,7 @@ class Batch:
     notes: tuple[Mapping[str, Any], ...] = ()
 
     def __len__(self) -> int:
-        return self.lengths.shape[0]
+        return int((self.lengths > 0).sum()) if self.layout.packed else self.lengths.shape[0]
 
     def to(self, target: device | str) -> Batch:
         """The batch with its tensors on `target`; true lengths stay on the host, where the layout is decided."""
@@ -259,4 +267,4 @@ class Batch:
     @property
     def padding(self) -> float:
         """The share of the batch's positions that is padding."""
-        return 1 - self.tokens / (len(self) * sum(span.length for span in self.layout.spans))
+        return 1 - self.tokens / (self.lengths.shape[0] * sum(span.length for span in self.layout.spans))

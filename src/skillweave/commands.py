@@ -200,19 +200,6 @@ def run_upcycle(options: argparse.Namespace) -> None:
     say(f"{out} is written. Next:\n  skillweave train {recipe} start_from={out} output={out}-trained")
 
 
-def run_convert(options: argparse.Namespace) -> None:
-    """Convert a model folder, from Hugging Face's form or to it, by what it holds, or one of TencentPretrain's checkpoints."""
-    from skillweave.interop import convert_folder, from_tencent
-
-    out = unused_folder(options.out)
-    if not options.config:
-        say(convert_folder(options.model, out, options.family))
-        return
-    model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
-    model.save_pretrained(out)
-    say(f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}")
-
-
 def run_weave(options: argparse.Namespace) -> None:
     """Make a recipe's model from models of single skills."""
     out = unused_folder(options.out)

@@ -1,4 +1,4 @@
-"""What the command line's commands over rows of files do, and its tools: means of models, vocabularies."""
+"""What the command line's commands over rows of files do, and its tools: conversion, means of models, vocabularies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+from rich.progress import Progress
 
 from skillweave.api import encode, load, open_run
 from skillweave.averaging import average, checkpoints_of
 from skillweave.commands import say, unused_folder
-from skillweave.config import ConfigError
+from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.streams import TokenizerConfig
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.sources import open_table
 from skillweave.model import Model
 from skillweave.search.features import Vectors, Whitening
 from skillweave.search.predict import fields_given, predict, read_rows, read_words, write_rows
+from skillweave.sharding import Plan, shard
 from skillweave.tasks.build import caption_of
 from skillweave.tasks.labels import flat
 from skillweave.vocabulary import extend
@@ -37,6 +39,19 @@ def run_predict(options: argparse.Namespace) -> None:
         return
     for row, answer in zip(own, answers, strict=True):
         print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert a model folder, from Hugging Face's form or to it, by what it holds, or one of TencentPretrain's checkpoints."""
+    from skillweave.interop import convert_folder, from_tencent
+
+    out = unused_folder(options.out)
+    if not options.config:
+        say(convert_folder(options.model, out, options.family))
+        return
+    model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
+    model.save_pretrained(out)
+    say(f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}")
 
 
 def run_average(options: argparse.Namespace) -> None:
@@ -73,6 +88,19 @@ def _extend(options: argparse.Namespace) -> None:
     larger.save_pretrained(out)
     before, after = (m.config.streams.text.vocabulary if m.config.streams.text else 0 for m in (model, larger))
     say(f"{out}: {before:,} pieces became {after:,}; start from it, or train on, to learn what the new ones mean")
+
+
+def run_shard(options: argparse.Namespace) -> None:
+    """Cut texts into shards of wordpieces."""
+    for name in ("rows", "workers"):
+        if getattr(options, name) < (least := int(name == "rows")):
+            raise ConfigError(f"--{name} {getattr(options, name)}: at least {least}")
+    steps = shard(Plan(options.source, options.column, options.tokenizer, options.out, options.rows), options.workers)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("shards")
+        for done, total in steps:
+            progress.update(bar, completed=done, total=total)
+    say(f"{options.out}: {total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}")
 
 
 def run_features(options: argparse.Namespace) -> None:

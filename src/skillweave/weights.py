@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,10 +86,43 @@ def read_weights(file: Path, names: Collection[str] | None = None) -> dict[str, 
         return found
 
 
-def list_weights(file: Path) -> list[str]:
-    """The names of a file's tensors. Raises WeightsError when it is not safetensors."""
+def list_weights(file: Path) -> dict[str, torch.dtype]:
+    """The names of a file's tensors with their types. Raises WeightsError when it is not safetensors."""
     with FileIO(file) as stream:
-        return list(_read_index(stream, file))
+        return {name: place.dtype for name, place in _read_index(stream, file).items()}
+
+
+class About(NamedTuple):
+    """What a tensor is like, before it is there."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+
+
+def stream_weights(about: Mapping[str, About], tensors: Iterable[tuple[str, Tensor]], file: Path) -> None:
+    """Write tensors as they come, so that no more than one of them is in memory. `about`: each of them, in order.
+
+    The file is there when it is whole, not before. Raises ValueError for a tensor that is not as it was said.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in about.items():
+        start, end = end, end + dtype.itemsize * shape.numel()
+        header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    partial = file.with_name(file.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            for (wanted, kind), (name, x) in zip(about.items(), tensors, strict=True):
+                if (name, About(x.dtype, x.shape)) != (wanted, kind):
+                    raise ValueError(f"expected {wanted} as {kind}, found {name} as {About(x.dtype, x.shape)}")
+                stream.write(x.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Place(NamedTuple):

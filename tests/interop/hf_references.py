@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -211,8 +212,8 @@ class KeepDouble(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def make_batch(model: Model, dtype: torch.dtype) -> Batch:
-    """Random inputs of the model's one task: three texts of which two are padded, or pictures."""
+def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS) -> Batch:
+    """Random inputs of the model's one task: texts of these lengths, or as many pictures."""
     torch.manual_seed(1)
     (name,) = model.config.tasks
     layout = model.config.tasks[name].layout(name)
@@ -220,19 +221,19 @@ def make_batch(model: Model, dtype: torch.dtype) -> Batch:
     for i, span in enumerate(layout.spans):
         if span.modality is Modality.IMAGE:
             size = model.config.streams.image.size
-            inputs.append(torch.randn(3, 3, size, size, dtype=dtype))
-            lengths.append([model.config.streams.image.max_length] * 3)
+            inputs.append(torch.randn(len(texts), 3, size, size, dtype=dtype))
+            lengths.append([model.config.streams.image.max_length] * len(texts))
         elif span.modality is Modality.VIDEO:
             stream = model.config.streams.video
-            inputs.append(torch.randn(3, 3, stream.frames, stream.size, stream.size, dtype=dtype))
-            lengths.append([stream.max_length] * 3)
+            inputs.append(torch.randn(len(texts), 3, stream.frames, stream.size, stream.size, dtype=dtype))
+            lengths.append([stream.max_length] * len(texts))
         else:
-            own = [length - i if length > 1 else 2 for length in LENGTHS] if i else LENGTHS
-            ids = torch.randint(3, VOCABULARY - 1, (3, max(own)))
+            own = [length - i if length > 1 else 2 for length in texts] if i else list(texts)
+            ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
             pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
             if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the end of the text
-                ids[range(3), [length - 1 for length in own]] = VOCABULARY - 1
+                ids[range(len(own)), [length - 1 for length in own]] = VOCABULARY - 1
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
         padded.append(max(lengths[-1]))

@@ -1,6 +1,7 @@
 """What does not fit is named: weights, options, families, shards, tokenisers."""
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig
 import skillweave as sw
 from skillweave.cli import main
 from skillweave.config import ConfigError
+from skillweave.interop import convert_folder
+from skillweave.interop.checkpoint import Checkpoint
 from skillweave.interop.fit import find_family
 from skillweave.weights import WeightsError
 
@@ -165,3 +168,38 @@ def test_every_family_has_a_reference() -> None:
     heads = {name for family in FAMILIES.values() for name in family.heads}
     same_code = {n for n in heads if n.startswith(("XLMRoberta", "Mistral", "Qwen2", "Qwen3", "Mixtral"))}
     assert heads - same_code <= tested
+
+
+def test_a_tensor_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query, key and value make one of ours; nothing that was read before them is still held."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    read = Checkpoint.read
+
+    def watched(self: Checkpoint, name: str) -> torch.Tensor:
+        nonlocal most
+        x = read(self, name)
+        held.append(weakref.ref(x))
+        most = max(most, sum(one() is not None for one in held))
+        return x
+
+    monkeypatch.setattr(Checkpoint, "read", watched)
+    convert_folder(folder, tmp_path / "ours")
+    assert len(held) > 40 and most <= 4  # and the one before, until the next is there
+    found, expected = sw.load(tmp_path / "ours").state_dict(), sw.from_hf(folder).state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+
+
+def test_nothing_is_left_of_a_conversion_that_failed(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 5}))
+    with pytest.raises(WeightsError, match="wrong shape"):
+        convert_folder(folder, tmp_path / "ours")
+    assert list((tmp_path / "ours").iterdir()) == []
+
+
+def test_an_expert_does_not_hold_its_stack() -> None:
+    theirs = next(one for one in REFERENCES if one.architecture == "MixtralForCausalLM").build(torch.float32)
+    for name, x in sw.from_hf(theirs).state_dict().items():
+        assert x.untyped_storage().nbytes() == x.numel() * x.element_size(), name

@@ -1,21 +1,15 @@
 """Every architecture against Hugging Face on random weights: logits, gradients, and weights there and back bit for bit."""
 
 from collections import Counter
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
-from hf_references import REFERENCES, KeepDouble, Reference, asked, make_batch, run_ours, run_theirs
-from tiny import relative_error
-from torch import Tensor
+from hf_parity import PRECISIONS, compare
+from hf_references import REFERENCES, Reference
 
 from skillweave.interop import from_hf, to_hf
-from skillweave.interop.convert import correspondence
-from skillweave.interop.engine import take
 
-PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-9)]
-PER_TOKEN = {"mlm", "lm", "replaced", "hidden", "token_labels", "span"}
 _seen: Counter[str] = Counter()
 
 
@@ -28,48 +22,14 @@ def _name(reference: Reference) -> str:
 NAMES = [_name(reference) for reference in REFERENCES]
 
 
-def outputs(theirs: Any, model: Any, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of theirs and ours at the true tokens, for each target."""
-    batch = make_batch(model, dtype)
-    with KeepDouble() if dtype is torch.float64 else nullcontext():
-        expected = run_theirs(theirs, batch)
-    found = run_ours(model, batch)
-    assert set(found) == {kind for kind in expected if kind != "hidden" or "hidden" in found}
-    return [(expected[kind][asked(batch, kind)] if kind in PER_TOKEN else expected[kind], found[kind]) for kind in found]
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS, ids=["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS.items(), ids=["float32", "float64"])
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
 def test_same_function_and_gradients(reference: Reference, dtype: torch.dtype, tolerance: float) -> None:
-    theirs = reference.build(dtype)
-    model = from_hf(theirs)
-    assert next(model.parameters()).dtype == dtype
-    probed = []
-    for expected, found in outputs(theirs, model, dtype):
-        assert relative_error(found, expected) < tolerance
-        probe = torch.randn(expected.shape, dtype=dtype)
-        probed.append(((expected * probe).sum(), (found * probe).sum()))
-    with KeepDouble() if dtype is torch.float64 else nullcontext():
-        torch.stack([pair[0] for pair in probed]).sum().backward()
-    torch.stack([pair[1] for pair in probed]).sum().backward()
-    assert_same_gradients(model, theirs, tolerance)
-
-
-def assert_same_gradients(model: Any, theirs: Any, tolerance: float) -> None:
-    """Of every weight, as a share of the largest."""
-    gradients = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in theirs.named_parameters()}
-    steps, names = correspondence(model, theirs)
-    own = dict(model.named_parameters())
-    largest = max(float(grad.abs().max()) for grad in gradients.values())
-    compared = 0
-    for step in steps:
-        if all(names[name] in gradients for name in step.theirs):  # BART's bias of the output is a buffer there
-            expected = take(step, lambda name: gradients[names[name]], own[step.ours].shape)
-            found = own[step.ours].grad
-            found = torch.zeros_like(expected) if found is None else found
-            assert (found - expected).abs().max() < 10 * tolerance * largest, step.ours
-            compared += 1
-    assert compared >= len(own) - 1
+    errors = compare(reference, dtype)
+    for kind, error in errors.outputs.items():
+        assert error < tolerance, kind
+    for name, error in errors.gradients.items():
+        assert error < tolerance, name
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)

@@ -75,6 +75,9 @@ class TaskConfig(Config):
     """Changes to training samples."""
     masking: MaskingConfig = MaskingConfig()
     """Masked text: what is hidden, anew each epoch."""
+    pack: Positive | None = None
+    """Masked text: training samples share rows of so many positions without seeing each other, so that rows are alike in length;
+    a row each when absent."""
     classes: dict[str, str] = {}
     """Naming tasks and prompts: label in the data → its name as text, which the model encodes or finds at [MASK]; a list where
     both are the same. When empty, the labels of the training data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,35 @@ def collate(layout: Layout, examples: Sequence[Example], streams: Streams, bucke
     keys = tuple(example.key for example in examples)
     notes = tuple(example.notes for example in examples)
     return Batch(layout, tuple(inputs), lengths, labels, tuple(masked), keys, tuple(skipped), notes=notes)
+
+
+def collate_packed(
+    layout: Layout, examples: Sequence[Example], streams: Streams, bucket: int, skipped: Sequence[Skip], room: int
+) -> Batch:
+    """Examples of one span, several to a row of at most `room` positions, with labels of positions alone: see `Layout.packed`."""
+    rows = pack(examples, room)
+    slots = max(map(len, rows))
+    empty = {name: torch.empty(0, dtype=torch.int64) for name in examples[0].labels}
+    nothing = Example((Features(torch.empty(0, dtype=torch.int64), 0),), empty)
+    joined = []
+    for row in rows:
+        full = [*row, *[nothing] * (slots - len(row))]
+        labels = {name: torch.cat([torch.as_tensor(one.labels[name]) for one in full]) for name in empty}
+        joined.append(Example(tuple(one.spans[0] for one in full), labels))
+    batch = collate(replace(layout, spans=layout.spans * slots, packed=True), joined, streams, bucket, skipped)
+    return replace(batch, keys=tuple(one.key for row in rows for one in row))
+
+
+def pack(examples: Sequence[Example], room: int) -> list[list[Example]]:
+    """Rows of examples of together at most `room` positions, or one longer one: the longest first, each in the first row that has
+    room for it (first-fit decreasing)."""
+    rows: list[list[Example]] = []
+    for example in sorted(examples, key=lambda one: -one.spans[0].length):
+        left = (row for row in rows if sum(one.spans[0].length for one in (*row, example)) <= room)
+        if (row := next(left, None)) is None:
+            rows.append(row := [])
+        row.append(example)
+    return rows
 
 
 def _require_room(layout: Layout, lengths_NS: Tensor, streams: Streams) -> None:

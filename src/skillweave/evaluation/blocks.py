@@ -22,6 +22,8 @@ def find_blocks(model: Model, wanted: Sequence[str] = ()) -> dict[str, list[str]
     an unknown one, with the nearest valid name.
     """
     layers = len(model.encoder.blocks)
+    if not layers and not set(wanted) - set(PARTS):
+        raise ConfigError(f"blocks: an encoder {model.config.encoder.name!r} has none; give module paths such as encoder")
     modules = [name for name, _ in model.named_modules() if name]
     paths = [path for word in wanted or PARTS[:1] for path in _paths(word, layers, modules)]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -49,14 +49,22 @@ class Checkpoint:
     def __iter__(self) -> Any:
         return iter(self.files)
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The type of one tensor."""
+        file = self.files[name]
+        return list_weights(file)[name] if file.suffix == ".safetensors" else self._shard(file)[name].dtype
+
     def read(self, name: str) -> Tensor:
         """One tensor."""
         file = self.files[name]
         if file.suffix == ".safetensors":
             return read_weights(file, [name])[name]
+        return self._shard(file)[name].clone()
+
+    def _shard(self, file: Path) -> Mapping[str, Tensor]:
         if self._pickle[0] != file:
             self._pickle = (file, load_pickle(file))
-        return self._pickle[1][name].clone()
+        return self._pickle[1]
 
 
 def load_pickle(file: Path) -> Mapping[str, Tensor]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +24,37 @@ from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
 from skillweave.model import CONFIG_FILE, Model
-from skillweave.weights import WeightsError
+from skillweave.weights import FILE, About, WeightsError, stream_weights
 
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names of the first BERT checkpoints."""
+
+
+class Conversion(NamedTuple):
+    """A model of ours whose weights are still on the meta device, and how each is made of theirs.
+
+    `names`: theirs as the rules have it → as it is. `read`: one of theirs, by the rules' name.
+    """
+
+    model: Model
+    steps: list[Step]
+    names: Mapping[str, str]
+    read: Callable[[str], Tensor]
+    where: str
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Our weights by name, each read when it is asked for. Raises WeightsError for one of the wrong shape."""
+        shapes = {name: x.shape for name, x in self.model.state_dict().items()}
+        for step in self.steps:
+            try:
+                yield step.ours, take(step, self.read, shapes[step.ours])
+            except WeightsError as error:
+                raise WeightsError(f"{self.where}: {error}") from None
+
+    def filled(self) -> Model:
+        """The model with its weights, in evaluation mode."""
+        self.model.load_state_dict(dict(self.weights()), assign=True)
+        return self.model.eval()
 
 
 def from_hf(source: Any, config: Any = None) -> Model:
@@ -38,35 +65,47 @@ def from_hf(source: Any, config: Any = None) -> Model:
     Raises ConfigError for a family or an option that has no counterpart here, and for a tokeniser that has more pieces than the
     model has words; WeightsError that names missing, unexpected or wrongly shaped weights.
     """
-    assets: dict[str, bytes] = {}
     if isinstance(source, str | Path):
-        source = folder = hub_folder(source)
-        checkpoint, config = Checkpoint(folder), config or _read_config(folder)
-        names: Iterable[str] = checkpoint
-        read: Callable[[str], Tensor] = checkpoint.read
-        where = str(folder)
+        folder = hub_folder(source)
+        found = _open_folder(folder, Checkpoint(folder), config)
     else:
         state: Mapping[str, Tensor] = source if isinstance(source, Mapping) else source.state_dict()
         config = config or getattr(source, "config", None)
         if config is None:
             raise ConfigError("weights by name need the configuration that they belong to: from_hf(state, config=...)")
-        names, where = state, type(source).__name__
+        name = type(source).__name__
+        architecture = None if isinstance(source, Mapping) else name
+        found = _open(config, architecture, state, lambda name: state[name].detach().clone(), name)
+    return found.filled()
 
-        def read(name: str) -> Tensor:
-            return state[name].detach().clone()
 
-    family, head = _family(config, None if isinstance(source, str | Path | Mapping) else type(source).__name__)
+def _open_folder(folder: Path, checkpoint: Checkpoint, config: Any = None) -> Conversion:
+    return _open(config or _read_config(folder), None, checkpoint, checkpoint.read, str(folder), folder)
+
+
+def _open(
+    config: Any,
+    architecture: str | None,
+    names: Iterable[str],
+    read: Callable[[str], Tensor],
+    where: str,
+    folder: Path | None = None,
+) -> Conversion:
+    """The model that a configuration of theirs describes, once weights of these names are known to fit it.
+
+    `folder`: where its tokeniser lies, if anywhere.
+    """
+    family, head = _family(config, architecture)
     canonical = _canonical(names, family.base, head.base)
     if head.optional and not _has_head(head, canonical):
         head = head.bare()
-    described = family.read(config, head)
-    if isinstance(source, str | Path):
-        described = with_special_names(Path(source), described)
-        assets = read_tokenizer_asset(Path(source), described)
+    described, assets = family.read(config, head), {}
+    if folder is not None:
+        described = with_special_names(folder, described)
+        assets = read_tokenizer_asset(folder, described)
     with torch.device("meta"):
         model = Model(described, assets)
-    fill(model, family, head, canonical, read, where)
-    return model.eval()
+    return match(model, family, head, canonical, read, where)
 
 
 def to_hf(model: Model, family: str | None = None) -> Any:
@@ -99,15 +138,25 @@ def convert_folder(model_path: str | Path, out: Path, family: str | None = None)
     if is_theirs(folder):
         if family:
             raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
-        model = from_hf(folder)
-        model.save_pretrained(out)
-        return f"{out} is written: {model.count_parameters():,} parameters, task {next(iter(model.config.tasks))}"
+        return _write_ours(folder, out)
     model = load(folder)
     theirs = to_hf(model, family)
     theirs.save_pretrained(out)
     if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
         (out / TOKENIZER).write_bytes(model.assets[asset])
     return f"{out} is written: {type(theirs).__name__}"
+
+
+def _write_ours(folder: Path, out: Path) -> str:
+    """A model folder of theirs as ours, a tensor at a time."""
+    checkpoint = Checkpoint(folder)
+    found = _open_folder(folder, checkpoint)
+    shapes = {name: x.shape for name, x in found.model.state_dict().items()}
+    about = {step.ours: About(checkpoint.dtype(found.names[step.theirs[0]]), shapes[step.ours]) for step in found.steps}
+    out.mkdir(parents=True, exist_ok=True)
+    stream_weights(about, found.weights(), out / FILE)
+    found.model.save_description(out)
+    return f"{out} is written: {found.model.count_parameters():,} parameters, task {next(iter(found.model.config.tasks))}"
 
 
 def is_theirs(folder: Path) -> bool:
@@ -170,10 +219,11 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return name
 
 
-def fill(model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str) -> None:
-    """Give every parameter of a model on the meta device its values. Raises WeightsError that names what does not fit."""
-    own = model.state_dict()
-    steps = plan(family.all_rules(head), own, canonical, model.config.encoder.heads)
+def match(
+    model: Model, family: Family, head: Head, canonical: dict[str, str], read: Callable[[str], Tensor], where: str
+) -> Conversion:
+    """How a model on the meta device gets its weights. Raises WeightsError that names what does not fit."""
+    steps = plan(family.all_rules(head), model.state_dict(), canonical, model.config.encoder.heads)
     _adopt_aliases(steps, head, canonical)
     needed = {name for step in steps for name in step.theirs}
     _require_complete(needed, family, head, canonical, where)
@@ -184,11 +234,7 @@ def fill(model: Model, family: Family, head: Head, canonical: dict[str, str], re
     for alias, name in head.tied.items():
         if alias in canonical and alias not in needed and canonical[alias] != canonical[name]:
             _require_tied(alias, name, fetch, where)
-    try:
-        state = {step.ours: take(step, fetch, own[step.ours].shape) for step in steps}
-    except WeightsError as error:
-        raise WeightsError(f"{where}: {error}") from None
-    model.load_state_dict(state, assign=True)
+    return Conversion(model, steps, canonical, fetch, where)
 
 
 def _adopt_aliases(steps: list[Step], head: Head, canonical: dict[str, str]) -> None:

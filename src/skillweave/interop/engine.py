@@ -110,7 +110,7 @@ def take(step: Step, read: Callable[[str], Tensor], shape: torch.Size) -> Tensor
     """Our tensor of theirs. Raises WeightsError where the shapes do not go together."""
     parts = [read(name) for name in step.theirs]
     if step.source.stacked:
-        parts = [part[step.index] for part in parts]
+        parts = [part[step.index].clone() for part in parts]  # a view would hold the whole stack
     if step.source.transposed:
         parts = [part.t() for part in parts]
     if step.source.interleaved and not len(parts[0]) % (3 * step.heads):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.interop.checkpoint import load_pickle
-from skillweave.interop.convert import fill
+from skillweave.interop.convert import match
 from skillweave.interop.engine import Rule, joined, reshaped, rule, transposed
 from skillweave.interop.family import Family, Head
 from skillweave.model import Model
@@ -59,8 +59,7 @@ def from_tencent(source: Path | Mapping[str, Tensor], config: ModelConfig) -> Mo
     rules = tuple(_rules(config, two))
     family = Family("tencentpretrain", {}, rules, {}, ignored=(r"\.freqs_cis$",))
     head, where = Head(tied=_tied(config, names)), str(source) if isinstance(source, Path) else "the checkpoint"
-    fill(model, family, head, names, lambda name: _turned(name, state[name], config), where)
-    return model.eval()
+    return match(model, family, head, names, lambda name: _turned(name, state[name], config), where).filled()
 
 
 def _renamed(name: str) -> str:

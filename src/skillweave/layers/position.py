@@ -176,4 +176,5 @@ def within_window(tokens: TokenMap, window: int, device: torch.device) -> TokenM
     distance = distances(tokens, device).unsqueeze(1)
     near = distance.abs() < window
     # Padding sees itself at least: a softmax over nothing would be no number.
-    return replace(tokens, mask=near if tokens.mask is None else (tokens.mask & near) | (distance == 0))
+    itself_LL = torch.eye(tokens.length, dtype=torch.bool, device=device)
+    return replace(tokens, mask=near if tokens.mask is None else (tokens.mask & near) | itself_LL)

@@ -30,7 +30,8 @@ class TokenMap:
     `lengths`: [N] true tokens of each sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when
     they all do. `first`: per span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all
     tokens of a sample may know of without seeing the future or the answer: inputs that attend both ways and stand before any
-    causal span. `rotary`: the cosines and sines [1 or N, 1, L, d] by which queries and keys are turned, if any.
+    causal span; None where samples are packed. `rotary`: the cosines and sines [1 or N, 1, L, d] by which queries and keys are
+    turned, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -43,7 +44,7 @@ class TokenMap:
     lengths: Tensor
     valid: Tensor | None
     first: tuple[Tensor, ...]
-    context: Tensor
+    context: Tensor | None
     rotary: tuple[Tensor, Tensor] | None = None
 
     def positions(self, device: torch.device) -> Tensor:
@@ -52,13 +53,17 @@ class TokenMap:
             return torch.arange(self.length, device=device).unsqueeze(0)
         return (self.valid.cumsum(1) - 1).clamp(min=0)
 
-    def reading_order(self, device: torch.device, backward: bool = False) -> Tensor:
-        """[N, L] the places of each sample's true tokens, from the first on or from the last, and then those of padding."""
-        places_L = torch.arange(self.length, device=device)
+    def in_order(self, x_NLD: Tensor, backward: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Padded sequences with each sample's true tokens in front, from the first on or from the last, and the places [N, L, 1]
+        where they stood; None where they stand so already."""
+        if not backward and (self.valid is None or len(self.sizes) == 1):  # padding stands behind what counts
+            return x_NLD, None
+        places_L = torch.arange(self.length, device=x_NLD.device)
         key_NL = (-places_L if backward else places_L).expand(self.samples, -1)
         if self.valid is not None:
             key_NL = key_NL.where(self.valid, self.length)
-        return key_NL.argsort(dim=1, stable=True)
+        order_NL1 = key_NL.argsort(dim=1, stable=True).unsqueeze(-1)
+        return x_NLD.take_along_dim(order_NL1, 1), order_NL1
 
     def to_tokens(self, x_NLD: Tensor) -> Tensor:
         """Padded sequences [N, L, ...] → flat tokens [T, ...]."""
@@ -72,6 +77,13 @@ class TokenMap:
             return x_TD.view(shape)
         flat = x_TD.new_zeros(self.samples * self.length, *x_TD.shape[1:])
         return flat.index_copy(0, self.index, x_TD).view(shape)
+
+
+def back_in_place(x_NLD: Tensor, order_NL1: Tensor | None) -> Tensor:
+    """What `TokenMap.in_order` put in order, at its own places again."""
+    if order_NL1 is None:
+        return x_NLD
+    return torch.zeros_like(x_NLD).scatter(1, order_NL1.expand_as(x_NLD), x_NLD)
 
 
 def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch.device) -> TokenMap:
@@ -108,7 +120,7 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
         lengths=true_NS.sum(1),
         valid=None if full else valid_NL.to(device),
         first=tuple(first),
-        context=_context(layout, spans, valid).to(device),
+        context=None if layout.packed else _context(layout, spans, valid).to(device),
     )
 
 
@@ -140,7 +152,7 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
         lengths=torch.cat(valid, dim=1).sum(1),
         valid=valid_NL,
         first=tuple(samples * start + rows_N1.squeeze(1) * size for start, size in zip(starts, sizes, strict=True)),
-        context=_context(layout, spans, valid),
+        context=None if layout.packed else _context(layout, spans, valid),
     )
 
 
@@ -161,7 +173,10 @@ def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Ten
 def _attention_mask(
     layout: Layout, spans: tuple[int, ...], padded: list[int], valid_NL: Tensor | None, device: torch.device
 ) -> Tensor | None:
-    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6)."""
+    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans, never from the past (M6).
+
+    Packed samples see themselves alone.
+    """
     causal = [layout.spans[s].attention is Attention.CAUSAL for s in spans]
     mask = None if valid_NL is None else valid_NL[:, None, None, :]
     if any(causal):
@@ -169,4 +184,8 @@ def _attention_mask(
         hidden_from_past = torch.cat([torch.full((size,), c) for size, c in zip(padded, causal, strict=True)])
         visible_LL = ~hidden_from_past[None, :] | (position[None, :] <= position[:, None])
         mask = visible_LL if mask is None else mask & visible_LL
+    if layout.packed:
+        sample = torch.arange(len(padded)).repeat_interleave(torch.tensor(padded))
+        mask = (sample[:, None] == sample) if mask is None else mask & (sample[:, None] == sample)
+        mask = mask | torch.eye(len(sample), dtype=torch.bool)  # padding sees itself: a softmax over nothing is no number
     return None if mask is None else mask.to(device)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Example, Features, Modality
-from skillweave.config import nearest
+from skillweave.config import ConfigError, nearest
 from skillweave.config.streams import SoundStream
 from skillweave.data.masking import mask_frames, mask_words
+from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.frames import clip_frames
 from skillweave.tasks.task import Builder, Row, Tools
@@ -25,12 +26,17 @@ CODE_SHARE_TEXT = 64
 """Most positions of the text in [code; SEP; text] (SkillNet appendix)."""
 
 
-def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None, join: int = 1) -> str:
+def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None, join: int = 1, whole: bool = True) -> Any:
     """A row's text: the first of several captions, or in training any of them, or up to `join` of them in one.
 
-    Raises BadInput when there is none.
+    `whole`: whether the text itself is needed; otherwise `Pieces` of a shard do. Raises BadInput when there is none, ConfigError
+    for pieces where the text is needed.
     """
     value: Any = row.get(field)
+    if isinstance(value, Pieces):
+        if whole:
+            raise ConfigError(f"the task needs the {field} itself, and a shard holds its wordpieces; read it from the source")
+        return value
     captions = [c for c in (value if isinstance(value, list | tuple) else [value]) if isinstance(c, str) and c.strip()]
     if not captions:
         raise BadInput(f"no {field}")
@@ -203,7 +209,7 @@ def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generat
         raise BadInput(f"no {field}")
     value = row[field]
     if modality is Modality.TEXT and not isinstance(value, Path | bytes):
-        value = caption_of(row, field, rng)
+        value = caption_of(row, field, rng, whole=False)
     return tools.processors[modality](value, rng)
 
 

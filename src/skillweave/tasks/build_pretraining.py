@@ -20,7 +20,7 @@ IN_ORDER, OTHERWISE = 0, 1
 def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A text with some of its pieces, words or spans masked (`masking`)."""
     processor, masking = tools.processors[Modality.TEXT], tools.config.masking
-    text, draw = caption_of(row, "text", rng), rng or fixed(row)
+    text, draw = caption_of(row, "text", rng, whole=masking.unit != "piece"), rng or fixed(row)
     features, groups = processor(text), None
     if masking.unit != "piece":
         words = word_numbers(text, processor.encode(text), masking.unit == "chinese_word")

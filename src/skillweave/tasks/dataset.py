@@ -13,7 +13,8 @@ from skillweave.batch import Batch, Example, Skip
 from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.recipe import RecipeConfig, Split
 from skillweave.config.targets import UNITS_ASSET
-from skillweave.data.collate import collate
+from skillweave.data.collate import collate, collate_packed
+from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput, build_processors
 from skillweave.data.processors.units import UnitModel
 from skillweave.data.sources import Source, open_source
@@ -71,7 +72,7 @@ class TaskDataset:
         fields = [f for f in ("code", "text") if f in self.task.fields]
         if not fields or (self.task.metric == "recall" and "code" not in fields):
             return None
-        return np.array([len(str(value)) for value in self.source.column(fields[0])])
+        return np.array([len(value if isinstance(value, Pieces) else str(value)) for value in self.source.column(fields[0])])
 
     def kin(self) -> np.ndarray | None:
         """A number for each sample, equal for those that belong in one batch; None where the recipe says nothing of it."""
@@ -105,7 +106,9 @@ class TaskDataset:
         yield self.collate(examples, skipped)
 
     def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = (), rng: np.random.Generator | None = None) -> Batch:
-        """A batch of the task's examples; with `rng`, and where the task has candidates, some of them to train against."""
+        """A batch of the task's examples; with `rng` one to train on: packed, or with some candidates, as the task asks for."""
+        if rng is not None and (room := self.tools.config.pack):
+            return collate_packed(self.layout, examples, self.tools.model.streams, self.bucket, skipped, room)
         batch = collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
         if rng is None or self.candidates is None:
             return batch

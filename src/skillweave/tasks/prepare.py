@@ -14,6 +14,7 @@ from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream, TokenizerConfig
 from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
+from skillweave.data.pieces import Pieces
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer, special_names
@@ -50,6 +51,8 @@ def prepare(
             raise ConfigError(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
             )
+        if task.pack and (task_of(recipe, name).target, len(task_of(recipe, name).spans)) != ("mlm", 1):
+            raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows (masked_text)")
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
 
 
@@ -160,7 +163,11 @@ def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[s
             if (str(config.data), field) in seen:
                 continue
             seen.add((str(config.data), field))
-            yield from flat(open_fields(recipe, name, "train").column(field))
+            texts = open_fields(recipe, name, "train").column(field)
+            if any(isinstance(text, Pieces) for text in texts):
+                remedy = "name the tokeniser that is in the shards' folder, under model.streams.text.tokenizer.path"
+                raise ConfigError(f"tasks.{name}.data: shards hold wordpieces, on which no tokeniser can be trained; {remedy}")
+            yield from flat(texts)
 
 
 def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:

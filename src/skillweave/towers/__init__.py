@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
+from skillweave.components.encoders.recurrent import CELLS
+from skillweave.config import ConfigError
 from skillweave.model import Model
 from skillweave.towers.graph import run_graph, write_graph
 from skillweave.towers.stock import misfit
@@ -23,8 +25,11 @@ def export_tower(tower: Model, batch: Batch, expected_NLD: Tensor, folder: Path,
 
     `tower`: a dense model of one task of one pass. `expected_NLD`: its hidden states, zeros where there is no token. Returns
     `name`, `format` (the Hugging Face class, or `torch.export`), `path` (with the folder's name), `why` it is not a stock model
-    (empty where it is one) and `largest_relative_error` of the hidden states.
+    (empty where it is one) and `largest_relative_error` of the hidden states. Raises ConfigError for a recurrent encoder, which
+    reads each sample to its own end, as a graph cannot.
     """
+    if tower.config.encoder.name in CELLS:
+        raise ConfigError(f"{name}: a graph cannot hold an encoder {tower.config.encoder.name!r}; use --no-towers")
     folder.mkdir(exist_ok=True)
     why = misfit(tower) if find_spec("transformers") else ABSENT
     if why:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from skillweave.batch import Attention, Modality
 from skillweave.config.base import Config
 from skillweave.model import Model
@@ -15,18 +17,15 @@ CLASSES = {
     (Modality.VIDEO, "pre"): "VivitModel",
 }
 """Modality and position of the norms → the architecture that is the same function."""
-SAME = {
-    *("name", "layers", "heads", "feed_forward", "activation", "norm_position", "norm_epsilon", "dropout", "attention_dropout"),
-    "sparse",
-}
-"""Options of an encoder that stock models have too; a tower is no longer sparse."""
+EXPRESSED = ("layers", "heads", "feed_forward", "activation", "norm_position", "norm_epsilon", "dropout", "attention_dropout")
+"""Options of an encoder that stock encoders have too; of all others they have the default."""
 OWN = {
     "TextStream": ("size", "scaled"),
     "CodeStream": ("size", "scaled"),
     "ImageStream": ("distilled",),
     "VideoStream": ("first",),
 }
-"""Options of a stream that they have not."""
+"""Options of a stream of which they have the default."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
@@ -44,14 +43,11 @@ def misfit(tower: Model) -> str:
     if tower.config.encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
     encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
-    options = [name for name in type(encoder).model_fields if name not in SAME]
-    unusual = [
-        *(name for name in options if _changed(encoder, name)),
-        *(name for name in OWN[type(stream).__name__] if _changed(stream, name)),
-        *(name for name in ("modality", "masked_patch", "visible_patch") if name in stream.embedding),
-    ]
-    if unusual:
-        return f"it has {', '.join(unusual)} as stock encoders do not"
+    if own := _changed(encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]):
+        return f"stock encoders have nothing like its encoder's {', '.join(own)}"
+    modules = [name for name in ("modality", "masked_patch", "visible_patch") if name in stream.embedding]
+    if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
+        return f"stock encoders have nothing like its stream's {', '.join(own)}"
     if (modality, norms) not in CLASSES:
         return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
     normed, textual = stream.norm, modality in (Modality.TEXT, Modality.CODE)
@@ -61,9 +57,9 @@ def misfit(tower: Model) -> str:
     return ""
 
 
-def _changed(config: Config, name: str) -> bool:
-    """Whether an option is not what it is by default."""
-    return getattr(config, name) != type(config).model_fields[name].default
+def _changed(config: Config, names: Iterable[str]) -> list[str]:
+    """Those options that are not what they are by default."""
+    return [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
 
 
 def stock_class(tower: Model) -> str:

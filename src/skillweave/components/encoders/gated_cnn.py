@@ -12,7 +12,7 @@ from skillweave.components.encoders.base import Encoder, EncoderWeights
 from skillweave.config.encoder import EncoderConfig
 from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, RouteStatistics
-from skillweave.layers.tokens import TokenMap
+from skillweave.layers.tokens import TokenMap, back_in_place
 
 
 class GatedCNNEncoder(Encoder):
@@ -38,11 +38,10 @@ class GatedCNNEncoder(Encoder):
         memory: Memory | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
         """See `Encoder`."""
-        order_NL1 = tokens.reading_order(x_TD.device).unsqueeze(-1)
-        x_NDL = before_NDL = tokens.to_padded(x_TD).take_along_dim(order_NL1, 1).transpose(1, 2)
+        x_NLD, order = tokens.in_order(tokens.to_padded(x_TD))
+        x_NDL = before_NDL = x_NLD.transpose(1, 2)
         for layer, convolution in enumerate(self.convolutions):
             x_NDL = F.glu(convolution(F.pad(x_NDL, (self.kernel - 1, 0))), dim=1)
             if layer % self.residual == 0:
                 x_NDL = before_NDL = x_NDL + before_NDL if layer else x_NDL
-        x_NLD = self.dropout(x_NDL.transpose(1, 2))
-        return tokens.to_tokens(torch.zeros_like(x_NLD).scatter(1, order_NL1.expand_as(x_NLD), x_NLD)), []
+        return tokens.to_tokens(back_in_place(self.dropout(x_NDL.transpose(1, 2)), order)), []

@@ -12,7 +12,7 @@ from skillweave.components.encoders.base import Encoder, EncoderWeights
 from skillweave.config.encoder import EncoderConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory
 from skillweave.layers.sparse import Known, RouteStatistics
-from skillweave.layers.tokens import TokenMap
+from skillweave.layers.tokens import TokenMap, back_in_place
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -82,7 +82,7 @@ class RecurrentDecoder(RecurrentEncoder):
 
 def _read(stack: nn.Module, x_NLD: Tensor, tokens: TokenMap, backward: bool) -> Tensor:
     """What a stack makes of the true tokens, from the first on or from the last, at their own places; elsewhere zeros."""
-    order_NL1 = tokens.reading_order(x_NLD.device, backward).unsqueeze(-1)
-    given = pack_padded_sequence(x_NLD.take_along_dim(order_NL1, 1), tokens.lengths, batch_first=True, enforce_sorted=False)
+    x_NLD, order = tokens.in_order(x_NLD, backward)
+    given = pack_padded_sequence(x_NLD, tokens.lengths, batch_first=True, enforce_sorted=False)
     read_NLD, _ = pad_packed_sequence(stack(given)[0], batch_first=True, total_length=tokens.length)
-    return torch.zeros_like(read_NLD).scatter(1, order_NL1.expand_as(read_NLD), read_NLD)
+    return back_in_place(read_NLD, order)

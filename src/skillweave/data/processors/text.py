@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from skillweave.batch import Features, Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.recipe import AugmentConfig
 from skillweave.config.streams import TextStream
+from skillweave.data.pieces import Pieces, fingerprint
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.tokenizer import CLS_CODE, ROLES, SPECIAL_TOKENS
@@ -65,6 +67,11 @@ class TextProcessor:
             raise ConfigError(f"the tokeniser has no {self.names[role]!r}, which the task needs; {remedy}")
         return number
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The tokeniser's, as shards note it."""
+        return fingerprint(self.tokenizer)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A tokeniser forgets on its way to a worker process that special tokens spelt out in a text are plain text.
         self.__dict__.update(state)
@@ -89,9 +96,14 @@ class TextProcessor:
         return self.assemble(self.pieces(value, room), rng, cls=cls, separator=separator)
 
     def pieces(self, value: Any, room: int) -> list[int]:
-        """The ids of a text's first `room` pieces. Raises BadInput when there is none."""
-        text = value if isinstance(value, str) else _read(value)
-        pieces = self.encode(text[: max(room, 1) * CHARACTERS_PER_PIECE]).ids[: max(room, 0)]
+        """The ids of a text's first `room` pieces. Raises BadInput when there is none, ConfigError for another tokeniser's."""
+        if isinstance(value, Pieces):
+            if value.tokenizer != self.fingerprint:
+                raise ConfigError("the shards were cut with another tokeniser than the model's; name theirs (tokenizer.path)")
+            pieces = value.ids[: max(room, 0)].tolist()
+        else:
+            text = value if isinstance(value, str) else _read(value)
+            pieces = self.encode(text[: max(room, 1) * CHARACTERS_PER_PIECE]).ids[: max(room, 0)]
         if not pieces:
             raise BadInput("text without tokens")
         return pieces

@@ -38,6 +38,12 @@ def _open_parquet(files: list[Path], where: str) -> Table:
     return ParquetTable(files, where)
 
 
+def _open_pieces(files: list[Path], where: str) -> Table:
+    from skillweave.data.sources.pieces import PieceTable  # as above
+
+    return PieceTable(files, where)
+
+
 def _open_tsv(files: list[Path], where: str) -> Table:
     return CsvTable(files, where, delimiter="\t")
 
@@ -58,6 +64,7 @@ SUFFIXES: dict[str, Callable[[list[Path], str], Table]] = {
     ".tsv": _open_tsv,
     ".parquet": _open_parquet,
     ".tar": ShardTable,
+    ".arrow": _open_pieces,
     ".txt": TextTable,
 }
 """Suffix of a file, without a `.gz` behind it → the opener of one or several such files."""

@@ -69,7 +69,9 @@ class ContextRoute(TokenRoute):
         return F.linear(x_TD, own_ED) + tokens.to_tokens(shared_NLE)
 
     def pool(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
-        """[N, D] the attention-pooled context of each sample; zeros where there is none."""
+        """[N, D] the attention-pooled context of each sample; zeros where there is none. Raises ValueError for packed samples."""
+        if tokens.context is None:
+            raise ValueError("the route `context` pools each sample, and packed samples share a row; leave out the task's `pack`")
         x_NLD, seen_NL = tokens.to_padded(x_TD), tokens.context
         counts_N1 = seen_NL.sum(1, keepdim=True)
         mean_ND = (x_NLD * seen_NL.unsqueeze(-1)).sum(1) / counts_N1.clamp(min=1)

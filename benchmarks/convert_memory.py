@@ -1,0 +1,86 @@
+"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, against its largest shard.
+
+    python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100] [--tiny]
+
+A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted in a process of its own, which has converted
+a tiny one before, so that libraries and code are in memory. What counts is how far the process's resident set grows at its
+peak. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from memory import status
+from report import Figure, report
+
+from skillweave.interop import convert_folder
+
+BOUND = 1.2
+
+
+def save(folder: Path, layers: int, width: int, shard: int) -> int:
+    """Write a random model in shards of `shard` MB; the bytes of the largest."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+    }
+    config = transformers.LlamaConfig(**sizes, num_key_value_heads=width // 64, vocab_size=8000)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder, max_shard_size=f"{shard}MB")
+    return max(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def grown(folder: Path, tiny: Path) -> int:
+    """Bytes by which a process grows at most while it converts `folder`, once it has converted `tiny`."""
+    call = [sys.executable, __file__, "--convert", str(tiny), str(folder)]
+    return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+
+def convert(tiny: Path, folder: Path) -> int:
+    """What `grown` runs."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
+        convert_folder(tiny, Path(out) / "tiny")
+        before = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading libraries
+        convert_folder(folder, Path(out) / "model")
+        return status("VmHWM") - before
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--layers", type=int, default=12, help="of the model (default 12)")
+    parser.add_argument("--width", type=int, default=1024, help="of the model (default 1024)")
+    parser.add_argument("--shard", type=int, default=100, metavar="MB", help="size of a shard (default 100)")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--convert", type=Path, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.convert:
+        print(convert(*options.convert))
+        return 0
+    if options.tiny:
+        options.layers, options.width, options.shard = 2, 64, 1
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as place:
+        folder, tiny = Path(place) / "theirs", Path(place) / "small"
+        save(tiny, 1, 64, 1)
+        largest = save(folder, options.layers, options.width, options.shard)
+        shards = len(list(folder.glob("*.safetensors")))
+        ratio = grown(folder, tiny) / largest
+    bound = float("inf") if options.tiny else BOUND
+    name = f"peak memory of converting {shards} shards of {largest / 2**20:.0f} MiB"
+    return report("conversion", [Figure(name, ratio, "× the largest shard, at most", bound, ratio <= bound)], options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Lines of code that each further model costs, here and in Hugging Face Transformers (TencentPretrain, Table 2).
+
+    python benchmarks/implementation_cost.py [--json FILE] [--docs DIR]
+
+The paper's rule: lines of the classes that inherit from nn.Module, without comments, docstrings and blanks, that a model needs
+and no model above it in the table did. A script counts them: the classes that a model of each packaged configuration is made of,
+with their bases. The first row is the Transformer of arXiv 1706.03762 with every layer of `layers/`, used by it or not. So that
+nothing hides, two more counts: the same without that head start, and everything of the package that runs while the model is made
+and run forward, functions and configuration included. Models are made with few and narrow layers, which changes no line. A
+minute or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+import yaml
+from code_lines import Definition, count, count_files, define, modules, reached
+from hugging_face import PRESETS, make_batch, run_ours, run_theirs, small
+from pages import markdown, write_parts
+from report import Figure, report
+from rich.progress import track
+from torch import nn
+
+import skillweave
+from skillweave.batch import Batch
+from skillweave.config import ConfigError, ModelConfig
+from skillweave.interop import to_hf
+from skillweave.model import Model
+
+OURS, THEIRS = Path(skillweave.__file__).parent, Path(transformers.__file__).parent
+SMALL = {"layers": 2, "vocabulary": 64, "feed_forward": 64}
+"""The most of these that is made."""
+WORDS = {"embedding": ["word", "sinusoidal"], "norm": False, "vocabulary": 64}
+BASE = {
+    "streams": {"text": WORDS},
+    "encoder": {},
+    "target_embedding": WORDS,
+    "decoder": {},
+    "targets": {"lm": {}},
+    "tasks": {
+        "lm": {
+            "spans": [{"modality": "text"}, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1}],
+            "targets": {"lm": 1.0},
+        }
+    },
+}
+"""The first Transformer: words and sinusoidal positions, an encoder, a decoder, the next word."""
+THEIR_BASE = "MarianMTModel"
+"""The first Transformer there."""
+PAIRS = {
+    "targets": {"mlm": {}, "classification": {"classes": ["next", "random"]}},
+    "tasks": {"pretraining": {"spans": [{"modality": "text"}], "targets": {"mlm": 1.0, "classification": 1.0}}},
+}
+"""BERT's two targets, which the paper counts."""
+
+
+class Paper(NamedTuple):
+    """A row of the paper's Table 2: the configuration that is its model here, and the lines printed for both toolkits."""
+
+    preset: str
+    tencent: int
+    theirs: int
+    changes: dict[str, Any] = {}
+
+
+PAPER = {
+    "Transformer": Paper("", 795, 1135),
+    "BERT": Paper("bert", 149, 822, PAIRS),
+    "RoBERTa": Paper("roberta", 0, 696),
+    "GPT-2": Paper("gpt2", 0, 688),
+    "T5": Paper("t5", 0, 1008),
+    "ViT": Paper("vit", 59, 493),
+    "S2T": Paper("s2t", 51, 824),
+    "ViLT": Paper("vilt", 15, 618),
+}
+FREE = ("deit",)
+"""Models not of text that should cost nothing."""
+
+
+class Cost(NamedTuple):
+    """What one side's model is built of, and what of the package runs."""
+
+    classes: set[Definition]
+    reached: set[Definition]
+
+
+class Row(NamedTuple):
+    """A model and its cost; `theirs` is None where Hugging Face has no such model. `bound`: the most lines it should add."""
+
+    name: str
+    bound: int | None
+    ours: Cost
+    theirs: Cost | None
+
+
+class Added(NamedTuple):
+    """Lines that a row adds to those above it: by the paper's rule, by it without a head start, and of all that runs."""
+
+    rule: int
+    strict: int
+    reached: int
+
+
+def configurations() -> Iterator[tuple[str, int | None, ModelConfig]]:
+    """Name, bound and configuration: the paper's rows in its order, then every other preset."""
+    files = {file.stem: file for file in sorted(PRESETS.glob("*.yaml"))}
+    yield "Transformer", PAPER["Transformer"].tencent, small(BASE, SMALL)
+    for name, row in list(PAPER.items())[1:]:
+        preset = next((stem for stem in files if stem == row.preset or stem.startswith(f"{row.preset}-")), None)
+        if preset:
+            yield name, row.tencent, small({**yaml.safe_load(files.pop(preset).read_text("utf-8")), **row.changes}, SMALL)
+    for stem, file in files.items():
+        config = small(yaml.safe_load(file.read_text("utf-8")), SMALL)
+        text = {m.value for m in config.streams.present()} == {"text"}
+        yield stem, 0 if text or stem.startswith(FREE) else None, config
+
+
+def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
+    """Build and run both sides' models on random inputs, without labels."""
+    written = config.model_dump(mode="json")
+    model = Model(config).eval()
+    batch = make_batch(model, torch.float32)
+
+    def run() -> None:
+        run_ours(Model(ModelConfig.parse(written)).eval(), batch)
+
+    ours = Cost(modules(model, "skillweave."), reached(run, OURS))
+    theirs, forward = (their_base(), run_base) if name == "Transformer" else (their_model(model), run_theirs)
+    if theirs is None:
+        return Row(name, bound, ours, None)
+    kind, options = type(theirs), theirs.config.to_dict()
+
+    def run_them() -> None:
+        forward(kind(kind.config_class.from_dict(options)).eval(), batch)
+
+    return Row(name, bound, ours, Cost(modules(theirs, "transformers.models."), reached(run_them, THEIRS)))
+
+
+def their_base() -> Any:
+    sizes = {"vocab_size": 64, "d_model": 64, "pad_token_id": 1, "decoder_start_token_id": 1}
+    kind = getattr(transformers, THEIR_BASE)
+    return kind(kind.config_class(**sizes, encoder_layers=2, decoder_layers=2))
+
+
+def run_base(theirs: Any, batch: Batch) -> Any:
+    return theirs(input_ids=batch.inputs[0], decoder_input_ids=batch.inputs[1])
+
+
+def their_model(model: Model) -> Any:
+    try:
+        return to_hf(model)
+    except ConfigError:
+        return None
+
+
+def in_layers() -> set[Definition]:
+    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it."""
+    loaded = [module for name, module in sys.modules.items() if name.startswith("skillweave.layers")]
+    kinds = [
+        kind for module in loaded for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
+    ]
+    return {define(kind) for kind in kinds if kind.__module__.startswith("skillweave.layers")}
+
+
+def added(costs: Iterable[Cost | None], start: set[Definition]) -> list[Added | None]:
+    """What each model adds to those before it. `start`: classes that count with the first."""
+    known, strict, ran = set(), set(), set()
+    found: list[Added | None] = []
+    for cost in costs:
+        if cost is None:
+            found.append(None)
+            continue
+        classes = cost.classes | start if not known else cost.classes
+        found.append(Added(count(classes - known), count(cost.classes - strict), count(cost.reached - ran)))
+        known, strict, ran = known | classes, strict | cost.classes, ran | cost.reached
+    return found
+
+
+def figures(rows: list[Row], ours: list[Added | None]) -> list[Figure]:
+    return [
+        Figure(row.name, one.rule, "lines of classes, at most", row.bound, one.rule <= row.bound)
+        for row, one in zip(rows, ours, strict=True)
+        if one and row.bound is not None
+    ]
+
+
+def page(rows: list[Row], ours: list[Added | None], theirs: list[Added | None]) -> list[str]:
+    """The two tables."""
+
+    def plus(row: Row, value: int) -> str:
+        return f"{value:,}" if row is rows[0] else f"+{value:,}"
+
+    first, second = [], []
+    for row, one, other in zip(rows, ours, theirs, strict=True):
+        assert one is not None
+        printed = PAPER.get(row.name)
+        paper = [plus(row, printed.tencent), plus(row, printed.theirs)] if printed else ["", ""]
+        first.append([row.name, plus(row, one.rule), plus(row, other.rule) if other else "—", *paper])
+        them = ["—"] * 3
+        if other and row.theirs:
+            them = [f"{count(row.theirs.classes):,}", f"{count(row.theirs.reached):,}", plus(row, other.reached)]
+        whole = [f"{count(row.ours.classes):,}", plus(row, one.strict), f"{count(row.ours.reached):,}", plus(row, one.reached)]
+        second.append([row.name, *whole, f"{count_files(row.ours.reached):,}", *them])
+    titles = ("skillweave", f"Transformers {transformers.__version__}", "paper: TencentPretrain", "paper: Transformers")
+    whole = ("classes", "of them new", "all that runs", "of it new", "files it stands in")
+    return [
+        "## By the paper's rule",
+        markdown(["model", *titles], first),
+        "## Nothing hidden",
+        markdown(["model", *whole, "Transformers: classes", "all that runs", "of it new"], second),
+    ]
+
+
+RULE = """# What a further model costs
+
+Written by `python benchmarks/implementation_cost.py`. Lines of code, without comments, docstrings and blanks, counted by parsing
+both packages; a row shows what its model needs and no row above it did."""
+METHOD = """## How it is counted
+
+- By the paper's rule (TencentPretrain, section 5.1): classes that inherit from `nn.Module`. Which ones a model needs is not
+  judged by hand: they are the classes that a model of the packaged configuration is made of, and their bases. The first row also
+  holds every class of `layers/`, used by the first Transformer or not, as TencentPretrain's 795 lines hold the options of its
+  layers. For Transformers the classes under `transformers/models` count, and not what all its models share, such as
+  `PreTrainedModel`; the first Transformer is `MarianMTModel` there.
+- "Of them new" is the same without that head start: a layer counts where a model first uses it.
+- "All that runs": every function, class and table of functions of the package, as a whole, of which any code runs while the
+  configuration is validated, the model made and run forward to its logits. "Files it stands in" counts these files whole, so also
+  what never runs: no more can hide than that.
+- What comes from PyTorch counts on neither side. Nor do the configurations, which are data: one file a model in
+  `src/skillweave/presets`."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    rows = [measure(*one) for one in track(list(configurations()), "models", transient=True)]
+    ours, theirs = added([row.ours for row in rows], in_layers()), added([row.theirs for row in rows], set())
+    write_parts(options.docs, "implementation_cost", [RULE], [*page(rows, ours, theirs), METHOD])
+    status = report("lines that each further model adds", figures(rows, ours), options.json)
+    if absent := [name for name in PAPER if name not in {row.name for row in rows}]:
+        print(f"no configuration of {', '.join(absent)}")
+    return 1 if absent else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Cut texts into wordpieces once, into memory-mapped shards that tasks over text read like any other source."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+from tokenizers import Tokenizer
+
+from skillweave.config import ConfigError
+from skillweave.data.pieces import fingerprint
+from skillweave.data.processors import load_tokenizer
+from skillweave.data.sources import Table, open_table
+from skillweave.data.sources.pieces import COLUMN, TOKENIZER
+
+MANIFEST = "shards.json"
+TOKENIZER_FILE = "tokenizer.json"
+AT_ONCE = 1000
+"""Texts cut at once."""
+
+
+class Plan(NamedTuple):
+    """What is cut, how, and to where; `rows`: of a shard."""
+
+    path: str
+    column: str
+    tokenizer: str
+    out: str
+    rows: int
+
+
+def shard(plan: Plan, workers: int = 0) -> Iterator[tuple[int, int]]:
+    """Write the shards that are not there yet; yields (shards done, shards in all) as it goes, the first at once.
+
+    A shard depends on its own rows alone, so neither the number of `workers` nor an interruption changes any. Raises ConfigError
+    for a source or column that is not there, and for a folder that holds shards of something else.
+    """
+    table, tokenizer = open_table(plan.path), _load(plan.tokenizer)
+    plan = plan._replace(column=table.find(plan.column, "--column"))
+    if table.media:
+        raise ConfigError(f"{plan.path}: holds media ({', '.join(sorted(table.media))}); shards are for text")
+    _claim(plan, len(table), tokenizer)
+    numbers = range(-(-len(table) // plan.rows))
+    left = [number for number in numbers if not _file(plan, number).is_file()]
+    there = len(numbers) - len(left)
+    yield there, len(numbers)
+    for done, _ in enumerate(_cut_all(plan, left, workers), there + 1):
+        yield done, len(numbers)
+
+
+def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
+    """Note in the folder what its shards are of. Raises ConfigError when it is of something else."""
+    out = Path(plan.out)
+    about = {**plan._asdict(), "of": rows, "fingerprint": fingerprint(tokenizer)}
+    about = {name: value for name, value in about.items() if name not in ("out", "tokenizer")}
+    file = out / MANIFEST
+    if file.is_file():
+        found = json.loads(file.read_text("utf-8"))
+        changed = [name for name in about if found.get(name) != about[name]]
+        if changed:
+            raise ConfigError(f"{out} holds shards made with another {' and '.join(changed)}; give another --out, or remove it")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no shards; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(out / TOKENIZER_FILE))
+    file.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+
+
+def _cut_all(plan: Plan, numbers: list[int], workers: int) -> Iterator[None]:
+    if not workers:
+        yield from (_cut(plan, number) for number in numbers)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_cut, [plan] * len(numbers), numbers)
+
+
+def _cut(plan: Plan, number: int) -> None:
+    """Write one shard; it is there when it is whole, not before."""
+    table, tokenizer = _opened(plan.path), _load(plan.tokenizer)
+    start = number * plan.rows
+    rows = [table.read(i, table.columns) for i in range(start, min(start + plan.rows, len(table)))]
+    kind = pyarrow.uint16() if tokenizer.get_vocab_size() <= 2**16 else pyarrow.uint32()
+    ids = list(_pieces(tokenizer, (row[plan.column] for row in rows)))
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    flat = pyarrow.array(np.concatenate([np.empty(0, np.int64), *ids]).astype(kind.to_pandas_dtype()), kind)
+    arrays: dict[str, Any] = {plan.column: pyarrow.LargeListArray.from_arrays(pyarrow.array(offsets), flat)}
+    arrays |= {name: pyarrow.array([row[name] for row in rows]) for name in table.columns if name != plan.column}
+    marks = {COLUMN: plan.column.encode(), TOKENIZER: fingerprint(tokenizer).encode()}
+    batch = pyarrow.record_batch(arrays).replace_schema_metadata(marks)
+    file = _file(plan, number)
+    partial = file.with_suffix(".partial")
+    with pyarrow.ipc.new_file(str(partial), batch.schema) as writer:
+        writer.write_batch(batch)
+    shutil.move(partial, file)
+
+
+def _pieces(tokenizer: Tokenizer, texts: Iterable[Any]) -> Iterator[np.ndarray]:
+    """The wordpieces of each text; none of what is no text, which tasks then skip and list."""
+    clean = [text.encode("utf-8", "ignore").decode("utf-8") if isinstance(text, str) else "" for text in texts]
+    for start in range(0, len(clean), AT_ONCE):
+        for encoding in tokenizer.encode_batch(clean[start : start + AT_ONCE], add_special_tokens=False):
+            yield np.array(encoding.ids, dtype=np.int64)
+
+
+def _file(plan: Plan, number: int) -> Path:
+    return Path(plan.out) / f"{number:05d}.arrow"
+
+
+@cache
+def _opened(path: str) -> Table:
+    """Once a process."""
+    return open_table(path)
+
+
+@cache
+def _load(path: str) -> Tokenizer:
+    return load_tokenizer(path)
