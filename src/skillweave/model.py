@@ -30,6 +30,8 @@ from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
 
 CONFIG_FILE = "config.json"
+MASKED = ("masked_unit", "masked_image_token", "masked_pixels")
+"""Kinds of targets whose tasks mask what the embedding gives."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,8 @@ class Model(nn.Module):
             prefixes.add("shared.")
         parts = self._active_parts(conditions)
         idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
-        if not any(self.config.targets[t].kind == "masked_unit" for t in targets):
-            idle.add(f"embeddings.{Modality.SOUND.value}.mask")
+        if not any(self.config.targets[t].kind in MASKED for t in targets):
+            idle |= {f"embeddings.{m.value}.mask" for m in modalities}
         active = tuple([*(f"{path}." for path in parts), *prefixes])
         return [name for name, _ in self.named_parameters() if name.startswith(active) and name not in idle]
 

@@ -15,13 +15,13 @@ from hf_references import (
     LLAMA,
     SMALL,
     T5,
-    VIT,
     KeepDouble,
     Reference,
     make_batch,
     run_theirs,
     true_tokens,
 )
+from hf_vision import VIT
 from tencent_names import (
     State,
     albert,

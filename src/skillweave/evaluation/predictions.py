@@ -126,6 +126,7 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "ctc": transcribe,
     "mlm": fill,
     "masked_unit": fill,
+    "masked_image_token": fill,
 }
 """Kind of target → how its predictions are gathered."""
 

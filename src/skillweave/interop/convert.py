@@ -195,7 +195,8 @@ def _read_config(folder: Path) -> Any:
 def _family(config: Any, architecture: str | None) -> tuple[Family, Head]:
     family = choose(FAMILIES, config.model_type, "family")
     name = architecture or next(iter(config.architectures or []), "")
-    return family, choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    return head.family or family, head
 
 
 def _canonical(names: Iterable[str], base: str, own: str = "") -> dict[str, str]:

@@ -38,7 +38,7 @@ def find_family(config: ModelConfig, name: str | None = None) -> Fit:
             flags = {head.optional: False} if head.optional and not kinds else {}
             head = head.bare() if flags else head
             if sorted(head.targets) == kinds:
-                fit = Fit(family, architecture, head, {}, flags)
+                fit = Fit(head.family or family, architecture, head, {}, flags)
                 attempts.append(_attempt(fit, ours))
     if not attempts:
         whose = f"family {name!r} has" if name else "there is"

@@ -199,7 +199,7 @@ ANSWERS: dict[type[Predictions], Callable[[Any, int, Sequence[str]], Answer]] = 
 }
 """Kind of predictions → one sample's answer."""
 
-PRETRAINING = ("mlm", "masked_unit")
+PRETRAINING = ("mlm", "masked_unit", "masked_image_token")
 """Kinds of targets that answer nothing by themselves."""
 
 
