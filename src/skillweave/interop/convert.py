@@ -23,7 +23,8 @@ from skillweave.interop.fit import find_family
 from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
-from skillweave.model import CONFIG_FILE, Model
+from skillweave.model import Model
+from skillweave.pretrained import CONFIG_FILE
 from skillweave.weights import FILE, About, WeightsError, stream_weights
 
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
