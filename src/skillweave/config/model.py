@@ -289,5 +289,9 @@ class ModelConfig(Config):
 def find_model(name: str | Path) -> Path | None:
     """The file of a model's configuration: JSON, or that of a preset's name, such as `bert-base`; None for anything else."""
     path = Path(name)
-    packaged = Path(str(files("skillweave") / "presets" / f"{name}.yaml"))
-    return path if path.suffix == ".json" else packaged if packaged.is_file() and not path.exists() else None
+    return path if path.suffix == ".json" else None if path.exists() else presets().get(str(name))
+
+
+def presets() -> dict[str, Path]:
+    """Name of a published model → the file of its configuration."""
+    return {file.stem: file for file in sorted(Path(str(files("skillweave") / "presets")).glob("*.yaml"))}

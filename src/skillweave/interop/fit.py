@@ -42,7 +42,8 @@ def find_family(config: ModelConfig, name: str | None = None) -> Fit:
                 attempts.append(_attempt(fit, ours))
     if not attempts:
         whose = f"family {name!r} has" if name else "there is"
-        raise ConfigError(f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}")
+        remedy = "; convert what `skillweave carve` makes of one task" if len(config.tasks) > 1 else ""
+        raise ConfigError(f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}{remedy}")
     differences, fit = min(attempts, key=lambda attempt: len(attempt[0]))
     if differences:
         differences = list(dict.fromkeys(differences))
