@@ -121,7 +121,7 @@ def cell(seeds: Mapping[int, dict[str, Any]], pair: Pair, figure: str) -> str:
 
 
 class Count(NamedTuple):
-    """Of a system's pairs at a block: their mean ratio, and how many intervals lie below 0 or above, and pairs that share nothing."""
+    """Of a system's pairs at a block: their mean, how many intervals lie below 0 or above it, and pairs that share nothing."""
 
     mean: Estimate | None
     harm: int
