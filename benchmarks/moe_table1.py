@@ -44,7 +44,8 @@ def write(options: argparse.Namespace) -> None:
             if cell.done():
                 found.setdefault(system, {})[seed] = json.loads(cell.result.read_text("utf-8"))
     if found:
-        pairs = write_page(options.docs, found, options.batches, command())
+        steps = make_cell(options, options.runs, options.systems[0], options.seeds[0]).steps
+        pairs = write_page(options.docs, found, options.batches, steps, command())
         if options.json:
             options.json.write_text(json.dumps(pairs, indent=1, ensure_ascii=False) + "\n", "utf-8")
 

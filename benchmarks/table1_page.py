@@ -31,7 +31,8 @@ How much a step of task j helps or harms task i, in units of what a step of i's 
 below 0 means harm. Measured on the runs of [Table 3](table3.md), on training batches, among the parameters of a block that both
 tasks use. The ratio of means has one denominator, a mean over batches; in eq. 2 every batch has its own, and one of
 them near 0 decides the figure ([how to read it](tutorials/interference.md)). A cell has the mean over seeds and its 95 % interval
-(Student's t, wide for so few); – where the two tasks share no parameter of the block."""
+(Student's t, wide for so few); – where the two tasks share no parameter of the block. One interval in twenty lies beyond 0 by
+chance alone."""
 PAPER = """## In the paper
 
 I at the 4th and the 12th feed-forward of 12 of a dense model (Ti); rows are the tasks i that something is done to, columns the
@@ -54,7 +55,7 @@ class Estimate(NamedTuple):
     @property
     def text(self) -> str:
         """`0.12 (0.03 … 0.21)`."""
-        return f"{self.mean:.2f}" + ("" if math.isnan(self.low) else f" ({self.low:.2f} … {self.high:.2f})")
+        return f"{self.mean:z.2f}" + ("" if math.isnan(self.low) else f" ({self.low:z.2f} … {self.high:z.2f})")
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -91,8 +92,8 @@ def read(seeds: Mapping[int, dict[str, Any]], pair: Pair, figure: str) -> Estima
     return estimate([value for value in values if value is not None])
 
 
-def write_page(folder: Path, found: Found, batches: int, command: str) -> list[dict[str, Any]]:
-    """Write table1.md and table1.svg; returns every pair's ratio of means, by system."""
+def write_page(folder: Path, found: Found, batches: int, steps: int, command: str) -> list[dict[str, Any]]:
+    """Write table1.md and table1.svg; returns every pair's ratio of means, by system. `steps`: of the runs."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = pairs_of(found)
     draw(folder / "table1.svg", found, pairs)
@@ -103,7 +104,8 @@ def write_page(folder: Path, found: Found, batches: int, command: str) -> list[d
         header = ["block", "j on i", *(SYSTEMS[system] for system in found)]
         rows = [[p.block, f"{short(p.j)} on {short(p.i)}", *(cell(found[s], p, figure) for s in found)] for p in pairs]
         after += [f"## Every pair: {title}", markdown(header, rows)]
-    how = f"## How it was measured\n\n{batches} batches of each task; seeds {', '.join(map(str, next(iter(found.values()))))}."
+    seeds = ", ".join(map(str, sorted({seed for one in found.values() for seed in one})))
+    how = f"## How it was measured\n\n{batches} batches of each task, after {steps:,} steps of training; seeds {seeds}."
     write_parts(folder, "table1", before, [*after, PAPER, how, f"```\n{command}\n```"])
     estimates = ((p, system, read(found[system], p, "pooled")) for p in pairs for system in found)
     return [{**p._asdict(), "system": system, **e._asdict()} for p, system, e in estimates if e]
@@ -119,7 +121,7 @@ def cell(seeds: Mapping[int, dict[str, Any]], pair: Pair, figure: str) -> str:
 
 
 class Count(NamedTuple):
-    """Of a system's pairs at a block: their mean ratio, and how many are surely harmful, surely helpful, or share nothing."""
+    """Of a system's pairs at a block: their mean, how many intervals lie below 0 or above it, and pairs that share nothing."""
 
     mean: Estimate | None
     harm: int
@@ -162,9 +164,10 @@ def reading(found: Found, pairs: Sequence[Pair]) -> Iterator[str]:
     """What the figures say, in sentences."""
     for block, counts in by_block(found, pairs):
         if dense := counts.get("dense"):
-            yield f"{block}: in the dense model {dense.harm} of {dense.total} pairs surely harm, {dense.help} surely help."
-            worst = min((e.mean, p) for p in pairs if p.block == block and (e := read(found["dense"], p, "pooled")))
-            yield f"{block}: the lowest mean in the dense model is {worst[0]:.2f}, of {short(worst[1].j)} on {short(worst[1].i)}."
+            counted = f"{dense.harm} of {dense.total} pairs harm and {dense.help} help"
+            yield f"{block}: in the dense model {counted}, with their whole intervals."
+            low, pair = min((e.mean, p) for p in pairs if p.block == block and (e := read(found["dense"], p, "pooled")))
+            yield f"{block}: the lowest mean in the dense model is {low:z.2f}, of {short(pair.j)} on {short(pair.i)}."
         for system, c in counts.items():
             if system != "dense" and dense and c.mean and dense.mean:
                 apart = c.mean.low > dense.mean.high or c.mean.high < dense.mean.low
@@ -187,7 +190,7 @@ def draw(file: Path, found: Found, pairs: Sequence[Pair]) -> None:
             for (i, line), j in product(enumerate(grid), range(len(tasks))):
                 colour = "white" if abs(line[j]) > 0.6 else "black"
                 axes.text(
-                    j, i, "–" if math.isnan(line[j]) else f"{line[j]:.2f}", ha="center", va="center", fontsize=8, color=colour
+                    j, i, "–" if math.isnan(line[j]) else f"{line[j]:z.2f}", ha="center", va="center", fontsize=8, color=colour
                 )
             axes.set_title(SYSTEMS[system] if block == blocks[0] else "", fontsize=10)
             axes.set_xticks(range(len(tasks)), [short(task) for task in tasks], rotation=40, ha="right", fontsize=8)

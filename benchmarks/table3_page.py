@@ -146,8 +146,8 @@ def quality(results: Results) -> Iterator[str]:
         means = {system: statistics.mean(values) for system in SYSTEMS if (values := results.values(system, name))}
         if means:
             best = (min if task.lower else max)(means, key=means.__getitem__)
-            shown = f"{SYSTEMS[best]} is best with {results.cell(best, name)}"
-            yield f"{task.short.capitalize()}: {shown}; the dense model has {results.cell('dense', name)}."
+            dense = f"; the dense model has {results.cell('dense', name)}" if best != "dense" and "dense" in means else ""
+            yield f"{task.short.capitalize()}: {SYSTEMS[best]} is best with {results.cell(best, name)}{dense}."
     verdicts = Counter(verdict(results, route, name) for route in ROUTES for name in TASKS)
     if total := sum(verdicts[kind] for kind in ("better", "worse", "undecided")):
         yield (

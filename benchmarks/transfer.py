@@ -90,7 +90,8 @@ def write(options: argparse.Namespace, cells: list[Cell]) -> None:
     rows = read_cells((cell.folder for cell in own if cell.done()), STUDY)
     if not rows:
         return
-    steps = {cell.folder.name.partition("-")[0]: cell.steps for cell in own if not cell.folder.name.startswith("zero")}
+    runs = [cell for cell in cells if not cell.folder.name.startswith("zero")]
+    steps = {cell.folder.name.partition("-")[0] if cell in own else "base": cell.steps for cell in runs}
     figures = write_page(options.docs, Results(STUDY, rows), Conditions.of(read_recipe(RECIPE), steps, cells, command()))
     report("tasks held out of training: on how many a finding of the paper holds", figures, options.json)
 

@@ -104,6 +104,7 @@ def test_table_3_says_what_is_at_chance_and_works_without_times(tmp_path: Path) 
     table3_page.write_page(tmp_path, found, {}, conditions("table3/attribute.yaml"))
     page = (tmp_path / "table3.md").read_text("utf-8")
     assert "dense on word filling" in page and "dense on naming" not in page
+    assert "Naming: dense is best with 50.1 ± 0.1." in page
     assert "and 20 are undecided" in page and "not measured yet" in page
 
 
@@ -122,14 +123,16 @@ def interference(ratio: float | None) -> dict:
 def test_table_1_has_intervals_over_seeds_and_leaves_out_what_is_not_shared(tmp_path: Path) -> None:
     seeds = {0: interference(-0.2), 1: interference(-0.3), 2: interference(-0.4)}
     apart = {seed: interference(None) for seed in range(3)}
-    rows = table1_page.write_page(tmp_path, {"dense": seeds, "task": apart}, 30, "python benchmarks/x.py")
+    rows = table1_page.write_page(tmp_path, {"dense": seeds, "task": apart}, 30, 600, "python benchmarks/x.py")
     page = (tmp_path / "table1.md").read_text("utf-8")
     assert "| b | word filling on naming | -0.30 (-0.55 … -0.05) | – |" in page  # 4.303 · 0.1 / √3
-    assert "in the dense model 1 of 2 pairs surely harm, 1 surely help" in page
+    assert "in the dense model 1 of 2 pairs harm and 1 help, with their whole intervals" in page
     assert "the lowest mean in the dense model is -0.30, of word filling on naming" in page
+    assert "30 batches of each task, after 600 steps of training; seeds 0, 1, 2." in page
     assert len(rows) == 3 and (tmp_path / "table1.svg").is_file()
 
 
 def test_of_one_seed_there_is_no_interval() -> None:
     assert table1_page.estimate([0.25]).text == "0.25"
+    assert table1_page.estimate([-0.001]).text == "0.00"
     assert table1_page.estimate([]) is None

@@ -96,3 +96,19 @@ def test_quality_is_the_mean_of_the_seeds_against_the_bounds(tmp_path: Path) -> 
     found = list(quality.figures(given))
     assert [figure.value for figure in found] == pytest.approx([0.4, 0.4, 5, 5, 5])
     assert [figure.holds for figure in found] == [False, True, False, False, False]
+
+
+def test_transfer_says_how_long_its_bases_were_trained(tmp_path: Path) -> None:
+    given = options(tmp_path / "transfer", ["full"], seeds=[0], docs=tmp_path / "docs", json=None)
+    given.output.mkdir()
+    chains = list(transfer.chains(given))
+    for cell in unique(chains):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "environment.json").write_text(
+            json.dumps({"processor": "a CPU", "cores": 2, "threads": 1, "python": "3.12", "packages": {}})
+        )
+        task = cell.folder.name.rpartition("-")[2]
+        metrics = {"recall_at_10": 0.5, "accuracy": 0.5}
+        cell.result.write_text(json.dumps({task: {**metrics, "chance": metrics}} if task in transfer_page.TUNED else {}))
+    transfer.write(given, unique([[cell._replace(steps=cell.steps + (cell is chains[0][0])) for cell in chains[0]]]))
+    assert "Steps: base 10, full 9." in (tmp_path / "docs" / "transfer.md").read_text("utf-8")

@@ -19,8 +19,8 @@ from skillweave.towers.hugging_face import run_stock
 LENGTHS = {"image": 5, "video": 9}
 
 
-def model_of(norm_position: str, sparse: dict | None = None) -> Model:
-    encoder = {"norm_position": norm_position, "sparse": sparse or {"linears": {"route": "attribute", "experts": 4}}}
+def model_of(norm_position: str, **options: str) -> Model:
+    encoder = {"norm_position": norm_position, "sparse": {"linears": {"route": "attribute", "experts": 4}}, **options}
     return tiny_model(tiny_config(encoder=encoder), torch.float32)
 
 
@@ -69,6 +69,15 @@ def test_post_norm_text_is_bert(tmp_path: Path) -> None:
     (tower,) = towers(model, "classify").values()
     about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
     assert about["format"] == "BertModel" and about["largest_relative_error"] <= 2e-6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nonlinearities_have_other_names_there(tmp_path: Path) -> None:
+    model = model_of("pre", activation="gelu_tanh")
+    batch = batch_of("classify", model, [7, 4])
+    (tower,) = towers(carve(model, "classify"), "classify").values()
+    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    assert about["format"] == "RobertaPreLayerNormModel" and about["largest_relative_error"] <= 2e-6
 
 
 @pytest.mark.parametrize("task", ["to_image", "transcribe", "denoising"])

@@ -18,36 +18,22 @@ from skillweave.config.streams import ImageStream, VideoStream
 from skillweave.data.processors import build_processors
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import KEYS
+from skillweave.interop.engine import give, plan, rule
+from skillweave.interop.families import bert, vit
+from skillweave.interop.family import Head
+from skillweave.interop.fit import flatten
 from skillweave.model import Model
 from skillweave.towers.stock import stock_class
 
-Parts = dict[str, tuple[str, ...]]
-"""Our module in a block → theirs; query, key and value stand in one of ours."""
-
-VIT: Parts = {
-    "attention.qkv.experts.shared": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    "attention.output": ("attention.o_proj",),
-    "attention_norm": ("layernorm_before",),
-    "feed_forward.experts.shared.inner": ("mlp.fc1",),
-    "feed_forward.experts.shared.outer": ("mlp.fc2",),
-    "feed_forward_norm": ("layernorm_after",),
-}
-BERT: Parts = {
-    "attention.qkv.experts.shared": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention.output": ("attention.output.dense",),
-    "attention_norm": ("attention.output.LayerNorm",),
-    "feed_forward.experts.shared.inner": ("intermediate.dense",),
-    "feed_forward.experts.shared.outer": ("output.dense",),
-    "feed_forward_norm": ("output.LayerNorm",),
-}
-PRE_BERT: Parts = {**BERT, "attention_norm": ("attention.LayerNorm",), "feed_forward_norm": ("intermediate.LayerNorm",)}
-BLOCKS: dict[str, tuple[str, Parts]] = {
-    "BertModel": ("encoder.layer", BERT),
-    "RobertaPreLayerNormModel": ("encoder.layer", PRE_BERT),
-    "ViTModel": ("layers", VIT),
-    "VivitModel": ("layers", VIT),
-}
-"""Class → where its blocks stand, and what each is made of."""
+PRE_NORM = (
+    rule("encoder.blocks.{i}.attention_norm", "encoder.layer.{i}.attention.LayerNorm"),
+    rule("encoder.blocks.{i}.feed_forward_norm", "encoder.layer.{i}.intermediate.LayerNorm"),
+    rule("encoder.last_norm", "LayerNorm"),
+)
+"""Where RoBERTa-PreLayerNorm differs from BERT."""
+TEXTUAL, VISUAL = (*bert.embedding(""), *bert.layers("")), (*vit.embedding(""), *vit.layers(""))
+RULES = {"BertModel": TEXTUAL, "RobertaPreLayerNormModel": (*PRE_NORM, *TEXTUAL), "ViTModel": VISUAL, "VivitModel": VISUAL}
+"""Class → how its weights are made of ours, under the names of texts and pictures."""
 
 
 def write_stock(tower: Model, folder: Path) -> str:
@@ -55,10 +41,13 @@ def write_stock(tower: Model, folder: Path) -> str:
     name = stock_class(tower)
     modality, stream = _stream(tower)
     visual = isinstance(stream, ImageStream | VideoStream)
-    config, state = (_visual if visual else _textual)(tower, modality, stream)
+    options, ours = (_visual if visual else _textual)(tower, modality, stream)
+    ours |= {key: x for key, x in tower.state_dict().items() if key.startswith("encoder.")}
     kind = getattr(transformers, name)
-    model = kind(kind.config_class(**_sizes(tower), **config), add_pooling_layer=False)
-    model.load_state_dict(state | _blocks(tower, *BLOCKS[name]))
+    sizes = bert.BERT.write(flatten(tower.config), Head())  # whose options all of them share
+    model = kind(kind.config_class(**sizes | options), add_pooling_layer=False)
+    shapes = {key: x.shape for key, x in model.state_dict().items()}
+    model.load_state_dict(give(plan(RULES[name], ours, shapes), ours, shapes))
     with _quiet():
         model.save_pretrained(folder)
     if not visual and tower.assets:
@@ -99,31 +88,6 @@ def _stream(tower: Model) -> tuple[Modality, Any]:
     return modality, stream
 
 
-def _sizes(tower: Model) -> dict[str, Any]:
-    """The encoder, in the words of Hugging Face's configurations."""
-    encoder = tower.config.encoder
-    return {
-        "hidden_size": tower.config.width,
-        "num_hidden_layers": encoder.layers,
-        "num_attention_heads": encoder.heads,
-        "intermediate_size": encoder.feed_forward,
-        "hidden_act": encoder.activation,
-        "layer_norm_eps": encoder.norm_epsilon,
-        "hidden_dropout_prob": encoder.dropout,
-        "attention_probs_dropout_prob": encoder.attention_dropout,
-    }
-
-
-def _blocks(tower: Model, where: str, parts: Parts) -> dict[str, Tensor]:
-    state, found = tower.state_dict(), {}
-    for layer in range(tower.config.encoder.layers):
-        for ours, theirs in parts.items():
-            for kind in ("weight", "bias"):
-                pieces = state[f"encoder.blocks.{layer}.{ours}.{kind}"].chunk(len(theirs))
-                found |= {f"{where}.{layer}.{name}.{kind}": x for name, x in zip(theirs, pieces, strict=True)}
-    return found
-
-
 def _positions(tower: Model, modality: Modality, length: int) -> Tensor:
     """[L, D] all that is added to the content, whatever it is made of; the segment is that of a single span."""
     table = torch.zeros(length, tower.config.width)
@@ -133,36 +97,29 @@ def _positions(tower: Model, modality: Modality, length: int) -> Tensor:
 
 
 def _visual(tower: Model, modality: Modality, stream: ImageStream | VideoStream) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    state = tower.state_dict()
+    """Options of the configuration, and the tensors of the embedding; a clip's as those of a picture."""
     content = f"embeddings.{modality.value}.content.{'patch' if isinstance(stream, ImageStream) else 'tubelet'}"
-    given = {
-        "embeddings.cls_token": state[f"{content}.first"].view(1, 1, -1),
-        "embeddings.position_embeddings": _positions(tower, modality, stream.max_length).unsqueeze(0),
-        "embeddings.patch_embeddings.projection.weight": state[f"{content}.projection.weight"],
-        "embeddings.patch_embeddings.projection.bias": state[f"{content}.projection.bias"],
-        "layernorm.weight": state["encoder.last_norm.weight"],
-        "layernorm.bias": state["encoder.last_norm.bias"],
-    }
+    ours = {key.replace(content, f"{vit.IMAGE}.content.patch"): x for key, x in tower.state_dict().items() if content in key}
+    ours[f"{vit.IMAGE}.positions.position.table.weight"] = _positions(tower, modality, stream.max_length)
     if isinstance(stream, ImageStream):
-        return {"image_size": stream.size, "patch_size": stream.patch}, given
-    return {"image_size": stream.size, "num_frames": stream.frames, "tubelet_size": list(stream.tubelet)}, given
+        return {"image_size": stream.size, "patch_size": stream.patch}, ours
+    return {"image_size": stream.size, "num_frames": stream.frames, "tubelet_size": list(stream.tubelet)}, ours
 
 
 def _textual(tower: Model, modality: Modality, stream: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    state, own = tower.state_dict(), f"embeddings.{modality.value}"
+    """The same; code as text, in one segment of zeros."""
     words, positions, padding = tower.words(modality), _positions(tower, modality, stream.max_length), _padding(tower, modality)
-    given = {
-        "embeddings.word_embeddings.weight": words,
-        "embeddings.token_type_embeddings.weight": torch.zeros(1, tower.config.width),
-        "embeddings.LayerNorm.weight": state[f"{own}.norm.weight"],
-        "embeddings.LayerNorm.bias": state[f"{own}.norm.bias"],
-    }
     if tower.config.encoder.norm_position == "pre":  # RoBERTa counts positions from behind that of padding
         positions = torch.cat([positions.new_zeros(padding + 1, positions.shape[1]), positions])
-        given |= {f"LayerNorm.{kind}": state[f"encoder.last_norm.{kind}"] for kind in ("weight", "bias")}
-    given["embeddings.position_embeddings.weight"] = positions
+    norm = f"embeddings.{modality.value}.norm"
+    ours = {key.replace(norm, f"{bert.TEXT}.norm"): x for key, x in tower.state_dict().items() if key.startswith(norm)}
+    ours |= {
+        f"{bert.TEXT}.content.word.weight": words,
+        f"{bert.TEXT}.positions.position.table.weight": positions,
+        f"{bert.TEXT}.positions.segment.table.weight": torch.zeros(1, tower.config.width),
+    }
     sizes = {"vocab_size": len(words), "max_position_embeddings": len(positions), "type_vocab_size": 1, "pad_token_id": padding}
-    return sizes, given
+    return sizes, ours
 
 
 def _processor(tower: Model, modality: Modality) -> TextProcessor | None:
