@@ -181,6 +181,9 @@ POINTS: dict[str, Prepare] = {
 }
 
 
+CLOCK = ("seconds", "samples_per_second", "wait")
+
+
 def reached(folder: Path) -> int:
     """The last step in metrics.jsonl."""
     file = folder / "metrics.jsonl"
@@ -189,8 +192,9 @@ def reached(folder: Path) -> int:
 
 
 def losses(folder: Path) -> list[Any]:
+    """All that metrics.jsonl holds but what the clock decides."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [(line["step"], line["kind"], line["task"], line["loss"], line["metric"]) for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
 
 
 def same_bytes(one: Path, other: Path) -> bool:
