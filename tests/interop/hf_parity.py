@@ -17,7 +17,7 @@ from skillweave.model import Model
 
 PRECISIONS = {torch.float32: 1e-5, torch.float64: 1e-9}
 """The relative error that each allows."""
-PER_TOKEN = {"mlm", "lm", "replaced", "hidden", "token_labels", "span"}
+PER_TOKEN = {"mlm", "lm", "replaced", "hidden", "token_labels", "span", "ctc"}
 
 
 class Parity(NamedTuple):

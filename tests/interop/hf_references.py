@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from hf_speech import SPEECH
 from tiny import randomise
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -210,6 +211,7 @@ REFERENCES = [
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     Reference("BartForConditionalGeneration", "BartConfig", BART),
     Reference("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
+    *(Reference(*row) for row in SPEECH),
 ]
 
 
@@ -238,6 +240,11 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             size = model.config.streams.image.size
             inputs.append(torch.randn(len(texts), 3, size, size, dtype=dtype))
             lengths.append([model.config.streams.image.max_length] * len(texts))
+        elif span.modality is Modality.SOUND:
+            stream = model.config.streams.sound
+            # Their group norm counts padding, and samples that fill no frame.
+            lengths.append(list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts))
+            inputs.append(torch.randn(len(texts), stream.samples(max(texts) - 1) + 1, dtype=dtype))
         else:
             own = [length - i if length > 1 else 2 for length in texts] if i else list(texts)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
@@ -260,6 +267,10 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     for i, span in enumerate(batch.layout.spans):
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
+        if span.modality is Modality.SOUND:
+            frames = model._get_feat_extract_output_lengths(torch.arange(1, batch.inputs[i].shape[1] + 1))
+            given["input_values"] = batch.inputs[i]
+            given["attention_mask"] = (frames <= batch.lengths[:, [i]]).long()
     found = model(**given)
     name = type(model).__name__
     if name == "CLIPModel":
@@ -275,6 +286,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
         return {"classification": found.logits}
+    if name.endswith("CTC"):
+        return {"ctc": found.logits}
     return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
 
 
@@ -286,7 +299,7 @@ def true_tokens(batch: Batch, span: int) -> Tensor:
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     """The same of ours; hidden states as they stand in flat tokens."""
     found = dict(model(batch).logits)
-    for kind in {"token_labels", "span"} & found.keys():
+    for kind in {"token_labels", "span", "ctc"} & found.keys():
         found[kind] = found[kind][true_tokens(batch, -1)]
     if not found or "pooled" in found:
         found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)

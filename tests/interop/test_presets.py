@@ -29,6 +29,8 @@ PUBLISHED = {
     "clip-vit-base-32": 151_277_313,
     "t5-small": 60_506_624,
     "bart-base": 139_420_416 + 50_265,
+    "wav2vec2-base": 94_371_712 + 769,
+    "hubert-base": 94_371_712 + 769,
     "codebert-base": 124_645_632,
     "sbert-base": 108_891_648,  # BERT without its pooler
 }

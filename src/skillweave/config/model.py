@@ -121,6 +121,9 @@ class ModelConfig(Config):
             elif stream.width not in (None, self.width):
                 remedy = "give it an encoder of its own"
                 yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
+            groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
+            if self.widths[modality] % groups:
+                yield f"width {self.widths[modality]} is not a multiple of {groups} position_groups"
             if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():

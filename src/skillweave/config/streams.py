@@ -114,8 +114,8 @@ class ImageStream(StreamConfig):
 class SoundStream(StreamConfig):
     """Sound as a waveform through convolutions (SkillNet section 3.3, wav2vec)."""
 
-    embedding: list[Literal["waveform", "position"]] = ["waveform", "position"]
-    """Embedding modules, summed."""
+    embedding: list[Literal["waveform", "position", "convolution"]] = ["waveform", "position"]
+    """Embedding modules, summed; `position` is learned, `convolution` sees a frame's neighbourhood (wav2vec 2.0)."""
     norm: bool = True
     """Layer normalisation after the sum."""
     rate: Positive = 16_000
@@ -126,6 +126,16 @@ class SoundStream(StreamConfig):
     """Kernel widths, in frames of the layer below."""
     strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
     """Strides, in frames of the layer below."""
+    convolution_norm: Literal["group", "layer"] = "group"
+    """`group`: each channel of the first convolution over time (wav2vec 2.0 base). `layer`: each frame of all (large)."""
+    convolution_bias: bool = False
+    """Whether the convolutions add a bias (wav2vec 2.0 large)."""
+    position_kernel: Positive = 128
+    """`convolution`: how many frames it sees at once."""
+    position_groups: Positive = 16
+    """`convolution`: groups of numbers that do not mix; the width must be a multiple."""
+    mask_vector: bool = True
+    """Whether there is a learned vector that masked frames give way to."""
     max_length: Positive = 1000
     """Most positions: 1,000 at 20 ms each are 20 s (the paper's "20ms" is a slip)."""
 

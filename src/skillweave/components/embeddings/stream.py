@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
-from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding, SinusoidalPositionEmbedding
+from skillweave.components.embeddings.position import (
+    ConvolutionPositionEmbedding,
+    FactorisedPositionEmbedding,
+    PositionEmbedding,
+    SinusoidalPositionEmbedding,
+)
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
 from skillweave.config.encoder import EncoderConfig
@@ -20,7 +25,9 @@ from skillweave.layers.norm import build_norm
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
     "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
-    "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
+    "waveform": lambda stream, width: WaveformEmbedding(
+        stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
+    ),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
 }
 """What turns a span's data into vectors."""
@@ -28,6 +35,7 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
     "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
+    "convolution": lambda stream, width: ConvolutionPositionEmbedding(stream.position_kernel, stream.position_groups, width),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
     "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
 }
@@ -52,7 +60,7 @@ class StreamEmbedding(nn.Module):
         self.content_names = [name for name in names if name in CONTENT]
         self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
         self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
-        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if modality is Modality.SOUND else None
+        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if getattr(stream, "mask_vector", False) else None
         norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
         self.norm = norm
         self.dropout = nn.Dropout(encoder.dropout)
@@ -97,9 +105,12 @@ class StreamEmbedding(nn.Module):
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         if masked_NL is not None:
             if self.mask is None:
-                raise ValueError(f"{self.modality.value} has no mask vector; only sound is masked in the embedding")
+                raise ValueError(f"{self.modality.value} has no mask vector; of sound, `mask_vector` gives it one")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
+            if isinstance(module, ConvolutionPositionEmbedding):
+                x_NLD = x_NLD + module(x_NLD, lengths_N)
+                continue
             added = module(x_NLD.shape[1], segment, starts_N)
             x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, SinusoidalPositionEmbedding) else added)
         return self.projection(self.dropout(self.norm(x_NLD)))

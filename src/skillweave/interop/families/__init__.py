@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skillweave.interop.families import llama, roberta
+from skillweave.interop.families import llama, roberta, wav2vec2
 from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART
 from skillweave.interop.families.bert import BERT
@@ -30,5 +30,6 @@ FAMILIES: dict[str, Family] = {
         CLIP,
         T5,
         BART,
+        *wav2vec2.FAMILIES,
     )
 }

@@ -45,6 +45,7 @@ def _fields(side: str) -> dict[str, str | Field]:
         f"{side}.activation": activation("activation_function"),
         f"{side}.dropout": "dropout",
         f"{side}.attention_dropout": "attention_dropout",
+        f"{side}.activation_dropout": "activation_dropout",
     }
 
 
@@ -68,6 +69,6 @@ BART = Family(
         **{f"{stream}.position_offset": 2 for stream, _ in STREAMS.values()},
         **{f"{side}.norm_epsilon": 1e-5 for side in SIDES},
     },
-    required={"activation_dropout": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "tie_word_embeddings": True},
+    required={"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "tie_word_embeddings": True},
     spans=SPANS,
 )

@@ -1,0 +1,34 @@
+"""Random models of sound, as `hf_references` makes them: architecture, configuration and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WAV2VEC2: dict[str, Any] = {
+    "vocab_size": 41,
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "conv_dim": (7, 7, 7),
+    "conv_kernel": (5, 3, 2),
+    "conv_stride": (3, 2, 1),
+    "num_conv_pos_embeddings": 6,
+    "num_conv_pos_embedding_groups": 5,
+    "pad_token_id": 0,
+}
+LARGE = {
+    **WAV2VEC2,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 7,
+    "mask_time_prob": 0.0,
+}
+SPEECH: list[tuple[str, str, dict[str, Any]]] = [
+    ("Wav2Vec2Model", "Wav2Vec2Config", LARGE),
+    ("Wav2Vec2ForCTC", "Wav2Vec2Config", WAV2VEC2),
+    ("Wav2Vec2ForCTC", "Wav2Vec2Config", {**LARGE, "hidden_act": "relu"}),
+    ("HubertModel", "HubertConfig", WAV2VEC2),
+    ("HubertForCTC", "HubertConfig", {**LARGE, "conv_bias": False, "do_stable_layer_norm": False}),
+]
