@@ -90,6 +90,11 @@ class Span:
     attention: Attention = Attention.FULL
     length: int = 0
 
+    @property
+    def written(self) -> bool:
+        """Whether a decoder reads it, in a model that has one: a causal target in a pass of its own."""
+        return self.role is Role.TARGET and self.attention is Attention.CAUSAL and self.encoder_pass > 0
+
 
 @dataclass(frozen=True)
 class Layout:

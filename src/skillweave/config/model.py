@@ -144,7 +144,8 @@ class ModelConfig(Config):
         """What a task needs and the model lacks."""
         task, present = self.tasks[name], self.streams.present()
         modalities = dict.fromkeys(span.modality for span in task.spans)
-        for modality in dict.fromkeys(span.modality for span in task.spans if not self.decoded(span.role)):
+        decoded = self.decoded(name)
+        for modality in dict.fromkeys(span.modality for span in task.layout(name).spans if span not in decoded):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
         for span in task.spans:
@@ -170,9 +171,9 @@ class ModelConfig(Config):
         sharers, streams = self.sharers(modality), self.streams.present()
         return next((s.vocabulary for m, s in streams.items() if m in sharers and isinstance(s, TextStream)), 0)
 
-    def decoded(self, role: Role) -> bool:
-        """Whether the decoder reads spans of this role."""
-        return self.decoder is not None and role is Role.TARGET
+    def decoded(self, task: str) -> list[Span]:
+        """The spans of a task that the decoder reads."""
+        return [span for span in self.tasks[task].layout(task).spans if span.written] if self.decoder else []
 
     def word_size(self, modality: Modality) -> int:
         """The size of a modality's word embedding, by itself or shared; the model's width where no stream says."""
@@ -209,6 +210,7 @@ class ModelConfig(Config):
     def asset_names(self) -> set[str]:
         """Names of the files that a model needs beside its weights to read raw inputs."""
         words = [m for m, stream in self.streams.present().items() if isinstance(stream, TextStream)]
+        words += [Modality.TEXT] if self.target_embedding else []
         names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
         return names | {UNITS_ASSET for target in self.targets.values() if isinstance(target, MaskedUnitTarget)}
 

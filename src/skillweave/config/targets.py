@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from skillweave.batch import Modality
-from skillweave.config.base import Config, Positive
+from skillweave.config.base import Config, Positive, Share
 from skillweave.config.encoder import Activation
 
 UNITS_ASSET = "sound_units.safetensors"
@@ -181,6 +181,14 @@ class LanguageTarget(Config):
     """Whether the output layer adds a bias (BART)."""
     scaled: bool = False
     """Vectors divided by √width before the output layer (T5)."""
+    label_smoothing: Share = 0.0
+    """Training: share of the answer's probability that is spread over all words (Transformer, arXiv 1706.03762 section 5.4)."""
+    beams: Positive = 1
+    """Writing: how many beginnings of an answer are followed at once; 1 takes the likeliest word each time."""
+    length_penalty: NonNegativeFloat = 1.0
+    """Writing, with beams: an answer's log-probability is divided by its length to this power; larger favours longer ones."""
+    most_pieces: Positive = 128
+    """Writing: the longest answer, in pieces; nor is it longer than what the decoder can read."""
 
 
 class BidirectionalLanguageTarget(Config):

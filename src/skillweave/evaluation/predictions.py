@@ -16,7 +16,7 @@ from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
 from skillweave.config.targets import CTCTarget
 from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Transcribed, evaluating, moved, stack
-from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words
+from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words, write_texts
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 
@@ -82,7 +82,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     labels, losses, correct, samples = [], [], [], []
     for batch in moved(model, batches, seen):
         labels_NL = next(iter(batch.labels.values()))
-        tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
+        tokens = map_tokens(batch.layout, len(batch.layout.passes) - 1, batch.lengths, labels_NL.device)
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
         offset = 0  # two vocabularies may use the same numbers for different words
         for target, logits_MC in model(batch, candidates=candidates).logits.items():
@@ -124,6 +124,7 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "contrastive": embed_pairs,
     "similarity": compare,
     "ctc": transcribe,
+    "lm": write_texts,
     "mlm": fill,
     "masked_unit": fill,
 }

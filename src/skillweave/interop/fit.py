@@ -9,7 +9,8 @@ from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 
-ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
+WRITING = ("label_smoothing", "beams", "length_penalty", "most_pieces")
+ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *(f"targets.lm.{option}" for option in WRITING))
 """What says nothing of the function that the model computes."""
 ASIDE_OF_STREAMS = ("tokenizer", "mean", "std")
 

@@ -180,6 +180,21 @@ def _join(parts: list[Features], stream: SoundStream) -> Features:
     return Features(waveform, length)
 
 
+def answer_in_text(modality: Modality) -> Builder:
+    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions predicts the next word."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        given = _features(row, modality, tools, rng)
+        if not tools.labelled:
+            return Example((given, tools.answers.assemble([])), {}, row["key"])
+        answer = caption_of(row, tools.answer, rng)
+        whole = tools.answers(answer, separator=True)
+        read = Features(whole.data[:-1], whole.length - 1)
+        return Example((given, read), {"words": whole.data[1:]}, row["key"], {"answer": answer})
+
+    return build
+
+
 def needed_frames(transcript: str) -> int:
     """Frames that CTC needs: one per character and a blank between equal neighbours."""
     return len(transcript) + sum(a == b for a, b in pairwise(transcript))

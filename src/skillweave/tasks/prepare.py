@@ -78,9 +78,17 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
 
 
 def with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not."""
+    """The model with its tasks from the catalogue, and only the parts that they use: streams, targets, decoder.
+
+    Raises ConfigError for a task that needs a decoder which the recipe does not describe, or a target of another kind.
+    """
     data = recipe.model.model_dump(mode="json")
-    used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
+    entries = [task_of(recipe, name) for name in recipe.tasks]
+    if not any(task.answer for task in entries):
+        data["decoder"] = data["target_embedding"] = None
+    used = {span.modality.value for task in entries for span in task.spans if not (task.answer and span.written)}
+    if (data["target_embedding"] or {}).get("tied"):
+        used.add(Modality.TEXT.value)
     prompted = recipe.partial is not None and recipe.partial.method == "prompt"
     if recipe.partial and data["shared"] and used & {"text", "code"}:
         used |= {"text", "code"}  # the base's wordpieces are shared, and have to fit
@@ -92,6 +100,8 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
+        if task.answer and recipe.model.decoder is None:
+            raise ConfigError(f"tasks.{name} writes a text; give model.decoder and model.target_embedding")
         targets = _targets(task, config.target or task.target, shared="word" in data["shared"])
         for target, spec in targets.items():
             data["targets"][target] = mentioned.get(target, spec)
@@ -120,7 +130,8 @@ def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
 def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes], base: ModelConfig | None) -> ModelConfig:
     data = model.model_dump(mode="json")
     for modality in (Modality.TEXT, Modality.CODE):
-        stream: TextStream | None = getattr(model.streams, modality.value)
+        answers = model.target_embedding if modality is Modality.TEXT else None
+        stream: TextStream | None = getattr(model.streams, modality.value) or answers
         if stream is None:
             continue
         shares = "word" in model.shared
@@ -134,9 +145,10 @@ def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str,
                 special = special or _special_names(stream.tokenizer)
                 assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
             size = max(read_tokenizer(assets[name]).get_vocab_size(), words)
-            for sharer in wanted:
-                data["streams"][sharer.value]["vocabulary"] = size
-                data["streams"][sharer.value]["tokenizer"]["special"] = special
+            readers = [data["streams"].get(sharer.value) for sharer in wanted]
+            for reader in filter(None, [*readers, data["target_embedding"] if answers else None]):
+                reader["vocabulary"] = size
+                reader["tokenizer"]["special"] = special
     return ModelConfig.parse(data, "model")
 
 
