@@ -180,7 +180,7 @@ class Layout:
 class Features:
     """One span of one sample, ready for the model.
 
-    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] or a waveform [samples] (float32).
+    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or log-mel frames [F, M] (float32).
     `length`: the positions it takes in the encoder, special tokens included.
     `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction); None for none.
     """

@@ -212,9 +212,11 @@ class Model(nn.Module):
         for s in spans:
             span = batch.layout.spans[s]
             masked = batch.masked[s] if batch.masked else None
-            embedding, shared = self.embeddings[span.modality.value], self.shared
             if self.target_embedding is not None and self._decodes(batch.layout.condition(s)):
-                embedding, shared = self.target_embedding, {"word": self.word_embedding(span.modality)}
+                tied = "word" not in self.target_embedding.content
+                embedding, shared = self.target_embedding, {"word": self.word_embedding(span.modality)} if tied else {}
+            else:
+                embedding, shared = self.embeddings[span.modality.value], self.shared
             segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
             starts = None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
             parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, shared, masked, starts))

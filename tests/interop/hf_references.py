@@ -90,6 +90,7 @@ BART = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": None,
 }
+PEGASUS = {**BART, "pad_token_id": PAD, "decoder_start_token_id": PAD}
 TOWER = {"num_hidden_layers": 2, "intermediate_size": 23, "num_attention_heads": 3}
 CLIP = {
     "projection_dim": 11,
@@ -211,6 +212,8 @@ REFERENCES = [
     Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     Reference("BartForConditionalGeneration", "BartConfig", BART),
     Reference("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
+    Reference("PegasusForConditionalGeneration", "PegasusConfig", PEGASUS),
+    Reference("PegasusForConditionalGeneration", "PegasusConfig", {**PEGASUS, "scale_embedding": True}),
     *(Reference(*row) for row in SPEECH),
 ]
 
@@ -242,9 +245,10 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             lengths.append([model.config.streams.image.max_length] * len(texts))
         elif span.modality is Modality.SOUND:
             stream = model.config.streams.sound
-            # Their group norm counts padding, and samples that fill no frame.
+            # Their group norm counts padding, and samples that fill no frame; their filterbanks are not masked in between.
             lengths.append(list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts))
-            inputs.append(torch.randn(len(texts), stream.samples(max(texts) - 1) + 1, dtype=dtype))
+            shape = (len(texts), stream.entries(max(texts) - 1) + 1, *([stream.mels] if stream.filterbank else []))
+            inputs.append(torch.randn(shape, dtype=dtype))
         else:
             own = [length - i if length > 1 else 2 for length in texts] if i else list(texts)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
@@ -259,15 +263,17 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The outputs of Hugging Face's model by our target's kind; `hidden` where it has no head."""
-    texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
     given: dict[str, Tensor] = {}
-    for prefix, i in zip(("", "decoder_"), texts, strict=False):
-        given[f"{prefix}input_ids"] = batch.inputs[i]
-        given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
     for i, span in enumerate(batch.layout.spans):
+        if span.modality is Modality.TEXT:
+            prefix = "decoder_" if span.written else ""
+            given[f"{prefix}input_ids"] = batch.inputs[i]
+            given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
-        if span.modality is Modality.SOUND:
+        if span.modality is Modality.SOUND and batch.inputs[i].ndim == 3:
+            given["input_features"] = batch.inputs[i]
+        elif span.modality is Modality.SOUND:
             frames = model._get_feat_extract_output_lengths(torch.arange(1, batch.inputs[i].shape[1] + 1))
             given["input_values"] = batch.inputs[i]
             given["attention_mask"] = (frames <= batch.lengths[:, [i]]).long()

@@ -25,10 +25,32 @@ LARGE = {
     "num_conv_pos_embeddings": 7,
     "mask_time_prob": 0.0,
 }
+S2T: dict[str, Any] = {
+    "vocab_size": 41,
+    "d_model": 15,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 5,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 23,
+    "conv_channels": 14,
+    "conv_kernel_sizes": (5, 3),
+    "input_feat_per_channel": 11,
+    "max_source_positions": 60,
+    "max_target_positions": 13,
+    "attn_implementation": "eager",  # it has no other
+}
 SPEECH: list[tuple[str, str, dict[str, Any]]] = [
     ("Wav2Vec2Model", "Wav2Vec2Config", LARGE),
     ("Wav2Vec2ForCTC", "Wav2Vec2Config", WAV2VEC2),
     ("Wav2Vec2ForCTC", "Wav2Vec2Config", {**LARGE, "hidden_act": "relu"}),
     ("HubertModel", "HubertConfig", WAV2VEC2),
     ("HubertForCTC", "HubertConfig", {**LARGE, "conv_bias": False, "do_stable_layer_norm": False}),
+    ("Speech2TextForConditionalGeneration", "Speech2TextConfig", S2T),
+    (
+        "Speech2TextForConditionalGeneration",
+        "Speech2TextConfig",
+        {**S2T, "scale_embedding": False, "tie_word_embeddings": False, "num_conv_layers": 1, "conv_kernel_sizes": (3,)},
+    ),
 ]

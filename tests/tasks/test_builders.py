@@ -61,6 +61,8 @@ def test_the_catalogue() -> None:
         "video_text_contrastive": {"text", "video"},
         "masked_code": {"text", "code"},
         "text_to_frames": {"text", "image"},
+        "speech_to_text": {"sound", "text"},
+        "code_to_text": {"code", "text"},
         "text_naming": {"text"},
         "image_naming": {"text", "image"},
         "video_naming": {"text", "video"},

@@ -124,7 +124,7 @@ class ModelConfig(Config):
             groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
             if self.widths[modality] % groups:
                 yield f"width {self.widths[modality]} is not a multiple of {groups} position_groups"
-            if not {"word", "patch", "waveform", "tubelet"}.intersection(stream.embedding):
+            if not {"word", "patch", "waveform", "filterbank", "tubelet"}.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
             if isinstance(target, BidirectionalLanguageTarget):

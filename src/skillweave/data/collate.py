@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -97,8 +98,8 @@ def _stack(features: Sequence[Features], modality: Modality, length: int, stream
     if modality in (Modality.IMAGE, Modality.VIDEO):
         return torch.stack(data)
     if isinstance(stream, SoundStream):
-        samples = stream.samples(length)
-        return _pad([waveform[:samples] for waveform in data], samples, 0)
+        entries = stream.entries(length)
+        return _pad([sound[:entries] for sound in data], entries, math.nan if stream.filterbank else 0)
     return _pad(data, length, 0)
 
 
@@ -106,8 +107,9 @@ def _mask(features: Features) -> Tensor:
     return torch.zeros(features.length, dtype=torch.bool) if features.masked is None else features.masked
 
 
-def _pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
-    return torch.stack([F.pad(row, (0, length - len(row)), value=value) for row in rows])
+def _pad(rows: Sequence[Tensor], length: int, value: float) -> Tensor:
+    """Each row [L, ...] lengthened at its end."""
+    return torch.stack([F.pad(row, (0, 0) * (row.ndim - 1) + (0, length - len(row)), value=value) for row in rows])
 
 
 def _labels(name: str, layout: Layout, examples: Sequence[Example]) -> Tensor:

@@ -173,11 +173,11 @@ def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Examp
 
 def _join(parts: list[Features], stream: SoundStream) -> Features:
     """Recordings one after the other. Raises BadInput when they do not fit the stream together."""
-    waveform = torch.cat([part.data for part in parts])
-    length = stream.positions(len(waveform))
+    sound = torch.cat([part.data for part in parts])
+    length = stream.length(len(sound))
     if length > stream.max_length:
         raise BadInput(f"{len(parts)} joined recordings take {length} positions, more than the {stream.max_length} there are")
-    return Features(waveform, length)
+    return Features(sound, length)
 
 
 def answer_in_text(modality: Modality) -> Builder:

@@ -197,6 +197,8 @@ def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
             continue  # listed when training meets it
         recordings.append((features.data, features.length))
     stream = model.streams.sound
+    if stream is not None and stream.filterbank:
+        raise ConfigError(f"tasks.{name}: masked units are made of waveforms; give streams.sound the embedding waveform")
     target = model.targets[recipe.tasks[name].target or "masked_unit"]
     if not recordings or stream is None or not isinstance(target, MaskedUnitTarget):
         raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,25 @@ class SinusoidalPositionEmbedding(nn.Module):
         positions_NL1 = (starts_N1 + torch.arange(length)).unsqueeze(2)
         angles = positions_NL1 / 10_000 ** (torch.arange(0, self.width, 2) / self.width)
         return torch.cat([angles.sin(), angles.cos()], dim=2)[..., : self.width]
+
+
+class TimingPositionEmbedding(nn.Module):
+    """Sines and cosines as tensor2tensor and fairseq compute them: waves from 2 π to exactly 20,000 π positions, sines first.
+
+    `offset`: the number of the first position. Of an odd width the last number is 0.
+    """
+
+    def __init__(self, width: int, offset: int = 0) -> None:
+        super().__init__()
+        self.width, self.offset = width, offset
+
+    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
+        """[1, L, D] on the host, to be added to every sample; with `starts_N`, the position of each one's first, [N, L, D]."""
+        half = self.width // 2
+        frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
+        starts_N1 = torch.zeros(1, 1) if starts_N is None else starts_N.cpu().unsqueeze(1)
+        angles = (self.offset + starts_N1 + torch.arange(length)).unsqueeze(2) * frequencies
+        return F.pad(torch.cat([angles.sin(), angles.cos()], dim=2), (0, self.width % 2))
 
 
 class ConvolutionPositionEmbedding(nn.Module):

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
+from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
 from skillweave.components.embeddings.position import (
     ConvolutionPositionEmbedding,
     FactorisedPositionEmbedding,
     PositionEmbedding,
     SinusoidalPositionEmbedding,
+    TimingPositionEmbedding,
 )
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
@@ -28,6 +30,9 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "waveform": lambda stream, width: WaveformEmbedding(
         stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
     ),
+    "filterbank": lambda stream, width: FilterbankEmbedding(
+        stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0
+    ),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
 }
 """What turns a span's data into vectors."""
@@ -35,11 +40,15 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
     "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
+    "timing": lambda stream, width: TimingPositionEmbedding(width, stream.position_offset),
     "convolution": lambda stream, width: ConvolutionPositionEmbedding(stream.position_kernel, stream.position_groups, width),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
     "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
 }
 """What is added to the content, whatever it is."""
+
+COMPUTED = (SinusoidalPositionEmbedding, TimingPositionEmbedding)
+"""Positions that are made on the host, in float32."""
 
 PICTURE_POSITIONS = 0.5
 """Standard deviation of a picture's positions at the start. In one trial on clips alone, 49 % of the first ten found had the
@@ -112,5 +121,5 @@ class StreamEmbedding(nn.Module):
                 x_NLD = x_NLD + module(x_NLD, lengths_N)
                 continue
             added = module(x_NLD.shape[1], segment, starts_N)
-            x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, SinusoidalPositionEmbedding) else added)
+            x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, COMPUTED) else added)
         return self.projection(self.dropout(self.norm(x_NLD)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from skillweave.interop.families import llama, roberta, wav2vec2
 from skillweave.interop.families.albert import ALBERT
-from skillweave.interop.families.bart import BART
+from skillweave.interop.families.bart import BART, PEGASUS
 from skillweave.interop.families.bert import BERT
 from skillweave.interop.families.bloom import BLOOM
 from skillweave.interop.families.clip import CLIP
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
 from skillweave.interop.families.gpt2 import GPT2
+from skillweave.interop.families.speech_to_text import S2T
 from skillweave.interop.families.t5 import T5
 from skillweave.interop.families.vit import VIT
 from skillweave.interop.family import Family
@@ -30,6 +31,8 @@ FAMILIES: dict[str, Family] = {
         CLIP,
         T5,
         BART,
+        PEGASUS,
         *wav2vec2.FAMILIES,
+        S2T,
     )
 }
