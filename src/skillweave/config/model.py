@@ -148,9 +148,9 @@ class ModelConfig(Config):
         for modality in dict.fromkeys(span.modality for span in task.layout(name).spans if span not in decoded):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
-        for span in task.spans:
+        for span in task.layout(name).spans:
             own = self.encoder_of(span.modality)
-            if span.attention is Attention.CAUSAL and not self.decoded(span.role) and own.direction != "forward":
+            if span.attention is Attention.CAUSAL and span not in decoded and own.direction != "forward":
                 yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
         for target in task.targets:
             if target not in self.targets:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skillweave.batch import Batch, Modality
 from skillweave.config import ConfigError
-from skillweave.config.streams import tokenizer_asset
 from skillweave.config.targets import LanguageTarget, SpanTarget, TokenLabelsTarget
-from skillweave.data.processors.tokenizer import CLS, SEPARATOR, read_tokenizer
+from skillweave.data.processors import build_answer_processor
 from skillweave.evaluation.kinds import (
     Answered,
     MultiLabelled,
@@ -105,17 +105,15 @@ def _logits(model: Model, batch: Batch) -> Tensor:
 def write_texts(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Written | Transcribed:
     """The text that the decoder writes for every sample; of a recording it is a transcript."""
     target, seen = model.config.targets[next(iter(model.config.tasks[task].targets))], Predictions()
-    tokenizer, reads = read_tokenizer(model.assets[tokenizer_asset(Modality.TEXT)]), model.config.target_embedding
-    if not isinstance(target, LanguageTarget) or reads is None:
-        raise ConfigError(f"task {task!r} writes a text, and the model has no decoder")
-    most = min(target.most_pieces, reads.max_length - 1)
-    pieces = tokenizer.get_vocab()
-    begin, end = pieces[CLS], pieces[SEPARATOR]
+    processor: Any = build_answer_processor(model.config, model.assets)
+    if not isinstance(target, LanguageTarget):
+        raise ConfigError(f"task {task!r}: its first target is of kind {target.kind!r}, and 'lm' alone writes a text")
+    most = min(target.most_pieces, processor.max_length - 1)
     references, hypotheses = [], []
     for batch in moved(model, batches, seen):
-        first_N1 = torch.full((len(batch), 1), begin, device=batch.inputs[0].device)
-        written = write(model, batch, first_N1, end, most, target.beams, target.length_penalty)
-        hypotheses += [JOINED.sub("", text) for text in tokenizer.decode_batch(written)]
+        first_N1 = torch.full((len(batch), 1), processor.cls, device=batch.inputs[0].device)
+        written = write(model, batch, first_N1, processor.separator, most, target.beams, target.length_penalty)
+        hypotheses += [JOINED.sub("", text) for text in processor.tokenizer.decode_batch(written)]
         references += [note["answer"] for note in batch.notes] if batch.labels else []
     kind = Transcribed if model.config.tasks[task].spans[0].modality is Modality.SOUND else Written
     return kind(references=references, hypotheses=hypotheses, **vars(seen))

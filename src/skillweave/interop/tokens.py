@@ -44,8 +44,8 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
 def with_special_names(folder: Path, config: ModelConfig) -> ModelConfig:
     """The configuration with what the folder's tokeniser calls its special tokens, where it is not as in BERT."""
     data = config.model_dump(mode="json")
-    if "text" in data["streams"]:
-        data["streams"]["text"]["tokenizer"]["special"] = special_names(folder)
+    for stream in filter(None, [data["streams"].get("text"), data["target_embedding"]]):
+        stream["tokenizer"]["special"] = special_names(folder)
     return ModelConfig.parse(data, str(folder))
 
 
