@@ -155,8 +155,8 @@ def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
     answers = build_answer_processor(recipe.model, assets) if task.answer else None
-    written = task.answer or ""
-    return Tools(processors, recipe.model, config, target, units, answers, written, choices=task.choices, **more)
+    more |= {"choices": task.choices, "answers": answers, "answer": task.answer or ""}
+    return Tools(processors, recipe.model, config, target, units, **more)
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:

@@ -32,11 +32,11 @@ class Tools:
     config: TaskConfig
     target: Any
     units: Any = None
-    answers: Any = None
-    answer: str = ""
     draw: Callable[[np.random.Generator], Row] | None = None
     labelled: bool = True
     choices: int = 0
+    answers: Any = None
+    answer: str = ""
 
 
 Builder = Callable[[Row, Tools, np.random.Generator | None], Example]
