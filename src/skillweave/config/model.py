@@ -16,8 +16,10 @@ from skillweave.config.base import Config, ConfigError, Positive, choose, neares
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
+    TRANSCRIPTS_ASSET,
     UNITS_ASSET,
     BidirectionalLanguageTarget,
+    CTCTarget,
     LanguageTarget,
     MaskedLanguageTarget,
     MaskedUnitTarget,
@@ -212,7 +214,9 @@ class ModelConfig(Config):
         words = [m for m, stream in self.streams.present().items() if isinstance(stream, TextStream)]
         words += [Modality.TEXT] if self.target_embedding else []
         names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
-        return names | {UNITS_ASSET for target in self.targets.values() if isinstance(target, MaskedUnitTarget)}
+        targets = self.targets.values()
+        names |= {TRANSCRIPTS_ASSET for target in targets if isinstance(target, CTCTarget) and target.language}
+        return names | {UNITS_ASSET for target in targets if isinstance(target, MaskedUnitTarget)}
 
     def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
         """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for no task or an unknown one."""

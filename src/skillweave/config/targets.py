@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Share
@@ -12,6 +12,8 @@ from skillweave.config.encoder import Activation
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
+TRANSCRIPTS_ASSET = "transcripts.txt"
+"""The name of what a language model of transcripts learns from among a model's assets: a text a line."""
 Pooling = Literal["first", "mean", "max", "last"]
 Compared = Literal["first", "second", "difference", "product"]
 
@@ -157,6 +159,16 @@ class CTCTarget(Config):
     kind: Literal["ctc"] = "ctc"
     characters: list[str] = []
     """The alphabet without the blank; taken from the training transcripts when empty."""
+    beams: Positive = 1
+    """Prediction: how many beginnings of a transcript are followed at once; 1 takes the likeliest class of each frame."""
+    language: NonNegativeInt = 0
+    """Prediction: the length, in characters, of the n-grams of a language model of the training transcripts; 0 for none."""
+    language_text: str | None = None
+    """A text file, a sentence a line, from which the language model learns beside the transcripts."""
+    language_weight: NonNegativeFloat = 0.5
+    """What the language model's log-probability is multiplied by."""
+    length_bonus: float = 0.5
+    """With a language model: added to a transcript's log-probability for each character."""
 
 
 class MaskedLanguageTarget(Config):

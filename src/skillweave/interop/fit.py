@@ -9,8 +9,12 @@ from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 
-WRITING = ("label_smoothing", "beams", "length_penalty", "most_pieces")
-ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *(f"targets.lm.{option}" for option in WRITING))
+PREDICTION = {
+    "lm": ("label_smoothing", "beams", "length_penalty", "most_pieces"),
+    "ctc": ("beams", "language", "language_text", "language_weight", "length_bonus"),
+}
+PREDICTED = tuple(f"targets.{kind}.{option}" for kind, options in PREDICTION.items() for option in options)
+ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *PREDICTED)
 """What says nothing of the function that the model computes."""
 ASIDE_OF_STREAMS = ("tokenizer", "mean", "std")
 

@@ -13,7 +13,7 @@ from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream, TokenizerConfig
-from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
+from skillweave.config.targets import TRANSCRIPTS_ASSET, UNITS_ASSET, CTCTarget, MaskedUnitTarget
 from skillweave.data.pieces import Pieces
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
@@ -47,6 +47,9 @@ def prepare(
     if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
         assets[UNITS_ASSET] = _fit_units(recipe, model)
     for name, task in recipe.tasks.items():
+        spec = model.targets[task.target or task_of(recipe, name).target]
+        if isinstance(spec, CTCTarget) and spec.language and TRANSCRIPTS_ASSET not in assets:
+            assets[TRANSCRIPTS_ASSET] = _transcripts(recipe, name, spec)
         if task_of(recipe, name).target == "contrastive" and task.batch_size < 2:
             raise ConfigError(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
@@ -180,6 +183,17 @@ def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[s
                 remedy = "name the tokeniser that is in the shards' folder, under model.streams.text.tokenizer.path"
                 raise ConfigError(f"tasks.{name}.data: shards hold wordpieces, on which no tokeniser can be trained; {remedy}")
             yield from flat(texts)
+
+
+def _transcripts(recipe: RecipeConfig, name: str, target: CTCTarget) -> bytes:
+    """What the language model of a task's transcripts learns from; of further text the lines that the alphabet can spell."""
+    texts = [*flat(open_fields(recipe, name, "train").column("transcript"))]
+    if target.language_text:
+        file = Path(target.language_text)
+        if not file.is_file():
+            raise ConfigError(f"language_text {file}: no such file; give a text file with a sentence a line")
+        texts += [line for line in file.read_text("utf-8").splitlines() if line and set(line) <= set(target.characters)]
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
 def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
