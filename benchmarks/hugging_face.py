@@ -21,13 +21,14 @@ def small(data: dict[str, Any], most: Mapping[str, int]) -> ModelConfig:
     """A configuration whose keys of `most` are no larger than it says, with two classes where it leaves them open."""
 
     def capped(value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or value.get("route") == "dense":  # a dense layer has no experts to be fewer
             return value
         return {k: min(v, most[k]) if k in most and isinstance(v, int) else capped(v) for k, v in value.items()}
 
-    data = capped(data)
-    if "classification" in data["targets"]:
-        data["targets"]["classification"] = {"classes": ["a", "b"], **(data["targets"]["classification"] or {})}
+    data = capped(ModelConfig.parse(data).model_dump(mode="json"))  # with its defaults
+    for target in data["targets"].values():
+        if target["kind"] == "classification":
+            target["classes"] = target["classes"] or ["a", "b"]
     return ModelConfig.parse(data)
 
 

@@ -35,7 +35,7 @@ from skillweave.interop.families import FAMILIES
 from skillweave.interop.fit import find_family
 from skillweave.model import Model
 
-SMALL = {"layers": 2, "vocabulary": 1000, "feed_forward": 3072}
+SMALL = {"layers": 2, "experts": 2, "vocabulary": 1000}
 """The most of these in a model that is timed."""
 SAMPLES, LENGTH, ROUNDS = 4, 64, 7
 
@@ -157,8 +157,8 @@ folder that Transformers wrote, in small shards, reads as the model in memory. T
 the weights it came from, bit for bit. Heads are those that are measured; a family's other architectures share their rules with
 another's."""
 SPEED = f"""Speed: tokens a second of a forward pass with logits, as a multiple of theirs: the packaged configuration of the
-family with {SMALL["layers"]} layers at most, {SAMPLES} samples, texts of {LENGTH} tokens without padding, float32, the median of
-{ROUNDS} interleaved rounds. —: no packaged configuration."""
+family with {SMALL["layers"]} layers and experts at most, {SAMPLES} samples, texts of {LENGTH} tokens without padding, float32,
+the median of {ROUNDS} interleaved rounds. —: no packaged configuration."""
 NO_SPEED = "Speed was left out (`--no-speed`); `make parity` on a machine with nothing else to do measures it."
 
 

@@ -15,7 +15,8 @@ from skillweave.batch import Batch, Example, Layout, Modality
 from skillweave.config import ConfigError, RecipeConfig, choose, read_recipe
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, Processor, build_processors
-from skillweave.model import CONFIG_FILE, Model
+from skillweave.model import Model
+from skillweave.pretrained import CONFIG_FILE
 
 RECIPE_FILE = "recipe.yaml"
 """A run's resolved recipe."""

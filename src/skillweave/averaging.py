@@ -37,6 +37,13 @@ def average(folders: Sequence[str | Path]) -> Model:
 
 
 def checkpoints_of(folders: Sequence[str | Path]) -> list[Path]:
-    """The folders; where a single run is given, all of its checkpoints."""
+    """The folders; where a single run is given, all of its checkpoints. Raises ConfigError for a run with fewer than two."""
     paths = [Path(folder) for folder in folders]
-    return sorted((paths[0] / "checkpoints").glob("step-*[0-9]")) if len(paths) == 1 else paths
+    if len(paths) > 1:
+        return paths
+    found = sorted((paths[0] / "checkpoints").glob("step-*[0-9]"))
+    if len(found) < 2:
+        raise ConfigError(
+            f"{paths[0]}: {len(found)} checkpoints, and a mean is of two or more; train with a larger training.keep"
+        )
+    return found

@@ -182,7 +182,8 @@ class Features:
 
     `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or log-mel frames [F, M] (float32).
     `length`: the positions it takes in the encoder, special tokens included.
-    `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction); None for none.
+    `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction), or that are left out and
+    not counted in `length` (MAE); None for none.
     """
 
     data: Tensor

@@ -16,7 +16,7 @@ from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, ModelConfig, find_recipe, read_recipe
 from skillweave.config.encoder import SparseConfig
-from skillweave.config.model import find_model
+from skillweave.config.model import find_model, presets
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches
@@ -128,6 +128,8 @@ def run_index(options: argparse.Namespace) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     """Find samples and show, list or save them."""
+    if options.k < 1:
+        raise ConfigError(f"--k {options.k}: at least 1")
     given = {name: getattr(options, name) for name in ("image", "sound", "video", "code") if getattr(options, name)}
     if options.query is not None:
         given["text"] = options.query
@@ -163,7 +165,7 @@ def run_inspect(options: argparse.Namespace) -> None:
             raise ConfigError(f"{options.target} is no recipe; settings such as {options.overrides[0]} need one")
         found = inspect_config(ModelConfig.from_file(file))
     else:
-        found = inspect_recipe(read_recipe(find_recipe(options.target), options.overrides))
+        found = inspect_recipe(read_recipe(find_recipe(options.target, presets()), options.overrides))
     for table in inspection_tables(found):
         console().print(table)
     if sizes := found.get("bytes"):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.batch import Batch, Condition, Modality, span_name
 from skillweave.components.decoders import DECODERS
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
@@ -27,9 +24,10 @@ from skillweave.config.targets import CosineTarget, SimilarityTarget
 from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
-from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
+from skillweave.pretrained import Pretrained
 
-CONFIG_FILE = "config.json"
+MASKED = ("masked_unit", "masked_image_token", "masked_pixels")
+"""Kinds of targets whose tasks mask what the embedding gives."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,11 @@ class Output:
     load: Mapping[Condition, Tensor] = field(default_factory=dict)
 
 
-class Model(nn.Module):
-    """Embeddings by modality, one shared encoder, targets by name.
-
-    `assets`: files that belong to the model, such as tokenisers, by name; they are saved beside the weights, so that a model
-    folder alone can encode raw files.
-    """
+class Model(Pretrained):
+    """Embeddings by modality, one shared encoder, targets by name."""
 
     def __init__(self, config: ModelConfig, assets: Mapping[str, bytes] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.assets = dict(assets or {})
+        super().__init__(config, assets)
         streams = config.streams.present()
         shared: set[str] = set(config.shared)
         sharer = streams.get(Modality.TEXT) or streams.get(Modality.CODE)
@@ -275,8 +267,8 @@ class Model(nn.Module):
             prefixes.add("shared.")
         parts = self._active_parts(conditions)
         idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
-        if not any(self.config.targets[t].kind == "masked_unit" for t in targets):
-            idle.add(f"embeddings.{Modality.SOUND.value}.mask")
+        if not any(self.config.targets[t].kind in MASKED for t in targets):
+            idle |= {f"embeddings.{m.value}.mask" for m in modalities}
         active = tuple([*(f"{path}." for path in parts), *prefixes])
         return [name for name, _ in self.named_parameters() if name.startswith(active) and name not in idle]
 
@@ -298,77 +290,6 @@ class Model(nn.Module):
         if tasks is None:
             return sum(sizes.values())
         return sum(sizes[name] for name in self.active_parameters(tasks)) - self.encoder.idle_per_token()
-
-    def drop_idle(self) -> None:
-        """Drop the parameters that no task activates. Gates that pick experts must have their weights."""
-        active = set(self.active_parameters(self.config.tasks))
-        for name in [name for name, _ in self.named_parameters() if name not in active]:
-            path, _, own = name.rpartition(".")
-            self.get_submodule(path).register_parameter(own, None)
-
-    def save_pretrained(self, folder: str | Path, stored: str = "float32") -> None:
-        """Write config.json, model.safetensors and the assets into a folder, made if absent.
-
-        `stored`: `float32` (as they are), `bf16` or `int8`, of which only the file is smaller: see `weights.pack`.
-        """
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        write_weights(
-            pack(self.state_dict(), choose({s: s for s in STORED}, stored, "way to store weights")), path / FILE, {"format": "pt"}
-        )
-        self.save_description(path)
-
-    def save_description(self, path: Path) -> None:
-        """Write config.json and the assets into a folder: all but the weights."""
-        text = json.dumps(self.config.model_dump(mode="json"), ensure_ascii=False, indent=2)
-        (path / CONFIG_FILE).write_text(text + "\n", "utf-8")
-        for name, content in self.assets.items():
-            (path / ASSETS_FOLDER).mkdir(exist_ok=True)
-            (path / ASSETS_FOLDER / name).write_bytes(content)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, tasks: str | Collection[str] | None = None) -> Model:
-        """Read a folder that `save_pretrained` wrote, or a tuned model's, its base with what was tuned; or no more of it than
-        what `tasks` activate.
-
-        Raises ConfigError or WeightsError that says what does not fit, ConfigError for a task the model never had.
-        """
-        path = Path(folder)
-        if not (path / CONFIG_FILE).is_file():
-            raise ConfigError(f"{path}: no {CONFIG_FILE} there; give a model folder such as runs/NAME/best")
-        whole = ModelConfig.from_file(path / CONFIG_FILE)
-        config = whole if tasks is None else whole.restricted(tasks)
-        with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
-            model = cls(config, read_assets(path, whole.asset_names - config.asset_names))
-        if config.sliced:
-            if gates := [name for name in model.state_dict() if ".route." in name]:
-                model._take(path, gates)  # they decide which experts are read
-            model.drop_idle()
-        model._take(path, [name for name, x in model.state_dict().items() if x.is_meta] if config.sliced else None)
-        return model.eval()
-
-    def _take(self, folder: Path, names: Collection[str] | None) -> None:
-        """Read parameters, all of the folder's or only `names`; all must fit."""
-        own = self.state_dict()
-        given = read_state(folder, own, names)
-        require_equal(own if names is None else {name: own[name] for name in names}, given, str(weights_file(folder)))
-        self.load_state_dict({name: x.to(own[name].dtype) for name, x in given.items()}, strict=False, assign=True)
-
-    def with_tuning(self, folder: str | Path) -> Model:
-        """The tuned model of a folder, for inference: it holds what tuning changed and shares this model's other weights.
-
-        Raises WeightsError when it was tuned on other weights than this model's.
-        """
-        path = Path(folder)
-        adapter = Adapter.read(path)
-        with torch.device("meta"):
-            tuned = Model(ModelConfig.from_file(path / CONFIG_FILE), read_assets(path))
-        own, base = tuned.state_dict(), self.state_dict()
-        adapter.require(base, own)
-        state = adapter.apply(base, own)
-        require_equal(own, state, str(weights_file(path)))
-        tuned.load_state_dict(state, assign=True)
-        return tuned.eval().requires_grad_(False)
 
     def _initialise(self, std: float) -> None:
         """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep Kaiming's, pictures have their own."""

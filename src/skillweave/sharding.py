@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from skillweave.config import ConfigError
 from skillweave.data.pieces import fingerprint
 from skillweave.data.processors import load_tokenizer
-from skillweave.data.sources import Table, open_table
+from skillweave.data.sources import Table, open_rows, open_table
 from skillweave.data.sources.pieces import COLUMN, TOKENIZER
 
 MANIFEST = "shards.json"
@@ -43,7 +43,7 @@ def shard(plan: Plan, workers: int = 0) -> Iterator[tuple[int, int]]:
     A shard depends on its own rows alone, so neither the number of `workers` nor an interruption changes any. Raises ConfigError
     for a source or column that is not there, and for a folder that holds shards of something else.
     """
-    table, tokenizer = open_table(plan.path), _load(plan.tokenizer)
+    table, tokenizer = open_rows(plan.path), _load(plan.tokenizer)
     plan = plan._replace(column=table.find(plan.column, "--column"))
     if table.media:
         raise ConfigError(f"{plan.path}: holds media ({', '.join(sorted(table.media))}); shards are for text")
@@ -68,8 +68,8 @@ def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
         if changed:
             raise ConfigError(f"{out} holds shards made with another {' and '.join(changed)}; give another --out, or remove it")
         return
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no shards; give another --out")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ConfigError(f"{out} is there and holds no shards; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(out / TOKENIZER_FILE))
     file.write_text(json.dumps(about, indent=1) + "\n", "utf-8")

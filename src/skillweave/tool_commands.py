@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,30 @@ from rich.progress import Progress
 
 from skillweave.api import encode, load, open_run
 from skillweave.averaging import average, checkpoints_of
-from skillweave.commands import say, unused_folder
-from skillweave.config import ConfigError, ModelConfig
+from skillweave.commands import say, unused_folder, write_whole
+from skillweave.config import ConfigError, ModelConfig, RecipeConfig
 from skillweave.config.streams import TokenizerConfig
-from skillweave.data.processors import train_tokenizer
-from skillweave.data.sources import open_table
+from skillweave.data.processors import BadInput, train_tokenizer
+from skillweave.data.sources import open_rows
 from skillweave.model import Model
 from skillweave.search.features import Vectors, Whitening
 from skillweave.search.predict import fields_given, predict, read_rows, read_words, write_rows
 from skillweave.sharding import Plan, shard
 from skillweave.tasks.build import caption_of
 from skillweave.tasks.labels import flat
+from skillweave.tasks.task import Row
 from skillweave.vocabulary import extend
 
 
 def run_predict(options: argparse.Namespace) -> None:
     """Answer for files, texts or the rows of a file."""
+    if options.k < 1:
+        raise ConfigError(f"--k {options.k}: at least 1")
+    if options.input and options.inputs:
+        raise ConfigError(f"give inputs such as {options.inputs[0]} or --input {options.input}, not both")
     model, recipe = open_run(options.folder)
     if options.input:
-        rows, own = read_rows(recipe, options.task, options.input)
+        rows, own = _rows(recipe, options.task, options.input)
     else:
         rows = read_words(fields_given(recipe, options.task), options.inputs)
         own = [{"input": word} for word in options.inputs]
@@ -41,12 +47,22 @@ def run_predict(options: argparse.Namespace) -> None:
         print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
 
 
+def _rows(recipe: RecipeConfig, task: str, file: str) -> tuple[list[Row], list[Row]]:
+    """Those of `read_rows`; a line on standard error where some were left out."""
+    rows, own, left_out = read_rows(recipe, task, file)
+    if left_out:
+        print(f"{file}: {left_out}", file=sys.stderr)
+    return rows, own
+
+
 def run_convert(options: argparse.Namespace) -> None:
     """Convert a model folder, from Hugging Face's form or to it, by what it holds, or one of TencentPretrain's checkpoints."""
     from skillweave.interop import convert_folder, from_tencent
 
     out = unused_folder(options.out)
     if not options.config:
+        if Path(options.model).is_file():
+            raise ConfigError(f"{options.model}: a file; a checkpoint of TencentPretrain's needs --config FILE.json too")
         say(convert_folder(options.model, out, options.family))
         return
     model = from_tencent(Path(options.model), ModelConfig.from_file(options.config))
@@ -71,12 +87,12 @@ def run_vocabulary(options: argparse.Namespace) -> None:
         raise ConfigError(f"{options.out}: a tokeniser is written as .json; name it under model.streams.text.tokenizer.path")
     texts = [text for path in options.texts for text in flat(_column(path, options.column))]
     tokenizer = train_tokenizer(texts, settings, options.size)
-    tokenizer.save(options.out)
+    write_whole(options.out, tokenizer.to_str(pretty=True))
     say(f"{options.out}: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts")
 
 
 def _column(path: str, name: str) -> list[object]:
-    table = open_table(path)
+    table = open_rows(path)
     return table.column(table.find(name, "--column"))
 
 
@@ -107,10 +123,10 @@ def run_features(options: argparse.Namespace) -> None:
     """Write the vectors of a file's rows, whitened if wanted."""
     model, recipe = open_run(options.folder)
     field = fields_given(recipe, options.task)[0]
-    rows, own = read_rows(recipe, options.task, options.input)
+    rows, own = _rows(recipe, options.task, options.input)
     vectors = _encode(model, options.task, field, rows)
-    if options.whiten:
-        fitted = _encode(model, options.task, field, read_rows(recipe, options.task, options.fit)[0]) if options.fit else vectors
+    if options.whiten is not None:
+        fitted = _encode(model, options.task, field, _rows(recipe, options.task, options.fit)[0]) if options.fit else vectors
         vectors = Whitening.fit(fitted, options.whiten)(vectors)
     if Path(options.out).suffix == ".npy":
         np.save(options.out, vectors)
@@ -122,4 +138,11 @@ def run_features(options: argparse.Namespace) -> None:
 def _encode(model: Model, task: str, field: str, rows: list) -> Vectors:
     if field in ("image", "sound", "video", "code"):
         return encode(model, task, **{field: [row[field] for row in rows]})
-    return encode(model, task, text=[caption_of(row, field) for row in rows])
+    return encode(model, task, text=[_text(row, field) for row in rows])
+
+
+def _text(row: Row, field: str) -> str:
+    try:
+        return caption_of(row, field)
+    except BadInput as error:
+        raise BadInput(f"{row['key']}: {error}") from None

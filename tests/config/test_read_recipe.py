@@ -124,7 +124,7 @@ def test_absent_and_binary_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("m.yaml", "a: ["), ("m.json", "{"), ("m.yaml", "[1]")])
 def test_broken_model_files(tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"not valid|valid dictionary"):
+    with pytest.raises(ConfigError, match=r"not valid|a mapping of settings"):
         ModelConfig.from_file(write(tmp_path, name, text))
     with pytest.raises(ConfigError, match="no such file"):
         ModelConfig.from_file(tmp_path / "absent.yaml")

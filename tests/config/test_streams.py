@@ -10,6 +10,7 @@ from skillweave.config.streams import ImageStream, SoundStream, Streams, VideoSt
 def test_lengths_at_the_papers_sizes() -> None:
     assert ImageStream().max_length == 14 * 14 + 1
     assert VideoStream().grid == (2, 14, 14) and VideoStream().max_length == 2 * 14 * 14 + 1
+    assert ImageStream(distilled=True).max_length == 14 * 14 + 2 and VideoStream(first=False).max_length == 2 * 14 * 14
     assert SoundStream().positions(20 * 16_000) == 999  # wav2vec's windows reach a little over their 20 ms
 
 

@@ -14,7 +14,8 @@ from skillweave.generation import beam_search, write
 from skillweave.interop import from_hf
 
 sys.path.append(str(Path(__file__).parents[1] / "interop"))
-from hf_references import BART, Reference, make_batch, true_tokens
+from hf_generation import BART
+from hf_references import Reference, make_batch, true_tokens
 
 END, WORDS, MOST = 0, 4, 4
 

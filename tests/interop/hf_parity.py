@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from hf_references import KeepDouble, Reference, make_batch, run_ours, run_theirs, true_tokens
+from hf_references import KeepDouble, Reference, asked, make_batch, run_ours, run_theirs
 from tiny import relative_error
 from torch import Tensor
 
@@ -47,8 +47,7 @@ def outputs(theirs: Any, model: Model, dtype: torch.dtype) -> dict[str, tuple[Te
         expected = run_theirs(theirs, batch)
     found = run_ours(model, batch)
     assert set(found) == {kind for kind in expected if kind != "hidden" or "hidden" in found}
-    own = true_tokens(batch, -1)
-    return {kind: (expected[kind][own] if kind in PER_TOKEN else expected[kind], found[kind]) for kind in found}
+    return {kind: (expected[kind][asked(batch, kind)] if kind in PER_TOKEN else expected[kind], found[kind]) for kind in found}
 
 
 def gradients(model: Model, theirs: Any) -> dict[str, float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
-from hf_speech import SPEECH
+from hf_generation import GENERATION
+from hf_vision import BERT, CLASSES, PAD, VISION, VOCABULARY, mask_patches, their_masks
 from tiny import randomise
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -16,19 +18,7 @@ from torch.overrides import TorchFunctionMode
 from skillweave.batch import Batch, Layout, Modality
 from skillweave.model import Model
 
-VOCABULARY, PAD = 41, 1
 LENGTHS = [9, 4, 1]
-BERT = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 15,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "intermediate_size": 37,
-    "max_position_embeddings": 13,
-    "pad_token_id": PAD,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-}
 SMALL = {**BERT, "embedding_size": 7}
 DISTIL = {
     "vocab_size": VOCABULARY,
@@ -53,44 +43,6 @@ BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 15, "n_layer": 3, "n_head": 3,
 BLOOM["attn_implementation"] = "eager"  # the only one that it has
 LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
 GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
-VIT = {
-    "hidden_size": 15,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "intermediate_size": 37,
-    "image_size": 12,
-    "patch_size": 4,
-}
-T5 = {
-    "vocab_size": VOCABULARY,
-    "d_model": 15,
-    "d_kv": 7,
-    "d_ff": 37,
-    "num_layers": 3,
-    "num_decoder_layers": 2,
-    "num_heads": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 6,
-    "pad_token_id": PAD,
-    "decoder_start_token_id": PAD,
-}
-BART = {
-    "vocab_size": VOCABULARY,
-    "d_model": 15,
-    "encoder_layers": 3,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 3,
-    "decoder_attention_heads": 5,
-    "encoder_ffn_dim": 37,
-    "decoder_ffn_dim": 23,
-    "max_position_embeddings": 13,
-    "pad_token_id": PAD,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-    "forced_eos_token_id": None,
-}
-PEGASUS = {**BART, "pad_token_id": PAD, "decoder_start_token_id": PAD}
 TOWER = {"num_hidden_layers": 2, "intermediate_size": 23, "num_attention_heads": 3}
 CLIP = {
     "projection_dim": 11,
@@ -105,7 +57,6 @@ CLIP = {
     },
     "vision_config": {**TOWER, "hidden_size": 21, "num_hidden_layers": 3, "image_size": 12, "patch_size": 4},
 }
-CLASSES = {"id2label": {0: "a", 1: "b", 2: "c"}}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -133,10 +84,15 @@ class Reference:
         """All its weights random, none at a value that would hide a fault."""
         torch.manual_seed(0)
         config = getattr(transformers, self.config)(**{"attn_implementation": "sdpa", **self.options})
-        model = getattr(transformers, self.architecture)(config, **self.flags).eval()
+        with patch("torch.FloatTensor", torch.DoubleTensor):  # VideoMAE's positions, which follow the model's precision then
+            model = getattr(transformers, self.architecture)(config, **self.flags).eval()
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
             buffer.normal_()
+        model.requires_grad_()  # MAE's positions are not trained there
+        for module in model.modules():
+            if type(module).__name__ == "PegasusSinusoidalPositionalEmbedding":  # nothing reaches them there
+                module.requires_grad_(False)
         return model.to(dtype)
 
 
@@ -204,17 +160,14 @@ REFERENCES = [
     Reference("MistralForQuestionAnswering", "MistralConfig", {**GROUPED, "sliding_window": 3}),
     Reference("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
     Reference("MixtralForCausalLM", "MixtralConfig", {**GROUPED, "num_local_experts": 5, "experts_implementation": "eager"}),
-    Reference("ViTModel", "ViTConfig", VIT),
-    Reference("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
-    Reference("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2}),
+    *(Reference(*row) for row in VISION),
     Reference("CLIPModel", "CLIPConfig", CLIP),
-    Reference("T5ForConditionalGeneration", "T5Config", T5),
-    Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    Reference("BartForConditionalGeneration", "BartConfig", BART),
-    Reference("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
-    Reference("PegasusForConditionalGeneration", "PegasusConfig", PEGASUS),
-    Reference("PegasusForConditionalGeneration", "PegasusConfig", {**PEGASUS, "scale_embedding": True}),
-    *(Reference(*row) for row in SPEECH),
+    Reference("CLIPVisionModel", "CLIPVisionConfig", CLIP["vision_config"]),
+    Reference("CLIPVisionModelWithProjection", "CLIPVisionConfig", {**CLIP["vision_config"], "projection_dim": 11}),
+    Reference("CLIPTextModelWithProjection", "CLIPTextConfig", {**CLIP["text_config"], "projection_dim": 11}),
+    Reference("CLIPForImageClassification", "CLIPConfig", {**CLIP, **CLASSES}),
+    Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),
+    *(Reference(*row) for row in GENERATION),
 ]
 
 
@@ -249,16 +202,22 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             lengths.append(list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts))
             shape = (len(texts), stream.entries(max(texts) - 1) + 1, *([stream.mels] if stream.filterbank else []))
             inputs.append(torch.randn(shape, dtype=dtype))
+        elif span.modality is Modality.VIDEO:
+            stream = model.config.streams.video
+            inputs.append(torch.randn(len(texts), 3, stream.frames, stream.size, stream.size, dtype=dtype))
+            lengths.append([stream.max_length] * len(texts))
         else:
             own = [length - i if length > 1 else 2 for length in texts] if i else list(texts)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
-            if len(layout.passes) > 1:  # CLIP pools at the end of the text
+            pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
+            if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the end of the text
                 ids[range(len(own)), [length - 1 for length in own]] = VOCABULARY - 1
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
         padded.append(max(lengths[-1]))
-    return Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
+    batch = Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
+    return mask_patches(batch, model.config.streams.image)
 
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -271,16 +230,25 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
             given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
-        if span.modality is Modality.SOUND and batch.inputs[i].ndim == 3:
+        elif span.modality is Modality.SOUND and batch.inputs[i].ndim == 3:
             given["input_features"] = batch.inputs[i]
         elif span.modality is Modality.SOUND:
             frames = model._get_feat_extract_output_lengths(torch.arange(1, batch.inputs[i].shape[1] + 1))
             given["input_values"] = batch.inputs[i]
             given["attention_mask"] = (frames <= batch.lengths[:, [i]]).long()
-    found = model(**given)
+        elif span.modality is Modality.VIDEO:
+            given["pixel_values"] = batch.inputs[i].transpose(1, 2)
+    given |= their_masks(model, batch)
+    with patch("torch.multinomial", lambda weights, count: torch.arange(count)):  # by which ViLT shuffles the patches
+        found = model(**given)
     name = type(model).__name__
-    if name == "CLIPModel":
+    if name in ("CLIPModel", "ChineseCLIPModel"):
         return {"contrastive": found.logits_per_text}
+    if name.endswith("WithProjection"):
+        embedded = found.image_embeds if "pixel_values" in given else found.text_embeds
+        return {"hidden": found.last_hidden_state, "pooled": embedded}
+    if name == "CLIPForImageClassification":
+        return {"classification": found.logits, **run_theirs(model.vision_model, batch)}
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}
     if name.endswith("Model") and name != "GPT2LMHeadModel":
@@ -288,12 +256,23 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"hidden": found.last_hidden_state, **({} if pooled is None else {"pooled": pooled})}
     if "TokenClassification" in name:
         return {"token_labels": found.logits}
+    if name == "ViltForMaskedLM":
+        return {"mlm": found.logits, **run_theirs(model.vilt, batch)}
+    if name == "ViltForQuestionAnswering":
+        return {"multi_label": found.logits}
     if "QuestionAnswering" in name:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
         return {"classification": found.logits}
     if name.endswith("CTC"):
         return {"ctc": found.logits}
+    if name == "BeitForMaskedImageModeling":
+        return {"masked_image_token": found.logits}
+    if name == "ViTMAEForPreTraining":
+        return {"masked_autoencoder": found.logits}
+    if name.endswith("MaskedImageModeling"):
+        size = model.config.patch_size
+        return {"masked_pixels": nn.functional.pixel_unshuffle(found.reconstruction, size).flatten(2).transpose(1, 2)}
     return {"replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm": found.logits}
 
 
@@ -302,13 +281,28 @@ def true_tokens(batch: Batch, span: int) -> Tensor:
     return torch.arange(batch.layout.spans[span].length) < batch.lengths[:, [span]]
 
 
+def asked(batch: Batch, kind: str) -> Tensor:
+    """[N, L] the true tokens that a target of this kind speaks of: words of the last text, or all of the last pass."""
+    texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
+    return last_pass(batch) if kind in ("hidden", "ctc") else true_tokens(batch, texts[-1])
+
+
+def last_pass(batch: Batch) -> Tensor:
+    """[N, L] where it holds tokens."""
+    return torch.cat([true_tokens(batch, span) for span in batch.layout.passes[-1]], dim=1)
+
+
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     """The same of ours; hidden states as they stand in flat tokens."""
     found = dict(model(batch).logits)
     for kind in {"token_labels", "span", "ctc"} & found.keys():
-        found[kind] = found[kind][true_tokens(batch, -1)]
+        found[kind] = found[kind][last_pass(batch)]
+    if "mlm" in found:  # words come first, and theirs say nothing of patches
+        found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]
+    if "masked_image_token" in found:  # theirs speak of patches alone
+        found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[:, 1:]
     if not found or "pooled" in found:
-        found["hidden"] = model.hidden(batch)[-1][true_tokens(batch, -1)] if len(batch.layout.passes) == 1 else torch.empty(0)
+        found["hidden"] = model.hidden(batch)[-1][last_pass(batch)] if len(batch.layout.passes) == 1 else torch.empty(0)
     return found
 
 

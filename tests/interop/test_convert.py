@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hf_generation import WAV2VEC2
 from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
-from hf_speech import WAV2VEC2
 from tiny import tiny_config, tiny_model
 from tokenizers import Tokenizer, models
-from transformers import BertConfig, LlamaConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
+from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 import skillweave as sw
 from skillweave.cli import main
@@ -123,6 +123,11 @@ def test_an_option_without_a_counterpart() -> None:
         sw.from_hf({}, uneven)
     with pytest.raises(ConfigError, match="activation 'mish' has no counterpart"):
         sw.from_hf(state, BertConfig(**BERT | {"hidden_act": "mish"}, architectures=["BertForMaskedLM"]))
+    both = {"use_relative_position_bias": True, "use_shared_relative_position_bias": True, "architectures": ["BeitModel"]}
+    with pytest.raises(ConfigError, match="use_relative_position_bias at once have no counterpart here"):
+        sw.from_hf({}, BeitConfig(**both))
+    with pytest.raises(ConfigError, match="vilt: max_image_length=5 has no counterpart here; it must be -1"):
+        sw.from_hf({}, ViltConfig(max_image_length=5, architectures=["ViltModel"]))
     strange = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}
     with pytest.raises(ConfigError, match="rotary scaling 'dynamic' has no counterpart"):
         sw.from_hf({}, LlamaConfig(**LLAMA, rope_parameters=strange, architectures=["LlamaForCausalLM"]))

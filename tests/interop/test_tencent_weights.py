@@ -6,22 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from hf_generation import BART, T5
 from hf_references import (
-    BART,
     BERT,
     BLOOM,
     CLIP,
     GPT2,
     LLAMA,
     SMALL,
-    T5,
-    VIT,
     KeepDouble,
     Reference,
     make_batch,
     run_theirs,
     true_tokens,
 )
+from hf_vision import VIT
 from tencent_names import (
     State,
     albert,

@@ -1,11 +1,15 @@
-"""ALiBi: the published slopes, and a bias that is really applied."""
+"""ALiBi: the published slopes, and a bias that is really applied. A picture's bias: where it stands among other spans."""
 
 import pytest
 import torch
-from tiny import random_batch, tiny_config, tiny_model
+from tiny import make_batch, random_batch, random_examples, tiny_config, tiny_model
+from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from skillweave.layers.position import alibi_slopes
+from skillweave.batch import Layout, Modality, Span
+from skillweave.config import ConfigError
+from skillweave.layers.position import PictureBias, alibi_slopes
+from skillweave.layers.tokens import map_tokens
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 8, 12, 16, 20])
@@ -29,3 +33,50 @@ def test_alibi_is_applied_and_has_no_parameters() -> None:
         words_NL[:, 1:5] = words_NL[:, 1:5].flip(1)
         outputs.append((first - model(batch).logits["classification"]).abs().max().item())
     assert outputs[0] > 1e-6 and outputs[1] < 1e-12
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (2, 4), (1, 1)])
+def test_offsets_of_a_picture_are_those_of_beit(grid: tuple[int, int]) -> None:
+    expected = BeitRelativePositionBias.generate_relative_position_index(grid)
+    assert torch.equal(PictureBias(2, grid).rows(torch.device("cpu")), expected)
+
+
+def test_a_pictures_bias_stands_where_the_picture_does() -> None:
+    """Between two texts of which one is padded: none for words, and padding is not seen."""
+    spans = (Span(Modality.TEXT, length=3), Span(Modality.IMAGE, length=5), Span(Modality.TEXT, length=2))
+    tokens = map_tokens(Layout("t", spans), 0, torch.tensor([[3, 5, 2], [1, 5, 2]]), torch.device("cpu"))
+    bias = PictureBias(3, (2, 2))
+    mask_NHLL = bias(tokens, torch.zeros((), dtype=torch.float64)).mask
+    assert mask_NHLL is not None
+    expected = torch.zeros(2, 3, 10, 10, dtype=torch.float64)
+    for query in range(5):
+        for key in range(5):
+            expected[:, :, 3 + query, 3 + key] = bias.table.weight[bias.rows(torch.device("cpu"))[query, key]]
+    expected[1, :, :, 1:3] = -torch.inf
+    assert torch.equal(mask_NHLL, expected)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_padding_changes_nothing_beside_a_picture(per_layer: bool) -> None:
+    config = tiny_config(encoder={"position": {"kind": "relative_2d", "grid": [2, 2], "per_layer": per_layer}})
+    model, lengths = tiny_model(config), [[5, 3], [5, 7]]
+    examples = random_examples("captioning", lengths, config)
+    together = model.hidden(make_batch("captioning", examples, config, bucket=8))[0]
+    for i, example in enumerate(examples):
+        alone = model.hidden(make_batch("captioning", [example], config, bucket=1))[0][0]
+        torch.testing.assert_close(together[i, : sum(lengths[i])], alone)
+
+
+def test_a_picture_of_another_size() -> None:
+    with pytest.raises(ConfigError, match=r"position.grid is \(3, 3\), but a picture has 2 × 2 patches"):
+        tiny_config(encoder={"position": {"kind": "relative_2d", "grid": [3, 3]}})
+    tokens = map_tokens(Layout("t", (Span(Modality.IMAGE, length=6),)), 0, torch.tensor([[6]]), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but a picture 6 positions"):
+        PictureBias(1, (2, 2))(tokens, torch.zeros(()))
+
+
+def test_layers_differ_only_in_what_is_learned() -> None:
+    with pytest.raises(ConfigError, match="position 'alibi' learns nothing"):
+        tiny_config(encoder={"position": {"kind": "alibi", "per_layer": True}})
+    with pytest.raises(ConfigError, match="both qkv and query_value"):
+        tiny_config(encoder={"biases": ["qkv", "query_value"]})

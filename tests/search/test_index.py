@@ -118,7 +118,7 @@ def test_a_broken_input_does_not_stop_the_others(run):
 def test_inputs_from_a_file_are_relative_to_it(run, tmp_path):
     recipe = run[1]
     (tmp_path / "in.jsonl").write_text('{"sound": "a.wav", "who": "x"}\n\n{"sound": "/b.wav"}\n', "utf-8")
-    rows, own = read_rows(recipe, "speech_recognition", str(tmp_path / "in.jsonl"))
+    rows, own, _ = read_rows(recipe, "speech_recognition", str(tmp_path / "in.jsonl"))
     assert [row["sound"]["path"] for row in rows] == [str(tmp_path / "a.wav"), "/b.wav"]
     assert own == [{"sound": "a.wav", "who": "x"}, {"sound": "/b.wav", "who": None}]
     with pytest.raises(ConfigError, match="no column for the field 'text'"):

@@ -53,6 +53,8 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
         ("writing", "pre", {}, "its attention is causal"),
         ("masked_code", "pre", {}, "the pass joins 2 spans"),
         ("text", "post", {"norm": False}, "BertModel has a layer norm over its embeddings, this tower has none"),
+        ("text", "pre", {"scaled": True}, "stock encoders have nothing like its stream's scaled"),
+        ("image", "pre", {"distilled": True}, "stock encoders have nothing like its stream's distilled"),
         ("image", "pre", {"norm": True}, "ViTModel has no layer norm over its embeddings, this tower has one"),
     ],
 )

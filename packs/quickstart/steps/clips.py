@@ -23,7 +23,7 @@ FIELDS = (
     ("name_zh", pa.string()),
     ("name_en", pa.string()),
 )
-SIDE, SPRITE, SMALL, LARGE = 64, 40, 14, 58
+SIDE, SPRITE, SMALL, LARGE = 64, 32, 14, 58
 FRAMES, RATE = 8, 4
 AXIS = {"left": "across", "right": "across", "up": "along", "down": "along"}
 SIDESTEP = 8

@@ -64,6 +64,8 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
             valid = [v.strip(" '") for v in expected.replace(" or ", ",").split(",")]
             value = context.get("tag", fault["input"])
             lines.append(f"{name}: unknown value {value!r}{nearest(str(value), valid)}")
+        elif fault["type"] in ("model_type", "dict_type"):
+            lines.append(f"{name}: expected a mapping of settings by name (got {fault['input']!r})")
         else:
             got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
             lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}{got}")

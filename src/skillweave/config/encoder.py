@@ -130,10 +130,10 @@ class RotaryScaling(Config):
 class PositionConfig(Config):
     """How attention knows of positions, beside what the embedding adds."""
 
-    kind: Literal["none", "rope", "t5_bias", "alibi"] = "none"
+    kind: Literal["none", "rope", "t5_bias", "alibi", "relative_2d"] = "none"
     """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864). `t5_bias`: a learned bias for each
-    bucket of distances, shared by all layers (T5, arXiv 1910.10683 section 2.1). `alibi`: a fixed one that grows with distance
-    (arXiv 2108.12409)."""
+    bucket of distances (T5, arXiv 1910.10683 section 2.1). `alibi`: a fixed one that grows with distance (arXiv 2108.12409).
+    `relative_2d`: a learned one for each offset in rows and columns among the patches of a picture (BEiT, arXiv 2106.08254)."""
     base: PositiveFloat = 10_000.0
     """`rope`: the slowest wave is about so many positions long, times 2 π."""
     scaling: RotaryScaling | None = None
@@ -142,10 +142,20 @@ class PositionConfig(Config):
     """`t5_bias`: how many distances are told apart."""
     max_distance: Positive = 128
     """`t5_bias`: from here on all distances are one."""
+    grid: tuple[Positive, Positive] = (14, 14)
+    """`relative_2d`: rows and columns of patches in a picture."""
+    per_layer: bool = False
+    """`t5_bias`, `relative_2d`: each layer learns biases of its own; otherwise all layers share them."""
+
+    @model_validator(mode="after")
+    def _learned(self) -> PositionConfig:
+        if self.per_layer and self.kind not in ("t5_bias", "relative_2d"):
+            raise ValueError(f"position {self.kind!r} learns nothing, so layers cannot differ; leave per_layer out")
+        return self
 
 
 BIASED = ("qkv", "attention_output", "feed_forward", "norm")
-Biased = Literal["qkv", "attention_output", "feed_forward", "norm"]
+Biased = Literal["qkv", "query_value", "attention_output", "feed_forward", "norm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 Norm = Literal["layer", "rms"]
 COMMON = frozenset({"name", "layers", "dropout", "norm", "norm_epsilon", "biases"})
@@ -201,11 +211,13 @@ class EncoderConfig(Config):
     gated: bool = False
     """The feed-forward's inner vector is multiplied by a second one that goes through the nonlinearity (arXiv 2002.05202)."""
     biases: list[Biased] = list(BIASED)
-    """Which layers add a bias."""
+    """Which layers add a bias. `query_value` in place of `qkv`: keys add none (BEiT), and experts share the others'."""
     norm: Norm = "layer"
     """`layer`: mean 0 and variance 1 (BERT). `rms`: mean square 1, without a mean or a bias (T5, LLaMA)."""
     norm_position: Literal["pre", "post"] = "post"
     """Normalisation before each part (with a last one at the end) or after each residual sum (BERT)."""
+    last_norm: bool = True
+    """`pre`: whether there is the last one at the end; a target may have its own instead (BEiT, VideoMAE)."""
     norm_epsilon: PositiveFloat = 1e-12
     """Added to the variance in normalisation."""
     layer_scale: PositiveFloat | None = None
@@ -237,6 +249,8 @@ class EncoderConfig(Config):
             raise ValueError(f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly; give a divisor")
         if self.layers % (self.distinct_layers or self.layers):
             raise ValueError(f"{self.layers} layers are not a multiple of {self.distinct_layers} distinct_layers")
+        if {"qkv", "query_value"} <= set(self.biases):
+            raise ValueError("biases has both qkv and query_value, which is a part of it; give one of them")
         return self
 
     def size(self, width: int) -> int:

@@ -25,7 +25,10 @@ def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     bases = data.pop("base", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, load_yaml(file.parent / base, (*seen, file.resolve())))
+        below = file.parent / base
+        if not below.is_file():
+            raise ConfigError(f"{file}: base {base!r} is not there; write its path, counted from {file.parent}")
+        merged = merge(merged, load_yaml(below, (*seen, file.resolve())))
     return merge(merged, data)
 
 

@@ -14,19 +14,26 @@ from pydantic import Field, PositiveFloat, field_serializer, field_validator, mo
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
-from skillweave.config.streams import Streams, TargetStream, TextStream, tokenizer_asset
+from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
     TRANSCRIPTS_ASSET,
     UNITS_ASSET,
     BidirectionalLanguageTarget,
+    ClassificationTarget,
     CTCTarget,
     LanguageTarget,
+    MaskedAutoencoderTarget,
     MaskedLanguageTarget,
     MaskedUnitTarget,
     PromptTarget,
     Target,
 )
 from skillweave.config.tencent import from_tencent, is_tencent
+
+CONTENT = {"word", "patch", "masked_patch", "visible_patch", "waveform", "filterbank", "tubelet"}
+"""Embedding modules that positions are added to."""
+MASKS = {"masked_image_token": "masked_patch", "masked_pixels": "masked_patch", "masked_autoencoder": "visible_patch"}
+"""Kind of target → the embedding module that hides patches from the encoder."""
 
 
 class SpanConfig(Config):
@@ -118,6 +125,11 @@ class ModelConfig(Config):
         if "word" in self.shared and not self.sliced and not (Modality.TEXT in present and Modality.CODE in present):
             yield "shared 'word' needs both a text and a code stream"
         for modality, stream in present.items():
+            position = (stream.encoder or self.encoder).position
+            if isinstance(stream, ImageStream) and position.kind == "relative_2d":
+                side = stream.size // stream.patch
+                if position.grid != (side, side):
+                    yield f"position.grid is {position.grid}, but a picture has {side} × {side} patches; make them the same"
             if stream.encoder is not None:
                 yield from stream.encoder.misfit(self.widths[modality])
             elif stream.width not in (None, self.width):
@@ -126,9 +138,15 @@ class ModelConfig(Config):
             groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
             if self.widths[modality] % groups:
                 yield f"width {self.widths[modality]} is not a multiple of {groups} position_groups"
-            if not {"word", "patch", "waveform", "filterbank", "tubelet"}.intersection(stream.embedding):
+            if not CONTENT.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
+            module, picture = MASKS.get(target.kind), self.streams.image
+            if module and (picture is None or module not in picture.embedding):
+                remedy = f"give the stream 'image' `embedding: [{module}, position]`"
+                yield f"target {name!r} predicts what masks hide of a picture; {remedy}"
+            if isinstance(target, MaskedAutoencoderTarget):
+                yield from target.decoder.misfit(target.width)
             if isinstance(target, BidirectionalLanguageTarget):
                 if self.encoder_of(target.modality).direction != "apart":
                     yield f"target {name!r} predicts the words on both sides; give an rnn, lstm or gru with direction 'apart'"
@@ -155,6 +173,10 @@ class ModelConfig(Config):
             if span.attention is Attention.CAUSAL and span not in decoded and own.direction != "forward":
                 yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
         for target in task.targets:
+            spec, picture = self.targets.get(target), present.get(task.spans[0].modality)
+            if isinstance(spec, ClassificationTarget) and spec.distilled and not getattr(picture, "distilled", False):
+                remedy = "say `distilled: true` of its stream"
+                yield f"target {target!r} looks at a picture's second token, and task {name!r} has none; {remedy}"
             if target not in self.targets:
                 yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
         tied = [spec.modality for t in task.targets if isinstance(spec := self.targets.get(t), MaskedLanguageTarget)]
@@ -202,6 +224,13 @@ class ModelConfig(Config):
         if own is None or decoder is None or own.tied:
             return self.word_size(modality)
         return own.size or decoder.input_size or self.width
+
+    @property
+    def picture(self) -> ImageStream:
+        """The image stream. Raises ConfigError where there is none."""
+        if self.streams.image is None:
+            raise ConfigError("the model has no pictures; add a stream 'image' under model.streams")
+        return self.streams.image
 
     @property
     def widths(self) -> dict[Modality, int]:
@@ -271,5 +300,9 @@ class ModelConfig(Config):
 def find_model(name: str | Path) -> Path | None:
     """The file of a model's configuration: JSON, or that of a preset's name, such as `bert-base`; None for anything else."""
     path = Path(name)
-    packaged = Path(str(files("skillweave") / "presets" / f"{name}.yaml"))
-    return path if path.suffix == ".json" else packaged if packaged.is_file() and not path.exists() else None
+    return path if path.suffix == ".json" else None if path.exists() else presets().get(str(name))
+
+
+def presets() -> dict[str, Path]:
+    """Name of a published model → the file of its configuration."""
+    return {file.stem: file for file in sorted(Path(str(files("skillweave") / "presets")).glob("*.yaml"))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -263,11 +263,11 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = (), fraction: float
     return RecipeConfig.parse(data, str(file)).restricted()
 
 
-def find_recipe(name: str | Path) -> Path:
-    """A recipe's file: a path, or the name of a recipe in the package. Raises ConfigError with the nearest valid name."""
+def find_recipe(name: str | Path, others: Mapping[str, Path] | None = None) -> Path:
+    """A recipe's file: a path, or the name of a recipe in the package or of `others`. Raises ConfigError with the nearest."""
     path = Path(name)
     if path.suffix or path.exists():
         return path
     folder = Path(str(files("skillweave") / "recipes"))
     packaged = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
-    return choose(packaged, str(name), "recipe")
+    return choose({**packaged, **(others or {})}, str(name), "recipe" if others is None else "recipe or preset")

@@ -47,8 +47,9 @@ class StreamConfig(Config):
 class TextStream(StreamConfig):
     """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
 
-    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment"]] = ["word", "position", "segment"]
-    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, and so is `timing`, as tensor2tensor does it."""
+    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = ["word", "position", "segment"]
+    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, `timing` as in tensor2tensor; `modality` is a
+    vector of the stream's own that is added after the norm (ViLT)."""
     size: Positive | None = None
     """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA); absent, that width."""
     scaled: bool = False
@@ -84,8 +85,9 @@ class TargetStream(TextStream):
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
-    embedding: list[Literal["patch", "position"]] = ["patch", "position"]
-    """Embedding modules, summed."""
+    embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = ["patch", "position"]
+    """Embedding modules, summed. With `masked_patch` a learned vector takes the place of masked patches (BEiT), with
+    `visible_patch` they are left out (MAE); `modality` is a vector of the stream's own that is added after the norm (ViLT)."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224
@@ -94,6 +96,8 @@ class ImageStream(StreamConfig):
     """Side of a patch, in pixels."""
     patch_bias: bool = True
     """Whether the convolution that makes patches adds a bias (CLIP: none)."""
+    distilled: bool = False
+    """Whether a second learned token stands behind [CLS], which learns from a teacher (DeiT)."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, which runs from 0 to 1."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -107,8 +111,13 @@ class ImageStream(StreamConfig):
 
     @property
     def max_length(self) -> int:
-        """Positions of a picture, [CLS] included."""
-        return (self.size // self.patch) ** 2 + 1
+        """Positions of a picture, [CLS] and what stands beside it included."""
+        return (self.size // self.patch) ** 2 + self.specials
+
+    @property
+    def specials(self) -> int:
+        """Positions before the patches."""
+        return 1 + self.distilled
 
 
 class SoundStream(StreamConfig):
@@ -193,8 +202,14 @@ class SoundStream(StreamConfig):
 class VideoStream(StreamConfig):
     """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
 
-    embedding: list[Literal["tubelet", "factorised_position"]] = ["tubelet", "factorised_position"]
-    """Embedding modules, summed; the positions are factorised into time, row and column."""
+    embedding: list[Literal["tubelet", "factorised_position", "position", "interleaved_sinusoidal"]] = [
+        "tubelet",
+        "factorised_position",
+    ]
+    """Embedding modules, summed; positions are factorised into time, row and column, or one for each tubelet: learned
+    (`position`), or computed, sines and cosines in turns (VideoMAE)."""
+    first: bool = True
+    """Whether a [CLS] stands before the tubelets."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224
@@ -229,7 +244,7 @@ class VideoStream(StreamConfig):
     def max_length(self) -> int:
         """Positions of a clip, [CLS] included."""
         t, h, w = self.grid
-        return t * h * w + 1
+        return t * h * w + self.first
 
 
 class Streams(Config):

@@ -8,13 +8,14 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Share
-from skillweave.config.encoder import Activation
+from skillweave.config.encoder import Activation, EncoderConfig
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
 TRANSCRIPTS_ASSET = "transcripts.txt"
 """The name of what a language model of transcripts learns from among a model's assets: a text a line."""
-Pooling = Literal["first", "mean", "max", "last"]
+Pooling = Literal["first", "mean", "max", "last", "rest"]
+"""The first token, the mean of all, the largest of each number, the last token, or the mean of all but the first."""
 Compared = Literal["first", "second", "difference", "product"]
 
 
@@ -30,19 +31,30 @@ class ClassificationTarget(Config):
     """The pooler's nonlinearity (BERT: tanh, DistilBERT: relu, ELECTRA: gelu)."""
     bias: bool = True
     """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
+    distilled: bool = False
+    """Whether a second classifier at the second token learns from a teacher, and the answer is the mean of both (DeiT)."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, or the mean or largest of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, the mean or largest of all, or the mean of all but the
+    first (`rest`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Layer normalisation of that vector, with this added to the variance (BEiT, VideoMAE); absent, none."""
     compared: list[Compared] = []
     """A task of two passes: what the classifier sees of their vectors u and v: u, v, |u - v| and u · v, number by number, side by
     side. InferSent (arXiv 1705.02364) has all four, SBERT (arXiv 1908.10084) the first three. Empty: the first pass alone."""
 
 
 class PooledTarget(Config):
-    """A sample's vector through BERT's pooler, for use as a feature; it has no loss."""
+    """A sample's vector, for use as a feature; it has no loss."""
 
     kind: Literal["pooled"] = "pooled"
+    hidden: bool = True
+    """Whether it goes through BERT's pooler, a dense layer and tanh."""
     pooling: Pooling = "first"
-    """Which vector stands for a sample: that of its first or last token, or the mean of all its tokens."""
+    """Which vector stands for a sample: that of its first or last token, the mean of all, or of all but the first (`rest`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Layer normalisation of that vector, with this added to the variance (BEiT); absent, none."""
+    projection: Positive | None = None
+    """Size of a space to which a linear layer takes it at last (CLIP's text or image model alone); absent, none."""
 
 
 class MultiLabelTarget(Config):
@@ -53,6 +65,8 @@ class MultiLabelTarget(Config):
     """Label names in order; taken from the training data when empty."""
     hidden: bool = True
     """BERT's pooler (a dense layer and tanh) before the classifier."""
+    inner: Positive | None = None
+    """Width of a layer with its own norm and GELU before the last one (ViLT: twice the model's); absent, none."""
     pooling: Pooling = "first"
     """Which vector stands for a sample: that of its first token, or the mean of all its tokens."""
 
@@ -227,6 +241,32 @@ class MaskedUnitTarget(Config):
     """k of the k-means on MFCC."""
 
 
+class MaskedImageTokenTarget(Config):
+    """The visual token of each masked patch (BEiT, arXiv 2106.08254 section 2.4)."""
+
+    kind: Literal["masked_image_token"] = "masked_image_token"
+    vocabulary: Positive = 8192
+    """Visual tokens that there are; those of DALL-E's tokeniser, 8,192, in the paper."""
+
+
+class MaskedPixelsTarget(Config):
+    """The pixels of masked patches, by a linear layer (SimMIM, arXiv 2111.09886)."""
+
+    kind: Literal["masked_pixels"] = "masked_pixels"
+
+
+class MaskedAutoencoderTarget(Config):
+    """The pixels of patches that the encoder has not seen, by a decoder of its own (MAE, arXiv 2111.06377)."""
+
+    kind: Literal["masked_autoencoder"] = "masked_autoencoder"
+    width: Positive = 512
+    """Size of the decoder's vectors."""
+    decoder: EncoderConfig = EncoderConfig(layers=8, heads=16, feed_forward=2048, norm_position="pre", dropout=0.0)
+    """The decoder's blocks, which see all patches."""
+    normalised: bool = False
+    """Whether each patch's pixels are brought to mean 0 and variance 1 before they are compared (MAE table 1d)."""
+
+
 Target = Annotated[
     ClassificationTarget
     | MultiLabelTarget
@@ -244,6 +284,9 @@ Target = Annotated[
     | LanguageTarget
     | BidirectionalLanguageTarget
     | ReplacedTarget
-    | MaskedUnitTarget,
+    | MaskedUnitTarget
+    | MaskedImageTokenTarget
+    | MaskedPixelsTarget
+    | MaskedAutoencoderTarget,
     Field(discriminator="kind"),
 ]

@@ -37,7 +37,7 @@ def collate(
         length = _padded_length(span.modality, int(lengths[:, i].max()), bucket, stream.max_length)
         padded.append(length)
         inputs.append(_stack(features, span.modality, length, stream))
-        masked.append(_pad([_mask(f) for f in features], length, 0) if any(f.masked is not None for f in features) else None)
+        masked.append(_masks(features, length) if any(f.masked is not None for f in features) else None)
     _require_room(layout, lengths, streams, answers)
     layout = layout.with_lengths(tuple(padded))
     labels = {name: _labels(name, layout, examples) for name in examples[0].labels}
@@ -103,8 +103,10 @@ def _stack(features: Sequence[Features], modality: Modality, length: int, stream
     return _pad(data, length, 0)
 
 
-def _mask(features: Features) -> Tensor:
-    return torch.zeros(features.length, dtype=torch.bool) if features.masked is None else features.masked
+def _masks(features: Sequence[Features], length: int) -> Tensor:
+    """[N, L], longer than the span where masked patches are left out of it."""
+    masks = [torch.zeros(f.length, dtype=torch.bool) if f.masked is None else f.masked for f in features]
+    return _pad(masks, max(length, *map(len, masks)), 0)
 
 
 def _pad(rows: Sequence[Tensor], length: int, value: float) -> Tensor:

@@ -129,6 +129,7 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "lm": write_texts,
     "mlm": fill,
     "masked_unit": fill,
+    "masked_image_token": fill,
 }
 """Kind of target → how its predictions are gathered."""
 

@@ -24,7 +24,8 @@ from skillweave.interop.fit import find_family
 from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_characters, read_tokenizer_asset, with_special_names, write_characters
-from skillweave.model import CONFIG_FILE, Model
+from skillweave.model import Model
+from skillweave.pretrained import CONFIG_FILE
 from skillweave.weights import FILE, About, WeightsError, stream_weights
 
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -165,9 +166,8 @@ def _write_ours(folder: Path, out: Path) -> str:
 
 
 def is_theirs(folder: Path) -> bool:
-    """Whether a folder holds a model of Hugging Face's."""
-    file = folder / CONFIG_FILE
-    return file.is_file() and "model_type" in json.loads(file.read_text("utf-8"))
+    """Whether a folder holds a model of Hugging Face's. Raises ConfigError for a description that cannot be read."""
+    return (folder / CONFIG_FILE).is_file() and "model_type" in _read_description(folder)
 
 
 def correspondence(model: Model, theirs: Any) -> tuple[list[Step], dict[str, str]]:
@@ -187,20 +187,37 @@ def _read_config(folder: Path) -> Any:
     """Their configuration. Raises ConfigError when there is none or its family is not known."""
     import transformers
 
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        raise ConfigError(f"{folder}: no config.json there; give a model folder of Hugging Face's")
-    data = json.loads(file.read_text("utf-8"))
+    data = _read_description(folder)
     if "model_type" not in data:
-        raise ConfigError(f"{file}: no model_type, so it is not a configuration of Hugging Face's; known: {', '.join(FAMILIES)}")
+        what = "no model_type, so it is not a configuration of Hugging Face's"
+        raise ConfigError(f"{folder / CONFIG_FILE}: {what}; known: {', '.join(FAMILIES)}")
     choose(FAMILIES, data["model_type"], "family")
     return transformers.AutoConfig.for_model(**data)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says. Raises ConfigError when it is not there or says nothing by name."""
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(f"{folder}: no {CONFIG_FILE} there; give a model folder of Hugging Face's")
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid JSON ({error}); fetch or save it again") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: expected a JSON object such as transformers writes, not {type(data).__name__}")
+    return data
 
 
 def _family(config: Any, architecture: str | None) -> tuple[Family, Head]:
     family = choose(FAMILIES, config.model_type, "family")
     name = architecture or next(iter(config.architectures or []), "")
-    return family, choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    if not name:
+        raise ConfigError(
+            f'the configuration names no architecture; write "architectures": [one of {", ".join(family.heads)}] in it'
+        )
+    head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    return head.family or family, head
 
 
 def _canonical(names: Iterable[str], base: str, own: str = "") -> dict[str, str]:

@@ -23,8 +23,8 @@ class Source(NamedTuple):
     """What one of our tensors is made of: theirs of these names, one after the other along the first dimension.
 
     `transposed`: theirs are stored input first (GPT-2). `stacked`: theirs has one more dimension before the others, which `{e}`
-    counts. `reshaped`: theirs has the same numbers in another shape. `interleaved`: theirs has the query, key and value of one
-    head after those of another (BLOOM).
+    counts; without it, ours is row `index`. `reshaped`: theirs has the same numbers in another shape. `interleaved`: theirs
+    has the query, key and value of one head after those of another (BLOOM).
     """
 
     names: tuple[str, ...]
@@ -32,6 +32,7 @@ class Source(NamedTuple):
     stacked: bool = False
     reshaped: bool = False
     interleaved: bool = False
+    index: int = 0
 
 
 class Rule(NamedTuple):
@@ -56,9 +57,9 @@ def transposed(*names: str) -> Source:
     return Source(names, transposed=True)
 
 
-def stacked(name: str) -> Source:
-    """One expert of a tensor that holds them all."""
-    return Source((name,), stacked=True)
+def stacked(name: str, index: int = 0) -> Source:
+    """One expert of a tensor that holds them all, or its row `index`."""
+    return Source((name,), stacked=True, index=index)
 
 
 def reshaped(name: str) -> Source:
@@ -100,7 +101,7 @@ def _step(name: str, patterns: list[tuple[re.Pattern[str], Rule]], theirs: Colle
             steps = []
             for source in one.sources:
                 full = tuple(text.format(**numbers) + (found["kind"] or "") for text in source.names)
-                steps.append(Step(name, full, source, int(numbers.get("e") or 0), heads))
+                steps.append(Step(name, full, source, int(numbers.get("e") or source.index), heads))
             return next((step for step in steps if all(full in theirs for full in step.theirs)), steps[0])
     raise WeightsError(f"{name}: the family has no counterpart for this weight")
 

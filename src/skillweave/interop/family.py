@@ -53,18 +53,21 @@ CLASSES = Field("id2label", lambda labels: [labels[i] for i in sorted(labels)], 
 class Head:
     """What an architecture puts on the family's encoder.
 
-    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`: as of the family, of the targets alone.
-    `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does not
-    read. `optional`: the option by which theirs is made without the targets, where they are left out. `base`: what it writes for
-    the family's base, if that is another.
+    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`, `constants`: as of the family, beside its
+    own. `tied`: a tensor of theirs that is another one. `unused`: beginnings of names that its checkpoints may hold and it does
+    not read. `optional`: the option by which theirs is made without the targets, where they are left out. `family`: what stands
+    in place of the family that the architecture belongs to, where it has a part of it alone. `base`: what it writes for the
+    family's base, if that is another.
     """
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    fields: Mapping[str, Field] = field(default_factory=dict)
+    fields: Mapping[str, str | Field] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     optional: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    family: Family | None = None
     base: str = ""
 
     def bare(self) -> Head:
@@ -78,7 +81,8 @@ class Family:
 
     `base`: what stands before the names of the encoder's weights where there is a head. `fields`: path of an option of ours →
     theirs. `constants`: options of ours that the family fixes. `required`: options of theirs that must have this value. `ours`,
-    `theirs`: options that more than one field decides, from their configuration and from ours (by dotted path). `spans`: of the
+    `theirs`: options that more than one field decides, from their configuration and from ours (by dotted path); those of targets
+    count where the head has them. `spans`: of the
     layout. `ignored`: patterns of names that hold no weight.
     """
 
@@ -108,11 +112,12 @@ class Family:
         for option, expected in self.required.items():
             if (value := look_up(config, option)) not in (expected, None):
                 raise ConfigError(f"{self.model_type}: {option}={value!r} has no counterpart here; it must be {expected!r}")
-        flat = {**self.constants, **self.ours(config)}
+        flat = {**self.constants, **head.constants, **self.ours(config)}
         flat |= {path: one.to_ours(look_up(config, one.theirs)) for path, one in self.all_fields(head).items()}
         data: dict[str, Any] = {"targets": {kind: dict(options) for kind, options in head.targets.items()}}
         for path, value in flat.items():
-            put(data, path, value)
+            if not path.startswith("targets.") or path.split(".")[1] in head.targets:
+                put(data, path, value)
         task = {"spans": [dict(span) for span in self.spans], "targets": dict.fromkeys(head.targets, 1.0)}
         data["tasks"] = {"_".join(head.targets) or "encode": task}
         return ModelConfig.parse(data, f"Hugging Face {self.model_type}")

@@ -43,11 +43,12 @@ def find_family(config: ModelConfig, name: str | None = None) -> Fit:
             flags = {head.optional: False} if head.optional and not kinds else {}
             head = head.bare() if flags else head
             if sorted(head.targets) == kinds:
-                fit = Fit(family, architecture, head, {}, flags)
+                fit = Fit(head.family or family, architecture, head, {}, flags)
                 attempts.append(_attempt(fit, ours))
     if not attempts:
         whose = f"family {name!r} has" if name else "there is"
-        raise ConfigError(f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}")
+        remedy = "; convert what `skillweave carve` makes of one task" if len(config.tasks) > 1 else ""
+        raise ConfigError(f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}{remedy}")
     differences, fit = min(attempts, key=lambda attempt: len(attempt[0]))
     if differences:
         differences = list(dict.fromkeys(differences))

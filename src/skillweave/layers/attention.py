@@ -47,6 +47,7 @@ class SelfAttention(nn.Module):
     `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand
     before every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none.
     They have no position. `scale`: of the scores; None for 1 / √d. `norms`: of each head's queries and keys, if any.
+    `bias`: whether queries and values have one that experts share; the projection's own is for keys too.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SelfAttention(nn.Module):
         prompts: Tensor | None = None,
         scale: float | None = None,
         norms: tuple[nn.Module, nn.Module] | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -67,6 +69,7 @@ class SelfAttention(nn.Module):
         self.output = output
         self.query_norm, self.key_norm = norms or (None, None)
         self.prompts = None if prompts is None else nn.Parameter(prompts)
+        self.bias = nn.Parameter(torch.zeros(heads.sizes[0] + heads.sizes[2])) if bias else None
 
     def resolve(
         self,
@@ -103,6 +106,9 @@ class SelfAttention(nn.Module):
 
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, L, d], keys and values [N, K, L, d]."""
+        if self.bias is not None:
+            of_queries, of_values = self.bias.split(self.heads.sizes[::2])
+            qkv_NLD = qkv_NLD + torch.cat([of_queries, of_values.new_zeros(self.heads.sizes[1]), of_values]).to(qkv_NLD.dtype)
         if self.heads.queries == self.heads.keys:
             query, key, value = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1)).permute(2, 0, 3, 1, 4)
         else:

@@ -1,6 +1,6 @@
 """What attention knows of positions: each takes a pass's token map and gives it back with a bias or with rotary tables.
 
-They are made once per pass, for all layers. Positions count a sample's true tokens, over all spans of the pass.
+They are made once per pass, for all layers or for each. Positions count a sample's true tokens, over all spans of the pass.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.batch import Modality
 from skillweave.layers.tokens import TokenMap
 
 
@@ -97,6 +99,42 @@ class T5Bias(nn.Module):
         spread = torch.log(steps.float().clamp(min=1) / near) / math.log(self.max_distance / near)
         far = near + (spread * (buckets - near)).long()
         return first + torch.where(steps < near, steps, far.clamp(max=buckets - 1))
+
+
+class PictureBias(nn.Module):
+    """A learned bias per head for each offset in rows and columns among a picture's patches (BEiT, arXiv 2106.08254, its code).
+
+    Three more rows of the table: of [CLS] that looks at patches, of patches that look at [CLS], and of [CLS] at itself. Other
+    spans of the pass have no bias. `grid`: rows and columns of patches.
+    """
+
+    def __init__(self, heads: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.table = nn.Embedding((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads)
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """With the bias in the mask. Raises ValueError for a picture of another number of patches."""
+        own_HLL = self.table(self.rows(like.device)).movedim(-1, 0).to(like.dtype)
+        bias_HLL = own_HLL.new_zeros(own_HLL.shape[0], tokens.length, tokens.length)
+        start = 0
+        for condition, length in zip(tokens.conditions, tokens.padded, strict=True):
+            if condition.modality is Modality.IMAGE:
+                if length != own_HLL.shape[1]:
+                    raise ValueError(f"relative_2d has a grid of {self.grid} patches and [CLS], but a picture {length} positions")
+                bias_HLL[:, start : start + length, start : start + length] = own_HLL
+            start += length
+        return add_bias(tokens, bias_HLL.unsqueeze(0))
+
+    def rows(self, device: torch.device) -> Tensor:
+        """[L, L] the row of the table for each query and key."""
+        row, column = torch.meshgrid(*(torch.arange(size, device=device) for size in self.grid), indexing="ij")
+        down, right = (x.flatten().unsqueeze(1) - x.flatten() + x.max() for x in (row, column))
+        patches_PP = down * (2 * self.grid[1] - 1) + right
+        last = self.table.num_embeddings - 1
+        rows_LL = F.pad(patches_PP, (1, 0, 1, 0), value=last)
+        rows_LL[0, 1:], rows_LL[1:, 0] = last - 2, last - 1
+        return rows_LL
 
 
 class Alibi(nn.Module):

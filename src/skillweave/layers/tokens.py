@@ -23,9 +23,10 @@ UNPAD_FROM = 0.02
 class TokenMap:
     """Where the tokens of one pass stand.
 
-    `conditions` and `sizes`: routing condition and number of tokens of each span. `index`: [T] position of each token in
-    the flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask, broadcasts
-    to [N, H, L, L], True where a query may look, or numbers that are added to the scores; None when everything sees everything.
+    `conditions`, `sizes` and `padded`: routing condition, number of tokens and padded length of each span. `index`: [T] position
+    of each token in the flattened padded sequences [N * L], None when tokens and positions are the same. `mask`: attention mask,
+    broadcasts to [N, H, L, L], True where a query may look, or numbers that are added to the scores; None when everything sees
+    everything.
     `lengths`: [N] true tokens of each sample, on the host. `valid`: [N, L] where the padded sequences hold true tokens; None when
     they all do. `first`: per span, [N] the token with which each sample's span begins. `context`: [N, L] the true tokens that all
     tokens of a sample may know of without seeing the future or the answer: inputs that attend both ways and stand before any
@@ -35,6 +36,7 @@ class TokenMap:
 
     conditions: tuple[Condition, ...]
     sizes: tuple[int, ...]
+    padded: tuple[int, ...]
     samples: int
     length: int
     index: Tensor | None
@@ -110,6 +112,7 @@ def map_tokens(layout: Layout, encoder_pass: int, lengths: Tensor, device: torch
     return TokenMap(
         conditions=tuple(layout.condition(s) for s in spans),
         sizes=tuple(sizes),
+        padded=tuple(padded),
         samples=len(true_NS),
         length=length,
         index=None if identity else torch.cat(index).to(device),
@@ -141,6 +144,7 @@ def map_padded(layout: Layout, samples: int, lengths: Tensor | None, device: tor
     return TokenMap(
         conditions=tuple(layout.condition(s) for s in spans),
         sizes=tuple(samples * size for size in sizes),
+        padded=tuple(sizes),
         samples=samples,
         length=length,
         index=None if len(sizes) == 1 else torch.cat(index),
@@ -156,7 +160,7 @@ def lone_sequence(condition: Condition, length: int, device: torch.device) -> To
     """The token map of one sequence that sees all of itself and has no context, such as a layer's prompts."""
     none_1L = torch.zeros(1, length, dtype=torch.bool, device=device)
     first = (torch.zeros(1, dtype=torch.int64, device=device),)
-    return TokenMap((condition,), (length,), 1, length, None, None, torch.tensor([length]), None, first, none_1L)
+    return TokenMap((condition,), (length,), (length,), 1, length, None, None, torch.tensor([length]), None, first, none_1L)
 
 
 def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Tensor:

@@ -25,9 +25,11 @@ class Whitening:
     @classmethod
     def fit(cls, vectors: Vectors, dimensions: int) -> Whitening:
         """From vectors [N, D], keeping the K directions in which they vary most. Raises ConfigError for more than there are."""
-        if not 1 <= dimensions <= min(vectors.shape[1], len(vectors) - 1):
-            most = min(vectors.shape[1], len(vectors) - 1)
-            raise ConfigError(f"{dimensions} dimensions of {len(vectors)} vectors of {vectors.shape[1]}: give 1 to {most}")
+        count, size = vectors.shape
+        if count < 2:
+            raise ConfigError(f"whitening is fitted on two or more vectors, not {count}; name more rows with --fit")
+        if not 1 <= dimensions <= (most := min(size, count - 1)):
+            raise ConfigError(f"{dimensions} dimensions of {count} vectors of {size}: give 1 to {most}")
         mean = vectors.mean(0, dtype=np.float64)
         _, spread, directions = np.linalg.svd(vectors - mean, full_matrices=False)
         kept = np.maximum(spread[:dimensions], 1e-9 * spread[0]) / np.sqrt(len(vectors))

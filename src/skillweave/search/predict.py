@@ -15,8 +15,9 @@ from skillweave.batch import Example
 from skillweave.config import ConfigError, RecipeConfig, choose
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
-from skillweave.data.sources import MEDIA, open_table
+from skillweave.data.sources import MEDIA, open_rows
 from skillweave.data.sources.base import Selection, name_fields
+from skillweave.data.sources.split import first_skip
 from skillweave.evaluation.kinds import Answered, Classified, MultiLabelled, Predictions, Scored, Tagged, Transcribed, Written
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
@@ -65,15 +66,14 @@ def read_words(fields: Sequence[str], words: Sequence[str]) -> list[Row]:
     return [{fields[0]: word if is_text and not Path(word).is_file() else Path(word)} for word in words]
 
 
-def read_rows(recipe: RecipeConfig, task: str, file: str) -> tuple[list[Row], list[Row]]:
-    """The rows of a .jsonl, .csv, .tsv or .parquet file: under the task's field names, and as they are, without media.
+def read_rows(recipe: RecipeConfig, task: str, file: str) -> tuple[list[Row], list[Row], str]:
+    """The rows of a .jsonl, .csv, .tsv or .parquet file: under the task's field names, and as they are, without media; and how
+    many could not be read, and why.
 
     Columns are named as in the recipe's `data.columns`, where the file has them. Media paths are relative to the file's folder.
     Raises ConfigError for a file that cannot be read or lacks a column.
     """
-    table, fields = open_table(file), fields_given(recipe, task)
-    if not len(table):
-        raise ConfigError(f"{file}: no rows; the first that was skipped: {table.skipped[0] if table.skipped else 'none'}")
+    table, fields = open_rows(file), fields_given(recipe, task)
     named = {
         f: c
         for f, c in recipe.tasks[task].data.columns.items()
@@ -81,7 +81,7 @@ def read_rows(recipe: RecipeConfig, task: str, file: str) -> tuple[list[Row], li
     }
     rows = Selection(table, range(len(table)), name_fields(table, named, fields))
     shown = [name for name in table.columns if name not in table.media and (name not in MEDIA or name in fields)]
-    return list(rows), [table.read(i, shown) for i in range(len(table))]
+    return list(rows), [table.read(i, shown) for i in range(len(table))], first_skip(table).lstrip(", ")
 
 
 def write_rows(file: str | Path, own: Iterable[Row], answers: Iterable[Answer]) -> None:
@@ -202,7 +202,7 @@ ANSWERS: dict[type[Predictions], Callable[[Any, int, Sequence[str]], Answer]] = 
 }
 """Kind of predictions → one sample's answer."""
 
-PRETRAINING = ("mlm", "masked_unit")
+PRETRAINING = ("mlm", "masked_unit", "masked_image_token")
 """Kinds of targets that answer nothing by themselves."""
 
 

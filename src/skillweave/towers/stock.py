@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from skillweave.batch import Attention, Modality
-from skillweave.config.encoder import EncoderConfig
+from skillweave.config.base import Config
 from skillweave.model import Model
 
 CLASSES = {
@@ -17,6 +19,13 @@ CLASSES = {
 """Modality and position of the norms → the architecture that is the same function."""
 EXPRESSED = ("layers", "heads", "feed_forward", "activation", "norm_position", "norm_epsilon", "dropout", "attention_dropout")
 """Options of an encoder that stock encoders have too; of all others they have the default."""
+OWN = {
+    "TextStream": ("size", "scaled"),
+    "CodeStream": ("size", "scaled"),
+    "ImageStream": ("distilled",),
+    "VideoStream": ("first",),
+}
+"""Options of a stream of which they have the default."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
@@ -33,16 +42,24 @@ def misfit(tower: Model) -> str:
         return "its attention is causal, which stock encoders do not have"
     if tower.config.encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
-    encoder, fields = tower.config.encoder, EncoderConfig.model_fields
-    if own := [name for name in fields if name not in EXPRESSED and getattr(encoder, name) != fields[name].default]:
+    encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
+    if own := _changed(encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]):
         return f"stock encoders have nothing like its encoder's {', '.join(own)}"
+    modules = [name for name in ("modality", "masked_patch", "visible_patch") if name in stream.embedding]
+    if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
+        return f"stock encoders have nothing like its stream's {', '.join(own)}"
     if (modality, norms) not in CLASSES:
         return f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after them"
-    normed, textual = tower.config.streams.present()[modality].norm, modality in (Modality.TEXT, Modality.CODE)
+    normed, textual = stream.norm, modality in (Modality.TEXT, Modality.CODE)
     if normed != textual:
         theirs, ours = ("a", "none") if textual else ("no", "one")
         return f"{CLASSES[modality, norms]} has {theirs} layer norm over its embeddings, this tower has {ours}"
     return ""
+
+
+def _changed(config: Config, names: Iterable[str]) -> list[str]:
+    """Those options that are not what they are by default."""
+    return [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
 
 
 def stock_class(tower: Model) -> str:

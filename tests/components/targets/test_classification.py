@@ -3,7 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TARGETS, hidden_states, random_batch, tiny_config, tiny_model
+from tiny import STREAMS, TARGETS, hidden_states, random_batch, task, tiny_config, tiny_model
+
+from skillweave.batch import Batch, Layout, Modality, Span
+from skillweave.config import ConfigError
 
 
 @pytest.mark.parametrize("hidden", [True, False])
@@ -18,3 +21,21 @@ def test_logits_and_loss_by_hand(hidden: bool) -> None:
     out = model(batch)
     torch.testing.assert_close(out.logits["classification"], logits)
     torch.testing.assert_close(out.loss, F.cross_entropy(logits, batch.labels["class"]))
+
+
+def test_a_teacher_is_followed_by_the_second_token() -> None:
+    """Half of the loss each, and the mean of both answers (DeiT, equation 3)."""
+    classification = {"classes": ["a", "b", "c"], "hidden": False, "distilled": True}
+    tasks = {"look": task("classification", "image")}
+    with pytest.raises(ConfigError, match="say `distilled: true` of its stream"):
+        tiny_config(targets={"classification": classification}, tasks=tasks)
+    streams = {**STREAMS, "image": {**STREAMS["image"], "distilled": True}}
+    model = tiny_model(tiny_config(targets={"classification": classification}, tasks=tasks, streams=streams))
+    layout = Layout("look", (Span(Modality.IMAGE, length=6),))
+    labels = {"class": torch.tensor([0, 2]), "teacher_class": torch.tensor([1, 2])}
+    batch = Batch(layout, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), torch.tensor([[6], [6]]), labels)
+    hidden, target, out = hidden_states(model, batch)[0], model.targets["classification"], model(batch)
+    own, taught = target.classifier(hidden[:, 0]), target.distilled(hidden[:, 1])
+    torch.testing.assert_close(out.logits["classification"], (own + taught) / 2)
+    expected = (F.cross_entropy(own, labels["class"]) + F.cross_entropy(taught, labels["teacher_class"])) / 2
+    torch.testing.assert_close(out.loss, expected)

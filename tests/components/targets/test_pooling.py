@@ -25,4 +25,5 @@ def test_vectors_of_samples(lengths: list[list[int]]) -> None:
         assert torch.allclose(encoded.pooled("mean")[i], true.mean(0))
         assert torch.equal(encoded.pooled("max")[i], true.max(0).values)
         assert torch.equal(encoded.pooled("first")[i], true[0])
+        assert torch.allclose(encoded.pooled("rest")[i], true[1:].mean(0))
         assert torch.allclose(encoded.vector("mean")[i].norm(), torch.ones((), dtype=torch.float64))

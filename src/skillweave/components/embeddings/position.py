@@ -34,19 +34,20 @@ class PositionEmbedding(nn.Module):
 class SinusoidalPositionEmbedding(nn.Module):
     """Sines and cosines of falling frequency, without parameters (Transformer, arXiv 1706.03762 section 3.5).
 
-    The first half of a vector holds the sines, the second the cosines.
+    The first half of a vector holds the sines, the second the cosines; `interleaved`: they take turns, as in the paper.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, interleaved: bool = False) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.interleaved = width, interleaved
 
     def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
         """[1, L, D] on the host, to be added to every sample; with `starts_N`, the position of each one's first, [N, L, D]."""
         starts_N1 = torch.zeros(1, 1) if starts_N is None else starts_N.cpu().unsqueeze(1)
         positions_NL1 = (starts_N1 + torch.arange(length)).unsqueeze(2)
-        angles = positions_NL1 / 10_000 ** (torch.arange(0, self.width, 2) / self.width)
-        return torch.cat([angles.sin(), angles.cos()], dim=2)[..., : self.width]
+        angles = positions_NL1 / 10_000 ** (torch.arange(0, self.width, 2, dtype=torch.float64) / self.width)
+        pairs = torch.stack([angles.sin(), angles.cos()], dim=-1 if self.interleaved else -2)
+        return pairs.flatten(2)[..., : self.width]
 
 
 class TimingPositionEmbedding(nn.Module):
@@ -94,14 +95,18 @@ class ConvolutionPositionEmbedding(nn.Module):
 
 
 class FactorisedPositionEmbedding(nn.Module):
-    """A vector per time step, one per row and one per column, summed (SkillNet section 3.3, ViViT); [CLS] gets none."""
+    """A vector per time step, one per row and one per column, summed (SkillNet section 3.3, ViViT).
 
-    def __init__(self, grid: tuple[int, int, int], width: int) -> None:
+    `first`: whether there is a [CLS] before them; it gets none.
+    """
+
+    def __init__(self, grid: tuple[int, int, int], width: int, first: bool = True) -> None:
         super().__init__()
+        self.first = first
         self.time, self.row, self.column = (nn.Embedding(size, width) for size in grid)
 
     def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
-        """[1, 1 + T·H·W, D], to be added to every sample."""
+        """[1, 1 + T·H·W, D], to be added to every sample; without [CLS] one less."""
         t, h, w = self.time.weight, self.row.weight, self.column.weight
         grid_THWD = t[:, None, None] + h[None, :, None] + w[None, None, :]
-        return torch.cat([t.new_zeros(1, t.shape[1]), grid_THWD.flatten(0, 2)]).unsqueeze(0)
+        return torch.cat([t.new_zeros(int(self.first), t.shape[1]), grid_THWD.flatten(0, 2)]).unsqueeze(0)

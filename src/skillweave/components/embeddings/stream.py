@@ -26,14 +26,16 @@ from skillweave.layers.norm import build_norm
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
-    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias),
+    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
+    "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "waveform": lambda stream, width: WaveformEmbedding(
         stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
     ),
     "filterbank": lambda stream, width: FilterbankEmbedding(
         stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0
     ),
-    "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width),
+    "visible_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
+    "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
 }
 """What turns a span's data into vectors."""
 
@@ -42,8 +44,9 @@ POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
     "timing": lambda stream, width: TimingPositionEmbedding(width, stream.position_offset),
     "convolution": lambda stream, width: ConvolutionPositionEmbedding(stream.position_kernel, stream.position_groups, width),
+    "interleaved_sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width, interleaved=True),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
-    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width),
+    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width, stream.first),
 }
 """What is added to the content, whatever it is."""
 
@@ -69,11 +72,13 @@ class StreamEmbedding(nn.Module):
         self.content_names = [name for name in names if name in CONTENT]
         self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
         self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
-        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if getattr(stream, "mask_vector", False) else None
+        maskable = getattr(stream, "mask_vector", False) or "masked_patch" in names
+        self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if maskable else None
         norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
         self.norm = norm
         self.dropout = nn.Dropout(encoder.dropout)
         self.projection = nn.Linear(size, width) if size != width else nn.Identity()
+        self.modality_vector = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if "modality" in names else None
 
     @torch.no_grad()
     def initialise_pictures(self) -> None:
@@ -90,7 +95,7 @@ class StreamEmbedding(nn.Module):
                 nn.init.zeros_(patch.bias)
         if patches:
             for name, parameter in self.named_parameters():
-                if name.startswith("positions.") or name.endswith(".first"):
+                if name.startswith("positions.") or name.endswith((".first", ".second")):
                     nn.init.normal_(parameter, 0.0, PICTURE_POSITIONS)
 
     def forward(
@@ -102,7 +107,7 @@ class StreamEmbedding(nn.Module):
         masked_NL: Tensor | None = None,
         starts_N: Tensor | None = None,
     ) -> Tensor:
-        """One span of a batch → [N, L, D].
+        """One span of a batch → [N, L, D]; with `visible_patch` what is masked is left out.
 
         `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
         `starts_N`: the position of each sample's first; 0 when None.
@@ -112,9 +117,10 @@ class StreamEmbedding(nn.Module):
             module = self.content[name] if name in self.content else shared[name]
             parts.append(module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data))
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-        if masked_NL is not None:
+        visible = "visible_patch" in self.content_names
+        if masked_NL is not None and not visible:
             if self.mask is None:
-                raise ValueError(f"{self.modality.value} has no mask vector; of sound, `mask_vector` gives it one")
+                raise ValueError(f"{self.modality.value} has no mask vector; sound with `mask_vector` and masked_patch have one")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
             if isinstance(module, ConvolutionPositionEmbedding):
@@ -122,4 +128,15 @@ class StreamEmbedding(nn.Module):
                 continue
             added = module(x_NLD.shape[1], segment, starts_N)
             x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, COMPUTED) else added)
-        return self.projection(self.dropout(self.norm(x_NLD)))
+        if masked_NL is not None and visible:
+            x_NLD = _visible(x_NLD, masked_NL)
+        x_NLD = self.projection(self.dropout(self.norm(x_NLD)))
+        return x_NLD if self.modality_vector is None else x_NLD + self.modality_vector
+
+
+def _visible(x_NLD: Tensor, masked_NL: Tensor) -> Tensor:
+    """[N, L, D] without what is masked. Raises ValueError unless it is as much of every sample."""
+    left_N = (~masked_NL).sum(1)
+    if len(set(left_N.tolist())) > 1:
+        raise ValueError(f"visible_patch leaves {left_N.tolist()} positions of the samples; mask as many patches of each")
+    return x_NLD[~masked_NL].unflatten(0, (len(x_NLD), -1))

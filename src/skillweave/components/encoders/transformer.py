@@ -15,7 +15,7 @@ from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAtten
 from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
-from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, Rotary, T5Bias, within_window
+from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, PictureBias, Rotary, T5Bias, within_window
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -40,8 +40,10 @@ class TransformerEncoder(Encoder):
         distinct = config.distinct_layers or config.layers
         blocks = nn.ModuleList(_block(config, layer, width, known, cross) for layer in range(distinct))
         self.blocks = cast(Sequence[Block], blocks)
-        self.position = build_position(config, width, cross)
-        self.last_norm = _norm(config, width) if config.norm_position == "pre" else nn.Identity()
+        own = distinct if config.position.per_layer else 0
+        self.position = None if own else build_position(config, width, cross)
+        self.positions = nn.ModuleList(cast(nn.Module, build_position(config, width, cross)) for _ in range(own))
+        self.last_norm = _norm(config, width) if config.norm_position == "pre" and config.last_norm else nn.Identity()
 
     def forward(
         self,
@@ -59,7 +61,8 @@ class TransformerEncoder(Encoder):
             tokens = self.position(tokens, x_TD)
         for layer in range(self.layers):
             i = layer * len(self.blocks) // self.layers
-            x_TD, own = self.blocks[i](x_TD, tokens, [span[i] for span in weights], generator, memory)
+            seen = self.positions[i](tokens, x_TD) if len(self.positions) else tokens
+            x_TD, own = self.blocks[i](x_TD, seen, [span[i] for span in weights], generator, memory)
             statistics += own
         return self.last_norm(x_TD), statistics
 
@@ -72,6 +75,8 @@ def build_position(config: EncoderConfig, width: int, causal: bool = False) -> n
             return Rotary(config.size(width), position.base, _scaling(position.scaling))
         case "t5_bias":
             return T5Bias(config.heads, position.buckets, position.max_distance, causal)
+        case "relative_2d":
+            return PictureBias(config.heads, position.grid)
         case "alibi":
             return Alibi(config.heads)
     return None
@@ -113,7 +118,8 @@ def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> S
     norms = None
     if config.qk_norm:
         norms = (nn.RMSNorm(heads.size, config.norm_epsilon), nn.RMSNorm(heads.size, config.norm_epsilon))
-    return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, None if config.scaled else 1.0, norms)
+    scale, bias = None if config.scaled else 1.0, "query_value" in biases
+    return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias)
 
 
 def _cross_attention(config: EncoderConfig, width: int) -> CrossAttention:

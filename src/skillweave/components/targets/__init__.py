@@ -5,23 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from skillweave.components.encoders.transformer import TransformerEncoder
 from skillweave.components.targets.base import Encoded, Target, TargetOutput
 from skillweave.components.targets.classification import Classification, Pooled
 from skillweave.components.targets.contrastive import Contrastive
 from skillweave.components.targets.ctc import CTC
 from skillweave.components.targets.language import BidirectionalLanguage, Language, Replaced
 from skillweave.components.targets.masked import MaskedLanguage, MaskedUnit
+from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
 from skillweave.components.targets.sample import Choice, Cosine, MultiLabel, Regression
 from skillweave.components.targets.similarity import Similarity
 from skillweave.config.model import ModelConfig
+from skillweave.layers.sparse import Known
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(
-        model.width, len(target.classes), target.hidden, target.pooling, target.activation, target.bias, target.compared
+        model.width,
+        len(target.classes),
+        target.bias,
+        target.compared,
+        target.distilled,
+        hidden=target.hidden,
+        pooling=target.pooling,
+        activation=target.activation,
+        epsilon=target.norm_epsilon,
     ),
-    "pooled": lambda target, model: Pooled(model.width, target.pooling),
-    "multi_label": lambda target, model: MultiLabel(model.width, len(target.classes), target.hidden, target.pooling),
+    "pooled": lambda target, model: Pooled(
+        model.width, target.projection, hidden=target.hidden, pooling=target.pooling, epsilon=target.norm_epsilon
+    ),
+    "multi_label": lambda target, model: MultiLabel(
+        model.width, len(target.classes), target.hidden, target.pooling, target.inner
+    ),
     "regression": lambda target, model: Regression(
         model.width, target.mean or 0.0, target.deviation or 1.0, target.hidden, target.pooling
     ),
@@ -63,6 +78,17 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     ),
     "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
+    "masked_pixels": lambda target, model: MaskedPixels(model.width, model.picture.patch, model.picture.specials),
+    "masked_autoencoder": lambda target, model: MaskedAutoencoder(
+        model.width,
+        target.width,
+        model.picture.patch,
+        model.picture.max_length,
+        model.picture.specials,
+        TransformerEncoder(target.decoder, target.width, Known(model.skills, tuple(model.tasks))),
+        target.normalised,
+    ),
+    "masked_image_token": lambda target, model: MaskedUnit(model.width, target.vocabulary, model.encoder.norm_epsilon),
 }
 
 __all__ = ["TARGETS", "Encoded", "Target", "TargetOutput"]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE, Modality
+from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
@@ -26,6 +27,10 @@ class Encoded:
         """[N, D]: the vector of each sample's first token of a span, its [CLS]."""
         return self.hidden_TD.index_select(0, self.tokens.first[span])
 
+    def second(self) -> Tensor:
+        """[N, D]: the vector of each sample's second token, DeiT's distillation token."""
+        return self.hidden_TD.index_select(0, self.tokens.first[0] + 1)
+
     def padded(self) -> Tensor:
         """[N, L, D], zeros where there is no token."""
         return self.tokens.to_padded(self.hidden_TD)
@@ -36,6 +41,11 @@ class Encoded:
         if self.tokens.valid is not None:
             hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
+
+    def rest(self) -> Tensor:
+        """[N, D]: the mean of each sample's true tokens but the first, such as the patches behind [CLS]."""
+        lengths_N1 = self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1)
+        return (self.mean() * lengths_N1 - self.first()) / (lengths_N1 - 1).clamp(min=1)
 
     def last(self) -> Tensor:
         """[N, D]: the vector of each sample's last true token."""
@@ -53,8 +63,9 @@ class Encoded:
         return hidden_NLD.amax(1)
 
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample, `first`, `last`, `mean` or `max`."""
-        return {"first": self.first, "last": self.last, "mean": self.mean, "max": self.max}[pooling]()
+        """[N, D]: one vector a sample: `first`, `last`, `mean`, `max` or `rest`."""
+        ways = {"first": self.first, "last": self.last, "mean": self.mean, "max": self.max, "rest": self.rest}
+        return ways[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
         """[N, D]: the unit-length vector of each sample, for cosine similarity."""
@@ -88,6 +99,43 @@ class Target(nn.Module):
         `words`: what the output is compared with, if anything: the word embedding [V, D] that the output layer is tied to, or
         the candidates' unit vectors [C, D].
         """
+
+
+class SampleTarget(Target):
+    """A target on one vector [N, D] a sample.
+
+    `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`: how it is made of the tokens'
+    vectors. `epsilon`: of a layer normalisation of it before that; None for none. `seen`: the size of what the dense layer sees,
+    if that is not one such vector.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: bool = True,
+        pooling: str = "first",
+        activation: str = "tanh",
+        epsilon: float | None = None,
+        seen: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.norm = None if epsilon is None else nn.LayerNorm(width, epsilon)
+        self.pooler = nn.Linear(seen or width, width) if hidden else None
+        self.activation = ACTIVATIONS[activation]
+
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] of a pass."""
+        return self.transform(self.pool(encoded))
+
+    def pool(self, encoded: Encoded) -> Tensor:
+        """[N, D] of a pass, before the dense layer."""
+        x_ND = encoded.pooled(self.pooling)
+        return x_ND if self.norm is None else self.norm(x_ND)
+
+    def transform(self, x_ND: Tensor) -> Tensor:
+        """Through the dense layer, if there is one."""
+        return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
 
 
 def labelled_tokens(tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.components.targets.base import Encoded, Target, TargetOutput
-from skillweave.layers.feed_forward import ACTIVATIONS
+from skillweave.components.targets.base import Encoded, SampleTarget, TargetOutput
 from skillweave.layers.precision import at_least_float32
 
 COMPARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -21,10 +21,11 @@ COMPARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """What a classifier may see of the vectors of two passes."""
 
 
-class Classification(Target):
-    """Cross-entropy on one vector a sample, through BERT's pooler where `hidden` (SkillNet section 4.1).
+class Classification(SampleTarget):
+    """Cross-entropy on one vector a sample (SkillNet section 4.1).
 
-    `compared`: see of two passes what these say (InferSent, arXiv 1705.02364, section 3.1).
+    `compared`: see of two passes what these say (InferSent, arXiv 1705.02364, section 3.1). `distilled`: a second classifier
+    looks at the second token (DeiT). `pooling`: see `SampleTarget`.
     """
 
     # Uni-Perceiver-MoE's code adds a linear layer that begins at zero to frozen logits. Where these are linear themselves,
@@ -35,41 +36,49 @@ class Classification(Target):
         self,
         width: int,
         classes: int,
-        hidden: bool = True,
-        pooling: str = "first",
-        activation: str = "tanh",
         bias: bool = True,
         compared: Sequence[str] = (),
+        distilled: bool = False,
+        **pooling: Any,
     ) -> None:
-        super().__init__()
-        self.pooling, self.compared = pooling, compared
         seen = width * max(len(compared), 1)
-        self.pooler = nn.Linear(seen, width) if hidden else None
-        self.activation = ACTIVATIONS[activation]
-        self.classifier = nn.Linear(width if hidden else seen, classes, bias)
+        super().__init__(width, seen=seen, **pooling)
+        self.compared = compared
+        self.classifier = nn.Linear(seen if self.pooler is None else width, classes, bias)
+        self.distilled = nn.Linear(width, classes, bias) if distilled else None
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, C]. Raises ValueError for one pass where two are compared."""
-        x_ND, *others = (encoded.pooled(self.pooling) for encoded in passes)
-        if self.compared:
-            if len(others) != 1:
-                raise ValueError(f"the classifier compares 2 passes, not {len(passes)}")
-            x_ND = torch.cat([COMPARED[name](x_ND, others[0]) for name in self.compared], dim=-1)
-        if self.pooler is not None:
-            x_ND = self.activation(self.pooler(x_ND))
-        logits_NC = self.classifier(x_ND)
-        wanted = labels.get("class")
-        return TargetOutput(None if wanted is None else F.cross_entropy(at_least_float32(logits_NC), wanted), logits_NC)
+        """Logits [N, C], with two classifiers their mean. Label `class` [N].
+
+        The second learns `teacher_class` [N], what a teacher would answer; without it the same (arXiv 2012.12877 equation 3).
+        Raises ValueError for one pass where two are compared.
+        """
+        logits = [self.classifier(self.transform(self.compare(passes) if self.compared else self.pool(passes[0])))]
+        if self.distilled is not None:
+            logits.append(self.distilled(passes[0].second()))
+        found_NC = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
+        if (wanted_N := labels.get("class")) is None:
+            return TargetOutput(None, found_NC)
+        answers = (wanted_N, labels.get("teacher_class", wanted_N))
+        losses = [F.cross_entropy(at_least_float32(x_NC), answer_N) for x_NC, answer_N in zip(logits, answers, strict=False)]
+        return TargetOutput(torch.stack(losses).mean(), found_NC)
+
+    def compare(self, passes: list[Encoded]) -> Tensor:
+        """[N, seen] what the classifier sees of two passes."""
+        if len(passes) != 2:
+            raise ValueError(f"the classifier compares 2 passes, not {len(passes)}")
+        u_ND, v_ND = (self.pool(encoded) for encoded in passes)
+        return torch.cat([COMPARED[name](u_ND, v_ND) for name in self.compared], dim=-1)
 
 
-class Pooled(Target):
-    """BERT's pooler alone: a vector a sample, without a loss."""
+class Pooled(SampleTarget):
+    """A vector a sample, without a loss. `projection`: the size to which a linear layer takes it at last; None for none."""
 
-    def __init__(self, width: int, pooling: str = "first") -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.pooler = nn.Linear(width, width)
+    def __init__(self, width: int, projection: int | None = None, **pooling: Any) -> None:
+        """`pooling`: see `SampleTarget`."""
+        super().__init__(width, **pooling)
+        self.projection = nn.Linear(width, projection, bias=False) if projection else nn.Identity()
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, D]: the vectors."""
-        return TargetOutput(None, torch.tanh(self.pooler(passes[0].pooled(self.pooling))))
+        return TargetOutput(None, self.projection(self.vector(passes[0])))

@@ -47,14 +47,18 @@ class MaskedLanguage(Target):
 
 
 class MaskedUnit(Target):
-    """The cluster of each masked frame (SkillNet section 4.2, a simple HuBERT)."""
+    """The cluster of each masked frame (SkillNet section 4.2, a simple HuBERT), or the visual token of each masked patch (BEiT).
 
-    def __init__(self, width: int, clusters: int) -> None:
+    `epsilon`: of a layer normalisation before the classifier; None for none.
+    """
+
+    def __init__(self, width: int, clusters: int, epsilon: float | None = None) -> None:
         super().__init__()
+        self.norm = nn.Identity() if epsilon is None else nn.LayerNorm(width, epsilon)
         self.classifier = nn.Linear(width, clusters)
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [M, clusters] at the masked frames alone, or at all frames without labels."""
+        """Logits [M, clusters] at the labelled positions alone, or at all without labels. Label `units` [N, L]."""
         x_MD, wanted_M = at_labels(passes[0], labels.get("units"))
-        logits_MC = self.classifier(x_MD)
+        logits_MC = self.classifier(self.norm(x_MD))
         return TargetOutput(mean_cross_entropy(logits_MC, wanted_M), logits_MC)

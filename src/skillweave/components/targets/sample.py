@@ -9,25 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
-from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.components.targets.base import Encoded, SampleTarget, Target, TargetOutput
 from skillweave.layers.precision import at_least_float32
 
 
-class Head(Target):
-    """A linear layer on one vector a sample, through BERT's pooler where `hidden`."""
+class Head(SampleTarget):
+    """A linear layer on one vector a sample, through BERT's pooler where `hidden`.
 
-    def __init__(self, width: int, outputs: int, hidden: bool = True, pooling: str = "first") -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.pooler = nn.Linear(width, width) if hidden else None
-        self.output = nn.Linear(width, outputs)
+    `inner`: the width of a layer between the two, with its norm and GELU (ViLT, arXiv 2102.03334 section 4.2); None for none.
+    """
+
+    def __init__(self, width: int, outputs: int, hidden: bool = True, pooling: str = "first", inner: int | None = None) -> None:
+        super().__init__(width, hidden, pooling)
+        self.inner = nn.Sequential(nn.Linear(width, inner), nn.LayerNorm(inner), nn.GELU()) if inner else nn.Identity()
+        self.output = nn.Linear(inner or width, outputs)
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """[N, outputs] of a pass."""
-        x_ND = encoded.pooled(self.pooling)
-        if self.pooler is not None:
-            x_ND = torch.tanh(self.pooler(x_ND))
-        return at_least_float32(self.output(x_ND))
+        return at_least_float32(self.output(self.inner(self.vector(encoded))))
 
 
 class MultiLabel(Head):

@@ -21,7 +21,7 @@ from skillweave.data.sources.shards import ShardTable
 from skillweave.data.sources.split import first_skip, select
 from skillweave.data.sources.table import CsvTable, JsonTable, TextTable
 
-__all__ = ["INSTALLED", "KINDS", "MEDIA", "SUFFIXES", "Source", "Table", "open_source", "open_table", "packs"]
+__all__ = ["INSTALLED", "KINDS", "MEDIA", "SUFFIXES", "Source", "Table", "open_rows", "open_source", "open_table", "packs"]
 
 
 def _open_hub(name: str, where: str) -> Table:
@@ -81,14 +81,20 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
         if split not in path:
             raise ConfigError(f"data.path names no source for {split!r}, only for {', '.join(path) or 'nothing'}")
         path = path[split]
-    table = open_table(path)
-    if not len(table):
-        raise ConfigError(f"{table.where}: no rows{first_skip(table)}")
+    table = open_rows(path)
     named = name_fields(table, data.columns, fields)
     key = named.get("key")
     if isinstance(data.path, dict) and list(data.path.values()).count(path) > 1 and "split" not in table.columns:
         raise ConfigError(f"{path}: the same rows for two splits; give the path once and let it be split")
     return Selection(table, select(table, data, split, key if isinstance(key, str) else None), named)
+
+
+def open_rows(path: str) -> Table:
+    """As `open_table`, but a source without a single row is an error too."""
+    table = open_table(path)
+    if not len(table):
+        raise ConfigError(f"{table.where}: no rows{first_skip(table)}")
+    return table
 
 
 def open_table(path: str) -> Table:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from skillweave.interop.families import llama, roberta, wav2vec2
+from skillweave.interop.families import clip, llama, roberta, wav2vec2
 from skillweave.interop.families.albert import ALBERT
 from skillweave.interop.families.bart import BART, PEGASUS
+from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
 from skillweave.interop.families.bloom import BLOOM
-from skillweave.interop.families.clip import CLIP
+from skillweave.interop.families.deit import DEIT
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
 from skillweave.interop.families.gpt2 import GPT2
 from skillweave.interop.families.speech_to_text import S2T
 from skillweave.interop.families.t5 import T5
+from skillweave.interop.families.videomae import VIDEOMAE
+from skillweave.interop.families.vilt import VILT
 from skillweave.interop.families.vit import VIT
+from skillweave.interop.families.vit_mae import VIT_MAE
 from skillweave.interop.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -28,7 +32,12 @@ FAMILIES: dict[str, Family] = {
         BLOOM,
         *llama.FAMILIES,
         VIT,
-        CLIP,
+        DEIT,
+        BEIT,
+        VIT_MAE,
+        VIDEOMAE,
+        VILT,
+        *clip.FAMILIES,
         T5,
         BART,
         PEGASUS,

@@ -1,13 +1,48 @@
-"""CLIP (arXiv 2103.00020): a text and an image stream, each with an encoder of its own, compared by cosine."""
+"""CLIP (arXiv 2103.00020): a text and an image stream, each with an encoder of its own, compared by cosine; or one of them alone.
+
+Chinese-CLIP (arXiv 2211.01335): the same with BERT for the text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from skillweave.interop.engine import Rule, joined, reshaped, rule
+from skillweave.interop.families import bert
+from skillweave.interop.families.vit import LINEAR
 from skillweave.interop.family import Family, Field, Head, activation
 
-IMAGE = "stream_encoders.image"
+Fields = Mapping[str, str | Field]
+
+
+def _inside(part: str, fields: Fields) -> dict[str, Field]:
+    """The same options of a part of theirs."""
+    whole = {path: Field(field) if isinstance(field, str) else field for path, field in fields.items()}
+    return {path: field._replace(theirs=f"{part}.{field.theirs}") for path, field in whole.items()}
+
+
+def _layers(encoder: str) -> dict[str, str | Field]:
+    return {
+        f"{encoder}.layers": "num_hidden_layers",
+        f"{encoder}.heads": "num_attention_heads",
+        f"{encoder}.feed_forward": "intermediate_size",
+        f"{encoder}.activation": activation("hidden_act"),
+        f"{encoder}.norm_epsilon": "layer_norm_eps",
+        f"{encoder}.attention_dropout": "attention_dropout",
+    }
+
+
+TEXT: Fields = {
+    "width": "hidden_size",
+    "streams.text.vocabulary": "vocab_size",
+    "streams.text.max_length": "max_position_embeddings",
+    **_layers("encoder"),
+}
+PICTURE: Fields = {"streams.image.size": "image_size", "streams.image.patch": "patch_size"}
+LONE_PICTURE: Fields = {"width": "hidden_size", **PICTURE, **_layers("encoder")}
+OWN_PICTURE: Fields = {"streams.image.width": "hidden_size", **PICTURE, **_layers("streams.image.encoder")}
+"""With the encoder that streams share, or with one of its own."""
 
 
 def _blocks(ours: str, theirs: str) -> Iterator[Rule]:
@@ -20,63 +55,117 @@ def _blocks(ours: str, theirs: str) -> Iterator[Rule]:
     yield rule(f"{ours}.feed_forward_norm", f"{theirs}.layer_norm2")
 
 
-def _fields(encoder: str, theirs: str) -> dict[str, str | Field]:
-    return {
-        f"{encoder}.layers": f"{theirs}.num_hidden_layers",
-        f"{encoder}.heads": f"{theirs}.num_attention_heads",
-        f"{encoder}.feed_forward": f"{theirs}.intermediate_size",
-        f"{encoder}.activation": activation(f"{theirs}.hidden_act"),
-        f"{encoder}.norm_epsilon": f"{theirs}.layer_norm_eps",
-        f"{encoder}.attention_dropout": f"{theirs}.attention_dropout",
-    }
-
-
-CLIP = Family(
-    "clip",
-    {
-        "width": "text_config.hidden_size",
-        "streams.text.vocabulary": "text_config.vocab_size",
-        "streams.text.max_length": "text_config.max_position_embeddings",
-        "streams.image.width": "vision_config.hidden_size",
-        "streams.image.size": "vision_config.image_size",
-        "streams.image.patch": "vision_config.patch_size",
-        **_fields("encoder", "text_config"),
-        **_fields("streams.image.encoder", "vision_config"),
-    },
-    (
-        rule("embeddings.text.content.word", "text_model.embeddings.token_embedding"),
-        rule("embeddings.text.positions.position.table", "text_model.embeddings.position_embedding"),
-        *_blocks("encoder", "text_model"),
-        rule("encoder.last_norm", "text_model.final_layer_norm"),
+def _picture(encoder: str) -> tuple[Rule, ...]:
+    return (
         rule("embeddings.image.content.patch.first", reshaped("vision_model.embeddings.class_embedding")),
         rule("embeddings.image.content.patch.projection", "vision_model.embeddings.patch_embedding"),
         rule("embeddings.image.positions.position.table", "vision_model.embeddings.position_embedding"),
         rule("embeddings.image.norm", "vision_model.pre_layrnorm"),
-        *_blocks(IMAGE, "vision_model"),
-        rule(f"{IMAGE}.last_norm", "vision_model.post_layernorm"),
-    ),
+        *_blocks(encoder, "vision_model"),
+        rule(f"{encoder}.last_norm", "vision_model.post_layernorm"),
+    )
+
+
+TEXT_RULES = (
+    rule("embeddings.text.content.word", "text_model.embeddings.token_embedding"),
+    rule("embeddings.text.positions.position.table", "text_model.embeddings.position_embedding"),
+    *_blocks("encoder", "text_model"),
+    rule("encoder.last_norm", "text_model.final_layer_norm"),
+)
+OWN_RULES = _picture("stream_encoders.image")
+PRE_NORM = {"encoder.norm_position": "pre", "encoder.dropout": 0.0}
+TEXT_FIXED = {**PRE_NORM, "streams.text.embedding": ["word", "position"], "streams.text.norm": False}
+PICTURE_FIXED = {"streams.image.norm": True, "streams.image.patch_bias": False}
+OWN_FIXED = {**PICTURE_FIXED, **{f"streams.image.{option}": value for option, value in PRE_NORM.items()}}
+IGNORED = (r"(^|\.)position_ids$",)
+
+
+def _compared(text: str) -> Head:
+    """By cosine in a space of their own. `text`: which of its tokens stands for a text."""
+    return Head(
+        {"contrastive": {"pooling": {"text": text, "image": "first"}}},
+        (
+            rule("targets.contrastive.projections.text", "text_projection"),
+            rule("targets.contrastive.projections.image", "visual_projection"),
+            rule("targets.contrastive.log_scale", "logit_scale"),
+        ),
+        {"targets.contrastive.projection": "projection_dim"},
+    )
+
+
+POOLED = rule("targets.pooled.norm", "vision_model.post_layernorm")
+EPSILON = {"targets.pooled.norm_epsilon": "layer_norm_eps"}
+PROJECTION = {"targets.pooled.projection": "projection_dim"}
+OTHERS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+CLIP_VISION = Family(
+    "clip_vision_model",
+    LONE_PICTURE,
+    _picture("encoder"),
     {
-        "CLIPModel": Head(
-            {"contrastive": {"pooling": {"text": "last", "image": "first"}}},
-            (
-                rule("targets.contrastive.projections.text", "text_projection"),
-                rule("targets.contrastive.projections.image", "visual_projection"),
-                rule("targets.contrastive.log_scale", "logit_scale"),
-            ),
-            {"targets.contrastive.projection": Field("projection_dim")},
-        )
+        "CLIPVisionModel": Head({"pooled": {"hidden": False}}, (POOLED,), EPSILON, unused=OTHERS),
+        "CLIPVisionModelWithProjection": Head(
+            {"pooled": {"hidden": False}},
+            (POOLED, rule("targets.pooled.projection", "visual_projection")),
+            {**EPSILON, **PROJECTION},
+            unused=OTHERS,
+        ),
     },
-    constants={
-        "streams.text.embedding": ["word", "position"],
-        "streams.text.norm": False,
-        "streams.image.norm": True,
-        "streams.image.patch_bias": False,
-        "encoder.norm_position": "pre",
-        "encoder.dropout": 0.0,
-        "streams.image.encoder.norm_position": "pre",
-        "streams.image.encoder.dropout": 0.0,
+    base="vision_model.",
+    constants={**PRE_NORM, **PICTURE_FIXED, "encoder.last_norm": False},
+    required={"num_channels": 3},
+    spans=({"modality": "image"},),
+    ignored=IGNORED,
+)
+CLIP_TEXT = Family(
+    "clip_text_model",
+    TEXT,
+    TEXT_RULES,
+    {
+        "CLIPTextModelWithProjection": Head(
+            {"pooled": {"hidden": False, "pooling": "last"}},
+            (rule("targets.pooled.projection", "text_projection"),),
+            PROJECTION,
+            unused=("vision_model.", "visual_projection.", "logit_scale"),
+        ),
     },
+    base="text_model.",
+    constants=TEXT_FIXED,
+    spans=({"modality": "text", "attention": "causal"},),
+    ignored=IGNORED,
+)
+ONLY_PICTURES = replace(
+    CLIP_VISION, model_type="clip", fields=_inside("vision_config", LONE_PICTURE), required={"vision_config.num_channels": 3}
+)
+CLIP = Family(
+    "clip",
+    {**_inside("text_config", TEXT), **_inside("vision_config", OWN_PICTURE)},
+    (*TEXT_RULES, *OWN_RULES),
+    {
+        "CLIPModel": _compared("last"),
+        "CLIPForImageClassification": Head(
+            {"classification": {"hidden": False, "pooling": "rest"}, "pooled": {"hidden": False}},  # theirs has the last norm too
+            (POOLED, LINEAR),
+            {**bert.CLASSIFIER, **_inside("vision_config", EPSILON)},
+            unused=OTHERS,
+            family=ONLY_PICTURES,
+        ),
+    },
+    constants={**TEXT_FIXED, **OWN_FIXED},
     required={"vision_config.num_channels": 3},
     spans=({"modality": "text", "attention": "causal"}, {"modality": "image", "encoder_pass": 1}),
-    ignored=(r"\.position_ids$",),
+    ignored=IGNORED,
 )
+CHINESE_CLIP = Family(
+    "chinese_clip",
+    {
+        **_inside("text_config", {**bert.SIZES, "streams.text.max_length": "max_position_embeddings"}),
+        **_inside("vision_config", OWN_PICTURE),
+    },
+    (*bert.embedding("text_model."), *bert.layers("text_model."), *OWN_RULES),
+    {"ChineseCLIPModel": _compared("first")},
+    constants=OWN_FIXED,
+    required={"vision_config.num_channels": 3},
+    spans=({"modality": "text"}, {"modality": "image", "encoder_pass": 1}),
+    ignored=bert.IGNORED,
+)
+FAMILIES = (CLIP, CLIP_VISION, CLIP_TEXT, CHINESE_CLIP)

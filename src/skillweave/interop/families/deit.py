@@ -1,0 +1,37 @@
+"""DeiT (arXiv 2012.12877): ViT with a second token, which learns from a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from skillweave.interop.engine import rule
+from skillweave.interop.families.bert import CLASSIFIER
+from skillweave.interop.families.vit import LINEAR, VIT, embedding, layers, masked_pixels
+from skillweave.interop.family import Head
+
+FIXED = {"hidden": False}
+DEIT = replace(
+    VIT,
+    model_type="deit",
+    rules=(*embedding("deit."), *layers("deit.")),
+    heads={
+        "DeiTModel": Head(
+            {"pooled": {}},
+            (rule("targets.pooled.pooler", "deit.pooler.dense"),),
+            unused=("classifier.", "cls_classifier.", "distillation_classifier."),
+            optional="add_pooling_layer",
+        ),
+        "DeiTForMaskedImageModeling": masked_pixels("deit.pooler."),
+        "DeiTForImageClassification": Head({"classification": FIXED}, (LINEAR,), CLASSIFIER),
+        "DeiTForImageClassificationWithTeacher": Head(
+            {"classification": {**FIXED, "distilled": True}},
+            (
+                rule("targets.classification.classifier", "cls_classifier"),
+                rule("targets.classification.distilled", "distillation_classifier"),
+            ),
+            CLASSIFIER,
+        ),
+    },
+    base="deit.",
+    constants={**VIT.constants, "streams.image.distilled": True},
+)
