@@ -17,6 +17,7 @@ MODEL = {
     "streams": {"text": {"vocabulary": 400, "max_length": 24, "tokenizer": {"min_frequency": 1}}},
     "encoder": {"layers": 1, "heads": 2, "feed_forward": 64, "norm_position": "pre", "dropout": 0, "attention_dropout": 0},
 }
+MODEL |= {"decoder": MODEL["encoder"], "target_embedding": {"max_length": 12, "embedding": ["word", "position"]}}
 ANSWERS = {
     "text_pair_classification": {"class": str, "probability": float},
     "text_multi_label": {"labels": list, "probabilities": dict},
@@ -28,6 +29,7 @@ ANSWERS = {
     "multiple_choice": {"class": str, "probability": float},
     "idiom_cloze": {"class": str, "probability": float},
     "text_prompting": {"class": str, "probability": float},
+    "text_to_text": {"answer": str},
     "text_matching": {"found": list},
     "simcse": {"found": list},
 }
@@ -55,6 +57,7 @@ def test_every_task_is_measured_and_most_are_learned(run: Path) -> None:
         assert measured and set(measured) == set(table["chance"]) == set(table["interval"])
     easy = {"sequence_labelling": "entity_f1", "reading_comprehension": "exact_match", "multiple_choice": "accuracy"}
     easy |= {"text_regression": "spearman", "text_similarity": "spearman", "text_matching": "recall_at_1"}
+    easy |= {"text_to_text": "exact_match"}
     easy |= {"text_pair_classification": "accuracy", "text_prompting": "accuracy"}
     for task, metric in easy.items():
         assert tables[task][metric] > tables[task]["chance"][metric] + 0.1, task

@@ -90,6 +90,11 @@ class Span:
     attention: Attention = Attention.FULL
     length: int = 0
 
+    @property
+    def written(self) -> bool:
+        """Whether a decoder reads it, in a model that has one: a causal target in a pass of its own."""
+        return self.role is Role.TARGET and self.attention is Attention.CAUSAL and self.encoder_pass > 0
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -175,7 +180,7 @@ class Layout:
 class Features:
     """One span of one sample, ready for the model.
 
-    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] or a waveform [samples] (float32).
+    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or log-mel frames [F, M] (float32).
     `length`: the positions it takes in the encoder, special tokens included.
     `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction), or that are left out and
     not counted in `length` (MAE); None for none.

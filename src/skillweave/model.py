@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from skillweave.batch import Batch, Condition, Modality
+from skillweave.batch import Batch, Condition, Modality, span_name
 from skillweave.components.decoders import DECODERS
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
@@ -129,9 +129,14 @@ class Model(Pretrained):
         targets = [self.config.targets[name] for name in task.targets]
         return next((t.pooling for t in targets if isinstance(t, CosineTarget | SimilarityTarget)), "first")
 
+    def _decodes(self, condition: Condition) -> bool:
+        """Whether the decoder reads spans of a condition."""
+        spans = self.config.decoded(condition.task)
+        return any(span_name(s.modality, s.role, s.attention) == condition.name for s in spans)
+
     def _part(self, condition: Condition) -> Encoder:
         """What runs on the spans of a condition: the decoder, a stream's own encoder, or the one that streams share."""
-        if self.decoder is not None and self.config.decoded(condition.role):
+        if self.decoder is not None and self._decodes(condition):
             return self.decoder
         own = condition.modality.value
         return cast(Mapping[str, Encoder], self.stream_encoders)[own] if own in self.stream_encoders else self.encoder
@@ -155,19 +160,43 @@ class Model(Pretrained):
         load: dict[Condition, Tensor] = {}
         statistics: list[RouteStatistics] = []
         for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
-            x_TD, tokens = self._embed_tokens(one, encoder_pass)
-            part, memory = self._part(tokens.conditions[0]), None
-            if part is self.decoder:
-                memory = Memory(passes[0].hidden_TD, passes[0].tokens)
-            hidden_TD, stats = part(x_TD, tokens, [resolved[c] for c in tokens.conditions], generator, memory)
-            passes.append(Encoded(hidden_TD, tokens))
+            memory = Memory(passes[0].hidden_TD, passes[0].tokens) if passes else None
+            encoded, stats = self._run(one, encoder_pass, resolved, memory, generator)
+            passes.append(encoded)
             statistics += stats
-            for s, condition in enumerate(tokens.conditions if stats else ()):
+            for s, condition in enumerate(encoded.tokens.conditions if stats else ()):
                 load_GE = pad_sequence([gate.load[s] for gate in stats], batch_first=True)
                 load[condition] = load[condition] + load_GE if condition in load else load_GE
         balances = [s.balance for s in statistics if s.balance is not None]
         balance = torch.stack(balances).mean() if balances else torch.zeros((), device=passes[0].hidden_TD.device)
         return passes, load, balance
+
+    def _run(
+        self,
+        batch: Batch,
+        encoder_pass: int,
+        resolved: Resolved,
+        memory: Memory | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Encoded, list[RouteStatistics]]:
+        """One pass, and the statistics of its token gates. `memory`: what the decoder looks at, if it is its pass."""
+        x_TD, tokens = self._embed_tokens(batch, encoder_pass)
+        part = self._part(tokens.conditions[0])
+        weights = [resolved[c] for c in tokens.conditions]
+        hidden_TD, statistics = part(x_TD, tokens, weights, generator, memory if part is self.decoder else None)
+        return Encoded(hidden_TD, tokens), statistics
+
+    def memory(self, batch: Batch, resolved: Resolved) -> Memory:
+        """What the decoder looks at: the first pass, encoded. `resolved`: what `resolve` gave for the task."""
+        encoded, _ = self._run(batch, 0, resolved)
+        return Memory(encoded.hidden_TD, encoded.tokens)
+
+    def next_words(self, batch: Batch, memory: Memory, resolved: Resolved) -> Tensor:
+        """Logits [N, V] of the word after each sample's last. `batch`: of the decoder's pass alone."""
+        encoded, _ = self._run(batch, 0, resolved, memory)
+        name = next(t for t in self._task(batch.layout.task).targets if self.config.targets[t].kind == "lm")
+        last = Encoded(encoded.last(), encoded.tokens)
+        return self.targets[name]([last], {}, self._words(name)).logits
 
     def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
         spans = batch.layout.passes[encoder_pass]
@@ -175,9 +204,11 @@ class Model(Pretrained):
         for s in spans:
             span = batch.layout.spans[s]
             masked = batch.masked[s] if batch.masked else None
-            embedding, shared = self.embeddings[span.modality.value], self.shared
-            if self.target_embedding is not None and self.config.decoded(span.role):
-                embedding, shared = self.target_embedding, {"word": self.word_embedding(span.modality)}
+            if self.target_embedding is not None and self._decodes(batch.layout.condition(s)):
+                tied = "word" not in self.target_embedding.content
+                embedding, shared = self.target_embedding, {"word": self.word_embedding(span.modality)} if tied else {}
+            else:
+                embedding, shared = self.embeddings[span.modality.value], self.shared
             segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
             starts = None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
             parts.append(embedding(batch.inputs[s], batch.lengths[:, s], segment, shared, masked, starts))
@@ -225,11 +256,12 @@ class Model(Pretrained):
         """Names of the parameters that any of the tasks activates. Raises ConfigError for a task the model never had."""
         wanted = [tasks] if isinstance(tasks, str) else list(tasks)
         conditions = [c for task in wanted for c in self.conditions(task)]
-        modalities = {c.modality for c in conditions}
+        modalities = {c.modality for c in conditions if not self._decodes(c)}
         targets = {target for task in wanted for target in self._task(task).targets}
         prefixes = {f"embeddings.{m.value}." for m in modalities} | {f"targets.{t}." for t in targets}
-        if any(self.config.decoded(c.role) for c in conditions):
-            prefixes.add("target_embedding.")
+        own = self.config.target_embedding
+        if own is not None and any(self._decodes(c) for c in conditions):
+            prefixes |= {"target_embedding.", *(("embeddings.text.content.word.", "shared.word.") if own.tied else ())}
         words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
         if words or any(self._words(t) is not None for t in targets):
             prefixes.add("shared.")

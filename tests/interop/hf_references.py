@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import torch
 import transformers
+from hf_generation import GENERATION
 from hf_vision import BERT, CLASSES, PAD, VISION, VOCABULARY, mask_patches, their_masks
 from tiny import randomise
 from torch import Tensor, nn
@@ -42,35 +43,6 @@ BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 15, "n_layer": 3, "n_head": 3,
 BLOOM["attn_implementation"] = "eager"  # the only one that it has
 LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
 GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
-T5 = {
-    "vocab_size": VOCABULARY,
-    "d_model": 15,
-    "d_kv": 7,
-    "d_ff": 37,
-    "num_layers": 3,
-    "num_decoder_layers": 2,
-    "num_heads": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 6,
-    "pad_token_id": PAD,
-    "decoder_start_token_id": PAD,
-}
-BART = {
-    "vocab_size": VOCABULARY,
-    "d_model": 15,
-    "encoder_layers": 3,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 3,
-    "decoder_attention_heads": 5,
-    "encoder_ffn_dim": 37,
-    "decoder_ffn_dim": 23,
-    "max_position_embeddings": 13,
-    "pad_token_id": PAD,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-    "forced_eos_token_id": None,
-}
 TOWER = {"num_hidden_layers": 2, "intermediate_size": 23, "num_attention_heads": 3}
 CLIP = {
     "projection_dim": 11,
@@ -117,7 +89,11 @@ class Reference:
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
             buffer.normal_()
-        return model.requires_grad_().to(dtype)  # MAE's positions are not trained there
+        model.requires_grad_()  # MAE's positions are not trained there
+        for module in model.modules():
+            if type(module).__name__ == "PegasusSinusoidalPositionalEmbedding":  # nothing reaches them there
+                module.requires_grad_(False)
+        return model.to(dtype)
 
 
 REFERENCES = [
@@ -191,10 +167,7 @@ REFERENCES = [
     Reference("CLIPTextModelWithProjection", "CLIPTextConfig", {**CLIP["text_config"], "projection_dim": 11}),
     Reference("CLIPForImageClassification", "CLIPConfig", {**CLIP, **CLASSES}),
     Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),
-    Reference("T5ForConditionalGeneration", "T5Config", T5),
-    Reference("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    Reference("BartForConditionalGeneration", "BartConfig", BART),
-    Reference("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
+    *(Reference(*row) for row in GENERATION),
 ]
 
 
@@ -223,6 +196,12 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             size = model.config.streams.image.size
             inputs.append(torch.randn(len(texts), 3, size, size, dtype=dtype))
             lengths.append([model.config.streams.image.max_length] * len(texts))
+        elif span.modality is Modality.SOUND:
+            stream = model.config.streams.sound
+            # Their group norm counts padding, and samples that fill no frame; their filterbanks are not masked in between.
+            lengths.append(list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts))
+            shape = (len(texts), stream.entries(max(texts) - 1) + 1, *([stream.mels] if stream.filterbank else []))
+            inputs.append(torch.randn(shape, dtype=dtype))
         elif span.modality is Modality.VIDEO:
             stream = model.config.streams.video
             inputs.append(torch.randn(len(texts), 3, stream.frames, stream.size, stream.size, dtype=dtype))
@@ -243,14 +222,20 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The outputs of Hugging Face's model by our target's kind; `hidden` where it has no head."""
-    texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
     given: dict[str, Tensor] = {}
-    for prefix, i in zip(("", "decoder_"), texts, strict=False):
-        given[f"{prefix}input_ids"] = batch.inputs[i]
-        given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
     for i, span in enumerate(batch.layout.spans):
+        if span.modality is Modality.TEXT:
+            prefix = "decoder_" if span.written else ""
+            given[f"{prefix}input_ids"] = batch.inputs[i]
+            given[f"{prefix}attention_mask"] = true_tokens(batch, i).long()
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
+        elif span.modality is Modality.SOUND and batch.inputs[i].ndim == 3:
+            given["input_features"] = batch.inputs[i]
+        elif span.modality is Modality.SOUND:
+            frames = model._get_feat_extract_output_lengths(torch.arange(1, batch.inputs[i].shape[1] + 1))
+            given["input_values"] = batch.inputs[i]
+            given["attention_mask"] = (frames <= batch.lengths[:, [i]]).long()
         elif span.modality is Modality.VIDEO:
             given["pixel_values"] = batch.inputs[i].transpose(1, 2)
     given |= their_masks(model, batch)
@@ -279,6 +264,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
         return {"classification": found.logits}
+    if name.endswith("CTC"):
+        return {"ctc": found.logits}
     if name == "BeitForMaskedImageModeling":
         return {"masked_image_token": found.logits}
     if name == "ViTMAEForPreTraining":
@@ -297,7 +284,7 @@ def true_tokens(batch: Batch, span: int) -> Tensor:
 def asked(batch: Batch, kind: str) -> Tensor:
     """[N, L] the true tokens that a target of this kind speaks of: words of the last text, or all of the last pass."""
     texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
-    return true_tokens(batch, texts[-1]) if kind != "hidden" else last_pass(batch)
+    return last_pass(batch) if kind in ("hidden", "ctc") else true_tokens(batch, texts[-1])
 
 
 def last_pass(batch: Batch) -> Tensor:
@@ -308,7 +295,7 @@ def last_pass(batch: Batch) -> Tensor:
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     """The same of ours; hidden states as they stand in flat tokens."""
     found = dict(model(batch).logits)
-    for kind in {"token_labels", "span"} & found.keys():
+    for kind in {"token_labels", "span", "ctc"} & found.keys():
         found[kind] = found[kind][last_pass(batch)]
     if "mlm" in found:  # words come first, and theirs say nothing of patches
         found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]

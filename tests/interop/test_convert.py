@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hf_generation import WAV2VEC2
 from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
 from tiny import tiny_config, tiny_model
 from tokenizers import Tokenizer, models
-from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig
+from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 import skillweave as sw
 from skillweave.cli import main
@@ -117,6 +118,9 @@ def test_an_option_without_a_counterpart() -> None:
     config.architectures, config.is_decoder = ["BertForMaskedLM"], True
     with pytest.raises(ConfigError, match="bert: is_decoder=True has no counterpart here"):
         sw.from_hf(state, config)
+    uneven = Wav2Vec2Config(conv_dim=(8, 8, 8, 8, 8, 8, 4), architectures=["Wav2Vec2Model"])
+    with pytest.raises(ConfigError, match=r"wav2vec2: conv_dim=.* has no counterpart here; all must be equal"):
+        sw.from_hf({}, uneven)
     with pytest.raises(ConfigError, match="activation 'mish' has no counterpart"):
         sw.from_hf(state, BertConfig(**BERT | {"hidden_act": "mish"}, architectures=["BertForMaskedLM"]))
     both = {"use_relative_position_bias": True, "use_shared_relative_position_bias": True, "architectures": ["BeitModel"]}
@@ -159,6 +163,21 @@ def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:
     found = sw.to_hf(sw.load(ours)).state_dict()
     assert all(torch.equal(x, found[name]) for name, x in expected.items())
     assert json.loads((back / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+def test_characters_of_a_ctc_tokeniser(tmp_path: Path) -> None:
+    theirs, ours, back = tmp_path / "theirs", tmp_path / "ours", tmp_path / "back"
+    Reference("Wav2Vec2ForCTC", "Wav2Vec2Config", {**WAV2VEC2, "vocab_size": 5}).build(torch.float32).save_pretrained(theirs)
+    pieces = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3}
+    (theirs / "vocab.json").write_text(json.dumps(pieces))
+    assert main(["convert", str(theirs), "--out", str(ours)]) == 0
+    assert sw.load(ours).config.targets["ctc"].characters == ["<unk>", " ", "A", "<4>"]
+    assert main(["convert", str(ours), "--out", str(back)]) == 0
+    tokenizer = Wav2Vec2CTCTokenizer(str(back / "vocab.json"), unk_token="<unk>")
+    assert tokenizer.decode([3, 3, 0, 3, 2, 0, 3]) == "AA A"
+    (theirs / "vocab.json").write_text(json.dumps(pieces | {"B": 5}))
+    with pytest.raises(ConfigError, match="numbers characters up to 5, and the output layer up to 4"):
+        sw.from_hf(theirs)
 
 
 def test_every_family_has_a_reference() -> None:

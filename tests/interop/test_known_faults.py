@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hf_references import BERT, BLOOM, CLIP, T5, KeepDouble, Reference, make_batch, run_theirs, true_tokens
+from hf_generation import T5
+from hf_references import BERT, BLOOM, CLIP, KeepDouble, Reference, make_batch, run_theirs, true_tokens
 from tiny import randomise, relative_error
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from hf_generation import BART, T5
 from hf_references import (
-    BART,
     BERT,
     BLOOM,
     CLIP,
     GPT2,
     LLAMA,
     SMALL,
-    T5,
     KeepDouble,
     Reference,
     make_batch,

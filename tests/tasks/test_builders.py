@@ -61,6 +61,8 @@ def test_the_catalogue() -> None:
         "video_text_contrastive": {"text", "video"},
         "masked_code": {"text", "code"},
         "text_to_frames": {"text", "image"},
+        "speech_to_text": {"sound", "text"},
+        "code_to_text": {"code", "text"},
         "text_naming": {"text"},
         "image_naming": {"text", "image"},
         "video_naming": {"text", "video"},
@@ -74,7 +76,7 @@ def test_the_catalogue() -> None:
         **{name: {"text"} for name in text_sources()},
     }
     assert sum(task.pretraining for task in TASKS.values()) == 11
-    passes = {"contrastive": 2, "similarity": 2, "cosine": 2}
+    passes = {"contrastive": 2, "similarity": 2, "cosine": 2, "lm": 2}
     counts = {name: len(task.layout("x").passes) for name, task in TASKS.items() if name != "text_to_frames"}
     assert counts == {name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"}
     assert all((task.candidates is not None) == (task.target == "similarity") for task in TASKS.values())

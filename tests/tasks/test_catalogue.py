@@ -34,6 +34,8 @@ SOURCES = {
     "video_captioning": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "word_filling": {"path": "pack:poems"},
     "language_modelling": {"path": "pack:poems"},
+    "speech_to_text": {"path": "pack:speech"},
+    "code_to_text": {"path": "pack:code_zh"},
     "masked_text_pair": {"path": "pack:poems"},
     "text_denoising": {"path": "pack:poems"},
     "gap_sentences": {"path": "pack:poems"},
@@ -50,6 +52,8 @@ MODEL = {
         "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8]},
     },
     "encoder": {"layers": 2, "heads": 2, "feed_forward": 48, "sparse": {"qkv": {"route": "skill"}}},
+    "target_embedding": {"max_length": 20},
+    "decoder": {"layers": 1, "heads": 2, "feed_forward": 48},
     "targets": {"masked_unit": {"clusters": 6}, "classification": {"classes": []}},
 }
 

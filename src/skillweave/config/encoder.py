@@ -226,6 +226,8 @@ class EncoderConfig(Config):
     """Dropout of embeddings and of each part's output."""
     attention_dropout: Share = 0.1
     """Dropout of attention weights."""
+    activation_dropout: Share = 0.0
+    """Dropout inside the feed-forward, after its nonlinearity (BART, wav2vec 2.0)."""
     drop_path: Share = 0.0
     """Chance with which a sample skips a part of the last layer in training; earlier layers less (arXiv 1603.09382)."""
     prompts: NonNegativeInt = 0

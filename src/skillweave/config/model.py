@@ -16,9 +16,11 @@ from skillweave.config.base import Config, ConfigError, Positive, choose, neares
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
+    TRANSCRIPTS_ASSET,
     UNITS_ASSET,
     BidirectionalLanguageTarget,
     ClassificationTarget,
+    CTCTarget,
     LanguageTarget,
     MaskedAutoencoderTarget,
     MaskedLanguageTarget,
@@ -28,6 +30,8 @@ from skillweave.config.targets import (
 )
 from skillweave.config.tencent import from_tencent, is_tencent
 
+CONTENT = {"word", "patch", "masked_patch", "visible_patch", "waveform", "filterbank", "tubelet"}
+"""Embedding modules that positions are added to."""
 MASKS = {"masked_image_token": "masked_patch", "masked_pixels": "masked_patch", "masked_autoencoder": "visible_patch"}
 """Kind of target → the embedding module that hides patches from the encoder."""
 
@@ -131,7 +135,10 @@ class ModelConfig(Config):
             elif stream.width not in (None, self.width):
                 remedy = "give it an encoder of its own"
                 yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
-            if not {"word", "patch", "masked_patch", "visible_patch", "waveform", "tubelet"}.intersection(stream.embedding):
+            groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
+            if self.widths[modality] % groups:
+                yield f"width {self.widths[modality]} is not a multiple of {groups} position_groups"
+            if not CONTENT.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
             module, picture = MASKS.get(target.kind), self.streams.image
@@ -157,12 +164,13 @@ class ModelConfig(Config):
         """What a task needs and the model lacks."""
         task, present = self.tasks[name], self.streams.present()
         modalities = dict.fromkeys(span.modality for span in task.spans)
-        for modality in dict.fromkeys(span.modality for span in task.spans if not self.decoded(span.role)):
+        decoded = self.decoded(name)
+        for modality in dict.fromkeys(span.modality for span in task.layout(name).spans if span not in decoded):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
-        for span in task.spans:
+        for span in task.layout(name).spans:
             own = self.encoder_of(span.modality)
-            if span.attention is Attention.CAUSAL and not self.decoded(span.role) and own.direction != "forward":
+            if span.attention is Attention.CAUSAL and span not in decoded and own.direction != "forward":
                 yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
         for target in task.targets:
             spec, picture = self.targets.get(target), present.get(task.spans[0].modality)
@@ -187,9 +195,9 @@ class ModelConfig(Config):
         sharers, streams = self.sharers(modality), self.streams.present()
         return next((s.vocabulary for m, s in streams.items() if m in sharers and isinstance(s, TextStream)), 0)
 
-    def decoded(self, role: Role) -> bool:
-        """Whether the decoder reads spans of this role."""
-        return self.decoder is not None and role is Role.TARGET
+    def decoded(self, task: str) -> list[Span]:
+        """The spans of a task that the decoder reads."""
+        return [span for span in self.tasks[task].layout(task).spans if span.written] if self.decoder else []
 
     def word_size(self, modality: Modality) -> int:
         """The size of a modality's word embedding, by itself or shared; the model's width where no stream says."""
@@ -233,8 +241,11 @@ class ModelConfig(Config):
     def asset_names(self) -> set[str]:
         """Names of the files that a model needs beside its weights to read raw inputs."""
         words = [m for m, stream in self.streams.present().items() if isinstance(stream, TextStream)]
+        words += [Modality.TEXT] if self.target_embedding else []
         names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
-        return names | {UNITS_ASSET for target in self.targets.values() if isinstance(target, MaskedUnitTarget)}
+        targets = self.targets.values()
+        names |= {TRANSCRIPTS_ASSET for target in targets if isinstance(target, CTCTarget) and target.language}
+        return names | {UNITS_ASSET for target in targets if isinstance(target, MaskedUnitTarget)}
 
     def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
         """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for no task or an unknown one."""

@@ -47,9 +47,9 @@ class StreamConfig(Config):
 class TextStream(StreamConfig):
     """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
 
-    embedding: list[Literal["word", "position", "sinusoidal", "segment", "modality"]] = ["word", "position", "segment"]
-    """Embedding modules, summed; `position` is learned, `sinusoidal` computed; `modality` is a vector of the stream's own that is
-    added after the norm (ViLT)."""
+    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = ["word", "position", "segment"]
+    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, `timing` as in tensor2tensor; `modality` is a
+    vector of the stream's own that is added after the norm (ViLT)."""
     size: Positive | None = None
     """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA); absent, that width."""
     scaled: bool = False
@@ -121,10 +121,20 @@ class ImageStream(StreamConfig):
 
 
 class SoundStream(StreamConfig):
-    """Sound as a waveform through convolutions (SkillNet section 3.3, wav2vec)."""
+    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel frames (S2T)."""
 
-    embedding: list[Literal["waveform", "position"]] = ["waveform", "position"]
-    """Embedding modules, summed."""
+    embedding: list[Literal["waveform", "filterbank", "position", "sinusoidal", "timing", "convolution"]] = [
+        "waveform",
+        "position",
+    ]
+    """Embedding modules, summed: one of `waveform` and `filterbank`, and positions. `position` is learned, `sinusoidal` and
+    `timing` are computed, `convolution` sees a frame's neighbourhood (wav2vec 2.0)."""
+    mels: Positive = 80
+    """`filterbank`: bins of the mel scale, in frames of 25 ms every 10 ms; each has mean 0 and variance 1 over a recording."""
+    scaled: bool = False
+    """`filterbank`: vectors multiplied by √width before positions are added (S2T)."""
+    position_offset: NonNegativeInt = 0
+    """Positions before that of the first frame (S2T: 2)."""
     norm: bool = True
     """Layer normalisation after the sum."""
     rate: Positive = 16_000
@@ -135,6 +145,16 @@ class SoundStream(StreamConfig):
     """Kernel widths, in frames of the layer below."""
     strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
     """Strides, in frames of the layer below."""
+    convolution_norm: Literal["group", "layer"] = "group"
+    """`group`: each channel of the first convolution over time (wav2vec 2.0 base). `layer`: each frame of all (large)."""
+    convolution_bias: bool = False
+    """Whether the convolutions add a bias (wav2vec 2.0 large)."""
+    position_kernel: Positive = 128
+    """`convolution`: how many frames it sees at once."""
+    position_groups: Positive = 16
+    """`convolution`: groups of numbers that do not mix; the width must be a multiple."""
+    mask_vector: bool = True
+    """Whether there is a learned vector that masked frames give way to."""
     max_length: Positive = 1000
     """Most positions: 1,000 at 20 ms each are 20 s (the paper's "20ms" is a slip)."""
 
@@ -142,19 +162,41 @@ class SoundStream(StreamConfig):
     def _pairs(self) -> SoundStream:
         if len(self.kernels) != len(self.strides):
             raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        if self.filterbank and ("waveform" in self.embedding or not all(kernel % 2 for kernel in self.kernels)):
+            raise ValueError("filterbank stands without waveform and has odd kernels, such as [5, 5] with strides [2, 2]")
         return self
 
-    def positions(self, samples: int) -> int:
-        """Frames that `samples` waveform samples give: only windows that lie wholly inside count."""
+    @property
+    def filterbank(self) -> bool:
+        """Whether the model is given log-mel frames, and not a waveform."""
+        return "filterbank" in self.embedding
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Samples of a log-mel frame, and from one to the next."""
+        return self.rate // 40, self.rate // 100
+
+    def length(self, entries: int) -> int:
+        """Positions that so many samples, or log-mel frames, give: of a waveform only windows that lie wholly inside count."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return max(samples, 0)
+            entries = (entries - (1 if self.filterbank else kernel)) // stride + 1  # a filterbank's windows are padded
+        return max(entries, 0)
+
+    def entries(self, positions: int) -> int:
+        """The most samples, or log-mel frames, that give so many positions; what a bucket is padded to."""
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            positions = positions * stride + (0 if self.filterbank else kernel - 1)
+        return positions
+
+    def positions(self, samples: int) -> int:
+        """Positions that `samples` samples of a waveform give."""
+        size, step = self.frame if self.filterbank else (1, 1)
+        return self.length((samples - size) // step + 1)
 
     def samples(self, positions: int) -> int:
-        """The most samples that give `positions` frames; a bucket's padded waveform has this size."""
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            positions = (positions - 1) * stride + kernel + stride - 1
-        return positions
+        """The most samples that give `positions` positions."""
+        size, step = self.frame if self.filterbank else (1, 1)
+        return (self.entries(positions) - 1) * step + size + step - 1
 
 
 class VideoStream(StreamConfig):

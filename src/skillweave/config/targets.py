@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from skillweave.batch import Modality
-from skillweave.config.base import Config, Positive
+from skillweave.config.base import Config, Positive, Share
 from skillweave.config.encoder import Activation, EncoderConfig
 
 UNITS_ASSET = "sound_units.safetensors"
 """The name of the cluster model among a model's assets."""
+TRANSCRIPTS_ASSET = "transcripts.txt"
+"""The name of what a language model of transcripts learns from among a model's assets: a text a line."""
 Pooling = Literal["first", "mean", "max", "last", "rest"]
 """The first token, the mean of all, the largest of each number, the last token, or the mean of all but the first."""
 Compared = Literal["first", "second", "difference", "product"]
@@ -171,6 +173,16 @@ class CTCTarget(Config):
     kind: Literal["ctc"] = "ctc"
     characters: list[str] = []
     """The alphabet without the blank; taken from the training transcripts when empty."""
+    beams: Positive = 1
+    """Prediction: how many beginnings of a transcript are followed at once; 1 takes the likeliest class of each frame."""
+    language: NonNegativeInt = 0
+    """Prediction: the length, in characters, of the n-grams of a language model of the training transcripts; 0 for none."""
+    language_text: str | None = None
+    """A text file, a sentence a line, from which the language model learns beside the transcripts."""
+    language_weight: NonNegativeFloat = 0.5
+    """What the language model's log-probability is multiplied by."""
+    length_bonus: float = 0.5
+    """With a language model: added to a transcript's log-probability for each character."""
 
 
 class MaskedLanguageTarget(Config):
@@ -195,6 +207,14 @@ class LanguageTarget(Config):
     """Whether the output layer adds a bias (BART)."""
     scaled: bool = False
     """Vectors divided by √width before the output layer (T5)."""
+    label_smoothing: Share = 0.0
+    """Training: share of the answer's probability that is spread over all words (Transformer, arXiv 1706.03762 section 5.4)."""
+    beams: Positive = 1
+    """Writing: how many beginnings of an answer are followed at once; 1 takes the likeliest word each time."""
+    length_penalty: NonNegativeFloat = 1.0
+    """Writing, with beams: an answer's log-probability is divided by its length to this power; larger favours longer ones."""
+    most_pieces: Positive = 128
+    """Writing: the longest answer, in pieces; nor is it longer than what the decoder can read."""
 
 
 class BidirectionalLanguageTarget(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,25 +10,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip
-from skillweave.config.streams import SoundStream, Streams
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip, Span
+from skillweave.config.streams import SoundStream, Stream, Streams, TargetStream
 
 PER_POSITION = frozenset({"words", "units", "tags", "slots"})
-"""Labels that have one entry per position of the pass; the others are one per sample, or lists of their own."""
+"""Labels that have one entry per position of the last pass; the others are one per sample, or lists of their own."""
 
 
-def collate(layout: Layout, examples: Sequence[Example], streams: Streams, bucket: int, skipped: Sequence[Skip] = ()) -> Batch:
-    """Stack and pad examples of one task. Lengths are rounded up to a multiple of `bucket`, so that shapes recur."""
+def collate(
+    layout: Layout,
+    examples: Sequence[Example],
+    streams: Streams,
+    bucket: int,
+    skipped: Sequence[Skip] = (),
+    answers: TargetStream | None = None,
+) -> Batch:
+    """Stack and pad examples of one task. Lengths are rounded up to a multiple of `bucket`, so that shapes recur.
+
+    `answers`: what a decoder reads in place of the stream of a span that is a target.
+    """
     lengths = torch.tensor([[span.length for span in example.spans] for example in examples])
     padded, inputs, masked = [], [], []
     for i, span in enumerate(layout.spans):
-        stream = getattr(streams, span.modality.value)
+        stream = _stream(span, streams, answers)
         features = [example.spans[i] for example in examples]
         length = _padded_length(span.modality, int(lengths[:, i].max()), bucket, stream.max_length)
         padded.append(length)
         inputs.append(_stack(features, span.modality, length, stream))
         masked.append(_masks(features, length) if any(f.masked is not None for f in features) else None)
-    _require_room(layout, lengths, streams)
+    _require_room(layout, lengths, streams, answers)
     layout = layout.with_lengths(tuple(padded))
     labels = {name: _labels(name, layout, examples) for name in examples[0].labels}
     keys = tuple(example.key for example in examples)
@@ -64,10 +75,14 @@ def pack(examples: Sequence[Example], room: int) -> list[list[Example]]:
     return rows
 
 
-def _require_room(layout: Layout, lengths_NS: Tensor, streams: Streams) -> None:
+def _stream(span: Span, streams: Streams, answers: TargetStream | None) -> Stream:
+    return answers if answers is not None and span.written else getattr(streams, span.modality.value)
+
+
+def _require_room(layout: Layout, lengths_NS: Tensor, streams: Streams, answers: TargetStream | None) -> None:
     """Raise ValueError where spans of a modality, whose positions run on, take more than their stream has."""
     for i, span in enumerate(layout.spans):
-        starts_N, most = layout.starts(i, lengths_NS), getattr(streams, span.modality.value).max_length
+        starts_N, most = layout.starts(i, lengths_NS), _stream(span, streams, answers).max_length
         if starts_N is not None and (taken := int((starts_N + lengths_NS[:, i]).max())) > most:
             raise ValueError(f"the {span.modality.value} spans of a sample take {taken} positions, and the stream has {most}")
 
@@ -83,8 +98,8 @@ def _stack(features: Sequence[Features], modality: Modality, length: int, stream
     if modality in (Modality.IMAGE, Modality.VIDEO):
         return torch.stack(data)
     if isinstance(stream, SoundStream):
-        samples = stream.samples(length)
-        return _pad([waveform[:samples] for waveform in data], samples, 0)
+        entries = stream.entries(length)
+        return _pad([sound[:entries] for sound in data], entries, math.nan if stream.filterbank else 0)
     return _pad(data, length, 0)
 
 
@@ -94,8 +109,9 @@ def _masks(features: Sequence[Features], length: int) -> Tensor:
     return _pad(masks, max(length, *map(len, masks)), 0)
 
 
-def _pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
-    return torch.stack([F.pad(row, (0, length - len(row)), value=value) for row in rows])
+def _pad(rows: Sequence[Tensor], length: int, value: float) -> Tensor:
+    """Each row [L, ...] lengthened at its end."""
+    return torch.stack([F.pad(row, (0, 0) * (row.ndim - 1) + (0, length - len(row)), value=value) for row in rows])
 
 
 def _labels(name: str, layout: Layout, examples: Sequence[Example]) -> Tensor:
@@ -108,7 +124,7 @@ def _labels(name: str, layout: Layout, examples: Sequence[Example]) -> Tensor:
 
 
 def _place(labels: Tensor, layout: Layout, example: Example) -> Tensor:
-    """Labels of the true positions of the first pass, spread to where its spans stand after padding."""
-    spans = layout.passes[0]
+    """Labels of the true positions of the last pass, spread to where its spans stand after padding."""
+    spans = layout.passes[-1]
     parts = labels.split([example.spans[s].length for s in spans])
     return torch.cat([F.pad(p, (0, layout.spans[s].length - len(p)), value=IGNORE) for s, p in zip(spans, parts, strict=True)])

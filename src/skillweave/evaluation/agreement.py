@@ -72,12 +72,16 @@ def real_batch(model: Model, recipe: RecipeConfig, task: str, samples: int) -> t
 def made_batch(model: Model, task: str) -> Batch:
     """A batch of a task without data: words drawn at random, and noise for pictures, clips and sound. Seeded."""
     layout = model.config.tasks[task].layout(task)
-    streams = [getattr(model.config.streams, span.modality.value) for span in layout.spans]
+    config, decoded = model.config, model.config.decoded(task)
+    streams = [
+        config.target_embedding if span in decoded and config.target_embedding else getattr(config.streams, span.modality.value)
+        for span in layout.spans
+    ]
     alike = Counter((span.encoder_pass, span.modality) for span in layout.spans)  # these share a stream's positions
     shares = [alike[span.encoder_pass, span.modality] for span in layout.spans]
     generator = torch.Generator().manual_seed(0)
     examples = [Example(tuple(_made(*one, generator) for one in zip(streams, shares, strict=True)), {}) for _ in range(SAMPLES)]
-    return collate(layout, examples, model.config.streams, BUCKET)
+    return collate(layout, examples, config.streams, BUCKET, answers=config.target_embedding)
 
 
 def _made(stream: Stream, share: int, generator: torch.Generator) -> Features:
@@ -89,6 +93,7 @@ def _made(stream: Stream, share: int, generator: torch.Generator) -> Features:
             shape = (3, stream.frames, stream.size, stream.size)
             return Features(torch.randn(shape, generator=generator), stream.max_length)
         case SoundStream():
-            return Features(torch.randn(stream.samples(length), generator=generator), length)
+            shape = (stream.entries(length), *([stream.mels] if stream.filterbank else []))
+            return Features(torch.randn(shape, generator=generator), length)
         case _:
             return Features(torch.randint(stream.vocabulary, (length,), generator=generator), length)

@@ -12,8 +12,8 @@ from skillweave.evaluation import media
 from skillweave.evaluation.chance import first, strings
 from skillweave.evaluation.evaluator import Measured
 from skillweave.evaluation.figures import ranking
+from skillweave.evaluation.kinds import Classified, Embedded, Transcribed, Written
 from skillweave.evaluation.metrics import edit_distance
-from skillweave.evaluation.predictions import Classified, Embedded, Transcribed
 from skillweave.tasks.dataset import TaskDataset
 
 CASES = 4
@@ -70,7 +70,7 @@ def build_cases(measured: Measured, classes: Sequence[str] = ()) -> list[Case]:
     chosen = range(len(found.keys))[: CASES if isinstance(found, Embedded) else CASES + 2]
     if isinstance(found, Embedded):
         return _retrieved(found, rows, chosen)
-    if isinstance(found, Transcribed):
+    if isinstance(found, Transcribed | Written):
         return [_heard(found, rows, i) for i in chosen]
     if isinstance(found, Classified):
         return [_labelled(found, rows, i, classes) for i in chosen]
@@ -138,10 +138,10 @@ def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]
     return cases
 
 
-def _heard(found: Transcribed, rows: Rows, i: int) -> Case:
+def _heard(found: Transcribed | Written, rows: Rows, i: int) -> Case:
     reference, hypothesis = found.references[i], found.hypotheses[i]
     return Case(
-        rows.item(found.keys[i], "sound"),
+        rows.item(found.keys[i], rows.dataset.task.fields[0]),
         reference=reference,
         hypothesis=hypothesis,
         edits=edit_distance(reference, hypothesis),

@@ -24,6 +24,7 @@ from skillweave.evaluation.kinds import (
     Scored,
     Tagged,
     Transcribed,
+    Written,
 )
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset, open_fields, task_of
@@ -71,7 +72,7 @@ def chance(found: Predictions, context: Context) -> Figures:
     Accuracy: always the training data's most frequent class; without such data any class. Recall@k and median rank: exact for
     the pool and its right answers.
     Character error rate: always the best constant string. Masked prediction: always the best constant distribution. Choices: any.
-    Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole text.
+    Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole text. Texts: the commonest.
     """
     return CHANCE[type(found)](found, context)
 
@@ -121,6 +122,13 @@ def _constant(found: Transcribed, context: Context) -> Figures:
     return {"cer": metrics.best_constant(context.train("transcript"), found.references)[1]}
 
 
+def _commonest_text(found: Written, context: Context) -> Figures:
+    """Always the commonest answer of the training data."""
+    counts = Counter(context.train(context.dataset.task.fields[-1]))
+    constant = max(sorted(counts), key=counts.__getitem__)
+    return figures(columns_of(replace(found, hypotheses=[constant] * len(found.keys))), 0)[0]
+
+
 def _random_order(found: Embedded, context: Context) -> Figures:
     relevant = metrics.relevance(found.captions, found.captions)
     guess = metrics.random_ranking(relevant)
@@ -137,6 +145,7 @@ def _frequencies(found: Filled, context: Context) -> Figures:
 CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {
     Classified: _majority,
     Transcribed: _constant,
+    Written: _commonest_text,
     Embedded: _random_order,
     Filled: _frequencies,
     MultiLabelled: _commonest_labels,

@@ -11,7 +11,7 @@ import numpy as np
 
 from skillweave.batch import Modality
 from skillweave.config import ModelConfig
-from skillweave.evaluation import label_metrics, metrics
+from skillweave.evaluation import label_metrics, metrics, text_metrics
 from skillweave.evaluation.kinds import (
     Answered,
     Classified,
@@ -22,6 +22,7 @@ from skillweave.evaluation.kinds import (
     Scored,
     Tagged,
     Transcribed,
+    Written,
 )
 
 
@@ -47,6 +48,8 @@ METRICS = {
     "tag_accuracy": Metric("accuracy of words"),
     "exact_match": Metric("exact match"),
     "answer_f1": Metric("F1 of answers"),
+    "bleu": Metric("BLEU"),
+    "chrf": Metric("chrF"),
     "cer": Metric("character error rate", lower=True),
     "recall_at_1": Metric("recall@1"),
     "recall_at_5": Metric("recall@5"),
@@ -146,6 +149,15 @@ def _transcribed(found: Transcribed) -> Columns:
     return {"cer": (metrics.ratio, list(metrics.edit_counts(found.references, found.hypotheses)))}
 
 
+def _written(found: Written) -> Columns:
+    exact = [float(h.strip() == r.strip()) for h, r in zip(found.hypotheses, found.references, strict=True)]
+    return {
+        "exact_match": (_mean, [np.array(exact)]),
+        "bleu": (text_metrics.bleu, text_metrics.bleu_counts(found.references, found.hypotheses)),
+        "chrf": (text_metrics.chrf, text_metrics.chrf_counts(found.references, found.hypotheses)),
+    }
+
+
 def _filled(found: Filled) -> Columns:
     size = len(found.keys)
     losses = np.bincount(found.samples, found.losses, size)
@@ -157,6 +169,7 @@ def _filled(found: Filled) -> Columns:
 PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
     Classified: _classified,
     Transcribed: _transcribed,
+    Written: _written,
     Embedded: lambda found: retrieval_columns(ranking(found)),
     Filled: _filled,
     MultiLabelled: _multi_labelled,

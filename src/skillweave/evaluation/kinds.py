@@ -44,6 +44,14 @@ class Transcribed(Predictions):
 
 
 @dataclass(kw_only=True)
+class Written(Predictions):
+    """The text that was asked for and the one that was written, one a sample."""
+
+    references: list[str]
+    hypotheses: list[str]
+
+
+@dataclass(kw_only=True)
 class Embedded(Predictions):
     """`queries` (pass 0), `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; items of equal hash are right."""
 

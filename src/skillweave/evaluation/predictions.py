@@ -14,9 +14,11 @@ from torch import Tensor
 
 from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
-from skillweave.config.targets import CTCTarget
+from skillweave.config.targets import TRANSCRIPTS_ASSET, CTCTarget
 from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Transcribed, evaluating, moved, stack
-from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words
+from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words, write_texts
+from skillweave.generation.ctc import prefix_beam_search
+from skillweave.generation.ngram import NGram
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 
@@ -51,13 +53,13 @@ def classify(model: Model, task: str, batches: Iterable[Batch], candidates: Tens
 
 
 def transcribe(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Transcribed:
-    """Greedy CTC transcripts of every sample, with the labels spelt out."""
+    """CTC transcripts of every sample, with the labels spelt out."""
     target, seen = target_of(model, task, "ctc"), Predictions()
-    characters = ctc_characters(model, task)
+    characters, decode = ctc_characters(model, task), ctc_decoder(model, task)
     references, hypotheses = [], []
     for batch in moved(model, batches, seen):
-        frames = model(batch).logits[target].argmax(-1).cpu()
-        hypotheses += [decode_ctc(row[:length], characters) for row, length in zip(frames, batch.lengths[:, 0], strict=True)]
+        logits = model(batch).logits[target].float().cpu()
+        hypotheses += [decode(row[:length]) for row, length in zip(logits, batch.lengths[:, 0].tolist(), strict=True)]
         references += [spell(row, characters) for row in batch.labels["characters"].cpu()] if batch.labels else []
     return Transcribed(references=references, hypotheses=hypotheses, **vars(seen))
 
@@ -82,7 +84,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     labels, losses, correct, samples = [], [], [], []
     for batch in moved(model, batches, seen):
         labels_NL = next(iter(batch.labels.values()))
-        tokens = map_tokens(batch.layout, 0, batch.lengths, labels_NL.device)
+        tokens = map_tokens(batch.layout, len(batch.layout.passes) - 1, batch.lengths, labels_NL.device)
         rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
         offset = 0  # two vocabularies may use the same numbers for different words
         for target, logits_MC in model(batch, candidates=candidates).logits.items():
@@ -124,6 +126,7 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "contrastive": embed_pairs,
     "similarity": compare,
     "ctc": transcribe,
+    "lm": write_texts,
     "mlm": fill,
     "masked_unit": fill,
     "masked_image_token": fill,
@@ -135,6 +138,25 @@ def ctc_characters(model: Model, task: str) -> list[str]:
     """The alphabet of a transcription task; id 0 is the blank, so character i has id i + 1."""
     config = model.config.targets[target_of(model, task, "ctc")]
     return config.characters if isinstance(config, CTCTarget) else []
+
+
+def ctc_decoder(model: Model, task: str) -> Callable[[Tensor], str]:
+    """What makes a transcript of logits [L, 1 + characters]: greedy, or by beams and a language model as the target says."""
+    spec, characters = model.config.targets[target_of(model, task, "ctc")], ctc_characters(model, task)
+    if not isinstance(spec, CTCTarget) or (spec.beams == 1 and not spec.language):
+        return lambda logits_LC: decode_ctc(logits_LC.argmax(-1), characters)
+    language, bonus = None, 0.0
+    if spec.language:
+        numbers = {character: i for i, character in enumerate(characters, 1)}
+        lines = model.assets[TRANSCRIPTS_ASSET].decode("utf-8").splitlines()
+        language = NGram(([numbers[c] for c in line if c in numbers] for line in lines), spec.language, len(characters) + 1)
+        bonus = spec.length_bonus
+
+    def decode(logits_LC: Tensor) -> str:
+        found = prefix_beam_search(logits_LC.log_softmax(-1), spec.beams, language, spec.language_weight, bonus)
+        return "".join(characters[number - 1] for number in found)
+
+    return decode
 
 
 def decode_ctc(best: Tensor, characters: list[str]) -> str:

@@ -1,17 +1,35 @@
-"""Predictions of numbers, sets of classes, labels of words, and answers that stand in a text."""
+"""Predictions of numbers, sets of classes, labels of words, and answers that stand in a text; texts that a decoder writes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from skillweave.batch import Batch
-from skillweave.config.targets import SpanTarget, TokenLabelsTarget
-from skillweave.evaluation.kinds import Answered, MultiLabelled, Predictions, Scored, Tagged, moved, stack
+from skillweave.batch import Batch, Modality
+from skillweave.config import ConfigError
+from skillweave.config.targets import LanguageTarget, SpanTarget, TokenLabelsTarget
+from skillweave.data.processors import build_answer_processor
+from skillweave.evaluation.kinds import (
+    Answered,
+    MultiLabelled,
+    Predictions,
+    Scored,
+    Tagged,
+    Transcribed,
+    Written,
+    moved,
+    stack,
+)
+from skillweave.generation import write
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
+
+JOINED = re.compile(r"(?<=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]) | (?=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef])")
+"""Spaces beside Chinese characters and signs, which wordpieces put there."""
 
 
 def classify_several(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> MultiLabelled:
@@ -82,3 +100,20 @@ def best_span(logits_L2: Tensor, first: int, count: int, most: int) -> tuple[flo
 
 def _logits(model: Model, batch: Batch) -> Tensor:
     return next(iter(model(batch).logits.values()))
+
+
+def write_texts(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Written | Transcribed:
+    """The text that the decoder writes for every sample; of a recording it is a transcript."""
+    target, seen = model.config.targets[next(iter(model.config.tasks[task].targets))], Predictions()
+    processor: Any = build_answer_processor(model.config, model.assets)
+    if not isinstance(target, LanguageTarget):
+        raise ConfigError(f"task {task!r}: its first target is of kind {target.kind!r}, and 'lm' alone writes a text")
+    most = min(target.most_pieces, processor.max_length - 1)
+    references, hypotheses = [], []
+    for batch in moved(model, batches, seen):
+        first_N1 = torch.full((len(batch), 1), processor.cls, device=batch.inputs[0].device)
+        written = write(model, batch, first_N1, processor.separator, most, target.beams, target.length_penalty)
+        hypotheses += [JOINED.sub("", text) for text in processor.tokenizer.decode_batch(written)]
+        references += [note["answer"] for note in batch.notes] if batch.labels else []
+    kind = Transcribed if model.config.tasks[task].spans[0].modality is Modality.SOUND else Written
+    return kind(references=references, hypotheses=hypotheses, **vars(seen))

@@ -15,6 +15,7 @@ from skillweave.api import load
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, choose
 from skillweave.config.streams import tokenizer_asset
+from skillweave.config.targets import CTCTarget
 from skillweave.interop.checkpoint import Checkpoint
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
@@ -22,7 +23,7 @@ from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import find_family
 from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
-from skillweave.interop.tokens import read_tokenizer_asset, with_special_names
+from skillweave.interop.tokens import read_characters, read_tokenizer_asset, with_special_names, write_characters
 from skillweave.model import Model
 from skillweave.pretrained import CONFIG_FILE
 from skillweave.weights import FILE, About, WeightsError, stream_weights
@@ -103,6 +104,7 @@ def _open(
     described, assets = family.read(config, head), {}
     if folder is not None:
         described = with_special_names(folder, described)
+        described = read_characters(folder, described)
         assets = read_tokenizer_asset(folder, described)
     with torch.device("meta"):
         model = Model(described, assets)
@@ -145,6 +147,9 @@ def convert_folder(model_path: str | Path, out: Path, family: str | None = None)
     theirs.save_pretrained(out)
     if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
         (out / TOKENIZER).write_bytes(model.assets[asset])
+    for target in model.config.targets.values():
+        if isinstance(target, CTCTarget):
+            write_characters(out, target.characters)
     return f"{out} is written: {type(theirs).__name__}"
 
 

@@ -9,7 +9,12 @@ from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 
-ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
+PREDICTION = {
+    "lm": ("label_smoothing", "beams", "length_penalty", "most_pieces"),
+    "ctc": ("beams", "language", "language_text", "language_weight", "length_bonus"),
+}
+PREDICTED = tuple(f"targets.{kind}.{option}" for kind, options in PREDICTION.items() for option in options)
+ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *PREDICTED)
 """What says nothing of the function that the model computes."""
 ASIDE_OF_STREAMS = ("tokenizer", "mean", "std")
 
@@ -71,6 +76,8 @@ def _differences(ours: Mapping[str, Any], back: Mapping[str, Any]) -> Iterator[s
         stream, _, option = path.rpartition(".")
         if option == "max_length" and "position" not in ours.get(f"{stream}.embedding", ["position"]):
             continue  # how long texts may be is then for whoever reads them to say
+        if option == "characters" and len(ours[path]) == len(back[path]):
+            continue  # what they are stands in a file of theirs
         if ours.get(path, missing) != back.get(path, missing):
             yield f"{path} {ours.get(path)!r} (it has {back.get(path)!r})"
 

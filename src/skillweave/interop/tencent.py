@@ -86,8 +86,9 @@ def _sized(config: ModelConfig, shapes: Mapping[str, torch.Size]) -> ModelConfig
 
 def _embeddings(config: ModelConfig, two: bool) -> dict[str, str]:
     """Where theirs has the embeddings → where ours has them; `two`: a dual model, of whose passes the first is stream 0."""
-    spans = next(iter(config.tasks.values())).spans
-    modalities = [s.modality.value for s in spans if not config.decoded(s.role)]
+    name, task = next(iter(config.tasks.items()))
+    decoded = config.decoded(name)
+    modalities = [span.modality.value for span in task.layout(name).spans if span not in decoded]
     if two:
         sides = [modalities[0], *[m for m in modalities[1:] if m != modalities[0]]]
         return {f"embedding.dual.embedding_{i}": f"embeddings.{m}" for i, m in enumerate(sides)}

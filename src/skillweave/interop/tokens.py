@@ -1,7 +1,9 @@
-"""The tokeniser of a Hugging Face folder as an asset of our model."""
+"""The tokeniser of a Hugging Face folder as an asset of our model, and the characters of a CTC tokeniser."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from skillweave.batch import Modality
@@ -10,6 +12,9 @@ from skillweave.config.streams import tokenizer_asset
 from skillweave.data.processors.tokenizer import special_names
 
 FILE = "tokenizer.json"
+CHARACTERS = "vocab.json"
+BLANK, SPACE = "<pad>", "|"
+"""How a CTC tokeniser of theirs writes the blank and the space between words."""
 
 
 def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
@@ -39,6 +44,31 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
 def with_special_names(folder: Path, config: ModelConfig) -> ModelConfig:
     """The configuration with what the folder's tokeniser calls its special tokens, where it is not as in BERT."""
     data = config.model_dump(mode="json")
-    if "text" in data["streams"]:
-        data["streams"]["text"]["tokenizer"]["special"] = special_names(folder)
+    for stream in filter(None, [data["streams"].get("text"), data["target_embedding"]]):
+        stream["tokenizer"]["special"] = special_names(folder)
     return ModelConfig.parse(data, str(folder))
+
+
+def read_characters(folder: Path, config: ModelConfig) -> ModelConfig:
+    """The configuration with the characters of the folder's `vocab.json`, if it has one and the model a CTC target.
+
+    Raises ConfigError where the file has more of them than the model has classes.
+    """
+    file, data = folder / CHARACTERS, config.model_dump(mode="json")
+    targets = [target for target in data["targets"].values() if target["kind"] == "ctc"]
+    if not file.is_file() or not targets:
+        return config
+    names = {number: piece for piece, number in json.loads(file.read_text("utf-8")).items()}
+    for target in targets:
+        given = target["characters"]
+        if max(names) > len(given):
+            raise ConfigError(f"{file}: it numbers characters up to {max(names)}, and the output layer up to {len(given)}")
+        target["characters"] = [names.get(i, given[i - 1]).replace(SPACE, " ") for i in range(1, len(given) + 1)]
+    return ModelConfig.parse(data, str(folder))
+
+
+def write_characters(folder: Path, characters: Sequence[str]) -> None:
+    """`vocab.json` for their Wav2Vec2CTCTokenizer."""
+    pieces = [BLANK, *(character.replace(" ", SPACE) for character in characters)]
+    text = json.dumps({piece: number for number, piece in enumerate(pieces)}, ensure_ascii=False)
+    (folder / CHARACTERS).write_text(text, "utf-8")

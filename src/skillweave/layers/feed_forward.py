@@ -50,12 +50,15 @@ class FeedForward(nn.Module):
     `gated`: the inner layer makes both the gate and the value, in this order, as one product.
     """
 
-    def __init__(self, width: int, hidden: int, activation: str = "gelu", gated: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, activation: str = "gelu", gated: bool = False, bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.inner = nn.Linear(width, 2 * hidden if gated else hidden, bias)
         self.outer = nn.Linear(hidden, width, bias)
         self.activation = build_activation(activation, gated)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Each token on its own."""
-        return self.outer(self.activation(self.inner(x_TD)))
+        return self.outer(self.dropout(self.activation(self.inner(x_TD))))

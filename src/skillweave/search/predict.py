@@ -18,7 +18,7 @@ from skillweave.data.processors import BadInput
 from skillweave.data.sources import MEDIA, open_rows
 from skillweave.data.sources.base import Selection, name_fields
 from skillweave.data.sources.split import first_skip
-from skillweave.evaluation.kinds import Answered, Classified, MultiLabelled, Predictions, Scored, Tagged, Transcribed
+from skillweave.evaluation.kinds import Answered, Classified, MultiLabelled, Predictions, Scored, Tagged, Transcribed, Written
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model import Model
 from skillweave.search.index import build_index, searchable
@@ -170,7 +170,9 @@ def _predict(
 ) -> dict[str, Answer]:
     """Answers by key."""
     layout = entry.layout(task) if entry.candidates is None else entry.layout(task).only(0)
-    batches = (collate(layout, group, model.config.streams, BUCKET) for group in _groups(examples))
+    batches = (
+        collate(layout, group, model.config.streams, BUCKET, answers=model.config.target_embedding) for group in _groups(examples)
+    )
     found = predict_task(model, task, batches, candidates)
     classes = list(tools.config.classes) or getattr(tools.target, "classes", [])
     return {key: ANSWERS[type(found)](found, i, classes) for i, key in enumerate(found.keys)}
@@ -196,6 +198,7 @@ ANSWERS: dict[type[Predictions], Callable[[Any, int, Sequence[str]], Answer]] = 
     Tagged: lambda found, i, classes: {"tags": found.hypotheses[i]},
     Answered: lambda found, i, classes: {"answer": found.hypotheses[i]},
     Transcribed: lambda found, i, classes: {"transcript": found.hypotheses[i]},
+    Written: lambda found, i, classes: {"answer": found.hypotheses[i]},
 }
 """Kind of predictions → one sample's answer."""
 

@@ -173,11 +173,26 @@ def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Examp
 
 def _join(parts: list[Features], stream: SoundStream) -> Features:
     """Recordings one after the other. Raises BadInput when they do not fit the stream together."""
-    waveform = torch.cat([part.data for part in parts])
-    length = stream.positions(len(waveform))
+    sound = torch.cat([part.data for part in parts])
+    length = stream.length(len(sound))
     if length > stream.max_length:
         raise BadInput(f"{len(parts)} joined recordings take {length} positions, more than the {stream.max_length} there are")
-    return Features(waveform, length)
+    return Features(sound, length)
+
+
+def answer_in_text(modality: Modality) -> Builder:
+    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions predicts the next word."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        given = _features(row, modality, tools, rng)
+        if not tools.labelled:
+            return Example((given, tools.answers.assemble([])), {}, row["key"])
+        answer = caption_of(row, tools.answer, rng)
+        whole = tools.answers(answer, separator=True)
+        read = Features(whole.data[:-1], whole.length - 1)
+        return Example((given, read), {"words": whole.data[1:]}, row["key"], {"answer": answer})
+
+    return build
 
 
 def needed_frames(transcript: str) -> int:

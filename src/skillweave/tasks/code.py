@@ -1,8 +1,9 @@
 """Tasks over code."""
 
 from skillweave.batch import Modality, Role, Span
-from skillweave.tasks.build import masked_code, pair
+from skillweave.tasks.build import answer_in_text, masked_code, pair
 from skillweave.tasks.task import Task
+from skillweave.tasks.text import ANSWER
 
 TASKS = (
     Task(
@@ -13,6 +14,15 @@ TASKS = (
         metric="recall",
         fields=("text", "code"),
         build=pair(Modality.CODE),
+    ),
+    Task(
+        name="code_to_text",
+        summary="what a function does, in words, by a decoder",
+        spans=(Span(Modality.CODE), ANSWER),
+        target="lm",
+        metric="chrf",
+        fields=("code", "text"),
+        build=answer_in_text(Modality.CODE),
     ),
     Task(
         name="masked_code",

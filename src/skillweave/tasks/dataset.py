@@ -15,7 +15,7 @@ from skillweave.config.recipe import RecipeConfig, Split
 from skillweave.config.targets import UNITS_ASSET
 from skillweave.data.collate import collate, collate_packed
 from skillweave.data.pieces import Pieces
-from skillweave.data.processors import BadInput, build_processors
+from skillweave.data.processors import BadInput, build_answer_processor, build_processors
 from skillweave.data.processors.units import UnitModel
 from skillweave.data.sources import Source, open_source
 from skillweave.tasks import TASKS
@@ -107,9 +107,10 @@ class TaskDataset:
 
     def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = (), rng: np.random.Generator | None = None) -> Batch:
         """A batch of the task's examples; with `rng` one to train on: packed, or with some candidates, as the task asks for."""
+        model = self.tools.model
         if rng is not None and (room := self.tools.config.pack):
-            return collate_packed(self.layout, examples, self.tools.model.streams, self.bucket, skipped, room)
-        batch = collate(self.layout, examples, self.tools.model.streams, self.bucket, skipped)
+            return collate_packed(self.layout, examples, model.streams, self.bucket, skipped, room)
+        batch = collate(self.layout, examples, model.streams, self.bucket, skipped, model.target_embedding)
         if rng is None or self.candidates is None:
             return batch
         return self.candidates.sample(batch, self.tools.target.negatives, rng)
@@ -153,7 +154,9 @@ def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
     target = recipe.model.targets[config.target or task.target]
     units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
-    return Tools(processors, recipe.model, config, target, units, choices=task.choices, **more)
+    answers = build_answer_processor(recipe.model, assets) if task.answer else None
+    more |= {"choices": task.choices, "answers": answers, "answer": task.answer or ""}
+    return Tools(processors, recipe.model, config, target, units, **more)
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:

@@ -13,7 +13,7 @@ from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream, TokenizerConfig
-from skillweave.config.targets import UNITS_ASSET, MaskedUnitTarget
+from skillweave.config.targets import TRANSCRIPTS_ASSET, UNITS_ASSET, CTCTarget, MaskedUnitTarget
 from skillweave.data.pieces import Pieces
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
@@ -47,6 +47,9 @@ def prepare(
     if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
         assets[UNITS_ASSET] = _fit_units(recipe, model)
     for name, task in recipe.tasks.items():
+        spec = model.targets[task.target or task_of(recipe, name).target]
+        if isinstance(spec, CTCTarget) and spec.language and TRANSCRIPTS_ASSET not in assets:
+            assets[TRANSCRIPTS_ASSET] = _transcripts(recipe, name, spec)
         if task_of(recipe, name).target == "contrastive" and task.batch_size < 2:
             raise ConfigError(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
@@ -78,9 +81,17 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
 
 
 def with_tasks(recipe: RecipeConfig) -> ModelConfig:
-    """The model with its tasks from the catalogue, and only the streams and targets that they use, mentioned or not."""
+    """The model with its tasks from the catalogue, and only the parts that they use: streams, targets, decoder.
+
+    Raises ConfigError for a task that needs a decoder which the recipe does not describe, or a target of another kind.
+    """
     data = recipe.model.model_dump(mode="json")
-    used = {span.modality.value for name in recipe.tasks for span in task_of(recipe, name).spans}
+    entries = [task_of(recipe, name) for name in recipe.tasks]
+    if not any(task.answer for task in entries):
+        data["decoder"] = data["target_embedding"] = None
+    used = {span.modality.value for task in entries for span in task.spans if not (task.answer and span.written)}
+    if (data["target_embedding"] or {}).get("tied"):
+        used.add(Modality.TEXT.value)
     prompted = recipe.partial is not None and recipe.partial.method == "prompt"
     if recipe.partial and data["shared"] and used & {"text", "code"}:
         used |= {"text", "code"}  # the base's wordpieces are shared, and have to fit
@@ -92,6 +103,8 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
+        if task.answer and recipe.model.decoder is None:
+            raise ConfigError(f"tasks.{name} writes a text; give model.decoder and model.target_embedding")
         targets = _targets(task, config.target or task.target, shared="word" in data["shared"])
         for target, spec in targets.items():
             data["targets"][target] = mentioned.get(target, spec)
@@ -120,7 +133,8 @@ def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
 def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes], base: ModelConfig | None) -> ModelConfig:
     data = model.model_dump(mode="json")
     for modality in (Modality.TEXT, Modality.CODE):
-        stream: TextStream | None = getattr(model.streams, modality.value)
+        answers = model.target_embedding if modality is Modality.TEXT else None
+        stream: TextStream | None = getattr(model.streams, modality.value) or answers
         if stream is None:
             continue
         shares = "word" in model.shared
@@ -134,9 +148,10 @@ def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str,
                 special = special or _special_names(stream.tokenizer)
                 assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
             size = max(read_tokenizer(assets[name]).get_vocab_size(), words)
-            for sharer in wanted:
-                data["streams"][sharer.value]["vocabulary"] = size
-                data["streams"][sharer.value]["tokenizer"]["special"] = special
+            readers = [data["streams"].get(sharer.value) for sharer in wanted]
+            for reader in filter(None, [*readers, data["target_embedding"] if answers else None]):
+                reader["vocabulary"] = size
+                reader["tokenizer"]["special"] = special
     return ModelConfig.parse(data, "model")
 
 
@@ -170,6 +185,17 @@ def _texts(recipe: RecipeConfig, modalities: tuple[Modality, ...]) -> Iterator[s
             yield from flat(texts)
 
 
+def _transcripts(recipe: RecipeConfig, name: str, target: CTCTarget) -> bytes:
+    """What the language model of a task's transcripts learns from; of further text the lines that the alphabet can spell."""
+    texts = [*flat(open_fields(recipe, name, "train").column("transcript"))]
+    if target.language_text:
+        file = Path(target.language_text)
+        if not file.is_file():
+            raise ConfigError(f"language_text {file}: no such file; give a text file with a sentence a line")
+        texts += [line for line in file.read_text("utf-8").splitlines() if line and set(line) <= set(target.characters)]
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
 def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
     """k-means on the MFCC of training recordings (SkillNet section 4.2)."""
     name = next(n for n in recipe.tasks if task_of(recipe, n).target == "masked_unit")
@@ -185,6 +211,8 @@ def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
             continue  # listed when training meets it
         recordings.append((features.data, features.length))
     stream = model.streams.sound
+    if stream is not None and stream.filterbank:
+        raise ConfigError(f"tasks.{name}: masked units are made of waveforms; give streams.sound the embedding waveform")
     target = model.targets[recipe.tasks[name].target or "masked_unit"]
     if not recordings or stream is None or not isinstance(target, MaskedUnitTarget):
         raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")

@@ -1,8 +1,9 @@
 """Tasks over sound."""
 
 from skillweave.batch import Modality, Span
-from skillweave.tasks.build import masked_sound, transcribe
+from skillweave.tasks.build import answer_in_text, masked_sound, transcribe
 from skillweave.tasks.task import Task
+from skillweave.tasks.text import ANSWER
 
 TASKS = (
     Task(
@@ -13,6 +14,15 @@ TASKS = (
         metric="cer",
         fields=("sound", "transcript"),
         build=transcribe,
+    ),
+    Task(
+        name="speech_to_text",
+        summary="what was said, word by word, by a decoder (S2T)",
+        spans=(Span(Modality.SOUND), ANSWER),
+        target="lm",
+        metric="cer",
+        fields=("sound", "transcript"),
+        build=answer_in_text(Modality.SOUND),
     ),
     Task(
         name="masked_sound",

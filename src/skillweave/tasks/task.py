@@ -15,7 +15,7 @@ from skillweave.config.recipe import TaskConfig
 Row = Mapping[str, Any]
 TEXTS = {Modality.TEXT: ("text", "second", "question", "choices", "candidates"), Modality.CODE: ("code",)}
 """Fields that hold texts or lists of texts of a modality."""
-ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript"})
+ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript", "answer"})
 """Fields that hold what a task is asked for; a row to predict for need not have them."""
 
 
@@ -23,6 +23,7 @@ ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript"})
 class Tools:
     """What building an example may use: the processors by modality, the configurations, and other rows of the same split.
 
+    `answers`: the processor of what a decoder reads, and `answer`: the field that holds what it is to write.
     `labelled`: whether rows hold what the task is asked for; not in prediction. `choices`: see `Task`.
     """
 
@@ -34,6 +35,8 @@ class Tools:
     draw: Callable[[np.random.Generator], Row] | None = None
     labelled: bool = True
     choices: int = 0
+    answers: Any = None
+    answer: str = ""
 
 
 Builder = Callable[[Row, Tools, np.random.Generator | None], Example]
@@ -67,12 +70,18 @@ class Task:
 
     def texts(self, modality: Modality) -> tuple[str, ...]:
         """The fields that a modality's tokeniser is trained on."""
-        return tuple(name for name in self.fields if name in TEXTS[modality])
+        written = self.answer if modality is Modality.TEXT else None
+        return tuple(name for name in self.fields if name in TEXTS[modality] or name == written)
+
+    @property
+    def answer(self) -> str | None:
+        """The field that holds the text which the task writes; None of a task that writes none."""
+        return self.fields[-1] if self.target == "lm" else None
 
     @property
     def given(self) -> tuple[str, ...]:
         """The fields that a row to predict for must have."""
-        return tuple(name for name in self.fields if name not in ASKED)
+        return tuple(name for name in self.fields if name not in ASKED and name != self.answer)
 
     @property
     def names_classes(self) -> bool:

@@ -1,8 +1,8 @@
 """Tasks over text."""
 
-from skillweave.batch import Modality, Span
+from skillweave.batch import Attention, Modality, Role, Span
 from skillweave.tasks import build_text
-from skillweave.tasks.build import classify
+from skillweave.tasks.build import answer_in_text, classify
 from skillweave.tasks.build_pretraining import masked_pair, masked_text
 from skillweave.tasks.task import Task
 
@@ -11,6 +11,9 @@ PAIR = (Span(Modality.TEXT), Span(Modality.TEXT))
 """[CLS] a [SEP] b [SEP] as one sequence."""
 TWO = (Span(Modality.TEXT), Span(Modality.TEXT, encoder_pass=1))
 """Two texts encoded apart, with the same parameters (siamese)."""
+
+ANSWER = Span(Modality.TEXT, Role.TARGET, encoder_pass=1, attention=Attention.CAUSAL)
+"""What a decoder writes."""
 
 TASKS = (
     Task(
@@ -105,6 +108,15 @@ TASKS = (
         metric="accuracy",
         fields=("text", "label"),
         build=build_text.ask_by_prompt,
+    ),
+    Task(
+        name="text_to_text",
+        summary="a text for a text, such as its translation, summary or answer, by a decoder (T5)",
+        spans=(*ONE, ANSWER),
+        target="lm",
+        metric="chrf",
+        fields=("text", "answer"),
+        build=answer_in_text(Modality.TEXT),
     ),
     Task(
         name="text_matching",

@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import randomise, relative_error
+from tiny import randomise, relative_error, tiny_config
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from skillweave.components.embeddings.position import ConvolutionPositionEmbedding
 from skillweave.components.embeddings.waveform import WaveformEmbedding
+from skillweave.config import ConfigError
 from skillweave.config.streams import SoundStream
 
 STREAM = SoundStream(channels=16)
@@ -44,6 +46,21 @@ def copy_weights(ours: WaveformEmbedding, theirs: Wav2Vec2Model) -> None:
     with torch.no_grad():
         for mine, given in pairs:
             given.copy_(mine)
+
+
+def test_neighbours_behind_the_end_count_as_nothing() -> None:
+    """A convolution over positions sees no padding: each recording is embedded as it would be alone."""
+    torch.manual_seed(0)
+    position = ConvolutionPositionEmbedding(6, 3, 12).double()
+    x_NLD, lengths = torch.randn(3, 9, 12, dtype=torch.float64), [9, 4, 1]
+    found = position(x_NLD, torch.tensor(lengths))
+    for row, x_LD, length in zip(found, x_NLD, lengths, strict=True):
+        torch.testing.assert_close(row[:length], position(x_LD[None, :length], None)[0])
+
+
+def test_groups_must_share_the_width() -> None:
+    with pytest.raises(ConfigError, match="width 24 is not a multiple of 16 position_groups"):
+        tiny_config(width=24, streams={"sound": {"embedding": ["waveform", "convolution"]}})
 
 
 @pytest.mark.parametrize("frames", [2, 13])

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
+from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
-from skillweave.components.embeddings.position import FactorisedPositionEmbedding, PositionEmbedding, SinusoidalPositionEmbedding
+from skillweave.components.embeddings.position import (
+    ConvolutionPositionEmbedding,
+    FactorisedPositionEmbedding,
+    PositionEmbedding,
+    SinusoidalPositionEmbedding,
+    TimingPositionEmbedding,
+)
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
 from skillweave.config.encoder import EncoderConfig
@@ -21,7 +28,12 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
     "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
-    "waveform": lambda stream, width: WaveformEmbedding(stream.channels, stream.kernels, stream.strides, width),
+    "waveform": lambda stream, width: WaveformEmbedding(
+        stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
+    ),
+    "filterbank": lambda stream, width: FilterbankEmbedding(
+        stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0
+    ),
     "visible_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
 }
@@ -30,11 +42,16 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
     "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
+    "timing": lambda stream, width: TimingPositionEmbedding(width, stream.position_offset),
+    "convolution": lambda stream, width: ConvolutionPositionEmbedding(stream.position_kernel, stream.position_groups, width),
     "interleaved_sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width, interleaved=True),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
     "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width, stream.first),
 }
 """What is added to the content, whatever it is."""
+
+COMPUTED = (SinusoidalPositionEmbedding, TimingPositionEmbedding)
+"""Positions that are made on the host, in float32."""
 
 PICTURE_POSITIONS = 0.5
 """Standard deviation of a picture's positions at the start. In one trial on clips alone, 49 % of the first ten found had the
@@ -55,7 +72,7 @@ class StreamEmbedding(nn.Module):
         self.content_names = [name for name in names if name in CONTENT]
         self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
         self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
-        maskable = modality is Modality.SOUND or "masked_patch" in names
+        maskable = getattr(stream, "mask_vector", False) or "masked_patch" in names
         self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if maskable else None
         norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
         self.norm = norm
@@ -103,11 +120,14 @@ class StreamEmbedding(nn.Module):
         visible = "visible_patch" in self.content_names
         if masked_NL is not None and not visible:
             if self.mask is None:
-                raise ValueError(f"{self.modality.value} has no mask vector; only sound and masked_patch have one")
+                raise ValueError(f"{self.modality.value} has no mask vector; sound with `mask_vector` and masked_patch have one")
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
+            if isinstance(module, ConvolutionPositionEmbedding):
+                x_NLD = x_NLD + module(x_NLD, lengths_N)
+                continue
             added = module(x_NLD.shape[1], segment, starts_N)
-            x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, SinusoidalPositionEmbedding) else added)
+            x_NLD = x_NLD + (added.to(x_NLD) if isinstance(module, COMPUTED) else added)
         if masked_NL is not None and visible:
             x_NLD = _visible(x_NLD, masked_NL)
         x_NLD = self.projection(self.dropout(self.norm(x_NLD)))

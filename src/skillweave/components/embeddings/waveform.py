@@ -14,17 +14,22 @@ class WaveformEmbedding(nn.Module):
     """Convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms (SkillNet section 3.3, wav2vec).
 
     As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel over time, here over the
-    true samples alone, so that padding changes nothing; the projection normalises each frame first.
+    true samples alone, so that padding changes nothing; the projection normalises each frame first. `norm`: `group` for this,
+    `layer` for a norm of each frame of all convolutions instead (the large models).
     """
 
-    def __init__(self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int) -> None:
+    def __init__(
+        self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int, norm: str = "group", bias: bool = False
+    ) -> None:
         super().__init__()
         sizes = [1, *[channels] * len(kernels)]
         layers = zip(sizes, sizes[1:], kernels, strides, strict=False)
-        convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, bias=False) for a, b, kernel, stride in layers)
+        convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, bias=bias) for a, b, kernel, stride in layers)
         self.convolutions = cast(Sequence[nn.Conv1d], convolutions)
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in kernels) if norm == "layer" else None
+        if norm == "group":
+            self.scale = nn.Parameter(torch.ones(channels))
+            self.shift = nn.Parameter(torch.zeros(channels))
         self.norm = nn.LayerNorm(channels)
         self.projection = nn.Conv1d(channels, width, 1)
         for convolution in self.convolutions:
@@ -32,10 +37,14 @@ class WaveformEmbedding(nn.Module):
 
     def forward(self, waveform_NW: Tensor, lengths_N: Tensor) -> Tensor:
         """`lengths_N`: true frames of each recording, at the output."""
-        x_NCW = self.convolutions[0](waveform_NW.unsqueeze(1))
-        x_NCW = F.gelu(self._normalise(x_NCW, self._first_lengths(lengths_N.to(x_NCW.device))))
-        for convolution in self.convolutions[1:]:
-            x_NCW = F.gelu(convolution(x_NCW))
+        x_NCW = waveform_NW.unsqueeze(1)
+        for i, convolution in enumerate(self.convolutions):
+            x_NCW = convolution(x_NCW)
+            if self.norms is not None:
+                x_NCW = self.norms[i](x_NCW.transpose(1, 2)).transpose(1, 2)
+            elif i == 0:
+                x_NCW = self._normalise(x_NCW, self._first_lengths(lengths_N.to(x_NCW.device)))
+            x_NCW = F.gelu(x_NCW)
         x_NLC = self.norm(x_NCW.transpose(1, 2))
         return self.projection(x_NLC.transpose(1, 2)).transpose(1, 2)
 

@@ -131,11 +131,11 @@ def _feed_forward(config: EncoderConfig, layer: int, width: int, known: Known) -
     routes, hidden, bias = config.sparse.at(layer), config.feed_forward, "feed_forward" in config.biases
     inside = (routes["feed_forward_in"], routes["feed_forward_out"])
     if all(route.route == "dense" for route in inside):
-        expert = partial(FeedForward, width, hidden, config.activation, config.gated, bias)
+        expert = partial(FeedForward, width, hidden, config.activation, config.gated, bias, config.activation_dropout)
         return ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
     inner = _linear(inside[0], width, 2 * hidden if config.gated else hidden, known, bias)
     outer = _linear(inside[1], hidden, width, known, bias, inner)
-    return SparseFeedForward(inner, outer, build_activation(config.activation, config.gated))
+    return SparseFeedForward(inner, outer, build_activation(config.activation, config.gated), config.activation_dropout)
 
 
 def _linear(

@@ -71,6 +71,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         model.answer_vocabulary(target.modality) if target.bias else None,
         model.sharers(target.modality),
         model.width**-0.5 if target.scaled else 1.0,
+        target.label_smoothing,
     ),
     "bilm": lambda target, model: BidirectionalLanguage(
         model.width, model.vocabulary(target.modality), target.bias, model.sharers(target.modality)

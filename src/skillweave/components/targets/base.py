@@ -162,10 +162,10 @@ def at_labels(
     return encoded.hidden_TD.index_select(0, chosen_M), labels_M
 
 
-def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None) -> Tensor | None:
+def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None, smoothing: float = 0.0) -> Tensor | None:
     """The mean over labelled rows; 0 (with a gradient) for none at all."""
     if labels_M is None:
         return None
     if len(labels_M) == 0:
         return logits_MC.sum() * 0
-    return F.cross_entropy(at_least_float32(logits_MC), labels_M)
+    return F.cross_entropy(at_least_float32(logits_MC), labels_M, label_smoothing=smoothing)

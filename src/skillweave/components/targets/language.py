@@ -18,14 +18,21 @@ class Language(Target):
     """Each position of the last pass predicts the word that its label names, the one after it (GPT-2; of a decoder: T5).
 
     `words`: how many an output layer of its own has; None where the output is tied to the word embedding. `bias`: how many
-    numbers are added to the output, if any. `scale`: of the vectors before it.
+    numbers are added to the output, if any. `scale`: of the vectors before it. `smoothing`: share of the labels' probability that
+    goes to all words in training.
     """
 
     def __init__(
-        self, width: int, words: int | None, bias: int | None, modalities: Collection[Modality], scale: float = 1.0
+        self,
+        width: int,
+        words: int | None,
+        bias: int | None,
+        modalities: Collection[Modality],
+        scale: float = 1.0,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.modalities, self.scale = modalities, scale
+        self.modalities, self.scale, self.smoothing = modalities, scale, smoothing
         self.output = None if words is None else nn.Linear(width, words, bias=False)
         self.bias = None if bias is None else nn.Parameter(torch.zeros(bias))
 
@@ -36,7 +43,8 @@ class Language(Target):
             raise ValueError("language modelling ties its output to a word embedding, and the stream has none")
         x_MD, wanted_M = at_labels(passes[-1], labels.get("words"), self.modalities)
         logits_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
-        return TargetOutput(mean_cross_entropy(logits_MV, wanted_M), logits_MV)
+        loss = mean_cross_entropy(logits_MV, wanted_M, self.smoothing if self.training else 0.0)
+        return TargetOutput(loss, logits_MV)
 
 
 class BidirectionalLanguage(Target):

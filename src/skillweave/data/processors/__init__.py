@@ -15,6 +15,7 @@ from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer,
 __all__ = [
     "BadInput",
     "Processor",
+    "build_answer_processor",
     "build_processors",
     "load_tokenizer",
     "tokenizer_asset",
@@ -37,6 +38,13 @@ def build_processors(
         modality: _build(config, modality, stream, assets, limits, augment)
         for modality, stream in config.streams.present().items()
     }
+
+
+def build_answer_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> Processor:
+    """The processor of what the decoder reads. Raises ConfigError when the tokeniser is absent, or the decoder."""
+    if config.target_embedding is None:
+        raise ConfigError("the task writes a text, and the model has no decoder; give model.decoder and model.target_embedding")
+    return _build(config, Modality.TEXT, config.target_embedding, assets, DEFAULT_LIMITS, NO_AUGMENT)
 
 
 def _build(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import kaldi_native_fbank
 import numpy as np
 import soundfile
 import soxr
@@ -36,7 +37,10 @@ QUIETEST = 1e-5
 
 
 class SoundProcessor:
-    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3)."""
+    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3).
+
+    For a stream that begins with a filterbank, to its log-mel frames [F, M].
+    """
 
     def __init__(self, stream: SoundStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
         self.stream = stream
@@ -65,6 +69,8 @@ class SoundProcessor:
             waveform = _normalise(waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32))
         if rng is not None and (self.augment.time_mask or self.augment.frequency_mask):
             waveform = mask_sound(waveform, self.stream.rate, self.augment.time_mask, self.augment.frequency_mask, rng)
+        if self.stream.filterbank:
+            return Features(from_numpy(log_mel(waveform, self.stream.rate, self.stream.mels)), length)
         return Features(from_numpy(waveform), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
@@ -195,6 +201,25 @@ def mask_sound(waveform: np.ndarray, rate: int, time: float, frequency: float, r
         start = int(rng.integers(len(masked) - width + 1))
         masked[start : start + width] = 0
     return masked
+
+
+def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
+    """Kaldi's filterbank of a waveform [samples]: the logarithm of the energy in each bin, [frames, mels], float32.
+
+    25 ms every 10 ms, within the waveform; each bin has mean 0 and variance 1 over the recording (S2T, arXiv 2010.05171 section
+    2), so that loudness does not count.
+    """
+    options = kaldi_native_fbank.FbankOptions(
+        frame_opts=kaldi_native_fbank.FrameExtractionOptions(samp_freq=rate, dither=0.0),
+        mel_opts=kaldi_native_fbank.MelBanksOptions(num_bins=mels),
+    )
+    extractor = kaldi_native_fbank.OnlineFbank(options)
+    samples = waveform * 2.0**15  # Kaldi's are 16-bit integers
+    extractor.accept_waveform(rate, samples)  # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    extractor.input_finished()
+    frames = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+    centred = frames - frames.mean(axis=0)
+    return (centred / np.maximum(frames.std(axis=0), QUIETEST)).astype(np.float32)
 
 
 def _normalise(waveform: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from skillweave.interop.families import clip, llama, roberta
+from skillweave.interop.families import clip, llama, roberta, wav2vec2
 from skillweave.interop.families.albert import ALBERT
-from skillweave.interop.families.bart import BART
+from skillweave.interop.families.bart import BART, PEGASUS
 from skillweave.interop.families.beit import BEIT
 from skillweave.interop.families.bert import BERT
 from skillweave.interop.families.bloom import BLOOM
@@ -12,6 +12,7 @@ from skillweave.interop.families.deit import DEIT
 from skillweave.interop.families.distilbert import DISTILBERT
 from skillweave.interop.families.electra import ELECTRA
 from skillweave.interop.families.gpt2 import GPT2
+from skillweave.interop.families.speech_to_text import S2T
 from skillweave.interop.families.t5 import T5
 from skillweave.interop.families.videomae import VIDEOMAE
 from skillweave.interop.families.vilt import VILT
@@ -39,5 +40,8 @@ FAMILIES: dict[str, Family] = {
         *clip.FAMILIES,
         T5,
         BART,
+        PEGASUS,
+        *wav2vec2.FAMILIES,
+        S2T,
     )
 }

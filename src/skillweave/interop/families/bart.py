@@ -1,8 +1,9 @@
-"""BART (arXiv 1910.13461): BERT's encoder with a decoder, both post-norm."""
+"""BART (arXiv 1910.13461): BERT's encoder with a decoder, both post-norm; and Pegasus (arXiv 1912.08777): the same pre-norm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from skillweave.interop.engine import Rule, joined, reshaped, rule
 from skillweave.interop.families.t5 import SIDES, SPANS
@@ -13,10 +14,15 @@ STREAMS = {"encoder": ("streams.text", "embeddings.text"), "decoder": ("target_e
 
 
 def _side(side: str) -> Iterator[Rule]:
-    ours, theirs = side + ".blocks.{i}", f"model.{side}.layers.{{i}}"
     stream = STREAMS[side][1]
     yield rule(f"{stream}.positions.position.table", f"model.{side}.embed_positions")
     yield rule(f"{stream}.norm", f"model.{side}.layernorm_embedding")
+    yield from layers(side)
+
+
+def layers(side: str) -> Iterator[Rule]:
+    """The blocks of the encoder or decoder, as fairseq names them."""
+    ours, theirs = side + ".blocks.{i}", f"model.{side}.layers.{{i}}"
     yield rule(f"{ours}.attention.qkv.experts.shared", joined(*(f"{theirs}.self_attn.{x}_proj" for x in "qkv")))
     yield rule(f"{ours}.attention.output", f"{theirs}.self_attn.out_proj")
     yield rule(f"{ours}.attention_norm", f"{theirs}.self_attn_layer_norm")
@@ -25,7 +31,8 @@ def _side(side: str) -> Iterator[Rule]:
     yield rule(f"{ours}.feed_forward_norm", f"{theirs}.final_layer_norm")
 
 
-def _cross() -> Iterator[Rule]:
+def cross() -> Iterator[Rule]:
+    """The decoder's attention to what the encoder made."""
     ours, theirs = "decoder.blocks.{i}.cross", "model.decoder.layers.{i}.encoder_attn"
     yield rule(f"{ours}.attention.query", f"{theirs}.q_proj")
     yield rule(f"{ours}.attention.key_value", joined(f"{theirs}.k_proj", f"{theirs}.v_proj"))
@@ -39,35 +46,59 @@ def _fields(side: str) -> dict[str, str | Field]:
         f"{stream}.vocabulary": "vocab_size",
         f"{stream}.max_length": "max_position_embeddings",
         f"{stream}.scaled": "scale_embedding",
+        **sizes(side),
+    }
+
+
+def sizes(side: str) -> dict[str, str | Field]:
+    """The sizes of the encoder or decoder."""
+    return {
         f"{side}.layers": f"{side}_layers",
         f"{side}.heads": f"{side}_attention_heads",
         f"{side}.feed_forward": f"{side}_ffn_dim",
         f"{side}.activation": activation("activation_function"),
         f"{side}.dropout": "dropout",
         f"{side}.attention_dropout": "attention_dropout",
+        f"{side}.activation_dropout": "activation_dropout",
     }
 
 
-BART = Family(
-    "bart",
-    {"width": "d_model", **_fields("encoder"), **_fields("decoder")},
-    (rule("embeddings.text.content.word", "model.shared"), *_side("encoder"), *_side("decoder"), *_cross()),
-    {
-        "BartForConditionalGeneration": Head(
-            {"lm": {"bias": True}},
-            (rule("targets.lm.bias", reshaped("final_logits_bias")),),
-            tied={
-                name: "model.shared.weight"
-                for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-            },
-        )
-    },
-    base="",
-    constants={
-        **{f"{stream}.embedding": ["word", "position"] for stream, _ in STREAMS.values()},
-        **{f"{stream}.position_offset": 2 for stream, _ in STREAMS.values()},
-        **{f"{side}.norm_epsilon": 1e-5 for side in SIDES},
-    },
-    required={"activation_dropout": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "tie_word_embeddings": True},
-    spans=SPANS,
+HEADS = {
+    "ForConditionalGeneration": Head(
+        {"lm": {"bias": True}},
+        (rule("targets.lm.bias", reshaped("final_logits_bias")),),
+        tied={
+            name: "model.shared.weight"
+            for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+        },
+    )
+}
+
+
+def _family(model_type: str, name: str, streams: Mapping[str, Any], sides: Mapping[str, Any], *rules: Rule) -> Family:
+    """A family of BART's names, with what is fixed of its streams and sides."""
+    both = (*_side("encoder"), *_side("decoder"), *cross(), *rules)
+    return Family(
+        model_type,
+        {"width": "d_model", **_fields("encoder"), **_fields("decoder")},
+        (rule("embeddings.text.content.word", "model.shared"), *both),
+        {f"{name}{head}": one for head, one in HEADS.items()},
+        constants={
+            **{f"{stream}.{option}": value for stream, _ in STREAMS.values() for option, value in streams.items()},
+            **{f"{side}.{option}": value for side in SIDES for option, value in sides.items()},
+        },
+        required={"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "tie_word_embeddings": True},
+        spans=SPANS,
+    )
+
+
+TABLES = {"embedding": ["word", "position"]}
+BART = _family("bart", "Bart", {**TABLES, "position_offset": 2}, {"norm_epsilon": 1e-5})
+PEGASUS = _family(
+    "pegasus",
+    "Pegasus",
+    {**TABLES, "norm": False},
+    {"norm_epsilon": 1e-5, "norm_position": "pre"},
+    *(rule(f"{side}.last_norm", f"model.{side}.layer_norm") for side in SIDES),
 )
+"""Its tables of positions hold sines and cosines, which nothing trains there."""

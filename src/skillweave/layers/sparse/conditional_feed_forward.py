@@ -62,8 +62,9 @@ class SparseFeedForward(nn.Module):
     The layers are called as those of the one expert of a dense `ConditionalFeedForward`, so that what stays dense keeps its name.
     """
 
-    def __init__(self, inner: Linear, outer: Linear, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, inner: Linear, outer: Linear, activation: Callable[[Tensor], Tensor], dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.experts = nn.ModuleDict({SHARED: nn.ModuleDict({"inner": inner, "outer": outer})})
         self.activation = activation
 
@@ -83,5 +84,6 @@ class SparseFeedForward(nn.Module):
         """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
         inner, outer = self.layers
         hidden, first = apply_linear(inner, x_TD, tokens, [pair[0] for pair in layers], generator)
-        y_TD, second = apply_linear(outer, self.activation(hidden), tokens, [pair[1] for pair in layers], generator, first)
+        inside = self.dropout(self.activation(hidden))
+        y_TD, second = apply_linear(outer, inside, tokens, [pair[1] for pair in layers], generator, first)
         return y_TD, statistics_of(first, second)

@@ -1,0 +1,86 @@
+"""Beam search against all answers that there are, and against Hugging Face's on a random BART."""
+
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from skillweave.generation import beam_search, write
+from skillweave.interop import from_hf
+
+sys.path.append(str(Path(__file__).parents[1] / "interop"))
+from hf_generation import BART
+from hf_references import Reference, make_batch, true_tokens
+
+END, WORDS, MOST = 0, 4, 4
+
+
+def language(seed: int) -> Tensor:
+    """[W, W] the logarithm of each word's probability after each other one."""
+    return torch.randn(WORDS, WORDS, generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(-1)
+
+
+def all_answers() -> Iterator[tuple[int, ...]]:
+    """Every answer of at most so many words: those that end, and those that are cut."""
+    for length in range(MOST):
+        yield from ((*words, END) for words in product(range(1, WORDS), repeat=length))
+    yield from product(range(1, WORDS), repeat=MOST)
+
+
+def likelihood(table: Tensor, begin: int, words: tuple[int, ...], penalty: float) -> float:
+    steps = zip((begin, *words), words, strict=False)
+    return sum(float(table[before, word]) for before, word in steps) / len(words) ** penalty
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> None:
+    table, begins = language(seed), torch.tensor([[1], [2], [3]])
+    found = beam_search(lambda ids: table[ids[:, -1]], begins, END, MOST, beams=WORDS**MOST, length_penalty=penalty)
+    for begin, words in zip(begins[:, 0].tolist(), found, strict=True):
+        best = max(all_answers(), key=lambda words: likelihood(table, begin, words, penalty))
+        assert words == [word for word in best if word != END]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_beam_is_greedy(seed: int) -> None:
+    table, begins = language(seed), torch.tensor([[1], [2], [3]])
+    found = beam_search(lambda ids: table[ids[:, -1]], begins, END, 6)
+    for begin, words in zip(begins[:, 0].tolist(), found, strict=True):
+        expected = [int(table[begin].argmax())]
+        while len(expected) < 6 and expected[-1] != END:
+            expected.append(int(table[expected[-1]].argmax()))
+        assert words == [word for word in expected if word != END]
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, 1.0), (4, 0.5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
+    theirs: Any = Reference("BartForConditionalGeneration", "BartConfig", BART).build()
+    torch.manual_seed(seed)
+    theirs.model.decoder.embed_positions.weight.data.normal_(0, 10)  # else one word follows itself for ever
+    theirs.final_logits_bias[0, BART["eos_token_id"]] += 3
+    model = from_hf(theirs)
+    batch = make_batch(model, torch.float64)
+    expected = theirs.generate(
+        batch.inputs[0],
+        attention_mask=true_tokens(batch, 0).long(),
+        num_beams=beams,
+        length_penalty=penalty,
+        early_stopping="never" if beams > 1 else False,
+        max_new_tokens=8,
+        do_sample=False,
+        pad_token_id=BART["eos_token_id"],
+        bos_token_id=None,
+        forced_bos_token_id=None,
+    )
+    begin, end = BART["decoder_start_token_id"], BART["eos_token_id"]
+    first = torch.full((len(batch), 1), begin)
+    found = write(model, batch, first, end, most=8, beams=beams, length_penalty=penalty)
+    for words, row in zip(found, expected.tolist(), strict=True):
+        assert words == (row[1 : row.index(end, 1)] if end in row[1:] else row[1:])
