@@ -243,7 +243,12 @@ def _add_tools(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.set_defaults(module="tool_commands")
     sub = command("shard", "cut texts into wordpieces once, into memory-mapped files that tasks over text read")
     sub.add_argument("source", metavar="SOURCE", help="texts, in any source of a recipe")
-    sub.add_argument("--tokenizer", required=True, metavar="PATH", help="tokenizer.json, vocab.txt, or a folder with one of them")
+    sub.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="PATH",
+        help="tokenizer.json, vocab.txt, or a folder with one of them, such as a model's",
+    )
     sub.add_argument("--out", required=True, metavar="DIR", help="the folder of the shards, where the same call goes on")
     sub.add_argument("--column", default="text", help="the column of the texts (default text)")
     sub.add_argument("--rows", type=int, default=100_000, metavar="N", help="rows of a shard (default 100000)")

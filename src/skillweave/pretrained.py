@@ -13,7 +13,8 @@ from torch import nn
 
 from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.config import ConfigError, ModelConfig, choose
-from skillweave.weights import ASSETS_FOLDER, FILE, STORED, pack, read_assets, require_equal, write_weights
+from skillweave.config.streams import ASSETS_FOLDER
+from skillweave.weights import FILE, STORED, pack, read_assets, require_equal, write_weights
 
 CONFIG_FILE = "config.json"
 

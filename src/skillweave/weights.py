@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from skillweave.config.streams import ASSETS_FOLDER
+
 FILE = "model.safetensors"
-ASSETS_FOLDER = "assets"
 STORED = ("float32", "bf16", "int8")
 """How a model's matrices may be stored; see `pack`."""
 SCALE = ".scale"

@@ -11,11 +11,12 @@ from hf_generation import WAV2VEC2
 from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
 from tiny import tiny_config, tiny_model
 from tokenizers import Tokenizer, models
-from transformers import BeitConfig, BertConfig, LlamaConfig, ViltConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
+from transformers import BeitConfig, BertConfig, BertTokenizer, LlamaConfig, ViltConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 import skillweave as sw
 from skillweave.cli import main
 from skillweave.config import ConfigError
+from skillweave.data.processors import load_tokenizer
 from skillweave.interop import convert_folder
 from skillweave.interop.checkpoint import Checkpoint
 from skillweave.interop.fit import find_family
@@ -153,6 +154,17 @@ def test_a_tokeniser_with_more_pieces_than_words(folder: Path) -> None:
         sw.from_hf(folder)
     Tokenizer(models.WordLevel({str(i): i for i in range(41)}, "0")).save(str(folder / "tokenizer.json"))
     assert list(sw.from_hf(folder).assets) == ["text_tokenizer.json"]
+
+
+def test_a_vocabulary_stands_for_the_tokeniser(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "cat", "##s"]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    model = sw.from_hf(folder)
+    model.save_pretrained(tmp_path / "ours")
+    for path in (folder, tmp_path / "ours"):
+        assert load_tokenizer(path).encode("Red cats", add_special_tokens=False).ids == [5, 6, 7]
+    assert model.assets["text_tokenizer.json"] == BertTokenizer.from_pretrained(folder).backend_tokenizer.to_str().encode()
 
 
 def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:

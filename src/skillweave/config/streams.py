@@ -10,6 +10,9 @@ from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
 from skillweave.config.encoder import EncoderConfig
 
+ASSETS_FOLDER = "assets"
+"""Where a model's folder holds its assets."""
+
 
 def tokenizer_asset(modality: Modality) -> str:
     """The name of a modality's tokeniser among the model's assets."""
@@ -23,7 +26,7 @@ class TokenizerConfig(Config):
     """Where a stream's tokeniser comes from."""
 
     path: str | None = None
-    """A Hugging Face tokeniser folder or `tokenizer.json`; trained on the recipe's own training texts when absent."""
+    """A tokeniser folder of Hugging Face's, its `tokenizer.json`, or a model folder; when absent, trained on training texts."""
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
     """The model to train when `path` is absent."""
     lowercase: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
@@ -15,20 +16,22 @@ FILE = "tokenizer.json"
 CHARACTERS = "vocab.json"
 BLANK, SPACE = "<pad>", "|"
 """How a CTC tokeniser of theirs writes the blank and the space between words."""
+OLDER = ("vocab.txt", "merges.txt")
+"""One of these is there in place of it in older folders."""
 
 
 def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
-    """The folder's `tokenizer.json`, if it has one and the model reads text.
+    """The folder's `tokenizer.json`, or what transformers makes of older files, if there are any and the model reads text.
 
     Raises ConfigError where it has more pieces than the model has words.
     """
     from tokenizers import Tokenizer
 
-    file = folder / FILE
-    if not file.is_file() or Modality.TEXT not in config.streams.present():
+    file = next((folder / name for name in (FILE, *OLDER) if (folder / name).is_file()), None)
+    if file is None or Modality.TEXT not in config.streams.present():
         return {}
-    content = file.read_bytes()
     try:
+        content = file.read_bytes() if file.name == FILE else _from_older(folder)
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"{file}: not a tokeniser of Hugging Face's tokenizers library: {error}") from None
@@ -39,6 +42,13 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
             "give the tokeniser that the model was trained with, or resize the embedding"
         )
     return {tokenizer_asset(Modality.TEXT): content}
+
+
+def _from_older(folder: Path) -> bytes:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.backend_tokenizer.to_str().encode()
 
 
 def with_special_names(folder: Path, config: ModelConfig) -> ModelConfig:

@@ -10,8 +10,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import ASSETS_FOLDER, TokenizerConfig, tokenizer_asset
 
 PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)
@@ -52,16 +53,17 @@ def special_names(folder: Path) -> dict[str, str]:
 
 
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """A Hugging Face tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), or one of the two.
+    """A tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), one of the two, or a model's own folder.
 
     Special tokens that it lacks are added at the end. `special`: what they are called where it is not as in BERT. Raises
     ConfigError when it is absent or cannot be read.
     """
     place = Path(path)
-    candidates = [place / "tokenizer.json", place / "vocab.txt"] if place.is_dir() else [place]
+    names = ("tokenizer.json", "vocab.txt", f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}")
+    candidates = [place / name for name in names] if place.is_dir() else [place]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
-        remedy = "give a folder with tokenizer.json or vocab.txt, or one of the two"
+        remedy = "give a folder with tokenizer.json or vocab.txt, one of the two, or a model folder that has a tokeniser"
         raise ConfigError(f"tokenizer {place}: no such file; {remedy}")
     try:
         return _prepared(_from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)), special)
