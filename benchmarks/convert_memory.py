@@ -1,6 +1,6 @@
 """Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, against its largest shard.
 
-    python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100] [--tiny]
+    python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100] [--quick]
 
 A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted in a process of its own, which has converted
 a tiny one before, so that libraries and code are in memory. What counts is how far the process's resident set grows at its
@@ -62,13 +62,13 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=12, help="of the model (default 12)")
     parser.add_argument("--width", type=int, default=1024, help="of the model (default 1024)")
     parser.add_argument("--shard", type=int, default=100, metavar="MB", help="size of a shard (default 100)")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--convert", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.convert:
         print(convert(*options.convert))
         return 0
-    if options.tiny:
+    if options.quick:
         options.layers, options.width, options.shard = 2, 64, 1
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as place:
@@ -77,7 +77,7 @@ def main() -> int:
         largest = save(folder, options.layers, options.width, options.shard)
         shards = len(list(folder.glob("*.safetensors")))
         ratio = grown(folder, tiny) / largest
-    bound = float("inf") if options.tiny else BOUND
+    bound = float("inf") if options.quick else BOUND
     name = f"peak memory of converting {shards} shards of {largest / 2**20:.0f} MiB"
     return report("conversion", [Figure(name, ratio, "× the largest shard, at most", bound, ratio <= bound)], options.json)
 

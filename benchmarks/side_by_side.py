@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,18 @@ ADAMW = {"lr": 1e-4, "weight_decay": 0.01, "fused": True}
 
 Given = tuple[Batch, dict[str, Tensor]]
 """The same samples as each side wants them."""
+
+
+def read_options(description: str | None) -> argparse.Namespace:
+    """The command line of such a benchmark; PyTorch gets its number of threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a side and setting (default 5)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
 
 
 class Side(NamedTuple):

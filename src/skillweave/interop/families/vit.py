@@ -7,22 +7,11 @@ from typing import Any
 
 from skillweave.config.encoder import BIASED
 from skillweave.interop.engine import Rule, joined, reshaped, rule
-from skillweave.interop.families.bert import CLASSIFIER
-from skillweave.interop.family import Family, Field, Head, activation
+from skillweave.interop.families.bert import CLASSIFIER, ENCODER
+from skillweave.interop.family import Family, Head
 
 IMAGE = "embeddings.image"
-SIZES: Mapping[str, str | Field] = {
-    "width": "hidden_size",
-    "streams.image.size": "image_size",
-    "streams.image.patch": "patch_size",
-    "encoder.layers": "num_hidden_layers",
-    "encoder.heads": "num_attention_heads",
-    "encoder.feed_forward": "intermediate_size",
-    "encoder.activation": activation("hidden_act"),
-    "encoder.norm_epsilon": "layer_norm_eps",
-    "encoder.dropout": "hidden_dropout_prob",
-    "encoder.attention_dropout": "attention_probs_dropout_prob",
-}
+SIZES = {**ENCODER, "streams.image.size": "image_size", "streams.image.patch": "patch_size"}
 LINEAR = rule("targets.classification.classifier", "classifier")
 
 
