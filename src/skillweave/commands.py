@@ -16,7 +16,7 @@ from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, ModelConfig, find_recipe, read_recipe
 from skillweave.config.encoder import SparseConfig
-from skillweave.config.model import find_model, presets
+from skillweave.config.presets import find_model, presets
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.drawn import draw_batches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -232,17 +231,6 @@ class Model(Pretrained):
         """The module whose weight `words` gives."""
         path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
         return cast(nn.Embedding, self.get_submodule(path))
-
-    def with_tasks(self, tasks: Mapping[str, ModelTask]) -> Model:
-        """This model with more tasks, which it was not trained on: the same parameters, not copies.
-
-        Raises ConfigError for a task whose streams or targets the model lacks.
-        """
-        added = {name: task.model_dump(mode="json") for name, task in tasks.items()}
-        data = self.config.model_dump(mode="json")
-        model = copy.copy(self)
-        model.config = ModelConfig.parse({**data, "tasks": {**data["tasks"], **added}}, "model")
-        return model
 
     def _task(self, name: str) -> ModelTask:
         return choose(self.config.tasks, name, "task")

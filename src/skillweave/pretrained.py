@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from torch import nn
 
 from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.config import ConfigError, ModelConfig, choose
+from skillweave.config.model import ModelTask
 from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.weights import FILE, STORED, pack, read_assets, require_equal, write_weights
 
@@ -105,3 +107,14 @@ class Pretrained(nn.Module, ABC):
         require_equal(own, state, str(weights_file(path)))
         tuned.load_state_dict(state, assign=True)
         return tuned.eval().requires_grad_(False)
+
+    def with_tasks(self, tasks: Mapping[str, ModelTask]) -> Self:
+        """This model with more tasks, which it was not trained on: the same parameters, not copies.
+
+        Raises ConfigError for a task whose streams or targets the model lacks.
+        """
+        added = {name: task.model_dump(mode="json") for name, task in tasks.items()}
+        data = self.config.model_dump(mode="json")
+        model = copy.copy(self)
+        model.config = ModelConfig.parse({**data, "tasks": {**data["tasks"], **added}}, "model")
+        return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -295,14 +294,3 @@ class ModelConfig(Config):
         except (json.JSONDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
         return cls.parse(from_tencent(data) if is_tencent(data) else data, str(file))
-
-
-def find_model(name: str | Path) -> Path | None:
-    """The file of a model's configuration: JSON, or that of a preset's name, such as `bert-base`; None for anything else."""
-    path = Path(name)
-    return path if path.suffix == ".json" else None if path.exists() else presets().get(str(name))
-
-
-def presets() -> dict[str, Path]:
-    """Name of a published model → the file of its configuration."""
-    return {file.stem: file for file in sorted(Path(str(files("skillweave") / "presets")).glob("*.yaml"))}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from skillweave.config.base import ConfigError, choose, nearest
 from skillweave.config.encoder import COMMON, OWN
 from skillweave.config.layering import load_yaml, merge
+from skillweave.config.presets import presets
 
 Mapped = dict[str, Any]
 
@@ -135,7 +134,7 @@ def _require_known(given: Mapping[str, Any]) -> None:
 
 
 def _preset(name: str) -> Mapped:
-    return load_yaml(Path(str(files("skillweave") / "presets" / f"{name}.yaml")))
+    return load_yaml(presets()[name])
 
 
 def _names(value: Any) -> list[str]:
