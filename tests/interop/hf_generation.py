@@ -73,6 +73,23 @@ S2T: dict[str, Any] = {
     "max_target_positions": 13,
     "attn_implementation": "eager",  # it has no other
 }
+WHISPER: dict[str, Any] = {
+    "vocab_size": 41,
+    "d_model": 30,  # even, for its sines and cosines
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 5,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 23,
+    "num_mel_bins": 11,
+    "max_source_positions": 8,
+    "max_target_positions": 13,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
 GENERATION: list[tuple[str, str, dict[str, Any]]] = [
     ("T5ForConditionalGeneration", "T5Config", T5),
     ("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
@@ -90,5 +107,11 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
         "Speech2TextForConditionalGeneration",
         "Speech2TextConfig",
         {**S2T, "scale_embedding": False, "tie_word_embeddings": False, "num_conv_layers": 1, "conv_kernel_sizes": (3,)},
+    ),
+    ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER),
+    (
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        {**WHISPER, "tie_word_embeddings": False, "activation_function": "relu"},
     ),
 ]

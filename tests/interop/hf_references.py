@@ -200,7 +200,10 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             stream = model.config.streams.sound
             # Their group norm counts padding, and samples that fill no frame; their filterbanks are not masked in between.
             lengths.append(list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts))
-            shape = (len(texts), stream.entries(max(texts) - 1) + 1, *([stream.mels] if stream.filterbank else []))
+            entries = stream.entries(max(texts) - 1) + 1
+            if stream.frames == "whisper":  # all are as long
+                lengths[-1], entries = [stream.max_length] * len(texts), stream.entries(stream.max_length)
+            shape = (len(texts), entries, *([stream.mels] if stream.filterbank else []))
             inputs.append(torch.randn(shape, dtype=dtype))
         elif span.modality is Modality.VIDEO:
             stream = model.config.streams.video
@@ -231,7 +234,8 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         if span.modality is Modality.IMAGE:
             given["pixel_values"] = batch.inputs[i]
         elif span.modality is Modality.SOUND and batch.inputs[i].ndim == 3:
-            given["input_features"] = batch.inputs[i]
+            whisper = model.config.model_type == "whisper"
+            given["input_features"] = batch.inputs[i].transpose(1, 2) if whisper else batch.inputs[i]
         elif span.modality is Modality.SOUND:
             frames = model._get_feat_extract_output_lengths(torch.arange(1, batch.inputs[i].shape[1] + 1))
             given["input_values"] = batch.inputs[i]

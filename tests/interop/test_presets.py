@@ -40,6 +40,7 @@ PUBLISHED = {
     "hubert-base": 94_371_712 + 769,
     "pegasus-large": 568_699_904 + 2 * 1024 * 1024 + 96_103,
     "s2t-small": 29_536_256,
+    "whisper-base": 72_593_920,
     "codebert-base": 124_645_632,
     "sbert-base": 108_891_648,  # BERT without its pooler
 }

@@ -123,8 +123,12 @@ class ImageStream(StreamConfig):
         return 1 + self.distilled
 
 
+WHISPER_RATE = 16_000
+"""Samples per second of Whisper's frames."""
+
+
 class SoundStream(StreamConfig):
-    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel frames (S2T)."""
+    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel frames (S2T, Whisper)."""
 
     embedding: list[Literal["waveform", "filterbank", "position", "sinusoidal", "timing", "convolution"]] = [
         "waveform",
@@ -133,7 +137,12 @@ class SoundStream(StreamConfig):
     """Embedding modules, summed: one of `waveform` and `filterbank`, and positions. `position` is learned, `sinusoidal` and
     `timing` are computed, `convolution` sees a frame's neighbourhood (wav2vec 2.0)."""
     mels: Positive = 80
-    """`filterbank`: bins of the mel scale, in frames of 25 ms every 10 ms; each has mean 0 and variance 1 over a recording."""
+    """`filterbank`: bins of the mel scale, in frames of 25 ms every 10 ms."""
+    frames: Literal["kaldi", "whisper"] = "kaldi"
+    """`filterbank`: how frames are made. `kaldi`: each bin has mean 0 and variance 1 over a recording (S2T). `whisper`: the
+    loudest 80 dB, with silence behind a recording up to `max_length`, which the encoder sees too (arXiv 2212.04356)."""
+    gated: bool = True
+    """`filterbank`: its convolutions end in gated linear units (S2T), and otherwise in GELU (Whisper)."""
     scaled: bool = False
     """`filterbank`: vectors multiplied by √width before positions are added (S2T)."""
     position_offset: NonNegativeInt = 0
@@ -167,6 +176,8 @@ class SoundStream(StreamConfig):
             raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
         if self.filterbank and ("waveform" in self.embedding or not all(kernel % 2 for kernel in self.kernels)):
             raise ValueError("filterbank stands without waveform and has odd kernels, such as [5, 5] with strides [2, 2]")
+        if self.frames == "whisper" and (not self.filterbank or self.rate != WHISPER_RATE):
+            raise ValueError(f"whisper's frames are those of a filterbank at a rate of {WHISPER_RATE}")
         return self
 
     @property
@@ -176,8 +187,9 @@ class SoundStream(StreamConfig):
 
     @property
     def frame(self) -> tuple[int, int]:
-        """Samples of a log-mel frame, and from one to the next."""
-        return self.rate // 40, self.rate // 100
+        """Samples that a log-mel frame needs, and from one to the next; Whisper's reach over a recording's ends."""
+        step = self.rate // 100
+        return (step if self.frames == "whisper" else self.rate // 40), step
 
     def length(self, entries: int) -> int:
         """Positions that so many samples, or log-mel frames, give: of a waveform only windows that lie wholly inside count."""

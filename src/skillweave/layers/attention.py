@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -119,23 +119,30 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762, section 3.2.3)."""
+    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762, section 3.2.3).
 
-    def __init__(self, heads: Heads, width: int, dropout: float = 0.0, scale: float | None = None, bias: bool = True) -> None:
+    `biases`: which projections add one, as `EncoderConfig.biases` names them.
+    """
+
+    def __init__(
+        self, heads: Heads, width: int, dropout: float = 0.0, scale: float | None = None, biases: Collection[str] = ("qkv",)
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.scale = scale
         inner, *others = heads.sizes
-        self.query = nn.Linear(width, inner, bias)
-        self.key_value = nn.Linear(width, sum(others), bias)
-        self.output = nn.Linear(inner, width, bias)
+        self.query = nn.Linear(width, inner, bool({"qkv", "query_value"}.intersection(biases)))
+        self.key_value = nn.Linear(width, sum(others), "qkv" in biases)
+        self.value_bias = nn.Parameter(torch.zeros(others[1])) if "query_value" in biases else None
+        self.output = nn.Linear(inner, width, "attention_output" in biases)
 
     def forward(self, x_TD: Tensor, tokens: TokenMap, memory: Memory) -> Tensor:
         """Flat tokens [T, D] → [T, D]."""
         query = self.heads.split(tokens.to_padded(self.query(x_TD)))
-        both = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
-        key, value = (self.heads.split(part) for part in both)
+        key, value = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
+        value = value if self.value_bias is None else value + self.value_bias.to(value.dtype)
+        key, value = self.heads.split(key), self.heads.split(value)
         valid = memory.tokens.valid
         mask = None if valid is None else valid[:, None, None, :]
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0, self.scale)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import randomise
-from transformers import Speech2TextFeatureExtractor
+from transformers import Speech2TextFeatureExtractor, WhisperFeatureExtractor
 
 from skillweave.batch import Example, Layout, Modality, Span
 from skillweave.components.embeddings.filterbank import FilterbankEmbedding
@@ -38,6 +38,16 @@ def test_frames_are_those_of_hugging_face(samples: int) -> None:
     np.testing.assert_allclose(frames, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("samples", [400, 16_000, 20_001, 40_000])
+def test_whispers_frames_are_those_of_hugging_face(samples: int) -> None:
+    """2 s of them, with silence behind; what is longer is cut."""
+    options = {"frames": "whisper", "gated": False, "kernels": (3, 3), "strides": (1, 2), "max_length": 100}
+    features = SoundProcessor(STREAM.model_copy(update=options))(sound(samples))
+    expected = WhisperFeatureExtractor(feature_size=20, chunk_length=2)(sound(samples), sampling_rate=16_000, return_tensors="np")
+    assert features.length == 100
+    np.testing.assert_allclose(features.data.numpy(), expected.input_features[0].T, atol=1e-3)
+
+
 @given(
     kernels=st.lists(st.sampled_from([1, 3, 5, 9]), min_size=1, max_size=3), frames=st.integers(1, 60), stride=st.integers(1, 3)
 )
@@ -66,6 +76,12 @@ def test_padding_and_other_recordings_change_nothing() -> None:
         alone = embedding(features.data.double()[None])[0]
         assert len(alone) == features.length
         torch.testing.assert_close(row[: features.length], alone)
+
+
+def test_whispers_frames_need_a_filterbank_at_their_rate() -> None:
+    for options in ({"embedding": ["waveform"]}, {"embedding": ["filterbank"], "kernels": [3], "strides": [2], "rate": 8000}):
+        with pytest.raises(ConfigError, match="16000"):
+            SoundStream.parse({"frames": "whisper", **options})
 
 
 def test_kernels_of_a_filterbank_are_odd() -> None:

@@ -32,7 +32,7 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
         stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
     ),
     "filterbank": lambda stream, width: FilterbankEmbedding(
-        stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0
+        stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0, stream.gated
     ),
     "visible_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),

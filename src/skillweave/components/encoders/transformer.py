@@ -123,8 +123,8 @@ def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> S
 
 
 def _cross_attention(config: EncoderConfig, width: int) -> CrossAttention:
-    scale, bias = None if config.scaled else 1.0, "attention_output" in config.biases
-    return CrossAttention(_heads(config, width), width, config.attention_dropout, scale, bias)
+    scale = None if config.scaled else 1.0
+    return CrossAttention(_heads(config, width), width, config.attention_dropout, scale, config.biases)
 
 
 def _feed_forward(config: EncoderConfig, layer: int, width: int, known: Known) -> ConditionalFeedForward | SparseFeedForward:

@@ -18,6 +18,7 @@ from skillweave.interop.families.videomae import VIDEOMAE
 from skillweave.interop.families.vilt import VILT
 from skillweave.interop.families.vit import VIT
 from skillweave.interop.families.vit_mae import VIT_MAE
+from skillweave.interop.families.whisper import WHISPER
 from skillweave.interop.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -43,5 +44,6 @@ FAMILIES: dict[str, Family] = {
         PEGASUS,
         *wav2vec2.FAMILIES,
         S2T,
+        WHISPER,
     )
 }

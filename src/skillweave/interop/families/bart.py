@@ -24,6 +24,7 @@ def layers(side: str) -> Iterator[Rule]:
     """The blocks of the encoder or decoder, as fairseq names them."""
     ours, theirs = side + ".blocks.{i}", f"model.{side}.layers.{{i}}"
     yield rule(f"{ours}.attention.qkv.experts.shared", joined(*(f"{theirs}.self_attn.{x}_proj" for x in "qkv")))
+    yield rule(f"{ours}.attention.bias", joined(*(f"{theirs}.self_attn.{x}_proj.bias" for x in "qv")))
     yield rule(f"{ours}.attention.output", f"{theirs}.self_attn.out_proj")
     yield rule(f"{ours}.attention_norm", f"{theirs}.self_attn_layer_norm")
     yield rule(f"{ours}.feed_forward.experts.shared.inner", f"{theirs}.fc1")
@@ -36,6 +37,7 @@ def cross() -> Iterator[Rule]:
     ours, theirs = "decoder.blocks.{i}.cross", "model.decoder.layers.{i}.encoder_attn"
     yield rule(f"{ours}.attention.query", f"{theirs}.q_proj")
     yield rule(f"{ours}.attention.key_value", joined(f"{theirs}.k_proj", f"{theirs}.v_proj"))
+    yield rule(f"{ours}.attention.value_bias", f"{theirs}.v_proj.bias")
     yield rule(f"{ours}.attention.output", f"{theirs}.out_proj")
     yield rule(f"{ours}.norm", f"{theirs}_layer_norm")
 

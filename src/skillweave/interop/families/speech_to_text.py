@@ -7,9 +7,11 @@ from typing import Any
 
 from skillweave.interop.engine import Rule, rule
 from skillweave.interop.families.bart import cross, layers, sizes
-from skillweave.interop.families.t5 import SIDES, SPANS
+from skillweave.interop.families.t5 import SIDES
+from skillweave.interop.families.t5 import SPANS as TEXTS
 from skillweave.interop.family import Family, Field, Head
 
+SPANS = ({"modality": "sound"}, TEXTS[1])
 WORDS = "model.decoder.embed_tokens"
 CONTENT = "embeddings.sound.content.filterbank.convolutions.{i}"
 FIXED = {"norm_position": "pre", "norm_epsilon": 1e-5}
@@ -69,5 +71,5 @@ S2T = Family(
     required={"input_channels": 1, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
     ours=lambda config: {"streams.sound.strides": [2] * config.num_conv_layers},
     theirs=_theirs,
-    spans=({"modality": "sound"}, SPANS[1]),
+    spans=SPANS,
 )

@@ -1,0 +1,72 @@
+"""Whisper (arXiv 2212.04356): S2T with two convolutions of its own, learned positions, and keys without a bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skillweave.config.encoder import BIASED
+from skillweave.interop.engine import rule
+from skillweave.interop.families.bart import cross, sizes
+from skillweave.interop.families.speech_to_text import CONTENT, FIXED, SPANS, WORDS, side
+from skillweave.interop.families.t5 import SIDES
+from skillweave.interop.family import Family, Field, Head
+
+STREAMS = {
+    "streams.sound": {
+        "embedding": ["filterbank", "position"],
+        "frames": "whisper",
+        "gated": False,
+        "kernels": [3, 3],
+        "strides": [1, 2],
+        "norm": False,
+        "mask_vector": False,
+    },
+    "target_embedding": {"embedding": ["word", "position"], "norm": False, "tied": False},
+}
+BIASES = ["query_value", *(place for place in BIASED if place != "qkv")]
+PADDING = 50_256
+"""The number of padding where their configuration names none."""
+
+
+def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if ours["target_embedding.vocabulary"] > PADDING else {"pad_token_id": None}
+
+
+WHISPER = Family(
+    "whisper",
+    {
+        "width": "d_model",
+        "streams.sound.channels": "d_model",
+        "streams.sound.mels": "num_mel_bins",
+        "streams.sound.max_length": "max_source_positions",
+        "target_embedding.vocabulary": "vocab_size",
+        "target_embedding.max_length": "max_target_positions",
+        **{path: theirs for name in SIDES for path, theirs in sizes(name).items()},
+    },
+    (
+        rule("target_embedding.content.word", WORDS),
+        rule("target_embedding.positions.position.table", "model.decoder.embed_positions"),
+        rule("embeddings.sound.positions.position.table", "model.encoder.embed_positions"),
+        *(rule(CONTENT.format(i=i), f"model.encoder.conv{i + 1}") for i in range(2)),
+        *side("encoder"),
+        *side("decoder"),
+        *cross(),
+    ),
+    {
+        "WhisperForConditionalGeneration": Head(
+            {"lm": {}},
+            (rule("targets.lm.output", "proj_out"),),
+            {"targets.lm.tied": Field("tie_word_embeddings")},
+            {"proj_out.weight": f"{WORDS}.weight"},
+        )
+    },
+    constants={
+        **{f"{stream}.{option}": value for stream, fixed in STREAMS.items() for option, value in fixed.items()},
+        **{f"{name}.{option}": value for name in SIDES for option, value in {**FIXED, "biases": BIASES}.items()},
+    },
+    required={"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "scale_embedding": False},
+    theirs=_theirs,
+    spans=SPANS,
+)
+"""The encoder's table of positions holds sines and cosines, which nothing trains there."""
