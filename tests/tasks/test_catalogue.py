@@ -25,6 +25,8 @@ SOURCES = {
     "masked_sound": {"path": "pack:speech"},
     "image_text_contrastive": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
     "video_text_contrastive": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
+    "masked_image": {"path": "pack:emoji"},
+    "masked_image_tokens": {"path": "pack:emoji"},
     "masked_code": {"path": "pack:code_zh"},
     "text_to_frames": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "text_naming": {"path": "pack:poems", "columns": {"label": "dynasty"}},
@@ -47,14 +49,14 @@ MODEL = {
     "streams": {
         "text": {"vocabulary": 600, "max_length": 32},
         "code": {"vocabulary": 600, "max_length": 48},
-        "image": {"size": 16, "patch": 8},
+        "image": {"size": 16, "patch": 4, "embedding": ["masked_patch", "position"]},
         "sound": {"channels": 8, "max_length": 100},
         "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8]},
     },
     "encoder": {"layers": 2, "heads": 2, "feed_forward": 48, "sparse": {"qkv": {"route": "skill"}}},
     "target_embedding": {"max_length": 20},
     "decoder": {"layers": 1, "heads": 2, "feed_forward": 48},
-    "targets": {"masked_unit": {"clusters": 6}, "classification": {"classes": []}},
+    "targets": {"masked_unit": {"clusters": 6}, "classification": {"classes": []}, "masked_image_token": {"vocabulary": 9}},
 }
 
 
@@ -118,7 +120,7 @@ def test_prepare_fills_in_what_the_recipe_leaves_open() -> None:
     assert len(resolved.model.targets["classification"].classes) >= 2
     transcripts = {c for t in dataset("speech_recognition").source.column("transcript") for c in t}
     assert set(resolved.model.targets["ctc"].characters) == transcripts
-    assert set(assets) == {"text_tokenizer.json", "sound_units.safetensors"}
+    assert set(assets) == {"text_tokenizer.json", "sound_units.safetensors", "visual_tokens.safetensors"}
     assert resolved.model.streams.text.vocabulary == resolved.model.streams.code.vocabulary <= 600
 
 
@@ -164,6 +166,6 @@ def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
 
 def test_streams_that_a_task_lacks() -> None:
     data = recipe("text_to_image").model_dump(mode="json")
-    del data["model"]["streams"]["image"]
+    del data["model"]["streams"]["image"], data["model"]["targets"]["masked_image_token"]
     with pytest.raises(ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"):
         prepare(RecipeConfig.parse(data))

@@ -49,13 +49,22 @@ class AugmentConfig(Config):
     """Text and code inputs: share of wordpieces replaced by [MASK]."""
 
 
+MASKED_SHARES = {"masked_pixels": 0.6, "masked_autoencoder": 0.75, "masked_image_token": 0.4}
+"""Kind of target → the share of a picture's patches that is hidden (SimMIM, MAE and BEiT, in their papers' settings)."""
+WORD_SHARE = 0.15
+"""Share of words to predict (SkillNet section 4.2, BERT)."""
+
+
 class MaskingConfig(Config):
-    """What pretraining on masked text hides."""
+    """What pretraining on masked text and masked pictures hides."""
 
     unit: Literal["piece", "word", "chinese_word", "span"] = "piece"
     """`piece`: wordpieces (BERT). `word`: all pieces of a word (whole-word masking); each Chinese character is a word.
     `chinese_word`: the same, with Chinese words found by a segmenter. `span`: neighbouring words (SpanBERT)."""
-    share: float = Field(default=0.15, gt=0, lt=1)
-    """Share of pieces that is to be predicted."""
+    share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of pieces or patches that is to be predicted; absent, 0.15 of words, and of patches 0.6 by `masked_pixels` (SimMIM),
+    0.75 by `masked_autoencoder` (MAE) and 0.4 by `masked_image_token` (BEiT)."""
+    block: Positive = 1
+    """Pictures: side of the squares of patches that are hidden together (SimMIM's 32 pixels are 2 patches of 16)."""
     pairs: Literal["order", "next"] = "order"
     """Sentence pairs, of half the samples: `order` swaps the two (ALBERT), `next` takes the second from another text (BERT)."""

@@ -15,6 +15,7 @@ from skillweave.config.base import Config, ConfigError, Positive, choose, neares
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
+    PATCHES_ASSET,
     TRANSCRIPTS_ASSET,
     UNITS_ASSET,
     BidirectionalLanguageTarget,
@@ -22,6 +23,7 @@ from skillweave.config.targets import (
     CTCTarget,
     LanguageTarget,
     MaskedAutoencoderTarget,
+    MaskedImageTokenTarget,
     MaskedLanguageTarget,
     MaskedUnitTarget,
     PromptTarget,
@@ -244,6 +246,7 @@ class ModelConfig(Config):
         names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
         targets = self.targets.values()
         names |= {TRANSCRIPTS_ASSET for target in targets if isinstance(target, CTCTarget) and target.language}
+        names |= {PATCHES_ASSET for target in targets if isinstance(target, MaskedImageTokenTarget)}
         return names | {UNITS_ASSET for target in targets if isinstance(target, MaskedUnitTarget)}
 
     def restricted(self, tasks: str | Collection[str]) -> ModelConfig:

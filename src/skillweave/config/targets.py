@@ -11,6 +11,7 @@ from skillweave.config.base import Config, Positive, Share
 from skillweave.config.encoder import Activation, EncoderConfig
 
 UNITS_ASSET = "sound_units.safetensors"
+PATCHES_ASSET = "visual_tokens.safetensors"
 """The name of the cluster model among a model's assets."""
 TRANSCRIPTS_ASSET = "transcripts.txt"
 """The name of what a language model of transcripts learns from among a model's assets: a text a line."""
@@ -246,7 +247,8 @@ class MaskedImageTokenTarget(Config):
 
     kind: Literal["masked_image_token"] = "masked_image_token"
     vocabulary: Positive = 8192
-    """Visual tokens that there are; those of DALL-E's tokeniser, 8,192, in the paper."""
+    """Visual tokens that there are; in the paper those of DALL-E's tokeniser. The task `masked_image_tokens` takes the centres of
+    k-means on the patches of training pictures in their place."""
 
 
 class MaskedPixelsTarget(Config):

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import IGNORE
+from skillweave.config.inputs import WORD_SHARE
 from skillweave.data.processors.base import BadInput
 
-WORD_SHARE = 0.15
-"""Share of tokens to predict (SkillNet section 4.2, BERT)."""
 FRAME_SHARE = 0.05
 """Share of frames that begin a masked span (SkillNet section 4.2)."""
 FRAME_SPAN = 10
@@ -84,3 +83,15 @@ def mask_frames(length: int, rng: np.random.Generator, share: float = FRAME_SHAR
     if masked.all() and length > 1:
         masked[rng.integers(0, length)] = False
     return torch.from_numpy(masked)
+
+
+def mask_squares(side: int, share: float, block: int, rng: np.random.Generator) -> Tensor:
+    """[side²] bool: as many of a picture's patches in every draw, never all or none (SimMIM section 3.1, MAE section 3).
+
+    They are hidden in squares of `block` × `block`, of which `share` is drawn. `side`: a multiple of `block`, and not the same.
+    """
+    squares = (side // block) ** 2
+    hidden = np.zeros(squares, dtype=bool)
+    hidden[rng.permutation(squares)[: min(max(round(share * squares), 1), squares - 1)]] = True
+    square = hidden.reshape(side // block, side // block)
+    return torch.from_numpy(square.repeat(block, 0).repeat(block, 1).reshape(-1))

@@ -21,6 +21,7 @@ from skillweave.evaluation.kinds import (
     Filled,
     MultiLabelled,
     Predictions,
+    Restored,
     Scored,
     Tagged,
     Transcribed,
@@ -73,6 +74,7 @@ def chance(found: Predictions, context: Context) -> Figures:
     the pool and its right answers.
     Character error rate: always the best constant string. Masked prediction: always the best constant distribution. Choices: any.
     Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole text. Texts: the commonest.
+    Pixels: the mean patch that is seen.
     """
     return CHANCE[type(found)](found, context)
 
@@ -148,6 +150,7 @@ CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {
     Written: _commonest_text,
     Embedded: _random_order,
     Filled: _frequencies,
+    Restored: lambda found, context: {"pixel_error": 1.0},  # by its definition
     MultiLabelled: _commonest_labels,
     Scored: _mean_score,
     Tagged: _commonest_tag,

@@ -19,6 +19,7 @@ from skillweave.evaluation.kinds import (
     Filled,
     MultiLabelled,
     Predictions,
+    Restored,
     Scored,
     Tagged,
     Transcribed,
@@ -57,6 +58,7 @@ METRICS = {
     "median_rank": Metric("median rank", lower=True, unbounded=True),
     "perplexity": Metric("perplexity", lower=True, unbounded=True),
     "masked_accuracy": Metric("accuracy where asked"),
+    "pixel_error": Metric("error of hidden pixels", lower=True),
 }
 """Name in tables → how it is shown, in the order of tables."""
 
@@ -172,6 +174,7 @@ PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
     Written: _written,
     Embedded: lambda found: retrieval_columns(ranking(found)),
     Filled: _filled,
+    Restored: lambda found: {"pixel_error": (metrics.ratio, [found.errors, found.of_mean])},
     MultiLabelled: _multi_labelled,
     Scored: _scored,
     Tagged: _tagged,

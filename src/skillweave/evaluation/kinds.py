@@ -71,6 +71,15 @@ class Filled(Predictions):
 
 
 @dataclass(kw_only=True)
+class Restored(Predictions):
+    """Hidden patches of pictures. `errors`: of their pixels, squared and summed, [N] float32; `of_mean`: those that the mean of
+    the patches that are seen would make."""
+
+    errors: NDArray[np.float32]
+    of_mean: NDArray[np.float32]
+
+
+@dataclass(kw_only=True)
 class MultiLabelled(Predictions):
     """`labels`: [N, C] bool. `probabilities`: [N, C] float32, of each class by itself."""
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
+from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.config.targets import TRANSCRIPTS_ASSET, CTCTarget
-from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Transcribed, evaluating, moved, stack
+from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Restored, Transcribed, evaluating, moved, stack
 from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words, write_texts
 from skillweave.generation.ctc import prefix_beam_search
 from skillweave.generation.ngram import NGram
@@ -100,6 +101,20 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     return Filled(labels=stack(labels), losses=stack(losses), correct=stack(correct), samples=stack(samples), **vars(seen))
 
 
+def restore(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Restored:
+    """How far the pixels of every picture's hidden patches are from what the model makes of them."""
+    (target,), seen = model.config.tasks[task].targets, Predictions()
+    errors, of_mean = [], []
+    for batch in moved(model, batches, seen):
+        restored_NPC = model(batch).logits[target].float()
+        wanted_NPC = cast(MaskedPixels | MaskedAutoencoder, model.targets[target]).patches(batch.labels["pixels"])
+        hidden_NP1 = batch.labels["masked"].unsqueeze(-1)
+        mean_N1C = (wanted_NPC * ~hidden_NP1).sum(1, keepdim=True) / (~hidden_NP1).sum(1, keepdim=True)
+        for found, guess_NPC in ((errors, restored_NPC), (of_mean, mean_N1C)):
+            found.append(((guess_NPC - wanted_NPC).square() * hidden_NP1).sum((1, 2)).cpu())
+    return Restored(errors=stack(errors), of_mean=stack(of_mean), **vars(seen))
+
+
 def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
     """What the labels ask for: one of the candidates for a position or for a sample, or else the sample's pair."""
     first = next(batches := iter(batches))
@@ -130,6 +145,8 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "mlm": fill,
     "masked_unit": fill,
     "masked_image_token": fill,
+    "masked_pixels": restore,
+    "masked_autoencoder": restore,
 }
 """Kind of target → how its predictions are gathered."""
 

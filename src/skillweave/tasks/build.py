@@ -56,7 +56,7 @@ def classify(modality: Modality) -> Builder:
     """One span and what is asked of it: a class, several classes, or a number."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        features = _features(row, modality, tools, rng)
+        features = features_of(row, modality, tools, rng)
         return Example((features,), labels_of(row, tools), row["key"])
 
     return build
@@ -66,7 +66,7 @@ def name_class(modality: Modality) -> Builder:
     """One span and which of the task's class names is its answer."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        features = _features(row, modality, tools, rng)
+        features = features_of(row, modality, tools, rng)
         classes = list(tools.config.classes)
         return Example((features,), {"class": class_number(row["label"], classes)} if tools.labelled else {}, row["key"])
 
@@ -115,7 +115,7 @@ def continue_text(*before: Modality) -> Builder:
     """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        given = [_features(row, modality, tools, rng) for modality in before]
+        given = [features_of(row, modality, tools, rng) for modality in before]
         # Without rng: word dropout would put [MASK] among the answers.
         text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), separator=True)
         nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
@@ -145,7 +145,7 @@ def pair(modality: Modality) -> Builder:
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         caption = caption_of(row, "text", rng, tools.config.augment.join)
         text = tools.processors[Modality.TEXT](caption, rng)
-        other = _features(row, modality, tools, rng)
+        other = features_of(row, modality, tools, rng)
         return Example((text, other), {"caption": caption_hash(caption)}, row["key"])
 
     return build
@@ -184,7 +184,7 @@ def answer_in_text(modality: Modality) -> Builder:
     """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions predicts the next word."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        given = _features(row, modality, tools, rng)
+        given = features_of(row, modality, tools, rng)
         if not tools.labelled:
             return Example((given, tools.answers.assemble([])), {}, row["key"])
         answer = caption_of(row, tools.answer, rng)
@@ -218,7 +218,8 @@ def masked_sound(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     return Example((Features(features.data, features.length, masked),), {"units": labels}, row["key"])
 
 
-def _features(row: Row, modality: Modality, tools: Tools, rng: np.random.Generator | None) -> Features:
+def features_of(row: Row, modality: Modality, tools: Tools, rng: np.random.Generator | None) -> Features:
+    """What a row holds of a modality. Raises BadInput where that is nothing."""
     field = modality.value
     if row.get(field) is None:
         raise BadInput(f"no {field}")

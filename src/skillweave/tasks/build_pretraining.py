@@ -1,16 +1,18 @@
-"""Builders of pretraining tasks over text: masked words, sentence pairs, denoising and gap sentences."""
+"""Builders of pretraining tasks over text and pictures: what is masked, sentence pairs, denoising and gap sentences."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from skillweave.batch import IGNORE, Example, Features, Modality
-from skillweave.data.masking import mask_words
+from skillweave.config.inputs import MASKED_SHARES, WORD_SHARE
+from skillweave.data.masking import mask_squares, mask_words
 from skillweave.data.noising import gap_sentences, infill, sentences_of
 from skillweave.data.processors import BadInput
 from skillweave.data.words import span_numbers, word_numbers
-from skillweave.tasks.build import caption_of, fixed, mask_span
+from skillweave.tasks.build import caption_of, features_of, fixed, mask_span
 from skillweave.tasks.task import Row, Tools
 
 IN_ORDER, OTHERWISE = 0, 1
@@ -27,7 +29,8 @@ def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
         words = span_numbers(words, draw) if masking.unit == "span" else words
         groups = np.concatenate([[-1], words[: features.length - 1]])
     special = processor.special_ids
-    ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, masking.share, groups)
+    share = masking.share or WORD_SHARE
+    ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, share, groups)
     return Example((Features(ids, features.length),), {"words": labels}, row["key"])
 
 
@@ -87,3 +90,28 @@ def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Exa
     head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
     nothing = torch.full((head.length + 1,), IGNORE)
     return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])
+
+
+def masked_image(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A picture with some of its patches hidden, and its pixels (SimMIM); the encoder may be given the others alone (MAE)."""
+    features, masked = _masked_picture(row, tools, rng)
+    return Example((features,), {"pixels": features.data, "masked": masked}, row["key"])
+
+
+def masked_image_tokens(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A picture with some of its patches hidden, and the visual token of each of these (BEiT)."""
+    features, masked = _masked_picture(row, tools, rng)
+    units = tools.units(features.data)
+    specials = torch.full((tools.model.picture.specials,), IGNORE)
+    labels = torch.cat([specials, torch.where(masked, units, torch.full_like(units, IGNORE))])
+    return Example((features,), {"units": labels}, row["key"])
+
+
+def _masked_picture(row: Row, tools: Tools, rng: np.random.Generator | None) -> tuple[Features, torch.Tensor]:
+    """The picture, and which of its patches [P] are hidden."""
+    stream, masking = tools.model.picture, tools.config.masking
+    features = features_of(row, Modality.IMAGE, tools, rng)
+    share = masking.share or MASKED_SHARES[tools.target.kind]
+    masked = mask_squares(stream.size // stream.patch, share, masking.block, rng or fixed(row))
+    left = features.length - int(masked.sum()) if "visible_patch" in stream.embedding else features.length
+    return Features(features.data, left, F.pad(masked, (stream.specials, 0))), masked

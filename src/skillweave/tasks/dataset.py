@@ -12,15 +12,21 @@ import numpy as np
 from skillweave.batch import Batch, Example, Skip
 from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.recipe import RecipeConfig, Split
-from skillweave.config.targets import UNITS_ASSET
+from skillweave.config.targets import PATCHES_ASSET, UNITS_ASSET
 from skillweave.data.collate import collate, collate_packed
 from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
-from skillweave.data.processors.units import UnitModel
+from skillweave.data.processors.units import PatchModel, UnitModel
 from skillweave.data.sources import Source, open_source
 from skillweave.tasks import TASKS
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Row, Task, Tools
+
+UNITS: dict[str, tuple[str, type[UnitModel] | type[PatchModel]]] = {
+    "masked_unit": (UNITS_ASSET, UnitModel),
+    "masked_image_token": (PATCHES_ASSET, PatchModel),
+}
+"""Kind of target → the asset that holds what it predicts, and how it is read."""
 
 
 class TaskDataset:
@@ -153,7 +159,10 @@ def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **
     task, config = task_of(recipe, name), recipe.tasks[name]
     processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
     target = recipe.model.targets[config.target or task.target]
-    units = UnitModel.from_bytes(assets[UNITS_ASSET]) if task.target == "masked_unit" else None
+    units = None
+    if task.target in UNITS:
+        asset, model = UNITS[task.target]
+        units = model.from_bytes(assets[asset])
     answers = build_answer_processor(recipe.model, assets) if task.answer else None
     more |= {"choices": task.choices, "answers": answers, "answer": task.answer or ""}
     return Tools(processors, recipe.model, config, target, units, **more)

@@ -2,6 +2,7 @@
 
 from skillweave.batch import Modality, Role, Span
 from skillweave.tasks.build import pair
+from skillweave.tasks.build_pretraining import masked_image, masked_image_tokens
 from skillweave.tasks.task import Task
 
 SPANS = (Span(Modality.TEXT), Span(Modality.IMAGE, Role.TARGET, encoder_pass=1))
@@ -24,6 +25,26 @@ TASKS = (
         metric="recall",
         fields=("text", "image"),
         build=pair(Modality.IMAGE),
+        pretraining=True,
+    ),
+    Task(
+        name="masked_image",
+        summary="pretraining: the pixels of hidden patches (SimMIM; with `target: masked_autoencoder` MAE)",
+        spans=(Span(Modality.IMAGE),),
+        target="masked_pixels",
+        metric="pixel_error",
+        fields=("image",),
+        build=masked_image,
+        pretraining=True,
+    ),
+    Task(
+        name="masked_image_tokens",
+        summary="pretraining: the visual tokens of hidden patches (BEiT)",
+        spans=(Span(Modality.IMAGE),),
+        target="masked_image_token",
+        metric="perplexity",
+        fields=("image",),
+        build=masked_image_tokens,
         pretraining=True,
     ),
 )

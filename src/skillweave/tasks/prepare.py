@@ -9,24 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from skillweave.batch import Modality
+from skillweave.batch import Features, Modality
 from skillweave.config import ConfigError, ModelConfig
+from skillweave.config.inputs import MASKED_SHARES
 from skillweave.config.recipe import RecipeConfig, Split, TaskConfig
 from skillweave.config.streams import TextStream, TokenizerConfig
-from skillweave.config.targets import TRANSCRIPTS_ASSET, UNITS_ASSET, CTCTarget, MaskedUnitTarget
+from skillweave.config.targets import TRANSCRIPTS_ASSET, CTCTarget, MaskedImageTokenTarget, MaskedUnitTarget
 from skillweave.data.pieces import Pieces
 from skillweave.data.processors import build_processors, load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer, special_names
-from skillweave.data.processors.units import UnitModel
-from skillweave.tasks.dataset import open_fields, task_of
+from skillweave.data.processors.units import PatchModel, UnitModel
+from skillweave.tasks.dataset import UNITS, open_fields, task_of
 from skillweave.tasks.labels import flat, with_labels
 from skillweave.tasks.task import Task
 
-STANDS_IN = {"contrastive": "similarity"}
-"""Kind of target → the kind that learns the same and more."""
-UNIT_RECORDINGS = 500
-"""Recordings that k-means is fitted on."""
+STANDS_IN = {"contrastive": "similarity", "masked_pixels": "masked_autoencoder"}
+"""Kind of target → the kind that learns the same, and may stand in its place."""
+UNIT_SAMPLES = 500
+"""Recordings or pictures that k-means is fitted on."""
 
 
 def prepare(
@@ -44,8 +45,11 @@ def prepare(
     model = _with_tokenizers(recipe, model, assets, base)
     model = with_labels(recipe, model, assets)
     recipe = recipe.model_copy(update={"model": model})
-    if any(task_of(recipe, name).target == "masked_unit" for name in recipe.tasks) and UNITS_ASSET not in assets:
-        assets[UNITS_ASSET] = _fit_units(recipe, model)
+    for target, fit in (("masked_unit", _fit_units), ("masked_image_token", _fit_patches)):
+        asset = UNITS[target][0]
+        name = next((name for name in recipe.tasks if task_of(recipe, name).target == target), None)
+        if name and asset not in assets:
+            assets[asset] = fit(recipe, model, name)
     for name, task in recipe.tasks.items():
         spec = model.targets[task.target or task_of(recipe, name).target]
         if isinstance(spec, CTCTarget) and spec.language and TRANSCRIPTS_ASSET not in assets:
@@ -54,6 +58,11 @@ def prepare(
             raise ConfigError(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
             )
+        if task_of(recipe, name).target in MASKED_SHARES:
+            side, block = model.picture.size // model.picture.patch, task.masking.block
+            if side % block or side == block:
+                fault = f"{side} × {side} patches cannot be hidden in squares of {block}"
+                raise ConfigError(f"tasks.{name}.masking.block: {fault}; give a smaller divisor of {side}")
         if task.pack and (task_of(recipe, name).target, len(task_of(recipe, name).spans)) != ("mlm", 1):
             raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows (masked_text)")
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
@@ -196,24 +205,33 @@ def _transcripts(recipe: RecipeConfig, name: str, target: CTCTarget) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
-def _fit_units(recipe: RecipeConfig, model: ModelConfig) -> bytes:
+def _fit_units(recipe: RecipeConfig, model: ModelConfig, name: str) -> bytes:
     """k-means on the MFCC of training recordings (SkillNet section 4.2)."""
-    name = next(n for n in recipe.tasks if task_of(recipe, n).target == "masked_unit")
-    source = open_fields(recipe, name, "train")
-    sound_only = model.model_copy(update={"streams": model.streams.model_copy(update={"text": None, "code": None})})
-    processor = build_processors(sound_only, {}, recipe.limits)[Modality.SOUND]
-    rows = np.random.default_rng(recipe.training.seed).permutation(len(source))[:UNIT_RECORDINGS]
-    recordings = []
-    for row in rows:
-        try:
-            features = processor(source[int(row)]["sound"])
-        except BadInput:
-            continue  # listed when training meets it
-        recordings.append((features.data, features.length))
-    stream = model.streams.sound
+    stream, target = model.streams.sound, model.targets[recipe.tasks[name].target or "masked_unit"]
     if stream is not None and stream.filterbank:
         raise ConfigError(f"tasks.{name}: masked units are made of waveforms; give streams.sound the embedding waveform")
-    target = model.targets[recipe.tasks[name].target or "masked_unit"]
+    recordings = [(features.data, features.length) for features in _some(recipe, model, name, Modality.SOUND)]
     if not recordings or stream is None or not isinstance(target, MaskedUnitTarget):
         raise ConfigError(f"tasks.{name}: no recording could be decoded, so there are no units to learn")
     return UnitModel.fit(recordings, target.clusters, stream.rate, math.prod(stream.strides), recipe.training.seed).to_bytes()
+
+
+def _fit_patches(recipe: RecipeConfig, model: ModelConfig, name: str) -> bytes:
+    """k-means on the patches of training pictures."""
+    target = model.targets[recipe.tasks[name].target or "masked_image_token"]
+    pictures = [features.data for features in _some(recipe, model, name, Modality.IMAGE)]
+    if not pictures or not isinstance(target, MaskedImageTokenTarget):
+        raise ConfigError(f"tasks.{name}: no picture could be decoded, so there are no visual tokens to learn")
+    return PatchModel.fit(pictures, target.vocabulary, model.picture.patch, recipe.training.seed).to_bytes()
+
+
+def _some(recipe: RecipeConfig, model: ModelConfig, name: str, modality: Modality) -> Iterator[Features]:
+    """`UNIT_SAMPLES` training samples of a task, as the model reads them."""
+    source = open_fields(recipe, name, "train")
+    wordless = model.model_copy(update={"streams": model.streams.model_copy(update={"text": None, "code": None})})
+    processor = build_processors(wordless, {}, recipe.limits)[modality]
+    for row in np.random.default_rng(recipe.training.seed).permutation(len(source))[:UNIT_SAMPLES]:
+        try:
+            yield processor(source[int(row)][modality.value])
+        except BadInput:
+            continue  # listed when training meets it

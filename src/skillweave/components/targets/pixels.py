@@ -37,9 +37,12 @@ class MaskedPixels(Target):
         logits_NPC = self.output(passes[0].padded()[:, self.specials :])
         if "pixels" not in labels:
             return TargetOutput(None, logits_NPC)
-        wanted_NPC = F.pixel_unshuffle(labels["pixels"], self.patch).flatten(2).transpose(1, 2)
-        masked_NP = labels["masked"]
+        wanted_NPC, masked_NP = self.patches(labels["pixels"]), labels["masked"]
         return TargetOutput(F.l1_loss(at_least_float32(logits_NPC[masked_NP]), wanted_NPC[masked_NP]), logits_NPC)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] → patches [N, P, 3 · patch²]."""
+        return F.pixel_unshuffle(pixels, self.patch).flatten(2).transpose(1, 2)
 
 
 class MaskedAutoencoder(Target):

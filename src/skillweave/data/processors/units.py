@@ -1,4 +1,4 @@
-"""Sound units: k-means clusters of MFCC, what masked-unit prediction predicts (SkillNet section 4.2, HuBERT)."""
+"""Units, what masked-unit prediction predicts: k-means clusters of sound's MFCC (SkillNet section 4.2, HuBERT) or of patches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import kaldi_native_fbank
 import numpy as np
 from safetensors.numpy import load, save
 from torch import Tensor, from_numpy
+from torch.nn.functional import pixel_unshuffle
 
 from skillweave.config.base import ConfigError
 
@@ -65,26 +66,17 @@ class UnitModel:
 
         Raises ConfigError when there are fewer frames than clusters.
         """
-        # An optional dependency, wanted only here.
-        from sklearn.cluster import MiniBatchKMeans
-        from threadpoolctl import threadpool_limits
-
         hop = hop or rate // 50
         rows = [mfcc(waveform, rate, length, hop) for waveform, length in sounds]
         count = sum(map(len, rows))
         if count < clusters:
             remedy = "give more recordings or set clusters lower"
             raise ConfigError(f"{count} sound frames cannot make {clusters} clusters; {remedy}")
-        means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
-        with threadpool_limits(1):  # the same sums on any number of cores
-            means.fit(np.concatenate(rows))
-        return cls(means.cluster_centers_.astype(np.float32), rate, hop)
+        return cls(_centres(np.concatenate(rows), clusters, seed), rate, hop)
 
     def __call__(self, waveform: Tensor | np.ndarray, length: int) -> Tensor:
         """The nearest centre of each encoder position, [length] int64."""
-        rows = mfcc(waveform, self.rate, length, self.hop)
-        distances = np.square(self.centres).sum(axis=1) - 2 * rows @ self.centres.T
-        return from_numpy(distances.argmin(axis=1))
+        return _nearest(mfcc(waveform, self.rate, length, self.hop), self.centres)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
@@ -95,3 +87,54 @@ class UnitModel:
         """From `to_bytes`."""
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors.load keeps no metadata
         return cls(load(data)["centres"], int(header["__metadata__"]["rate"]), int(header["__metadata__"]["hop"]))
+
+
+@dataclass(frozen=True)
+class PatchModel:
+    """Cluster centres [k, 3 · patch²] in the space of normalised pixels: a simple tokeniser of pictures in place of BEiT's."""
+
+    centres: np.ndarray
+
+    @classmethod
+    def fit(cls, pictures: Iterable[Tensor], clusters: int, patch: int, seed: int = 0) -> PatchModel:
+        """k-means on the patches of pictures [3, H, W]. Raises ConfigError when there are fewer patches than clusters."""
+        rows = [cut_patches(pixels, patch) for pixels in pictures]
+        if (count := sum(map(len, rows))) < clusters:
+            raise ConfigError(f"{count} patches cannot make {clusters} visual tokens; give more pictures or set vocabulary lower")
+        return cls(_centres(np.concatenate(rows), clusters, seed))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The nearest centre of each patch of a picture [3, H, W], row by row: [P] int64."""
+        return _nearest(cut_patches(pixels, math.isqrt(self.centres.shape[1] // 3)), self.centres)
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        return save({"centres": self.centres})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PatchModel:
+        """From `to_bytes`."""
+        return cls(load(data)["centres"])
+
+
+def cut_patches(pixels: Tensor, patch: int) -> np.ndarray:
+    """[3, H, W] → [P, 3 · patch²]."""
+    return pixel_unshuffle(pixels, patch).flatten(1).T.numpy()
+
+
+def _centres(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """k-means on rows [n, d]: centres [k, d] float32."""
+    # An optional dependency, wanted only here.
+    from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
+
+    means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
+    with threadpool_limits(1):  # the same sums on any number of cores
+        means.fit(rows)
+    return means.cluster_centers_.astype(np.float32)
+
+
+def _nearest(rows: np.ndarray, centres: np.ndarray) -> Tensor:
+    """The number of the nearest centre of each row, [n] int64."""
+    distances = np.square(centres).sum(axis=1) - 2 * rows @ centres.T
+    return from_numpy(distances.argmin(axis=1))

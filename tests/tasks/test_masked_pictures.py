@@ -1,0 +1,118 @@
+"""Masked pictures: what is hidden, what it is compared with, and that both ways of restoring it learn on the real pack."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from skillweave.config import ConfigError, RecipeConfig
+from skillweave.data.masking import mask_squares
+from skillweave.data.processors.units import PatchModel
+from skillweave.evaluation.predictions import predict_task
+from skillweave.model import Model
+from skillweave.tasks.dataset import TaskDataset, open_task
+from skillweave.tasks.prepare import prepare
+
+SIZE, PATCH = 16, 4
+WAYS = {"masked_pixels": ("masked_patch", 0.6), "masked_autoencoder": ("visible_patch", 0.75)}
+"""Target → the embedding that hides patches, and the share that its paper hides."""
+
+
+def recipe(target: str, **masking: Any) -> RecipeConfig:
+    decoder = {"layers": 1, "heads": 2, "feed_forward": 32, "norm_position": "pre", "dropout": 0}
+    own = {"width": 16, "decoder": decoder} if target == "masked_autoencoder" else {}
+    model = {
+        "width": 24,
+        "streams": {"image": {"size": SIZE, "patch": PATCH, "embedding": [WAYS[target][0], "position"]}},
+        "encoder": {"layers": 1, "heads": 2, "feed_forward": 48, "norm_position": "pre", "dropout": 0},
+        "targets": {target: own},
+    }
+    data = {"path": "pack:emoji", "limit": 64}
+    tasks = {"masked_image": {"target": target, "data": data, "batch_size": 64, "masking": masking}}
+    return RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+
+
+def opened(target: str) -> tuple[Model, TaskDataset]:
+    torch.manual_seed(0)
+    resolved, assets = prepare(recipe(target))
+    return Model(resolved.model, assets), open_task(resolved, "masked_image", "train", assets)
+
+
+@given(side=st.integers(2, 8), block=st.integers(1, 4), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+def test_as_many_squares_in_every_draw(side: int, block: int, share: float, seed: int) -> None:
+    masked = mask_squares(side * block, share, block, np.random.default_rng(seed)).reshape(side, block, side, block)
+    corners = masked[:, :1, :, :1]
+    assert torch.equal(masked, corners.expand_as(masked))
+    assert int(corners.sum()) == min(max(round(share * side**2), 1), side**2 - 1)
+
+
+@pytest.mark.parametrize("target", WAYS)
+def test_what_is_hidden(target: str) -> None:
+    _, dataset = opened(target)
+    batch = dataset.collate([dataset.example(i) for i in range(5)], rng=np.random.default_rng(0))
+    patches = (SIZE // PATCH) ** 2
+    count = round(WAYS[target][1] * patches)
+    assert (batch.labels["masked"].sum(1) == count).all() and len({tuple(row) for row in batch.labels["masked"].tolist()}) > 1
+    assert torch.equal(batch.masked[0][:, 1:], batch.labels["masked"]) and not batch.masked[0][:, 0].any()
+    seen = patches - count if target == "masked_autoencoder" else patches
+    assert (batch.lengths == 1 + seen).all() and batch.layout.spans[0].length == 1 + seen
+
+
+@pytest.mark.parametrize("target", WAYS)
+def test_error_of_a_model_that_paints_everything_grey(target: str) -> None:
+    """Patch by patch: theirs against 0 and against the mean of the patches that are seen."""
+    model, dataset = opened(target)
+    torch.nn.init.zeros_(model.targets[target].output.weight)
+    torch.nn.init.zeros_(model.targets[target].output.bias)
+    found = predict_task(model, "masked_image", dataset.batches(7))
+    for i, batch in enumerate(dataset.batches(1, limit=4)):
+        pixels, hidden = batch.labels["pixels"][0], batch.labels["masked"][0].tolist()
+        patches = [cut(pixels, number) for number in range(len(hidden))]
+        mean = torch.stack([patch for patch, is_hidden in zip(patches, hidden, strict=True) if not is_hidden]).mean(0)
+        wanted = [patch for patch, is_hidden in zip(patches, hidden, strict=True) if is_hidden]
+        assert found.errors[i] == pytest.approx(sum(float((patch**2).sum()) for patch in wanted), rel=1e-5)
+        assert found.of_mean[i] == pytest.approx(sum(float(((patch - mean) ** 2).sum()) for patch in wanted), rel=1e-5)
+
+
+def cut(pixels: Tensor, number: int) -> Tensor:
+    """A patch [3, patch, patch], counted row by row."""
+    row, column = divmod(number, SIZE // PATCH)
+    return pixels[:, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
+
+
+@pytest.mark.parametrize("target", WAYS)
+def test_hidden_pixels_are_learned(target: str) -> None:
+    model, dataset = opened(target)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for step in range(60):
+        rng = np.random.default_rng(step)
+        batch = dataset.collate([dataset.example(i, rng) for i in range(len(dataset))], rng=rng)
+        model(batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    found = predict_task(model, "masked_image", dataset.batches(64))
+    assert found.errors.sum() < 0.9 * found.of_mean.sum()
+
+
+def test_visual_tokens_are_the_nearest_centres() -> None:
+    """As many colours as tokens: each patch's colour is its token, wherever it stands."""
+    colours = torch.randn(5, 3)
+    numbers = torch.randint(5, (20, 4, 4))
+    pictures = colours[numbers].permute(0, 3, 1, 2).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+    tokens = PatchModel.from_bytes(PatchModel.fit(pictures, 5, PATCH).to_bytes())
+    named = {int(n): int(token) for n, token in zip(numbers[0].flatten(), tokens(pictures[0]), strict=True)}
+    for picture, wanted in zip(pictures, numbers, strict=True):
+        for n, token in zip(wanted.flatten().tolist(), tokens(picture).tolist(), strict=True):
+            assert named.setdefault(n, token) == token
+    assert len(set(named.values())) == 5
+    with pytest.raises(ConfigError, match="320 patches cannot make 321 visual tokens"):
+        PatchModel.fit(pictures, 321, PATCH)
+
+
+def test_squares_that_do_not_fill_a_picture() -> None:
+    with pytest.raises(ConfigError, match=r"masking\.block: 4 × 4 patches cannot be hidden in squares of 3"):
+        prepare(recipe("masked_pixels", block=3))
