@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, find_recipe, read_recipe
 from skillweave.config.layering import load_yaml, merge
+from skillweave.tasks.prepare import prepare
 
 BASE = """
 name: base
@@ -226,3 +227,25 @@ def test_schema_has_the_defaults_that_parsing_gives(tmp_path: Path) -> None:
 def test_load_yaml_drops_the_base_key(tmp_path: Path) -> None:
     write(tmp_path, "base.yaml", BASE)
     assert "base" not in load_yaml(write(tmp_path, "r.yaml", "base: base.yaml\n"))
+
+
+def test_a_model_begins_from_a_published_one(tmp_path: Path) -> None:
+    """By name, by a file of TencentPretrain's, with what stands beside it on top; and it is gone from what is stored."""
+    vit = ModelConfig.parse({"preset": "vit-base", "encoder": {"layers": 2}, "streams": {"image": {"size": 32}}})
+    assert (vit.encoder.layers, vit.encoder.norm_position, vit.streams.image.patch) == (2, "pre", 16)
+    assert "preset" not in vit.model_dump(mode="json", exclude_none=True)
+    file = write(
+        tmp_path, "bert.json", json.dumps({"embedding": ["word", "pos", "seg"], "encoder": "transformer", "target": ["mlm"]})
+    )
+    bert = ModelConfig.parse({"preset": str(file), "streams": {"text": {"vocabulary": 99}}})
+    assert (bert.streams.text.vocabulary, bert.encoder.layers, set(bert.targets)) == (99, 12, {"mlm"})
+
+
+def test_a_recipe_of_a_published_model(tmp_path: Path) -> None:
+    sizes = "{preset: bert-base, width: 16, encoder: {heads: 2, layers: 1}}"
+    text = f"model: {sizes}\ntasks: {{masked_text: {{data: {{path: 'pack:poems', limit: 40}}}}}}\ntraining: {{steps: 1}}"
+    recipe = read_recipe(write(tmp_path, "r.yaml", text))
+    resolved, _ = prepare(recipe)
+    assert resolved.model.encoder.layers == 1 and set(resolved.model.tasks) == {"masked_text"}
+    with pytest.raises(ConfigError, match=r"model: preset: unknown model 'bert-bas'; did you mean 'bert-base'"):
+        read_recipe(write(tmp_path, "r.yaml", text.replace("bert-base", "bert-bas")))

@@ -13,6 +13,8 @@ from pydantic import Field, PositiveFloat, field_serializer, field_validator, mo
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.layering import load_yaml, merge
+from skillweave.config.presets import find_model, presets
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
 from skillweave.config.targets import (
     PATCHES_ASSET,
@@ -75,6 +77,9 @@ class ModelTask(Config):
 class ModelConfig(Config):
     """A model: what is declared once is shared, what stands inside a stream is private to it."""
 
+    preset: str | None = None
+    """Begin from a published model's configuration by name, such as `bert-base`, or from a file of TencentPretrain's (JSON); what
+    stands beside it is merged over that, and null takes a part away."""
     width: Positive = 768
     """Size of the vectors between components."""
     streams: Streams
@@ -105,6 +110,17 @@ class ModelConfig(Config):
             kinds = {name: {"kind": name, **spec} if isinstance(spec, dict) else spec for name, spec in specs.items()}
             return {**data, "targets": kinds}
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin(cls, data: Any) -> Any:  # pydantic calls the last one first
+        if not isinstance(data, dict) or not isinstance(name := data.get("preset"), str):
+            return data
+        file = find_model(name)
+        if file is None or not file.is_file():
+            raise ValueError(f"preset: unknown model {name!r}{nearest(name, presets())}")
+        own = {key: value for key, value in data.items() if key != "preset"}
+        return merge(from_tencent(_read(file)) if file.suffix == ".json" else load_yaml(file), own)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -291,9 +307,13 @@ class ModelConfig(Config):
         file = Path(path)
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
-        text = file.read_text("utf-8")
-        try:
-            data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-        except (json.JSONDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
+        data = _read(file)
         return cls.parse(from_tencent(data) if is_tencent(data) else data, str(file))
+
+
+def _read(file: Path) -> Any:
+    text = file.read_text("utf-8")
+    try:
+        return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}") from None
