@@ -35,6 +35,14 @@ TABLE_1: dict[str, dict[str, Any]] = {
     "CoVe": {"embedding": ["word"], "encoder": "lstm", "tgt_embedding": ["word"], "decoder": "lstm", "target": ["lm"]},
     "GPT-2": {"embedding": ["word", "pos"], "encoder": "transformer", "target": ["lm"]},
     "ViT": {"embedding": ["patch", "pos"], "encoder": "transformer", "target": ["cls"]},
+    "BEiT": {"embedding": ["patch", "pos"], "encoder": "transformer", "target": ["mlm"]},
+    "S2T": {
+        "embedding": ["speech", "pos"],
+        "encoder": "transformer",
+        "tgt_embedding": ["word", "pos"],
+        "decoder": "transformer",
+        "target": ["lm"],
+    },
 }
 BERT = {
     "emb_size": 768, "feedforward_size": 3072, "hidden_size": 768, "hidden_act": "gelu", "heads_num": 12, "layers_num": 12,
@@ -77,6 +85,20 @@ GATED_CNN = {
     "dropout": 0.1, "data_processor": "lm", "embedding": ["word"], "remove_embedding_layernorm": True, "encoder": "gatedcnn",
     "target": ["lm"],
 }  # fmt: skip
+S2T = {
+    "emb_size": 256, "feedforward_size": 2048, "hidden_size": 256, "hidden_act": "gelu", "heads_num": 4, "layers_num": 12,
+    "decoder_layers_num": 6, "max_audio_frames": 6000, "dropout": 0.1, "data_processor": "s2t",
+    "embedding": ["speech", "sinusoidalpos"], "tgt_embedding": ["word", "pos"], "encoder": "transformer",
+    "mask": "fully_visible", "decoder": "transformer", "target": ["lm"], "has_lmtarget_bias": True, "conv_layers_num": 2,
+    "audio_feature_size": 80, "conv_channels": 1024, "conv_kernel_sizes": [5, 5],
+}  # fmt: skip
+BEIT = {
+    "emb_size": 768, "feedforward_size": 3072, "hidden_size": 768, "hidden_act": "gelu", "heads_num": 12, "layers_num": 12,
+    "dropout": 0.1, "data_processor": "beit", "embedding": ["masked_patch", "pos"], "encoder": "transformer",
+    "mask": "fully_visible", "target": ["mlm"], "image_height": 256, "image_width": 256, "patch_size": 16,
+    "image_preprocess": ["crop"], "tokenizer": "vqgan",
+    "image_tokenizer": {"is_gumbel": False, "is_transformer": True, "image_vocab_size": 1024, "frame_size": 16},
+}  # fmt: skip
 ALBERT = {
     **BERT, "emb_size": 128, "hidden_act": "relu", "factorized_embedding_parameterization": True, "parameter_sharing": True,
 }  # fmt: skip
@@ -117,7 +139,8 @@ def test_t5_of_the_paper(tmp_path: Path) -> None:
 @pytest.mark.parametrize("embedding", ["patch_word", "word_patch"])
 def test_vilt_of_the_paper(embedding: str, tmp_path: Path) -> None:
     """One sequence of words and patches under one encoder, with both targets."""
-    config = read(PAPER["ViLT"], tmp_path, embedding=[embedding, "pos", "seg"], labels_num=2)
+    config, sized = read(PAPER["ViLT"], tmp_path, embedding=[embedding, "pos", "seg"], labels_num=2), preset("vilt-base")
+    assert config.encoder == sized.encoder
     (task,) = config.tasks.values()
     assert [(span.modality, span.encoder_pass, span.attention) for span in task.spans] == [
         ("text", 0, "full"),
@@ -125,11 +148,12 @@ def test_vilt_of_the_paper(embedding: str, tmp_path: Path) -> None:
     ]
     assert set(task.targets) == {"classification", "mlm"}
     with torch.device("meta"):
-        text = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=21128))
-        image = transformers.ViTModel(transformers.ViTConfig(), add_pooling_layer=False)
+        text = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=30522, max_position_embeddings=40))
+        image = transformers.ViTModel(transformers.ViTConfig(image_size=384, patch_size=32), add_pooling_layer=False)
     head = 768 * 768 + 768 + 2 * 768 + 2
     embeddings = sum(p.numel() for p in image.embeddings.parameters())
-    assert count(config) == sum(p.numel() for p in text.parameters()) + embeddings + head
+    last_norm = 2 * 768  # BERT's layers end in one, ViLT's begin with one
+    assert count(config) == sum(p.numel() for p in text.parameters()) + embeddings + head + last_norm
 
 
 def test_vilt_with_sizes(tmp_path: Path) -> None:
@@ -158,6 +182,35 @@ def test_rows_of_table_1(row: str, name: str, tmp_path: Path) -> None:
     assert config.encoder == changed
     assert (config.width, config.streams, config.decoder) == (expected.width, expected.streams, expected.decoder)
     assert [t.kind for t in config.targets.values()] == [t.kind for t in expected.targets.values()]
+    count(config)
+
+
+def test_beit_and_s2t_of_table_1(tmp_path: Path) -> None:
+    """Their presets with learned positions, which the table says."""
+    beit, sized = read(TABLE_1["BEiT"], tmp_path), preset("beit-base")
+    assert beit.encoder == sized.encoder and beit.streams.image.embedding == ["masked_patch", "position"]
+    assert {target.kind for target in beit.targets.values()} == {"masked_image_token"}
+    s2t, sized = read(TABLE_1["S2T"], tmp_path), preset("s2t-small")
+    learned = sized.streams.sound.model_copy(update={"embedding": ["filterbank", "position"]})
+    assert (s2t.encoder, s2t.decoder, s2t.streams.sound) == (sized.encoder, sized.decoder, learned)
+    assert s2t.tasks["lm"].layout("lm") == sized.tasks["lm"].layout("lm")
+    assert s2t.target_embedding.embedding == ["word", "position"]
+    assert count(s2t) - count(sized) == 256 * (2 + 6000 + 2 + 1024)  # fairseq counts positions from 2
+
+
+def test_s2t_of_its_repository(tmp_path: Path) -> None:
+    config = read(S2T, tmp_path, vocab_size=10000)
+    sound, words = config.streams.sound, config.target_embedding
+    assert (sound.channels, sound.kernels, sound.strides, sound.max_length) == (1024, (5, 5), (2, 2), 1500)
+    assert words.scaled and not words.tied and config.targets["lm"].bias
+    convolutions = [torch.nn.Conv1d(80, 1024, 5), torch.nn.Conv1d(512, 512, 5)]
+    assert count(config, "embeddings.sound.content") == sum(p.numel() for c in convolutions for p in c.parameters())
+
+
+def test_beit_of_its_repository(tmp_path: Path) -> None:
+    config = read(BEIT, tmp_path)
+    assert (config.streams.image.size, config.streams.image.embedding) == (256, ["masked_patch", "position"])
+    assert config.targets["masked_image_token"].vocabulary == 1024
     count(config)
 
 
@@ -248,7 +301,7 @@ def test_masks(mask: str, tmp_path: Path) -> None:
         ({"embedding": ["word", "poss"]}, "unknown embedding 'poss'; did you mean 'pos'"),
         ({"target": ["mln"]}, "unknown target 'mln'; did you mean 'mlm'"),
         ({"has_residual_attention": True}, "has_residual_attention True has no counterpart; it must be False"),
-        ({"embedding": ["pos"]}, "needs one of word, patch, word_patch"),
+        ({"embedding": ["pos"]}, "needs one of word, patch, masked_patch, word_patch, speech"),
         ({"hidden_act": "linear"}, "unknown hidden_act 'linear'"),
     ],
 )

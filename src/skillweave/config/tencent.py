@@ -22,6 +22,9 @@ PRESETS = {
     "word | lstm | word | lstm | lm": "cove",
     "word | gatedcnn | lm": "gated-cnn-9",
     "patch pos | transformer | cls": "vit-base",
+    "patch pos | transformer | mlm": "beit-base",
+    "speech pos | transformer | word pos | transformer | lm": "s2t-small",
+    "word_patch pos seg | transformer | cls mlm": "vilt-base",
     "word pos | transformer | patch pos | transformer | clr": "clip-vit-base-32",
 }
 """Modules of a configuration that gives no sizes → whose sizes it has."""
@@ -29,9 +32,15 @@ PRESETS = {
 EMBEDDINGS = {"pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal"}
 ALIASES = {"patch_word": ["word_patch"], "word_pos_seg": ["word", "pos", "seg"], "word_pos": ["word", "pos"]}
 """Names of modules in older configurations, and a slip of the paper."""
-CONTENT = {"word": {"text": "word"}, "patch": {"image": "patch"}, "word_patch": {"text": "word", "image": "patch"}}
+CONTENT = {
+    "word": {"text": "word"},
+    "patch": {"image": "patch"},
+    "masked_patch": {"image": "masked_patch"},
+    "word_patch": {"text": "word", "image": "patch"},
+    "speech": {"sound": "filterbank"},
+}
 """Module that makes vectors of data → the streams it belongs to, with its name there; two are one sequence (ViLT)."""
-PLACED = {"text": ("pos", "seg", "sinusoidalpos"), "image": ("pos",)}
+PLACED = {"text": ("pos", "seg", "sinusoidalpos"), "image": ("pos",), "sound": ("pos", "sinusoidalpos")}
 """What else a stream's embedding may have. Positions of pictures are their own, which tells them from words as segments do."""
 RECURRENT = ("rnn", "lstm", "gru")
 ENCODERS: dict[str, Mapped] = {
@@ -51,6 +60,8 @@ TARGETS: dict[str, tuple[str, Mapped]] = {
     "clr": ("contrastive", {}),
 }
 """Their targets → our names, and what they are."""
+OF_PATCHES = {"mlm": ("masked_image_token", {})}
+"""The same of a model of pictures alone (BEiT)."""
 
 
 def _where(kind: str) -> Callable[[Any], Mapped]:
@@ -85,14 +96,15 @@ PARTS = {
     "embedding", "encoder", "tgt_embedding", "decoder", "target", "stream_0", "stream_1", "mask", "pooling", "labels_num",
     "hidden_size", "emb_size", "decoder_layers_num", "max_seq_length", "vocab_size", "factorized_embedding_parameterization",
     "remove_embedding_layernorm", "share_embedding", "tie_weights", "has_lmtarget_bias", "image_height", "image_width",
-    "patch_size", "projection", "feature_size",
+    "patch_size", "projection", "feature_size", "audio_feature_size", "conv_channels", "conv_kernel_sizes", "conv_layers_num",
+    "max_audio_frames", "image_tokenizer",
 }  # fmt: skip
 """Their other options that say something of the model."""
 FIXED = {"has_residual_attention": False, "channels_num": 3}
 """Options that must have this value."""
 ASIDE = {
     "data_processor", "tokenizer", "image_preprocess", "audio_preprocess", "specaugment", "sampling_rate", "label_smoothing",
-    "ignore_index", "reduce", "optimizer", "scheduler", "layer_number_scale", "use_mp", "image_tokenizer", "prefix_lm_loss",
+    "ignore_index", "reduce", "optimizer", "scheduler", "layer_number_scale", "use_mp", "prefix_lm_loss",
 }  # fmt: skip
 """Options that say nothing of the function that the model computes."""
 DEFAULTS = {"layernorm_eps": 1e-6, "tie_weights": False, "share_embedding": False, "remove_embedding_layernorm": False}
@@ -171,10 +183,12 @@ def _model(parts: list[Mapped], common: Mapped) -> Mapped:
     if common.get("decoder"):
         blocks = _blocks({**common, "layers_num": common.get("decoder_layers_num", common.get("layers_num"))}, common["decoder"])
         model["decoder"] = blocks
-        tied = {"tied": common["share_embedding"]} if "share_embedding" in common else {}
-        model["target_embedding"] = _stream({**common, "embedding": common.get("tgt_embedding", "word")}) | tied
+        spoken = "sound" in model["streams"]
+        tied = {"tied": common["share_embedding"] and not spoken} if "share_embedding" in common else {}
+        words = _stream({**common, "embedding": common.get("tgt_embedding", "word")}) | tied
+        model["target_embedding"] = words | ({"scaled": True} if _scaled(common) else {})
     wanted = _names(common.get("target"))
-    model["targets"] = {choose(TARGETS, name, "target")[0]: _target(name, parts, common) for name in wanted}
+    model["targets"] = dict(_target(name, parts, common) for name in wanted)
     task = {"spans": _spans(parts, common, wanted), "targets": dict.fromkeys(model["targets"], 1.0)}
     model["tasks"] = {"_".join(wanted) or "encode": task}
     return model
@@ -188,14 +202,22 @@ def _contents(part: Mapped) -> dict[str, str]:
     return found[0]
 
 
+def _scaled(part: Mapped) -> bool:
+    """Whether words are multiplied by √size, which is where the encoder's positions are computed."""
+    return "sinusoidalpos" in _names(part.get("embedding"))
+
+
 def _stream(part: Mapped, modality: str = "text") -> Mapped:
     """An embedding of a modality."""
     given = [name for name in _names(part.get("embedding")) if name not in CONTENT]
     places = [choose(EMBEDDINGS, name, "embedding") for name in given]
     kept = [ours for name, ours in zip(given, places, strict=True) if name in PLACED[modality]]
-    stream: Mapped = {"embedding": [_contents(part)[modality], *kept]}
+    hidden = modality == "image" and "mlm" in _names(part.get("target")) and list(_contents(part)) == ["image"]
+    stream: Mapped = {"embedding": ["masked_patch" if hidden else _contents(part)[modality], *kept]}
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
+    if modality == "sound":
+        return stream | _sound(part)
     if modality == "image":
         if part.get("image_height") != part.get("image_width"):
             raise ConfigError("TencentPretrain's configuration: image_height and image_width differ; pictures are square here")
@@ -203,8 +225,23 @@ def _stream(part: Mapped, modality: str = "text") -> Mapped:
         plain = {"patch_bias": False} if "hidden_size" in part else {}
         return stream | {name: size for name, size in sizes.items() if size} | plain
     size = part.get("emb_size") if part.get("factorized_embedding_parameterization") else None
-    sizes = {"max_length": part.get("max_seq_length"), "vocabulary": part.get("vocab_size"), "size": size}
+    sizes = {
+        "max_length": part.get("max_seq_length"),
+        "vocabulary": part.get("vocab_size"),
+        "size": size,
+        "scaled": _scaled(part),
+    }
     return stream | {name: size for name, size in sizes.items() if size}
+
+
+def _sound(part: Mapped) -> Mapped:
+    """Log-mel frames, of which each convolution keeps every other one."""
+    given = {"mels": "audio_feature_size", "channels": "conv_channels", "kernels": "conv_kernel_sizes"}
+    sizes: Mapped = {ours: part[theirs] for ours, theirs in given.items() if theirs in part}
+    if layers := part.get("conv_layers_num"):
+        sizes["strides"] = [2] * layers
+        sizes |= {"max_length": -(-part["max_audio_frames"] // 2**layers)} if "max_audio_frames" in part else {}
+    return {"mask_vector": False} | sizes
 
 
 def _blocks(part: Mapped, name: str) -> Mapped:
@@ -221,10 +258,14 @@ def _blocks(part: Mapped, name: str) -> Mapped:
     return kind | blocks
 
 
-def _target(name: str, parts: list[Mapped], common: Mapped) -> Mapped:
-    """A target's options."""
-    options = dict(TARGETS[name][1])
-    if name == "mlm" and "hidden_act" in parts[0]:
+def _target(name: str, parts: list[Mapped], common: Mapped) -> tuple[str, Mapped]:
+    """A target's name and its options."""
+    table = OF_PATCHES if list(_contents(parts[0])) == ["image"] and name in OF_PATCHES else TARGETS
+    ours, fixed = choose(table, name, "target")
+    options = dict(fixed)
+    if ours == "masked_image_token" and "image_tokenizer" in common:
+        options["vocabulary"] = common["image_tokenizer"]["image_vocab_size"]
+    if ours == "mlm" and "hidden_act" in parts[0]:
         options["activation"] = choose(ACTIVATIONS, parts[0]["hidden_act"], "hidden_act")
     if name == "lm":
         options |= {ours: common[key] for key, ours in (("tie_weights", "tied"), ("has_lmtarget_bias", "bias")) if key in common}
@@ -236,7 +277,7 @@ def _target(name: str, parts: list[Mapped], common: Mapped) -> Mapped:
         options["pooling"] = {modality: part.get("pooling", "first") for part in parts for modality in _contents(part)}
         if common.get("projection") and "feature_size" in common:
             options["projection"] = common["feature_size"]
-    return options
+    return ours, options
 
 
 def _spans(parts: list[Mapped], common: Mapped, targets: list[str]) -> list[Mapped]:
