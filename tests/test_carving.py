@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import STREAMS, TARGETS, TASKS, relative_error, tiny_config, tiny_model
+from tiny import STREAMS, TARGETS, TASKS, VOCABULARY, relative_error, tiny_config, tiny_model
 from tiny_run import make_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -47,6 +48,33 @@ def test_every_task_answers_as_before(sparse) -> None:
         if len(set(model.conditions(task))) == 1:
             assert carved.count_parameters() == dense.count_parameters(task) <= model.count_parameters(task)
         assert {m.value for m in carved.config.streams.present()} == {span["modality"] for span in TASKS[task]["spans"]}
+
+
+@pytest.mark.parametrize("sparse", [ROUTES["skill"], ROUTES["attribute"]], ids=["skill", "attribute"])
+def test_a_decoder_and_a_streams_own_encoder_merge_too(sparse) -> None:
+    """The decoder goes with the task that writes, and with no other; it is no tower."""
+    spans = [{"modality": "text"}, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1}]
+    tasks = {name: TASKS[name] for name in ("classify", "to_image")} | {"write": {"spans": spans, "targets": {"lm": 1.0}}}
+    sizes = {"layers": 2, "heads": 3, "feed_forward": 20, "dropout": 0, "attention_dropout": 0}
+    routed = {"linears": {"route": "attribute", "experts": 4}}
+    streams = {**STREAMS, "image": {**STREAMS["image"], "encoder": {**sizes, "sparse": routed}}}
+    config = tiny_config(
+        streams=streams,
+        tasks=tasks,
+        targets={**TARGETS, "lm": {}},
+        encoder={"sparse": sparse},
+        decoder={**sizes, "sparse": routed},
+        target_embedding={"max_length": 20, "vocabulary": VOCABULARY, "embedding": ["word", "position"]},
+    )
+    model = tiny_model(config)
+    for task in tasks:
+        carved, batch = carve(model, task), made_batch(model, task)
+        batch = replace(batch, inputs=tuple(x.double() if x.is_floating_point() else x for x in batch.inputs))
+        assert differences(model, carved, [batch])[task] <= 1e-12
+        assert (carved.decoder is not None) == (task == "write")
+        assert not any("gate" in name for name in carved.state_dict())
+        assert set(carved.active_parameters(task)) == set(carved.state_dict())
+    assert list(towers(model, "write")) == ["text"]
 
 
 def test_of_one_condition_the_merged_weight_is_the_sum_over_its_experts() -> None:

@@ -7,17 +7,17 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from torch import Tensor, nn
 
 from skillweave.api import RECIPE_FILE, open_run
-from skillweave.batch import Batch, Condition
-from skillweave.components.encoders.base import PATHS
+from skillweave.batch import Batch, Condition, Modality
+from skillweave.components.encoders.base import PATHS, Encoder
 from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
-from skillweave.config.encoder import DENSE, RouteConfig, SparseConfig
+from skillweave.config.encoder import DENSE, EncoderConfig, RouteConfig, SparseConfig
 from skillweave.config.model import ModelTask
 from skillweave.evaluation.agreement import SAME, differences, real_batch
 from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, StaticRoute
@@ -46,12 +46,15 @@ def carve(model: Model, task: str) -> Model:
 def towers(model: Model, task: str) -> dict[str, Model]:
     """Each pass of a task as a dense model of its own, without targets, by the name of what it reads (`text`, `code_text`).
 
-    Raises ConfigError as `carve` does.
+    A decoder is none: it answers nothing without what it looks at. Raises ConfigError as `carve` does.
     """
     described = choose(model.config.tasks, task, "task")
     layout, spans = described.layout(task), described.spans
+    decoded = model.config.decoded(task)
     found: dict[str, Model] = {}
     for members in layout.passes:
+        if layout.spans[members[0]] in decoded:
+            continue
         own = [spans[s].model_copy(update={"encoder_pass": 0}) for s in members]
         name = "_".join(span.modality.value for span in own)
         name += f"_{len(found)}" if name in found else ""
@@ -64,23 +67,43 @@ def towers(model: Model, task: str) -> dict[str, Model]:
 @torch.no_grad()
 def _carve(model: Model, config: ModelConfig, conditions: Sequence[Condition]) -> Model:
     """The model of `config` with the weights that `model` resolves for the conditions."""
-    sparse = _carved_routes(model, list(dict.fromkeys(conditions)))
-    config = config.model_copy(update={"encoder": config.encoder.model_copy(update={"sparse": sparse})})
+    parts = model.active_parts(dict.fromkeys(conditions))
+    for path, own in parts.items():
+        config = _with_sparse(config, path, _carved_routes(model, path, own))
     left_out = model.config.asset_names - config.asset_names
     with torch.device("meta"):
         carved = Model(config, {name: asset for name, asset in model.assets.items() if name not in left_out})
     carved.drop_idle()
-    merged, given = _merged(model, carved, conditions), model.state_dict()
+    merged = {name: x for path, own in parts.items() for name, x in _merged(model, carved, path, own).items()}
+    given = model.state_dict()
     state = {name: merged[name] if name in merged else given[name] for name in carved.state_dict()}
     carved.load_state_dict({name: x.clone() for name, x in state.items()}, assign=True)
     return carved.eval()
 
 
-def _carved_routes(model: Model, conditions: list[Condition]) -> SparseConfig:
-    """What is left of the routes: none, or a table from the kind of spans to their merged weight."""
-    sparse = model.config.encoder.sparse
+def _config_of(config: ModelConfig, path: str) -> EncoderConfig:
+    """The configuration of the encoder, the decoder or a stream's own encoder, by its path in the model."""
+    if path == "decoder" and config.decoder is not None:
+        return config.decoder
+    return config.encoder_of(Modality(path.rpartition(".")[2])) if "." in path else config.encoder
+
+
+def _with_sparse(config: ModelConfig, path: str, sparse: SparseConfig) -> ModelConfig:
+    """The configuration with other routes in that part."""
+    part = _config_of(config, path).model_copy(update={"sparse": sparse})
+    if "." not in path:
+        return config.model_copy(update={path: part})
+    modality = path.rpartition(".")[2]
+    stream = config.streams.present()[Modality(modality)].model_copy(update={"encoder": part})
+    return config.model_copy(update={"streams": config.streams.model_copy(update={modality: stream})})
+
+
+def _carved_routes(model: Model, path: str, conditions: list[Condition]) -> SparseConfig:
+    """What is left of a part's routes: none, or a table from the kind of spans to their merged weight."""
+    sparse = _config_of(model.config, path).sparse
+    blocks = [*getattr(model.get_submodule(path), "blocks", [])][:: sparse.every]
     found = {
-        place: route if route.route == "follow" else _table(model, place, route, conditions)
+        place: route if route.route == "follow" else _table(blocks, place, route, conditions)
         for place, route in sparse.at(0).items()
         if route.route != "dense"
     }
@@ -89,9 +112,9 @@ def _carved_routes(model: Model, conditions: list[Condition]) -> SparseConfig:
     return SparseConfig(**found, every=sparse.every)
 
 
-def _table(model: Model, place: str, route: RouteConfig, conditions: list[Condition]) -> RouteConfig:
+def _table(blocks: list[nn.Module], place: str, route: RouteConfig, conditions: list[Condition]) -> RouteConfig:
     """The route of a place of the carved model. Raises ConfigError where its experts cannot merge."""
-    banks = [block.get_submodule(PATHS[place]) for block in model.encoder.blocks[:: model.config.encoder.sparse.every]]
+    banks = [block.get_submodule(PATHS[place]) for block in blocks]
     weights = {condition: tuple(_gates(bank, place, route, condition) for bank in banks) for condition in conditions}
     if len(set(weights.values())) == 1:
         return DENSE
@@ -126,13 +149,13 @@ def _gates(bank: nn.Module, place: str, route: RouteConfig, condition: Condition
     return tuple((name, 1.0 if gate is None else gate.item()) for name, gate in gates.items())
 
 
-def _merged(model: Model, carved: Model, conditions: Sequence[Condition]) -> dict[str, Tensor]:
-    """The merged weights of all banks, by their names in the carved model."""
+def _merged(model: Model, carved: Model, part: str, conditions: Sequence[Condition]) -> dict[str, Tensor]:
+    """The merged weights of all banks of a part, by their names in the carved model."""
     found: dict[str, Tensor] = {}
-    for path, bank in model.encoder.banks():
-        place = carved.encoder.get_submodule(path)
+    for path, bank in cast(Encoder, model.get_submodule(part)).banks():
+        place = carved.get_submodule(f"{part}.{path}")
         for condition in conditions:
-            name = f"encoder.{path}"
+            name = f"{part}.{path}"
             if isinstance(place, ConditionalLinear | ConditionalFeedForward) and isinstance(place.route, StaticRoute):
                 (expert,) = place.route.gates(condition)
                 name += f".experts.{expert}"
@@ -173,6 +196,7 @@ def carve_run(run: str | Path, task: str, out: Path, stored: str = "float32", wi
             "largest_relative_error": apart,
             "parameters": {"whole": model.count_parameters(), "carved": carved.count_parameters()},
             "weights": _stored(carved, partial, stored, batch),
+            "decoder": carved.decoder is not None,
             "towers": _export(carved, batch, partial / TOWERS_FOLDER) if with_towers else [],
         }
         (partial / REPORT_FILE).write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -205,6 +229,8 @@ def carve_lines(about: dict[str, Any]) -> list[str]:
     for tower in about["towers"]:
         why = f", because {tower['why']}" if tower["why"] else ""
         lines.append(f"{tower['path']}: {tower['format']}{why}; differs by at most {tower['largest_relative_error']:.1e}")
+    if about["decoder"]:
+        lines.append("the decoder is in the weights alone: it has no tower, because it answers nothing without the encoder")
     return lines
 
 

@@ -253,14 +253,14 @@ class Model(Pretrained):
         words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
         if words or any(self._words(t) is not None for t in targets):
             prefixes.add("shared.")
-        parts = self._active_parts(conditions)
+        parts = self.active_parts(conditions)
         idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
         if not any(self.config.targets[t].kind in MASKED for t in targets):
             idle |= {f"embeddings.{m.value}.mask" for m in modalities}
         active = tuple([*(f"{path}." for path in parts), *prefixes])
         return [name for name, _ in self.named_parameters() if name.startswith(active) and name not in idle]
 
-    def _active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
+    def active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
         """Path of each part that runs → the conditions that it runs on."""
         paths = {part: path for path, part in self.named_modules() if isinstance(part, Encoder)}
         found: dict[str, list[Condition]] = {}

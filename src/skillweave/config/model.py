@@ -274,7 +274,10 @@ class ModelConfig(Config):
         used = {span.modality.value for task in kept.values() for span in task.spans}
         learned = {target for task in kept.values() for target in task.targets}
         data = self.model_dump(mode="json")
+        writes = any(self.decoded(name) for name in names)
         parts = {
+            "decoder": data["decoder"] if writes else None,
+            "target_embedding": data["target_embedding"] if writes else None,
             "streams": {name: stream for name, stream in data["streams"].items() if name in used},
             "targets": {name: target for name, target in data["targets"].items() if name in learned},
             "tasks": kept,
