@@ -18,6 +18,9 @@ from skillweave.tasks.prepare import prepare
 SOURCES = {
     "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}},
     "speech_recognition": {"path": "pack:speech"},
+    "image_classification": {"path": "pack:emoji", "columns": {"label": "category"}},
+    "video_classification": {"path": "pack:clips", "columns": {"label": "motion"}},
+    "sound_classification": {"path": "pack:speech", "columns": {"label": "transcript"}},
     "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
     "text_to_video": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "text_to_code": {"path": "pack:code_zh"},

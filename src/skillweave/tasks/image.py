@@ -1,13 +1,22 @@
 """Tasks over images."""
 
 from skillweave.batch import Modality, Role, Span
-from skillweave.tasks.build import pair
+from skillweave.tasks.build import classify, pair
 from skillweave.tasks.build_pretraining import masked_image, masked_image_tokens
 from skillweave.tasks.task import Task
 
 SPANS = (Span(Modality.TEXT), Span(Modality.IMAGE, Role.TARGET, encoder_pass=1))
 
 TASKS = (
+    Task(
+        name="image_classification",
+        summary="which category a picture shows (ViT)",
+        spans=(Span(Modality.IMAGE),),
+        target="classification",
+        metric="accuracy",
+        fields=("image", "label"),
+        build=classify(Modality.IMAGE),
+    ),
     Task(
         name="text_to_image",
         summary="the picture that a text describes (SkillNet section 4.1)",

@@ -1,11 +1,20 @@
 """Tasks over sound."""
 
 from skillweave.batch import Modality, Span
-from skillweave.tasks.build import answer_in_text, masked_sound, transcribe
+from skillweave.tasks.build import answer_in_text, classify, masked_sound, transcribe
 from skillweave.tasks.task import Task
 from skillweave.tasks.text import ANSWER
 
 TASKS = (
+    Task(
+        name="sound_classification",
+        summary="which category a recording holds (wav2vec 2.0)",
+        spans=(Span(Modality.SOUND),),
+        target="classification",
+        metric="accuracy",
+        fields=("sound", "label"),
+        build=classify(Modality.SOUND),
+    ),
     Task(
         name="speech_recognition",
         summary="what was said, by CTC over characters (SkillNet section 4.1)",

@@ -1,7 +1,7 @@
 """Tasks over video."""
 
 from skillweave.batch import Modality, Role, Span
-from skillweave.tasks.build import pair, pair_frames
+from skillweave.tasks.build import classify, pair, pair_frames
 from skillweave.tasks.task import Task
 
 FRAMES = 3
@@ -9,6 +9,15 @@ FRAMES = 3
 SPANS = (Span(Modality.TEXT), Span(Modality.VIDEO, Role.TARGET, encoder_pass=1))
 
 TASKS = (
+    Task(
+        name="video_classification",
+        summary="which category a clip shows (VideoMAE)",
+        spans=(Span(Modality.VIDEO),),
+        target="classification",
+        metric="accuracy",
+        fields=("video", "label"),
+        build=classify(Modality.VIDEO),
+    ),
     Task(
         name="text_to_video",
         summary="the clip that a text describes (SkillNet section 4.1)",
