@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from skillweave import cli
 from skillweave.cli import main
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.config.streams import TokenizerConfig
@@ -46,7 +47,7 @@ def recipe(folder: Path, path: str, tokenizer: bool = True, **task: Any) -> Reci
 
 
 def test_samples_are_those_of_the_texts(source: Path) -> None:
-    assert list(shard(plan(source)))[-1] == (5, 5)
+    assert list(shard(plan(source)))[-1] == (5, 5, 0)
     found = {}
     for name, path in (("shards", str(source / "shards/*.arrow")), ("texts", str(source / "rows.jsonl"))):
         resolved, assets = prepare(recipe(source, path))
@@ -63,12 +64,12 @@ def test_neither_workers_nor_interruptions_change_a_shard(source: Path) -> None:
     list(shard(plan(source)))
     whole = contents(source / "shards")
     steps = shard(plan(source, "again"))
-    assert [next(steps) for _ in range(3)] == [(0, 5), (1, 5), (2, 5)]
+    assert [next(steps) for _ in range(3)] == [(0, 5, 0), (1, 5, 0), (2, 5, 0)]
     steps.close()
     (source / "again/00000.arrow").unlink()
     (source / "again/00003.partial").write_bytes(b"half")
     kept = os.stat(source / "again/00001.arrow").st_mtime_ns
-    assert list(shard(plan(source, "again"), workers=2)) == [(done, 5) for done in range(1, 6)]
+    assert list(shard(plan(source, "again"), workers=2)) == [(done, 5, 0) for done in range(1, 6)]
     assert contents(source / "again") == whole
     assert os.stat(source / "again/00001.arrow").st_mtime_ns == kept
 
@@ -112,3 +113,15 @@ def test_the_command(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["shard", str(source / "rows.jsonl"), "--tokenizer", str(source / "tokenizer.json"), "--out", str(source / "shards")]
     assert main([*call, "--rows", "20"]) == 0 and "3 shards" in capsys.readouterr().out
     assert main([*call, "--rows", "0"]) == 2
+
+
+@pytest.mark.parametrize("command", ["shard", "vocabulary"])
+def test_rows_without_text_are_counted(command: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (source / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({"key": f"x{i}", "text": text}) + "\n" for i, text in enumerate([None, "", None]))
+    options = {
+        "shard": ["--tokenizer", str(source / "tokenizer.json"), "--out", str(tmp_path / "cut")],
+        "vocabulary": ["--out", str(tmp_path / "new.json")],
+    }
+    assert cli.main([command, str(source / "rows.jsonl"), *options[command]]) == 0
+    assert "3 rows hold no text in 'text'" in capsys.readouterr().out

@@ -37,8 +37,16 @@ class Plan(NamedTuple):
     rows: int
 
 
-def shard(plan: Plan, workers: int = 0) -> Iterator[tuple[int, int]]:
-    """Write the shards that are not there yet; yields (shards done, shards in all) as it goes, the first at once.
+class Done(NamedTuple):
+    """Shards that are there, shards in all, and how many rows of those cut in this call hold no text."""
+
+    shards: int
+    total: int
+    empty: int
+
+
+def shard(plan: Plan, workers: int = 0) -> Iterator[Done]:
+    """Write the shards that are not there yet; yields how far it is, the first at once.
 
     A shard depends on its own rows alone, so neither the number of `workers` nor an interruption changes any. Raises ConfigError
     for a source or column that is not there, and for a folder that holds shards of something else.
@@ -50,10 +58,11 @@ def shard(plan: Plan, workers: int = 0) -> Iterator[tuple[int, int]]:
     _claim(plan, len(table), tokenizer)
     numbers = range(-(-len(table) // plan.rows))
     left = [number for number in numbers if not _file(plan, number).is_file()]
-    there = len(numbers) - len(left)
-    yield there, len(numbers)
-    for done, _ in enumerate(_cut_all(plan, left, workers), there + 1):
-        yield done, len(numbers)
+    done = Done(len(numbers) - len(left), len(numbers), 0)
+    yield done
+    for empty in _cut_all(plan, left, workers):
+        done = Done(done.shards + 1, done.total, done.empty + empty)
+        yield done
 
 
 def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
@@ -75,7 +84,7 @@ def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
     file.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
 
-def _cut_all(plan: Plan, numbers: list[int], workers: int) -> Iterator[None]:
+def _cut_all(plan: Plan, numbers: list[int], workers: int) -> Iterator[int]:
     if not workers:
         yield from (_cut(plan, number) for number in numbers)
         return
@@ -83,8 +92,8 @@ def _cut_all(plan: Plan, numbers: list[int], workers: int) -> Iterator[None]:
         yield from pool.map(_cut, [plan] * len(numbers), numbers)
 
 
-def _cut(plan: Plan, number: int) -> None:
-    """Write one shard; it is there when it is whole, not before."""
+def _cut(plan: Plan, number: int) -> int:
+    """Write one shard, which is there when it is whole, not before; how many of its rows hold no text."""
     table, tokenizer = _opened(plan.path), _load(plan.tokenizer)
     start = number * plan.rows
     rows = [table.read(i, table.columns) for i in range(start, min(start + plan.rows, len(table)))]
@@ -101,6 +110,7 @@ def _cut(plan: Plan, number: int) -> None:
     with pyarrow.ipc.new_file(str(partial), batch.schema) as writer:
         writer.write_batch(batch)
     shutil.move(partial, file)
+    return sum(not len(pieces) for pieces in ids)
 
 
 def _pieces(tokenizer: Tokenizer, texts: Iterable[Any]) -> Iterator[np.ndarray]:

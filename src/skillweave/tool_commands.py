@@ -85,7 +85,10 @@ def run_vocabulary(options: argparse.Namespace) -> None:
     settings = TokenizerConfig(kind=options.kind, lowercase=not options.cased, min_frequency=options.min_frequency)
     if Path(options.out).suffix != ".json":
         raise ConfigError(f"{options.out}: a tokeniser is written as .json; name it under model.streams.text.tokenizer.path")
-    texts = [text for path in options.texts for text in flat(_column(path, options.column))]
+    values = [value for path in options.texts for value in _column(path, options.column)]
+    texts = list(flat(values))
+    if empty := sum(not any(flat([value])) for value in values):
+        say(f"{empty:,} rows hold no text in {options.column!r}; they are left out")
     tokenizer = train_tokenizer(texts, settings, options.size)
     write_whole(options.out, tokenizer.to_str(pretty=True))
     say(f"{options.out}: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} texts")
@@ -114,9 +117,13 @@ def run_shard(options: argparse.Namespace) -> None:
     steps = shard(Plan(options.source, options.column, options.tokenizer, options.out, options.rows), options.workers)
     with Progress(transient=True) as progress:
         bar = progress.add_task("shards")
-        for done, total in steps:
-            progress.update(bar, completed=done, total=total)
-    say(f"{options.out}: {total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}")
+        for done in steps:
+            progress.update(bar, completed=done.shards, total=done.total)
+    if done.empty:
+        say(f"{done.empty:,} rows hold no text in {options.column!r}; tasks will skip and list them")
+    say(
+        f"{options.out}: {done.total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}"
+    )
 
 
 def run_features(options: argparse.Namespace) -> None:
