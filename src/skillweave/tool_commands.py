@@ -121,9 +121,8 @@ def run_shard(options: argparse.Namespace) -> None:
             progress.update(bar, completed=done.shards, total=done.total)
     if done.empty:
         say(f"{done.empty:,} rows hold no text in {options.column!r}; tasks will skip and list them")
-    say(
-        f"{options.out}: {done.total:,} shards; in a recipe data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}"
-    )
+    recipe = f"data: {{path: {options.out}/*.arrow}}, tokenizer: {{path: {options.out}}}"
+    say(f"{options.out}: {done.total:,} shards; in a recipe {recipe}")
 
 
 def run_features(options: argparse.Namespace) -> None:
