@@ -78,6 +78,24 @@ def test_error_of_a_model_that_paints_everything_grey(target: str) -> None:
         assert found.of_mean[i] == pytest.approx(sum(float(((patch - mean) ** 2).sum()) for patch in wanted), rel=1e-5)
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("target", WAYS)
+def test_painting_what_is_wanted_gives_the_picture(target: str, normalised: bool) -> None:
+    """Hidden patches alone are painted, where they stand; a report shows colours as they were."""
+    model, dataset = opened(target)
+    module = model.targets[target]
+    module.normalised = normalised
+    batch = next(iter(dataset.batches(3)))
+    pixels, hidden = batch.labels["pixels"], batch.labels["masked"]
+    torch.testing.assert_close(module.paint(module.patches(pixels), pixels, hidden), pixels)
+    grey = module.paint(torch.zeros_like(module.patches(pixels)), pixels, ~hidden)
+    for number in hidden[0].nonzero().flatten().tolist():
+        assert torch.equal(cut(grey[0], number), cut(pixels[0], number))
+    views = predict_task(model, "masked_image", dataset.batches(3)).views
+    assert len(views) == 6 and views[0][0].shape == (SIZE, SIZE, 3)
+    torch.testing.assert_close(torch.from_numpy(views[0][0]) / 127.5 - 1, pixels[0].permute(1, 2, 0), atol=0.005, rtol=0)
+
+
 def cut(pixels: Tensor, number: int) -> Tensor:
     """A patch [3, patch, patch], counted row by row."""
     row, column = divmod(number, SIZE // PATCH)

@@ -12,7 +12,7 @@ from skillweave.evaluation import media
 from skillweave.evaluation.chance import first, strings
 from skillweave.evaluation.evaluator import Measured
 from skillweave.evaluation.figures import ranking
-from skillweave.evaluation.kinds import Classified, Embedded, Transcribed, Written
+from skillweave.evaluation.kinds import Classified, Embedded, Restored, Transcribed, Written
 from skillweave.evaluation.metrics import edit_distance
 from skillweave.tasks.dataset import TaskDataset
 
@@ -52,7 +52,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Case:
-    """A sample: retrieval has `answers`; transcription `reference` and `hypothesis`; classification `label` and `classes`."""
+    """A sample: retrieval has `answers`; transcription `reference` and `hypothesis`; classification `label` and `classes`; a
+    picture with hidden patches `views`, each with what it is."""
 
     query: Item
     answers: Sequence[Answer] = ()
@@ -62,10 +63,11 @@ class Case:
     edits: int = 0
     label: str = ""
     classes: Sequence[tuple[str, float]] = field(default_factory=tuple)
+    views: Sequence[tuple[Item, str]] = ()
 
 
 def build_cases(measured: Measured, classes: Sequence[str] = ()) -> list[Case]:
-    """The case studies of a task; empty for masked prediction."""
+    """The case studies of a task; empty for masked words and units."""
     found, rows = measured.predictions, Rows(measured.dataset)
     chosen = range(len(found.keys))[: CASES if isinstance(found, Embedded) else CASES + 2]
     if isinstance(found, Embedded):
@@ -74,6 +76,10 @@ def build_cases(measured: Measured, classes: Sequence[str] = ()) -> list[Case]:
         return [_heard(found, rows, i) for i in chosen]
     if isinstance(found, Classified):
         return [_labelled(found, rows, i, classes) for i in chosen]
+    if isinstance(found, Restored):
+        names = ("the picture", "what the model saw", "what it painted")
+        pictures = ([Item("image", uri=media.pixels_uri(pixels)) for pixels in view] for view in found.views)
+        return [Case(items[0], views=list(zip(items, names, strict=True))) for items in pictures]
     return []
 
 

@@ -73,10 +73,12 @@ class Filled(Predictions):
 @dataclass(kw_only=True)
 class Restored(Predictions):
     """Hidden patches of pictures. `errors`: of their pixels, squared and summed, [N] float32; `of_mean`: those that the mean of
-    the patches that are seen would make."""
+    the patches that are seen would make. `views`: of the first samples the picture, what the model saw of it and what it painted,
+    [H, W, 3] uint8 each."""
 
     errors: NDArray[np.float32]
     of_mean: NDArray[np.float32]
+    views: list[list[NDArray[np.uint8]]]
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from PIL import Image
 
 MAX_CLIP = 4 * 2**20
@@ -35,6 +37,13 @@ def image_uri(value: Any, side: int = 192) -> str:
     """A picture no larger than `side` pixels, as WebP."""
     with Image.open(io.BytesIO(read_bytes(value))) as opened:
         return _thumbnail(opened.convert("RGBA"), side)
+
+
+def pixels_uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture [H, W, 3] as lossless WebP, its pixels as they are."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", lossless=True)
+    return data_uri(out.getvalue(), "image/webp")
 
 
 def sound_uri(value: Any) -> str:

@@ -16,6 +16,7 @@ from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
 from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.config.targets import TRANSCRIPTS_ASSET, CTCTarget
+from skillweave.data.processors.picture import to_bytes
 from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Restored, Transcribed, evaluating, moved, stack
 from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words, write_texts
 from skillweave.generation.ctc import prefix_beam_search
@@ -23,6 +24,8 @@ from skillweave.generation.ngram import NGram
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 
+SHOWN = 6
+"""Pictures kept to look at."""
 Progress = Callable[[str, int, int], None]
 """Called with the task, samples done and samples in all."""
 
@@ -103,16 +106,21 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
 
 def restore(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Restored:
     """How far the pixels of every picture's hidden patches are from what the model makes of them."""
-    (target,), seen = model.config.tasks[task].targets, Predictions()
-    errors, of_mean = [], []
+    (name,), seen = model.config.tasks[task].targets, Predictions()
+    target, stream = cast(MaskedPixels | MaskedAutoencoder, model.targets[name]), model.config.picture
+    errors, of_mean, views = [], [], []
     for batch in moved(model, batches, seen):
-        restored_NPC = model(batch).logits[target].float()
-        wanted_NPC = cast(MaskedPixels | MaskedAutoencoder, model.targets[target]).patches(batch.labels["pixels"])
+        restored_NPC = model(batch).logits[name].float()
+        wanted_NPC = target.patches(batch.labels["pixels"])
+        if len(views) < SHOWN:
+            shown = [x[: SHOWN - len(views)] for x in (restored_NPC, batch.labels["pixels"], batch.labels["masked"])]
+            pictures = (shown[1], target.paint(torch.zeros_like(shown[0]), *shown[1:]), target.paint(*shown))
+            views += [list(view) for view in zip(*(to_bytes(x, stream.mean, stream.std) for x in pictures), strict=True)]
         hidden_NP1 = batch.labels["masked"].unsqueeze(-1)
         mean_N1C = (wanted_NPC * ~hidden_NP1).sum(1, keepdim=True) / (~hidden_NP1).sum(1, keepdim=True)
         for found, guess_NPC in ((errors, restored_NPC), (of_mean, mean_N1C)):
             found.append(((guess_NPC - wanted_NPC).square() * hidden_NP1).sum((1, 2)).cpu())
-    return Restored(errors=stack(errors), of_mean=stack(of_mean), **vars(seen))
+    return Restored(errors=stack(errors), of_mean=stack(of_mean), views=views, **vars(seen))
 
 
 def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:

@@ -44,6 +44,11 @@ class MaskedPixels(Target):
         """Pictures [N, 3, H, W] → patches [N, P, 3 · patch²]."""
         return F.pixel_unshuffle(pixels, self.patch).flatten(2).transpose(1, 2)
 
+    def paint(self, restored_NPC: Tensor, pixels: Tensor, masked_NP: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] whose masked patches are the restored ones."""
+        x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC, self.patches(pixels))
+        return F.pixel_shuffle(x_NPC.transpose(1, 2).unflatten(2, (pixels.shape[2] // self.patch, -1)), self.patch)
+
 
 class MaskedAutoencoder(Target):
     """Pixels by a decoder that sees what the encoder made of some patches, and a learned vector for each of the others.
@@ -101,9 +106,26 @@ class MaskedAutoencoder(Target):
         return decoded_TD.unflatten(0, (samples, length))
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] → patches [N, P, patch² · 3]."""
-        x_NCP = F.unfold(pixels, self.patch, stride=self.patch)
-        x_NPC = x_NCP.unflatten(1, (3, -1)).permute(0, 3, 2, 1).flatten(2)
+        """Pictures [N, 3, H, W] → what is compared of their patches, [N, P, patch² · 3]."""
+        x_NPC = self._cut(pixels)
         if not self.normalised:
             return x_NPC
-        return (x_NPC - x_NPC.mean(-1, keepdim=True)) / (x_NPC.var(-1, keepdim=True) + 1e-6).sqrt()
+        mean_NP1, deviation_NP1 = _scale(x_NPC)
+        return (x_NPC - mean_NP1) / deviation_NP1
+
+    def paint(self, restored_NPC: Tensor, pixels: Tensor, masked_NP: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] whose masked patches are the restored ones; normalised ones take their scale from the picture."""
+        x_NPC = self._cut(pixels)
+        mean_NP1, deviation_NP1 = _scale(x_NPC) if self.normalised else (0, 1)
+        x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC * deviation_NP1 + mean_NP1, x_NPC)
+        x_NCP = x_NPC.unflatten(2, (-1, 3)).permute(0, 3, 2, 1).flatten(1, 2)
+        return F.fold(x_NCP, pixels.shape[2:], self.patch, stride=self.patch)
+
+    def _cut(self, pixels: Tensor) -> Tensor:
+        x_NCP = F.unfold(pixels, self.patch, stride=self.patch)
+        return x_NCP.unflatten(1, (3, -1)).permute(0, 3, 2, 1).flatten(2)
+
+
+def _scale(x_NPC: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each patch."""
+    return x_NPC.mean(-1, keepdim=True), (x_NPC.var(-1, keepdim=True) + 1e-6).sqrt()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, from_numpy
+from torch import Tensor, from_numpy, tensor
 
 from skillweave.config.recipe import AugmentConfig
 from skillweave.data.processors.base import BadInput
@@ -104,3 +106,9 @@ def _recolour(planes: np.ndarray, change: Change) -> np.ndarray:
     mixed = (change.brightness * change.contrast * saturation) @ colours
     mixed += (1 - change.contrast) * change.brightness * grey
     return np.clip(mixed, 0, 255, out=mixed).reshape(planes.shape)
+
+
+def to_bytes(pixels_NCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """Normalised pictures [N, 3, H, W] → [N, H, W, 3], as they were; what lies outside the colours there are is cut."""
+    scale, shift = (tensor(x, device=pixels_NCHW.device).view(3, 1, 1) for x in (std, mean))
+    return ((pixels_NCHW * scale + shift).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
