@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_vision import PAD, VOCABULARY
+from hf_vision import CLASSES, PAD, VOCABULARY
 
 T5: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -100,7 +100,9 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
     ("Wav2Vec2Model", "Wav2Vec2Config", LARGE),
     ("Wav2Vec2ForCTC", "Wav2Vec2Config", WAV2VEC2),
     ("Wav2Vec2ForCTC", "Wav2Vec2Config", {**LARGE, "hidden_act": "relu"}),
+    ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", {**WAV2VEC2, **CLASSES, "classifier_proj_size": 9}),
     ("HubertModel", "HubertConfig", WAV2VEC2),
+    ("HubertForSequenceClassification", "HubertConfig", {**LARGE, **CLASSES, "conv_bias": False, "classifier_proj_size": 11}),
     ("HubertForCTC", "HubertConfig", {**LARGE, "conv_bias": False, "do_stable_layer_norm": False}),
     ("Speech2TextForConditionalGeneration", "Speech2TextConfig", S2T),
     (

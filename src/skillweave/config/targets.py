@@ -28,8 +28,10 @@ class ClassificationTarget(Config):
     """Label names in order; taken from the training data when empty."""
     hidden: bool = True
     """BERT's pooler (a dense layer and a nonlinearity) before the classifier."""
-    activation: Literal["tanh", "relu", "gelu"] = "tanh"
-    """The pooler's nonlinearity (BERT: tanh, DistilBERT: relu, ELECTRA: gelu)."""
+    hidden_size: Positive | None = None
+    """Width of the pooler's dense layer (wav2vec 2.0: 256); absent, the model's."""
+    activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
+    """The pooler's nonlinearity (BERT: tanh, DistilBERT: relu, ELECTRA: gelu, wav2vec 2.0: none)."""
     bias: bool = True
     """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
     distilled: bool = False

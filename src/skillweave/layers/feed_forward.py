@@ -17,6 +17,11 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def unchanged(x: Tensor) -> Tensor:
+    """No nonlinearity."""
+    return x
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -24,6 +29,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,
+    "none": unchanged,
 }
 
 

@@ -27,6 +27,7 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         target.compared,
         target.distilled,
         hidden=target.hidden,
+        size=target.hidden_size,
         pooling=target.pooling,
         activation=target.activation,
         epsilon=target.norm_epsilon,

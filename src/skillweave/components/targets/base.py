@@ -106,7 +106,7 @@ class SampleTarget(Target):
 
     `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`: how it is made of the tokens'
     vectors. `epsilon`: of a layer normalisation of it before that; None for none. `seen`: the size of what the dense layer sees,
-    if that is not one such vector.
+    if that is not one such vector. `size`: what it makes of it; None for the same.
     """
 
     def __init__(
@@ -117,11 +117,12 @@ class SampleTarget(Target):
         activation: str = "tanh",
         epsilon: float | None = None,
         seen: int | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
         self.pooling = pooling
         self.norm = None if epsilon is None else nn.LayerNorm(width, epsilon)
-        self.pooler = nn.Linear(seen or width, width) if hidden else None
+        self.pooler = nn.Linear(seen or width, size or width) if hidden else None
         self.activation = ACTIVATIONS[activation]
 
     def vector(self, encoded: Encoded) -> Tensor:

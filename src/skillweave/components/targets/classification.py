@@ -44,7 +44,7 @@ class Classification(SampleTarget):
         seen = width * max(len(compared), 1)
         super().__init__(width, seen=seen, **pooling)
         self.compared = compared
-        self.classifier = nn.Linear(seen if self.pooler is None else width, classes, bias)
+        self.classifier = nn.Linear(seen if self.pooler is None else self.pooler.out_features, classes, bias)
         self.distilled = nn.Linear(width, classes, bias) if distilled else None
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:

@@ -7,6 +7,7 @@ from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.interop.engine import Rule, joined, reshaped, rule
+from skillweave.interop.families.bert import CLASSIFIER
 from skillweave.interop.family import Family, Field, Head, activation
 
 SOUND, WAVEFORM = "embeddings.sound", "embeddings.sound.content.waveform"
@@ -32,6 +33,7 @@ REQUIRED = {
     "pad_token_id": 0,  # the blank
     "add_adapter": False,  # this and the next: of wav2vec 2.0
     "adapter_attn_dim": None,
+    "use_weighted_layer_sum": False,
     "feat_proj_layer_norm": True,  # this and the next: of HuBERT
     "conv_pos_batch_norm": False,
 }
@@ -61,11 +63,18 @@ CHARACTERS = Field("vocab_size", lambda size: [f"<{i}>" for i in range(1, size)]
 
 
 def _heads(name: str) -> dict[str, Head]:
-    """The encoder alone, and characters by CTC, whose blank must come first; what pretraining adds is not read."""
+    """The encoder alone, characters by CTC, whose blank must come first, and classes; what pretraining adds is not read."""
     pretraining = ("quantizer.", "project_q.", "project_hid.")
     rules = (rule("targets.ctc.classifier", "lm_head"),)
     ctc = Head({"ctc": {}}, rules, {"targets.ctc.characters": CHARACTERS}, unused=pretraining)
-    return {f"{name}Model": Head(unused=("lm_head.", *pretraining)), f"{name}ForCTC": ctc}
+    projected = (rule("targets.classification.pooler", "projector"), rule("targets.classification.classifier", "classifier"))
+    classes = {**CLASSIFIER, "targets.classification.hidden_size": "classifier_proj_size"}
+    whole = Head({"classification": {"pooling": "mean", "activation": "none"}}, projected, classes, unused=pretraining)
+    return {
+        f"{name}Model": Head(unused=("lm_head.", *pretraining)),
+        f"{name}ForCTC": ctc,
+        f"{name}ForSequenceClassification": whole,
+    }
 
 
 def _rules(base: str) -> tuple[Rule, ...]:
