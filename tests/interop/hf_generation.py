@@ -93,6 +93,8 @@ WHISPER: dict[str, Any] = {
 GENERATION: list[tuple[str, str, dict[str, Any]]] = [
     ("T5ForConditionalGeneration", "T5Config", T5),
     ("T5ForConditionalGeneration", "T5Config", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    ("T5EncoderModel", "T5Config", T5),
+    ("T5ForTokenClassification", "T5Config", {**T5, **CLASSES, "feed_forward_proj": "gated-gelu"}),
     ("BartForConditionalGeneration", "BartConfig", BART),
     ("BartForConditionalGeneration", "BartConfig", {**BART, "scale_embedding": True, "activation_function": "relu"}),
     ("PegasusForConditionalGeneration", "PegasusConfig", PEGASUS),

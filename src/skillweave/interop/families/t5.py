@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from skillweave.interop.engine import Rule, joined, rule
-from skillweave.interop.family import ACTIVATIONS, Family, Field, Head
+from skillweave.interop.family import ACTIVATIONS, CLASSES, Family, Field, Head
 
 NAMES = {own: theirs for theirs, own in reversed(ACTIVATIONS.items())} | {"gelu_tanh": "gelu_new"}
 SHARED = {
@@ -53,10 +55,10 @@ def _cross() -> Iterator[Rule]:
     yield rule(f"{ours}.cross.norm", f"{theirs}.layer_norm")
 
 
-def _ours(config: Any) -> dict[str, Any]:
+def _ours(sides: Sequence[str], config: Any) -> dict[str, Any]:
     gated = config.is_gated_act
     feed_forward = {"activation": ACTIVATIONS[config.dense_act_fn], "gated": gated}
-    return {f"{side}.{option}": value for side in SIDES for option, value in feed_forward.items()}
+    return {f"{side}.{option}": value for side in sides for option, value in feed_forward.items()}
 
 
 def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,33 +71,54 @@ def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-T5 = Family(
-    "t5",
-    {
-        "width": "d_model",
-        "streams.text.vocabulary": "vocab_size",
-        "target_embedding.vocabulary": "vocab_size",
-        "encoder.layers": "num_layers",
-        "decoder.layers": "num_decoder_layers",
-        **{f"{side}.{option}": theirs for side in SIDES for option, theirs in SHARED.items()},
+WORDS = {name: "shared.weight" for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")}
+
+
+def _family(*sides: str) -> Family:
+    """The encoder and the decoder, or the encoder alone; without heads."""
+    streams = ("streams.text", "target_embedding")[: len(sides)]
+    numbers = {"encoder": 1, "decoder": 2}
+    layers = {"encoder": "num_layers", "decoder": "num_decoder_layers"}
+    both = len(sides) == len(SIDES)
+    return Family(
+        "t5",
+        {
+            "width": "d_model",
+            **{f"{stream}.vocabulary": "vocab_size" for stream in streams},
+            **{f"{side}.layers": layers[side] for side in sides},
+            **{f"{side}.{option}": theirs for side in sides for option, theirs in SHARED.items()},
+        },
+        (
+            rule("embeddings.text.content.word", "shared"),
+            *(one for side in sides for one in _blocks(side, numbers[side])),
+            *(_cross() if both else ()),
+        ),
+        {},
+        constants={
+            **{f"{stream}.embedding": ["word"] for stream in streams},
+            **{f"{stream}.norm": False for stream in streams},
+            **{f"{side}.{option}": value for side in sides for option, value in FIXED.items()},
+        },
+        ours=partial(_ours, sides),
+        theirs=_theirs,
+        spans=SPANS[: len(sides)],
+        ignored=(r"EncDecAttention\.relative_attention_bias",),
+    )
+
+
+ENCODER = _family("encoder")
+T5 = replace(
+    _family(*SIDES),
+    heads={
+        "T5ForConditionalGeneration": Head({"lm": {}}, fields={"targets.lm.scaled": Field("scale_decoder_outputs")}, tied=WORDS),
+        "T5EncoderModel": Head(tied=WORDS, family=ENCODER),
+        "T5ForTokenClassification": Head(
+            {"token_labels": {}},
+            (rule("targets.token_labels.classifier", "classifier"),),
+            {"targets.token_labels.classes": CLASSES},
+            WORDS,
+            family=ENCODER,
+            base="transformer.",
+        ),
     },
-    (rule("embeddings.text.content.word", "shared"), *_blocks("encoder", 1), *_blocks("decoder", 2), *_cross()),
-    {
-        "T5ForConditionalGeneration": Head(
-            {"lm": {}},
-            fields={"targets.lm.scaled": Field("scale_decoder_outputs")},
-            tied={
-                name: "shared.weight" for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-            },
-        )
-    },
-    constants={
-        **{f"{stream}.embedding": ["word"] for stream in ("streams.text", "target_embedding")},
-        **{f"{stream}.norm": False for stream in ("streams.text", "target_embedding")},
-        **{f"{side}.{option}": value for side in SIDES for option, value in FIXED.items()},
-    },
-    ours=_ours,
-    theirs=_theirs,
-    spans=SPANS,
-    ignored=(r"EncDecAttention\.relative_attention_bias",),
 )
