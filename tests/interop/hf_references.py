@@ -164,6 +164,7 @@ REFERENCES = [
     Reference("CLIPModel", "CLIPConfig", CLIP),
     Reference("CLIPVisionModel", "CLIPVisionConfig", CLIP["vision_config"]),
     Reference("CLIPVisionModelWithProjection", "CLIPVisionConfig", {**CLIP["vision_config"], "projection_dim": 11}),
+    Reference("CLIPTextModel", "CLIPTextConfig", CLIP["text_config"]),
     Reference("CLIPTextModelWithProjection", "CLIPTextConfig", {**CLIP["text_config"], "projection_dim": 11}),
     Reference("CLIPForImageClassification", "CLIPConfig", {**CLIP, **CLASSES}),
     Reference("ChineseCLIPModel", "ChineseCLIPConfig", {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}}),

@@ -96,6 +96,8 @@ def _compared(text: str) -> Head:
 POOLED = rule("targets.pooled.norm", "vision_model.post_layernorm")
 EPSILON = {"targets.pooled.norm_epsilon": "layer_norm_eps"}
 PROJECTION = {"targets.pooled.projection": "projection_dim"}
+LAST = {"hidden": False, "pooling": "last"}
+NO_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
 OTHERS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
 CLIP_VISION = Family(
     "clip_vision_model",
@@ -121,11 +123,9 @@ CLIP_TEXT = Family(
     TEXT,
     TEXT_RULES,
     {
+        "CLIPTextModel": Head({"pooled": LAST}, unused=NO_TEXT),
         "CLIPTextModelWithProjection": Head(
-            {"pooled": {"hidden": False, "pooling": "last"}},
-            (rule("targets.pooled.projection", "text_projection"),),
-            PROJECTION,
-            unused=("vision_model.", "visual_projection.", "logit_scale"),
+            {"pooled": LAST}, (rule("targets.pooled.projection", "text_projection"),), PROJECTION, unused=NO_TEXT
         ),
     },
     base="text_model.",
