@@ -85,8 +85,8 @@ Seven systems with the same sizes, tasks, data and budget, after Table 3 of Uni-
 with Conditional MoEs). Every task is answered by similarity to candidates that the same model encodes. The sparse ones have 8
 experts in every linear layer, of which 2 are active. Data, sizes and budget are far smaller than the paper's, and captions are
 measured by how often the next word is right, so only the order of the systems can be compared, not the figures. R@10 is
-Recall@10; ± is the standard deviation over seeds. Chance is the commonest class or word, the test answers' own distribution of
-words (for perplexity), or a random order."""
+Recall@10; ± is the standard deviation over seeds. Chance is the training data's commonest class or word, its frequencies of words
+(for perplexity), or a random order."""
 PARAMETERS = """\
 Millions: in all (of the task-specific models, their sum), and those that a task activates (of experts picked by token, the two
 that a token uses)."""

@@ -123,12 +123,13 @@ def test_progress_ends_at_the_total(run):
 
 
 def test_masked_figures_by_hand():
-    from skillweave.evaluation.chance import chance
+    from skillweave.evaluation.chance import of_frequencies
     from skillweave.evaluation.figures import PER_SAMPLE, figures
 
     losses = np.log([2.0, 2.0, 8.0, 4.0])
     found = Filled(
         keys=["a", "b"],
+        classes=9,
         labels=np.array([5, 5, 5, 7]),
         losses=losses,
         correct=np.array([True, False, True, False]),
@@ -137,10 +138,14 @@ def test_masked_figures_by_hand():
     values, _ = figures(PER_SAMPLE[Filled](found), 0)
     assert values["perplexity"] == pytest.approx(math.exp(losses.mean()))
     assert values["masked_accuracy"] == 0.5
-    # Always 5 is right for three of four; the entropy of (3/4, 1/4) is that of the best constant distribution.
-    guess = chance(found, None)
-    assert guess["masked_accuracy"] == 0.75
-    assert guess["perplexity"] == pytest.approx((3 / 4) ** (-3 / 4) * (1 / 4) ** (-1 / 4))
+    # In training 5 and 7 were a quarter each: as unsure as among four. Always 1, the commonest, is never right.
+    guess = of_frequencies(found, np.array([0, 2e6, 0, 0, 0, 1e6, 0, 1e6, 0]))
+    assert guess["masked_accuracy"] == 0
+    assert guess["perplexity"] == pytest.approx(4, rel=1e-4)
+    # A word that training never had counts as a little, of three sizes that which suits best.
+    guess = of_frequencies(found, np.array([0, 1, 0, 0, 0, 0, 0, 1, 0.0]))
+    options = [(more / (2 + 9 * more)) ** -0.75 * ((1 + more) / (2 + 9 * more)) ** -0.25 for more in (1, 0.1, 0.01)]
+    assert guess["perplexity"] == pytest.approx(min(options))
 
 
 def test_ctc_merges_repeats_and_drops_blanks():

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from skillweave.batch import IGNORE
 from skillweave.config import ConfigError, RecipeConfig
+from skillweave.data.processors import BadInput
 from skillweave.data.sources import Source
 from skillweave.evaluation import metrics
 from skillweave.evaluation.figures import RECALL_AT, columns_of, figures, retrieval_columns
@@ -28,9 +30,12 @@ from skillweave.evaluation.kinds import (
     Written,
 )
 from skillweave.model import Model
-from skillweave.tasks.dataset import TaskDataset, open_fields, task_of
+from skillweave.tasks.dataset import TaskDataset, open_fields, open_task, stable_order, task_of
 
 Figures = dict[str, float]
+COUNTED = 2000
+"""Training samples whose words or clusters are counted."""
+ADDED = (1.0, 0.1, 0.01)
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ def chance(found: Predictions, context: Context) -> Figures:
 
     Accuracy: always the training data's most frequent class; without such data any class. Recall@k and median rank: exact for
     the pool and its right answers.
-    Character error rate: always the best constant string. Masked prediction: always the best constant distribution. Choices: any.
-    Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole text. Texts: the commonest.
-    Pixels: the mean patch that is seen.
+    Character error rate: always the best constant string. Masked prediction: always the training data's frequencies. Pixels: the
+    mean patch that is seen. Choices: any. Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole
+    text. Texts: the commonest.
     """
     return CHANCE[type(found)](found, context)
 
@@ -139,9 +144,32 @@ def _random_order(found: Embedded, context: Context) -> Figures:
 
 
 def _frequencies(found: Filled, context: Context) -> Figures:
-    _, counts = np.unique(found.labels, return_counts=True)
-    shares = counts / counts.sum()
-    return {"perplexity": float(np.exp(-(shares * np.log(shares)).sum())), "masked_accuracy": float(shares.max())}
+    return of_frequencies(found, _training_counts(found, context))
+
+
+def of_frequencies(found: Filled, counts: metrics.Floats) -> Figures:
+    """Always the shares that classes with these counts [C] have; of `ADDED` to each count, so that none is 0, what suits best."""
+    losses = [-np.log(((counts + more) / (counts + more).sum())[found.labels]).mean() for more in ADDED]
+    return {"perplexity": float(np.exp(min(losses))), "masked_accuracy": metrics.accuracy(counts.argmax(), found.labels)}
+
+
+def _training_counts(found: Filled, context: Context) -> metrics.Floats:
+    """[C] how often classes are asked for in training samples; in those measured where there are none, or two vocabularies."""
+    targets = [context.model.config.targets[name].kind for name in context.model.config.tasks[context.task].targets]
+    try:
+        dataset = open_task(context.recipe, context.task, "train", context.model.assets)
+    except ConfigError:
+        dataset = None
+    if dataset is None or targets.count("mlm") > 1:
+        return np.bincount(found.labels, minlength=found.classes).astype(float)
+    counts = np.zeros(found.classes)
+    for index in stable_order(dataset.keys)[:COUNTED]:
+        try:
+            labels = next(iter(dataset.example(int(index)).labels.values()))
+        except BadInput:
+            continue  # listed when training meets it
+        np.add.at(counts, [label for label in np.asarray(labels) if label != IGNORE], 1)
+    return counts
 
 
 CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {

@@ -62,8 +62,12 @@ class Embedded(Predictions):
 
 @dataclass(kw_only=True)
 class Filled(Predictions):
-    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it stands in, from 0): [M]."""
+    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it stands in, from 0): [M].
 
+    `classes`: how many words or clusters there are.
+    """
+
+    classes: int
     labels: NDArray[np.int64]
     losses: NDArray[np.float32]
     correct: NDArray[np.bool_]

@@ -85,7 +85,7 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     Logits come only where there is a label, in the order of the encoder's flat tokens; labels are brought into that order.
     """
     seen = Predictions()
-    labels, losses, correct, samples = [], [], [], []
+    labels, losses, correct, samples, offset = [], [], [], [], 0
     for batch in moved(model, batches, seen):
         labels_NL = next(iter(batch.labels.values()))
         tokens = map_tokens(batch.layout, len(batch.layout.passes) - 1, batch.lengths, labels_NL.device)
@@ -101,7 +101,14 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
             losses.append(torch.nn.functional.cross_entropy(logits_MC.float(), labels_M, reduction="none").cpu())
             correct.append((logits_MC.argmax(-1) == labels_M).cpu())
             samples.append(tokens.to_tokens(rows_NL)[masked_M].cpu() + len(seen.keys) - len(batch))
-    return Filled(labels=stack(labels), losses=stack(losses), correct=stack(correct), samples=stack(samples), **vars(seen))
+    return Filled(
+        classes=offset,
+        labels=stack(labels),
+        losses=stack(losses),
+        correct=stack(correct),
+        samples=stack(samples),
+        **vars(seen),
+    )
 
 
 def restore(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Restored:
