@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from skillweave.evaluation import media
 from skillweave.evaluation.chance import first, strings
 from skillweave.evaluation.evaluator import Measured
 from skillweave.evaluation.figures import ranking
 from skillweave.evaluation.kinds import Classified, Embedded, Restored, Transcribed, Written
-from skillweave.evaluation.metrics import edit_distance
 from skillweave.tasks.dataset import TaskDataset
 
 CASES = 4
@@ -150,7 +150,7 @@ def _heard(found: Transcribed | Written, rows: Rows, i: int) -> Case:
         rows.item(found.keys[i], rows.dataset.task.fields[0]),
         reference=reference,
         hypothesis=hypothesis,
-        edits=edit_distance(reference, hypothesis),
+        edits=Levenshtein.distance(reference, hypothesis),
     )
 
 

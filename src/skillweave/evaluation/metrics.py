@@ -1,4 +1,4 @@
-"""Metrics, what chance gives, and bootstrap intervals. Pure numpy: training validates with the same functions.
+"""Metrics, what chance gives, and bootstrap intervals, on arrays: training validates with the same functions.
 
 Shape letters: Q queries, P items of the pool, N samples, B resamples.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rapidfuzz.distance import Levenshtein
 
 Floats = NDArray[np.float64]
 
@@ -24,31 +25,9 @@ def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean(np.asarray(predicted) == np.asarray(labels)))
 
 
-def edit_distance(reference: Sequence[str] | str, hypothesis: Sequence[str] | str) -> int:
-    """Least number of insertions, deletions and substitutions between two sequences.
-
-    Myers' bit-parallel algorithm (doi 10.1145/316542.316550) with Hyyrö's correction; Python's integers are the bit vectors.
-    """
-    if not reference or not hypothesis:
-        return max(len(reference), len(hypothesis))
-    where: dict[str, int] = {}
-    for i, symbol in enumerate(reference):
-        where[symbol] = where.get(symbol, 0) | 1 << i
-    last, full = 1 << (len(reference) - 1), (1 << len(reference)) - 1
-    up, down, distance = full, 0, len(reference)
-    for symbol in hypothesis:
-        match = where.get(symbol, 0)
-        diagonal = (((match & up) + up) ^ up) | match | down
-        right, left = down | (full & ~(diagonal | up)), up & diagonal
-        distance += bool(right & last) - bool(left & last)
-        right, left = ((right << 1) | 1) & full, (left << 1) & full
-        up, down = left | (full & ~(diagonal | right)), right & diagonal
-    return distance
-
-
 def edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Floats, Floats]:
     """Edits [N] and reference lengths [N], in characters; their sums' ratio is the character error rate."""
-    edits = [edit_distance(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    edits = [Levenshtein.distance(r, h) for r, h in zip(references, hypotheses, strict=True)]
     return np.array(edits, float), np.array([len(r) for r in references], float)
 
 
@@ -74,7 +53,7 @@ def best_constant(train: Sequence[str], references: Sequence[str], most: int = 2
     sample = list(references)[:500]  # the search looks at 500 answers at most; the rate returned is that of all
 
     def score(answer: str) -> int:
-        return sum(edit_distance(reference, answer) for reference in sample)
+        return sum(Levenshtein.distance(reference, answer) for reference in sample)
 
     best = min(candidates, key=score)
     while (better := min(_neighbours(best, alphabet), key=score, default=best)) != best and score(better) < score(best):
