@@ -1,6 +1,7 @@
 """Every architecture against Hugging Face on random weights: logits, gradients, and weights there and back bit for bit."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hf_parity import PRECISIONS, compare
 from hf_references import REFERENCES, Reference
 
 from skillweave.interop import from_hf, to_hf
+from skillweave.interop.checkpoint import Checkpoint
+from skillweave.interop.convert import _write_theirs
 
 _seen: Counter[str] = Counter()
 
@@ -56,3 +59,21 @@ def test_from_files(reference: Reference, tmp_path: Any) -> None:
     assert set(model.state_dict()) == set(expected)
     for name, x in model.state_dict().items():
         assert torch.equal(x, expected[name]), name
+
+
+@pytest.mark.parametrize("most", [2**40, 20_000], ids=["whole", "shards"])
+@pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
+def test_files_are_those_that_transformers_writes(reference: Reference, most: int, tmp_path: Path) -> None:
+    """The same tensors under the same names, whatever their order and files."""
+    theirs = reference.build(torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    from_hf(theirs).save_pretrained(tmp_path / "ours")
+    _write_theirs(tmp_path / "ours", tmp_path / "back", theirs.config.model_type, most)
+    expected, found = (Checkpoint(tmp_path / name) for name in ("theirs", "back"))
+    assert set(found) == set(expected)
+    for name in expected:
+        assert torch.equal(found.read(name), expected.read(name)), name
+    assert most > 20_000 or len({*found.files.values()}) > 1
+    loaded = [type(theirs).from_pretrained(tmp_path / name, **reference.flags).state_dict() for name in ("theirs", "back")]
+    for name, x in loaded[0].items():
+        assert torch.equal(loaded[1][name], x), name

@@ -1,16 +1,17 @@
-"""A checkpoint of Hugging Face's, read a tensor at a time: whole or in shards, safetensors or pickles."""
+"""A checkpoint of Hugging Face's, a tensor at a time: read whole or in shards, safetensors or pickles; written in shards."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skillweave.weights import FILE, WeightsError, list_weights, read_weights
+from skillweave.weights import FILE, About, WeightsError, list_weights, read_weights, stream_weights
 
 PICKLE = "pytorch_model.bin"
 
@@ -65,6 +66,38 @@ class Checkpoint:
         if self._pickle[0] != file:
             self._pickle = (file, load_pickle(file))
         return self._pickle[1]
+
+
+def saved_names(theirs: Any) -> dict[str, Tensor]:
+    """The weights of a model of theirs under the names that its files have, which are not always those in memory."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(theirs, theirs.state_dict())
+
+
+def stream_shards(about: Mapping[str, About], tensors: Iterator[tuple[str, Tensor]], folder: Path, most: int) -> None:
+    """Write tensors as they come into as few files of at most so many bytes as their order allows, with an index of several.
+
+    `about`: each of them, in order.
+    """
+    shards: list[dict[str, About]] = [{}]
+    filled = 0
+    for name, one in about.items():
+        size = one.dtype.itemsize * one.shape.numel()
+        if shards[-1] and filled + size > most:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = one
+        filled += size
+    stem, ending = FILE.split(".")
+    names = [f"{stem}-{i:05d}-of-{len(shards):05d}.{ending}" for i in range(1, len(shards) + 1)] if len(shards) > 1 else [FILE]
+    for file, shard in zip(names, shards, strict=True):
+        stream_weights(shard, islice(tensors, len(shard)), folder / file)
+    if len(shards) > 1:
+        total = sum(one.dtype.itemsize * one.shape.numel() for one in about.values())
+        places = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / f"{FILE}.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def load_pickle(file: Path) -> Mapping[str, Tensor]:

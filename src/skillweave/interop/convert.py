@@ -11,23 +11,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skillweave.api import load
+from skillweave.adapters import is_tuned, read_state, weights_file
+from skillweave.api import model_folder
 from skillweave.batch import Modality
-from skillweave.config import ConfigError, choose
+from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.streams import tokenizer_asset
 from skillweave.config.targets import CTCTarget
-from skillweave.interop.checkpoint import Checkpoint
+from skillweave.interop.checkpoint import Checkpoint, saved_names, stream_shards
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
-from skillweave.interop.fit import find_family
+from skillweave.interop.fit import Fit, find_family
 from skillweave.interop.hub import hub_folder
 from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_characters, read_tokenizer_asset, with_special_names, write_characters
 from skillweave.model import Model
 from skillweave.pretrained import CONFIG_FILE
-from skillweave.weights import FILE, About, WeightsError, stream_weights
+from skillweave.weights import FILE, About, WeightsError, list_weights, read_assets, stream_weights
 
+SHARD = 5 * 2**30
+"""Bytes of a file of theirs, at most."""
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names of the first BERT checkpoints."""
 
@@ -117,11 +120,8 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     `family`: their `model_type`; absent, the one that can express the configuration. Raises ConfigError that names the options
     which it cannot express.
     """
-    import transformers
-
-    found, architecture, head, options, flags = find_family(model.config, family)
-    kind = getattr(transformers, architecture)
-    theirs = kind(kind.config_class(**options, architectures=[architecture]), **flags)
+    fit = find_family(model.config, family)
+    found, head, theirs = fit.family, fit.head, _build(fit)
     wanted, ours = theirs.state_dict(), _by_kind(model)
     canonical = _canonical(wanted, found.base, head.base)
     shapes = {name: wanted[own].shape for name, own in canonical.items()}
@@ -142,15 +142,7 @@ def convert_folder(model_path: str | Path, out: Path, family: str | None = None)
         if family:
             raise ConfigError(f"{folder} is Hugging Face's already, so there is no family to choose; leave --family out")
         return _write_ours(folder, out)
-    model = load(folder)
-    theirs = to_hf(model, family)
-    theirs.save_pretrained(out)
-    if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
-        (out / TOKENIZER).write_bytes(model.assets[asset])
-    for target in model.config.targets.values():
-        if isinstance(target, CTCTarget):
-            write_characters(out, target.characters)
-    return f"{out} is written: {type(theirs).__name__}"
+    return _write_theirs(model_folder(folder), out, family)
 
 
 def _write_ours(folder: Path, out: Path) -> str:
@@ -163,6 +155,50 @@ def _write_ours(folder: Path, out: Path) -> str:
     stream_weights(about, found.weights(), out / FILE)
     found.model.save_description(out)
     return f"{out} is written: {found.model.count_parameters():,} parameters, task {next(iter(found.model.config.tasks))}"
+
+
+def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int = SHARD) -> str:
+    """A model folder of ours as theirs, some tensors at a time. `most`: bytes of a file, unless one tensor alone has more."""
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    with torch.device("meta"):
+        model = Model(config, read_assets(folder))
+        fit = find_family(config, family)
+        theirs = _build(fit)
+    types = set(list_weights(weights_file(folder)).values())
+    dtype = types.pop() if len(types) == 1 and not is_tuned(folder) else torch.float32
+    wanted, ours = saved_names(theirs), _by_kind(model)
+    canonical = _canonical(wanted, fit.family.base, fit.head.base)
+    own = dict(zip(ours, model.state_dict(), strict=True))
+    shapes = {name: wanted[saved].shape for name, saved in canonical.items()}
+    groups: dict[tuple[str, ...], list[Step]] = {}  # what is made of one stack is made at once
+    for step in plan(fit.family.all_rules(fit.head), ours, shapes, config.encoder.heads):
+        groups.setdefault(step.theirs, []).append(step)
+
+    def made() -> Iterator[tuple[str, Tensor]]:
+        for steps in groups.values():
+            read = {step.ours: read_state(folder, own.values(), [own[step.ours]])[own[step.ours]].to(dtype) for step in steps}
+            yield from ((canonical[name], x) for name, x in give(steps, read, shapes).items())
+
+    out.mkdir(parents=True, exist_ok=True)
+    stream_shards({canonical[name]: About(dtype, shapes[name]) for names in groups for name in names}, made(), out, most)
+    theirs.config.dtype = dtype
+    theirs.config.save_pretrained(out)
+    if theirs.can_generate():
+        theirs.generation_config.save_pretrained(out)
+    if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
+        (out / TOKENIZER).write_bytes(model.assets[asset])
+    for target in config.targets.values():
+        if isinstance(target, CTCTarget):
+            write_characters(out, target.characters)
+    return f"{out} is written: {fit.architecture}"
+
+
+def _build(fit: Fit) -> Any:
+    """A model of theirs."""
+    import transformers
+
+    kind = getattr(transformers, fit.architecture)
+    return kind(kind.config_class(**fit.options, architectures=[fit.architecture]), **fit.flags)
 
 
 def is_theirs(folder: Path) -> bool:
