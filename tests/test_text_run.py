@@ -86,3 +86,20 @@ def test_a_row_that_cannot_be_answered_does_not_stop_the_others(run: Path, tmp_p
     broken, right = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert broken["error"] == "no second" and right["class"] in ("same", "other")
     assert cli.main(["predict", str(run), "--task", "text_pair_classification", "the red cat"]) == 2
+
+
+def test_a_carved_model_writes_the_same(run: Path, tmp_path: Path) -> None:
+    """With its decoder; a task that writes nothing goes without."""
+    for task in ("text_to_text", "text_regression"):
+        assert cli.main(["carve", str(run), "--task", task, "--out", str(tmp_path / task), "--no-towers"]) == 0
+        assert (json.loads((tmp_path / task / "config.json").read_text("utf-8"))["decoder"] is not None) == (
+            task == "text_to_text"
+        )
+    rows = text_rows("text_to_text")[:5]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    answers = []
+    for model in (run, tmp_path / "text_to_text"):
+        words = ["predict", str(model), "--task", "text_to_text", "--input", str(tmp_path / "in.jsonl")]
+        assert cli.main([*words, "--out", str(tmp_path / "out.jsonl")]) == 0
+        answers.append((tmp_path / "out.jsonl").read_text("utf-8"))
+    assert answers[0] == answers[1]
