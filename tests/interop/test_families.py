@@ -61,19 +61,18 @@ def test_from_files(reference: Reference, tmp_path: Any) -> None:
         assert torch.equal(x, expected[name]), name
 
 
-@pytest.mark.parametrize("most", [2**40, 2_000], ids=["whole", "shards"])
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
-def test_files_are_those_that_transformers_writes(reference: Reference, most: int, tmp_path: Path) -> None:
-    """The same tensors under the same names, whatever their order and files."""
+def test_files_are_those_that_transformers_writes(reference: Reference, tmp_path: Path) -> None:
+    """The same tensors under the same names, in more files here."""
     theirs = reference.build(torch.float32)
     theirs.save_pretrained(tmp_path / "theirs")
     from_hf(theirs).save_pretrained(tmp_path / "ours")
-    _write_theirs(tmp_path / "ours", tmp_path / "back", theirs.config.model_type, most)
+    _write_theirs(tmp_path / "ours", tmp_path / "back", theirs.config.model_type, 2_000)
     expected, found = (Checkpoint(tmp_path / name) for name in ("theirs", "back"))
     assert set(found) == set(expected)
     for name in expected:
         assert torch.equal(found.read(name), expected.read(name)), name
-    assert most > 2_000 or len({*found.files.values()}) > 1
+    assert len({*found.files.values()}) > 1
     loaded = [type(theirs).from_pretrained(tmp_path / name, **reference.flags).state_dict() for name in ("theirs", "back")]
     for name, x in theirs.state_dict().items():  # but for what transformers itself reads otherwise: a row of padding, a norm
         assert torch.equal(loaded[1][name], x) or not torch.equal(loaded[0][name], x), name
