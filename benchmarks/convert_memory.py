@@ -1,10 +1,10 @@
-"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, against its largest shard.
+"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, there and back, against its largest shard.
 
     python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100] [--quick]
 
-A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted in a process of its own, which has converted
-a tiny one before, so that libraries and code are in memory. What counts is how far the process's resident set grows at its
-peak. Linux only.
+A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted, and converted back, in processes of their
+own, which have converted a tiny one before, so that libraries and code are in memory. What counts is how far a process's resident
+set grows at its peak. Linux only.
 """
 
 from __future__ import annotations
@@ -76,10 +76,17 @@ def main() -> int:
         save(tiny, 1, 64, 1)
         largest = save(folder, options.layers, options.width, options.shard)
         shards = len(list(folder.glob("*.safetensors")))
-        ratio = grown(folder, tiny) / largest
+        ours = [Path(place) / f"{one.name}-ours" for one in (folder, tiny)]
+        for given, made in zip((folder, tiny), ours, strict=True):
+            convert_folder(given, made)
+        ratios = {"converting": grown(folder, tiny) / largest, "writing back": grown(*ours) / largest}
     bound = float("inf") if options.quick else BOUND
-    name = f"peak memory of converting {shards} shards of {largest / 2**20:.0f} MiB"
-    return report("conversion", [Figure(name, ratio, "× the largest shard, at most", bound, ratio <= bound)], options.json)
+    what = f"{shards} shards of {largest / 2**20:.0f} MiB"
+    figures = [
+        Figure(f"peak memory of {way} {what}", ratio, "× the largest shard, at most", bound, ratio <= bound)
+        for way, ratio in ratios.items()
+    ]
+    return report("conversion", figures, options.json)
 
 
 if __name__ == "__main__":
