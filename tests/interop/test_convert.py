@@ -9,13 +9,24 @@ import pytest
 import torch
 from hf_generation import WAV2VEC2
 from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
-from tiny import tiny_config, tiny_model
+from tiny import relative_error, tiny_config, tiny_model
 from tokenizers import Tokenizer, models
-from transformers import BeitConfig, BertConfig, BertTokenizer, LlamaConfig, ViltConfig, Wav2Vec2Config, Wav2Vec2CTCTokenizer
+from transformers import (
+    BeitConfig,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    LlamaConfig,
+    ViltConfig,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+)
 
 import skillweave as sw
+from skillweave.carving import carve
 from skillweave.cli import main
 from skillweave.config import ConfigError
+from skillweave.config.model import ModelTask
 from skillweave.data.processors import load_tokenizer
 from skillweave.interop import convert_folder
 from skillweave.interop.checkpoint import Checkpoint
@@ -234,3 +245,19 @@ def test_an_expert_does_not_hold_its_stack() -> None:
     theirs = next(one for one in REFERENCES if one.architecture == "MixtralForCausalLM").build(torch.float32)
     for name, x in sw.from_hf(theirs).state_dict().items():
         assert x.untyped_storage().nbytes() == x.numel() * x.element_size(), name
+
+
+@pytest.mark.parametrize("stored", ["float32", "bf16", "int8"])
+def test_a_carved_model_becomes_theirs(stored: str, tmp_path: Path) -> None:
+    """Of a model that has more than the task needs; matrices that were stored in fewer bits come back as float32."""
+    theirs = Reference("BertForPreTraining", "BertConfig", BERT).build(torch.float32)
+    model = sw.from_hf(theirs)
+    tasks = {"mlm_classification": model.config.tasks["mlm_classification"]}
+    tasks["mlm"] = ModelTask(spans=tasks["mlm_classification"].spans, targets={"mlm": 1.0})
+    model = model.with_tasks({"mlm": tasks["mlm"]})
+    carve(model, "mlm").save_pretrained(tmp_path / "ours", stored)
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back, whole = BertForMaskedLM.from_pretrained(tmp_path / "back").state_dict(), theirs.state_dict()
+    for name, x in back.items():
+        assert relative_error(x, whole[name]) < (1e-7 if stored == "float32" else 0.02), name
+        assert x.dtype == torch.float32

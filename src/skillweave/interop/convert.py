@@ -164,6 +164,8 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
         model = Model(config, read_assets(folder))
         fit = find_family(config, family)
         theirs = _build(fit)
+    if config.sliced:
+        model.drop_idle()
     types = set(list_weights(weights_file(folder)).values())
     dtype = types.pop() if len(types) == 1 and not is_tuned(folder) else torch.float32
     wanted, ours = saved_names(theirs), _by_kind(model)
