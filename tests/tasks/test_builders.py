@@ -60,6 +60,11 @@ def test_the_catalogue() -> None:
         "image_text_contrastive": {"text", "image"},
         "video_text_contrastive": {"text", "video"},
         "masked_code": {"text", "code"},
+        "image_classification": {"image"},
+        "video_classification": {"video"},
+        "sound_classification": {"sound"},
+        "masked_image": {"image"},
+        "masked_image_tokens": {"image"},
         "text_to_frames": {"text", "image"},
         "speech_to_text": {"sound", "text"},
         "code_to_text": {"code", "text"},
@@ -75,7 +80,7 @@ def test_the_catalogue() -> None:
         "gap_sentences": {"text"},
         **{name: {"text"} for name in text_sources()},
     }
-    assert sum(task.pretraining for task in TASKS.values()) == 11
+    assert sum(task.pretraining for task in TASKS.values()) == 13
     passes = {"contrastive": 2, "similarity": 2, "cosine": 2, "lm": 2}
     counts = {name: len(task.layout("x").passes) for name, task in TASKS.items() if name != "text_to_frames"}
     assert counts == {name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"}
