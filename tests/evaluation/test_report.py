@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_run import add_journal, make_run
 
 from skillweave.api import open_run
+from skillweave.config import ModelConfig
 from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation import media, pictures, svg
 from skillweave.evaluation.cases import build_cases
@@ -134,6 +135,12 @@ def test_ticks_are_round_and_inside(low, high):
     steps = {round(b - a, 9) for a, b in itertools.pairwise(ticks)}
     assert len(steps) <= 1
     assert all(float(f"{step:.1e}"[:3]) in (1, 2, 5) for step in steps)
+
+
+def test_pillars_of_a_decoder_with_words_of_its_own():
+    """Its words are no stream's."""
+    config = ModelConfig.parse({"preset": "s2t-small"})
+    assert pictures.pillars(config, {"lm": 1}, 2).count("shared: activated") == 1
 
 
 def test_pillars_stand_where_a_task_activates_them(tmp_path):

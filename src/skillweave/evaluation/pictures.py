@@ -117,7 +117,7 @@ def pillars(config: ModelConfig, counts: Mapping[str, int], total: int) -> Marku
     parts = [svg.text(skill, left + step * i + 24, 18, "middle", class_="title") for i, skill in enumerate(skills)]
     for r, (task, spec) in enumerate(config.tasks.items()):
         y = 28 + row * r
-        active = {table[span.modality] for span in spec.spans}
+        active = {table[span.modality] for span in spec.spans if span.modality in table}  # a decoder reads its own words
         parts.append(svg.text(task, left - 14, y + 32, "end", class_="task"))
         parts += [_pillar(left + step * i, y, skill, skill in active) for i, skill in enumerate(skills)]
         share = counts[task] / total
