@@ -31,7 +31,7 @@ from skillweave.data.processors import load_tokenizer
 from skillweave.interop import convert_folder
 from skillweave.interop.checkpoint import Checkpoint
 from skillweave.interop.fit import find_family
-from skillweave.weights import WeightsError
+from skillweave.weights import FILE, WeightsError, write_weights
 
 MASKED = Reference("BertForMaskedLM", "BertConfig", BERT)
 
@@ -261,3 +261,25 @@ def test_a_carved_model_becomes_theirs(stored: str, tmp_path: Path) -> None:
     for name, x in back.items():
         assert relative_error(x, whole[name]) < (1e-7 if stored == "float32" else 0.02), name
         assert x.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(extra=torch.zeros(1)), "unexpected: extra"),
+        (lambda s: s.pop("encoder.blocks.0.attention.output.weight"), r"lacks encoder\.blocks\.0\.attention\.output\.weight"),
+        (
+            lambda s: s.update({"encoder.blocks.0.attention.output.weight": torch.zeros(2, 2)}),
+            r"wrong shape: encoder\.blocks\.0\.attention\.output\.weight is \(2, 2\)",
+        ),
+    ],
+)
+def test_weights_of_ours_that_do_not_fit(change: Any, message: str, tmp_path: Path) -> None:
+    model = sw.from_hf(MASKED.build(torch.float32))
+    model.save_pretrained(tmp_path / "ours")
+    state = dict(model.state_dict())
+    change(state)
+    write_weights(state, tmp_path / "ours" / FILE)
+    with pytest.raises(WeightsError, match=message):
+        convert_folder(tmp_path / "ours", tmp_path / "back")
+    assert not (tmp_path / "back" / "config.json").exists()

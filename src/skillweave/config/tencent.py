@@ -202,6 +202,11 @@ def _contents(part: Mapped) -> dict[str, str]:
     return found[0]
 
 
+def _hides_patches(part: Mapped) -> bool:
+    """Whether it predicts what is masked of pictures alone."""
+    return list(_contents(part)) == ["image"] and "mlm" in _names(part.get("target"))
+
+
 def _scaled(part: Mapped) -> bool:
     """Whether words are multiplied by √size, which is where the encoder's positions are computed."""
     return "sinusoidalpos" in _names(part.get("embedding"))
@@ -212,8 +217,7 @@ def _stream(part: Mapped, modality: str = "text") -> Mapped:
     given = [name for name in _names(part.get("embedding")) if name not in CONTENT]
     places = [choose(EMBEDDINGS, name, "embedding") for name in given]
     kept = [ours for name, ours in zip(given, places, strict=True) if name in PLACED[modality]]
-    hidden = modality == "image" and "mlm" in _names(part.get("target")) and list(_contents(part)) == ["image"]
-    stream: Mapped = {"embedding": ["masked_patch" if hidden else _contents(part)[modality], *kept]}
+    stream: Mapped = {"embedding": ["masked_patch" if _hides_patches(part) else _contents(part)[modality], *kept]}
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
     if modality == "sound":
@@ -260,8 +264,7 @@ def _blocks(part: Mapped, name: str) -> Mapped:
 
 def _target(name: str, parts: list[Mapped], common: Mapped) -> tuple[str, Mapped]:
     """A target's name and its options."""
-    table = OF_PATCHES if list(_contents(parts[0])) == ["image"] and name in OF_PATCHES else TARGETS
-    ours, fixed = choose(table, name, "target")
+    ours, fixed = OF_PATCHES[name] if name in OF_PATCHES and _hides_patches(parts[0]) else choose(TARGETS, name, "target")
     options = dict(fixed)
     if ours == "masked_image_token" and "image_tokenizer" in common:
         options["vocabulary"] = common["image_tokenizer"]["image_vocab_size"]

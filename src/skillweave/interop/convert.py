@@ -27,7 +27,7 @@ from skillweave.interop.tokens import FILE as TOKENIZER
 from skillweave.interop.tokens import read_characters, read_tokenizer_asset, with_special_names, write_characters
 from skillweave.model import Model
 from skillweave.pretrained import CONFIG_FILE
-from skillweave.weights import FILE, About, WeightsError, list_weights, read_assets, stream_weights
+from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, read_assets, require_equal, stream_weights
 
 SHARD = 5 * 2**30
 """Bytes of a file of theirs, at most."""
@@ -166,20 +166,29 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
         theirs = _build(fit)
     if config.sliced:
         model.drop_idle()
-    types = set(list_weights(weights_file(folder)).values())
+    file, state = weights_file(folder), model.state_dict()
+    stored = list_weights(file)
+    if not is_tuned(folder) and (strange := [name for name in stored if not {name, name.removesuffix(SCALE)} & state.keys()]):
+        raise WeightsError(f"{file} does not fit its configuration; unexpected: {listed(strange)}")
+    types = set(stored.values())
     dtype = types.pop() if len(types) == 1 and not is_tuned(folder) else torch.float32
     wanted, ours = saved_names(theirs), _by_kind(model)
     canonical = _canonical(wanted, fit.family.base, fit.head.base)
-    own = dict(zip(ours, model.state_dict(), strict=True))
+    own = dict(zip(ours, state, strict=True))
     shapes = {name: wanted[saved].shape for name, saved in canonical.items()}
     groups: dict[tuple[str, ...], list[Step]] = {}  # what is made of one stack is made at once
     for step in plan(fit.family.all_rules(fit.head), ours, shapes, config.encoder.heads):
         groups.setdefault(step.theirs, []).append(step)
 
+    def read(name: str) -> Tensor:
+        given = read_state(folder, state, [name])
+        require_equal({name: state[name]}, given, str(file))
+        return given[name].to(dtype)
+
     def made() -> Iterator[tuple[str, Tensor]]:
         for steps in groups.values():
-            read = {step.ours: read_state(folder, own.values(), [own[step.ours]])[own[step.ours]].to(dtype) for step in steps}
-            yield from ((canonical[name], x) for name, x in give(steps, read, shapes).items())
+            given = {step.ours: read(own[step.ours]) for step in steps}
+            yield from ((canonical[name], x) for name, x in give(steps, given, shapes).items())
 
     out.mkdir(parents=True, exist_ok=True)
     stream_shards({canonical[name]: About(dtype, shapes[name]) for names in groups for name in names}, made(), out, most)
