@@ -93,7 +93,12 @@ class Span:
     @property
     def written(self) -> bool:
         """Whether a decoder reads it, in a model that has one: a causal target in a pass of its own."""
-        return self.role is Role.TARGET and self.attention is Attention.CAUSAL and self.encoder_pass > 0
+        return self.role is Role.TARGET and self.causal and self.encoder_pass > 0
+
+    @property
+    def causal(self) -> bool:
+        """Whether its positions see only what stands before them."""
+        return self.attention is Attention.CAUSAL
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillweave.data.noising import gap_sentences, infill, sentences_of
+from skillweave.data.noising import gap_sentences, infill, sentences_of, take_spans
 
 MASK = 4
 
@@ -59,3 +59,14 @@ def test_gaps_are_the_sentences_most_like_the_rest() -> None:
     best = sorted(range(6), key=lambda i: (-scores[i], i))[:2]
     assert gap_sentences(sentences) == sorted(best)
     assert gap_sentences([[1], [1]]) == [0]
+
+
+@given(length=st.integers(2, 400), seed=st.integers(0, 9))
+def test_spans_are_taken_out_of_a_text(length: int, seed: int) -> None:
+    pieces = list(range(10, 10 + length))
+    left, taken = take_spans(pieces, np.random.default_rng(seed))
+    assert len(left) == len(taken) and all(left) and all(taken)
+    assert [p for pair in zip(left, taken, strict=True) for part in pair for p in part] == pieces
+    gone = sum(map(len, taken))
+    assert gone == min(max(round(0.15 * length), 1), length - 1)
+    assert len(taken) == max(round(gone / 3), 1)

@@ -211,12 +211,13 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             inputs.append(torch.randn(len(texts), 3, stream.frames, stream.size, stream.size, dtype=dtype))
             lengths.append([stream.max_length] * len(texts))
         else:
-            own = [length - i if length > 1 else 2 for length in texts] if i else list(texts)
+            classified = layout.spans[-1].written and "classification" in model.config.targets  # both sides read as much there
+            own = [length - i if length > 1 else 2 for length in texts] if i and not classified else list(texts)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
             pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
             if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the end of the text
-                ids[range(len(own)), [length - 1 for length in own]] = VOCABULARY - 1
+                ids[range(len(own)), [length - 1 for length in own]] = 2 if classified else VOCABULARY - 1
             inputs.append(torch.where(true, ids, PAD))
             lengths.append(own)
         padded.append(max(lengths[-1]))
@@ -307,7 +308,7 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     if "masked_image_token" in found:  # theirs speak of patches alone
         found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[:, 1:]
     if not found or "pooled" in found:
-        found["hidden"] = model.hidden(batch)[-1][last_pass(batch)] if len(batch.layout.passes) == 1 else torch.empty(0)
+        found["hidden"] = model.hidden(batch)[-1][last_pass(batch)]
     return found
 
 

@@ -88,3 +88,31 @@ def test_gaps_are_asked_for() -> None:
     assert given == [p for s in sentences for p in ([PROCESSOR.mask] if s == gap else pieces(s))][:18]
     with pytest.raises(BadInput, match="to leave a gap there must be two"):
         build("gap_sentences", row={"key": "k", "text": "one cat"})
+
+
+def test_spans_are_asked_for_by_their_sentinels() -> None:
+    given, wanted = answer_of(build("span_corruption", 0))
+    text, mask = pieces(TEXT)[:18], PROCESSOR.mask
+    assert given.count(mask) == wanted.count(mask) - 1 > 0 and given[-1] == wanted[-1] == mask
+    parts = [[], *([] for _ in range(given.count(mask)))]
+    for side, shift in ((given, 0), (wanted, -1)):
+        at = shift
+        for piece in side:
+            at += piece == mask
+            if piece != mask:
+                parts[at].append((shift, piece))
+    whole = [piece for part in parts for piece in [p for s, p in part if s == 0] + [p for s, p in part if s == -1]]
+    assert whole == text
+    with pytest.raises(BadInput, match="to leave a gap there must be two"):
+        build("span_corruption", row={"key": "k", "text": "the"})
+
+
+def test_sentinels_of_the_tokenizer_come_first() -> None:
+    tokenizer = train_tokenizer([TEXT] * 3, TokenizerConfig(min_frequency=1), 200)
+    tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(9)])
+    processors = build_processors(CONFIG, {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()})
+    tools = Tools(processors, CONFIG, TaskConfig.parse({"data": {"path": "x"}}), None)
+    given, wanted = answer_of(TASKS["span_corruption"].build({"key": "k", "text": TEXT}, tools, np.random.default_rng(0)))
+    marks = [tokenizer.token_to_id(f"<extra_id_{i}>") for i in range(9)]
+    asked = [piece for piece in wanted if piece in marks]
+    assert asked == marks[: len(asked)] and [p for p in given if p in marks] == asked[:-1]

@@ -44,6 +44,7 @@ SOURCES = {
     "masked_text_pair": {"path": "pack:poems"},
     "text_denoising": {"path": "pack:poems"},
     "gap_sentences": {"path": "pack:poems"},
+    "span_corruption": {"path": "pack:poems"},
     **text_sources(),
 }
 MODEL = {

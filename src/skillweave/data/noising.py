@@ -1,4 +1,4 @@
-"""Texts made worse, to be made good again: denoising (BART) and gap sentences (Pegasus)."""
+"""Texts made worse, to be made good again: denoising (BART), gap sentences (Pegasus) and corrupted spans (T5)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ SPAN_MEAN = 3.0
 """Mean length of the spans that a mask stands for, of a Poisson distribution (BART section 2.2)."""
 GAPS = 0.3
 """Share of sentences taken out (Pegasus section 6.1)."""
+TAKEN, TAKEN_MEAN = 0.15, 3.0
+"""Share of pieces taken out, and the mean length of the spans that they form (T5 section 3.1.4, 3.3.4)."""
 _SENTENCE = re.compile(r"[^。！？!?.\n]*[。！？!?.\n]+[”’\"')」』]*|[^。！？!?.\n]+")
 
 
@@ -43,6 +45,26 @@ def infill(pieces: Sequence[int], mask: int, rng: np.random.Generator, share: fl
         noised += [mask] if i in masks else []
         noised += [] if gone[i] else [piece]
     return [*noised, mask] if len(kept) in masks else noised
+
+
+def take_spans(
+    pieces: Sequence[int], rng: np.random.Generator, share: float = TAKEN, mean: float = TAKEN_MEAN
+) -> tuple[list[list[int]], list[list[int]]]:
+    """What is left of two or more pieces, and the spans taken out, by turns: left, taken, left, taken, ... (T5).
+
+    At least one piece is taken out and one left; every part has a piece.
+    """
+    taken = min(max(round(share * len(pieces)), 1), len(pieces) - 1)
+    count = min(max(round(taken / mean), 1), len(pieces) - taken)
+    lengths = np.stack([_parts(len(pieces) - taken, count, rng), _parts(taken, count, rng)], axis=1).ravel()
+    parts = [part.tolist() for part in np.split(np.asarray(pieces), np.cumsum(lengths)[:-1])]
+    return parts[::2], parts[1::2]
+
+
+def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` lengths of at least 1 that sum to `total`, all such sequences equally likely."""
+    cuts = np.sort(rng.choice(total - 1, count - 1, replace=False)) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))
 
 
 def gap_sentences(sentences: Sequence[Sequence[int]], share: float = GAPS) -> list[int]:

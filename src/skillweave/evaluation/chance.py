@@ -131,7 +131,7 @@ def _constant(found: Transcribed, context: Context) -> Figures:
 
 def _commonest_text(found: Written, context: Context) -> Figures:
     """Always the commonest answer of the training data."""
-    counts = Counter(context.train(context.dataset.task.fields[-1]))
+    counts = Counter(context.train(context.dataset.task.answer or ""))
     constant = max(sorted(counts), key=counts.__getitem__)
     return figures(columns_of(replace(found, hypotheses=[constant] * len(found.keys))), 0)[0]
 

@@ -16,6 +16,7 @@ from skillweave.batch import Batch
 from skillweave.components.targets.base import Target, joint, labelled_tokens
 from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.config.targets import TRANSCRIPTS_ASSET, CTCTarget
+from skillweave.data.collate import PER_POSITION
 from skillweave.data.processors.picture import to_bytes
 from skillweave.evaluation.kinds import Classified, Embedded, Filled, Predictions, Restored, Transcribed, evaluating, moved, stack
 from skillweave.evaluation.readers import answer_questions, classify_several, score, tag_words, write_texts
@@ -87,20 +88,20 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
     seen = Predictions()
     labels, losses, correct, samples, offset = [], [], [], [], 0
     for batch in moved(model, batches, seen):
-        labels_NL = next(iter(batch.labels.values()))
-        tokens = map_tokens(batch.layout, len(batch.layout.passes) - 1, batch.lengths, labels_NL.device)
-        rows_NL = torch.arange(len(batch), device=labels_NL.device)[:, None].expand_as(labels_NL)
+        asked = [labels for name, labels in batch.labels.items() if name in PER_POSITION]  # of ELMo two
+        tokens = map_tokens(batch.layout, len(batch.layout.passes) - 1, batch.lengths, asked[0].device)
+        rows_NL = torch.arange(len(batch), device=asked[0].device)[:, None].expand_as(asked[0])
         offset = 0  # two vocabularies may use the same numbers for different words
         for target, logits_MC in model(batch, candidates=candidates).logits.items():
             if model.config.targets[target].kind == "classification":
                 continue  # of a pair of sentences, beside its words
-            masked_M = labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities)
-            labels_M = tokens.to_tokens(labels_NL)[masked_M]
+            places = [labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities) for labels_NL in asked]
+            labels_M = torch.cat([tokens.to_tokens(x_NL)[at_M] for x_NL, at_M in zip(asked, places, strict=True)])
             labels.append(labels_M.cpu() + offset)
             offset += logits_MC.shape[1]
             losses.append(torch.nn.functional.cross_entropy(logits_MC.float(), labels_M, reduction="none").cpu())
             correct.append((logits_MC.argmax(-1) == labels_M).cpu())
-            samples.append(tokens.to_tokens(rows_NL)[masked_M].cpu() + len(seen.keys) - len(batch))
+            samples += [tokens.to_tokens(rows_NL)[at_M].cpu() + len(seen.keys) - len(batch) for at_M in places]
     return Filled(
         classes=offset,
         labels=stack(labels),
@@ -137,6 +138,13 @@ def compare(model: Model, task: str, batches: Iterable[Batch], candidates: Tenso
     return answer(model, task, chain([first], batches), candidates)
 
 
+def continue_or_write(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
+    """The words at the positions that are asked for, or of a task that has answers the text that the decoder writes."""
+    first = next(batches := iter(batches))
+    answer = fill if "words" in first.labels and "answer" not in first.notes[0] else write_texts
+    return answer(model, task, chain([first], batches))
+
+
 def predict_task(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Predictions:
     """The predictions that fit the kind of the task's first target. `candidates`: what `encode_candidates` gave."""
     kind = model.config.targets[next(iter(model.config.tasks[task].targets))].kind
@@ -156,7 +164,8 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "contrastive": embed_pairs,
     "similarity": compare,
     "ctc": transcribe,
-    "lm": write_texts,
+    "lm": continue_or_write,
+    "bilm": fill,
     "mlm": fill,
     "masked_unit": fill,
     "masked_image_token": fill,

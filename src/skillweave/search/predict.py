@@ -113,13 +113,19 @@ def _answering(recipe: RecipeConfig, task: str) -> Task:
     if entry.target in PRETRAINING:
         usable = ", ".join(_usable(recipe))
         raise ConfigError(f"task {task!r} is a pretraining task (target {entry.target}); predict with {usable}")
-    if entry.candidates == "words":
+    if not _answers(entry):
         raise ConfigError(f"task {task!r} is measured on texts that are there; it has no answer of its own for an input")
     return entry
 
 
+def _answers(entry: Task) -> bool:
+    """Whether a task that chooses words makes a text of them; true of all other tasks."""
+    words = entry.candidates == "words" or entry.target == "lm"
+    return not words or (entry.answer is not None and not entry.pretraining)
+
+
 def _usable(recipe: RecipeConfig) -> list[str]:
-    usable = [name for name in recipe.tasks if (e := task_of(recipe, name)).target not in PRETRAINING and e.candidates != "words"]
+    usable = [name for name in recipe.tasks if (e := task_of(recipe, name)).target not in PRETRAINING and _answers(e)]
     return usable or ["nothing: this run has pretraining tasks only"]
 
 
@@ -202,7 +208,7 @@ ANSWERS: dict[type[Predictions], Callable[[Any, int, Sequence[str]], Answer]] = 
 }
 """Kind of predictions → one sample's answer."""
 
-PRETRAINING = ("mlm", "masked_unit", "masked_image_token", "masked_pixels", "masked_autoencoder")
+PRETRAINING = ("mlm", "bilm", "masked_unit", "masked_image_token", "masked_pixels", "masked_autoencoder")
 """Kinds of targets that answer nothing by themselves."""
 
 

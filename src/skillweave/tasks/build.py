@@ -112,15 +112,22 @@ def class_number(value: Any, classes: Sequence[str]) -> int:
 
 
 def continue_text(*before: Modality) -> Builder:
-    """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes."""
+    """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes.
+
+    Where a decoder writes it, as `answer_in_text`; where it is read from both ends, each predicts the word before it too.
+    """
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        if tools.answers is not None:
+            return answer_in_text(*before)(row, tools, rng)
         given = [features_of(row, modality, tools, rng) for modality in before]
         # Without rng: word dropout would put [MASK] among the answers.
-        text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), separator=True)
+        text = tools.processors[Modality.TEXT](caption_of(row, "text", rng, whole=False), separator=True)
         nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
-        labels = torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])
-        return Example((*given, text), {"words": labels}, row["key"])
+        labels = {"words": torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])}
+        if tools.target.kind == "bilm":
+            labels["before"] = torch.cat([nothing, text.data[:-1]])
+        return Example((*given, text), labels, row["key"])
 
     return build
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from skillweave.batch import IGNORE, Example, Features, Modality
 from skillweave.config.inputs import MASKED_SHARES, WORD_SHARE
 from skillweave.data.masking import mask_squares, mask_words
-from skillweave.data.noising import gap_sentences, infill, sentences_of
+from skillweave.data.noising import gap_sentences, infill, sentences_of, take_spans
 from skillweave.data.processors import BadInput
 from skillweave.data.words import span_numbers, word_numbers
 from skillweave.tasks.build import caption_of, features_of, fixed, mask_span
@@ -58,7 +58,7 @@ def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example
     """A text with spans masked and sentences in another order, then the text itself (BART; M6's text denoising)."""
     processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
     parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
-    room = half_room(processor.max_length)
+    room = _room(tools)
     whole = [piece for part in parts for piece in part][:room]
     shuffled = [piece for i in draw.permutation(len(parts)) for piece in parts[i]]
     if not whole:
@@ -75,18 +75,40 @@ def gapped(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     gaps = set(gap_sentences(parts))
     given = [piece for i, part in enumerate(parts) for piece in ([processor.mask] if i in gaps else part)]
     wanted = [piece for i in sorted(gaps) for piece in parts[i]]
-    room = half_room(processor.max_length)
+    room = _room(tools)
     return _rewrite(given[:room], wanted[:room], tools, row)
 
 
-def half_room(max_length: int) -> int:
-    """Pieces that each of two spans may have beside their [CLS] and the last one's [SEP]."""
-    return (max_length - 3) // 2
+def corrupted(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text without some of its spans, a sentinel in place of each, then the sentinels, each with its span behind it (T5).
+
+    Sentinels are the tokeniser's `<extra_id_0>`, `<extra_id_1>`, ...; where there are none, [MASK] is every sentinel.
+    """
+    processor = tools.processors[Modality.TEXT]
+    pieces = processor.pieces(caption_of(row, "text", rng, whole=False), _room(tools))
+    if len(pieces) < 2:
+        raise BadInput("one wordpiece alone; to leave a gap there must be two")
+    given, spans = take_spans(pieces, rng or fixed(row))
+    sentinels = [processor.tokenizer.token_to_id(f"<extra_id_{i}>") for i in range(len(spans) + 1)]
+    marks = [processor.mask if number is None else number for number in sentinels]
+    heads = [piece for part, mark in zip(given, marks, strict=False) for piece in (*part, mark)]
+    tails = [piece for mark, part in zip(marks, spans, strict=False) for piece in (mark, *part)]
+    return _rewrite(heads, [*tails, marks[-1]], tools, row)
+
+
+def _room(tools: Tools) -> int:
+    """Pieces that a text to rewrite may have, so that it and what is written fit, each with its [CLS], and [SEP] at their end."""
+    most = tools.processors[Modality.TEXT].max_length
+    return (most - 3) // 2 if tools.answers is None else min(most, tools.answers.max_length) - 2
 
 
 def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Example:
-    """What is given, then what is to be written, of which every position predicts the next up to [SEP]."""
+    """What is given, then what is to be written, of which every position predicts the next up to [SEP]; by a decoder, if any."""
     processor = tools.processors[Modality.TEXT]
+    if tools.answers is not None:
+        whole = tools.answers.assemble(wanted, separator=True)
+        read = Features(whole.data[:-1], whole.length - 1)
+        return Example((processor.assemble(given, separator=True), read), {"words": whole.data[1:]}, row["key"])
     head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
     nothing = torch.full((head.length + 1,), IGNORE)
     return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])

@@ -22,6 +22,7 @@ TASKS = (
         target="lm",
         metric="chrf",
         fields=("code", "text"),
+        answer="text",
         build=answer_in_text(Modality.CODE),
     ),
     Task(

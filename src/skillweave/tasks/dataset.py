@@ -138,7 +138,9 @@ def task_of(recipe: RecipeConfig, name: str) -> Task:
     kind = config.kind or name
     if kind not in TASKS:
         raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
-    return TASKS[kind].with_choices(config.choices)
+    target = recipe.model.targets.get(config.target or "")
+    task = TASKS[kind].with_output(target.kind if target else config.target or "", recipe.model.decoder is not None)
+    return task.with_choices(config.choices)
 
 
 def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]) -> TaskDataset:

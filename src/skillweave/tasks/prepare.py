@@ -63,8 +63,9 @@ def prepare(
             if side % block or side == block:
                 fault = f"{side} × {side} patches cannot be hidden in squares of {block}"
                 raise ConfigError(f"tasks.{name}.masking.block: {fault}; give a smaller divisor of {side}")
-        if task.pack and (task_of(recipe, name).target, len(task_of(recipe, name).spans)) != ("mlm", 1):
-            raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows (masked_text)")
+        if task.pack and (task_of(recipe, name).target not in ("mlm", "lm") or len(task_of(recipe, name).spans) > 1):
+            remedy = "masked_text, or language_modelling with target: lm"
+            raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows ({remedy})")
     return RecipeConfig.parse(recipe.model_dump(mode="json"), "resolved recipe"), assets
 
 

@@ -31,6 +31,7 @@ TASKS = (
         target="lm",
         metric="cer",
         fields=("sound", "transcript"),
+        answer="transcript",
         build=answer_in_text(Modality.SOUND),
     ),
     Task(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skillweave.batch import Example, Layout, Modality, Span
+from skillweave.batch import Attention, Example, Layout, Modality, Role, Span
 from skillweave.config.model import ModelConfig, SpanConfig
 from skillweave.config.recipe import TaskConfig
 
@@ -53,6 +53,7 @@ class Task:
     `choices`: how many passes there are, each of which holds `spans` with one of a sample's choices; 0 where there is no choice.
     `parts`: evaluation sees these examples in place of a row's one, such as the windows of a long text; they share the row's key.
     `also`: further targets, by name, whose losses are added; metrics are those of `target`.
+    `answer`: the field that holds the text which a decoder writes; None where none does.
     """
 
     name: str
@@ -67,16 +68,12 @@ class Task:
     choices: int = 0
     parts: Parts | None = field(default=None, repr=False)
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    answer: str | None = None
 
     def texts(self, modality: Modality) -> tuple[str, ...]:
         """The fields that a modality's tokeniser is trained on."""
         written = self.answer if modality is Modality.TEXT else None
         return tuple(name for name in self.fields if name in TEXTS[modality] or name == written)
-
-    @property
-    def answer(self) -> str | None:
-        """The field that holds the text which the task writes; None of a task that writes none."""
-        return self.fields[-1] if self.target == "lm" else None
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -87,6 +84,24 @@ class Task:
     def names_classes(self) -> bool:
         """Whether the recipe's `classes` name the task's classes as texts."""
         return self.candidates == "class" or self.target == "prompt"
+
+    def with_output(self, kind: str, decoder: bool) -> Task:
+        """A task that chooses words, with an output layer over the vocabulary in place of candidates that are encoded.
+
+        `kind`: `lm`, which predicts the next word from what stands before it, or, with a `decoder`, from what that has read of
+        the answer (GPT-2; BART); `bilm`, for which a text is read from both ends (ELMo). Other tasks stay as they are.
+        """
+        if self.candidates != "words" or not self.spans[-2].causal:
+            return self
+        if kind not in ("lm", "bilm") or (kind == "bilm" and len(self.spans) > 2):
+            return self
+        task = replace(self, target=kind, candidates=None, spans=self.spans[:-1])
+        if kind == "bilm":
+            return replace(task, spans=tuple(replace(span, role=Role.INPUT, attention=Attention.FULL) for span in task.spans))
+        if not decoder or len(task.spans) == 1:
+            return task
+        spans = (*task.spans[:-1], replace(task.spans[-1], encoder_pass=1))
+        return replace(task, spans=spans, answer="text", metric="perplexity" if self.pretraining else "chrf")
 
     def with_choices(self, choices: int | None) -> Task:
         """The task with a pass for each of so many choices; as many as the entry says when None."""

@@ -116,6 +116,7 @@ TASKS = (
         target="lm",
         metric="chrf",
         fields=("text", "answer"),
+        answer="answer",
         build=answer_in_text(Modality.TEXT),
     ),
     Task(

@@ -2,11 +2,14 @@
 
 Candidates are class names or wordpieces, each a text of its own in the last pass; no task has parameters of its own. Retrieval in
 this formulation is `text_to_image` and its like with `target: similarity`.
+
+With `target: lm` the tasks that write choose by an output layer instead (GPT-2; where there is a decoder, BART, Pegasus, T5), and
+`language_modelling` with `target: bilm` as ELMo.
 """
 
 from skillweave.batch import Attention, Modality, Role, Span
 from skillweave.tasks.build import continue_text, name_class
-from skillweave.tasks.build_pretraining import denoised, gapped, masked_text
+from skillweave.tasks.build_pretraining import corrupted, denoised, gapped, masked_text
 from skillweave.tasks.task import Builder, Task
 
 CANDIDATES = Span(Modality.TEXT, Role.TARGET, encoder_pass=1)
@@ -83,4 +86,5 @@ TASKS = (
     ),
     _rewriting("text_denoising", "a text whose spans were masked and sentences shuffled (BART; M6)", denoised),
     _rewriting("gap_sentences", "the sentences taken out of a text (Pegasus)", gapped),
+    _rewriting("span_corruption", "the spans taken out of a text (T5)", corrupted),
 )

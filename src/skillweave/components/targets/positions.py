@@ -46,10 +46,11 @@ class AnswerSpan(Target):
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, L, 2] of beginning and end, -inf at padding.
 
-        Labels `begin` and `end` [N]: positions among the true ones of the first pass; 0, its [CLS], where there is no answer.
+        Labels `begin` and `end` [N]: positions among the true ones of the last pass (the decoder's, where there is one); 0, its
+        [CLS], where there is no answer.
         """
-        tokens = passes[0].tokens
-        logits_NL2 = at_least_float32(tokens.to_padded(self.classifier(passes[0].hidden_TD)))
+        tokens = passes[-1].tokens
+        logits_NL2 = at_least_float32(tokens.to_padded(self.classifier(passes[-1].hidden_TD)))
         if tokens.valid is not None:
             logits_NL2 = logits_NL2.masked_fill(~tokens.valid.unsqueeze(-1), -torch.inf)
         if "begin" not in labels:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skillweave.interop.engine import Rule, joined, reshaped, rule
-from skillweave.interop.families.t5 import SIDES, SPANS
+from skillweave.interop.families.t5 import SIDES, SPANS, decided
 from skillweave.interop.family import Family, Field, Head, activation
 
 STREAMS = {"encoder": ("streams.text", "embeddings.text"), "decoder": ("target_embedding", "target_embedding")}
@@ -65,26 +65,33 @@ def sizes(side: str) -> dict[str, str | Field]:
     }
 
 
+TIED = {f"model.{side}.embed_tokens.weight": "model.shared.weight" for side in SIDES}
 HEADS = {
+    "Model": Head(tied=TIED, unused=("lm_head.", "final_logits_bias")),
     "ForConditionalGeneration": Head(
         {"lm": {"bias": True}},
         (rule("targets.lm.bias", reshaped("final_logits_bias")),),
-        tied={
-            name: "model.shared.weight"
-            for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-        },
-    )
+        tied={**TIED, "lm_head.weight": "model.shared.weight"},
+    ),
 }
+READING = {
+    "ForSequenceClassification": decided(TIED),
+    "ForQuestionAnswering": Head({"span": {}}, (rule("targets.span.classifier", "qa_outputs"),), tied=TIED),
+}
+"""What looks at the decoder's tokens; Pegasus has none there."""
 
 
-def _family(model_type: str, name: str, streams: Mapping[str, Any], sides: Mapping[str, Any], *rules: Rule) -> Family:
-    """A family of BART's names, with what is fixed of its streams and sides."""
+def _family(
+    model_type: str, name: str, heads: Mapping[str, Head], streams: Mapping[str, Any], sides: Mapping[str, Any], *rules: Rule
+) -> Family:
+    """A family of BART's names, with its heads and what is fixed of its streams and sides."""
     both = (*_side("encoder"), *_side("decoder"), *cross(), *rules)
     return Family(
         model_type,
         {"width": "d_model", **_fields("encoder"), **_fields("decoder")},
         (rule("embeddings.text.content.word", "model.shared"), *both),
-        {f"{name}{head}": one for head, one in HEADS.items()},
+        {f"{name}{head}": one for head, one in heads.items()},
+        base="model.",
         constants={
             **{f"{stream}.{option}": value for stream, _ in STREAMS.values() for option, value in streams.items()},
             **{f"{side}.{option}": value for side in SIDES for option, value in sides.items()},
@@ -95,10 +102,11 @@ def _family(model_type: str, name: str, streams: Mapping[str, Any], sides: Mappi
 
 
 TABLES = {"embedding": ["word", "position"]}
-BART = _family("bart", "Bart", {**TABLES, "position_offset": 2}, {"norm_epsilon": 1e-5})
+BART = _family("bart", "Bart", HEADS | READING, {**TABLES, "position_offset": 2}, {"norm_epsilon": 1e-5})
 PEGASUS = _family(
     "pegasus",
     "Pegasus",
+    HEADS,
     {**TABLES, "norm": False},
     {"norm_epsilon": 1e-5, "norm_position": "pre"},
     *(rule(f"{side}.last_norm", f"model.{side}.layer_norm") for side in SIDES),

@@ -106,11 +106,24 @@ def _family(*sides: str) -> Family:
     )
 
 
+def decided(tied: Mapping[str, str]) -> Head:
+    """A class from the decoder's last token, where it reads the text once more (BART section 3.1)."""
+    rules = (
+        rule("targets.classification.pooler", "classification_head.dense"),
+        rule("targets.classification.classifier", "classification_head.out_proj"),
+    )
+    fixed = {"pooling": "last", "compared": ["second"]}
+    return Head({"classification": fixed}, rules, {"targets.classification.classes": CLASSES}, tied)
+
+
 ENCODER = _family("encoder")
 T5 = replace(
     _family(*SIDES),
     heads={
         "T5ForConditionalGeneration": Head({"lm": {}}, fields={"targets.lm.scaled": Field("scale_decoder_outputs")}, tied=WORDS),
+        "T5Model": Head(tied=WORDS, unused=("lm_head.",)),
+        "T5ForSequenceClassification": replace(decided(WORDS), base="transformer."),
+        "T5ForQuestionAnswering": Head({"span": {}}, (rule("targets.span.classifier", "qa_outputs"),), tied=WORDS),
         "T5EncoderModel": Head(tied=WORDS, family=ENCODER),
         "T5ForTokenClassification": Head(
             {"token_labels": {}},

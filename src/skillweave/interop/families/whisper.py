@@ -54,13 +54,15 @@ WHISPER = Family(
         *cross(),
     ),
     {
+        "WhisperModel": Head(unused=("proj_out.",)),
         "WhisperForConditionalGeneration": Head(
             {"lm": {}},
             (rule("targets.lm.output", "proj_out"),),
             {"targets.lm.tied": Field("tie_word_embeddings")},
             {"proj_out.weight": f"{WORDS}.weight"},
-        )
+        ),
     },
+    base="model.",
     constants={
         **{f"{stream}.{option}": value for stream, fixed in STREAMS.items() for option, value in fixed.items()},
         **{f"{name}.{option}": value for name in SIDES for option, value in {**FIXED, "biases": BIASES}.items()},
