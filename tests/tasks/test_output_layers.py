@@ -9,6 +9,7 @@ import torch
 
 from skillweave.batch import IGNORE
 from skillweave.config import ConfigError, RecipeConfig
+from skillweave.evaluation import readers
 from skillweave.evaluation.kinds import Filled, Written
 from skillweave.evaluation.predictions import predict_task
 from skillweave.model import Model
@@ -105,3 +106,19 @@ def test_captions_behind_a_picture_in_one_sequence() -> None:
 def test_only_texts_are_read_from_both_ends() -> None:
     with pytest.raises(ConfigError, match="'bilm', but the task needs 'similarity'"):
         opened(ELMO, "text_denoising", target="bilm")
+
+
+def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    emoji = {"path": "pack:emoji", "limit": 20, "columns": {"text": "name_en", "answer": "name_zh"}}
+    names = {**BART, "targets": {"lm": {"begin": ["[MASK]", "[SEP]"]}}}
+    _, data, model = opened(names, "text_to_text", data=emoji)
+    example, processor = data.example(0), data.tools.answers
+    read, wanted = example.spans[1].data.tolist(), example.labels["words"].tolist()
+    assert read[:3] == [processor.cls, processor.mask, processor.separator] and wanted[:2] == [IGNORE] * 2
+    assert wanted[2:-1] == read[3:] and wanted[-1] == processor.separator
+    begun = []
+    monkeypatch.setattr(readers, "write", lambda model, batch, begin_NL, *rest: begun.append(begin_NL) or [[]] * len(batch))
+    predict_task(model, "text_to_text", data.batches(4, limit=4))
+    assert begun[0].tolist() == [read[:3]] * 4
+    with pytest.raises(ConfigError, match=r"no token '\[MAKS\]'; did you mean '\[MASK\]'"):
+        opened({**BART, "targets": {"lm": {"begin": ["[MAKS]"]}}}, "text_to_text", data=emoji)[1].example(0)

@@ -216,6 +216,9 @@ class LanguageTarget(Config):
     """Writing: how many beginnings of an answer are followed at once; 1 takes the likeliest word each time."""
     length_penalty: NonNegativeFloat = 1.0
     """Writing, with beams: an answer's log-probability is divided by its length to this power; larger favours longer ones."""
+    begin: list[str] = []
+    """Tokens of a decoder's vocabulary that every answer begins with behind [CLS], which it need not predict: of Whisper
+    `<|zh|>`, `<|transcribe|>`, `<|notimestamps|>`."""
     most_pieces: Positive = 128
     """Writing: the longest answer, in pieces; nor is it longer than what the decoder can read."""
 

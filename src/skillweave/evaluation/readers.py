@@ -108,11 +108,12 @@ def write_texts(model: Model, task: str, batches: Iterable[Batch], candidates: T
     processor: Any = build_answer_processor(model.config, model.assets)
     if not isinstance(target, LanguageTarget):
         raise ConfigError(f"task {task!r}: its first target is of kind {target.kind!r}, and 'lm' alone writes a text")
-    most = min(target.most_pieces, processor.max_length - 1)
+    begin = torch.tensor([processor.cls, *processor.numbers(target.begin)])
+    most = min(target.most_pieces, processor.max_length - len(begin))
     references, hypotheses = [], []
     for batch in moved(model, batches, seen):
-        first_N1 = torch.full((len(batch), 1), processor.cls, device=batch.inputs[0].device)
-        written = write(model, batch, first_N1, processor.separator, most, target.beams, target.length_penalty)
+        begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
+        written = write(model, batch, begin_NL, processor.separator, most, target.beams, target.length_penalty)
         hypotheses += [JOINED.sub("", text) for text in processor.tokenizer.decode_batch(written)]
         references += [note["answer"] for note in batch.notes] if batch.labels else []
     kind = Transcribed if model.config.tasks[task].spans[0].modality is Modality.SOUND else Written

@@ -192,12 +192,14 @@ def answer_in_text(modality: Modality) -> Builder:
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         given = features_of(row, modality, tools, rng)
+        begin = tools.answers.numbers(tools.target.begin)
         if not tools.labelled:
-            return Example((given, tools.answers.assemble([])), {}, row["key"])
+            return Example((given, tools.answers.assemble(begin)), {}, row["key"])
         answer = caption_of(row, tools.answer, rng)
-        whole = tools.answers(answer, separator=True)
-        read = Features(whole.data[:-1], whole.length - 1)
-        return Example((given, read), {"words": whole.data[1:]}, row["key"], {"answer": answer})
+        pieces = tools.answers.pieces(answer, tools.answers.max_length - 2 - len(begin))
+        whole = tools.answers.assemble([*begin, *pieces], separator=True)
+        labels = torch.cat([torch.full((len(begin),), IGNORE), whole.data[1 + len(begin) :]])
+        return Example((given, Features(whole.data[:-1], whole.length - 1)), {"words": labels}, row["key"], {"answer": answer})
 
     return build
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Encoding, Tokenizer
 
 from skillweave.batch import Features, Modality
-from skillweave.config.base import ConfigError
+from skillweave.config.base import ConfigError, nearest
 from skillweave.config.recipe import AugmentConfig
 from skillweave.config.streams import TextStream
 from skillweave.data.pieces import Pieces, fingerprint
@@ -66,6 +66,16 @@ class TextProcessor:
             remedy = f"name it under the stream's tokenizer.special: {{{role}: ...}}"
             raise ConfigError(f"the tokeniser has no {self.names[role]!r}, which the task needs; {remedy}")
         return number
+
+    def numbers(self, tokens: Sequence[str]) -> list[int]:
+        """The numbers of tokens by name. Raises ConfigError for one that the tokeniser does not have."""
+        found = []
+        for token in tokens:
+            if (number := self.tokenizer.token_to_id(token)) is None:
+                added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+                raise ConfigError(f"the tokeniser has no token {token!r}{nearest(token, added)}")
+            found.append(number)
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
