@@ -65,6 +65,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 30.0, "factor": 4.0, "original_max_position_embeddings": 16}
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,12 @@ REFERENCES = [
             "tie_word_embeddings": True,
             "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0},
         },
+    ),
+    Reference("Qwen3ForCausalLM", "Qwen3Config", {**GROUPED, "head_dim": 16, "rope_parameters": YARN}),
+    Reference(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {**GROUPED, "head_dim": 12, "rope_parameters": {**YARN, "attention_factor": 0.7, "beta_fast": 3.0, "beta_slow": 0.2}},
     ),
     Reference("LlamaForSequenceClassification", "LlamaConfig", {**GROUPED, **CLASSES}),
     Reference("LlamaForTokenClassification", "LlamaConfig", {**GROUPED, **CLASSES}),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hf_generation import WAV2VEC2
-from hf_references import BERT, GPT2, LLAMA, REFERENCES, Reference
+from hf_references import BERT, GPT2, LLAMA, REFERENCES, YARN, Reference
 from tiny import relative_error, tiny_config, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import (
@@ -143,6 +143,8 @@ def test_an_option_without_a_counterpart() -> None:
     strange = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}
     with pytest.raises(ConfigError, match="rotary scaling 'dynamic' has no counterpart"):
         sw.from_hf({}, LlamaConfig(**LLAMA, rope_parameters=strange, architectures=["LlamaForCausalLM"]))
+    with pytest.raises(ConfigError, match=r"rotary scaling: mscale=0\.5 has no counterpart"):
+        sw.from_hf({}, LlamaConfig(**LLAMA, rope_parameters={**YARN, "mscale": 0.5}, architectures=["LlamaForCausalLM"]))
 
 
 def test_options_that_a_family_cannot_express() -> None:

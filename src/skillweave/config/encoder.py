@@ -115,16 +115,23 @@ class SparseConfig(Config):
 class RotaryScaling(Config):
     """How rotary positions reach beyond the length that a model was first trained on."""
 
-    kind: Literal["linear", "llama3"] = "linear"
-    """`linear`: all angles divided by `factor` (arXiv 2306.15595). `llama3`: slow ones alone, as in LLaMA 3.1."""
+    kind: Literal["linear", "llama3", "yarn"] = "linear"
+    """`linear`: all angles divided by `factor` (arXiv 2306.15595). `llama3`, `yarn`: slow ones alone, as in LLaMA 3.1, and as in
+    YaRN (arXiv 2309.00071), which Qwen uses."""
     factor: PositiveFloat = 1.0
     """How many times longer texts become."""
     low_frequency_factor: PositiveFloat = 1.0
     """`llama3`: waves longer than `original_length` divided by it are slowed wholly."""
     high_frequency_factor: PositiveFloat = 4.0
     """`llama3`: waves shorter than `original_length` divided by it stay as they are."""
+    fast_rotations: PositiveFloat = 32.0
+    """`yarn`: waves that turn more often within `original_length` stay as they are."""
+    slow_rotations: PositiveFloat = 1.0
+    """`yarn`: waves that turn less often are slowed wholly."""
+    attention_factor: PositiveFloat | None = None
+    """`yarn`: what turned queries and keys are multiplied by; 1 + ln(factor) / 10 when absent."""
     original_length: Positive = 8192
-    """`llama3`: positions of the first training."""
+    """`llama3`, `yarn`: positions of the first training."""
 
 
 class PositionConfig(Config):

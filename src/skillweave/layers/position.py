@@ -21,9 +21,12 @@ from skillweave.layers.tokens import TokenMap
 class Rotary(nn.Module):
     """Queries and keys are turned by angles that grow with their position (RoFormer, arXiv 2104.09864, section 3.2)."""
 
-    def __init__(self, size: int, base: float = 10_000.0, rescale: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, size: int, base: float = 10_000.0, rescale: Callable[[Tensor], Tensor] | None = None, amplitude: float = 1.0
+    ) -> None:
+        """`rescale`: frequencies [d/2] → [d/2]. `amplitude`: what turned queries and keys are multiplied by."""
         super().__init__()
-        self.size, self.base, self.rescale = size, base, rescale
+        self.size, self.base, self.rescale, self.amplitude = size, base, rescale, amplitude
 
     def frequencies(self, device: torch.device) -> Tensor:
         """[d/2] radians per position, in float32 whatever the model's type, since positions are large."""
@@ -35,7 +38,8 @@ class Rotary(nn.Module):
         wide = torch.promote_types(like.dtype, torch.float32)
         angles = tokens.positions(like.device)[..., None].to(wide) * self.frequencies(like.device).to(wide)
         angles = torch.cat([angles, angles], dim=-1).unsqueeze(1)
-        return replace(tokens, rotary=(angles.cos().to(like.dtype), angles.sin().to(like.dtype)))
+        cos, sin = angles.cos() * self.amplitude, angles.sin() * self.amplitude
+        return replace(tokens, rotary=(cos.to(like.dtype), sin.to(like.dtype)))
 
 
 def rotate(x_NHLd: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -68,6 +72,27 @@ class Llama3Scaling(NamedTuple):
         waves = 2 * math.pi / frequencies
         smooth = ((self.length / waves - self.low) / (self.high - self.low)).clamp(0, 1)
         return torch.where(smooth == 1, frequencies, (1 - smooth) * frequencies / self.factor + smooth * frequencies)
+
+
+class YarnScaling(NamedTuple):
+    """Waves slower by `factor` that turn less than `slow` times within `length`, those of more than `fast` turns as they are.
+
+    Between the two in proportion to their rank (arXiv 2309.00071, section 3.2, with the ranks rounded outwards as in its code).
+    """
+
+    factor: float
+    fast: float
+    slow: float
+    length: int
+
+    def __call__(self, frequencies: Tensor) -> Tensor:
+        """[d/2] → [d/2]."""
+        step = -float(frequencies[1].double().log())  # between two waves, in logarithms
+        ranks = [math.log(self.length / (2 * math.pi * turns)) / step for turns in (self.fast, self.slow)]
+        first, last = max(math.floor(ranks[0]), 0), min(math.ceil(ranks[1]), 2 * len(frequencies) - 1)
+        places = torch.arange(len(frequencies), device=frequencies.device)
+        slowed = ((places - first) / max(last - first, 0.001)).clamp(0, 1)
+        return frequencies / self.factor * slowed + frequencies * (1 - slowed)
 
 
 class T5Bias(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
@@ -15,7 +16,16 @@ from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAtten
 from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
-from skillweave.layers.position import Alibi, LinearScaling, Llama3Scaling, PictureBias, Rotary, T5Bias, within_window
+from skillweave.layers.position import (
+    Alibi,
+    LinearScaling,
+    Llama3Scaling,
+    PictureBias,
+    Rotary,
+    T5Bias,
+    YarnScaling,
+    within_window,
+)
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -72,7 +82,7 @@ def build_position(config: EncoderConfig, width: int, causal: bool = False) -> n
     position = config.position
     match position.kind:
         case "rope":
-            return Rotary(config.size(width), position.base, _scaling(position.scaling))
+            return _rotary(config.size(width), position.base, position.scaling)
         case "t5_bias":
             return T5Bias(config.heads, position.buckets, position.max_distance, causal)
         case "relative_2d":
@@ -82,12 +92,16 @@ def build_position(config: EncoderConfig, width: int, causal: bool = False) -> n
     return None
 
 
-def _scaling(config: RotaryScaling | None) -> LinearScaling | Llama3Scaling | None:
-    if config is None:
-        return None
-    if config.kind == "linear":
-        return LinearScaling(config.factor)
-    return Llama3Scaling(config.factor, config.low_frequency_factor, config.high_frequency_factor, config.original_length)
+def _rotary(size: int, base: float, scaling: RotaryScaling | None) -> Rotary:
+    if scaling is None:
+        return Rotary(size, base)
+    factor, length = scaling.factor, scaling.original_length
+    if scaling.kind == "linear":
+        return Rotary(size, base, LinearScaling(factor))
+    if scaling.kind == "llama3":
+        return Rotary(size, base, Llama3Scaling(factor, scaling.low_frequency_factor, scaling.high_frequency_factor, length))
+    amplitude = scaling.attention_factor or 1 + 0.1 * max(math.log(factor), 0)
+    return Rotary(size, base, YarnScaling(factor, scaling.fast_rotations, scaling.slow_rotations, length), amplitude)
 
 
 def _norm(config: EncoderConfig, width: int) -> nn.Module:

@@ -20,7 +20,14 @@ LLAMA3 = {
     "encoder.position.scaling.high_frequency_factor": "high_freq_factor",
     "encoder.position.scaling.original_length": "original_max_position_embeddings",
 }
-SCALINGS: Mapping[str, Mapping[str, str]] = {"default": {}, "linear": LINEAR, "llama3": LLAMA3}
+YARN = {
+    **LINEAR,
+    "encoder.position.scaling.fast_rotations": "beta_fast",
+    "encoder.position.scaling.slow_rotations": "beta_slow",
+    "encoder.position.scaling.attention_factor": "attention_factor",
+    "encoder.position.scaling.original_length": "original_max_position_embeddings",
+}
+SCALINGS: Mapping[str, Mapping[str, str]] = {"default": {}, "linear": LINEAR, "llama3": LLAMA3, "yarn": YARN}
 """Their kinds of rotary scaling → our options and theirs."""
 
 
@@ -30,16 +37,18 @@ def rotary(config: Any) -> dict[str, Any]:
     kind = given.get("rope_type", "default")
     if kind not in SCALINGS:
         raise ConfigError(f"rotary scaling {kind!r} has no counterpart here; there are {', '.join(SCALINGS)}")
+    if other := [name for name, usual in (("mscale", None), ("truncate", True)) if given.get(name, usual) not in (usual, None)]:
+        raise ConfigError(f"rotary scaling: {other[0]}={given[other[0]]!r} has no counterpart here")
     found = {"encoder.position.kind": "rope", "encoder.position.base": given["rope_theta"]}
     if kind != "default":
         found["encoder.position.scaling.kind"] = kind
-    return found | {ours: given[theirs] for ours, theirs in SCALINGS[kind].items()}
+    return found | {ours: given[theirs] for ours, theirs in SCALINGS[kind].items() if given.get(theirs) is not None}
 
 
 def rope_parameters(ours: Mapping[str, Any]) -> dict[str, Any]:
     """Their `rope_parameters` of our options."""
     kind = ours.get("encoder.position.scaling.kind", "default")
-    given = {theirs: ours[path] for path, theirs in SCALINGS[kind].items()}
+    given = {theirs: ours[path] for path, theirs in SCALINGS[kind].items() if ours[path] is not None}
     return {"rope_parameters": {"rope_type": kind, "rope_theta": ours["encoder.position.base"], **given}}
 
 
