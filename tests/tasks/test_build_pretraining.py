@@ -116,3 +116,11 @@ def test_sentinels_of_the_tokenizer_come_first() -> None:
     marks = [tokenizer.token_to_id(f"<extra_id_{i}>") for i in range(9)]
     asked = [piece for piece in wanted if piece in marks]
     assert asked == marks[: len(asked)] and [p for p in given if p in marks] == asked[:-1]
+
+
+def test_words_of_another_text_are_told_apart() -> None:
+    example = build("replaced_text", 0, other="blue dog", share=0.4)
+    ids, labels = example.spans[0].data, example.labels["replaced"]
+    plain = torch.tensor([PROCESSOR.cls, *pieces(TEXT)])
+    assert labels[0] == IGNORE and torch.equal(labels[1:] == 1, ids[1:] != plain[1:]) and 0 < (labels == 1).sum() < len(ids)
+    assert set(ids[labels == 1].tolist()) <= set(pieces("blue dog"))

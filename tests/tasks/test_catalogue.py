@@ -45,6 +45,7 @@ SOURCES = {
     "text_denoising": {"path": "pack:poems"},
     "gap_sentences": {"path": "pack:poems"},
     "span_corruption": {"path": "pack:poems"},
+    "replaced_text": {"path": "pack:poems"},
     **text_sources(),
 }
 MODEL = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip, Span
 from skillweave.config.streams import SoundStream, Stream, Streams, TargetStream
 
-PER_POSITION = frozenset({"words", "before", "units", "tags", "slots"})
+PER_POSITION = frozenset({"words", "before", "replaced", "units", "tags", "slots"})
 """Labels that have one entry per position of the last pass; the others are one per sample, or lists of their own."""
 
 

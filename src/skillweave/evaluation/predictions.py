@@ -96,6 +96,8 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
             if model.config.targets[target].kind == "classification":
                 continue  # of a pair of sentences, beside its words
             places = [labelled_tokens(tokens, labels_NL, cast(Target, model.targets[target]).modalities) for labels_NL in asked]
+            if logits_MC.ndim == 1:  # of "yes", beside that of "no", which is 0
+                logits_MC = torch.stack([torch.zeros_like(logits_MC), logits_MC], dim=1)
             labels_M = torch.cat([tokens.to_tokens(x_NL)[at_M] for x_NL, at_M in zip(asked, places, strict=True)])
             labels.append(labels_M.cpu() + offset)
             offset += logits_MC.shape[1]
@@ -167,6 +169,7 @@ PREDICTORS: dict[str, Callable[[Model, str, Iterable[Batch], Tensor | None], Pre
     "lm": continue_or_write,
     "bilm": fill,
     "mlm": fill,
+    "replaced": fill,
     "masked_unit": fill,
     "masked_image_token": fill,
     "masked_pixels": restore,

@@ -208,7 +208,7 @@ ANSWERS: dict[type[Predictions], Callable[[Any, int, Sequence[str]], Answer]] = 
 }
 """Kind of predictions → one sample's answer."""
 
-PRETRAINING = ("mlm", "bilm", "masked_unit", "masked_image_token", "masked_pixels", "masked_autoencoder")
+PRETRAINING = ("mlm", "bilm", "replaced", "masked_unit", "masked_image_token", "masked_pixels", "masked_autoencoder")
 """Kinds of targets that answer nothing by themselves."""
 
 

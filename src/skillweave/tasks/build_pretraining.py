@@ -54,6 +54,21 @@ def masked_pair(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
     return Example(tuple(features for features, _ in masked), labels, row["key"])
 
 
+def replaced_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+    """A text in which some pieces gave way to those of another text, and which these are (ELECTRA, without its generator)."""
+    processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
+    features = processor(caption_of(row, "text", rng, whole=False))
+    other = caption_of(tools.draw(draw) if tools.draw else row, "text", whole=False)
+    others = np.array(processor.pieces(other, processor.max_length))
+    share = tools.config.masking.share or WORD_SHARE
+    gone = draw.random(features.length - 1) < share
+    ids = features.data.clone()
+    ids[1:][torch.from_numpy(gone)] = torch.from_numpy(draw.choice(others, int(gone.sum())))
+    labels = (ids != features.data).long()
+    labels[0] = IGNORE
+    return Example((Features(ids, features.length),), {"replaced": labels}, row["key"])
+
+
 def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A text with spans masked and sentences in another order, then the text itself (BART; M6's text denoising)."""
     processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)

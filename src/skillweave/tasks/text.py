@@ -3,7 +3,7 @@
 from skillweave.batch import Attention, Modality, Role, Span
 from skillweave.tasks import build_text
 from skillweave.tasks.build import answer_in_text, classify
-from skillweave.tasks.build_pretraining import masked_pair, masked_text
+from skillweave.tasks.build_pretraining import masked_pair, masked_text, replaced_text
 from skillweave.tasks.task import Task
 
 ONE = (Span(Modality.TEXT),)
@@ -155,6 +155,16 @@ TASKS = (
         metric="perplexity",
         fields=("text",),
         build=masked_text,
+        pretraining=True,
+    ),
+    Task(
+        name="replaced_text",
+        summary="pretraining: which words of a text were put in from another one (ELECTRA)",
+        spans=ONE,
+        target="replaced",
+        metric="perplexity",
+        fields=("text",),
+        build=replaced_text,
         pretraining=True,
     ),
     Task(
