@@ -121,6 +121,7 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER),
     ("WhisperModel", "WhisperConfig", WHISPER),
+    ("WhisperForAudioClassification", "WhisperConfig", {**WHISPER, **CLASSES, "classifier_proj_size": 11}),
     (
         "WhisperForConditionalGeneration",
         "WhisperConfig",

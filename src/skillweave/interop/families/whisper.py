@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from skillweave.config.encoder import BIASED
@@ -10,7 +11,7 @@ from skillweave.interop.engine import rule
 from skillweave.interop.families.bart import cross, sizes
 from skillweave.interop.families.speech_to_text import CONTENT, FIXED, SPANS, WORDS, side
 from skillweave.interop.families.t5 import SIDES
-from skillweave.interop.family import Family, Field, Head
+from skillweave.interop.family import CLASSES, Family, Field, Head
 
 STREAMS = {
     "streams.sound": {
@@ -29,31 +30,61 @@ PADDING = 50_256
 """The number of padding where their configuration names none."""
 
 
+def _constants(*parts: str) -> dict[str, Any]:
+    """What is fixed of streams and sides."""
+    fixed = {**STREAMS, **{name: {**FIXED, "biases": BIASES} for name in SIDES}}
+    return {f"{part}.{option}": value for part in parts for option, value in fixed[part].items()}
+
+
 def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
-    return {} if ours["target_embedding.vocabulary"] > PADDING else {"pad_token_id": None}
+    return {} if ours.get("target_embedding.vocabulary", PADDING + 1) > PADDING else {"pad_token_id": None}
 
 
-WHISPER = Family(
+ENCODER = Family(
     "whisper",
     {
         "width": "d_model",
         "streams.sound.channels": "d_model",
         "streams.sound.mels": "num_mel_bins",
         "streams.sound.max_length": "max_source_positions",
-        "target_embedding.vocabulary": "vocab_size",
-        "target_embedding.max_length": "max_target_positions",
-        **{path: theirs for name in SIDES for path, theirs in sizes(name).items()},
+        **sizes("encoder"),
     },
     (
-        rule("target_embedding.content.word", WORDS),
-        rule("target_embedding.positions.position.table", "model.decoder.embed_positions"),
         rule("embeddings.sound.positions.position.table", "model.encoder.embed_positions"),
         *(rule(CONTENT.format(i=i), f"model.encoder.conv{i + 1}") for i in range(2)),
         *side("encoder"),
+    ),
+    {},
+    base="model.",
+    constants=_constants("streams.sound", "encoder"),
+    required={"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "scale_embedding": False},
+    theirs=_theirs,
+    spans=SPANS[:1],
+)
+"""Its table of positions holds sines and cosines, which nothing trains there."""
+CLASSIFIED = Head(
+    {"classification": {"pooling": "mean", "activation": "none"}},
+    # No name of that architecture begins with the base, so that it comes before them all.
+    (rule("targets.classification.pooler", "model.projector"), rule("targets.classification.classifier", "model.classifier")),
+    {"targets.classification.classes": CLASSES, "targets.classification.hidden_size": "classifier_proj_size"},
+    family=replace(ENCODER, required={**ENCODER.required, "use_weighted_layer_sum": False}),
+)
+WHISPER = replace(
+    ENCODER,
+    fields={
+        **ENCODER.fields,
+        "target_embedding.vocabulary": "vocab_size",
+        "target_embedding.max_length": "max_target_positions",
+        **sizes("decoder"),
+    },
+    rules=(
+        rule("target_embedding.content.word", WORDS),
+        rule("target_embedding.positions.position.table", "model.decoder.embed_positions"),
+        *ENCODER.rules,
         *side("decoder"),
         *cross(),
     ),
-    {
+    heads={
         "WhisperModel": Head(unused=("proj_out.",)),
         "WhisperForConditionalGeneration": Head(
             {"lm": {}},
@@ -61,14 +92,8 @@ WHISPER = Family(
             {"targets.lm.tied": Field("tie_word_embeddings")},
             {"proj_out.weight": f"{WORDS}.weight"},
         ),
+        "WhisperForAudioClassification": CLASSIFIED,
     },
-    base="model.",
-    constants={
-        **{f"{stream}.{option}": value for stream, fixed in STREAMS.items() for option, value in fixed.items()},
-        **{f"{name}.{option}": value for name in SIDES for option, value in {**FIXED, "biases": BIASES}.items()},
-    },
-    required={"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "scale_embedding": False},
-    theirs=_theirs,
+    constants=_constants(*STREAMS, *SIDES),
     spans=SPANS,
 )
-"""The encoder's table of positions holds sines and cosines, which nothing trains there."""
