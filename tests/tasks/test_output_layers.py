@@ -10,6 +10,8 @@ import torch
 from skillweave.batch import IGNORE
 from skillweave.config import ConfigError, RecipeConfig
 from skillweave.evaluation import readers
+from skillweave.evaluation.cases import build_cases
+from skillweave.evaluation.evaluator import Measured
 from skillweave.evaluation.kinds import Filled, Written
 from skillweave.evaluation.predictions import predict_task
 from skillweave.model import Model
@@ -92,6 +94,8 @@ def test_captions_that_a_decoder_writes() -> None:
     recipe, data, model = opened({**BART, "streams": image | {"text": TEXT}}, "image_captioning", target="lm", data=emoji)
     found = predict_task(model, "image_captioning", data.batches(4, limit=6))
     assert isinstance(found, Written) and len(found.references) == 6
+    case = build_cases(Measured({}, found, data, []))[0]
+    assert (case.query.kind, case.reference) == ("image", found.references[0])
     answers = list(predict(model, recipe, "image_captioning", [data.row(0)["image"]]))
     assert set(answers[0]) == {"answer"}
 

@@ -147,7 +147,7 @@ def _retrieved(found: Embedded, rows: Rows, chosen: Sequence[int]) -> list[Case]
 def _heard(found: Transcribed | Written, rows: Rows, i: int) -> Case:
     reference, hypothesis = found.references[i], found.hypotheses[i]
     return Case(
-        rows.item(found.keys[i], rows.dataset.task.fields[0]),
+        rows.item(found.keys[i], rows.dataset.task.given[0]),
         reference=reference,
         hypothesis=hypothesis,
         edits=Levenshtein.distance(reference, hypothesis),
