@@ -39,6 +39,7 @@ from skillweave.data.collate import collate
 from skillweave.data.processors import build_processors
 from skillweave.data.sources.installed import package_path
 from skillweave.model import Model
+from skillweave.training.memory import keep_freed_memory
 from skillweave.training.optimizer import learning_rate, set_learning_rate
 
 RATE, BATCH, LENGTH, BUCKET = 2e-4, 16, 128, 8
@@ -225,6 +226,7 @@ def main() -> int:
     if options.quick:
         options.seeds, options.steps, options.test = 2, 3, 32
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as in training
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     names: list[str] = []

@@ -52,6 +52,7 @@ from skillweave.data.collate import collate
 from skillweave.layers.tokens import map_tokens
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset
+from skillweave.training.memory import keep_freed_memory
 
 
 class Setting(NamedTuple):
@@ -128,6 +129,7 @@ def step_work(setting: Setting, given: Given) -> dict[str, float]:
 def peak_memory(name: str, setting: Setting, config: ModelConfig, given: Given, threads: int) -> int:
     """Bytes that two steps take at most; runs in a process of its own."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in training
     before = status("VmRSS")
     side = train_ours(Model(config)) if name == OURS else train_theirs(their_model(setting))
     for _ in range(2):  # the second has the optimiser's state as well

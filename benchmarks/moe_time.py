@@ -18,12 +18,14 @@ from skillweave.evaluation.predictions import encode_candidates
 from skillweave.model import Model
 from skillweave.tasks.dataset import open_task
 from skillweave.tasks.prepare import prepare
+from skillweave.training.memory import keep_freed_memory
 from skillweave.training.optimizer import make_optimizer
 
 
 def measure(recipes: Mapping[str, Path], rounds: int, threads: int) -> dict[str, dict[str, float]]:
     """System → `training` and `inference`: the median ratio of its time to the first system's; that one's own are 1."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in training
     built = {system: build(file) for system, file in recipes.items()}
     ratios = {
         "training": compare("training", {system: training(*b) for system, b in built.items()}, rounds),

@@ -20,6 +20,7 @@ from skillweave.config import RecipeConfig
 from skillweave.model import Model
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
+from skillweave.training.memory import keep_freed_memory
 
 OURS, THEIRS = "skillweave", "Hugging Face"
 VOCABULARY, LENGTH = 21128, 128
@@ -42,6 +43,7 @@ def read_options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as in training
     return options
 
 

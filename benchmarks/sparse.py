@@ -26,6 +26,7 @@ from rich.progress import track
 from skillweave.batch import Batch, Layout
 from skillweave.config import ModelConfig
 from skillweave.model import Model
+from skillweave.training.memory import keep_freed_memory
 
 TASK = "image_classification"
 EXPERTS, ACTIVE = 8, 2
@@ -144,6 +145,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as in training
     figures = [figure for setting in (QUICK if options.quick else SETTINGS) for figure in measure(setting, options.rounds)]
     title = f"experts against dense layers, float32, {options.threads} threads, medians of {options.rounds} rounds"
     return report(title, figures, options.json)

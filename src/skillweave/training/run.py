@@ -22,6 +22,7 @@ from skillweave.training.display import Display
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.folder import abandon, claim, establish, require_same, require_space
 from skillweave.training.journal import Journal
+from skillweave.training.memory import keep_freed_memory
 from skillweave.training.parallel import Signals, launch, make_fabric
 from skillweave.training.start import start_folder, take_weights
 from skillweave.training.trainer import Trainer
@@ -103,6 +104,8 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     config, first = recipe.training, fabric.is_global_zero
     if config.threads:
         torch.set_num_threads(config.threads)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     checkpoints = Checkpoints(recipe.folder, config.keep)
     newest = checkpoints.newest()
     state = State.read(newest) if newest else State(seed=config.seed)
