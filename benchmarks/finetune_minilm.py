@@ -8,7 +8,7 @@ numbers. Both train in one process, alternating, on the same samples in the same
 warm-up over a tenth, then linear to 0), with the checkpoint's dropout of 0.1, whose draws differ. Then both answer for the same
 test samples: accuracy with a bootstrap interval over them, the difference with a paired one, and the median ratio of time. A line
 of logistic regression on TF-IDF of the same training samples says what the task is worth. Writes finetune_minilm.md. About
-fifteen minutes on two cores; `--quick` shows in a minute that it runs.
+25 minutes on two cores; `--quick` shows in a minute that it runs.
 """
 
 from __future__ import annotations
