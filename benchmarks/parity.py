@@ -158,8 +158,8 @@ folder that Transformers wrote, in small shards, reads as the model in memory. T
 the weights it came from, bit for bit. Heads are those that are measured; a family's other architectures share their rules with
 another's."""
 SPEED = f"""Speed: tokens a second of a forward pass with logits, as a multiple of theirs: the packaged configuration of the
-family with {SMALL["layers"]} layers and experts at most, {SAMPLES} samples, texts of {LENGTH} tokens (of ViLT 40) without padding,
-float32, the median of {ROUNDS} interleaved rounds. —: no packaged configuration."""
+family with {SMALL["layers"]} layers and experts at most, {SAMPLES} samples, texts of {LENGTH} tokens (of ViLT 40) without
+padding, float32, the median of {ROUNDS} interleaved rounds. —: no packaged configuration."""
 NO_SPEED = "Speed was left out (`--no-speed`); `make parity` on a machine with nothing else to do measures it."
 
 
