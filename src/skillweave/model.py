@@ -92,7 +92,8 @@ class Model(Pretrained):
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         for name in task.targets:
-            result = self.targets[name](passes, labels, self._words(name) if candidates is None else candidates)
+            words = self._words(batch.layout.task, name) if candidates is None else candidates
+            result = self.targets[name](passes, labels, words)
             logits[name] = result.logits
             if result.loss is not None:
                 losses[name] = result.loss
@@ -193,9 +194,10 @@ class Model(Pretrained):
     def next_words(self, batch: Batch, memory: Memory, resolved: Resolved) -> Tensor:
         """Logits [N, V] of the word after each sample's last. `batch`: of the decoder's pass alone."""
         encoded, _ = self._run(batch, 0, resolved, memory)
-        name = next(t for t in self._task(batch.layout.task).targets if self.config.targets[t].kind == "lm")
+        task = batch.layout.task
+        name = next(t for t in self._task(task).targets if self.config.targets[t].kind == "lm")
         last = Encoded(encoded.last(), encoded.tokens)
-        return self.targets[name]([last], {}, self._words(name)).logits
+        return self.targets[name]([last], {}, self._words(task, name)).logits
 
     def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
         spans = batch.layout.passes[encoder_pass]
@@ -214,14 +216,19 @@ class Model(Pretrained):
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
 
-    def _words(self, target: str) -> Tensor | None:
+    def _words(self, task: str, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
+        path = self._words_path(task, target)
+        return None if path is None else self.get_parameter(path)
+
+    def _words_path(self, task: str, target: str) -> str | None:
+        """Where it is: the decoder's own for a task that the decoder reads spans of, otherwise the modality's."""
         modality, own = getattr(self.config.targets[target], "modality", None), self.config.target_embedding
         if modality is None or not getattr(self.config.targets[target], "tied", True):
             return None
-        if own is not None and not own.tied and self.config.targets[target].kind == "lm":
-            return self.get_parameter("target_embedding.content.word.weight")
-        return self.words(modality)
+        if own is not None and not own.tied and self.config.decoded(task):
+            return "target_embedding.content.word.weight"
+        return self._path_of_words(modality)
 
     def words(self, modality: Modality) -> Tensor:
         """[V, D] the word embedding of text or code, its own or shared."""
@@ -229,8 +236,10 @@ class Model(Pretrained):
 
     def word_embedding(self, modality: Modality) -> nn.Embedding:
         """The module whose weight `words` gives."""
-        path = "shared.word" if "word" in self.shared else f"embeddings.{modality.value}.content.word"
-        return cast(nn.Embedding, self.get_submodule(path))
+        return cast(nn.Embedding, self.get_submodule(self._path_of_words(modality).removesuffix(".weight")))
+
+    def _path_of_words(self, modality: Modality) -> str:
+        return f"{'shared.word' if 'word' in self.shared else f'embeddings.{modality.value}.content.word'}.weight"
 
     def _task(self, name: str) -> ModelTask:
         return choose(self.config.tasks, name, "task")
@@ -250,9 +259,9 @@ class Model(Pretrained):
         own = self.config.target_embedding
         if own is not None and any(self._decodes(c) for c in conditions):
             prefixes |= {"target_embedding.", *(("embeddings.text.content.word.", "shared.word.") if own.tied else ())}
-        words = {m for m in modalities if "word" in getattr(self.config.streams, m.value).embedding}
-        if words or any(self._words(t) is not None for t in targets):
+        if any("word" in getattr(self.config.streams, m.value).embedding for m in modalities):
             prefixes.add("shared.")
+        prefixes |= {path for task in wanted for t in self._task(task).targets if (path := self._words_path(task, t))}
         parts = self.active_parts(conditions)
         idle = {f"{path}.{name}" for path, own in parts.items() for name in self._part(own[0]).inactive(own)}
         if not any(self.config.targets[t].kind in MASKED for t in targets):

@@ -88,6 +88,29 @@ def test_both_neighbours_of_every_word() -> None:
             assert by_key[data.key(i)] == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_next_words_beside_a_decoder_are_those_of_the_text(tied: bool) -> None:
+    """The output layer of each task is tied to the words that the task reads, the decoder's own only where it writes."""
+    emoji = {"data": {"path": "pack:emoji", "limit": 20, "columns": {"text": "name_en", "answer": "name_zh"}}}
+    tasks = {"language_modelling": {"data": POEMS, "target": "lm"}, "text_to_text": emoji}
+    both = {"model": BART | {"target_embedding": {"max_length": 24, "tied": tied}}, "tasks": tasks, "training": {"steps": 1}}
+    recipe, assets = prepare(RecipeConfig.parse(both))
+    model = Model(recipe.model, assets).eval()
+    for task in tasks:
+        data = open_task(recipe, task, "train", assets)
+        batch = data.collate([data.example(i) for i in range(3)])
+        model.zero_grad()
+        model(batch).loss.backward()
+        learned = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert learned == set(model.active_parameters(task))
+        own = not tied and task == "text_to_text"
+        words = model.get_parameter(f"{'target_embedding' if own else 'embeddings.text'}.content.word.weight")
+        with torch.no_grad():
+            logits = model(dataclasses.replace(batch, labels={})).logits["lm"]
+            true = torch.arange(batch.inputs[-1].shape[1]) < batch.lengths[:, -1:]
+            torch.testing.assert_close(logits, model.hidden(batch)[-1][true] @ words.T)
+
+
 def test_captions_that_a_decoder_writes() -> None:
     image = {"image": {"size": 16, "patch": 8}}
     emoji = {"path": "pack:emoji", "limit": 20, "columns": {"text": ["name_zh", "name_en"]}}
@@ -120,6 +143,9 @@ def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(monkeypatch: 
     read, wanted = example.spans[1].data.tolist(), example.labels["words"].tolist()
     assert read[:3] == [processor.cls, processor.mask, processor.separator] and wanted[:2] == [IGNORE] * 2
     assert wanted[2:-1] == read[3:] and wanted[-1] == processor.separator
+    example = opened(names, "text_denoising", target="lm")[1].example(0)
+    assert example.spans[1].data.tolist()[:3] == read[:3] and example.labels["words"].tolist()[:2] == [IGNORE] * 2
+    assert example.spans[1].length <= 24
     begun = []
     monkeypatch.setattr(readers, "write", lambda model, batch, begin_NL, *rest: begun.append(begin_NL) or [[]] * len(batch))
     predict_task(model, "text_to_text", data.batches(4, limit=4))

@@ -81,6 +81,9 @@ class TaskConfig(Config):
     classes: dict[str, str] = {}
     """Naming tasks and prompts: label in the data → its name as text, which the model encodes or finds at [MASK]; a list where
     both are the same. When empty, the labels of the training data."""
+    decoder: bool = False
+    """Classes, numbers and answers of texts: the decoder reads the text once more, one position later, and the target looks at
+    what it makes of it, as a class by default at its last token (BART section 3.1)."""
     choices: Positive | None = None
     """Choices of a sample, at most; those of the task's entry when absent (multiple choice 4, idiom cloze 10)."""
     template: str = "{text} [MASK]"

@@ -43,7 +43,8 @@ class ClassificationTarget(Config):
     """Layer normalisation of that vector, with this added to the variance (BEiT, VideoMAE); absent, none."""
     compared: list[Compared] = []
     """A task of two passes: what the classifier sees of their vectors u and v: u, v, |u - v| and u · v, number by number, side by
-    side. InferSent (arXiv 1705.02364) has all four, SBERT (arXiv 1908.10084) the first three. Empty: the first pass alone."""
+    side. InferSent (arXiv 1705.02364) has all four, SBERT (arXiv 1908.10084) the first three. Empty: the last pass alone (of a
+    decoder, if there is one)."""
 
 
 class PooledTarget(Config):

@@ -111,27 +111,6 @@ def class_number(value: Any, classes: Sequence[str]) -> int:
     return classes.index(label)
 
 
-def continue_text(*before: Modality) -> Builder:
-    """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes.
-
-    Where a decoder writes it, as `answer_in_text`; where it is read from both ends, each predicts the word before it too.
-    """
-
-    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        if tools.answers is not None:
-            return answer_in_text(*before)(row, tools, rng)
-        given = [features_of(row, modality, tools, rng) for modality in before]
-        # Without rng: word dropout would put [MASK] among the answers.
-        text = tools.processors[Modality.TEXT](caption_of(row, "text", rng, whole=False), separator=True)
-        nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
-        labels = {"words": torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])}
-        if tools.target.kind == "bilm":
-            labels["before"] = torch.cat([nothing, text.data[:-1]])
-        return Example((*given, text), labels, row["key"])
-
-    return build
-
-
 def pair_frames(count: int) -> Builder:
     """A text and a clip, of which the image stream sees `count` frames, a pass each."""
 
@@ -185,23 +164,6 @@ def _join(parts: list[Features], stream: SoundStream) -> Features:
     if length > stream.max_length:
         raise BadInput(f"{len(parts)} joined recordings take {length} positions, more than the {stream.max_length} there are")
     return Features(sound, length)
-
-
-def answer_in_text(modality: Modality) -> Builder:
-    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions predicts the next word."""
-
-    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        given = features_of(row, modality, tools, rng)
-        begin = tools.answers.numbers(tools.target.begin)
-        if not tools.labelled:
-            return Example((given, tools.answers.assemble(begin)), {}, row["key"])
-        answer = caption_of(row, tools.answer, rng)
-        pieces = tools.answers.pieces(answer, tools.answers.max_length - 2 - len(begin))
-        whole = tools.answers.assemble([*begin, *pieces], separator=True)
-        labels = torch.cat([torch.full((len(begin),), IGNORE), whole.data[1 + len(begin) :]])
-        return Example((given, Features(whole.data[:-1], whole.length - 1)), {"words": labels}, row["key"], {"answer": answer})
-
-    return build
 
 
 def needed_frames(transcript: str) -> int:

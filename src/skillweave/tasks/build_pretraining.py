@@ -13,6 +13,7 @@ from skillweave.data.noising import gap_sentences, infill, sentences_of, take_sp
 from skillweave.data.processors import BadInput
 from skillweave.data.words import span_numbers, word_numbers
 from skillweave.tasks.build import caption_of, features_of, fixed, mask_span
+from skillweave.tasks.build_answers import answer_room, decoded
 from skillweave.tasks.task import Row, Tools
 
 IN_ORDER, OTHERWISE = 0, 1
@@ -114,16 +115,15 @@ def corrupted(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exampl
 def _room(tools: Tools) -> int:
     """Pieces that a text to rewrite may have, so that it and what is written fit, each with its [CLS], and [SEP] at their end."""
     most = tools.processors[Modality.TEXT].max_length
-    return (most - 3) // 2 if tools.answers is None else min(most, tools.answers.max_length) - 2
+    return (most - 3) // 2 if tools.answers is None else min(most - 2, answer_room(tools))
 
 
 def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Example:
     """What is given, then what is to be written, of which every position predicts the next up to [SEP]; by a decoder, if any."""
     processor = tools.processors[Modality.TEXT]
     if tools.answers is not None:
-        whole = tools.answers.assemble(wanted, separator=True)
-        read = Features(whole.data[:-1], whole.length - 1)
-        return Example((processor.assemble(given, separator=True), read), {"words": whole.data[1:]}, row["key"])
+        read, labels = decoded(wanted, tools)
+        return Example((processor.assemble(given, separator=True), read), {"words": labels}, row["key"])
     head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
     nothing = torch.full((head.length + 1,), IGNORE)
     return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])

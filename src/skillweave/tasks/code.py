@@ -1,9 +1,9 @@
 """Tasks over code."""
 
 from skillweave.batch import Modality, Role, Span
-from skillweave.tasks.build import answer_in_text, masked_code, pair
-from skillweave.tasks.task import Task
-from skillweave.tasks.text import ANSWER
+from skillweave.tasks.build import masked_code, pair
+from skillweave.tasks.build_answers import answer_in_text
+from skillweave.tasks.task import ANSWER, Task
 
 TASKS = (
     Task(

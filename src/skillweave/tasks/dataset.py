@@ -19,6 +19,7 @@ from skillweave.data.processors import BadInput, build_answer_processor, build_p
 from skillweave.data.processors.units import PatchModel, UnitModel
 from skillweave.data.sources import Source, open_source
 from skillweave.tasks import TASKS
+from skillweave.tasks.build_answers import by_decoder
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Row, Task, Tools
 
@@ -140,6 +141,7 @@ def task_of(recipe: RecipeConfig, name: str) -> Task:
         raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
     target = recipe.model.targets.get(config.target or "")
     task = TASKS[kind].with_output(target.kind if target else config.target or "", recipe.model.decoder is not None)
+    task = by_decoder(task) if config.decoder else task
     return task.with_choices(config.choices)
 
 
@@ -165,7 +167,7 @@ def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **
     if task.target in UNITS:
         asset, model = UNITS[task.target]
         units = model.from_bytes(assets[asset])
-    answers = build_answer_processor(recipe.model, assets) if task.answer else None
+    answers = build_answer_processor(recipe.model, assets) if task.decodes else None
     more |= {"choices": task.choices, "answers": answers, "answer": task.answer or ""}
     return Tools(processors, recipe.model, config, target, units, **more)
 

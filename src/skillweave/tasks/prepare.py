@@ -22,7 +22,7 @@ from skillweave.data.processors.tokenizer import read_tokenizer, special_names
 from skillweave.data.processors.units import PatchModel, UnitModel
 from skillweave.tasks.dataset import UNITS, open_fields, task_of
 from skillweave.tasks.labels import flat, with_labels
-from skillweave.tasks.task import Task
+from skillweave.tasks.task import LOOKING, Task
 
 STANDS_IN = {"contrastive": "similarity", "masked_pixels": "masked_autoencoder"}
 """Kind of target → the kind that learns the same, and may stand in its place."""
@@ -97,9 +97,9 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     """
     data = recipe.model.model_dump(mode="json")
     entries = [task_of(recipe, name) for name in recipe.tasks]
-    if not any(task.answer for task in entries):
+    if not any(task.decodes for task in entries):
         data["decoder"] = data["target_embedding"] = None
-    used = {span.modality.value for task in entries for span in task.spans if not (task.answer and span.written)}
+    used = {span.modality.value for task in entries for span in task.spans if not span.written}
     if (data["target_embedding"] or {}).get("tied"):
         used.add(Modality.TEXT.value)
     prompted = recipe.partial is not None and recipe.partial.method == "prompt"
@@ -113,8 +113,14 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     mentioned, data["targets"], data["tasks"] = data["targets"], {}, {}
     for name, config in recipe.tasks.items():
         task = task_of(recipe, name)
-        if task.answer and recipe.model.decoder is None:
-            raise ConfigError(f"tasks.{name} writes a text; give model.decoder and model.target_embedding")
+        if task.decodes and recipe.model.decoder is None:
+            needs = "writes a text" if task.answer else "says `decoder: true`"
+            raise ConfigError(f"tasks.{name} {needs}; give model.decoder and model.target_embedding")
+        text, own = recipe.model.streams.text, recipe.model.target_embedding
+        if config.decoder and text and own and text.max_length > own.max_length:
+            raise ConfigError(
+                f"tasks.{name}: a decoder reads the text too; give model.target_embedding max_length {text.max_length}"
+            )
         targets = _targets(task, config.target or task.target, shared="word" in data["shared"])
         for target, spec in targets.items():
             data["targets"][target] = mentioned.get(target, spec)
@@ -137,7 +143,8 @@ def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
         return {name: {"kind": name}}
     if task.target == "mlm" and not shared and any(span.modality is Modality.CODE for span in task.spans):
         return {name: {"kind": "mlm"}, f"{name}_code": {"kind": "mlm", "modality": "code"}}
-    return {name: {"kind": task.target}}
+    pooling = {"pooling": "last"} if task.decodes and task.target in LOOKING - {"span"} else {}
+    return {name: {"kind": task.target, **pooling}}
 
 
 def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes], base: ModelConfig | None) -> ModelConfig:

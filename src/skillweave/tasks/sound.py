@@ -1,9 +1,9 @@
 """Tasks over sound."""
 
 from skillweave.batch import Modality, Span
-from skillweave.tasks.build import answer_in_text, classify, masked_sound, transcribe
-from skillweave.tasks.task import Task
-from skillweave.tasks.text import ANSWER
+from skillweave.tasks.build import classify, masked_sound, transcribe
+from skillweave.tasks.build_answers import answer_in_text
+from skillweave.tasks.task import ANSWER, Task
 
 TASKS = (
     Task(

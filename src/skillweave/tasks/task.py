@@ -18,6 +18,11 @@ TEXTS = {Modality.TEXT: ("text", "second", "question", "choices", "candidates"),
 ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript", "answer"})
 """Fields that hold what a task is asked for; a row to predict for need not have them."""
 
+ANSWER = Span(Modality.TEXT, Role.TARGET, encoder_pass=1, attention=Attention.CAUSAL)
+"""What a decoder reads."""
+LOOKING = frozenset({"classification", "multi_label", "regression", "span"})
+"""Kinds of targets that may look at a decoder's tokens in place of the encoder's."""
+
 
 @dataclass(frozen=True)
 class Tools:
@@ -79,6 +84,11 @@ class Task:
     def given(self) -> tuple[str, ...]:
         """The fields that a row to predict for must have."""
         return tuple(name for name in self.fields if name not in ASKED and name != self.answer)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a decoder reads one of its spans."""
+        return any(span.written for span in self.spans)
 
     @property
     def names_classes(self) -> bool:

@@ -1,19 +1,17 @@
 """Tasks over text."""
 
-from skillweave.batch import Attention, Modality, Role, Span
+from skillweave.batch import Modality, Span
 from skillweave.tasks import build_text
-from skillweave.tasks.build import answer_in_text, classify
+from skillweave.tasks.build import classify
+from skillweave.tasks.build_answers import answer_in_text
 from skillweave.tasks.build_pretraining import masked_pair, masked_text, replaced_text
-from skillweave.tasks.task import Task
+from skillweave.tasks.task import ANSWER, Task
 
 ONE = (Span(Modality.TEXT),)
 PAIR = (Span(Modality.TEXT), Span(Modality.TEXT))
 """[CLS] a [SEP] b [SEP] as one sequence."""
 TWO = (Span(Modality.TEXT), Span(Modality.TEXT, encoder_pass=1))
 """Two texts encoded apart, with the same parameters (siamese)."""
-
-ANSWER = Span(Modality.TEXT, Role.TARGET, encoder_pass=1, attention=Attention.CAUSAL)
-"""What a decoder writes."""
 
 TASKS = (
     Task(

@@ -8,7 +8,8 @@ With `target: lm` the tasks that write choose by an output layer instead (GPT-2;
 """
 
 from skillweave.batch import Attention, Modality, Role, Span
-from skillweave.tasks.build import continue_text, name_class
+from skillweave.tasks.build import name_class
+from skillweave.tasks.build_answers import continue_text
 from skillweave.tasks.build_pretraining import corrupted, denoised, gapped, masked_text
 from skillweave.tasks.task import Builder, Task
 

@@ -53,7 +53,7 @@ class Classification(SampleTarget):
         The second learns `teacher_class` [N], what a teacher would answer; without it the same (arXiv 2012.12877 equation 3).
         Raises ValueError for one pass where two are compared.
         """
-        logits = [self.classifier(self.transform(self.compare(passes) if self.compared else self.pool(passes[0])))]
+        logits = [self.classifier(self.transform(self.compare(passes) if self.compared else self.pool(passes[-1])))]
         if self.distilled is not None:
             logits.append(self.distilled(passes[0].second()))
         found_NC = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]

@@ -36,7 +36,7 @@ class MultiLabel(Head):
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N, C]. Label `classes` [N, C]: 1 for the sample's own."""
-        logits_NC = self.outputs(passes[0])
+        logits_NC = self.outputs(passes[-1])
         wanted_NC = labels.get("classes")
         if wanted_NC is None:
             return TargetOutput(None, logits_NC)
@@ -56,7 +56,7 @@ class Regression(Head):
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
         """Logits [N], on the scale of the label `score` [N]."""
-        standard_N = self.outputs(passes[0]).squeeze(1)
+        standard_N = self.outputs(passes[-1]).squeeze(1)
         logits_N, wanted_N = standard_N * self.deviation + self.mean, labels.get("score")
         if wanted_N is None:
             return TargetOutput(None, logits_N)

@@ -112,8 +112,7 @@ def decided(tied: Mapping[str, str]) -> Head:
         rule("targets.classification.pooler", "classification_head.dense"),
         rule("targets.classification.classifier", "classification_head.out_proj"),
     )
-    fixed = {"pooling": "last", "compared": ["second"]}
-    return Head({"classification": fixed}, rules, {"targets.classification.classes": CLASSES}, tied)
+    return Head({"classification": {"pooling": "last"}}, rules, {"targets.classification.classes": CLASSES}, tied)
 
 
 ENCODER = _family("encoder")
