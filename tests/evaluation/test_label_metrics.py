@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from skillweave.evaluation import label_metrics
 
@@ -14,13 +13,25 @@ numbers = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.5, 4.0]), st.sampled_f
 
 
 @given(pairs)
-def test_class_metrics_are_sklearns(rows: list[tuple[int, int]]) -> None:
+def test_class_metrics_are_their_definitions(rows: list[tuple[int, int]]) -> None:
     predicted, labels = (np.array(column) for column in zip(*rows, strict=True))
-    assert label_metrics.f1(predicted, labels, 3) == pytest.approx(f1_score(labels == 2, predicted == 2, zero_division=0))
-    assert label_metrics.macro_f1(predicted, labels, 3) == pytest.approx(f1_score(labels, predicted, average="macro"))
-    assert label_metrics.matthews(predicted, labels, 3) == pytest.approx(matthews_corrcoef(labels, predicted))
-    resampled = label_metrics.macro_f1(np.stack([predicted] * 2), np.stack([labels] * 2), 3)
-    assert resampled == pytest.approx([label_metrics.macro_f1(predicted, labels, 3)] * 2)
+    both = [(predicted == c, labels == c) for c in range(3)]
+    f1s = [2 * (p & y).sum() / (p.sum() + y.sum()) if (p | y).any() else None for p, y in both]
+    assert label_metrics.f1(predicted, labels, 3) == pytest.approx(f1s[2] or 0)
+    assert label_metrics.macro_f1(predicted, labels, 3) == pytest.approx(np.mean([x for x in f1s if x is not None]))
+    indicators = [np.eye(3)[side] - np.eye(3)[side].mean(0) for side in (predicted, labels)]  # Gorodkin 2004, equation 8
+    spread = np.sqrt((indicators[0] ** 2).sum() * (indicators[1] ** 2).sum())
+    expected = (indicators[0] * indicators[1]).sum() / spread if spread > 1e-9 else 0
+    assert label_metrics.matthews(predicted, labels, 3) == pytest.approx(expected, abs=1e-9)
+
+
+@given(pairs)
+def test_a_resample_is_measured_as_if_it_were_all(rows: list[tuple[int, int]]) -> None:
+    predicted, labels = (np.array(column) for column in zip(*rows, strict=True))
+    drawn = np.stack([np.arange(len(rows)), np.zeros(len(rows), int), np.arange(len(rows))[::-1]])
+    for metric in label_metrics.CLASS_METRICS.values():
+        found = metric(predicted[drawn], labels[drawn], 3)
+        assert found == pytest.approx([float(metric(predicted[row], labels[row], 3)) for row in drawn])
 
 
 @given(numbers)

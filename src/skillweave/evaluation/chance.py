@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -188,27 +187,19 @@ CHANCE: dict[type[Predictions], Callable[[Any, Context], Figures]] = {
 
 
 def baseline(found: Predictions, context: Context) -> Figures | None:
-    """A simple model's figures on the same samples; None for tasks without one, or without the extra `eval`."""
-    if context.kind not in BASELINES:
-        return None
-    try:
-        return BASELINES[context.kind](found, context)
-    except ModuleNotFoundError as error:
-        if error.name != "sklearn":
-            raise
-        warnings.warn("no simple baselines: they need scikit-learn; pip install 'skillweave[eval]'", stacklevel=2)
-        return None
+    """A simple model's figures on the same samples; None for tasks without one."""
+    return BASELINES[context.kind](found, context) if context.kind in BASELINES else None
 
 
 def _text_classification(found: Classified, context: Context) -> Figures:
-    from skillweave.evaluation.baselines import classify_texts  # needs the extra `eval`
+    from skillweave.evaluation.baselines import classify_texts  # slow to import
 
     guess = classify_texts(context.train("text"), context.train("label"), context.measured("text", found.keys))
     return {"accuracy": metrics.accuracy(guess, context.measured("label", found.keys))}
 
 
 def _code_retrieval(found: Embedded, context: Context) -> Figures:
-    from skillweave.evaluation.baselines import retrieve_code  # needs the extra `eval`
+    from skillweave.evaluation.baselines import retrieve_code  # slow to import
 
     similarity = retrieve_code(context.measured("text", found.keys), context.measured("code", found.keys))
     ranks = metrics.rank_queries(similarity, metrics.relevance(found.captions, found.captions))

@@ -155,8 +155,10 @@ def _written(found: Written) -> Columns:
     exact = [float(h.strip() == r.strip()) for h, r in zip(found.hypotheses, found.references, strict=True)]
     return {
         "exact_match": (_mean, [np.array(exact)]),
-        "bleu": (text_metrics.bleu, text_metrics.bleu_counts(found.references, found.hypotheses)),
-        "chrf": (text_metrics.chrf, text_metrics.chrf_counts(found.references, found.hypotheses)),
+        **{
+            name: (partial(text_metrics.score, name), text_metrics.counts(name, found.references, found.hypotheses))
+            for name in ("bleu", "chrf")
+        },
     }
 
 

@@ -1,15 +1,15 @@
-"""Metrics of classes, numbers, entities and answers, written so that resamples [.., N] can be measured at once.
-
-The tests compare them with scikit-learn and SciPy.
-"""
+"""Metrics of classes and numbers by scikit-learn and SciPy, of entities and answers as their tasks define them; of resamples
+[.., N] as well."""
 
 from __future__ import annotations
 
 import re
 import string
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,25 +23,31 @@ def f1_of_counts(right: Floats, given: Floats, wanted: Floats) -> Floats:
 
 def f1(predicted: Floats, labels: Floats, classes: int) -> Floats:
     """F1 of the last class: of 1 among 0 and 1 (GLUE's MRPC and QQP)."""
-    given, wanted = predicted == classes - 1, labels == classes - 1
-    return f1_of_counts(given & wanted, given, wanted)
+    from sklearn.metrics import f1_score  # slow to import
+
+    return _by_row(partial(f1_score, zero_division=0.0), labels == classes - 1, predicted == classes - 1)
 
 
 def macro_f1(predicted: Floats, labels: Floats, classes: int) -> Floats:
     """The mean of the classes' F1, of those that occur in either."""
-    both = [(predicted == c, labels == c) for c in range(classes)]
-    scores = np.stack([f1_of_counts(p & y, p, y) for p, y in both])
-    present = np.stack([(p | y).any(-1) for p, y in both])
-    return (scores * present).sum(0) / np.maximum(present.sum(0), 1)
+    from sklearn.metrics import f1_score
+
+    return _by_row(partial(f1_score, average="macro", zero_division=0.0), labels, predicted)
 
 
 def matthews(predicted: Floats, labels: Floats, classes: int) -> Floats:
     """Matthews' correlation, of several classes too (Gorodkin 2004); 0 where all predictions, or all labels, are alike."""
-    given = np.stack([(predicted == c).sum(-1) for c in range(classes)]).astype(float)
-    wanted = np.stack([(labels == c).sum(-1) for c in range(classes)]).astype(float)
-    samples, right = predicted.shape[-1], (predicted == labels).sum(-1)
-    spread = (samples**2 - (given**2).sum(0)) * (samples**2 - (wanted**2).sum(0))
-    return np.where(spread > 0, (right * samples - (given * wanted).sum(0)) / np.sqrt(np.maximum(spread, 1)), 0.0)
+    from sklearn.metrics import matthews_corrcoef
+
+    return _by_row(matthews_corrcoef, labels, predicted)
+
+
+def _by_row(metric: Callable[..., float], *columns: Floats) -> Floats:
+    """A metric of samples [N], for each resample [.., N]."""
+    rows = [column.reshape(-1, column.shape[-1]) for column in columns]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a resample has one class alone
+        return np.reshape([metric(*row) for row in zip(*rows, strict=True)], columns[0].shape[:-1])
 
 
 CLASS_METRICS: dict[str, Callable[..., Floats]] = {"f1": f1, "macro_f1": macro_f1, "matthews": matthews}
@@ -50,24 +56,18 @@ CLASS_METRICS: dict[str, Callable[..., Floats]] = {"f1": f1, "macro_f1": macro_f
 
 def pearson(values: Floats, references: Floats) -> Floats:
     """Pearson's correlation; 0 where either is constant."""
-    x = values - values.mean(-1, keepdims=True)
-    y = references - references.mean(-1, keepdims=True)
-    spread = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return np.where(spread > 1e-12, (x * y).sum(-1) / np.maximum(spread, 1e-12), 0.0)
+    from scipy.stats import pearsonr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a column is constant
+        return np.nan_to_num(pearsonr(values, references, axis=-1).statistic)
 
 
 def spearman(values: Floats, references: Floats) -> Floats:
     """Pearson's correlation of the ranks, ties sharing their mean."""
-    return pearson(_ranks(values), _ranks(references))
+    from scipy.stats import rankdata
 
-
-def _ranks(values: Floats) -> Floats:
-    rows = np.atleast_2d(values)
-    found = np.empty(rows.shape)
-    for row, ranks in zip(rows, found, strict=True):
-        _, places, counts = np.unique(row, return_inverse=True, return_counts=True)
-        ranks[:] = (counts.cumsum() - (counts - 1) / 2)[places]
-    return found.reshape(np.shape(values))
+    return pearson(rankdata(values, axis=-1), rankdata(references, axis=-1))
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:

@@ -124,8 +124,7 @@ def cut_patches(pixels: Tensor, patch: int) -> np.ndarray:
 
 def _centres(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """k-means on rows [n, d]: centres [k, d] float32."""
-    # An optional dependency, wanted only here.
-    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.cluster import MiniBatchKMeans  # slow to import
     from threadpoolctl import threadpool_limits
 
     means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
