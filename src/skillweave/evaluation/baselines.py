@@ -1,4 +1,4 @@
-"""Simple baselines to stand beside a model's figures. Needs the extra `eval` (scikit-learn)."""
+"""Simple baselines of scikit-learn to stand beside a model's figures."""
 
 from __future__ import annotations
 
