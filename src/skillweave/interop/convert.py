@@ -13,18 +13,24 @@ from torch import Tensor
 
 from skillweave.adapters import is_tuned, read_state, weights_file
 from skillweave.api import model_folder
-from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig, choose
-from skillweave.config.streams import tokenizer_asset
-from skillweave.config.targets import CTCTarget
+from skillweave.config.targets import CTCTarget, LanguageTarget
 from skillweave.interop.checkpoint import Checkpoint, saved_names, stream_shards
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import Fit, find_family
 from skillweave.interop.hub import hub_folder
-from skillweave.interop.tokens import FILE as TOKENIZER
-from skillweave.interop.tokens import read_characters, read_tokenizer_asset, with_special_names, write_characters
+from skillweave.interop.preprocessors import with_preprocessor, write_preprocessor
+from skillweave.interop.tokens import (
+    read_characters,
+    read_tokenizer_asset,
+    text_processor,
+    token_numbers,
+    with_special_names,
+    write_characters,
+    write_tokenizer,
+)
 from skillweave.model import Model
 from skillweave.pretrained import CONFIG_FILE
 from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, read_assets, require_equal, stream_weights
@@ -106,9 +112,9 @@ def _open(
         head = head.bare()
     described, assets = family.read(config, head), {}
     if folder is not None:
-        described = with_special_names(folder, described)
-        described = read_characters(folder, described)
         assets = read_tokenizer_asset(folder, described)
+        described = with_special_names(folder, described, assets, getattr(config, "decoder_start_token_id", None))
+        described = with_preprocessor(folder, read_characters(folder, described))
     with torch.device("meta"):
         model = Model(described, assets)
     return match(model, family, head, canonical, read, where)
@@ -121,7 +127,7 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     which it cannot express.
     """
     fit = find_family(model.config, family)
-    found, head, theirs = fit.family, fit.head, _build(fit)
+    found, head, theirs = fit.family, fit.head, _build(fit, model)
     wanted, ours = theirs.state_dict(), _by_kind(model)
     canonical = _canonical(wanted, found.base, head.base)
     shapes = {name: wanted[own].shape for name, own in canonical.items()}
@@ -163,7 +169,7 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
     with torch.device("meta"):
         model = Model(config, read_assets(folder))
         fit = find_family(config, family)
-        theirs = _build(fit)
+        theirs = _build(fit, model)
     if config.sliced:
         model.drop_idle()
     file, state = weights_file(folder), model.state_dict()
@@ -196,20 +202,47 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
     theirs.config.save_pretrained(out)
     if theirs.can_generate():
         theirs.generation_config.save_pretrained(out)
-    if (asset := tokenizer_asset(Modality.TEXT)) in model.assets:
-        (out / TOKENIZER).write_bytes(model.assets[asset])
-    for target in config.targets.values():
-        if isinstance(target, CTCTarget):
-            write_characters(out, target.characters)
+    _write_inputs(model, out)
     return f"{out} is written: {fit.architecture}"
 
 
-def _build(fit: Fit) -> Any:
-    """A model of theirs."""
+def _write_inputs(model: Model, out: Path) -> None:
+    """What makes the same of texts, pictures and recordings there as here."""
+    config = model.config
+    if processor := text_processor(config, model.assets):
+        text = config.streams.text
+        segments = text.segments if text and "segment" in text.embedding else 1
+        read_again = any(config.decoded(task) for task in config.tasks) and not _language(config)
+        write_tokenizer(processor, out, read_again or None, segments)
+    for target in config.targets.values():
+        if isinstance(target, CTCTarget):
+            write_characters(out, target.characters)
+    write_preprocessor(out, config)
+
+
+def _language(config: ModelConfig) -> LanguageTarget | None:
+    """The target by which a decoder writes."""
+    return next((t for t in config.targets.values() if isinstance(t, LanguageTarget) and config.decoder), None)
+
+
+def _build(fit: Fit, model: Model) -> Any:
+    """A model of theirs, with the numbers of our special tokens and the way that answers are searched for."""
     import transformers
 
-    kind = getattr(transformers, fit.architecture)
-    return kind(kind.config_class(**fit.options, architectures=[fit.architecture]), **fit.flags)
+    kind, numbers = getattr(transformers, fit.architecture), token_numbers(model.config, model.assets)
+    padding, wanted = numbers.get("pad_token_id"), fit.options.get("pad_token_id")
+    if None not in (padding, wanted) and padding != wanted:
+        fault = f"finds positions by padding, which must be piece {wanted} of the tokeniser and is piece {padding}"
+        remedy = f"train with its own tokeniser, or with `position_offset: {padding + 1}`"
+        raise ConfigError(f"family {fit.family.model_type!r} {fault}; {remedy}")
+    options: dict[str, Any] = numbers | fit.options
+    if names := options.get("id2label"):
+        options["label2id"] = {name: number for number, name in names.items()}
+    theirs = kind(kind.config_class(**options, architectures=[fit.architecture]), **fit.flags)
+    if theirs.can_generate() and (target := _language(model.config)):
+        search = {"num_beams": target.beams, "length_penalty": target.length_penalty, "max_new_tokens": target.most_pieces}
+        theirs.generation_config.update(**search, forced_eos_token_id=None)
+    return theirs
 
 
 def is_theirs(folder: Path) -> bool:

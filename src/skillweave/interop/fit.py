@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from skillweave.config import ConfigError, ModelConfig, choose
@@ -35,6 +36,24 @@ def find_family(config: ModelConfig, name: str | None = None) -> Fit:
     A family expresses a configuration when its own reading of the options that it writes gives the configuration back.
     """
     families = FAMILIES.values() if name is None else [choose(FAMILIES, name, "family")]
+    with quiet():
+        return _find(config, name, families)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Without what transformers says of a configuration: of a family that is tried and does not fit it means nothing."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _find(config: ModelConfig, name: str | None, families: Iterable[Family]) -> Fit:
     ours = flatten(config)
     kinds = sorted(target.kind for target in config.targets.values())
     attempts: list[tuple[list[str], Fit]] = []

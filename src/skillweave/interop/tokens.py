@@ -1,23 +1,27 @@
-"""The tokeniser of a Hugging Face folder as an asset of our model, and the characters of a CTC tokeniser."""
+"""Tokenisers both ways: a Hugging Face folder's as an asset of our model, ours as transformers reads it; characters of CTC."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.streams import tokenizer_asset
-from skillweave.data.processors.tokenizer import special_names
+from skillweave.data.processors.text import TextProcessor
+from skillweave.data.processors.tokenizer import KEYS, read_tokenizer, special_names
 
 FILE = "tokenizer.json"
 CHARACTERS = "vocab.json"
+SETTINGS = "tokenizer_config.json"
 BLANK, SPACE = "<pad>", "|"
 """How a CTC tokeniser of theirs writes the blank and the space between words."""
 OLDER = ("vocab.txt", "merges.txt")
 """One of these is there in place of it in older folders."""
+NUMBERS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
+"""Their options → the special token that each gives the number of."""
 
 
 def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
@@ -27,18 +31,18 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     """
     from tokenizers import Tokenizer
 
+    stream = config.streams.text or config.target_embedding
     file = next((folder / name for name in (FILE, *OLDER) if (folder / name).is_file()), None)
-    if file is None or Modality.TEXT not in config.streams.present():
+    if file is None or stream is None:
         return {}
     try:
         content = file.read_bytes() if file.name == FILE else _from_older(folder)
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"{file}: not a tokeniser of Hugging Face's tokenizers library: {error}") from None
-    pieces, words = tokenizer.get_vocab_size(), config.vocabulary(Modality.TEXT)
-    if pieces > words:
+    if (pieces := tokenizer.get_vocab_size()) > stream.vocabulary:
         raise ConfigError(
-            f"{file}: the tokeniser has {pieces} pieces, the word embedding {words} rows; "
+            f"{file}: the tokeniser has {pieces} pieces, the word embedding {stream.vocabulary} rows; "
             "give the tokeniser that the model was trained with, or resize the embedding"
         )
     return {tokenizer_asset(Modality.TEXT): content}
@@ -51,12 +55,66 @@ def _from_older(folder: Path) -> bytes:
     return tokenizer.backend_tokenizer.to_str().encode()
 
 
-def with_special_names(folder: Path, config: ModelConfig) -> ModelConfig:
-    """The configuration with what the folder's tokeniser calls its special tokens, where it is not as in BERT."""
-    data = config.model_dump(mode="json")
-    for stream in filter(None, [data["streams"].get("text"), data["target_embedding"]]):
-        stream["tokenizer"]["special"] = special_names(folder)
+def with_special_names(folder: Path, config: ModelConfig, assets: Mapping[str, bytes], start: int | None) -> ModelConfig:
+    """The configuration with what the folder's tokeniser calls its special tokens, where it is not as in BERT.
+
+    `start`: the number of the token that a decoder's texts begin with (BART: </s>, T5: <pad>), where it is another than [CLS];
+    it stands for a [CLS] that the tokeniser does not have.
+    """
+    data, special = config.model_dump(mode="json"), special_names(folder)
+    first = None
+    if start is not None and (asset := assets.get(tokenizer_asset(Modality.TEXT))):
+        first = read_tokenizer(asset).id_to_token(start)
+    for stream, cls in ((data["streams"].get("text"), special.get("cls", first)), (data["target_embedding"], first)):
+        if stream:
+            stream["tokenizer"]["special"] = special | ({"cls": cls} if cls else {})
     return ModelConfig.parse(data, str(folder))
+
+
+def text_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> TextProcessor | None:
+    """What makes the tokens of a model's texts, or of its decoder's where no stream reads text; None without a tokeniser."""
+    stream, asset = config.streams.text or config.target_embedding, assets.get(tokenizer_asset(Modality.TEXT))
+    return TextProcessor(stream, read_tokenizer(asset)) if stream and asset else None
+
+
+def token_numbers(config: ModelConfig, assets: Mapping[str, bytes]) -> dict[str, int]:
+    """The numbers of special tokens, as options of their configuration."""
+    processor = text_processor(config, assets)
+    if processor is None:
+        return {}
+    names = {option: processor.names[role] for option, role in NUMBERS.items()}
+    if config.target_embedding:
+        names["decoder_start_token_id"] = {**processor.names, **config.target_embedding.tokenizer.special}["cls"]
+    numbers = {option: processor.tokenizer.token_to_id(name) for option, name in names.items()}
+    return {option: number for option, number in numbers.items() if number is not None}
+
+
+def write_tokenizer(processor: TextProcessor, folder: Path, closed: bool | None = None, segments: int = 1) -> None:
+    """The tokeniser as transformers reads it: it begins and ends a text, or two, as `processor` does, and cuts where it does.
+
+    `closed`: whether a text by itself ends with [SEP]; absent, as `processor` has it. `segments`: of the model's; with two a
+    second text is in one of its own.
+    """
+    import transformers
+    from tokenizers.processors import TemplateProcessing
+
+    names, tokenizer = processor.names, processor.tokenizer
+    first = f"{names['cls']} " if processor.opened else ""
+    last = f" {names['separator']}" if (processor.closed if closed is None else closed) else ""
+    numbers = {names[role]: tokenizer.token_to_id(names[role]) for role in ("cls", "separator")}
+    segment = int(segments > 1)
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{first}$A{last}",
+        pair=f"{first}$A {names['separator']} $B:{segment} {names['separator']}:{segment}",
+        special_tokens=[(name, number) for name, number in numbers.items() if number is not None],
+    )
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=processor.max_length,
+        model_input_names=["input_ids", *(["token_type_ids"] if segment else []), "attention_mask"],
+        **{key: names[role] for key, role in KEYS.items() if tokenizer.token_to_id(names[role]) is not None},
+    )
+    theirs.save_pretrained(folder)
 
 
 def read_characters(folder: Path, config: ModelConfig) -> ModelConfig:
@@ -78,7 +136,9 @@ def read_characters(folder: Path, config: ModelConfig) -> ModelConfig:
 
 
 def write_characters(folder: Path, characters: Sequence[str]) -> None:
-    """`vocab.json` for their Wav2Vec2CTCTokenizer."""
+    """`vocab.json` for their Wav2Vec2CTCTokenizer, and its settings."""
     pieces = [BLANK, *(character.replace(" ", SPACE) for character in characters)]
     text = json.dumps({piece: number for number, piece in enumerate(pieces)}, ensure_ascii=False)
     (folder / CHARACTERS).write_text(text, "utf-8")
+    settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "word_delimiter_token": SPACE, "pad_token": BLANK, "unk_token": BLANK}
+    (folder / SETTINGS).write_text(json.dumps(settings | {"bos_token": None, "eos_token": None}), "utf-8")

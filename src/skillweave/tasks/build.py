@@ -174,7 +174,7 @@ def needed_frames(transcript: str) -> int:
 def masked_code(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span uses its own skill."""
     code = tools.processors[Modality.CODE](row.get("code"), separator=True)
-    text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, max_length=CODE_SHARE_TEXT)
+    text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, separator=False, max_length=CODE_SHARE_TEXT)
     masked_c, labels_c = mask_span(code, Modality.CODE, tools, rng or fixed(row))
     masked_t, labels_t = mask_span(text, Modality.TEXT, tools, rng or fixed(row))
     return Example((masked_c, masked_t), {"words": torch.cat([labels_c, labels_t])}, row["key"])

@@ -28,7 +28,8 @@ def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
     if masking.unit != "piece":
         words = word_numbers(text, processor.encode(text), masking.unit == "chinese_word")
         words = span_numbers(words, draw) if masking.unit == "span" else words
-        groups = np.concatenate([[-1], words[: features.length - 1]])
+        groups = np.full(features.length, -1)
+        groups[processor.inside(features)] = words[: features.length - processor.opened - processor.closed]
     special = processor.special_ids
     share = masking.share or WORD_SHARE
     ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, share, groups)
@@ -62,11 +63,11 @@ def replaced_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Ex
     other = caption_of(tools.draw(draw) if tools.draw else row, "text", whole=False)
     others = np.array(processor.pieces(other, processor.max_length))
     share = tools.config.masking.share or WORD_SHARE
-    gone = draw.random(features.length - 1) < share
-    ids = features.data.clone()
-    ids[1:][torch.from_numpy(gone)] = torch.from_numpy(draw.choice(others, int(gone.sum())))
-    labels = (ids != features.data).long()
-    labels[0] = IGNORE
+    ids, inside = features.data.clone(), processor.inside(features)
+    gone = draw.random(len(ids[inside])) < share
+    ids[inside][torch.from_numpy(gone)] = torch.from_numpy(draw.choice(others, int(gone.sum())))
+    labels = torch.full_like(ids, IGNORE)
+    labels[inside] = (ids != features.data).long()[inside]
     return Example((Features(ids, features.length),), {"replaced": labels}, row["key"])
 
 

@@ -48,13 +48,14 @@ def label_words(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
     processor, words = tools.processors[Modality.TEXT], listed(row.get("text"))
     if not words:
         raise BadInput("no text")
-    room = processor.max_length - 1
+    room = processor.max_length - 1 - processor.closed
     encoded = processor.tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
     pieces = encoded.ids[:room] or [processor.special("unknown")]
     first: dict[int, int] = {}  # word → the position of its first piece; a word of no piece, or beyond the room, has none
     for position, word in enumerate(encoded.word_ids[:room], 1):
         first.setdefault(word, position)
-    labels = torch.full((len(pieces) + 1,), IGNORE)
+    features = processor.assemble(pieces, rng, separator=processor.closed)
+    labels = torch.full((features.length,), IGNORE)
     if tools.labelled:
         tags = listed(row["tags"])
         if len(tags) != len(words):
@@ -62,7 +63,7 @@ def label_words(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
         for word, position in first.items():
             labels[position] = class_number(tags[word], tools.target.classes)
     notes = {"words": len(words), "first": first}
-    return Example((processor.assemble(pieces, rng),), {"tags": labels} if tools.labelled else {}, row["key"], notes)
+    return Example((features,), {"tags": labels} if tools.labelled else {}, row["key"], notes)
 
 
 def find_answer(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
@@ -168,15 +169,16 @@ def ask_by_prompt(row: Row, tools: Tools, rng: np.random.Generator | None) -> Ex
     """The task's template with the text in it, cut where there is no room, and a [MASK] for each piece of a class's word."""
     processor, masks = tools.processors[Modality.TEXT], len(tools.target.words[0])
     before, after = (_with_masks(part, processor, masks) for part in tools.config.template.split("{text}"))
-    text = processor.pieces(caption_of(row, "text", rng), processor.max_length - 1 - len(before) - len(after))
-    pieces = torch.tensor([processor.cls, *before, *text, *after])
-    slots = torch.full_like(pieces, IGNORE)
+    room = processor.max_length - 1 - processor.closed - len(before) - len(after)
+    text = processor.pieces(caption_of(row, "text", rng), room)
+    features = processor.assemble([*before, *text, *after], separator=processor.closed)
+    slots = torch.full_like(features.data, IGNORE)
     at = [1 + i for i, piece in enumerate([*before, *[0] * len(text), *after]) if piece == processor.mask]
     slots[at] = torch.arange(masks)
     labels: dict[str, Any] = {"slots": slots}
     if tools.labelled:
         labels["class"] = class_number(row["label"], list(tools.config.classes))
-    return Example((Features(pieces, len(pieces)),), labels, row["key"])
+    return Example((features,), labels, row["key"])
 
 
 def _with_masks(text: str, processor: Any, masks: int) -> list[int]:

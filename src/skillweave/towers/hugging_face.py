@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers.utils import logging
 
@@ -17,11 +16,11 @@ from skillweave.batch import Batch, Modality
 from skillweave.config.streams import ImageStream, VideoStream
 from skillweave.data.processors import build_processors
 from skillweave.data.processors.text import TextProcessor
-from skillweave.data.processors.tokenizer import KEYS
 from skillweave.interop.engine import give, plan, rule
 from skillweave.interop.families import bert, vit
 from skillweave.interop.family import Head
 from skillweave.interop.fit import flatten
+from skillweave.interop.tokens import write_tokenizer
 from skillweave.model import Model
 from skillweave.towers.stock import stock_class
 
@@ -50,8 +49,8 @@ def write_stock(tower: Model, folder: Path) -> str:
     model.load_state_dict(give(plan(RULES[name], ours, shapes), ours, shapes))
     with _quiet():
         model.save_pretrained(folder)
-    if not visual and tower.assets:
-        _write_tokenizer(tower, modality, folder)
+    if not visual and (processor := _processor(tower, modality)):
+        write_tokenizer(processor, folder)
     return name
 
 
@@ -131,17 +130,3 @@ def _padding(tower: Model, modality: Modality) -> int:
     """The id of [PAD]; 0, as batches are padded, for a model without a tokeniser."""
     processor = _processor(tower, modality)
     return (processor.tokenizer.token_to_id(processor.names["pad"]) if processor else None) or 0
-
-
-def _write_tokenizer(tower: Model, modality: Modality, folder: Path) -> None:
-    """The tokeniser as transformers reads it: `[CLS] pieces`, cut as the stream cuts."""
-    processor = _processor(tower, modality)
-    if processor is None:
-        return
-    first = processor.names["cls"]
-    processor.tokenizer.post_processor = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, processor.cls)])
-    special = {key: processor.names[role] for key, role in KEYS.items() if key not in ("bos_token", "eos_token")}
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=processor.tokenizer, model_max_length=processor.max_length, **special
-    )
-    tokenizer.save_pretrained(folder)

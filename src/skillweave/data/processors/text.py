@@ -25,7 +25,11 @@ CHARACTERS_PER_PIECE = 64
 
 
 class TextProcessor:
-    """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length` (SkillNet section 3.3)."""
+    """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length` (SkillNet section 3.3).
+
+    A tokeniser of Hugging Face's that ends texts with [SEP] by itself (BERT, BART, CLIP) does so here too, and one that begins
+    them with nothing (T5) adds no [CLS] either.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,17 @@ class TextProcessor:
         return found
 
     @cached_property
+    def opened(self) -> bool:
+        """Whether a text by itself begins with [CLS]."""
+        own = self.tokenizer.encode("").ids
+        return not self.closed or own[0] == self.tokenizer.token_to_id(self.names["cls"])
+
+    @cached_property
+    def closed(self) -> bool:
+        """Whether a text by itself ends with [SEP]."""
+        return self.tokenizer.encode("").ids[-1:] == [self.tokenizer.token_to_id(self.names["separator"])]
+
+    @cached_property
     def fingerprint(self) -> str:
         """The tokeniser's, as shards note it."""
         return fingerprint(self.tokenizer)
@@ -92,16 +107,18 @@ class TextProcessor:
         value: Any,
         rng: np.random.Generator | None = None,
         *,
-        cls: bool = True,
-        separator: bool = False,
+        cls: bool | None = None,
+        separator: bool | None = None,
         max_length: int | None = None,
     ) -> Features:
         """Token ids [L] of a string, or of a UTF-8 file given as bytes, `Path` or {"bytes", "path"}.
 
-        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. `max_length`: fewer positions than
-        the stream's. With `rng`, a share of the pieces becomes [MASK], never a special token. Raises BadInput when
-        there is no piece.
+        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. Absent, both as the tokeniser does.
+        `max_length`: fewer positions than the stream's. With `rng`, a share of the pieces becomes [MASK], never a special token.
+        Raises BadInput when there is no piece.
         """
+        cls = self.opened if cls is None else cls
+        separator = self.closed if separator is None else separator
         room = min(max_length or self.max_length, self.max_length) - cls - separator
         return self.assemble(self.pieces(value, room), rng, cls=cls, separator=separator)
 
@@ -134,6 +151,10 @@ class TextProcessor:
             pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
         ids = [*([self.cls] if cls else []), *pieces, *([self.separator] if separator else [])]
         return Features(torch.tensor(ids), len(ids))
+
+    def inside(self, features: Features) -> slice:
+        """Where the pieces of a text by itself stand."""
+        return slice(int(self.opened), features.length - self.closed)
 
     def pair(self, first: Any, second: Any, rng: np.random.Generator | None = None) -> tuple[Features, Features]:
         """`[CLS] first [SEP]` and `second [SEP]`, together at most the stream's `max_length`; the longer one is cut (BERT).

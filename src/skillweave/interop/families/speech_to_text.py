@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from skillweave.config import ConfigError
 from skillweave.interop.engine import Rule, rule
 from skillweave.interop.families.bart import cross, layers, sizes
 from skillweave.interop.families.t5 import SIDES
@@ -19,7 +20,15 @@ STREAMS = {
     "streams.sound": {"embedding": ["filterbank", "timing"], "norm": False, "mask_vector": False},
     "target_embedding": {"embedding": ["word", "timing"], "norm": False, "tied": False},
 }
-OFFSET = Field("pad_token_id", lambda pad: pad + 1, lambda offset: offset - 1)
+
+
+def _padding(offset: int) -> int:
+    if offset < 2:
+        raise ConfigError(f"position_offset {offset}: with padding as piece 0 transformers gives all frames one position")
+    return offset - 1
+
+
+OFFSET = Field("pad_token_id", lambda pad: pad + 1, _padding)
 """Positions are counted from behind the number of padding."""
 
 
