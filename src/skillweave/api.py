@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 
 from skillweave.batch import Batch, Example, Layout, Modality
 from skillweave.config import ConfigError, RecipeConfig, choose, read_recipe
+from skillweave.config.folders import model_folder
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, Processor, build_processors
 from skillweave.model import Model
-from skillweave.pretrained import CONFIG_FILE
 
 RECIPE_FILE = "recipe.yaml"
 """A run's resolved recipe."""
@@ -42,29 +41,6 @@ def with_tuning(model: Model, path: str | Path) -> Model:
     WeightsError when it is not a tuned one, or was tuned on another base.
     """
     return model.with_tuning(model_folder(path))
-
-
-def model_folder(path: str | Path) -> Path:
-    """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is no best.
-
-    Raises ConfigError when there is none, or one of Hugging Face's.
-    """
-    folder = Path(path)
-    candidates = [folder, folder / "best", folder / "last"]
-    for candidate in candidates:
-        if (candidate / CONFIG_FILE).is_file():
-            _require_own(candidate)
-            return candidate
-    if not folder.exists():
-        raise ConfigError(f"{folder}: no such folder; train a run first, or give the path of a run or model folder")
-    raise ConfigError(f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)")
-
-
-def _require_own(folder: Path) -> None:
-    """Raise ConfigError for a model folder of Hugging Face's transformers, whose config.json has a `model_type`."""
-    found = re.search(r'"model_type"\s*:\s*"([^"]*)"', (folder / CONFIG_FILE).read_text("utf-8", "replace"))
-    if found:
-        raise ConfigError(f"{folder}: a Hugging Face model ({found[1]}); convert it first: skillweave convert {folder} --out DIR")
 
 
 def open_run(path: str | Path) -> tuple[Model, RecipeConfig]:

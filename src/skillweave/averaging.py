@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from skillweave.api import model_folder
 from skillweave.config import ConfigError
+from skillweave.config.folders import model_folder
 from skillweave.model import Model
 from skillweave.weights import require_equal
 

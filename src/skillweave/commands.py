@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from skillweave.api import RECIPE_FILE, load, model_folder, open_run
+from skillweave.api import RECIPE_FILE, load, open_run
 from skillweave.carving import REPORT_FILE as CARVE_FILE
 from skillweave.carving import carve_lines, carve_run
 from skillweave.config import ConfigError, ModelConfig, find_recipe, read_recipe
 from skillweave.config.encoder import SparseConfig
+from skillweave.config.folders import model_folder
 from skillweave.config.presets import find_model, presets
 from skillweave.evaluation.advice import advise, undecided
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences

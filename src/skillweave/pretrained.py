@@ -14,11 +14,10 @@ from torch import nn
 
 from skillweave.adapters import Adapter, read_state, weights_file
 from skillweave.config import ConfigError, ModelConfig, choose
+from skillweave.config.folders import CONFIG_FILE
 from skillweave.config.model import ModelTask
 from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.weights import FILE, STORED, pack, read_assets, require_equal, write_weights
-
-CONFIG_FILE = "config.json"
 
 
 class Pretrained(nn.Module, ABC):

@@ -249,3 +249,25 @@ def test_a_recipe_of_a_published_model(tmp_path: Path) -> None:
     assert resolved.model.encoder.layers == 1 and set(resolved.model.tasks) == {"masked_text"}
     with pytest.raises(ConfigError, match=r"model: preset: unknown model 'bert-bas'; did you mean 'bert-base'"):
         read_recipe(write(tmp_path, "r.yaml", text.replace("bert-base", "bert-bas")))
+
+
+def test_a_recipe_has_the_model_that_it_starts_from(tmp_path: Path) -> None:
+    """Its parts and its targets' options, without what its tasks and their labels gave it; what a recipe says is on top."""
+    targets = {"classification": {"classes": ["a", "b"], "pooling": "mean"}, "mlm": {"activation": "relu"}}
+    tasks = {"old": {"spans": [{"modality": "text"}], "targets": {"classification": 1.0}}}
+    encoder = {"heads": 2, "layers": 1, "activation": "relu"}
+    streams = {"text": {"vocabulary": 40, "max_length": 9}}
+    given = {"width": 16, "streams": streams, "encoder": encoder, "targets": targets, "tasks": tasks}
+    given = ModelConfig.parse(given).model_dump(mode="json")
+    write(tmp_path, "run/best/config.json", json.dumps(given))
+    text = f"start_from: {tmp_path / 'run'}\ntasks: {{masked_text: {{data: {{path: 'pack:poems'}}}}}}\ntraining: {{steps: 1}}\n"
+    model = read_recipe(write(tmp_path, "r.yaml", text)).model
+    assert (model.encoder, model.streams.text.max_length, model.tasks) == (ModelConfig.parse(given).encoder, 9, {})
+    assert (model.targets["classification"].classes, model.targets["classification"].pooling) == ([], "mean")
+    changed = text + f"model: {{preset: {tmp_path / 'run'}, encoder: {{layers: 3}}}}"
+    assert read_recipe(write(tmp_path, "r.yaml", changed)).model.encoder.layers == 3
+    with pytest.raises(ConfigError, match=r"start_from: .*absent: no such folder; train a run first"):
+        read_recipe(write(tmp_path, "r.yaml", text.replace("/run", "/absent")))
+    write(tmp_path, "run/best/config.json", '{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match=r"a Hugging Face model .bert.; convert it first"):
+        read_recipe(write(tmp_path, "r.yaml", text))

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, field_serializer, field_validator, mo
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.folders import begin_from
 from skillweave.config.layering import load_yaml, merge
 from skillweave.config.presets import find_model, presets
 from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
@@ -78,8 +79,8 @@ class ModelConfig(Config):
     """A model: what is declared once is shared, what stands inside a stream is private to it."""
 
     preset: str | None = None
-    """Begin from a published model's configuration by name, such as `bert-base`, or from a file of TencentPretrain's (JSON); what
-    stands beside it is merged over that, and null takes a part away."""
+    """Begin from a published model's configuration by name, such as `bert-base`, from that of a model folder or run, or from a
+    file of TencentPretrain's (JSON); what stands beside it is merged over that, and null takes a part away."""
     width: Positive = 768
     """Size of the vectors between components."""
     streams: Streams
@@ -116,10 +117,15 @@ class ModelConfig(Config):
     def _begin(cls, data: Any) -> Any:  # pydantic calls the last one first
         if not isinstance(data, dict) or not isinstance(name := data.get("preset"), str):
             return data
+        own = {key: value for key, value in data.items() if key != "preset"}
+        if Path(name).is_dir():
+            try:
+                return merge(begin_from(name), own)
+            except ConfigError as error:
+                raise ValueError(f"preset: {error}") from None
         file = find_model(name)
         if file is None or not file.is_file():
             raise ValueError(f"preset: unknown model {name!r}{nearest(name, presets())}")
-        own = {key: value for key, value in data.items() if key != "preset"}
         return merge(from_tencent(_read(file)) if file.suffix == ".json" else load_yaml(file), own)
 
     @model_validator(mode="after")

@@ -198,7 +198,7 @@ class RecipeConfig(Config):
     tuning: TuningConfig | None = None
     """Train a part of the model in `start_from` alone; everything when absent."""
     model: ModelConfig
-    """The model."""
+    """The model; that of `start_from` when absent."""
     tasks: dict[str, TaskConfig] = Field(min_length=1)
     """The mixture."""
     only: list[str] = []
@@ -207,6 +207,15 @@ class RecipeConfig(Config):
     """What counts as broken media."""
     training: TrainingConfig
     """How to train."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_there(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("model") is not None or not isinstance(start := data.get("start_from"), str):
+            return data
+        if not Path(start).is_dir():
+            raise ValueError(f"start_from: {start}: no such folder; train a run first, or give the path of a run or model folder")
+        return {**data, "model": {"preset": start}}
 
     @model_validator(mode="after")
     def _known_only(self) -> RecipeConfig:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from skillweave.adapters import is_tuned, read_state, weights_file
-from skillweave.api import model_folder
 from skillweave.config import ConfigError, ModelConfig, choose
+from skillweave.config.folders import CONFIG_FILE, model_folder
 from skillweave.config.targets import CTCTarget, LanguageTarget
 from skillweave.interop.checkpoint import Checkpoint, saved_names, stream_shards
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
@@ -32,7 +32,6 @@ from skillweave.interop.tokens import (
     write_tokenizer,
 )
 from skillweave.model import Model
-from skillweave.pretrained import CONFIG_FILE
 from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, read_assets, require_equal, stream_weights
 
 SHARD = 5 * 2**30
@@ -231,7 +230,7 @@ def _build(fit: Fit, model: Model) -> Any:
 
     kind, numbers = getattr(transformers, fit.architecture), token_numbers(model.config, model.assets)
     padding, wanted = numbers.get("pad_token_id"), fit.options.get("pad_token_id")
-    if None not in (padding, wanted) and padding != wanted:
+    if padding is not None and wanted is not None and padding != wanted:
         fault = f"finds positions by padding, which must be piece {wanted} of the tokeniser and is piece {padding}"
         remedy = f"train with its own tokeniser, or with `position_offset: {padding + 1}`"
         raise ConfigError(f"family {fit.family.model_type!r} {fault}; {remedy}")

@@ -12,9 +12,9 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from skillweave.batch import Skip
 from skillweave.config import ConfigError, ModelConfig, RecipeConfig
+from skillweave.config.folders import CONFIG_FILE
 from skillweave.data.mixture import Mixture
 from skillweave.model import Model
-from skillweave.pretrained import CONFIG_FILE
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 from skillweave.training.checkpoint import Checkpoints, State

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from skillweave.api import model_folder
 from skillweave.config import ConfigError
+from skillweave.config.folders import model_folder
 from skillweave.weights import compare
 
 SHOWN = 6
