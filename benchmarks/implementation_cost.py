@@ -4,7 +4,7 @@
 
 The paper's rule: lines of the classes that inherit from nn.Module, without comments, docstrings and blanks, that a model needs
 and no model above it in the table did. A script counts them: the classes that a model of each packaged configuration is made of,
-with their bases. The first row is the Transformer of arXiv 1706.03762 with every layer of `layers/`, used by it or not. So that
+with their bases. The first row is the Transformer of arXiv 1706.03762 with the options of its layers, used by it or not. So that
 nothing hides, two more counts: the same without that head start, and everything of the package that runs while the model is made
 and run forward, functions and configuration included. Models are made with one layer and few words, which changes no line. A
 minute or two.
@@ -80,6 +80,8 @@ PAPER = {
     "S2T": Paper("s2t", 51, 824),
     "ViLT": Paper("vilt", 15, 618),
 }
+OURS_ALONE = ("sparse", "low_rank")
+"""Of `layers/`: experts and low-rank changes, to which nothing in TencentPretrain compares."""
 FREE = ("deit",)
 """Models that should cost nothing as well, beside Transformers of text."""
 
@@ -160,13 +162,15 @@ def their_model(model: Model) -> Any:
         return None
 
 
-def in_layers() -> set[Definition]:
-    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it."""
+def in_layers(without: tuple[str, ...] = ()) -> set[Definition]:
+    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it; `without`: modules of it that do not count."""
     loaded = [module for name, module in sys.modules.items() if name.startswith("skillweave.layers")]
     kinds = [
         kind for module in loaded for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
     ]
-    return {define(kind) for kind in kinds if kind.__module__.startswith("skillweave.layers")}
+    absent = tuple(f"skillweave.layers.{name}" for name in without)
+    inside = [kind for kind in kinds if kind.__module__.startswith("skillweave.layers")]
+    return {define(kind) for kind in inside if not kind.__module__.startswith(absent)}
 
 
 def added(costs: Iterable[Cost | None], start: set[Definition]) -> list[Added | None]:
@@ -226,9 +230,10 @@ METHOD = """## How it is counted
 
 - By the paper's rule (TencentPretrain, section 5.1): classes that inherit from `nn.Module`. Which ones a model needs is not
   judged by hand: they are the classes that a model of the packaged configuration is made of, and their bases. The first row also
-  holds every class of `layers/`, used by the first Transformer or not, as TencentPretrain's 795 lines hold the options of its
-  layers. For Transformers the classes under `transformers/models` count, and not what all its models share, such as
-  `PreTrainedModel`; the first Transformer is `MarianMTModel` there.
+  holds the classes of `layers/` that the first Transformer does not use, as TencentPretrain's 795 lines hold the options of its
+  layers, but for experts and low-rank changes, which it does not have: they count where a model first uses them. With them too
+  the first row is {whole:,}, and Mixtral's +{mixtral:,}. For Transformers the classes under `transformers/models` count, and not
+  what all its models share, such as `PreTrainedModel`; the first Transformer is `MarianMTModel` there.
 - "Of them new" is the same without that head start: a layer counts where a model first uses it.
 - "All that runs": every function, class and table of functions of the package, as a whole, of which any code runs while the
   configuration is validated, the model made and run forward to its logits. "Files it stands in" counts these files whole, so also
@@ -244,8 +249,11 @@ def main() -> int:
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     rows = [measure(*one) for one in track(list(configurations()), "models", transient=True)]
-    ours, theirs = added([row.ours for row in rows], in_layers()), added([row.theirs for row in rows], set())
-    write_parts(options.docs, "implementation_cost", [RULE], [*page(rows, ours, theirs), METHOD])
+    costs = [row.ours for row in rows]
+    ours, theirs = added(costs, in_layers(OURS_ALONE)), added([row.theirs for row in rows], set())
+    whole = {row.name: one.rule for row, one in zip(rows, added(costs, in_layers()), strict=True) if one}
+    method = METHOD.format(whole=whole["Transformer"], mixtral=whole["mixtral-8x7b"])
+    write_parts(options.docs, "implementation_cost", [RULE], [*page(rows, ours, theirs), method])
     status = report("lines that each further model adds", figures(rows, ours), options.json)
     if absent := [name for name in PAPER if name not in {row.name for row in rows}]:
         print(f"no configuration of {', '.join(absent)}")
