@@ -229,7 +229,7 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             lengths.append(own)
         padded.append(max(lengths[-1]))
     batch = Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
-    return mask_patches(batch, model.config.streams.image)
+    return mask_patches(batch, model.config.streams.image or model.config.streams.video)
 
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -281,7 +281,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"ctc": found.logits}
     if name == "BeitForMaskedImageModeling":
         return {"masked_image_token": found.logits}
-    if name == "ViTMAEForPreTraining":
+    if name in ("ViTMAEForPreTraining", "VideoMAEForPreTraining"):
         return {"masked_autoencoder": found.logits}
     if name.endswith("MaskedImageModeling"):
         size = model.config.patch_size
@@ -312,6 +312,8 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
         found[kind] = found[kind][last_pass(batch)]
     if "mlm" in found:  # words come first, and theirs say nothing of patches
         found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]
+    if "masked_autoencoder" in found and batch.inputs[0].ndim == 5:  # theirs speak of hidden tubelets alone
+        found["masked_autoencoder"] = found["masked_autoencoder"][batch.labels["masked"]].unflatten(0, (len(batch), -1))
     if "masked_image_token" in found:  # theirs speak of patches alone
         found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[:, 1:]
     if not found or "pooled" in found:

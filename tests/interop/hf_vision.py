@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
-from skillweave.config.streams import ImageStream
+from skillweave.config.streams import ImageStream, VideoStream
 
 VOCABULARY, PAD = 41, 1
 BERT = {
@@ -44,6 +44,7 @@ MAE = {
     "decoder_intermediate_size": 23,
     "mask_ratio": 0.6,
 }
+CLIPS = {**MAE, "num_frames": 6, "tubelet_size": 3}
 VILT = {**BERT, **VIT, "attn_implementation": "eager"}
 VISION: list[tuple[Any, ...]] = [
     ("ViTModel", "ViTConfig", VIT),
@@ -60,6 +61,12 @@ VISION: list[tuple[Any, ...]] = [
     ("VideoMAEModel", "VideoMAEConfig", VIDEOMAE),
     ("VideoMAEModel", "VideoMAEConfig", {**VIDEOMAE, "use_mean_pooling": False, "qv_bias": False}),
     ("VideoMAEForVideoClassification", "VideoMAEConfig", {**VIDEOMAE, **CLASSES}),
+    ("VideoMAEForPreTraining", "VideoMAEConfig", CLIPS),
+    (
+        "VideoMAEForPreTraining",
+        "VideoMAEConfig",
+        {**CLIPS, "use_mean_pooling": False, "norm_pix_loss": False, "qv_bias": False, "layer_norm_eps": 1e-2},
+    ),
     (
         "VideoMAEForVideoClassification",
         "VideoMAEConfig",
@@ -90,10 +97,10 @@ VISION: list[tuple[Any, ...]] = [
 ]
 
 
-def mask_patches(batch: Batch, stream: ImageStream | None) -> Batch:
+def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batch:
     """The batch with as many masked patches of each picture as MAE leaves out at a ratio of 0.6, where the stream masks any."""
     names = stream.embedding if stream else []
-    if stream is None or not {"masked_patch", "visible_patch"}.intersection(names):
+    if stream is None or not {"masked_patch", "visible_patch", "visible_tubelet"}.intersection(names):
         return batch
     patches = stream.max_length - stream.specials
     kept = int(patches * 0.4)

@@ -64,6 +64,7 @@ def test_the_catalogue() -> None:
         "video_classification": {"video"},
         "sound_classification": {"sound"},
         "masked_image": {"image"},
+        "masked_video": {"video"},
         "masked_image_tokens": {"image"},
         "text_to_frames": {"text", "image"},
         "speech_to_text": {"sound", "text"},

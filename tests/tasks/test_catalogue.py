@@ -30,6 +30,7 @@ SOURCES = {
     "video_text_contrastive": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "masked_image": {"path": "pack:emoji"},
     "masked_image_tokens": {"path": "pack:emoji"},
+    "masked_video": {"path": "pack:clips"},
     "masked_code": {"path": "pack:code_zh"},
     "text_to_frames": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
     "text_naming": {"path": "pack:poems", "columns": {"label": "dynasty"}},
@@ -56,12 +57,17 @@ MODEL = {
         "code": {"vocabulary": 600, "max_length": 48},
         "image": {"size": 16, "patch": 4, "embedding": ["masked_patch", "position"]},
         "sound": {"channels": 8, "max_length": 100},
-        "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8]},
+        "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8], "embedding": ["visible_tubelet", "factorised_position"]},
     },
     "encoder": {"layers": 2, "heads": 2, "feed_forward": 48, "sparse": {"qkv": {"route": "skill"}}},
     "target_embedding": {"max_length": 20},
     "decoder": {"layers": 1, "heads": 2, "feed_forward": 48},
-    "targets": {"masked_unit": {"clusters": 6}, "classification": {"classes": []}, "masked_image_token": {"vocabulary": 9}},
+    "targets": {
+        "masked_unit": {"clusters": 6},
+        "classification": {"classes": []},
+        "masked_image_token": {"vocabulary": 9},
+        "masked_autoencoder": {"stream": "video", "width": 16, "decoder": {"layers": 1, "heads": 2, "feed_forward": 32}},
+    },
 }
 
 

@@ -134,3 +134,34 @@ def test_visual_tokens_are_the_nearest_centres() -> None:
 def test_squares_that_do_not_fill_a_picture() -> None:
     with pytest.raises(ConfigError, match=r"masking\.block: 4 × 4 patches cannot be hidden in squares of 3"):
         prepare(recipe("masked_pixels", block=3))
+
+
+def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
+    decoder = {"layers": 1, "heads": 2, "feed_forward": 32, "norm_position": "pre", "dropout": 0}
+    video = {
+        "size": 16,
+        "frames": 4,
+        "tubelet": [2, 4, 4],
+        "embedding": ["visible_tubelet", "interleaved_sinusoidal"],
+        "first": False,
+    }
+    model: dict[str, Any] = {"width": 24, "streams": {"video": video}, "encoder": decoder}
+    model["targets"] = {"masked_autoencoder": {"stream": "video", "width": 16, "decoder": decoder, "normalised": True}}
+    tasks = {"masked_video": {"data": {"path": "pack:clips", "limit": 12}, "batch_size": 6}}
+    resolved, assets = prepare(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}))
+    torch.manual_seed(0)
+    made, data = Model(resolved.model, assets), open_task(resolved, "masked_video", "train", assets)
+    batch = data.collate([data.example(i) for i in range(6)], rng=np.random.default_rng(0))
+    hidden = batch.labels["masked"].unflatten(1, (2, 16))
+    assert torch.equal(hidden[:, 0], hidden[:, 1]) and (hidden[:, 0].sum(1) == round(0.9 * 16)).all()
+    assert (batch.lengths == 2 * (16 - round(0.9 * 16))).all()
+    made(batch).loss.backward()
+    assert all(p.grad is not None for _, p in made.named_parameters())
+    assert set(made.active_parameters("masked_video")) == {name for name, _ in made.named_parameters()}
+    found = predict_task(made, "masked_video", data.batches(5))
+    assert len(found.errors) == len(data) and found.views[0][2].shape == (16, 16, 3)
+    target, pixels = made.targets["masked_autoencoder"], batch.labels["pixels"]
+    torch.testing.assert_close(target.paint(target.patches(pixels), pixels, batch.labels["masked"]), pixels, atol=1e-5, rtol=1e-5)
+    number, tubelet = 16 + 6, pixels[0, :, 2:4, 4:8, 8:12]  # behind those of the first two frames, in the second row
+    target.normalised = False
+    assert torch.equal(target.patches(pixels)[0, number], tubelet.permute(1, 2, 3, 0).flatten())

@@ -51,6 +51,8 @@ class AugmentConfig(Config):
 
 MASKED_SHARES = {"masked_pixels": 0.6, "masked_autoencoder": 0.75, "masked_image_token": 0.4}
 """Kind of target → the share of a picture's patches that is hidden (SimMIM, MAE and BEiT, in their papers' settings)."""
+CLIP_SHARE = 0.9
+"""Share of a clip's tubelets that is hidden, the same places in all its frames (VideoMAE section 3.2)."""
 WORD_SHARE = 0.15
 """Share of words to predict (SkillNet section 4.2, BERT)."""
 
@@ -62,9 +64,9 @@ class MaskingConfig(Config):
     """`piece`: wordpieces (BERT). `word`: all pieces of a word (whole-word masking); each Chinese character is a word.
     `chinese_word`: the same, with Chinese words found by a segmenter. `span`: neighbouring words (SpanBERT)."""
     share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of pieces or patches that is to be predicted; absent, 0.15 of words, and of patches 0.6 by `masked_pixels` (SimMIM),
-    0.75 by `masked_autoencoder` (MAE) and 0.4 by `masked_image_token` (BEiT)."""
+    """Share of pieces or patches that is to be predicted; absent, 0.15 of words, of patches 0.6 by `masked_pixels` (SimMIM), 0.75
+    by `masked_autoencoder` (MAE) and 0.4 by `masked_image_token` (BEiT), and 0.9 of tubelets (VideoMAE)."""
     block: Positive = 1
-    """Pictures: side of the squares of patches that are hidden together (SimMIM's 32 pixels are 2 patches of 16)."""
+    """Pictures and clips: side of the squares of patches that are hidden together (SimMIM's 32 pixels are 2 patches of 16)."""
     pairs: Literal["order", "next"] = "order"
     """Sentence pairs, of half the samples: `order` swaps the two (ALBERT), `next` takes the second from another text (BERT)."""

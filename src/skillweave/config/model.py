@@ -16,7 +16,7 @@ from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.folders import begin_from
 from skillweave.config.layering import load_yaml, merge
 from skillweave.config.presets import find_model, presets
-from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, tokenizer_asset
+from skillweave.config.streams import ImageStream, Streams, TargetStream, TextStream, VideoStream, tokenizer_asset
 from skillweave.config.targets import (
     PATCHES_ASSET,
     TRANSCRIPTS_ASSET,
@@ -34,10 +34,15 @@ from skillweave.config.targets import (
 )
 from skillweave.config.tencent import from_tencent, is_tencent
 
-CONTENT = {"word", "patch", "masked_patch", "visible_patch", "waveform", "filterbank", "tubelet"}
+CONTENT = {"word", "patch", "masked_patch", "visible_patch", "waveform", "filterbank", "tubelet", "visible_tubelet"}
 """Embedding modules that positions are added to."""
-MASKS = {"masked_image_token": "masked_patch", "masked_pixels": "masked_patch", "masked_autoencoder": "visible_patch"}
-"""Kind of target → the embedding module that hides patches from the encoder."""
+MASKS = {
+    ("masked_image_token", Modality.IMAGE): "masked_patch",
+    ("masked_pixels", Modality.IMAGE): "masked_patch",
+    ("masked_autoencoder", Modality.IMAGE): "visible_patch",
+    ("masked_autoencoder", Modality.VIDEO): "visible_tubelet",
+}
+"""Kind of target, and whose patches it predicts → the embedding module that hides them from the encoder."""
 
 
 class SpanConfig(Config):
@@ -164,10 +169,14 @@ class ModelConfig(Config):
             if not CONTENT.intersection(stream.embedding):
                 yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
         for name, target in self.targets.items():
-            module, picture = MASKS.get(target.kind), self.streams.image
-            if module and (picture is None or module not in picture.embedding):
-                remedy = f"give the stream 'image' `embedding: [{module}, position]`"
-                yield f"target {name!r} predicts what masks hide of a picture; {remedy}"
+            modality = getattr(target, "stream", Modality.IMAGE)
+            module, stream = MASKS.get((target.kind, modality)), getattr(self.streams, modality.value)
+            if module and (stream is None or module not in stream.embedding):
+                what = "picture" if modality is Modality.IMAGE else "clip"
+                remedy = f"give the stream {modality.value!r} `embedding: [{module}, position]`"
+                if (target.kind, Modality.VIDEO) in MASKS and modality is Modality.IMAGE and self.streams.video:
+                    remedy += ", or say `stream: video` of the target"
+                yield f"target {name!r} predicts what masks hide of a {what}; {remedy}"
             if isinstance(target, MaskedAutoencoderTarget):
                 yield from target.decoder.misfit(target.width)
             if isinstance(target, BidirectionalLanguageTarget):
@@ -254,6 +263,13 @@ class ModelConfig(Config):
         if self.streams.image is None:
             raise ConfigError("the model has no pictures; add a stream 'image' under model.streams")
         return self.streams.image
+
+    def visual(self, modality: Modality) -> ImageStream | VideoStream:
+        """The image or the video stream. Raises ConfigError where there is none."""
+        stream = self.streams.video if modality is Modality.VIDEO else self.picture
+        if stream is None:
+            raise ConfigError("the model has no clips; add a stream 'video' under model.streams")
+        return stream
 
     @property
     def widths(self) -> dict[Modality, int]:

@@ -118,6 +118,16 @@ class ImageStream(StreamConfig):
         return (self.size // self.patch) ** 2 + self.specials
 
     @property
+    def grid(self) -> tuple[int, int, int]:
+        """Patches along time, rows and columns, as of a clip of one frame."""
+        return 1, self.size // self.patch, self.size // self.patch
+
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of a patch."""
+        return 1, self.patch, self.patch
+
+    @property
     def specials(self) -> int:
         """Positions before the patches."""
         return 1 + self.distilled
@@ -217,12 +227,12 @@ class SoundStream(StreamConfig):
 class VideoStream(StreamConfig):
     """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
 
-    embedding: list[Literal["tubelet", "factorised_position", "position", "interleaved_sinusoidal"]] = [
+    embedding: list[Literal["tubelet", "visible_tubelet", "factorised_position", "position", "interleaved_sinusoidal"]] = [
         "tubelet",
         "factorised_position",
     ]
     """Embedding modules, summed; positions are factorised into time, row and column, or one for each tubelet: learned
-    (`position`), or computed, sines and cosines in turns (VideoMAE)."""
+    (`position`), or computed, sines and cosines in turns (VideoMAE). With `visible_tubelet` masked tubelets are left out."""
     first: bool = True
     """Whether a [CLS] stands before the tubelets."""
     norm: bool = False
@@ -250,6 +260,11 @@ class VideoStream(StreamConfig):
         return self
 
     @property
+    def specials(self) -> int:
+        """Positions before the tubelets."""
+        return int(self.first)
+
+    @property
     def grid(self) -> tuple[int, int, int]:
         """Tubelets along time, rows and columns."""
         t, h, w = self.tubelet
@@ -259,7 +274,7 @@ class VideoStream(StreamConfig):
     def max_length(self) -> int:
         """Positions of a clip, [CLS] included."""
         t, h, w = self.grid
-        return t * h * w + self.first
+        return t * h * w + self.specials
 
 
 class Streams(Config):

@@ -264,15 +264,24 @@ class MaskedPixelsTarget(Config):
 
 
 class MaskedAutoencoderTarget(Config):
-    """The pixels of patches that the encoder has not seen, by a decoder of its own (MAE, arXiv 2111.06377)."""
+    """The pixels of patches that the encoder has not seen, by a decoder of its own (MAE, arXiv 2111.06377; of clips VideoMAE,
+    arXiv 2203.12602). The decoder's positions are learned, or computed where the stream's are."""
 
     kind: Literal["masked_autoencoder"] = "masked_autoencoder"
+    stream: Literal[Modality.IMAGE, Modality.VIDEO] = Modality.IMAGE
+    """Whose patches are hidden: a picture's, or a clip's (`video`)."""
     width: Positive = 512
     """Size of the decoder's vectors."""
     decoder: EncoderConfig = EncoderConfig(layers=8, heads=16, feed_forward=2048, norm_position="pre", dropout=0.0)
     """The decoder's blocks, which see all patches."""
+    norm_epsilon: PositiveFloat | None = None
+    """Layer normalisation behind the decoder with this added to the variance, where the decoder's own blocks have none at their
+    end (`last_norm: false`; VideoMAE); absent, none."""
+    bias: bool = True
+    """Whether the layer from the encoder to the decoder adds a bias (VideoMAE: none)."""
     normalised: bool = False
-    """Whether each patch's pixels are brought to mean 0 and variance 1 before they are compared (MAE table 1d)."""
+    """Whether each patch's pixels are brought to mean 0 and variance 1 before they are compared (MAE table 1d); of a clip each
+    colour's by themselves (VideoMAE)."""
 
 
 Target = Annotated[

@@ -117,7 +117,8 @@ def fill(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor |
 def restore(model: Model, task: str, batches: Iterable[Batch], candidates: Tensor | None = None) -> Restored:
     """How far the pixels of every picture's hidden patches are from what the model makes of them."""
     (name,), seen = model.config.tasks[task].targets, Predictions()
-    target, stream = cast(MaskedPixels | MaskedAutoencoder, model.targets[name]), model.config.picture
+    target = cast(MaskedPixels | MaskedAutoencoder, model.targets[name])
+    stream = model.config.visual(model.config.tasks[task].spans[0].modality)
     errors, of_mean, views = [], [], []
     for batch in moved(model, batches, seen):
         restored_NPC = model(batch).logits[name].float()
@@ -125,6 +126,7 @@ def restore(model: Model, task: str, batches: Iterable[Batch], candidates: Tenso
         if len(views) < SHOWN:
             shown = [x[: SHOWN - len(views)] for x in (restored_NPC, batch.labels["pixels"], batch.labels["masked"])]
             pictures = (shown[1], target.paint(torch.zeros_like(shown[0]), *shown[1:]), target.paint(*shown))
+            pictures = [x if x.ndim == 4 else x[:, :, x.shape[2] // 2] for x in pictures]  # of a clip its middle frame
             views += [list(view) for view in zip(*(to_bytes(x, stream.mean, stream.std) for x in pictures), strict=True)]
         hidden_NP1 = batch.labels["masked"].unsqueeze(-1)
         mean_N1C = (wanted_NPC * ~hidden_NP1).sum(1, keepdim=True) / (~hidden_NP1).sum(1, keepdim=True)

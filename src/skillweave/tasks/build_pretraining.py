@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from skillweave.batch import IGNORE, Example, Features, Modality
-from skillweave.config.inputs import MASKED_SHARES, WORD_SHARE
+from skillweave.config.inputs import CLIP_SHARE, MASKED_SHARES, WORD_SHARE
 from skillweave.data.masking import mask_squares, mask_words
 from skillweave.data.noising import gap_sentences, infill, sentences_of, take_spans
 from skillweave.data.processors import BadInput
 from skillweave.data.words import span_numbers, word_numbers
 from skillweave.tasks.build import caption_of, features_of, fixed, mask_span
 from skillweave.tasks.build_answers import answer_room, decoded
-from skillweave.tasks.task import Row, Tools
+from skillweave.tasks.task import Builder, Row, Tools
 
 IN_ORDER, OTHERWISE = 0, 1
 """Classes of the target `sentence_pair`."""
@@ -130,26 +130,31 @@ def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Exa
     return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])
 
 
-def masked_image(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A picture with some of its patches hidden, and its pixels (SimMIM); the encoder may be given the others alone (MAE)."""
-    features, masked = _masked_picture(row, tools, rng)
-    return Example((features,), {"pixels": features.data, "masked": masked}, row["key"])
+def masked_patches(modality: Modality) -> Builder:
+    """A picture or clip with some of its patches hidden, and its pixels (SimMIM); the encoder may see the others alone (MAE)."""
+
+    def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        features, masked = _masked(modality, row, tools, rng)
+        return Example((features,), {"pixels": features.data, "masked": masked}, row["key"])
+
+    return build
 
 
 def masked_image_tokens(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A picture with some of its patches hidden, and the visual token of each of these (BEiT)."""
-    features, masked = _masked_picture(row, tools, rng)
+    features, masked = _masked(Modality.IMAGE, row, tools, rng)
     units = tools.units(features.data)
     specials = torch.full((tools.model.picture.specials,), IGNORE)
     labels = torch.cat([specials, torch.where(masked, units, torch.full_like(units, IGNORE))])
     return Example((features,), {"units": labels}, row["key"])
 
 
-def _masked_picture(row: Row, tools: Tools, rng: np.random.Generator | None) -> tuple[Features, torch.Tensor]:
-    """The picture, and which of its patches [P] are hidden."""
-    stream, masking = tools.model.picture, tools.config.masking
-    features = features_of(row, Modality.IMAGE, tools, rng)
-    share = masking.share or MASKED_SHARES[tools.target.kind]
-    masked = mask_squares(stream.size // stream.patch, share, masking.block, rng or fixed(row))
-    left = features.length - int(masked.sum()) if "visible_patch" in stream.embedding else features.length
+def _masked(modality: Modality, row: Row, tools: Tools, rng: np.random.Generator | None) -> tuple[Features, torch.Tensor]:
+    """The picture or clip, and which of its patches [P] are hidden: the same places in all frames."""
+    stream, masking = tools.model.visual(modality), tools.config.masking
+    features = features_of(row, modality, tools, rng)
+    share = masking.share or (CLIP_SHARE if modality is Modality.VIDEO else MASKED_SHARES[tools.target.kind])
+    masked = mask_squares(stream.grid[1], share, masking.block, rng or fixed(row)).repeat(stream.grid[0])
+    visible = {"visible_patch", "visible_tubelet"}.intersection(stream.embedding)
+    left = features.length - int(masked.sum()) if visible else features.length
     return Features(features.data, left, F.pad(masked, (stream.specials, 0))), masked

@@ -2,7 +2,7 @@
 
 from skillweave.batch import Modality, Role, Span
 from skillweave.tasks.build import classify, pair
-from skillweave.tasks.build_pretraining import masked_image, masked_image_tokens
+from skillweave.tasks.build_pretraining import masked_image_tokens, masked_patches
 from skillweave.tasks.task import Task
 
 SPANS = (Span(Modality.TEXT), Span(Modality.IMAGE, Role.TARGET, encoder_pass=1))
@@ -43,7 +43,7 @@ TASKS = (
         target="masked_pixels",
         metric="pixel_error",
         fields=("image",),
-        build=masked_image,
+        build=masked_patches(Modality.IMAGE),
         pretraining=True,
     ),
     Task(

@@ -59,10 +59,11 @@ def prepare(
                 f"tasks.{name}.batch_size: {task.batch_size}, but contrastive learning compares samples; at least 2"
             )
         if task_of(recipe, name).target in MASKED_SHARES:
-            side, block = model.picture.size // model.picture.patch, task.masking.block
-            if side % block or side == block:
-                fault = f"{side} × {side} patches cannot be hidden in squares of {block}"
-                raise ConfigError(f"tasks.{name}.masking.block: {fault}; give a smaller divisor of {side}")
+            _, rows, columns = model.visual(task_of(recipe, name).spans[0].modality).grid
+            block = task.masking.block
+            if rows != columns or rows % block or rows == block:
+                fault = f"{rows} × {columns} patches cannot be hidden in squares of {block}"
+                raise ConfigError(f"tasks.{name}.masking.block: {fault}; give a smaller divisor, and patches as wide as high")
         if task.pack and (task_of(recipe, name).target not in ("mlm", "lm") or len(task_of(recipe, name).spans) > 1):
             remedy = "masked_text, or language_modelling with target: lm"
             raise ConfigError(f"tasks.{name}.pack: only samples of one span whose words are predicted share rows ({remedy})")
@@ -143,8 +144,10 @@ def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
         return {name: {"kind": name}}
     if task.target == "mlm" and not shared and any(span.modality is Modality.CODE for span in task.spans):
         return {name: {"kind": "mlm"}, f"{name}_code": {"kind": "mlm", "modality": "code"}}
-    pooling = {"pooling": "last"} if task.decodes and task.target in LOOKING - {"span"} else {}
-    return {name: {"kind": task.target, **pooling}}
+    options = {"pooling": "last"} if task.decodes and task.target in LOOKING - {"span"} else {}
+    if task.target == "masked_autoencoder":
+        options = {"stream": task.spans[0].modality.value}
+    return {name: {"kind": task.target, **options}}
 
 
 def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str, bytes], base: ModelConfig | None) -> ModelConfig:

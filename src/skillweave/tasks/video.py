@@ -2,6 +2,7 @@
 
 from skillweave.batch import Modality, Role, Span
 from skillweave.tasks.build import classify, pair, pair_frames
+from skillweave.tasks.build_pretraining import masked_patches
 from skillweave.tasks.task import Task
 
 FRAMES = 3
@@ -44,6 +45,16 @@ TASKS = (
         metric="recall",
         fields=("text", "video"),
         build=pair(Modality.VIDEO),
+        pretraining=True,
+    ),
+    Task(
+        name="masked_video",
+        summary="pretraining: the pixels of hidden tubelets (VideoMAE)",
+        spans=(Span(Modality.VIDEO),),
+        target="masked_autoencoder",
+        metric="pixel_error",
+        fields=("video",),
+        build=masked_patches(Modality.VIDEO),
         pretraining=True,
     ),
 )

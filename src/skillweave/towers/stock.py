@@ -45,7 +45,7 @@ def misfit(tower: Model) -> str:
     encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
     if own := _changed(encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]):
         return f"stock encoders have nothing like its encoder's {', '.join(own)}"
-    modules = [name for name in ("modality", "masked_patch", "visible_patch") if name in stream.embedding]
+    modules = [name for name in ("modality", "masked_patch", "visible_patch", "visible_tubelet") if name in stream.embedding]
     if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
         return f"stock encoders have nothing like its stream's {', '.join(own)}"
     if (modality, norms) not in CLASSES:

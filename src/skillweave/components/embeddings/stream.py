@@ -36,6 +36,7 @@ CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
     ),
     "visible_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
+    "visible_tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
 }
 """What turns a span's data into vectors."""
 
@@ -107,7 +108,7 @@ class StreamEmbedding(nn.Module):
         masked_NL: Tensor | None = None,
         starts_N: Tensor | None = None,
     ) -> Tensor:
-        """One span of a batch → [N, L, D]; with `visible_patch` what is masked is left out.
+        """One span of a batch → [N, L, D]; with `visible_patch` or `visible_tubelet` what is masked is left out.
 
         `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
         `starts_N`: the position of each sample's first; 0 when None.
@@ -117,7 +118,7 @@ class StreamEmbedding(nn.Module):
             module = self.content[name] if name in self.content else shared[name]
             parts.append(module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data))
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-        visible = "visible_patch" in self.content_names
+        visible = bool({"visible_patch", "visible_tubelet"}.intersection(self.content_names))
         if masked_NL is not None and not visible:
             if self.mask is None:
                 raise ValueError(f"{self.modality.value} has no mask vector; sound with `mask_vector` and masked_patch have one")
@@ -138,5 +139,5 @@ def _visible(x_NLD: Tensor, masked_NL: Tensor) -> Tensor:
     """[N, L, D] without what is masked. Raises ValueError unless it is as much of every sample."""
     left_N = (~masked_NL).sum(1)
     if len(set(left_N.tolist())) > 1:
-        raise ValueError(f"visible_patch leaves {left_N.tolist()} positions of the samples; mask as many patches of each")
+        raise ValueError(f"the embedding leaves {left_N.tolist()} positions of the samples; mask as many patches of each")
     return x_NLD[~masked_NL].unflatten(0, (len(x_NLD), -1))

@@ -83,11 +83,15 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "masked_autoencoder": lambda target, model: MaskedAutoencoder(
         model.width,
         target.width,
-        model.picture.patch,
-        model.picture.max_length,
-        model.picture.specials,
+        (stream := model.visual(target.stream)).tubelet,
+        stream.max_length,
+        stream.specials,
         TransformerEncoder(target.decoder, target.width, Known(model.skills, tuple(model.tasks))),
         target.normalised,
+        target.stream,
+        "interleaved_sinusoidal" in stream.embedding,
+        target.bias,
+        target.norm_epsilon,
     ),
     "masked_image_token": lambda target, model: MaskedUnit(model.width, target.vocabulary, model.encoder.norm_epsilon),
 }

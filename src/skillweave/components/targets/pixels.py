@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Layout, Modality, Span
-from skillweave.components.embeddings.position import PositionEmbedding
+from skillweave.components.embeddings.position import PositionEmbedding, SinusoidalPositionEmbedding
 from skillweave.components.encoders.transformer import TransformerEncoder
 from skillweave.components.targets.base import Encoded, Target, TargetOutput
 from skillweave.layers.precision import at_least_float32
@@ -53,36 +54,42 @@ class MaskedPixels(Target):
 class MaskedAutoencoder(Target):
     """Pixels by a decoder that sees what the encoder made of some patches, and a learned vector for each of the others.
 
-    MAE, arXiv 2111.06377 section 3. `decoder`: blocks of `inner` numbers a token. `positions`: of a whole picture; the first
-    `specials` of them, such as [CLS], are no patches. `normalised`: each patch's pixels are brought to mean 0 and variance 1
-    before they are compared, by mean squared error.
+    MAE, arXiv 2111.06377 section 3; of clips VideoMAE, arXiv 2203.12602 section 3. `decoder`: blocks of `inner` numbers a token.
+    `patch`: frames, rows and columns. `positions`: of a whole picture, learned; the first `specials` of them, such as [CLS], are
+    no patches. `computed`: they are sines and cosines instead. `bias`: of the layer before the decoder. `epsilon`: of a norm
+    behind it; None for none. `normalised`: each patch's pixels are brought to mean 0 and variance 1 before they are compared, by
+    mean squared error; of a clip each colour's.
     """
-
-    modalities = (Modality.IMAGE,)
 
     def __init__(
         self,
         width: int,
         inner: int,
-        patch: int,
+        patch: tuple[int, int, int],
         positions: int,
         specials: int,
         decoder: TransformerEncoder,
         normalised: bool = False,
+        modality: Modality = Modality.IMAGE,
+        computed: bool = False,
+        bias: bool = True,
+        epsilon: float | None = None,
     ) -> None:
         super().__init__()
-        self.patch, self.specials, self.normalised = patch, specials, normalised
-        self.projection = nn.Linear(width, inner)
+        self.patch, self.specials, self.normalised, self.modality = patch, specials, normalised, modality
+        self.modalities = (modality,)
+        self.projection = nn.Linear(width, inner, bias)
         self.mask = nn.Parameter(torch.empty(inner).normal_(0, 0.02))
-        self.position = PositionEmbedding(positions, inner)
+        self.position = SinusoidalPositionEmbedding(inner, interleaved=True) if computed else PositionEmbedding(positions, inner)
         self.decoder = decoder
-        self.output = nn.Linear(inner, 3 * patch**2)
+        self.norm = nn.Identity() if epsilon is None else nn.LayerNorm(inner, epsilon)
+        self.output = nn.Linear(inner, 3 * math.prod(patch))
 
     def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, P, 3 · patch²] of all patches: rows, each pixel's colours together.
+        """Logits [N, P, 3 · patch] of all patches: frames, rows, each pixel's colours together.
 
         Labels `masked` [N, P], which patches the encoder has not seen (needed for inference too), and `pixels` [N, 3, H, W], the
-        picture. Raises ValueError without `masked`.
+        picture, or [N, 3, T, H, W], the clip. Raises ValueError without `masked`.
         """
         if "masked" not in labels:
             raise ValueError("a masked autoencoder must know which patches were left out; give the label `masked`")
@@ -99,33 +106,42 @@ class MaskedAutoencoder(Target):
         patches_NPD = patches_NPD.masked_scatter(~masked_NP.unsqueeze(-1), seen_NVD[:, self.specials :])
         x_NLD = torch.cat([seen_NVD[:, : self.specials], patches_NPD], dim=1)
         samples, length = x_NLD.shape[:2]
-        x_NLD = x_NLD + self.position(length, 0)
-        layout = Layout(encoded.tokens.conditions[0].task, (Span(Modality.IMAGE, length=length),))
+        x_NLD = x_NLD + self.position(length, 0).to(x_NLD)
+        layout = Layout(encoded.tokens.conditions[0].task, (Span(self.modality, length=length),))
         tokens, condition = map_padded(layout, samples, None, x_NLD.device), layout.condition(0)
         decoded_TD, _ = self.decoder(x_NLD.flatten(0, 1), tokens, [self.decoder.resolve([condition])[condition]])
-        return decoded_TD.unflatten(0, (samples, length))
+        return self.norm(decoded_TD).unflatten(0, (samples, length))
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] → what is compared of their patches, [N, P, patch² · 3]."""
+        """Pictures [N, 3, H, W] or clips [N, 3, T, H, W] → what is compared of their patches, [N, P, patch · 3]."""
         x_NPC = self._cut(pixels)
         if not self.normalised:
             return x_NPC
-        mean_NP1, deviation_NP1 = _scale(x_NPC)
-        return (x_NPC - mean_NP1) / deviation_NP1
+        mean_NPC, deviation_NPC = self._scale(x_NPC)
+        return (x_NPC - mean_NPC) / deviation_NPC
 
     def paint(self, restored_NPC: Tensor, pixels: Tensor, masked_NP: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] whose masked patches are the restored ones; normalised ones take their scale from the picture."""
+        """Pictures or clips whose masked patches are the restored ones; normalised ones take their scale from the pixels."""
         x_NPC = self._cut(pixels)
-        mean_NP1, deviation_NP1 = _scale(x_NPC) if self.normalised else (0, 1)
-        x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC * deviation_NP1 + mean_NP1, x_NPC)
-        x_NCP = x_NPC.unflatten(2, (-1, 3)).permute(0, 3, 2, 1).flatten(1, 2)
-        return F.fold(x_NCP, pixels.shape[2:], self.patch, stride=self.patch)
+        mean_NPC, deviation_NPC = self._scale(x_NPC) if self.normalised else (0, 1)
+        x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC * deviation_NPC + mean_NPC, x_NPC)
+        grid = [size // own for size, own in zip(self._frames(pixels).shape[2:], self.patch, strict=True)]
+        parts = x_NPC.unflatten(1, grid).unflatten(4, (*self.patch, 3)).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return parts.flatten(6).flatten(4, 5).flatten(2, 3).reshape(pixels.shape)
 
     def _cut(self, pixels: Tensor) -> Tensor:
-        x_NCP = F.unfold(pixels, self.patch, stride=self.patch)
-        return x_NCP.unflatten(1, (3, -1)).permute(0, 3, 2, 1).flatten(2)
+        x, (t, h, w) = self._frames(pixels), self.patch
+        parts = x.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))
+        return parts.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4).flatten(1, 3)
 
+    def _frames(self, pixels: Tensor) -> Tensor:
+        """A picture as a clip of one frame."""
+        return pixels.unsqueeze(2) if pixels.ndim == 4 else pixels
 
-def _scale(x_NPC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch."""
-    return x_NPC.mean(-1, keepdim=True), (x_NPC.var(-1, keepdim=True) + 1e-6).sqrt()
+    def _scale(self, x_NPC: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each patch; of a clip's each colour's."""
+        if self.modality is Modality.IMAGE:
+            return x_NPC.mean(-1, keepdim=True), (x_NPC.var(-1, keepdim=True) + 1e-6).sqrt()
+        colours = x_NPC.unflatten(-1, (-1, 3))
+        both = colours.mean(-2, keepdim=True), colours.std(-2, keepdim=True) + 1e-6
+        return both[0].expand_as(colours).flatten(-2), both[1].expand_as(colours).flatten(-2)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from skillweave.config.encoder import BIASED
-from skillweave.interop.engine import rule
+from skillweave.interop.engine import reshaped, rule
 from skillweave.interop.families.bert import CLASSIFIER
-from skillweave.interop.families.vit import LINEAR, SIZES, layers
+from skillweave.interop.families.vit import LINEAR, SIZES, blocks, layers
+from skillweave.interop.families.vit_mae import DECODER, SHARED, TARGET
+from skillweave.interop.families.vit_mae import SIZES as DECODER_SIZES
 from skillweave.interop.family import Family, Field, Head
 
 CLIP_SIZES = {path.replace("image", "video"): field for path, field in SIZES.items() if path != "streams.image.patch"}
@@ -16,9 +18,13 @@ CLIP_SIZES = {path.replace("image", "video"): field for path, field in SIZES.ite
 
 
 def _ours(config: Any) -> dict[str, Any]:
+    biases = [*(["query_value"] if config.qv_bias else []), *(place for place in BIASED if place != "qkv")]
     return {
         "streams.video.tubelet": [config.tubelet_size, config.patch_size, config.patch_size],
-        "encoder.biases": [*(["query_value"] if config.qv_bias else []), *(place for place in BIASED if place != "qkv")],
+        "encoder.biases": biases,
+        f"{DECODER}.biases": biases,
+        f"{DECODER}.norm_position": "pre",
+        f"{DECODER}.last_norm": False,
         "targets.classification.pooling": "mean" if config.use_mean_pooling else "first",
         "targets.classification.norm_epsilon": 1e-5 if config.use_mean_pooling else None,
     }
@@ -37,7 +43,10 @@ VIDEOMAE = Family(
         "encoder.last_norm": Field("use_mean_pooling", lambda mean: not mean, lambda last: not last),
     },
     (
-        rule("embeddings.video.content.tubelet.projection", "videomae.embeddings.patch_embeddings.projection"),
+        *(
+            rule(f"embeddings.video.content.{name}.projection", "videomae.embeddings.patch_embeddings.projection")
+            for name in ("tubelet", "visible_tubelet")
+        ),
         *layers("videomae."),
     ),
     {
@@ -47,6 +56,18 @@ VIDEOMAE = Family(
             (rule("targets.classification.norm", "fc_norm"), LINEAR),
             CLASSIFIER,
             unused=("decoder.", "encoder_to_decoder.", "mask_token"),
+        ),
+        "VideoMAEForPreTraining": Head(
+            {"masked_autoencoder": {"stream": "video", "bias": False, "norm_epsilon": 1e-5}},
+            (
+                rule(f"{TARGET}.projection", "encoder_to_decoder"),
+                rule(f"{TARGET}.mask", reshaped("mask_token")),
+                *blocks(f"{DECODER}.blocks.{{i}}", "decoder.decoder_layers.{i}", "decoder.decoder_layers.{i}"),
+                rule(f"{TARGET}.norm", "decoder.norm"),
+                rule(f"{TARGET}.output", "decoder.head"),
+            ),
+            {**DECODER_SIZES, **{f"{DECODER}.{option}": SIZES[f"encoder.{option}"] for option in SHARED}},
+            constants={"streams.video.embedding": ["visible_tubelet", "interleaved_sinusoidal"]},
         ),
     },
     base="videomae.",
