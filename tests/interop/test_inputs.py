@@ -15,9 +15,15 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BartConfig,
+    BartForConditionalGeneration,
     BartModel,
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -127,13 +133,13 @@ def test_padding_that_must_be_another_piece(tmp_path: Path) -> None:
     assert {one["label"]: one["score"] for one in classify(["☃ heart"])[0]} == pytest.approx(answer["probabilities"], rel=1e-4)
 
 
-def tokeniser(folder: Path, template: str, names: dict[str, str]) -> PreTrainedTokenizerFast:
+def tokeniser(folder: Path, template: str, names: dict[str, str], pair: str | None = None) -> PreTrainedTokenizerFast:
     """One of words, saved as theirs are."""
     pieces = [*dict.fromkeys(names.values()), "[UNK]", "red", "heart", "two"]
     made = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [(name, made.token_to_id(name)) for name in names.values() if name in template]
-    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    made.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=special)
     theirs = PreTrainedTokenizerFast(tokenizer_object=made, **names)
     theirs.save_pretrained(folder)
     return theirs
@@ -178,4 +184,115 @@ def test_colours_are_those_of_the_folder_s_preprocessor(tmp_path: Path) -> None:
     assert (stream.mean, stream.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
+        sw.from_hf(tmp_path)
+
+
+def started(tmp_path: Path, folder: Path, task: str, **config: Any) -> tuple[RecipeConfig, Model]:
+    """The model of a folder of theirs, as a recipe fine-tunes it."""
+    convert_folder(folder, tmp_path / "base")
+    tasks = {task: {"data": labelled(tmp_path), **config}}
+    recipe = RecipeConfig.parse({"start_from": str(tmp_path / "base"), "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+    base = sw.load(tmp_path / "base")
+    recipe, assets = prepare(recipe, dict(base.assets), base.config)
+    torch.manual_seed(0)
+    return recipe, Model(recipe.model, assets).eval()
+
+
+def gpt2(folder: Path) -> None:
+    """A random one with byte-level pieces, which puts nothing around a text."""
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(["<|endoftext|>", *pieces])}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = processors.ByteLevel(trim_offsets=False)
+    ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+    PreTrainedTokenizerFast(tokenizer_object=made, **ends).save_pretrained(folder)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=257, n_embd=16, n_layer=1, n_head=2, n_positions=64)).save_pretrained(folder)
+
+
+def test_a_causal_model_is_fine_tuned_and_written_as_one(tmp_path: Path) -> None:
+    gpt2(tmp_path / "gpt2")
+    recipe, ours = started(tmp_path, tmp_path / "gpt2", "text_classification")
+    assert [span.attention for span in ours.config.tasks["text_classification"].spans] == ["causal"]
+    ours.save_pretrained(tmp_path / "ours")
+    with pytest.raises(ConfigError, match=r"cannot express targets\.classification\.(hidden True|bias True)"):
+        convert_folder(tmp_path / "ours", tmp_path / "theirs")
+    plain = {"classification": {"pooling": "last", "hidden": False, "bias": False}}
+    options = recipe.model.model_dump(mode="json") | {"targets": plain, "tasks": {}}
+    tasks = {"text_classification": recipe.tasks["text_classification"].model_dump(mode="json")}
+    whole = {"model": options, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    recipe, assets = prepare(RecipeConfig.parse(whole), dict(ours.assets))
+    Model(recipe.model, assets).save_pretrained(tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "theirs")
+    classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
+    for text in TEXTS[:2]:
+        answer = next(iter(predict(sw.load(tmp_path / "ours"), recipe, "text_classification", [text])))
+        assert {one["label"]: one["score"] for one in classify([text])[0]} == pytest.approx(answer["probabilities"], rel=1e-4)
+    options["streams"]["text"]["causal"] = False
+    recipe, assets = prepare(RecipeConfig.parse(whole), dict(ours.assets))
+    Model(recipe.model, assets).save_pretrained(tmp_path / "ours")
+    with pytest.raises(ConfigError, match=r"cannot express streams\.text\.causal False \(it has True\)"):
+        convert_folder(tmp_path / "ours", tmp_path / "back")
+
+
+def test_two_texts_as_the_folder_s_tokeniser_joins_them(tmp_path: Path) -> None:
+    gpt2(tmp_path / "gpt2")
+    names = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "eos_token": "</s>"}
+    BertModel(BertConfig(**SIZES, type_vocab_size=1)).save_pretrained(tmp_path / "bert")
+    tokeniser(tmp_path / "bert", "<s> $A </s>", names, "<s> $A </s> </s> $B </s>")
+    for folder in (tmp_path / "gpt2", tmp_path / "bert"):
+        theirs, ours = AutoTokenizer.from_pretrained(folder), sw.from_hf(folder)
+        processor = build_processors(ours.config, ours.assets)["text"]
+        assert processor("red heart").data.tolist() == theirs("red heart")["input_ids"]
+        both = torch.cat([span.data for span in processor.pair("red heart", "two")]).tolist()
+        assert both == theirs("red heart", "two")["input_ids"]
+        convert_folder(folder, tmp_path / "ours")
+        convert_folder(tmp_path / "ours", tmp_path / "back")
+        back = AutoTokenizer.from_pretrained(tmp_path / "back")
+        assert (
+            back("red heart", "two")["input_ids"] == both and back("red heart")["input_ids"] == theirs("red heart")["input_ids"]
+        )
+
+
+def test_what_a_decoder_begins_with_outlives_fine_tuning(tmp_path: Path) -> None:
+    names = {"pad_token": "<pad>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    sizes = {"vocab_size": 12, "d_model": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "encoder_layers": 1, "decoder_layers": 1}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 20}
+    theirs = BartForConditionalGeneration(BartConfig(**sizes, **heads, decoder_start_token_id=2))
+    theirs.generation_config.update(num_beams=3, length_penalty=2.0, max_new_tokens=9)
+    theirs.save_pretrained(tmp_path / "bart")
+    tokeniser(tmp_path / "bart", "<s> $A </s>", names)
+    target = sw.from_hf(tmp_path / "bart").config.targets["lm"]
+    assert (target.beams, target.length_penalty, target.most_pieces) == (3, 2.0, 9)
+    _, ours = started(tmp_path, tmp_path / "bart", "text_classification", decoder=True)
+    assert ours.config.streams.text.tokenizer.special["cls"] == "<s>"
+    assert build_answer_processor(ours.config, ours.assets).cls == 2
+    assert ours.config.targets["classification"].pooling == "last"
+
+
+def test_an_answer_is_no_longer_than_the_decoder_has_room_for(tmp_path: Path) -> None:
+    written(tmp_path, BART | {"targets": {"lm": {"bias": True}}}, "text_to_text", NAMES)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "theirs")
+    assert theirs.generate(**tokenizer(TEXTS[:2], return_tensors="pt", padding=True)).shape[1] <= 24
+
+
+def test_clip_finds_the_end_of_a_text_by_its_own_number(tmp_path: Path) -> None:
+    names = {"bos_token": "<b>", "eos_token": "<e>", "pad_token": "<e>"}
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    text = {**sizes, "vocab_size": 12, "eos_token_id": 1, "bos_token_id": 0}
+    CLIPModel(CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 8, "patch_size": 4})).save_pretrained(
+        tmp_path / "clip"
+    )
+    tokeniser(tmp_path / "clip", "<b> $A <e>", names)
+    convert_folder(tmp_path / "clip", tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    given = AutoTokenizer.from_pretrained(tmp_path / "back")(["red heart", "two"], return_tensors="pt", padding=True)
+    found = [CLIPModel.from_pretrained(tmp_path / name).get_text_features(**given).pooler_output for name in ("clip", "back")]
+    assert torch.equal(*found) and not torch.equal(found[0][0], found[0][1])
+
+
+def test_heads_that_learn_something_else(tmp_path: Path) -> None:
+    BertForSequenceClassification(BertConfig(**SIZES, problem_type="multi_label_classification")).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="problem_type='multi_label_classification' has no counterpart here"):
         sw.from_hf(tmp_path)

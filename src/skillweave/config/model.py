@@ -119,6 +119,19 @@ class ModelConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
+    def _read_causally(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(tasks := data.get("tasks"), dict):
+            return data
+        spans = [span for task in tasks.values() if isinstance(task, dict) for span in task.get("spans", [])]
+        texts = [span for span in spans if isinstance(span, dict) and span.get("modality") == Modality.TEXT]
+        causal = [span.get("attention") == Attention.CAUSAL for span in texts]
+        written = [span.get("role") == Role.TARGET and bool(span.get("encoder_pass")) for span in texts]
+        if all(causal) and not all(written):
+            return merge(data, {"streams": {"text": {"causal": True}}})
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
     def _begin(cls, data: Any) -> Any:  # pydantic calls the last one first
         if not isinstance(data, dict) or not isinstance(name := data.get("preset"), str):
             return data

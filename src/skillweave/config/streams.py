@@ -67,6 +67,9 @@ class TextStream(StreamConfig):
     """Rows of the position table before that of the first position (RoBERTa, BART: 2)."""
     segments: Positive = 2
     """Rows of the segment embedding; with 1 all segments are the same."""
+    causal: bool = False
+    """Whether texts are read from left to right by every task, each position seeing what stands before it (GPT-2, LLaMA, CLIP);
+    so it is as well where all tasks that a configuration has already read them so."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How the tokeniser is made or loaded."""
 

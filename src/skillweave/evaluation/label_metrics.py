@@ -55,9 +55,11 @@ CLASS_METRICS: dict[str, Callable[..., Floats]] = {"f1": f1, "macro_f1": macro_f
 
 
 def pearson(values: Floats, references: Floats) -> Floats:
-    """Pearson's correlation; 0 where either is constant."""
+    """Pearson's correlation; 0 where either is constant, or there is one sample alone."""
     from scipy.stats import pearsonr
 
+    if values.shape[-1] < 2:
+        return np.zeros(values.shape[:-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a column is constant
         return np.nan_to_num(pearsonr(values, references, axis=-1).statistic)

@@ -22,6 +22,7 @@ from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import Fit, find_family
 from skillweave.interop.hub import hub_folder
 from skillweave.interop.preprocessors import with_preprocessor, write_preprocessor
+from skillweave.interop.searches import set_search, with_search
 from skillweave.interop.tokens import (
     read_characters,
     read_tokenizer_asset,
@@ -113,7 +114,7 @@ def _open(
     if folder is not None:
         assets = read_tokenizer_asset(folder, described)
         described = with_special_names(folder, described, assets, getattr(config, "decoder_start_token_id", None))
-        described = with_preprocessor(folder, read_characters(folder, described))
+        described = with_search(folder, with_preprocessor(folder, read_characters(folder, described)))
     with torch.device("meta"):
         model = Model(described, assets)
     return match(model, family, head, canonical, read, where)
@@ -211,17 +212,18 @@ def _write_inputs(model: Model, out: Path) -> None:
     if processor := text_processor(config, model.assets):
         text = config.streams.text
         segments = text.segments if text and "segment" in text.embedding else 1
-        read_again = any(config.decoded(task) for task in config.tasks) and not _language(config)
-        write_tokenizer(processor, out, read_again or None, segments)
+        write_tokenizer(processor, out, _closed(config), segments)
     for target in config.targets.values():
         if isinstance(target, CTCTarget):
             write_characters(out, target.characters)
     write_preprocessor(out, config)
 
 
-def _language(config: ModelConfig) -> LanguageTarget | None:
-    """The target by which a decoder writes."""
-    return next((t for t in config.targets.values() if isinstance(t, LanguageTarget) and config.decoder), None)
+def _closed(config: ModelConfig) -> bool | None:
+    """Whether a text by itself ends with [SEP]: one that a decoder reads again does, and one that is to go on does not."""
+    language = any(isinstance(target, LanguageTarget) for target in config.targets.values())
+    decodes = any(config.decoded(task) for task in config.tasks)
+    return None if language == decodes else decodes
 
 
 def _build(fit: Fit, model: Model) -> Any:
@@ -234,13 +236,14 @@ def _build(fit: Fit, model: Model) -> Any:
         fault = f"finds positions by padding, which must be piece {wanted} of the tokeniser and is piece {padding}"
         remedy = f"train with its own tokeniser, or with `position_offset: {padding + 1}`"
         raise ConfigError(f"family {fit.family.model_type!r} {fault}; {remedy}")
-    options: dict[str, Any] = numbers | fit.options
+    nested = "text_config" if "text_config" in fit.options else None  # CLIP's
+    options: dict[str, Any] = fit.options if nested else numbers | fit.options
+    if nested:
+        options = {**options, nested: numbers | options[nested]}
     if names := options.get("id2label"):
         options["label2id"] = {name: number for number, name in names.items()}
     theirs = kind(kind.config_class(**options, architectures=[fit.architecture]), **fit.flags)
-    if theirs.can_generate() and (target := _language(model.config)):
-        search = {"num_beams": target.beams, "length_penalty": target.length_penalty, "max_new_tokens": target.most_pieces}
-        theirs.generation_config.update(**search, forced_eos_token_id=None)
+    set_search(theirs, model.config)
     return theirs
 
 

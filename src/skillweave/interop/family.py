@@ -14,6 +14,10 @@ def _same(value: Any) -> Any:
     return value
 
 
+OTHER_PROBLEMS = ("regression", "multi_label_classification")
+"""What their classifiers may learn beside one class of several."""
+
+
 class Field(NamedTuple):
     """An option of theirs, by its dotted path, and what it means here."""
 
@@ -112,6 +116,9 @@ class Family:
         for option, expected in self.required.items():
             if (value := look_up(config, option)) not in (expected, None):
                 raise ConfigError(f"{self.model_type}: {option}={value!r} has no counterpart here; it must be {expected!r}")
+        problem = look_up(config, "problem_type")
+        if "classification" in head.targets and problem in OTHER_PROBLEMS:
+            raise ConfigError(f"{self.model_type}: problem_type={problem!r} has no counterpart here; its head tells one class")
         flat = {**self.constants, **head.constants, **self.ours(config)}
         flat |= {path: one.to_ours(look_up(config, one.theirs)) for path, one in self.all_fields(head).items()}
         data: dict[str, Any] = {"targets": {kind: dict(options) for kind, options in head.targets.items()}}

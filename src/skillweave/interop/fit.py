@@ -11,7 +11,7 @@ from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 
 PREDICTION = {
-    "lm": ("label_smoothing", "beams", "length_penalty", "most_pieces"),
+    "lm": ("label_smoothing", "beams", "length_penalty", "most_pieces", "begin"),
     "ctc": ("beams", "language", "language_text", "language_weight", "length_bonus"),
 }
 PREDICTED = tuple(f"targets.{kind}.{option}" for kind, options in PREDICTION.items() for option in options)

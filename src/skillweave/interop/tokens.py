@@ -18,7 +18,7 @@ CHARACTERS = "vocab.json"
 SETTINGS = "tokenizer_config.json"
 BLANK, SPACE = "<pad>", "|"
 """How a CTC tokeniser of theirs writes the blank and the space between words."""
-OLDER = ("vocab.txt", "merges.txt")
+OLDER = ("vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 """One of these is there in place of it in older folders."""
 NUMBERS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
 """Their options → the special token that each gives the number of."""
@@ -38,8 +38,8 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     try:
         content = file.read_bytes() if file.name == FILE else _from_older(folder)
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"{file}: not a tokeniser of Hugging Face's tokenizers library: {error}") from None
+    except Exception as error:  # the libraries raise bare Exception
+        raise ConfigError(f"{file}: not a tokeniser that transformers and tokenizers can read here: {error}") from None
     if (pieces := tokenizer.get_vocab_size()) > stream.vocabulary:
         raise ConfigError(
             f"{file}: the tokeniser has {pieces} pieces, the word embedding {stream.vocabulary} rows; "
@@ -98,23 +98,27 @@ def write_tokenizer(processor: TextProcessor, folder: Path, closed: bool | None 
     import transformers
     from tokenizers.processors import TemplateProcessing
 
-    names, tokenizer = processor.names, processor.tokenizer
-    first = f"{names['cls']} " if processor.opened else ""
-    last = f" {names['separator']}" if (processor.closed if closed is None else closed) else ""
-    numbers = {names[role]: tokenizer.token_to_id(names[role]) for role in ("cls", "separator")}
-    segment = int(segments > 1)
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{first}$A{last}",
-        pair=f"{first}$A {names['separator']} $B:{segment} {names['separator']}:{segment}",
-        special_tokens=[(name, number) for name, number in numbers.items() if number is not None],
-    )
+    tokenizer, segment = processor.tokenizer, int(segments > 1)
+    (opening, closing), (before, between, after) = processor.frame, processor.pair_frame
+    wanted = closing if closed is None else [processor.separator] if closed else []
+    if tokenizer.post_processor is None or wanted != closing:
+        single = [*_names(tokenizer, opening), "$A", *_names(tokenizer, wanted)]
+        second = [f"{name}:{segment}" for name in ("$B", *_names(tokenizer, after))]
+        pair = [*_names(tokenizer, before), "$A", *_names(tokenizer, between), *second]
+        special = {*opening, *wanted, *before, *between, *after}
+        names = [(tokenizer.id_to_token(number), number) for number in sorted(special)]
+        tokenizer.post_processor = TemplateProcessing(single=single, pair=pair, special_tokens=names)
     theirs = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=processor.max_length,
         model_input_names=["input_ids", *(["token_type_ids"] if segment else []), "attention_mask"],
-        **{key: names[role] for key, role in KEYS.items() if tokenizer.token_to_id(names[role]) is not None},
+        **{key: name for key, role in KEYS.items() if tokenizer.token_to_id(name := processor.names[role]) is not None},
     )
     theirs.save_pretrained(folder)
+
+
+def _names(tokenizer: Any, numbers: Sequence[int]) -> list[str]:
+    return [tokenizer.id_to_token(number) for number in numbers]
 
 
 def read_characters(folder: Path, config: ModelConfig) -> ModelConfig:

@@ -42,7 +42,7 @@ def answer_in_text(modality: Modality) -> Builder:
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         given = features_of(row, modality, tools, rng)
         if not tools.labelled:
-            return Example((given, tools.answers.assemble(tools.answers.numbers(tools.target.begin))), {}, row["key"])
+            return Example((given, tools.answers.assemble(tools.answers.numbers(tools.target.begin), cls=True)), {}, row["key"])
         answer = caption_of(row, tools.answer, rng)
         read, labels = decoded(tools.answers.pieces(answer, answer_room(tools)), tools)
         return Example((given, read), {"words": labels}, row["key"], {"answer": answer})
@@ -58,7 +58,7 @@ def answer_room(tools: Tools) -> int:
 def decoded(pieces: Sequence[int], tools: Tools) -> tuple[Features, Tensor]:
     """What a decoder reads of an answer, and the word that each of its positions predicts, up to [SEP]."""
     begin = tools.answers.numbers(tools.target.begin)
-    whole = tools.answers.assemble([*begin, *pieces], separator=True)
+    whole = tools.answers.assemble([*begin, *pieces], cls=True, separator=True)
     labels = torch.cat([torch.full((len(begin),), IGNORE), whole.data[1 + len(begin) :]])
     return Features(whole.data[:-1], whole.length - 1), labels
 
@@ -88,5 +88,5 @@ def _again(example: Example, tools: Tools) -> Example:
     if last.data[-1] != processor.separator:
         last = processor.assemble(last.data[: processor.max_length - 1].tolist(), cls=False, separator=True)
     spans = (*example.spans[:-1], last)
-    read = tools.answers.assemble(torch.cat([span.data for span in spans])[:-1].tolist())
+    read = tools.answers.assemble(torch.cat([span.data for span in spans])[:-1].tolist(), cls=True)
     return replace(example, spans=(*spans, read))

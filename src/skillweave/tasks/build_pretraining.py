@@ -29,7 +29,7 @@ def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
         words = word_numbers(text, processor.encode(text), masking.unit == "chinese_word")
         words = span_numbers(words, draw) if masking.unit == "span" else words
         groups = np.full(features.length, -1)
-        groups[processor.inside(features)] = words[: features.length - processor.opened - processor.closed]
+        groups[processor.inside(features)] = words[: len(groups[processor.inside(features)])]
     special = processor.special_ids
     share = masking.share or WORD_SHARE
     ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, share, groups)

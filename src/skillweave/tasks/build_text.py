@@ -48,13 +48,15 @@ def label_words(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
     processor, words = tools.processors[Modality.TEXT], listed(row.get("text"))
     if not words:
         raise BadInput("no text")
-    room = processor.max_length - 1 - processor.closed
-    encoded = processor.tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
+    before, after = processor.frame
+    room = processor.max_length - len(before) - len(after)
+    spaced = [word if i == 0 or not processor.spaced else f" {word}" for i, word in enumerate(words)]
+    encoded = processor.tokenizer.encode(spaced, is_pretokenized=True, add_special_tokens=False)
     pieces = encoded.ids[:room] or [processor.special("unknown")]
     first: dict[int, int] = {}  # word → the position of its first piece; a word of no piece, or beyond the room, has none
-    for position, word in enumerate(encoded.word_ids[:room], 1):
+    for position, word in enumerate(encoded.word_ids[:room], len(before)):
         first.setdefault(word, position)
-    features = processor.assemble(pieces, rng, separator=processor.closed)
+    features = processor.assemble(pieces, rng, separator=None)
     labels = torch.full((features.length,), IGNORE)
     if tools.labelled:
         tags = listed(row["tags"])
@@ -79,23 +81,23 @@ def windows(row: Row, tools: Tools) -> list[Example]:
     encoded = processor.encode(context)
     if not encoded.ids:
         raise BadInput("text without tokens")
-    room, first = processor.max_length - 3 - len(question), 2 + len(question)
+    room = processor.pair_room - len(question)
+    first = processor.join(question, [])[0].length
     answers = answers_of(row.get("answers"), context) if tools.labelled else []
     wanted = _pieces_of(encoded.offsets, *answers[0]) if answers else None
-    head = processor.assemble(question, separator=True)
     found = []
     last = max(len(encoded.ids) - room, 0)
     for start in [*range(0, last, min(tools.config.stride, room)), last]:
         inside = wanted is not None and start <= wanted[0] and wanted[1] < start + room
         begin, end = (first + wanted[0] - start, first + wanted[1] - start) if inside else (0, 0)
-        body = processor.assemble(encoded.ids[start : start + room], cls=False, separator=True)
+        spans = processor.join(question, encoded.ids[start : start + room])
         notes = {
             "context": context,
             "first": first,
             "offsets": encoded.offsets[start : start + room],
             "answers": [context[a:b] for a, b in answers],
         }
-        found.append(Example((head, body), {"begin": begin, "end": end} if tools.labelled else {}, row["key"], notes))
+        found.append(Example(spans, {"begin": begin, "end": end} if tools.labelled else {}, row["key"], notes))
     return found
 
 
@@ -143,12 +145,11 @@ def choose_idiom(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     spans = []
     for candidate in _as_list(row["candidates"]):
         idiom = processor.pieces(candidate, processor.max_length // 2)
-        room = processor.max_length - 4 - len(idiom)
+        room = processor.pair_room - 1 - len(idiom)
         left = max(room // 2, room - len(after))
         kept = [*before[max(len(before) - left, 0) :], processor.mask]
         kept += after[: room + 1 - len(kept)]
-        head = processor.assemble(idiom, separator=True)
-        spans.append((head, processor.assemble(kept, rng, cls=False, separator=True)))
+        spans.append(processor.join(idiom, kept, rng))
     return _choice(row, tools, row["candidates"], spans)
 
 
@@ -169,11 +170,12 @@ def ask_by_prompt(row: Row, tools: Tools, rng: np.random.Generator | None) -> Ex
     """The task's template with the text in it, cut where there is no room, and a [MASK] for each piece of a class's word."""
     processor, masks = tools.processors[Modality.TEXT], len(tools.target.words[0])
     before, after = (_with_masks(part, processor, masks) for part in tools.config.template.split("{text}"))
-    room = processor.max_length - 1 - processor.closed - len(before) - len(after)
+    opening, closing = processor.frame
+    room = processor.max_length - len([*opening, *before, *after, *closing])
     text = processor.pieces(caption_of(row, "text", rng), room)
-    features = processor.assemble([*before, *text, *after], separator=processor.closed)
+    features = processor.assemble([*before, *text, *after], separator=None)
     slots = torch.full_like(features.data, IGNORE)
-    at = [1 + i for i, piece in enumerate([*before, *[0] * len(text), *after]) if piece == processor.mask]
+    at = [len(opening) + i for i, piece in enumerate([*before, *[0] * len(text), *after]) if piece == processor.mask]
     slots[at] = torch.arange(masks)
     labels: dict[str, Any] = {"slots": slots}
     if tools.labelled:

@@ -141,6 +141,7 @@ def task_of(recipe: RecipeConfig, name: str) -> Task:
         raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
     target = recipe.model.targets.get(config.target or "")
     task = TASKS[kind].with_output(target.kind if target else config.target or "", recipe.model.decoder is not None)
+    task = task.with_streams(recipe.model.streams)
     task = by_decoder(task) if config.decoder else task
     return task.with_choices(config.choices)
 

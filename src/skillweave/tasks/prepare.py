@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
             )
         targets = _targets(task, config.target or task.target, shared="word" in data["shared"])
         for target, spec in targets.items():
-            data["targets"][target] = mentioned.get(target, spec)
+            data["targets"][target] = _mentioned(recipe, target, spec)
             kind = data["targets"][target]["kind"]
             if kind not in (task.target, STANDS_IN.get(task.target)):
                 raise ConfigError(f"tasks.{name}.target: {target!r} is of kind {kind!r}, but the task needs {task.target!r}")
@@ -138,13 +139,23 @@ def with_tasks(recipe: RecipeConfig) -> ModelConfig:
     return ModelConfig.parse(data, "model")
 
 
+def _mentioned(recipe: RecipeConfig, target: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A target as the recipe has it, and otherwise as the task wants it; a pooling of which it says nothing is the task's."""
+    given = recipe.model.targets.get(target)
+    if given is None:
+        return {**spec}
+    said = given.model_fields_set
+    return given.model_dump(mode="json") | {key: value for key, value in spec.items() if key == "pooling" and key not in said}
+
+
 def _targets(task: Task, name: str, shared: bool) -> dict[str, dict[str, str]]:
     """The target of a task; masked words of code have their own where code has wordpieces of its own."""
     if name == STANDS_IN.get(task.target):
         return {name: {"kind": name}}
     if task.target == "mlm" and not shared and any(span.modality is Modality.CODE for span in task.spans):
         return {name: {"kind": "mlm"}, f"{name}_code": {"kind": "mlm", "modality": "code"}}
-    options = {"pooling": "last"} if task.decodes and task.target in LOOKING - {"span"} else {}
+    last = task.decodes or all(span.causal for span in task.spans)  # the first token has read nothing then
+    options = {"pooling": "last"} if last and task.target in LOOKING - {"span"} else {}
     if task.target == "masked_autoencoder":
         options = {"stream": task.spans[0].modality.value}
     return {name: {"kind": task.target, **options}}
@@ -172,6 +183,10 @@ def _with_tokenizers(recipe: RecipeConfig, model: ModelConfig, assets: dict[str,
             for reader in filter(None, [*readers, data["target_embedding"] if answers else None]):
                 reader["vocabulary"] = size
                 reader["tokenizer"]["special"] = special
+            if answers:  # its texts may begin with another token than [CLS]
+                before = base.target_embedding if base and name in assets else None
+                named = answers.tokenizer.special or (before or answers).tokenizer.special
+                data["target_embedding"]["tokenizer"]["special"] = {**special, **named}
     return ModelConfig.parse(data, "model")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from skillweave.batch import Attention, Example, Layout, Modality, Role, Span
 from skillweave.config.model import ModelConfig, SpanConfig
 from skillweave.config.recipe import TaskConfig
+from skillweave.config.streams import Streams
 
 Row = Mapping[str, Any]
 TEXTS = {Modality.TEXT: ("text", "second", "question", "choices", "candidates"), Modality.CODE: ("code",)}
@@ -112,6 +113,13 @@ class Task:
             return task
         spans = (*task.spans[:-1], replace(task.spans[-1], encoder_pass=1))
         return replace(task, spans=spans, answer="text", metric="perplexity" if self.pretraining else "chrf")
+
+    def with_streams(self, streams: Streams) -> Task:
+        """The task with what it reads as the streams are: from left to right where that is causal."""
+        causal = {m for m, stream in streams.present().items() if getattr(stream, "causal", False)}
+        given = [s.modality in causal and not (s.role is Role.TARGET and s.encoder_pass) for s in self.spans]
+        spans = zip(self.spans, given, strict=True)
+        return replace(self, spans=tuple(replace(s, attention=Attention.CAUSAL) if changed else s for s, changed in spans))
 
     def with_choices(self, choices: int | None) -> Task:
         """The task with a pass for each of so many choices; as many as the entry says when None."""

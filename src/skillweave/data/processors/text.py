@@ -24,11 +24,15 @@ CHARACTERS_PER_PIECE = 64
 """Of a text only so many characters per position are looked at, so that a huge file costs no more than a long one."""
 
 
+PROBES = ("a", "1", "的", ".")
+"""Texts of which a tokeniser knows at least one, to see what it puts around texts."""
+
+
 class TextProcessor:
     """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length` (SkillNet section 3.3).
 
-    A tokeniser of Hugging Face's that ends texts with [SEP] by itself (BERT, BART, CLIP) does so here too, and one that begins
-    them with nothing (T5) adds no [CLS] either.
+    What a tokeniser of Hugging Face's puts around a text, and around and between two, stands there here too: [SEP] behind a text
+    (BERT, BART, CLIP), no [CLS] before it (T5, GPT-2), two of them between texts (RoBERTa).
     """
 
     def __init__(
@@ -82,15 +86,37 @@ class TextProcessor:
         return found
 
     @cached_property
-    def opened(self) -> bool:
-        """Whether a text by itself begins with [CLS]."""
-        own = self.tokenizer.encode("").ids
-        return not self.closed or own[0] == self.tokenizer.token_to_id(self.names["cls"])
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind a text by itself."""
+        before, *_, after = self._frame(1)
+        return before, after
 
     @cached_property
-    def closed(self) -> bool:
-        """Whether a text by itself ends with [SEP]."""
-        return self.tokenizer.encode("").ids[-1:] == [self.tokenizer.token_to_id(self.names["separator"])]
+    def pair_frame(self) -> tuple[list[int], list[int], list[int]]:
+        """What stands before, between and behind two texts."""
+        before, between, after = self._frame(2)
+        return before, between, after
+
+    def _frame(self, texts: int) -> list[list[int]]:
+        """Special tokens before each text, and those behind the last one."""
+        if self.tokenizer.post_processor is None:  # trained here: nothing is said in it
+            return [[self.cls], *([[self.separator], [self.separator]] if texts == 2 else [[]])]
+        encoded = (self.tokenizer.encode(text, text if texts == 2 else None) for text in PROBES)
+        found = next(one for one in encoded if {*range(texts)} <= {*one.sequence_ids})
+        parts: list[list[int]] = [[]]
+        for number, sequence in zip(found.ids, found.sequence_ids, strict=True):
+            if sequence is None:
+                parts[-1].append(number)
+            elif sequence == len(parts) - 1:
+                parts.append([])
+        if self.names["cls"] == CLS_CODE:
+            parts[0] = [self.cls]
+        return parts
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether a word behind a space has other pieces than at the beginning (GPT-2, RoBERTa)."""
+        return self.encode(" a").ids != self.encode("a").ids
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,14 +139,17 @@ class TextProcessor:
     ) -> Features:
         """Token ids [L] of a string, or of a UTF-8 file given as bytes, `Path` or {"bytes", "path"}.
 
-        `cls`: begin with [CLS] ([CLS_code] for code). `separator`: end with [SEP]. Absent, both as the tokeniser does.
+        `cls`, `separator`: as for `assemble`, but that absent both are as the tokeniser has it.
         `max_length`: fewer positions than the stream's. With `rng`, a share of the pieces becomes [MASK], never a special token.
         Raises BadInput when there is no piece.
         """
-        cls = self.opened if cls is None else cls
-        separator = self.closed if separator is None else separator
-        room = min(max_length or self.max_length, self.max_length) - cls - separator
+        before, after = self._around(cls, separator)
+        room = min(max_length or self.max_length, self.max_length) - len(before) - len(after)
         return self.assemble(self.pieces(value, room), rng, cls=cls, separator=separator)
+
+    def _around(self, cls: bool | None, separator: bool | None) -> tuple[list[int], list[int]]:
+        before = self.frame[0] if cls is None else [self.cls] if cls else []
+        return before, self.frame[1] if separator is None else [self.separator] if separator else []
 
     def pieces(self, value: Any, room: int) -> list[int]:
         """The ids of a text's first `room` pieces. Raises BadInput when there is none, ConfigError for another tokeniser's."""
@@ -143,30 +172,55 @@ class TextProcessor:
             raise BadInput("not valid Unicode") from None
 
     def assemble(
-        self, pieces: Sequence[int | None], rng: np.random.Generator | None = None, *, cls: bool = True, separator: bool = False
+        self,
+        pieces: Sequence[int | None],
+        rng: np.random.Generator | None = None,
+        *,
+        cls: bool | None = None,
+        separator: bool | None = False,
     ) -> Features:
-        """Pieces with [CLS] before and [SEP] behind them; with `rng` a share of them becomes [MASK]."""
-        if rng is not None and self.dropout:
-            dropped = rng.random(len(pieces)) < self.dropout
-            pieces = [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
-        ids = [*([self.cls] if cls else []), *pieces, *([self.separator] if separator else [])]
+        """Pieces with [CLS] ([CLS_code] for code) before and [SEP] behind them; with `rng` a share of them becomes [MASK].
+
+        `cls`, `separator`: whether they are there; None for what the tokeniser puts there around a text by itself.
+        """
+        before, after = self._around(cls, separator)
+        ids = [*before, *self._dropped(pieces, rng), *after]
         return Features(torch.tensor(ids), len(ids))
+
+    def _dropped(self, pieces: Sequence[int | None], rng: np.random.Generator | None) -> Sequence[int | None]:
+        if rng is None or not self.dropout:
+            return pieces
+        dropped = rng.random(len(pieces)) < self.dropout
+        return [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
 
     def inside(self, features: Features) -> slice:
         """Where the pieces of a text by itself stand."""
-        return slice(int(self.opened), features.length - self.closed)
+        before, after = self.frame
+        return slice(len(before), features.length - len(after))
 
     def pair(self, first: Any, second: Any, rng: np.random.Generator | None = None) -> tuple[Features, Features]:
         """`[CLS] first [SEP]` and `second [SEP]`, together at most the stream's `max_length`; the longer one is cut (BERT).
 
         Raises BadInput where either has no piece.
         """
-        room = self.max_length - 3
+        room = self.pair_room
         one, other = self.pieces(first, room), self.pieces(second, room)
-        keep = max(room // 2, room - len(other))
-        one = one[:keep]
-        other = other[: room - len(one)]
-        return self.assemble(one, rng, separator=True), self.assemble(other, rng, cls=False, separator=True)
+        one = one[: max(room - room // 2, room - len(other))]
+        return self.join(one, other[: room - len(one)], rng)
+
+    @property
+    def pair_room(self) -> int:
+        """Pieces that two texts may have together."""
+        return self.max_length - sum(map(len, self.pair_frame))
+
+    def join(
+        self, first: Sequence[int | None], second: Sequence[int | None], rng: np.random.Generator | None = None
+    ) -> tuple[Features, Features]:
+        """The pieces of two texts as the parts of one sequence."""
+        before, between, after = self.pair_frame
+        one = [*before, *self._dropped(first, rng), *between]
+        other = [*self._dropped(second, rng), *after]
+        return Features(torch.tensor(one), len(one)), Features(torch.tensor(other), len(other))
 
 
 def _read(value: Any) -> str:
