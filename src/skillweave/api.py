@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skillweave.batch import Batch, Example, Layout, Modality
 from skillweave.config import ConfigError, RecipeConfig, choose, read_recipe
-from skillweave.config.folders import model_folder
+from skillweave.config.folders import CONFIG_FILE, model_folder
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, Processor, build_processors
 from skillweave.model import Model
@@ -62,7 +62,9 @@ def run_recipe(path: str | Path) -> RecipeConfig:
         raise ConfigError(f"{folder}: no such run; train one first, for instance with: skillweave quickstart")
     places = [place for place in (folder, folder.parent, folder.parent.parent) if (place / RECIPE_FILE).is_file()]
     if not places:
-        raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
+        remedy = "; a model folder answers from Python (sw.load, sw.encode, sw.carve), or fine-tune it (start_from)"
+        known = (folder / CONFIG_FILE).is_file()
+        raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE})" + (remedy if known else ""))
     return read_recipe(places[0] / RECIPE_FILE).model_copy(update={"output": str(places[0])})
 
 

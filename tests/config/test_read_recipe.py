@@ -266,6 +266,8 @@ def test_a_recipe_has_the_model_that_it_starts_from(tmp_path: Path) -> None:
     assert (model.targets["classification"].classes, model.targets["classification"].pooling) == ([], "mean")
     changed = text + f"model: {{preset: {tmp_path / 'run'}, encoder: {{layers: 3}}}}"
     assert read_recipe(write(tmp_path, "r.yaml", changed)).model.encoder.layers == 3
+    added = read_recipe(write(tmp_path, "r.yaml", text + "model: {targets: {further: {kind: classification}}}")).model
+    assert set(added.targets) == {"classification", "mlm", "further"} and added.encoder == model.encoder
     with pytest.raises(ConfigError, match=r"start_from: .*absent: no such folder; train a run first"):
         read_recipe(write(tmp_path, "r.yaml", text.replace("/run", "/absent")))
     write(tmp_path, "run/best/config.json", '{"model_type": "bert"}')

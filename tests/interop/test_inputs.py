@@ -296,3 +296,10 @@ def test_heads_that_learn_something_else(tmp_path: Path) -> None:
     BertForSequenceClassification(BertConfig(**SIZES, problem_type="multi_label_classification")).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="problem_type='multi_label_classification' has no counterpart here"):
         sw.from_hf(tmp_path)
+
+
+def test_a_sentence_s_pooling_is_named(tmp_path: Path) -> None:
+    BertModel(BertConfig(**SIZES)).save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "1_Pooling").mkdir()
+    (tmp_path / "theirs" / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    assert "give it `pooling: mean`" in convert_folder(tmp_path / "theirs", tmp_path / "ours")

@@ -110,7 +110,8 @@ def test_the_first_caption_or_any_in_training() -> None:
     row = {"text": ["one", " ", None, "two", "three"]}
     assert caption_of(row) == "one"
     assert {caption_of(row, rng=np.random.default_rng(i)) for i in range(40)} == {"one", "two", "three"}
-    for empty in ({}, {"text": None}, {"text": "  "}, {"text": []}, {"text": 3}):
+    assert (caption_of({"text": 3}), caption_of({"text": [2.5]})) == ("3", "2.5")  # as a CSV has them
+    for empty in ({}, {"text": None}, {"text": "  "}, {"text": []}, {"text": True}, {"text": float("nan")}):
         with pytest.raises(BadInput, match="no text"):
             caption_of(empty)
 

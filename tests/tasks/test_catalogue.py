@@ -73,6 +73,9 @@ MODEL = {
 
 def recipe(*names: str) -> RecipeConfig:
     tasks = {name: {"data": {**SOURCES[name], "limit": 30}, "batch_size": 4, "augment": {"join": 2}} for name in names}
+    for name in names:
+        if name.endswith("_classification") and name != "text_classification":
+            tasks[name]["target"] = name  # a classifier each
     return RecipeConfig.parse({"model": MODEL, "tasks": tasks, "training": {"steps": 4, "threads": 1}})
 
 
@@ -180,3 +183,11 @@ def test_streams_that_a_task_lacks() -> None:
     del data["model"]["streams"]["image"], data["model"]["targets"]["masked_image_token"]
     with pytest.raises(ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"):
         prepare(RecipeConfig.parse(data))
+
+
+def test_tasks_of_one_classifier_have_a_label_in_common() -> None:
+    both = recipe("text_classification", "image_classification").model_dump(mode="json")
+    both["tasks"]["image_classification"]["target"] = "classification"
+    fault = r"share the target 'classification' and no label .*`target: image_classification` under tasks.image_classification"
+    with pytest.raises(ConfigError, match=fault):
+        prepare(RecipeConfig.parse(both))

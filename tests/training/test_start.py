@@ -28,3 +28,41 @@ def test_takes_what_agrees_and_reports_the_rest():
 def test_nothing_in_common_is_an_error():
     with pytest.raises(ConfigError, match="no weight there agrees"):
         take_weights(nn.Linear(2, 2), nn.Linear(3, 3).state_dict(), "elsewhere")
+
+
+class Words(nn.Module):
+    """Tables under their paths in a model."""
+
+    def __init__(self, **tables):
+        super().__init__()
+        for path, shape in tables.items():
+            *parents, name = path.split("__")
+            module = self
+            for parent in parents:
+                if not hasattr(module, parent):
+                    module.add_module(parent, nn.Module())
+                module = getattr(module, parent)
+            module.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+
+TEXT, CODE, SHARED = "embeddings__text__content__word__weight", "embeddings__code__content__word__weight", "shared__word__weight"
+
+
+@pytest.mark.parametrize(("own", "given"), [([TEXT, CODE], [SHARED]), ([TEXT], [SHARED]), ([SHARED], [TEXT])])
+def test_words_are_taken_whether_streams_share_them_or_not(own, given):
+    model, other = (Words(**dict.fromkeys([*names, "rest__weight"], (5, 3))) for names in (own, given))
+    report = take_weights(model, other.state_dict(), "base")
+    source = other.state_dict()[given[0].replace("__", ".")]
+    assert all(torch.equal(model.state_dict()[name.replace("__", ".")], source) for name in own)
+    assert f"took {len(own) + 1} of {len(own) + 1} tensors" in report and "not used" not in report
+
+
+def test_the_pooler_and_as_many_positions_as_there_are_here():
+    pooler, table = "pooler__weight", "embeddings__text__positions__position__table__weight"
+    model = Words(**{f"targets__classification__{pooler}": (3, 3), table: (4, 3)})
+    other = Words(**{f"targets__pooled__{pooler}": (3, 3), table: (9, 3)})
+    report, given = take_weights(model, other.state_dict(), "base"), other.state_dict()
+    state = model.state_dict()
+    assert torch.equal(state["targets.classification.pooler.weight"], given["targets.pooled.pooler.weight"])
+    name = table.replace("__", ".")
+    assert torch.equal(state[name], given[name][:4]) and f"the first positions of those there: {name}" in report

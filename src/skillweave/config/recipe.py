@@ -198,7 +198,7 @@ class RecipeConfig(Config):
     tuning: TuningConfig | None = None
     """Train a part of the model in `start_from` alone; everything when absent."""
     model: ModelConfig
-    """The model; that of `start_from` when absent."""
+    """The model; that of `start_from` when absent, and where it has no streams that of `start_from` with this on top."""
     tasks: dict[str, TaskConfig] = Field(min_length=1)
     """The mixture."""
     only: list[str] = []
@@ -211,11 +211,14 @@ class RecipeConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _model_there(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("model") is not None or not isinstance(start := data.get("start_from"), str):
+        if not isinstance(data, dict) or not isinstance(start := data.get("start_from"), str):
+            return data
+        model = {} if data.get("model") is None else data["model"]
+        if not isinstance(model, dict) or {"preset", "streams"} & model.keys():
             return data
         if not Path(start).is_dir():
             raise ValueError(f"start_from: {start}: no such folder; train a run first, or give the path of a run or model folder")
-        return {**data, "model": {"preset": start}}
+        return {**data, "model": {**model, "preset": start}}
 
     @model_validator(mode="after")
     def _known_only(self) -> RecipeConfig:

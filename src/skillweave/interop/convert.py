@@ -37,6 +37,9 @@ from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, r
 
 SHARD = 5 * 2**30
 """Bytes of a file of theirs, at most."""
+POOLING_FILE = "1_Pooling/config.json"
+POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "pooling_mode_max_tokens": "max"}
+"""How sentence-transformers writes it → ours."""
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names of the first BERT checkpoints."""
 
@@ -160,7 +163,16 @@ def _write_ours(folder: Path, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     stream_weights(about, found.weights(), out / FILE)
     found.model.save_description(out)
-    return f"{out} is written: {found.model.count_parameters():,} parameters, task {next(iter(found.model.config.tasks))}"
+    written = f"{out} is written: {found.model.count_parameters():,} parameters, task {next(iter(found.model.config.tasks))}"
+    return written + _pooling_left(folder)
+
+
+def _pooling_left(folder: Path) -> str:
+    """What to say of the vector of a sentence that sentence-transformers makes, which is no part of the model."""
+    file = folder / POOLING_FILE
+    given = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    mode = next((ours for theirs, ours in POOLINGS.items() if given.get(theirs)), None)
+    return f"\n  its sentences' pooling ({mode}) is a target's here: give it `pooling: {mode}`" if mode else ""
 
 
 def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int = SHARD) -> str:

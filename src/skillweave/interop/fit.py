@@ -17,6 +17,8 @@ PREDICTION = {
 PREDICTED = tuple(f"targets.{kind}.{option}" for kind, options in PREDICTION.items() for option in options)
 ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *PREDICTED)
 """What says nothing of the function that the model computes."""
+SHOWN, FAR = 8, 12
+"""Differences that an error lists, and beyond which a family is not one that nearly fits."""
 ASIDE_OF_STREAMS = ("tokenizer", "mean", "std")
 
 
@@ -71,8 +73,10 @@ def _find(config: ModelConfig, name: str | None, families: Iterable[Family]) -> 
     differences, fit = min(attempts, key=lambda attempt: len(attempt[0]))
     if differences:
         differences = list(dict.fromkeys(differences))
-        shown = "; ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise ConfigError(f"family {fit.family.model_type!r} ({fit.architecture}) cannot express {shown}")
+        shown = "; ".join(differences[:SHOWN]) + (f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else "")
+        far = f"no family expresses this model; the nearest, {fit.family.model_type!r} ({fit.architecture}), differs in {shown}"
+        near = f"family {fit.family.model_type!r} ({fit.architecture}) cannot express {shown}"
+        raise ConfigError(far if len(differences) > FAR and name is None else near)
     return fit
 
 
@@ -97,8 +101,10 @@ def _differences(ours: Mapping[str, Any], back: Mapping[str, Any]) -> Iterator[s
             continue  # how long texts may be is then for whoever reads them to say
         if option == "characters" and len(ours[path]) == len(back[path]):
             continue  # what they are stands in a file of theirs
-        if ours.get(path, missing) != back.get(path, missing):
-            yield f"{path} {ours.get(path)!r} (it has {back.get(path)!r})"
+        own, other = (side.get(path, missing) for side in (ours, back))
+        if own != other:
+            said, has = ("nothing" if x is missing else repr(x) for x in (own, other))
+            yield f"{path} {said} (it has {has})"
 
 
 def flatten(config: ModelConfig) -> dict[str, Any]:

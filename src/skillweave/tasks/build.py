@@ -37,13 +37,20 @@ def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = 
         if whole:
             raise ConfigError(f"the task needs the {field} itself, and a shard holds its wordpieces; read it from the source")
         return value
-    captions = [c for c in (value if isinstance(value, list | tuple) else [value]) if isinstance(c, str) and c.strip()]
+    captions = [c for v in (value if isinstance(value, list | tuple) else [value]) if (c := as_text(v)) and c.strip()]
     if not captions:
         raise BadInput(f"no {field}")
     if rng is None:
         return captions[0]
     count = min(int(rng.integers(join)) + 1, len(captions))
     return " ".join(captions[i] for i in rng.choice(len(captions), count, replace=False))
+
+
+def as_text(value: Any) -> str | None:
+    """A text; numbers as they are written, as a CSV has them; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        return None
+    return str(value)
 
 
 def caption_hash(caption: str) -> int:

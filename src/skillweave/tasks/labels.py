@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ from skillweave.config import ConfigError, ModelConfig
 from skillweave.config.recipe import RecipeConfig
 from skillweave.data.processors import BadInput, tokenizer_asset
 from skillweave.data.processors.tokenizer import MASK, read_tokenizer
-from skillweave.tasks.build import listed, score_of
+from skillweave.tasks.build import as_text, listed, score_of
 from skillweave.tasks.dataset import open_fields, task_of
 
 
 def flat(values: Iterable[Any]) -> Iterator[str]:
     """The texts of a column, of lists each one."""
     for value in values:
-        yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+        yield from (text for v in (value if isinstance(value, list) else [value]) if (text := as_text(v)) is not None)
 
 
 def with_labels(recipe: RecipeConfig, model: ModelConfig, assets: Mapping[str, bytes]) -> ModelConfig:
@@ -29,6 +30,7 @@ def with_labels(recipe: RecipeConfig, model: ModelConfig, assets: Mapping[str, b
     """
     data = model.model_dump(mode="json")
     found: dict[str, list[Any]] = {}
+    told_apart: dict[str, dict[str, set[str]]] = {}  # target → task → its labels
     for name, config in recipe.tasks.items():
         target = config.target or task_of(recipe, name).target
         spec = data["targets"][target]
@@ -36,13 +38,27 @@ def with_labels(recipe: RecipeConfig, model: ModelConfig, assets: Mapping[str, b
             spec["words"] = prompt_words(recipe, name, assets)
         field = FIELDS.get(spec["kind"])
         if field and any(spec[key] in ([], None) for key in LEARNED[spec["kind"]][0]):
-            found.setdefault(target, []).extend(open_fields(recipe, name, "train", whole=True).column(field))
+            values = list(open_fields(recipe, name, "train", whole=True).column(field))
+            found.setdefault(target, []).extend(values)
+            if field == "label":
+                told_apart.setdefault(target, {})[name] = {str(value) for value in values if value is not None}
+    _require_common(told_apart)
     for target, values in found.items():
         spec = data["targets"][target]
         keys, learn = LEARNED[spec["kind"]]
         learned = learn([v for v in values if v is not None], target)
         spec.update({k: learned[k] for k in keys if spec[k] in ([], None)})
     return ModelConfig.parse(data, "model")
+
+
+def _require_common(told_apart: Mapping[str, Mapping[str, set[str]]]) -> None:
+    """Raise ConfigError for tasks of one classifier that share no label: each would guess among the labels of all."""
+    for target, tasks in told_apart.items():
+        for (one, labels), (other, others) in combinations(tasks.items(), 2):
+            if labels and others and not labels & others:
+                shown = [", ".join(sorted(side)[:3]) for side in (labels, others)]
+                fault = f"tasks.{one} and tasks.{other} share the target {target!r} and no label ({shown[0]}; {shown[1]})"
+                raise ConfigError(f"{fault}; give one of them a classifier of its own: `target: {other}` under tasks.{other}")
 
 
 def _classes(values: list[Any], target: str, least: int = 2) -> dict[str, Any]:
