@@ -45,7 +45,9 @@ def test_a_pair_is_cls_a_sep_b_sep() -> None:
     assert example.labels == {"class": 1}
 
 
-@pytest.mark.parametrize(("one", "other", "kept"), [(30, 2, (11, 2)), (2, 30, (2, 11)), (30, 30, (7, 6)), (6, 7, (6, 7))])
+@pytest.mark.parametrize(
+    ("one", "other", "kept"), [(30, 2, (11, 2)), (2, 30, (2, 11)), (30, 30, (6, 7)), (9, 8, (7, 6)), (6, 7, (6, 7))]
+)
 def test_the_longer_of_a_pair_is_cut(one: int, other: int, kept: tuple[int, int]) -> None:
     first, second = TEXT.pair("cat " * one, "dog " * other)
     assert (first.length - 2, second.length - 1) == kept and first.length + second.length <= 16

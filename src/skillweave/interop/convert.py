@@ -37,6 +37,8 @@ from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, r
 
 SHARD = 5 * 2**30
 """Bytes of a file of theirs, at most."""
+TOKENISERS = {"whisper": "WhisperTokenizer"}
+"""Family → the class that its pipeline wants of a tokeniser."""
 POOLING_FILE = "1_Pooling/config.json"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "pooling_mode_max_tokens": "max"}
 """How sentence-transformers writes it → ours."""
@@ -214,17 +216,17 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
     theirs.config.save_pretrained(out)
     if theirs.can_generate():
         theirs.generation_config.save_pretrained(out)
-    _write_inputs(model, out)
+    _write_inputs(model, out, TOKENISERS.get(fit.family.model_type))
     return f"{out} is written: {fit.architecture}"
 
 
-def _write_inputs(model: Model, out: Path) -> None:
-    """What makes the same of texts, pictures and recordings there as here."""
+def _write_inputs(model: Model, out: Path, tokeniser: str | None) -> None:
+    """What makes the same of texts, pictures and recordings there as here. `tokeniser`: the class of theirs, if a special one."""
     config = model.config
     if processor := text_processor(config, model.assets):
         text = config.streams.text
         segments = text.segments if text and "segment" in text.embedding else 1
-        write_tokenizer(processor, out, _closed(config), segments)
+        write_tokenizer(processor, out, _closed(config), segments, tokeniser)
     for target in config.targets.values():
         if isinstance(target, CTCTarget):
             write_characters(out, target.characters)

@@ -89,11 +89,13 @@ def token_numbers(config: ModelConfig, assets: Mapping[str, bytes]) -> dict[str,
     return {option: number for option, number in numbers.items() if number is not None}
 
 
-def write_tokenizer(processor: TextProcessor, folder: Path, closed: bool | None = None, segments: int = 1) -> None:
+def write_tokenizer(
+    processor: TextProcessor, folder: Path, closed: bool | None = None, segments: int = 1, kind: str | None = None
+) -> None:
     """The tokeniser as transformers reads it: it begins and ends a text, or two, as `processor` does, and cuts where it does.
 
     `closed`: whether a text by itself ends with [SEP]; absent, as `processor` has it. `segments`: of the model's; with two a
-    second text is in one of its own.
+    second text is in one of its own. `kind`: the class that is to read it; absent, the one for any tokeniser.
     """
     import transformers
     from tokenizers.processors import TemplateProcessing
@@ -115,6 +117,9 @@ def write_tokenizer(processor: TextProcessor, folder: Path, closed: bool | None 
         **{key: name for key, role in KEYS.items() if tokenizer.token_to_id(name := processor.names[role]) is not None},
     )
     theirs.save_pretrained(folder)
+    if kind:
+        settings = json.loads((folder / SETTINGS).read_text("utf-8")) | {"tokenizer_class": kind}
+        (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=2), "utf-8")
 
 
 def _names(tokenizer: Any, numbers: Sequence[int]) -> list[str]:

@@ -205,7 +205,8 @@ class TextProcessor:
         """
         room = self.pair_room
         one, other = self.pieces(first, room), self.pieces(second, room)
-        one = one[: max(room - room // 2, room - len(other))]
+        half = (room + (len(one) > len(other))) // 2  # the longer one has what is left over, of equal ones the second
+        one = one[: max(half, room - len(other))]
         return self.join(one, other[: room - len(one)], rng)
 
     @property
