@@ -14,34 +14,20 @@ from torch import Tensor
 from skillweave.adapters import is_tuned, read_state, weights_file
 from skillweave.config import ConfigError, ModelConfig, choose
 from skillweave.config.folders import CONFIG_FILE, model_folder
-from skillweave.config.targets import CTCTarget, LanguageTarget
+from skillweave.interop.beside import pooling_left, read_beside, write_beside
 from skillweave.interop.checkpoint import Checkpoint, saved_names, stream_shards
 from skillweave.interop.engine import Step, covered, give, listed, plan, take
 from skillweave.interop.families import FAMILIES
 from skillweave.interop.family import Family, Head
 from skillweave.interop.fit import Fit, find_family
 from skillweave.interop.hub import hub_folder
-from skillweave.interop.preprocessors import with_preprocessor, write_preprocessor
-from skillweave.interop.searches import set_search, with_search
-from skillweave.interop.tokens import (
-    read_characters,
-    read_tokenizer_asset,
-    text_processor,
-    token_numbers,
-    with_special_names,
-    write_characters,
-    write_tokenizer,
-)
+from skillweave.interop.searches import set_search
+from skillweave.interop.tokens import token_numbers
 from skillweave.model import Model
 from skillweave.weights import FILE, SCALE, About, WeightsError, list_weights, read_assets, require_equal, stream_weights
 
 SHARD = 5 * 2**30
 """Bytes of a file of theirs, at most."""
-TOKENISERS = {"whisper": "WhisperTokenizer"}
-"""Family → the class that its pipeline wants of a tokeniser."""
-POOLING_FILE = "1_Pooling/config.json"
-POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "pooling_mode_max_tokens": "max"}
-"""How sentence-transformers writes it → ours."""
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names of the first BERT checkpoints."""
 
@@ -117,9 +103,7 @@ def _open(
         head = head.bare()
     described, assets = family.read(config, head), {}
     if folder is not None:
-        assets = read_tokenizer_asset(folder, described)
-        described = with_special_names(folder, described, assets, getattr(config, "decoder_start_token_id", None))
-        described = with_search(folder, with_preprocessor(folder, read_characters(folder, described)))
+        described, assets = read_beside(folder, described, getattr(config, "decoder_start_token_id", None))
     with torch.device("meta"):
         model = Model(described, assets)
     return match(model, family, head, canonical, read, where)
@@ -166,15 +150,7 @@ def _write_ours(folder: Path, out: Path) -> str:
     stream_weights(about, found.weights(), out / FILE)
     found.model.save_description(out)
     written = f"{out} is written: {found.model.count_parameters():,} parameters, task {next(iter(found.model.config.tasks))}"
-    return written + _pooling_left(folder)
-
-
-def _pooling_left(folder: Path) -> str:
-    """What to say of the vector of a sentence that sentence-transformers makes, which is no part of the model."""
-    file = folder / POOLING_FILE
-    given = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    mode = next((ours for theirs, ours in POOLINGS.items() if given.get(theirs)), None)
-    return f"\n  its sentences' pooling ({mode}) is a target's here: give it `pooling: {mode}`" if mode else ""
+    return written + pooling_left(folder)
 
 
 def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int = SHARD) -> str:
@@ -216,28 +192,8 @@ def _write_theirs(folder: Path, out: Path, family: str | None = None, most: int 
     theirs.config.save_pretrained(out)
     if theirs.can_generate():
         theirs.generation_config.save_pretrained(out)
-    _write_inputs(model, out, TOKENISERS.get(fit.family.model_type))
+    write_beside(model, out, fit.family.model_type)
     return f"{out} is written: {fit.architecture}"
-
-
-def _write_inputs(model: Model, out: Path, tokeniser: str | None) -> None:
-    """What makes the same of texts, pictures and recordings there as here. `tokeniser`: the class of theirs, if a special one."""
-    config = model.config
-    if processor := text_processor(config, model.assets):
-        text = config.streams.text
-        segments = text.segments if text and "segment" in text.embedding else 1
-        write_tokenizer(processor, out, _closed(config), segments, tokeniser)
-    for target in config.targets.values():
-        if isinstance(target, CTCTarget):
-            write_characters(out, target.characters)
-    write_preprocessor(out, config)
-
-
-def _closed(config: ModelConfig) -> bool | None:
-    """Whether a text by itself ends with [SEP]: one that a decoder reads again does, and one that is to go on does not."""
-    language = any(isinstance(target, LanguageTarget) for target in config.targets.values())
-    decodes = any(config.decoded(task) for task in config.tasks)
-    return None if language == decodes else decodes
 
 
 def _build(fit: Fit, model: Model) -> Any:
