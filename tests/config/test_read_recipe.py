@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.config import Config, ConfigError, ModelConfig, RecipeConfig, find_recipe, read_recipe
+from skillweave.config.folders import OF_ITS_LABELS
 from skillweave.config.layering import load_yaml, merge
+from skillweave.tasks.labels import LEARNED
 from skillweave.tasks.prepare import prepare
 
 BASE = """
@@ -273,3 +275,8 @@ def test_a_recipe_has_the_model_that_it_starts_from(tmp_path: Path) -> None:
     write(tmp_path, "run/best/config.json", '{"model_type": "bert"}')
     with pytest.raises(ConfigError, match=r"a Hugging Face model .bert.; convert it first"):
         read_recipe(write(tmp_path, "r.yaml", text))
+
+
+def test_what_labels_give_is_not_taken_over() -> None:
+    """The settings that training data fill in are those that a model beginning from another one leaves behind."""
+    assert {key for keys, _ in LEARNED.values() for key in keys} <= {*OF_ITS_LABELS}

@@ -12,7 +12,7 @@ from skillweave.config.base import ConfigError
 CONFIG_FILE = "config.json"
 OF_ITS_TASKS = ("tasks", "sliced", "preset")
 """What a model's configuration says of the tasks that it was trained on."""
-OF_ITS_LABELS = ("classes", "characters", "words", "mean", "deviation", "least", "most")
+OF_ITS_LABELS = ("classes", "characters", "words", "mean", "deviation", "least", "most", "corrections")
 """What its targets know of those tasks' labels."""
 
 

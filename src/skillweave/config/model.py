@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, field_serializer, field_validator, mo
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.faults import part_faults, task_faults
 from skillweave.config.folders import begin_from
 from skillweave.config.layering import load_yaml, merge
 from skillweave.config.presets import find_model, presets
@@ -21,28 +22,12 @@ from skillweave.config.targets import (
     PATCHES_ASSET,
     TRANSCRIPTS_ASSET,
     UNITS_ASSET,
-    BidirectionalLanguageTarget,
-    ClassificationTarget,
     CTCTarget,
-    LanguageTarget,
-    MaskedAutoencoderTarget,
     MaskedImageTokenTarget,
-    MaskedLanguageTarget,
     MaskedUnitTarget,
-    PromptTarget,
     Target,
 )
 from skillweave.config.tencent import from_tencent, is_tencent
-
-CONTENT = {"word", "patch", "masked_patch", "visible_patch", "waveform", "filterbank", "tubelet", "visible_tubelet"}
-"""Embedding modules that positions are added to."""
-MASKS = {
-    ("masked_image_token", Modality.IMAGE): "masked_patch",
-    ("masked_pixels", Modality.IMAGE): "masked_patch",
-    ("masked_autoencoder", Modality.IMAGE): "visible_patch",
-    ("masked_autoencoder", Modality.VIDEO): "visible_tubelet",
-}
-"""Kind of target, and whose patches it predicts → the embedding module that hides them from the encoder."""
 
 
 class SpanConfig(Config):
@@ -148,88 +133,9 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        faults = [*self._part_faults(), *(fault for name in self.tasks for fault in self._task_faults(name))]
-        if faults:
+        if faults := [*part_faults(self), *(fault for name in self.tasks for fault in task_faults(self, name))]:
             raise ValueError("; ".join(faults))
         return self
-
-    def _part_faults(self) -> Iterator[str]:
-        """What does not go together among width, streams and targets."""
-        present = self.streams.present()
-        yield from self.encoder.misfit(self.width)
-        if (self.decoder is None) != (self.target_embedding is None):
-            yield "decoder and target_embedding go together; give both or neither"
-        if self.decoder is not None:
-            yield from self.decoder.misfit(self.width)
-            if self.target_embedding and self.target_embedding.tied and not self.vocabulary(Modality.TEXT):
-                yield "target_embedding is tied to the words of a text stream; add one under model.streams, or say `tied: false`"
-        if "word" in self.shared and not self.sliced and not (Modality.TEXT in present and Modality.CODE in present):
-            yield "shared 'word' needs both a text and a code stream"
-        for modality, stream in present.items():
-            position = (stream.encoder or self.encoder).position
-            if isinstance(stream, ImageStream) and position.kind == "relative_2d":
-                side = stream.size // stream.patch
-                if position.grid != (side, side):
-                    yield f"position.grid is {position.grid}, but a picture has {side} × {side} patches; make them the same"
-            if stream.encoder is not None:
-                yield from stream.encoder.misfit(self.widths[modality])
-            elif stream.width not in (None, self.width):
-                remedy = "give it an encoder of its own"
-                yield f"stream {modality.value!r} has width {stream.width}, the encoder {self.width}; {remedy}"
-            groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
-            if self.widths[modality] % groups:
-                yield f"width {self.widths[modality]} is not a multiple of {groups} position_groups"
-            if not CONTENT.intersection(stream.embedding):
-                yield f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that positions are added to"
-        for name, target in self.targets.items():
-            modality = getattr(target, "stream", Modality.IMAGE)
-            module, stream = MASKS.get((target.kind, modality)), getattr(self.streams, modality.value)
-            if module and (stream is None or module not in stream.embedding):
-                what = "picture" if modality is Modality.IMAGE else "clip"
-                remedy = f"give the stream {modality.value!r} `embedding: [{module}, position]`"
-                if (target.kind, Modality.VIDEO) in MASKS and modality is Modality.IMAGE and self.streams.video:
-                    remedy += ", or say `stream: video` of the target"
-                yield f"target {name!r} predicts what masks hide of a {what}; {remedy}"
-            if isinstance(target, MaskedAutoencoderTarget):
-                yield from target.decoder.misfit(target.width)
-            if isinstance(target, BidirectionalLanguageTarget):
-                if self.encoder_of(target.modality).direction != "apart":
-                    yield f"target {name!r} predicts the words on both sides; give an rnn, lstm or gru with direction 'apart'"
-                if not self.vocabulary(target.modality):
-                    yield f"target {name!r} predicts the words of a stream {target.modality.value!r}; add it under model.streams"
-            if isinstance(target, LanguageTarget) and target.tied and (size := self.answer_size(target.modality)) != self.width:
-                yield f"target {name!r} is tied to words of size {size}, and its vectors have {self.width}; say `tied: false`"
-            tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
-                isinstance(target, LanguageTarget) and not self.decoder
-            )
-            if tied and not self.vocabulary(target.modality):
-                yield f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add it under model.streams"
-
-    def _task_faults(self, name: str) -> Iterator[str]:
-        """What a task needs and the model lacks."""
-        task, present = self.tasks[name], self.streams.present()
-        modalities = dict.fromkeys(span.modality for span in task.spans)
-        decoded = self.decoded(name)
-        for modality in dict.fromkeys(span.modality for span in task.layout(name).spans if span not in decoded):
-            if modality not in present:
-                yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
-        for span in task.layout(name).spans:
-            own = self.encoder_of(span.modality)
-            if span.attention is Attention.CAUSAL and span not in decoded and own.direction != "forward":
-                yield f"task {name!r}: the {own.name} reads both ways, so a causal span would see what follows; attention: full"
-        for target in task.targets:
-            spec, picture = self.targets.get(target), present.get(task.spans[0].modality)
-            if isinstance(spec, ClassificationTarget) and spec.distilled and not getattr(picture, "distilled", False):
-                remedy = "say `distilled: true` of its stream"
-                yield f"target {target!r} looks at a picture's second token, and task {name!r} has none; {remedy}"
-            if target not in self.targets:
-                yield f"task {name!r} asks for target {target!r}{nearest(target, self.targets)}"
-        tied = [spec.modality for t in task.targets if isinstance(spec := self.targets.get(t), MaskedLanguageTarget)]
-        predicted = {sharer for modality in tied for sharer in self.sharers(modality)}
-        for modality in modalities:
-            if tied and modality not in predicted and isinstance(present.get(modality), TextStream):
-                remedy = f"give it a target {{kind: mlm, modality: {modality.value}}} too, or add `shared: [word]`"
-                yield f"task {name!r}: no target predicts the wordpieces of {modality.value!r}; {remedy}"
 
     def sharers(self, modality: Modality) -> frozenset[Modality]:
         """The modalities that use the same wordpieces as `modality`."""

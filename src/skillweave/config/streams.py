@@ -88,6 +88,10 @@ class TargetStream(TextStream):
     """Whether its word embedding is that of the text stream."""
 
 
+VISIBLE = frozenset({"visible_patch", "visible_tubelet"})
+"""Embedding modules that leave out what is masked (MAE, VideoMAE)."""
+
+
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 

@@ -28,8 +28,8 @@ SKIPS = 20
 """Skipped samples listed; all of them stand in skipped.jsonl."""
 
 PACK_NOTE = (
-    "The built-in pack is small and simple: names and keywords for emoji, synthetic clips, isolated syllables. "
-    "These figures say that the whole path works on unseen groups; they say nothing about open-world photos or speech."
+    "The built-in pack is small and simple: names and keywords for emoji, and where a task has them synthetic clips and isolated "
+    "syllables. These figures say that the whole path works on unseen groups; they say nothing about open-world photos or speech."
 )
 
 

@@ -25,9 +25,9 @@ def with_preprocessor(folder: Path, config: ModelConfig) -> ModelConfig:
     data = config.model_dump(mode="json")
     for given in _read(folder):
         for name in ("image", "video"):
-            if (stream := data["streams"].get(name)) and "image_mean" in given:
+            if stream := data["streams"].get(name):
                 plain = not given.get("do_normalize", True)
-                stream["mean"] = [0, 0, 0] if plain else given["image_mean"]
+                stream["mean"] = [0, 0, 0] if plain else given.get("image_mean", stream["mean"])
                 stream["std"] = [1, 1, 1] if plain else given.get("image_std", stream["std"])
         if (stream := data["streams"].get("sound")) and "sampling_rate" in given:
             stream["rate"] = given["sampling_rate"]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from skillweave.batch import IGNORE, Example, Features, Modality
 from skillweave.config.inputs import CLIP_SHARE, MASKED_SHARES, WORD_SHARE
+from skillweave.config.streams import VISIBLE
 from skillweave.data.masking import mask_squares, mask_words
 from skillweave.data.noising import gap_sentences, infill, sentences_of, take_spans
 from skillweave.data.processors import BadInput
@@ -155,6 +156,5 @@ def _masked(modality: Modality, row: Row, tools: Tools, rng: np.random.Generator
     features = features_of(row, modality, tools, rng)
     share = masking.share or (CLIP_SHARE if modality is Modality.VIDEO else MASKED_SHARES[tools.target.kind])
     masked = mask_squares(stream.grid[1], share, masking.block, rng or fixed(row)).repeat(stream.grid[0])
-    visible = {"visible_patch", "visible_tubelet"}.intersection(stream.embedding)
-    left = features.length - int(masked.sum()) if visible else features.length
+    left = features.length - int(masked.sum()) if VISIBLE.intersection(stream.embedding) else features.length
     return Features(features.data, left, F.pad(masked, (stream.specials, 0))), masked

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from skillweave.batch import Attention, Modality
 from skillweave.config.base import Config
+from skillweave.config.streams import VISIBLE
 from skillweave.model import Model
 
 CLASSES = {
@@ -45,7 +46,7 @@ def misfit(tower: Model) -> str:
     encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
     if own := _changed(encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]):
         return f"stock encoders have nothing like its encoder's {', '.join(own)}"
-    modules = [name for name in ("modality", "masked_patch", "visible_patch", "visible_tubelet") if name in stream.embedding]
+    modules = [name for name in ("modality", "masked_patch", *sorted(VISIBLE)) if name in stream.embedding]
     if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
         return f"stock encoders have nothing like its stream's {', '.join(own)}"
     if (modality, norms) not in CLASSES:

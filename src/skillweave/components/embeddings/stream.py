@@ -21,7 +21,7 @@ from skillweave.components.embeddings.position import (
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
 from skillweave.config.encoder import EncoderConfig
-from skillweave.config.streams import Stream, TextStream
+from skillweave.config.streams import VISIBLE, Stream, TextStream
 from skillweave.layers.norm import build_norm
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
@@ -118,7 +118,7 @@ class StreamEmbedding(nn.Module):
             module = self.content[name] if name in self.content else shared[name]
             parts.append(module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data))
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-        visible = bool({"visible_patch", "visible_tubelet"}.intersection(self.content_names))
+        visible = bool(VISIBLE.intersection(self.content_names))
         if masked_NL is not None and not visible:
             if self.mask is None:
                 raise ValueError(f"{self.modality.value} has no mask vector; sound with `mask_vector` and masked_patch have one")

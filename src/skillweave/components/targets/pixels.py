@@ -106,7 +106,8 @@ class MaskedAutoencoder(Target):
         patches_NPD = patches_NPD.masked_scatter(~masked_NP.unsqueeze(-1), seen_NVD[:, self.specials :])
         x_NLD = torch.cat([seen_NVD[:, : self.specials], patches_NPD], dim=1)
         samples, length = x_NLD.shape[:2]
-        x_NLD = x_NLD + self.position(length, 0).to(x_NLD)
+        added = self.position(length, 0)
+        x_NLD = x_NLD + (added if isinstance(self.position, PositionEmbedding) else added.to(x_NLD))  # computed on the host
         layout = Layout(encoded.tokens.conditions[0].task, (Span(self.modality, length=length),))
         tokens, condition = map_padded(layout, samples, None, x_NLD.device), layout.condition(0)
         decoded_TD, _ = self.decoder(x_NLD.flatten(0, 1), tokens, [self.decoder.resolve([condition])[condition]])

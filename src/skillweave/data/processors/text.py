@@ -25,7 +25,7 @@ CHARACTERS_PER_PIECE = 64
 
 
 PROBES = ("a", "1", "的", ".")
-"""Texts of which a tokeniser knows at least one, to see what it puts around texts."""
+"""Texts of which most tokenisers know one, to see what they put around texts; of others their own pieces are tried."""
 
 
 class TextProcessor:
@@ -101,7 +101,7 @@ class TextProcessor:
         """Special tokens before each text, and those behind the last one."""
         if self.tokenizer.post_processor is None:  # trained here: nothing is said in it
             return [[self.cls], *([[self.separator], [self.separator]] if texts == 2 else [[]])]
-        encoded = (self.tokenizer.encode(text, text if texts == 2 else None) for text in PROBES)
+        encoded = (self.tokenizer.encode(text, text if texts == 2 else None) for text in (*PROBES, *self.tokenizer.get_vocab()))
         found = next(one for one in encoded if {*range(texts)} <= {*one.sequence_ids})
         parts: list[list[int]] = [[]]
         for number, sequence in zip(found.ids, found.sequence_ids, strict=True):
