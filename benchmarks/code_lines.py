@@ -1,4 +1,5 @@
-"""Lines of code: how many a definition has, and which definitions of a package run while something is done."""
+"""Lines of code: how many a definition has, and which definitions of a package run while something
+is done."""
 
 from __future__ import annotations
 
@@ -15,12 +16,20 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-ASIDE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+ASIDE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 """Tokens that make no line of code."""
 
 
 class Definition(NamedTuple):
-    """A statement at the top of a file, such as a class or a function, by its first line (that of a decorator, if any)."""
+    """A statement at the top of a file, such as a class or a function, by its first line (that of a
+    decorator, if any)."""
 
     file: Path
     line: int
@@ -33,15 +42,28 @@ class Source:
         tree = ast.parse(text)
         prose: set[int] = set()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
                 prose.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in ASIDE]
-        prose |= {number for number, line in enumerate(text.splitlines(), 1) if not line.strip()}  # blank, inside a string
-        self.lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)} - prose
+        tokens = [
+            token
+            for token in tokenize.generate_tokens(io.StringIO(text).readline)
+            if token.type not in ASIDE
+        ]
+        # blank, inside a string
+        prose |= {number for number, line in enumerate(text.splitlines(), 1) if not line.strip()}
+        self.lines = {
+            line for token in tokens for line in range(token.start[0], token.end[0] + 1)
+        } - prose
         self.tops: dict[int, int] = {}
         for node in tree.body:
             decorators = getattr(node, "decorator_list", [])
-            self.tops[min([node.lineno, *(one.lineno for one in decorators)])] = node.end_lineno or node.lineno
+            self.tops[min([node.lineno, *(one.lineno for one in decorators)])] = (
+                node.end_lineno or node.lineno
+            )
 
     def top(self, line: int) -> int:
         """The first line of the top-level statement that a line belongs to."""
@@ -69,7 +91,12 @@ def count_files(definitions: set[Definition]) -> int:
 
 def modules(model: nn.Module, package: str) -> set[Definition]:
     """The classes of a package that a model is built of, the bases of their own included."""
-    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if issubclass(kind, nn.Module)}
+    kinds = {
+        kind
+        for module in model.modules()
+        for kind in type(module).__mro__
+        if issubclass(kind, nn.Module)
+    }
     return {define(kind) for kind in kinds if kind.__module__.startswith(package)}
 
 
@@ -80,7 +107,8 @@ def define(kind: type) -> Definition:
 
 
 def reached(work: Callable[[], Any], folder: Path) -> set[Definition]:
-    """The definitions in a folder of which any code runs in `work`: whole functions and classes, and tables of functions.
+    """The definitions in a folder of which any code runs in `work`: whole functions and classes,
+    and tables of functions.
 
     Bodies of modules and classes, which run when they are first imported, do not count as running.
     """

@@ -1,10 +1,12 @@
-"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, there and back, against its largest shard.
+"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, there and
+back, against its largest shard.
 
-    python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100] [--quick]
+python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100]
+[--quick]
 
-A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted, and converted back, in processes of their
-own, which have converted a tiny one before, so that libraries and code are in memory. What counts is how far a process's resident
-set grows at its peak. Linux only.
+A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted, and converted
+back, in processes of their own, which have converted a tiny one before, so that libraries and code
+are in memory. What counts is how far a process's resident set grows at its peak. Linux only.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import transformers
 from memory import status
 from report import Figure, report
 
-from skillweave.interop import convert_folder
+from skillweave.interop.huggingface import convert_folder
 
 BOUND = 1.2
 
@@ -40,7 +42,8 @@ def save(folder: Path, layers: int, width: int, shard: int) -> int:
 
 
 def grown(folder: Path, tiny: Path) -> int:
-    """Bytes by which a process grows at most while it converts `folder`, once it has converted `tiny`."""
+    """Bytes by which a process grows at most while it converts `folder`, once it has converted
+    `tiny`."""
     call = [sys.executable, __file__, "--convert", str(tiny), str(folder)]
     return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
@@ -51,18 +54,25 @@ def convert(tiny: Path, folder: Path) -> int:
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         convert_folder(tiny, Path(out) / "tiny")
         before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading libraries
+        # the peak so far is that of loading libraries
+        Path("/proc/self/clear_refs").write_text("5")
         convert_folder(folder, Path(out) / "model")
         return status("VmHWM") - before
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--layers", type=int, default=12, help="of the model (default 12)")
     parser.add_argument("--width", type=int, default=1024, help="of the model (default 1024)")
-    parser.add_argument("--shard", type=int, default=100, metavar="MB", help="size of a shard (default 100)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument(
+        "--shard", type=int, default=100, metavar="MB", help="size of a shard (default 100)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+    )
     parser.add_argument("--convert", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.convert:
@@ -79,11 +89,20 @@ def main() -> int:
         ours = [Path(place) / f"{one.name}-ours" for one in (folder, tiny)]
         for given, made in zip((folder, tiny), ours, strict=True):
             convert_folder(given, made)
-        ratios = {"converting": grown(folder, tiny) / largest, "writing back": grown(*ours) / largest}
+        ratios = {
+            "converting": grown(folder, tiny) / largest,
+            "writing back": grown(*ours) / largest,
+        }
     bound = float("inf") if options.quick else BOUND
     what = f"{shards} shards of {largest / 2**20:.0f} MiB"
     figures = [
-        Figure(f"peak memory of {way} {what}", ratio, "× the largest shard, at most", bound, ratio <= bound)
+        Figure(
+            f"peak memory of {way} {what}",
+            ratio,
+            "× the largest shard, at most",
+            bound,
+            ratio <= bound,
+        )
         for way, ratio in ratios.items()
     ]
     return report("conversion", figures, options.json)

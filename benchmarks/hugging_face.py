@@ -1,4 +1,5 @@
-"""For benchmarks against Hugging Face: the tests' random models, their inputs and comparison, and small presets."""
+"""For benchmarks against Hugging Face: the tests' random models, their inputs and comparison, and
+small presets."""
 
 import sys
 from collections.abc import Mapping
@@ -6,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import skillweave
-from skillweave.config import ModelConfig
+from skillweave.model.config import ModelConfig
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "interop")]
+sys.path.insert(0, str(TESTS / "helpers"))
 
 from hf_parity import PRECISIONS, compare  # noqa: E402
 from hf_references import REFERENCES, Reference, make_batch, run_ours, run_theirs  # noqa: E402
@@ -18,12 +19,17 @@ PRESETS = Path(skillweave.__file__).parent / "presets"
 
 
 def small(data: dict[str, Any], most: Mapping[str, int]) -> ModelConfig:
-    """A configuration whose keys of `most` are no larger than it says, with two classes where it leaves them open."""
+    """A configuration whose keys of `most` are no larger than it says, with two classes where it
+    leaves them open."""
 
     def capped(value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("route") == "dense":  # a dense layer has no experts to be fewer
+        # a dense layer has no experts to be fewer
+        if not isinstance(value, dict) or value.get("route") == "dense":
             return value
-        return {k: min(v, most[k]) if k in most and isinstance(v, int) else capped(v) for k, v in value.items()}
+        return {
+            k: min(v, most[k]) if k in most and isinstance(v, int) else capped(v)
+            for k, v in value.items()
+        }
 
     data = capped(ModelConfig.parse(data).model_dump(mode="json"))  # with its defaults
     for target in data["targets"].values():

@@ -1,13 +1,15 @@
-"""Lines of code that each further model costs, here and in Hugging Face Transformers (TencentPretrain, Table 2).
+"""Lines of code that each further model costs, here and in Hugging Face Transformers
+(TencentPretrain, Table 2).
 
     python benchmarks/implementation_cost.py [--json FILE] [--docs DIR]
 
-The paper's rule: lines of the classes that inherit from nn.Module, without comments, docstrings and blanks, that a model needs
-and no model above it in the table did. A script counts them: the classes that a model of each packaged configuration is made of,
-with their bases. The first row is the Transformer of arXiv 1706.03762 with the options of its layers, used by it or not. So that
-nothing hides, two more counts: the same without that head start, and everything of the package that runs while the model is made
-and run forward, functions and configuration included. Models are made with one layer and few words, which changes no line. A
-minute or two.
+The paper's rule: lines of the classes that inherit from nn.Module, without comments, docstrings and
+blanks, that a model needs and no model above it in the table did. A script counts them: the classes
+that a model of each packaged configuration is made of, with their bases. The first row is the
+Transformer of arXiv 1706.03762 with the options of its layers, used by it or not. So that nothing
+hides, two more counts: the same without that head start, and everything of the package that runs
+while the model is made and run forward, functions and configuration included. Models are made with
+one layer and few words, which changes no line. A minute or two.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from torch import nn
 
 import skillweave
 from skillweave.batch import Batch
-from skillweave.config import ConfigError, ModelConfig
-from skillweave.interop import to_hf
-from skillweave.model import Model
+from skillweave.config import ConfigError
+from skillweave.interop.huggingface import to_hf
+from skillweave.model.config import ModelConfig
+from skillweave.model.model import Model
 
 OURS, THEIRS = Path(skillweave.__file__).parent, Path(transformers.__file__).parent
 SMALL = {"layers": 1, "experts": 2, "vocabulary": 64}
@@ -46,7 +49,10 @@ BASE = {
     "targets": {"lm": {}},
     "tasks": {
         "lm": {
-            "spans": [{"modality": "text"}, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1}],
+            "spans": [
+                {"modality": "text"},
+                {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1},
+            ],
             "targets": {"lm": 1.0},
         }
     },
@@ -56,13 +62,19 @@ THEIR_BASE = "MarianMTModel"
 """The first Transformer there."""
 PAIRS = {
     "targets": {"mlm": {}, "classification": {"classes": ["next", "random"]}},
-    "tasks": {"pretraining": {"spans": [{"modality": "text"}], "targets": {"mlm": 1.0, "classification": 1.0}}},
+    "tasks": {
+        "pretraining": {
+            "spans": [{"modality": "text"}],
+            "targets": {"mlm": 1.0, "classification": 1.0},
+        }
+    },
 }
 """BERT's two targets, which the paper counts."""
 
 
 class Paper(NamedTuple):
-    """A row of the paper's Table 2: the configuration that is its model here, and the lines printed for both toolkits."""
+    """A row of the paper's Table 2: the configuration that is its model here, and the lines printed
+    for both toolkits."""
 
     preset: str
     tencent: int
@@ -94,7 +106,8 @@ class Cost(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A model and its cost; `theirs` is None where Hugging Face has no such model. `bound`: the most lines it should add."""
+    """A model and its cost; `theirs` is None where Hugging Face has no such model. `bound`: the
+    most lines it should add."""
 
     name: str
     bound: int | None
@@ -103,7 +116,8 @@ class Row(NamedTuple):
 
 
 class Added(NamedTuple):
-    """Lines that a row adds to those above it: by the paper's rule, by it without a head start, and of all that runs."""
+    """Lines that a row adds to those above it: by the paper's rule, by it without a head start, and
+    of all that runs."""
 
     rule: int
     strict: int
@@ -115,12 +129,23 @@ def configurations() -> Iterator[tuple[str, int | None, ModelConfig]]:
     files = {file.stem: file for file in sorted(PRESETS.glob("*.yaml"))}
     yield "Transformer", PAPER["Transformer"].tencent, small(BASE, SMALL)
     for name, row in list(PAPER.items())[1:]:
-        preset = next((stem for stem in files if stem == row.preset or stem.startswith(f"{row.preset}-")), None)
+        preset = next(
+            (stem for stem in files if stem == row.preset or stem.startswith(f"{row.preset}-")),
+            None,
+        )
         if preset:
-            yield name, row.tencent, small({**yaml.safe_load(files.pop(preset).read_text("utf-8")), **row.changes}, SMALL)
+            yield (
+                name,
+                row.tencent,
+                small(
+                    {**yaml.safe_load(files.pop(preset).read_text("utf-8")), **row.changes}, SMALL
+                ),
+            )
     for stem, file in files.items():
         config = small(yaml.safe_load(file.read_text("utf-8")), SMALL)
-        text = {m.value for m in config.streams.present()} == {"text"} and config.encoder.name == "transformer"
+        text = {m.value for m in config.streams.present()} == {
+            "text"
+        } and config.encoder.name == "transformer"
         yield stem, 0 if text or stem.startswith(FREE) else None, config
 
 
@@ -134,7 +159,9 @@ def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
         run_ours(Model(ModelConfig.parse(written)).eval(), batch)
 
     ours = Cost(modules(model, "skillweave."), reached(run, OURS))
-    theirs, forward = (their_base(), run_base) if name == "Transformer" else (their_model(model), run_theirs)
+    theirs, forward = (
+        (their_base(), run_base) if name == "Transformer" else (their_model(model), run_theirs)
+    )
     if theirs is None:
         return Row(name, bound, ours, None)
     kind, options = type(theirs), theirs.config.to_dict()
@@ -142,7 +169,9 @@ def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
     def run_them() -> None:
         forward(kind(kind.config_class.from_dict(options)).eval(), batch)
 
-    return Row(name, bound, ours, Cost(modules(theirs, "transformers.models."), reached(run_them, THEIRS)))
+    return Row(
+        name, bound, ours, Cost(modules(theirs, "transformers.models."), reached(run_them, THEIRS))
+    )
 
 
 def their_base() -> Any:
@@ -163,10 +192,16 @@ def their_model(model: Model) -> Any:
 
 
 def in_layers(without: tuple[str, ...] = ()) -> set[Definition]:
-    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it; `without`: modules of it that do not count."""
-    loaded = [module for name, module in sys.modules.items() if name.startswith("skillweave.layers")]
+    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it; `without`:
+    modules of it that do not count."""
+    loaded = [
+        module for name, module in sys.modules.items() if name.startswith("skillweave.layers")
+    ]
     kinds = [
-        kind for module in loaded for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
+        kind
+        for module in loaded
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, nn.Module)
     ]
     absent = tuple(f"skillweave.layers.{name}" for name in without)
     inside = [kind for kind in kinds if kind.__module__.startswith("skillweave.layers")]
@@ -182,7 +217,9 @@ def added(costs: Iterable[Cost | None], start: set[Definition]) -> list[Added | 
             found.append(None)
             continue
         classes = cost.classes | start if not known else cost.classes
-        found.append(Added(count(classes - known), count(cost.classes - strict), count(cost.reached - ran)))
+        found.append(
+            Added(count(classes - known), count(cost.classes - strict), count(cost.reached - ran))
+        )
         known, strict, ran = known | classes, strict | cost.classes, ran | cost.reached
     return found
 
@@ -206,13 +243,29 @@ def page(rows: list[Row], ours: list[Added | None], theirs: list[Added | None]) 
         assert one is not None
         printed = PAPER.get(row.name)
         paper = [plus(row, printed.tencent), plus(row, printed.theirs)] if printed else ["", ""]
-        first.append([row.name, plus(row, one.rule), plus(row, other.rule) if other else "—", *paper])
+        first.append(
+            [row.name, plus(row, one.rule), plus(row, other.rule) if other else "—", *paper]
+        )
         them = ["—"] * 3
         if other and row.theirs:
-            them = [f"{count(row.theirs.classes):,}", f"{count(row.theirs.reached):,}", plus(row, other.reached)]
-        whole = [f"{count(row.ours.classes):,}", plus(row, one.strict), f"{count(row.ours.reached):,}", plus(row, one.reached)]
+            them = [
+                f"{count(row.theirs.classes):,}",
+                f"{count(row.theirs.reached):,}",
+                plus(row, other.reached),
+            ]
+        whole = [
+            f"{count(row.ours.classes):,}",
+            plus(row, one.strict),
+            f"{count(row.ours.reached):,}",
+            plus(row, one.reached),
+        ]
         second.append([row.name, *whole, f"{count_files(row.ours.reached):,}", *them])
-    titles = ("skillweave", f"Transformers {transformers.__version__}", "paper: TencentPretrain", "paper: Transformers")
+    titles = (
+        "skillweave",
+        f"Transformers {transformers.__version__}",
+        "paper: TencentPretrain",
+        "paper: Transformers",
+    )
     whole = ("classes", "of them new", "all that runs", "of it new", "files it stands in")
     return [
         "## By the paper's rule",
@@ -243,15 +296,21 @@ METHOD = """## How it is counted
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)")
+    parser.add_argument(
+        "--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)"
+    )
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     rows = [measure(*one) for one in track(list(configurations()), "models", transient=True)]
     costs = [row.ours for row in rows]
     ours, theirs = added(costs, in_layers(OURS_ALONE)), added([row.theirs for row in rows], set())
-    whole = {row.name: one.rule for row, one in zip(rows, added(costs, in_layers()), strict=True) if one}
+    whole = {
+        row.name: one.rule for row, one in zip(rows, added(costs, in_layers()), strict=True) if one
+    }
     method = METHOD.format(whole=whole["Transformer"], mixtral=whole["mixtral-8x7b"])
     write_parts(options.docs, "implementation_cost", [RULE], [*page(rows, ours, theirs), method])
     status = report("lines that each further model adds", figures(rows, ours), options.json)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 
 def status(field: str) -> int:
-    """Bytes of this process's memory, now (VmRSS) or at most so far (VmHWM); unlike getrusage's, not its parent's."""
-    line = next(x for x in Path("/proc/self/status").read_text("utf-8").splitlines() if x.startswith(field))
+    """Bytes of this process's memory, now (VmRSS) or at most so far (VmHWM); unlike getrusage's,
+    not its parent's."""
+    line = next(
+        x for x in Path("/proc/self/status").read_text("utf-8").splitlines() if x.startswith(field)
+    )
     return int(line.split()[1]) * 1024

@@ -1,4 +1,5 @@
-"""The page of a study: what was measured beside the paper's figures, and which of the paper's findings hold."""
+"""The page of a study: what was measured beside the paper's figures, and which of the paper's
+findings hold."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from cells import Cell
 from matplotlib.figure import Figure as Picture
 from report import Figure
 
-from skillweave.config import RecipeConfig
+from skillweave.recipe import RecipeConfig
 
 READING = re.compile(r"<!-- reading -->.*<!-- /reading -->", re.DOTALL)
 COLOURS = ("#666666", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
@@ -25,7 +26,8 @@ Rows = dict[tuple[str, str], dict[int, dict[str, Any]]]
 
 
 class Conditions(NamedTuple):
-    """How it was measured: a recipe, steps by system, seeds, the runs' environment.json, the command."""
+    """How it was measured: a recipe, steps by system, seeds, the runs' environment.json, the
+    command."""
 
     recipe: RecipeConfig
     steps: dict[str, int]
@@ -34,16 +36,22 @@ class Conditions(NamedTuple):
     command: str
 
     @classmethod
-    def of(cls, recipe: RecipeConfig, steps: dict[str, int], cells: Iterable[Cell], command: str) -> Conditions:
+    def of(
+        cls, recipe: RecipeConfig, steps: dict[str, int], cells: Iterable[Cell], command: str
+    ) -> Conditions:
         """Those of the finished cells, from their own files."""
-        runs = [cell.folder for cell in cells if cell.done() and (cell.folder / "environment.json").is_file()]
+        runs = [
+            cell.folder
+            for cell in cells
+            if cell.done() and (cell.folder / "environment.json").is_file()
+        ]
         environments = [json.loads((run / "environment.json").read_text("utf-8")) for run in runs]
         return cls(recipe, steps, sorted({place(run)[1] for run in runs}), environments, command)
 
 
 class Task(NamedTuple):
-    """A column: its metric, how often it is shown larger, whether lower is better, the paper's figures by system, decimals, and
-    the paper's title where that differs."""
+    """A column: its metric, how often it is shown larger, whether lower is better, the paper's
+    figures by system, decimals, and the paper's title where that differs."""
 
     title: str
     metric: str
@@ -74,7 +82,8 @@ class Finding(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What a page compares. `name`: of its files; `systems`: rows and their titles; `tasks`: columns."""
+    """What a page compares. `name`: of its files; `systems`: rows and their titles; `tasks`:
+    columns."""
 
     name: str
     systems: Mapping[str, str]
@@ -83,7 +92,8 @@ class Study(NamedTuple):
 
 
 def place(folder: Path) -> tuple[str, int]:
-    """The system and the seed that a run's folder names, as `dense-seed0` or `specific-seed0-TASK`."""
+    """The system and the seed that a run's folder names, as `dense-seed0` or
+    `specific-seed0-TASK`."""
     system, seed, *_ = folder.name.split("-")
     return system, int(seed.removeprefix("seed"))
 
@@ -108,16 +118,31 @@ class Results:
     def values(self, system: str, task: str) -> list[float]:
         """The metric of each seed."""
         column = self.study.tasks[task]
-        return [row[column.metric] * column.scale for row in self.rows.get((system, task), {}).values()]
+        return [
+            row[column.metric] * column.scale for row in self.rows.get((system, task), {}).values()
+        ]
 
     def any(self, task: str, system: str = "") -> dict[str, Any]:
         """An entry of the task, for what does not differ among seeds; empty when there is none."""
-        return next((next(iter(r.values())) for (s, t), r in self.rows.items() if t == task and system in ("", s)), {})
+        return next(
+            (
+                next(iter(r.values()))
+                for (s, t), r in self.rows.items()
+                if t == task and system in ("", s)
+            ),
+            {},
+        )
 
     def reference(self, task: str, kind: str) -> float | None:
         """What `chance` or the simple `baseline` reaches."""
         column = self.study.tasks[task]
-        found = [row[kind][column.metric] for (_, t), r in self.rows.items() if t == task for row in r.values() if kind in row]
+        found = [
+            row[kind][column.metric]
+            for (_, t), r in self.rows.items()
+            if t == task
+            for row in r.values()
+            if kind in row
+        ]
         return statistics.mean(found) * column.scale if found else None
 
     def show_reference(self, task: str, kind: str) -> str:
@@ -130,10 +155,13 @@ class Results:
         values, show = self.values(system, task), self.study.tasks[task].show
         if not values:
             return "—"
-        return show(statistics.mean(values)) + (f" ± {show(statistics.stdev(values))}" if len(values) > 1 else "")
+        return show(statistics.mean(values)) + (
+            f" ± {show(statistics.stdev(values))}" if len(values) > 1 else ""
+        )
 
     def gain(self, one: str, other: str, task: str) -> tuple[float, float] | None:
-        """By how much `one` is better than `other`, and the seeds' spread; None with fewer than two seeds of each."""
+        """By how much `one` is better than `other`, and the seeds' spread; None with fewer than two
+        seeds of each."""
         first, second = self.values(one, task), self.values(other, task)
         if min(len(first), len(second)) < 2:
             return None
@@ -144,16 +172,24 @@ class Results:
     def judge(self, finding: Finding) -> list[bool | None]:
         """Per task of a finding, whether it holds; None where it was not measured."""
         found = [self.gain(finding.one, finding.other, task) for task in finding.tasks]
-        return [None if pair is None else pair[0] > pair[1] if finding.better else pair[0] >= -pair[1] for pair in found]
+        return [
+            None if pair is None else pair[0] > pair[1] if finding.better else pair[0] >= -pair[1]
+            for pair in found
+        ]
 
     def figures(self) -> list[Figure]:
         """The findings that were measured: on how many tasks each holds."""
         judged = [(finding.claim, self.judge(finding)) for finding in self.study.findings]
-        return [Figure(n, f.count(True), "tasks, all of them", len(f), all(f)) for n, f in judged if None not in f]
+        return [
+            Figure(n, f.count(True), "tasks, all of them", len(f), all(f))
+            for n, f in judged
+            if None not in f
+        ]
 
 
 def write_parts(folder: Path, name: str, before: Sequence[str], after: Sequence[str]) -> None:
-    """Write NAME.md; what stands between its reading marks is kept, between `before` and `after`."""
+    """Write NAME.md; what stands between its reading marks is kept, between `before` and
+    `after`."""
     file = folder / f"{name}.md"
     kept = READING.search(file.read_text("utf-8")) if file.is_file() else None
     reading = kept[0] if kept else "<!-- reading -->\n<!-- /reading -->"
@@ -169,21 +205,32 @@ def tables(results: Results, *references: tuple[str, str]) -> list[str]:
     """The figures here, with rows for (title, kind) of `references`, and the paper's."""
     study = results.study
     header = ["system", *(task.title for task in study.tasks.values())]
-    rows = [[title, *(results.cell(system, task) for task in study.tasks)] for system, title in study.systems.items()]
-    rows += [[title, *(results.show_reference(task, kind) for task in study.tasks)] for title, kind in references]
+    rows = [
+        [title, *(results.cell(system, task) for task in study.tasks)]
+        for system, title in study.systems.items()
+    ]
+    rows += [
+        [title, *(results.show_reference(task, kind) for task in study.tasks)]
+        for title, kind in references
+    ]
     here = ["## Here", markdown(header, rows)]
     printed = {name: task for name, task in study.tasks.items() if task.paper}
     if not printed:
         return here
     there = ["system", *(task.there or task.title for task in printed.values())]
-    theirs = [[title, *(f"{t.paper[system]:.2f}" for t in printed.values())] for system, title in study.systems.items()]
+    theirs = [
+        [title, *(f"{t.paper[system]:.2f}" for t in printed.values())]
+        for system, title in study.systems.items()
+    ]
     return [*here, "## In the paper", markdown(there, theirs)]
 
 
 def above_chance(results: Results, system: str, name: str) -> bool:
     """Whether the seeds' mean is better than chance by more than their standard deviation."""
     values, chance = results.values(system, name), results.reference(name, "chance")
-    gain = (statistics.mean(values) - (chance or 0)) * (-1 if results.study.tasks[name].lower else 1)
+    gain = (statistics.mean(values) - (chance or 0)) * (
+        -1 if results.study.tasks[name].lower else 1
+    )
     return gain > (statistics.stdev(values) if len(values) > 1 else 0)
 
 
@@ -192,9 +239,23 @@ def findings(results: Results, title: str = "The paper's findings") -> list[str]
     rows = []
     for finding in results.study.findings:
         found = results.judge(finding)
-        verdict = "not measured (two seeds needed)" if None in found else "holds here" if all(found) else "does not hold here"
-        rows.append([finding.claim, f"**{verdict}**", "; ".join(difference(results, finding, task) for task in finding.tasks)])
-    lower = sorted({task.title.partition(", ")[2] for task in results.study.tasks.values() if task.lower})
+        verdict = (
+            "not measured (two seeds needed)"
+            if None in found
+            else "holds here"
+            if all(found)
+            else "does not hold here"
+        )
+        rows.append(
+            [
+                finding.claim,
+                f"**{verdict}**",
+                "; ".join(difference(results, finding, task) for task in finding.tasks),
+            ]
+        )
+    lower = sorted(
+        {task.title.partition(", ")[2] for task in results.study.tasks.values() if task.lower}
+    )
     note = f" (for {', '.join(lower)}: lower)" if lower else ""
     rule = f"""## {title}
 
@@ -210,7 +271,10 @@ def difference(results: Results, finding: Finding, name: str) -> str:
         return f"{task.short} —"
     failed = not results.judge(finding._replace(tasks=[name]))[0]
     sign = "+" if pair[0] >= 0 else "−"
-    return f"{task.short} {sign}{task.show(abs(pair[0]))} ± {task.show(pair[1])}{' ✗' if failed else ''}"
+    return (
+        f"{task.short} {sign}{task.show(abs(pair[0]))} ±"
+        f" {task.show(pair[1])}{' ✗' if failed else ''}"
+    )
 
 
 def parameters(results: Results, note: str) -> list[str]:
@@ -224,7 +288,9 @@ def parameters(results: Results, note: str) -> list[str]:
         found = [results.any(task, system) for task in study.tasks]
         totals = [row["total_parameters"] for row in found if row]
         whole = (sum(totals) if system == "specific" else totals[0]) if totals else None
-        rows.append([title, millions(whole), *(millions(row.get("activated_parameters")) for row in found)])
+        rows.append(
+            [title, millions(whole), *(millions(row.get("activated_parameters")) for row in found)]
+        )
     header = ["system", "in all", *(task.short for task in study.tasks.values())]
     return [f"## Parameters\n\n{note}", markdown(header, rows)]
 
@@ -236,19 +302,43 @@ def setup(results: Results, conditions: Conditions, *points: str) -> list[str]:
     for task in results.study.tasks:
         config, row = recipe.tasks[task], results.any(task)
         pool = f"{row['pool']:,}" if row.get("pool") else "—"
-        rows.append([task, f"`{config.data.path}`", f"{config.weight:g}", str(config.batch_size), f"{row.get('n', 0):,}", pool])
-    sizes = f"{encoder.layers} layers × {recipe.model.width}, {encoder.heads} heads, feed-forward {encoder.feed_forward}"
+        rows.append(
+            [
+                task,
+                f"`{config.data.path}`",
+                f"{config.weight:g}",
+                str(config.batch_size),
+                f"{row.get('n', 0):,}",
+                pool,
+            ]
+        )
+    sizes = (
+        f"{encoder.layers} layers × {recipe.model.width}, {encoder.heads} heads, feed-forward"
+        f" {encoder.feed_forward}"
+    )
     steps = ", ".join(f"{system} {count:,}" for system, count in conditions.steps.items())
-    given = [f"Sizes: {sizes}, {encoder.norm_position}-norm.", f"Steps: {steps}.", *points, *machine(conditions)]
+    given = [
+        f"Sizes: {sizes}, {encoder.norm_position}-norm.",
+        f"Steps: {steps}.",
+        *points,
+        *machine(conditions),
+    ]
     header = ["task", "data", "weight", "batch", "test samples", "pool"]
     lines = "\n".join(f"- {point}" for point in given)
-    return ["## How it was measured", markdown(header, rows), lines, f"```\n{conditions.command}\n```"]
+    return [
+        "## How it was measured",
+        markdown(header, rows),
+        lines,
+        f"```\n{conditions.command}\n```",
+    ]
 
 
 def machine(conditions: Conditions) -> list[str]:
     """Seeds, hardware and versions."""
     found = conditions.environments
-    hardware = sorted({f"{e['processor']}, {e['cores']} cores, {e['threads']} thread(s) a run" for e in found})
+    hardware = sorted(
+        {f"{e['processor']}, {e['cores']} cores, {e['threads']} thread(s) a run" for e in found}
+    )
     versions = ", ".join(f"{name} {version}" for name, version in found[0]["packages"].items())
     return [
         f"Seeds: {', '.join(map(str, conditions.seeds))}.",
@@ -258,20 +348,35 @@ def machine(conditions: Conditions) -> list[str]:
 
 
 def draw(folder: Path, results: Results) -> str:
-    """NAME.svg: a panel a task, a dot a seed, a bar at their mean ± standard deviation, a dashed line at chance; its link."""
+    """NAME.svg: a panel a task, a dot a seed, a bar at their mean ± standard deviation, a dashed
+    line at chance; its link."""
     study = results.study
     matplotlib.rcParams["svg.hashsalt"] = study.name  # the same picture gives the same file
     height = 1 + 0.4 * len(study.systems)
-    picture = Picture(figsize=(2.6 * len(study.tasks), height), layout="constrained", facecolor="white")
-    for axes, (name, task) in zip(picture.subplots(1, len(study.tasks), sharey=True), study.tasks.items(), strict=True):
+    picture = Picture(
+        figsize=(2.6 * len(study.tasks), height), layout="constrained", facecolor="white"
+    )
+    for axes, (name, task) in zip(
+        picture.subplots(1, len(study.tasks), sharey=True), study.tasks.items(), strict=True
+    ):
         for row, (system, colour) in enumerate(zip(study.systems, COLOURS, strict=False)):
             if values := results.values(system, name):
                 spread = statistics.stdev(values) if len(values) > 1 else 0
                 axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.5, markersize=4)
-                axes.errorbar([statistics.mean(values)], [row], xerr=[spread], fmt="|", color=colour, markersize=16, capsize=4)
+                axes.errorbar(
+                    [statistics.mean(values)],
+                    [row],
+                    xerr=[spread],
+                    fmt="|",
+                    color=colour,
+                    markersize=16,
+                    capsize=4,
+                )
         if (chance := results.reference(name, "chance")) is not None:
             axes.axvline(chance, linestyle="--", color="0.5", linewidth=1)
-        axes.set_title(f"{task.title}\n({'lower' if task.lower else 'higher'} is better)", fontsize=9)
+        axes.set_title(
+            f"{task.title}\n({'lower' if task.lower else 'higher'} is better)", fontsize=9
+        )
         axes.set_yticks(range(len(study.systems)), study.systems.values())
         axes.set_ylim(len(study.systems) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)

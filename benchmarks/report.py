@@ -12,7 +12,8 @@ from rich.table import Table
 
 
 class Figure(NamedTuple):
-    """One measured number; the unit says whether the bound is the least or the most that is allowed."""
+    """One measured number; the unit says whether the bound is the least or the most that is
+    allowed."""
 
     name: str
     value: float
@@ -22,12 +23,19 @@ class Figure(NamedTuple):
 
 
 def report(title: str, figures: Sequence[Figure], file: Path | None = None) -> int:
-    """Print the figures, write them to `file` as JSON if one is given, and return the exit status: 0 when all hold, else 1."""
+    """Print the figures, write them to `file` as JSON if one is given, and return the exit status:
+    0 when all hold, else 1."""
     table = Table("figure", "value", "bound", "unit", "", title=title)
     for figure in figures:
         verdict = "holds" if figure.holds else "[bold red]DOES NOT HOLD"
-        table.add_row(figure.name, f"{figure.value:.3g}", f"{figure.bound:.3g}", figure.unit, verdict)
+        table.add_row(
+            figure.name, f"{figure.value:.3g}", f"{figure.bound:.3g}", figure.unit, verdict
+        )
     Console().print(table)
     if file:
-        file.write_text(json.dumps([figure._asdict() for figure in figures], indent=1, ensure_ascii=False) + "\n", "utf-8")
+        file.write_text(
+            json.dumps([figure._asdict() for figure in figures], indent=1, ensure_ascii=False)
+            + "\n",
+            "utf-8",
+        )
     return 0 if all(figure.holds for figure in figures) else 1

@@ -2,10 +2,11 @@
 
     python benchmarks/resume.py [--json FILE] [--kills 10] [--seed 0]
 
-One run of three tasks (poems by dynasty, emoji by name, functions by docstring) on the packed data, with dropout, noisy experts,
-accumulation and validation, is trained without interruption. Then it is killed (SIGKILL) at seeded moments, and at points inside
-the write of a checkpoint, and resumed; every second run with two data workers. Compared: weights and optimiser, byte for byte,
-and the losses in metrics.jsonl. About three minutes on two cores.
+One run of three tasks (poems by dynasty, emoji by name, functions by docstring) on the packed data,
+with dropout, noisy experts, accumulation and validation, is trained without interruption. Then it
+is killed (SIGKILL) at seeded moments, and at points inside the write of a checkpoint, and resumed;
+every second run with two data workers. Compared: weights and optimiser, byte for byte, and the
+losses in metrics.jsonl. About three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from skillweave import weights
-from skillweave.config import RecipeConfig
+from skillweave.recipe import RecipeConfig
 from skillweave.training import checkpoint, train, trainer
 from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.weights import files as weights
 
 FORK = multiprocessing.get_context("fork")
 STEPS, EVERY = 60, 7
@@ -57,7 +58,10 @@ MODEL = {
         "layers": 2,
         "heads": 2,
         "feed_forward": 64,
-        "sparse": {"qkv": {"route": "skill"}, "feed_forward": {"route": "token", "noise": 0.5, "balance": 0.01}},
+        "sparse": {
+            "qkv": {"route": "skill"},
+            "feed_forward": {"route": "token", "noise": 0.5, "balance": 0.01},
+        },
     },
 }
 DATA = {
@@ -82,11 +86,18 @@ class Result(NamedTuple):
 def recipe(folder: Path, workers: int) -> RecipeConfig:
     tasks = {name: {"data": data, "batch_size": 4} for name, data in DATA.items()}
     return RecipeConfig.parse(
-        {"output": str(folder), "model": MODEL, "tasks": tasks, "training": {**TRAINING, "workers": workers}}
+        {
+            "output": str(folder),
+            "model": MODEL,
+            "tasks": tasks,
+            "training": {**TRAINING, "workers": workers},
+        }
     )
 
 
-def start(folder: Path, workers: int = 0, prepare: Prepare | None = None, doomed: bool = True) -> Any:
+def start(
+    folder: Path, workers: int = 0, prepare: Prepare | None = None, doomed: bool = True
+) -> Any:
     """A process that trains; it is forked, so that libraries need not be loaded again."""
 
     def work() -> None:
@@ -113,7 +124,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_checkpoint(owner: Any, name: str, action: Callable[..., Any], call: int = 1, save: int = 3) -> Prepare:
+def in_checkpoint(
+    owner: Any, name: str, action: Callable[..., Any], call: int = 1, save: int = 3
+) -> Prepare:
     """Act in place of the `call`-th use of `owner.name` inside the `save`-th checkpoint's write."""
 
     def prepare() -> None:
@@ -193,13 +206,18 @@ def reached(folder: Path) -> int:
 
 def losses(folder: Path) -> list[Any]:
     """All that metrics.jsonl holds but what the clock decides."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    ]
     return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether the last and the best checkpoints of two runs hold the same weights and optimiser states."""
-    names = [f"{link}/{name}.safetensors" for link in ("last", "best") for name in ("model", "optimizer")]
+    """Whether the last and the best checkpoints of two runs hold the same weights and optimiser
+    states."""
+    names = [
+        f"{link}/{name}.safetensors" for link in ("last", "best") for name in ("model", "optimizer")
+    ]
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
@@ -235,13 +253,18 @@ def kill_at_point(folder: Path, whole: Path, name: str, workers: int) -> Result:
 def measure(kills: int, seed: int, console: Console) -> tuple[list[Result], list[Result]]:
     """Results at seeded moments, and at the points of a checkpoint's write."""
     random = np.random.default_rng(seed)
-    moments = [(int(step), float(random.uniform(0, 0.05))) for step in sorted(random.integers(0, STEPS - 2, kills))]
+    moments = [
+        (int(step), float(random.uniform(0, 0.05)))
+        for step in sorted(random.integers(0, STEPS - 2, kills))
+    ]
     with tempfile.TemporaryDirectory() as place:
         whole, folder = Path(place) / "whole", Path(place) / "killed"
         finish(whole)
         at_moments = [
             kill_at_moment(folder, whole, step, delay, 2 * (i % 2))
-            for i, (step, delay) in enumerate(track(moments, "moments", console=console, transient=True))
+            for i, (step, delay) in enumerate(
+                track(moments, "moments", console=console, transient=True)
+            )
         ]
         at_points = [
             kill_at_point(folder, whole, name, 2 * (i % 2))
@@ -251,15 +274,21 @@ def measure(kills: int, seed: int, console: Console) -> tuple[list[Result], list
 
 
 def table(title: str, results: list[Result]) -> Table:
-    rows = Table("killed at", "last step", "resumed after", "weights and optimiser", "losses", title=title)
+    rows = Table(
+        "killed at", "last step", "resumed after", "weights and optimiser", "losses", title=title
+    )
     for result in results:
-        verdicts = ["identical" if equal else "DIFFERENT" for equal in (result.weights, result.losses)]
+        verdicts = [
+            "identical" if equal else "DIFFERENT" for equal in (result.weights, result.losses)
+        ]
         rows.add_row(result.where, str(result.reached), str(result.resumed), *verdicts)
     return rows
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--kills", type=int, default=10, help="seeded moments")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

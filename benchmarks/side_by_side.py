@@ -1,4 +1,5 @@
-"""Training steps of ours and of Hugging Face's model, alternating in one process, on the same samples from the same weights."""
+"""Training steps of ours and of Hugging Face's model, alternating in one process, on the same
+samples from the same weights."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.batch import IGNORE, Batch, Example
-from skillweave.config import RecipeConfig
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 from skillweave.training.memory import keep_freed_memory
@@ -36,11 +37,17 @@ Given = tuple[Batch, dict[str, Tensor]]
 
 def read_options(description: str | None) -> argparse.Namespace:
     """The command line of such a benchmark; PyTorch gets its number of threads."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a side and setting (default 5)")
+    parser.add_argument(
+        "--steps", type=int, default=5, help="timed steps a side and setting (default 5)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as in training
@@ -55,7 +62,8 @@ class Side(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Of steps that alternated: the median ratio of theirs to ours in time, median seconds, and every loss, by side."""
+    """Of steps that alternated: the median ratio of theirs to ours in time, median seconds, and
+    every loss, by side."""
 
     speedup: float
     seconds: dict[str, float]
@@ -64,15 +72,22 @@ class Pace(NamedTuple):
     @property
     def difference(self) -> float:
         """The largest relative difference of the losses."""
-        return max(abs(us / them - 1) for us, them in zip(self.losses[OURS], self.losses[THEIRS], strict=True))
+        return max(
+            abs(us / them - 1)
+            for us, them in zip(self.losses[OURS], self.losses[THEIRS], strict=True)
+        )
 
 
 def train_ours(model: Model) -> Side:
-    return Side(lambda given: model(given[0]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW))
+    return Side(
+        lambda given: model(given[0]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW)
+    )
 
 
 def train_theirs(model: nn.Module) -> Side:
-    return Side(lambda given: model(**given[1]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW))
+    return Side(
+        lambda given: model(**given[1]).loss, torch.optim.AdamW(model.train().parameters(), **ADAMW)
+    )
 
 
 def step(side: Side, given: Given) -> tuple[float, float]:
@@ -86,9 +101,13 @@ def step(side: Side, given: Given) -> tuple[float, float]:
 
 
 def alternate(model: Model, reference: Any, batches: Sequence[Given], name: str) -> Pace:
-    """A step of each side on every batch; the first warms up and is not timed. Both begin from weights that are equal."""
+    """A step of each side on every batch; the first warms up and is not timed. Both begin from
+    weights that are equal."""
     sides = {THEIRS: train_theirs(reference), OURS: train_ours(model)}
-    taken = [{side: step(one, batch) for side, one in sides.items()} for batch in track(batches, name, transient=True)]
+    taken = [
+        {side: step(one, batch) for side, one in sides.items()}
+        for batch in track(batches, name, transient=True)
+    ]
     timed = taken[1:]
     speedup = statistics.median(pair[THEIRS][1] / pair[OURS][1] for pair in timed)
     seconds = {side: statistics.median(pair[side][1] for pair in timed) for side in sides}
@@ -97,13 +116,17 @@ def alternate(model: Model, reference: Any, batches: Sequence[Given], name: str)
 
 def open_reviews() -> TaskDataset:
     """Chinese shopping reviews, cut at `LENGTH` positions, with words masked."""
-    recipe = {"model": {"streams": {"text": {"max_length": LENGTH}}}, "tasks": {TASK: {"data": {"path": "installed:reviews"}}}}
+    recipe = {
+        "model": {"streams": {"text": {"max_length": LENGTH}}},
+        "tasks": {TASK: {"data": {"path": "installed:reviews"}}},
+    }
     resolved, assets = prepare(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
     return open_task(resolved, TASK, "train", assets)
 
 
 def draw(reviews: TaskDataset, samples: int, count: int, full: bool) -> Iterator[list[Example]]:
-    """So many times `samples` reviews in random order, the same in every run; `full`: only those that fill all positions."""
+    """So many times `samples` reviews in random order, the same in every run; `full`: only those
+    that fill all positions."""
     rng = np.random.default_rng(0)
     order = iter(rng.permutation(len(reviews)))
     for _ in range(count):
@@ -116,9 +139,13 @@ def draw(reviews: TaskDataset, samples: int, count: int, full: bool) -> Iterator
 
 
 def padded(name: str, rows: Sequence[Tensor]) -> dict[str, Tensor]:
-    """As Hugging Face's collators pad: to the longest, with an attention mask; `name`: what stands before the inputs' names."""
+    """As Hugging Face's collators pad: to the longest, with an attention mask; `name`: what stands
+    before the inputs' names."""
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    return {f"{name}input_ids": pad_sequence(list(rows), batch_first=True), f"{name}attention_mask": mask}
+    return {
+        f"{name}input_ids": pad_sequence(list(rows), batch_first=True),
+        f"{name}attention_mask": mask,
+    }
 
 
 def padded_labels(rows: Sequence[Tensor]) -> Tensor:

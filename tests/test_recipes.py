@@ -7,8 +7,8 @@ import torch
 import yaml
 
 import skillweave
-from skillweave.config import RecipeConfig, read_recipe
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig, read_recipe
 from skillweave.tasks.dataset import task_of
 
 FOLDER = Path(skillweave.__file__).parent / "recipes"
@@ -23,7 +23,12 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipe_loads_and_survives_its_own_dump(path: Path) -> None:
     recipe = read_recipe(path)
-    assert RecipeConfig.parse(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True))) == recipe
+    assert (
+        RecipeConfig.parse(
+            yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True))
+        )
+        == recipe
+    )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)

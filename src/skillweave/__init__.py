@@ -9,15 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skillweave.api import encode, load, with_tuning
+    from skillweave.analysis.interference import Interference, interference
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
-    from skillweave.carving import carve
-    from skillweave.config import ConfigError, ModelConfig, RecipeConfig, read_recipe
-    from skillweave.evaluation.interference import Interference, interference
-    from skillweave.interop import from_hf, to_hf
-    from skillweave.model import Model, Output
+    from skillweave.config import ConfigError
+    from skillweave.inference.api import encode, load, with_tuning
+    from skillweave.interop.huggingface import from_hf, to_hf
+    from skillweave.model.config import ModelConfig
+    from skillweave.model.model import Model, Output
+    from skillweave.recipe import RecipeConfig, read_recipe
+    from skillweave.surgery.carve import carve
+    from skillweave.surgery.upcycle import upcycle
     from skillweave.training import train
-    from skillweave.upcycling import upcycle
 
 __version__ = "0.1.0"
 
@@ -27,25 +29,25 @@ _HOME = {
     "ConfigError": "config",
     "Example": "batch",
     "Features": "batch",
-    "Interference": "evaluation.interference",
+    "Interference": "analysis.interference",
     "Layout": "batch",
     "Modality": "batch",
-    "Model": "model",
-    "ModelConfig": "config",
-    "Output": "model",
-    "RecipeConfig": "config",
+    "Model": "model.model",
+    "ModelConfig": "model.config",
+    "Output": "model.model",
+    "RecipeConfig": "recipe",
     "Role": "batch",
     "Span": "batch",
-    "carve": "carving",
-    "encode": "api",
-    "from_hf": "interop",
-    "interference": "evaluation.interference",
-    "load": "api",
-    "read_recipe": "config",
-    "to_hf": "interop",
+    "carve": "surgery.carve",
+    "encode": "inference.api",
+    "from_hf": "interop.huggingface",
+    "interference": "analysis.interference",
+    "load": "inference.api",
+    "read_recipe": "recipe",
+    "to_hf": "interop.huggingface",
     "train": "training",
-    "upcycle": "upcycling",
-    "with_tuning": "api",
+    "upcycle": "surgery.upcycle",
+    "with_tuning": "inference.api",
 }
 
 __all__ = [

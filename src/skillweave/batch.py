@@ -1,11 +1,11 @@
 """What data hands to the model: modalities, spans, layouts, examples and batches.
 
-A `Layout` is the one description of a batch from which masks, positions, segments, pooling, routing conditions and the
-set of active parameters derive. It is plain data, known on the host before the step, and imports no torch until a batch is
-made or moved.
+A `Layout` is the one description of a batch from which masks, positions, segments, pooling, routing
+conditions and the set of active parameters derive. It is plain data, known on the host before the
+step, and imports no torch until a batch is made or moved.
 
-Shape letters used across the package: N samples, S spans, L positions of a pass (padded), T tokens (flat, without most of
-the padding), D width, H heads, C channels or classes, E experts.
+Shape letters used across the package: N samples, S spans, L positions of a pass (padded), T tokens
+(flat, without most of the padding), D width, H heads, C channels or classes, E experts.
 """
 
 from __future__ import annotations
@@ -48,19 +48,24 @@ class Attention(StrEnum):
 
 def span_name(modality: Modality, role: Role, attention: Attention) -> str:
     """The modality, with `/target` and `/causal` behind it where they hold."""
-    marks = (role.value if role is Role.TARGET else "", attention.value if attention is Attention.CAUSAL else "")
+    marks = (
+        role.value if role is Role.TARGET else "",
+        attention.value if attention is Attention.CAUSAL else "",
+    )
     return "/".join([modality.value, *filter(None, marks)])
 
 
 SPAN_NAMES = tuple(span_name(m, r, a) for m in Modality for r in Role for a in Attention)
-"""`text`, `text/causal`, `text/target`, `text/target/causal`, `image`, ...: what may tell the spans of a task apart."""
+"""`text`, `text/causal`, `text/target`, `text/target/causal`, `image`, ...: what may tell the spans
+of a task apart."""
 
 
 @dataclass(frozen=True)
 class Condition:
     """All that a data-independent route may look at: hashable, equal for every token of a span.
 
-    `inputs` and `targets`: the modalities of all of the task's input and target spans, whichever of them are in the batch.
+    `inputs` and `targets`: the modalities of all of the task's input and target spans, whichever of
+    them are in the batch.
     """
 
     task: str
@@ -80,8 +85,9 @@ class Condition:
 class Span:
     """A run of positions of one modality.
 
-    `length` is the padded number of positions, special tokens included; 0 in a task's template, where it is not known yet.
-    Spans of equal `encoder_pass` form one sequence; two passes make a siamese model (CLIP, SkillNet's retrieval).
+    `length` is the padded number of positions, special tokens included; 0 in a task's template,
+    where it is not known yet. Spans of equal `encoder_pass` form one sequence; two passes make a
+    siamese model (CLIP, SkillNet's retrieval).
     """
 
     modality: Modality
@@ -92,7 +98,8 @@ class Span:
 
     @property
     def written(self) -> bool:
-        """Whether a decoder reads it, in a model that has one: a causal target in a pass of its own."""
+        """Whether a decoder reads it, in a model that has one: a causal target in a pass of its
+        own."""
         return self.role is Role.TARGET and self.causal and self.encoder_pass > 0
 
     @property
@@ -105,9 +112,10 @@ class Span:
 class Layout:
     """The task and the spans of a batch; all its samples share them.
 
-    `others`: the task's spans that the batch leaves out (the other side of a siamese task); routes still know of them.
-    `packed`: each span is a sample of its own, which shares its row with others: they do not see each other, and the positions
-    and segments of each begin anew. Rows with fewer samples have spans of true length 0.
+    `others`: the task's spans that the batch leaves out (the other side of a siamese task); routes
+    still know of them. `packed`: each span is a sample of its own, which shares its row with
+    others: they do not see each other, and the positions and segments of each begin anew. Rows with
+    fewer samples have spans of true length 0.
     """
 
     task: str
@@ -120,19 +128,28 @@ class Layout:
             raise ValueError(f"task {self.task!r}: a layout needs at least one span")
         passes = [span.encoder_pass for span in self.spans]
         if passes != sorted(passes) or set(passes) != set(range(max(passes) + 1)):
-            raise ValueError(f"task {self.task!r}: passes must be numbered 0, 1, ... in the order of the spans, not {passes}")
+            raise ValueError(
+                f"task {self.task!r}: passes must be numbered 0, 1, ... in the order of the spans,"
+                f" not {passes}"
+            )
         if self.packed and len({replace(span, length=0) for span in self.spans}) > 1:
-            raise ValueError(f"task {self.task!r}: packed samples must all have one span of the same kind")
+            raise ValueError(
+                f"task {self.task!r}: packed samples must all have one span of the same kind"
+            )
 
     @property
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """The indices of the spans of each pass, in order."""
         count = self.spans[-1].encoder_pass + 1
-        return tuple(tuple(i for i, span in enumerate(self.spans) if span.encoder_pass == p) for p in range(count))
+        return tuple(
+            tuple(i for i, span in enumerate(self.spans) if span.encoder_pass == p)
+            for p in range(count)
+        )
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """The modalities in use, without repeats, in order: the task's skills (SkillNet Table 1)."""
+        """The modalities in use, without repeats, in order: the task's skills (SkillNet Table
+        1)."""
         return tuple(dict.fromkeys(span.modality for span in self.spans))
 
     def given(self, role: Role) -> frozenset[Modality]:
@@ -142,7 +159,14 @@ class Layout:
     def condition(self, span: int) -> Condition:
         """What the routes may know of a span's tokens."""
         it = self.spans[span]
-        return Condition(self.task, it.modality, it.role, it.attention, self.given(Role.INPUT), self.given(Role.TARGET))
+        return Condition(
+            self.task,
+            it.modality,
+            it.role,
+            it.attention,
+            self.given(Role.INPUT),
+            self.given(Role.TARGET),
+        )
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -150,18 +174,25 @@ class Layout:
         return tuple(dict.fromkeys(self.condition(i) for i in range(len(self.spans))))
 
     def before(self, span: int) -> list[int]:
-        """The spans of its own modality that stand before it in its pass: it goes on where they end."""
+        """The spans of its own modality that stand before it in its pass: it goes on where they
+        end."""
         it = self.spans[span]
         if self.packed:
             return []
-        return [s for s in self.passes[it.encoder_pass] if s < span and self.spans[s].modality == it.modality]
+        return [
+            s
+            for s in self.passes[it.encoder_pass]
+            if s < span and self.spans[s].modality == it.modality
+        ]
 
     def segment(self, span: int) -> int:
-        """The span's rank among the spans of its own modality in its pass (BERT's sentence A and B)."""
+        """The span's rank among the spans of its own modality in its pass (BERT's sentence A and
+        B)."""
         return len(self.before(span))
 
     def starts(self, span: int, lengths_NS: Tensor) -> Tensor | None:
-        """[N] the position with which each sample's span begins: positions run on among spans of a modality, as in BERT's pairs.
+        """[N] the position with which each sample's span begins: positions run on among spans of a
+        modality, as in BERT's pairs.
 
         `lengths_NS`: true positions of the batch's spans. None where they all begin at 0.
         """
@@ -171,12 +202,20 @@ class Layout:
     def with_lengths(self, lengths: tuple[int, ...]) -> Layout:
         """The same layout with the spans' padded lengths set."""
         if len(lengths) != len(self.spans):
-            raise ValueError(f"task {self.task!r}: {len(lengths)} lengths for {len(self.spans)} spans")
-        return replace(self, spans=tuple(replace(s, length=n) for s, n in zip(self.spans, lengths, strict=True)))
+            raise ValueError(
+                f"task {self.task!r}: {len(lengths)} lengths for {len(self.spans)} spans"
+            )
+        return replace(
+            self,
+            spans=tuple(replace(s, length=n) for s, n in zip(self.spans, lengths, strict=True)),
+        )
 
     def only(self, encoder_pass: int) -> Layout:
-        """One pass alone, to encode one side of a siamese task; its conditions stay those of the whole task."""
-        spans = tuple(replace(s, encoder_pass=0) for s in self.spans if s.encoder_pass == encoder_pass)
+        """One pass alone, to encode one side of a siamese task; its conditions stay those of the
+        whole task."""
+        spans = tuple(
+            replace(s, encoder_pass=0) for s in self.spans if s.encoder_pass == encoder_pass
+        )
         others = (*self.others, *(s for s in self.spans if s.encoder_pass != encoder_pass))
         return replace(self, spans=spans, others=others)
 
@@ -185,10 +224,10 @@ class Layout:
 class Features:
     """One span of one sample, ready for the model.
 
-    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or log-mel frames [F, M] (float32).
-    `length`: the positions it takes in the encoder, special tokens included.
-    `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit prediction), or that are left out and
-    not counted in `length` (MAE); None for none.
+    `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or
+    log-mel frames [F, M] (float32). `length`: the positions it takes in the encoder, special tokens
+    included. `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit
+    prediction), or that are left out and not counted in `length` (MAE); None for none.
     """
 
     data: Tensor
@@ -198,9 +237,11 @@ class Features:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample of a task: features per span of its layout, and labels by name (tensors or plain numbers).
+    """One sample of a task: features per span of its layout, and labels by name (tensors or plain
+    numbers).
 
-    `notes`: what predictions are read with and no loss looks at, such as the text in which an answer is found.
+    `notes`: what predictions are read with and no loss looks at, such as the text in which an
+    answer is found.
     """
 
     spans: tuple[Features, ...]
@@ -211,7 +252,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Skip:
-    """A sample left out: where it came from and why, for `skipped.jsonl` and the counts on screen."""
+    """A sample left out: where it came from and why, for `skipped.jsonl` and the counts on
+    screen."""
 
     task: str
     key: str
@@ -223,12 +265,12 @@ class Batch:
     """A micro-batch of one task.
 
     `inputs`: one tensor per span, stacked and padded (see `Features.data`), first dimension N.
-    `lengths`: [N, S] int64 on the host, the true positions of each span.
-    `labels`: by name; integers stack to [N], vectors pad with `IGNORE` to the padded length of their pass.
-    `masked`: one [N, L] bool tensor per span, or None.
-    `candidates`: the answers that the task chooses from, where it encodes them: a batch of the task's last pass, with rows of its
-    own number and order. Its label `stands_for` [C] counts for how many answers each row stands, itself included; `numbers`
-    [C] are the answers' own. `notes`: those of each example.
+    `lengths`: [N, S] int64 on the host, the true positions of each span. `labels`: by name;
+    integers stack to [N], vectors pad with `IGNORE` to the padded length of their pass. `masked`:
+    one [N, L] bool tensor per span, or None. `candidates`: the answers that the task chooses from,
+    where it encodes them: a batch of the task's last pass, with rows of its own number and order.
+    Its label `stands_for` [C] counts for how many answers each row stands, itself included;
+    `numbers` [C] are the answers' own. `notes`: those of each example.
     """
 
     layout: Layout
@@ -245,12 +287,15 @@ class Batch:
         return int((self.lengths > 0).sum()) if self.layout.packed else self.lengths.shape[0]
 
     def to(self, target: device | str) -> Batch:
-        """The batch with its tensors on `target`; true lengths stay on the host, where the layout is decided."""
+        """The batch with its tensors on `target`; true lengths stay on the host, where the layout
+        is decided."""
         return replace(
             self,
             inputs=tuple(x.to(target, non_blocking=True) for x in self.inputs),
             labels={name: x.to(target, non_blocking=True) for name, x in self.labels.items()},
-            masked=tuple(None if x is None else x.to(target, non_blocking=True) for x in self.masked),
+            masked=tuple(
+                None if x is None else x.to(target, non_blocking=True) for x in self.masked
+            ),
             candidates=None if self.candidates is None else self.candidates.to(target),
         )
 
@@ -266,7 +311,8 @@ class Batch:
 
     @property
     def condition_tokens(self) -> Mapping[Condition, int]:
-        """The distinct conditions of the batch and its candidates, in order, with the true positions of each."""
+        """The distinct conditions of the batch and its candidates, in order, with the true
+        positions of each."""
         counts: dict[Condition, int] = {}
         for part in self.parts:
             for span, count in enumerate(part.lengths.sum(0).tolist()):
@@ -277,4 +323,6 @@ class Batch:
     @property
     def padding(self) -> float:
         """The share of the batch's positions that is padding."""
-        return 1 - self.tokens / (self.lengths.shape[0] * sum(span.length for span in self.layout.spans))
+        return 1 - self.tokens / (
+            self.lengths.shape[0] * sum(span.length for span in self.layout.spans)
+        )

@@ -17,7 +17,9 @@ def options(folder: Path, **changes) -> argparse.Namespace:
 
 def cell(folder: Path, name: str, steps: int = 3) -> Cell:
     """Its call is the name of the file that it is to write, see `pretend`."""
-    return Cell(folder / name, [["make", str(folder / f"{name}.json")]], folder / f"{name}.json", steps)
+    return Cell(
+        folder / name, [["make", str(folder / f"{name}.json")]], folder / f"{name}.json", steps
+    )
 
 
 @pytest.fixture
@@ -45,7 +47,9 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, called: list[str]) -> No
     assert called == ["b", "c"] and written == [True]
 
 
-def test_what_follows_a_failure_is_left_out_and_the_rest_is_run(tmp_path: Path, called: list[str], capsys) -> None:
+def test_what_follows_a_failure_is_left_out_and_the_rest_is_run(
+    tmp_path: Path, called: list[str], capsys
+) -> None:
     chains = [[cell(tmp_path, "bad"), cell(tmp_path, "b")], [cell(tmp_path, "c")]]
     assert cells.study(chains, options(tmp_path), lambda: None) == 1
     assert called == ["bad", "c"]
@@ -77,11 +81,18 @@ def test_a_run_of_another_length_stops_the_study(tmp_path: Path) -> None:
 def test_a_trained_cell_has_the_recipes_steps_or_those_given(tmp_path: Path) -> None:
     recipe = cells.ROOT / "recipes" / "table3" / "dense.yaml"
     own = cells.trained(recipe, tmp_path / "run", options(tmp_path), "training.seed=1")
-    assert own.steps == yaml.safe_load((recipe.parent / "base.yaml").read_text("utf-8"))["training"]["steps"]
+    assert (
+        own.steps
+        == yaml.safe_load((recipe.parent / "base.yaml").read_text("utf-8"))["training"]["steps"]
+    )
     fewer = cells.trained(recipe, tmp_path / "run", options(tmp_path, steps=5), "training.seed=1")
     assert fewer.steps == 5 and "training.steps=5" in fewer.calls[0]
 
 
 def test_the_defaults_run_everything(tmp_path: Path) -> None:
     given = cells.arguments("", "runs/x", ["dense", "token"]).parse_args([])
-    assert given.systems == ["dense", "token"] and given.minutes == math.inf and given.output == Path("runs/x")
+    assert (
+        given.systems == ["dense", "token"]
+        and given.minutes == math.inf
+        and given.output == Path("runs/x")
+    )

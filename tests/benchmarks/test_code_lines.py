@@ -78,7 +78,8 @@ def test_a_model_counts_its_classes_and_their_bases() -> None:
             super().__init__()
             self.part = nn.Linear(1, 1)
 
-    assert len(code_lines.modules(Own(), __name__)) == 1  # both stand in this function, and PyTorch's count nowhere
+    # both stand in this function, and PyTorch's count nowhere
+    assert len(code_lines.modules(Own(), __name__)) == 1
     assert code_lines.modules(Own(), "elsewhere") == set()
 
 

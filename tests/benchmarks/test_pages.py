@@ -9,17 +9,27 @@ import table3_page
 import transfer_page
 from pages import Conditions, Finding, Results, Study, Task, place, write_parts
 
-from skillweave.config import read_recipe
+from skillweave.recipe import read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-TASKS = {"up": Task("up, accuracy %", "accuracy", 100, digits=1), "down": Task("down, CER", "cer", lower=True)}
-STUDY = Study("study", {"one": "One", "two": "Two"}, TASKS, [Finding("one beats two", "one", "two", ("up", "down"))])
+TASKS = {
+    "up": Task("up, accuracy %", "accuracy", 100, digits=1),
+    "down": Task("down, CER", "cer", lower=True),
+}
+STUDY = Study(
+    "study",
+    {"one": "One", "two": "Two"},
+    TASKS,
+    [Finding("one beats two", "one", "two", ("up", "down"))],
+)
 
 
 def results(one: list[float], two: list[float], task: str = "up") -> Results:
     def rows(values: list[float]) -> dict:
         metric = TASKS[task].metric
-        return {seed: {metric: value, "chance": {metric: 0.25}} for seed, value in enumerate(values)}
+        return {
+            seed: {metric: value, "chance": {metric: 0.25}} for seed, value in enumerate(values)
+        }
 
     return Results(STUDY, {("one", task): rows(one), ("two", task): rows(two)})
 
@@ -54,13 +64,19 @@ def test_a_folder_names_system_and_seed() -> None:
 def test_what_a_person_wrote_between_the_marks_stays(tmp_path: Path) -> None:
     write_parts(tmp_path, "page", ["before"], ["after"])
     file = tmp_path / "page.md"
-    file.write_text(file.read_text("utf-8").replace("reading -->\n", "reading -->\nMine.\n", 1), "utf-8")
+    file.write_text(
+        file.read_text("utf-8").replace("reading -->\n", "reading -->\nMine.\n", 1), "utf-8"
+    )
     write_parts(tmp_path, "page", ["new before"], ["new after"])
-    assert " ".join(file.read_text("utf-8").split()) == "new before <!-- reading --> Mine. <!-- /reading --> new after"
+    assert (
+        " ".join(file.read_text("utf-8").split())
+        == "new before <!-- reading --> Mine. <!-- /reading --> new after"
+    )
 
 
 def made(study: Study, better: float = 0.0) -> Results:
-    """Three seeds of every system and task; each system is better by `better` than the one before."""
+    """Three seeds of every system and task; each system is better by `better` than the one
+    before."""
     counts = {"n": 10, "total_parameters": 2e6, "activated_parameters": 1e6}
     rows: dict = {}
     for number, system in enumerate(study.systems):
@@ -73,13 +89,21 @@ def made(study: Study, better: float = 0.0) -> Results:
 
 
 def conditions(recipe: str) -> Conditions:
-    environment = {"processor": "a CPU", "cores": 2, "threads": 1, "python": "3.12", "packages": {"torch": "2.13"}}
+    environment = {
+        "processor": "a CPU",
+        "cores": 2,
+        "threads": 1,
+        "python": "3.12",
+        "packages": {"torch": "2.13"},
+    }
     read = read_recipe(RECIPES / recipe, ["training.steps=1"])
     return Conditions(read, {"dense": 1}, [0, 1, 2], [environment], "python benchmarks/x.py")
 
 
 def test_table_2_has_a_row_for_every_system(tmp_path: Path) -> None:
-    figures = table2_page.write_page(tmp_path, made(table2_page.STUDY, 0.02), conditions("table2/skillnet.yaml"))
+    figures = table2_page.write_page(
+        tmp_path, made(table2_page.STUDY, 0.02), conditions("table2/skillnet.yaml")
+    )
     page = (tmp_path / "table2.md").read_text("utf-8")
     assert all(f"| {title} | " in page for title in table2_page.SYSTEMS.values())
     assert len(figures) == len(table2_page.FINDINGS) and (tmp_path / "table2.svg").is_file()
@@ -92,11 +116,17 @@ def test_table_3_counts_the_routes_that_beat_the_dense_model(tmp_path: Path) -> 
     times = {"threads": 1, "rounds": 7, "ratios": ratios}
     figures = table3_page.write_page(tmp_path, found, times, conditions("table3/attribute.yaml"))
     page = (tmp_path / "table3.md").read_text("utf-8")
-    assert "Of 20 comparisons" in page and "better by more than the seeds' spread in 20, worse in 0" in page
+    assert (
+        "Of 20 comparisons" in page
+        and "better by more than the seeds' spread in 20, worse in 0" in page
+    )
     assert "1.50 × in training and 1.00 × in inference (paper: 1.4 × and 1.0 ×)" in page
     assert "| attribute | 1.50 × | 1.4 × | 1.00 × | 1.0 × |" in page
     assert [figure.holds for figure in figures] == [True] * len(study.findings)
-    assert [f.holds for f in table3_page.time_figures(ratios)] == [True, True] * 2 + [False, True] * 3
+    assert [f.holds for f in table3_page.time_figures(ratios)] == [True, True] * 2 + [
+        False,
+        True,
+    ] * 3
 
 
 def test_table_3_says_what_is_at_chance_and_works_without_times(tmp_path: Path) -> None:
@@ -117,13 +147,18 @@ def test_transfer_names_the_best_way(tmp_path: Path) -> None:
 
 def interference(ratio: float | None) -> dict:
     grid = [[1.0, ratio], [0.5, 1.0]]
-    return {"tasks": ["image_naming", "word_filling"], "blocks": [{"block": "b", "pooled": grid, "values": grid}]}
+    return {
+        "tasks": ["image_naming", "word_filling"],
+        "blocks": [{"block": "b", "pooled": grid, "values": grid}],
+    }
 
 
 def test_table_1_has_intervals_over_seeds_and_leaves_out_what_is_not_shared(tmp_path: Path) -> None:
     seeds = {0: interference(-0.2), 1: interference(-0.3), 2: interference(-0.4)}
     apart = {seed: interference(None) for seed in range(3)}
-    rows = table1_page.write_page(tmp_path, {"dense": seeds, "task": apart}, 30, 600, "python benchmarks/x.py")
+    rows = table1_page.write_page(
+        tmp_path, {"dense": seeds, "task": apart}, 30, 600, "python benchmarks/x.py"
+    )
     page = (tmp_path / "table1.md").read_text("utf-8")
     assert "| b | word filling on naming | -0.30 (-0.55 … -0.05) | – |" in page  # 4.303 · 0.1 / √3
     assert "in the dense model 1 of 2 pairs harm and 1 help, with their whole intervals" in page

@@ -1,4 +1,5 @@
-"""The cells of each study: how many, in which order, and that their recipes can be read with what is written over them."""
+"""The cells of each study: how many, in which order, and that their recipes can be read with what
+is written over them."""
 
 import argparse
 import json
@@ -17,7 +18,7 @@ from table1_page import SYSTEMS
 from table2_page import STUDY as TABLE2
 from table3_page import STUDY as TABLE3
 
-from skillweave.config import find_recipe, read_recipe
+from skillweave.recipe import find_recipe, read_recipe
 
 
 def options(folder: Path, systems: list[str], **more) -> argparse.Namespace:
@@ -27,7 +28,8 @@ def options(folder: Path, systems: list[str], **more) -> argparse.Namespace:
 
 def test_table_2_has_ten_runs_a_seed(tmp_path: Path) -> None:
     found = list(skillnet_table2.chains(options(tmp_path, list(TABLE2.systems))))
-    assert len(unique(found)) == 3 * (5 + 1 + 4)  # five specific models, pretraining, and four systems
+    # five specific models, pretraining, and four systems
+    assert len(unique(found)) == 3 * (5 + 1 + 4)
     assert {cell.steps for cell in unique(found) if "specific" not in cell.folder.name} == {9}
 
 
@@ -39,7 +41,10 @@ def test_table_3_has_ten_runs_a_seed_and_specific_ones_share_the_steps(tmp_path:
 
 @pytest.mark.parametrize("route", ["dense", "token", "context", "modality", "task", "attribute"])
 def test_a_system_of_table_3_differs_in_its_route_alone(route: str) -> None:
-    recipe, packaged = read_recipe(find_recipe(f"table3/{route}")), read_recipe(find_recipe("unified"))
+    recipe, packaged = (
+        read_recipe(find_recipe(f"table3/{route}")),
+        read_recipe(find_recipe("unified")),
+    )
     assert recipe.model.encoder.sparse.at(0)["qkv"].route == route
     same = {"encoder": recipe.model.encoder}
     assert packaged.model.model_copy(update=same) == recipe.model and packaged.tasks == recipe.tasks
@@ -54,25 +59,44 @@ def test_table_1_measures_each_run_of_table_3_after_it(tmp_path: Path) -> None:
 
 def test_transfer_begins_with_the_base_and_leaves_out_what_was_not_asked(tmp_path: Path) -> None:
     found = list(transfer.chains(options(tmp_path, list(transfer_page.WAYS))))
-    assert len(unique(found)) == 3 * (1 + 1 + 3 * 2 + 2)  # base, zero-shot, three ways and none for two tasks
-    assert [chain[0].folder.name for chain in found[::3]] == [f"attribute-seed{seed}" for seed in range(3)]
+    # base, zero-shot, three ways and none for two tasks
+    assert len(unique(found)) == 3 * (1 + 1 + 3 * 2 + 2)
+    assert [chain[0].folder.name for chain in found[::3]] == [
+        f"attribute-seed{seed}" for seed in range(3)
+    ]
     (only,) = list(transfer.chains(options(tmp_path, ["full"], seeds=[4])))
-    assert [cell.folder.name for cell in only] == ["attribute-seed4", "full-seed4-text_to_frames", "full-seed4-emoji_kinds"]
+    assert [cell.folder.name for cell in only] == [
+        "attribute-seed4",
+        "full-seed4-text_to_frames",
+        "full-seed4-emoji_kinds",
+    ]
 
 
 def test_every_kind_of_picture_is_in_training_and_in_the_test(tmp_path: Path) -> None:
     transfer.write_kinds(tmp_path / "kinds.parquet")
     rows = pq.read_table(tmp_path / "kinds.parquet", columns=["split", "label"]).to_pylist()
     classes = set(read_recipe(transfer.RECIPE).tasks["emoji_kinds"].classes)
-    assert all({row["label"] for row in rows if row["split"] == split} == classes for split in ("train", "test"))
+    assert all(
+        {row["label"] for row in rows if row["split"] == split} == classes
+        for split in ("train", "test")
+    )
 
 
 def test_table_1_is_written_from_what_is_there(tmp_path: Path) -> None:
     given = options(
-        tmp_path, ["dense"], batches=5, docs=tmp_path / "docs", output=tmp_path, json=tmp_path / "out.json", seeds=[0]
+        tmp_path,
+        ["dense"],
+        batches=5,
+        docs=tmp_path / "docs",
+        output=tmp_path,
+        json=tmp_path / "out.json",
+        seeds=[0],
     )
     grid = [[1.0, 0.5], [-0.25, 1.0]]
-    made = {"tasks": ["image_naming", "word_filling"], "blocks": [{"block": "b", "pooled": grid, "values": grid}]}
+    made = {
+        "tasks": ["image_naming", "word_filling"],
+        "blocks": [{"block": "b", "pooled": grid, "values": grid}],
+    }
     moe_table1.measurement(given, "dense", 0).result.write_text(json.dumps(made), "utf-8")
     moe_table1.write(given)
     assert {row["i"]: row["mean"] for row in json.loads(given.json.read_text("utf-8"))} == {
@@ -88,7 +112,9 @@ def test_quality_is_the_mean_of_the_seeds_against_the_bounds(tmp_path: Path) -> 
         ["pretraining-seed0", "hour-seed0"],
     ]
     for seed, recall in ((0, 0.2), (2, 0.3)):
-        row = {bound.metric: 0.4 for bound in quality.BOUNDS["quickstart"]} | {"recall_at_10": recall}
+        row = {bound.metric: 0.4 for bound in quality.BOUNDS["quickstart"]} | {
+            "recall_at_10": recall
+        }
         entry = {**row, "chance": {"recall_at_10": 0.05}}
         file = tmp_path / f"quickstart-seed{seed}" / "evaluation.json"
         file.parent.mkdir()
@@ -105,10 +131,19 @@ def test_transfer_says_how_long_its_bases_were_trained(tmp_path: Path) -> None:
     for cell in unique(chains):
         cell.folder.mkdir(parents=True)
         (cell.folder / "environment.json").write_text(
-            json.dumps({"processor": "a CPU", "cores": 2, "threads": 1, "python": "3.12", "packages": {}})
+            json.dumps(
+                {"processor": "a CPU", "cores": 2, "threads": 1, "python": "3.12", "packages": {}}
+            )
         )
         task = cell.folder.name.rpartition("-")[2]
         metrics = {"recall_at_10": 0.5, "accuracy": 0.5}
-        cell.result.write_text(json.dumps({task: {**metrics, "chance": metrics}} if task in transfer_page.TUNED else {}))
-    transfer.write(given, unique([[cell._replace(steps=cell.steps + (cell is chains[0][0])) for cell in chains[0]]]))
+        cell.result.write_text(
+            json.dumps(
+                {task: {**metrics, "chance": metrics}} if task in transfer_page.TUNED else {}
+            )
+        )
+    transfer.write(
+        given,
+        unique([[cell._replace(steps=cell.steps + (cell is chains[0][0])) for cell in chains[0]]]),
+    )
     assert "Steps: base 10, full 9." in (tmp_path / "docs" / "transfer.md").read_text("utf-8")

@@ -1,4 +1,5 @@
-"""The dense encoder against Hugging Face's BERT and ViT on random weights: hidden states, logits, losses and gradients."""
+"""The dense encoder against Hugging Face's BERT and ViT on random weights: hidden states, logits,
+losses and gradients."""
 
 import pytest
 import torch
@@ -7,9 +8,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTModel
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
-from skillweave.config import ModelConfig
-from skillweave.config.model import ModelTask
-from skillweave.model import Model
+from skillweave.model.config import ModelConfig, ModelTask
+from skillweave.model.model import Model
 
 WIDTH, HEADS, HIDDEN, LAYERS, VOCABULARY, POSITIONS = 15, 3, 37, 3, 41, 11
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-9)]
@@ -28,15 +28,21 @@ def layer_names(ours: str, theirs: str, parts: dict[str, list[str]]) -> Names:
 def bert_names() -> Names:
     names = {
         "embeddings.text.content.word.weight": ["bert.embeddings.word_embeddings.weight"],
-        "embeddings.text.positions.position.table.weight": ["bert.embeddings.position_embeddings.weight"],
-        "embeddings.text.positions.segment.table.weight": ["bert.embeddings.token_type_embeddings.weight"],
+        "embeddings.text.positions.position.table.weight": [
+            "bert.embeddings.position_embeddings.weight"
+        ],
+        "embeddings.text.positions.segment.table.weight": [
+            "bert.embeddings.token_type_embeddings.weight"
+        ],
         "targets.mlm.bias": ["cls.predictions.bias"],
     }
     names |= layer_names("embeddings.text", "bert.embeddings", {"norm": ["LayerNorm"]})
     head = {"transform": ["transform.dense"], "norm": ["transform.LayerNorm"]}
     names |= layer_names("targets.mlm", "cls.predictions", head)
     parts = {
-        "attention.qkv.experts.shared": [f"attention.self.{name}" for name in ("query", "key", "value")],
+        "attention.qkv.experts.shared": [
+            f"attention.self.{name}" for name in ("query", "key", "value")
+        ],
         "attention.output": ["attention.output.dense"],
         "attention_norm": ["attention.output.LayerNorm"],
         "feed_forward.experts.shared.inner": ["intermediate.dense"],
@@ -53,7 +59,11 @@ def vit_names() -> Names:
         "embeddings.image.content.patch.first": ["embeddings.cls_token"],
         "embeddings.image.positions.position.table.weight": ["embeddings.position_embeddings"],
     }
-    names |= layer_names("embeddings.image.content.patch", "embeddings.patch_embeddings", {"projection": ["projection"]})
+    names |= layer_names(
+        "embeddings.image.content.patch",
+        "embeddings.patch_embeddings",
+        {"projection": ["projection"]},
+    )
     names |= layer_names("encoder", "", {"last_norm": ["layernorm"]})
     parts = {
         "attention.qkv.experts.shared": [f"attention.{name}_proj" for name in "qkv"],
@@ -79,7 +89,9 @@ def copy_weights(model: Model, reference: nn.Module, names: Names) -> None:
             wanted[ours].copy_(torch.cat([given[name] for name in theirs]).view_as(wanted[ours]))
 
 
-def assert_same_gradients(model: Model, reference: nn.Module, names: Names, tolerance: float) -> None:
+def assert_same_gradients(
+    model: Model, reference: nn.Module, names: Names, tolerance: float
+) -> None:
     given = dict(reference.named_parameters())
     wanted = dict(model.named_parameters())
     largest = max(float(p.grad.abs().max()) for p in given.values() if p.grad is not None)
@@ -125,7 +137,9 @@ def text_batch(labelled: bool = False) -> tuple[Batch, Tensor]:
     ids = torch.randint(0, VOCABULARY, (3, 9)) * mask
     labels = {}
     if labelled:
-        labels["words"] = torch.where((torch.rand(3, 9) < 0.4) & mask, torch.randint(0, VOCABULARY, (3, 9)), IGNORE)
+        labels["words"] = torch.where(
+            (torch.rand(3, 9) < 0.4) & mask, torch.randint(0, VOCABULARY, (3, 9)), IGNORE
+        )
         labels["words"][0, 2] = 7
     return Batch(Layout("t", (Span(Modality.TEXT, length=9),)), (ids,), lengths, labels), mask
 
@@ -147,7 +161,9 @@ def test_bert_hidden_states_and_gradients(dtype: torch.dtype, tolerance: float) 
 def test_positions_of_a_pair_run_on_as_in_bert(dtype: torch.dtype, tolerance: float) -> None:
     """[CLS] a [SEP] b [SEP] with segments 0 and 1, whatever padding stands between the two."""
     model, reference = bert_pair(dtype)
-    model = model.with_tasks({"pair": ModelTask.parse({"spans": [{"modality": "text"}] * 2, "targets": {}})})
+    model = model.with_tasks(
+        {"pair": ModelTask.parse({"spans": [{"modality": "text"}] * 2, "targets": {}})}
+    )
     lengths = torch.tensor([[6, 5], [2, 4], [1, 1]])
     ids = [torch.randint(0, VOCABULARY, (3, length)) for length in (7, 5)]
     spans = tuple(Span(Modality.TEXT, length=x.shape[1]) for x in ids)
@@ -175,7 +191,9 @@ def test_bert_masked_language_modelling(dtype: torch.dtype, tolerance: float) ->
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-2])
-def test_vit_hidden_states_and_gradients(dtype: torch.dtype, tolerance: float, epsilon: float) -> None:
+def test_vit_hidden_states_and_gradients(
+    dtype: torch.dtype, tolerance: float, epsilon: float
+) -> None:
     config = ViTConfig(
         hidden_size=WIDTH,
         num_hidden_layers=LAYERS,
@@ -188,13 +206,26 @@ def test_vit_hidden_states_and_gradients(dtype: torch.dtype, tolerance: float, e
     )
     reference = ViTModel(config, add_pooling_layer=False).to(dtype).eval()
     randomise(reference)
-    encoder = {"layers": LAYERS, "heads": HEADS, "feed_forward": HIDDEN, "norm_position": "pre", "norm_epsilon": epsilon}
+    encoder = {
+        "layers": LAYERS,
+        "heads": HEADS,
+        "feed_forward": HIDDEN,
+        "norm_position": "pre",
+        "norm_epsilon": epsilon,
+    }
     tasks = {"t": {"spans": [{"modality": "image"}], "targets": {}}}
-    ours = {"width": WIDTH, "streams": {"image": {"size": 12, "patch": 4}}, "encoder": encoder, "tasks": tasks}
+    ours = {
+        "width": WIDTH,
+        "streams": {"image": {"size": 12, "patch": 4}},
+        "encoder": encoder,
+        "tasks": tasks,
+    }
     model = Model(ModelConfig.parse(ours)).to(dtype).eval()
     copy_weights(model, reference, vit_names())
     pixels = torch.randn(2, 3, 12, 12, dtype=dtype)
-    batch = Batch(Layout("t", (Span(Modality.IMAGE, length=10),)), (pixels,), torch.full((2, 1), 10))
+    batch = Batch(
+        Layout("t", (Span(Modality.IMAGE, length=10),)), (pixels,), torch.full((2, 1), 10)
+    )
     expected = reference(pixels).last_hidden_state
     found = hidden_states(model, batch)[0]
     assert relative_error(found, expected) < tolerance

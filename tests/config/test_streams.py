@@ -3,15 +3,19 @@
 import pytest
 
 from skillweave.batch import Modality
-from skillweave.config import ModelConfig
 from skillweave.config.streams import ImageStream, SoundStream, Streams, VideoStream
+from skillweave.model.config import ModelConfig
 
 
 def test_lengths_at_the_papers_sizes() -> None:
     assert ImageStream().max_length == 14 * 14 + 1
     assert VideoStream().grid == (2, 14, 14) and VideoStream().max_length == 2 * 14 * 14 + 1
-    assert ImageStream(distilled=True).max_length == 14 * 14 + 2 and VideoStream(first=False).max_length == 2 * 14 * 14
-    assert SoundStream().positions(20 * 16_000) == 999  # wav2vec's windows reach a little over their 20 ms
+    assert (
+        ImageStream(distilled=True).max_length == 14 * 14 + 2
+        and VideoStream(first=False).max_length == 2 * 14 * 14
+    )
+    # wav2vec's windows reach a little over their 20 ms
+    assert SoundStream().positions(20 * 16_000) == 999
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
@@ -32,10 +36,21 @@ def test_code_keeps_case_by_default() -> None:
 
 def test_skills_by_table() -> None:
     sparse = {"qkv": {"route": "skill", "skills": {"video": "vision", "image": "vision"}}}
-    config = ModelConfig.parse({"streams": {"text": {}, "image": {}, "video": {}}, "encoder": {"sparse": sparse}})
-    assert config.skills == {Modality.TEXT: "text", Modality.IMAGE: "vision", Modality.VIDEO: "vision"}
+    config = ModelConfig.parse(
+        {"streams": {"text": {}, "image": {}, "video": {}}, "encoder": {"sparse": sparse}}
+    )
+    assert config.skills == {
+        Modality.TEXT: "text",
+        Modality.IMAGE: "vision",
+        Modality.VIDEO: "vision",
+    }
 
 
 def test_targets_are_called_by_their_kind_unless_told_otherwise() -> None:
-    config = ModelConfig.parse({"streams": {"text": {}}, "targets": {"mlm": None, "topic": {"kind": "classification"}}})
-    assert {name: t.kind for name, t in config.targets.items()} == {"mlm": "mlm", "topic": "classification"}
+    config = ModelConfig.parse(
+        {"streams": {"text": {}}, "targets": {"mlm": None, "topic": {"kind": "classification"}}}
+    )
+    assert {name: t.kind for name, t in config.targets.items()} == {
+        "mlm": "mlm",
+        "topic": "classification",
+    }

@@ -32,7 +32,10 @@ def test_labels_of_two_padded_spans() -> None:
 
 def test_labels_per_sample_and_lists_of_their_own() -> None:
     spans = random_examples("transcribe", [[5], [7]], CONFIG)
-    examples = [Example(e.spans, {"class": i, "characters": torch.arange(1, 2 + i)}) for i, e in enumerate(spans)]
+    examples = [
+        Example(e.spans, {"class": i, "characters": torch.arange(1, 2 + i)})
+        for i, e in enumerate(spans)
+    ]
     batch = make_batch("transcribe", examples, CONFIG)
     assert batch.labels["class"].tolist() == [0, 1]
     assert batch.labels["characters"].tolist() == [[1, IGNORE], [1, 2]]
@@ -40,7 +43,9 @@ def test_labels_per_sample_and_lists_of_their_own() -> None:
 
 @given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=5), bucket=st.integers(1, 9))
 def test_lengths_are_rounded_up_within_the_streams_longest(lengths: list[int], bucket: int) -> None:
-    batch = make_batch("classify", random_examples("classify", [[n] for n in lengths], CONFIG), CONFIG, bucket)
+    batch = make_batch(
+        "classify", random_examples("classify", [[n] for n in lengths], CONFIG), CONFIG, bucket
+    )
     (span,) = batch.layout.spans
     longest = max(lengths)
     assert longest <= span.length <= CONFIG.streams.text.max_length
@@ -71,7 +76,9 @@ def test_masked_frames_are_padded() -> None:
 
 
 def test_pictures_and_clips_stack() -> None:
-    batch = make_batch("to_video", random_examples("to_video", [[3, 9], [5, 9]], CONFIG), CONFIG, bucket=8)
+    batch = make_batch(
+        "to_video", random_examples("to_video", [[3, 9], [5, 9]], CONFIG), CONFIG, bucket=8
+    )
     assert batch.inputs[1].shape == (2, 3, 2, 8, 8)
     assert [s.length for s in batch.layout.spans] == [8, 9]
 

@@ -42,7 +42,9 @@ def test_random_words_are_every_word_and_never_special() -> None:
     assert drawn == set(range(VOCABULARY)) - SPECIAL
 
 
-@given(ids=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=20), seed=st.integers(0, 999))
+@given(
+    ids=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=20), seed=st.integers(0, 999)
+)
 def test_special_tokens_stay_and_one_word_always_goes(ids: list[int], seed: int) -> None:
     given_ids = torch.tensor(ids)
     if set(ids) <= SPECIAL:

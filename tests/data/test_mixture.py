@@ -1,4 +1,5 @@
-"""The mixture: a pure function of (seed, number, rank), true to the weights, and honest about broken samples."""
+"""The mixture: a pure function of (seed, number, rank), true to the weights, and honest about
+broken samples."""
 
 import math
 from dataclasses import replace
@@ -12,19 +13,27 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch, Example, Features, Layout, Modality, Skip, Span
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
 from skillweave.config.streams import Streams, TextStream
 from skillweave.data.collate import collate
 from skillweave.data.mixture import MOST_REPLACEMENTS, Mixture, batch_rows, count_steps, shuffle
 from skillweave.data.processors import BadInput
+from skillweave.recipe import RecipeConfig
 
 STREAMS = Streams(text=TextStream(max_length=512))
 
 
 class Numbers:
-    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken` cannot be read."""
+    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken`
+    cannot be read."""
 
-    def __init__(self, name: str, count: int, broken: frozenset[int] = frozenset(), lengths: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        broken: frozenset[int] = frozenset(),
+        lengths: list[int] | None = None,
+    ) -> None:
         self.layout = Layout(name, (Span(Modality.TEXT),))
         self.count, self.broken, self.lengths = count, broken, lengths
 
@@ -42,9 +51,17 @@ class Numbers:
     def key(self, index: int) -> str:
         return f"row {index}"
 
-    def collate(self, examples: list[Example], skipped: list[Skip], rng: np.random.Generator | None = None) -> Batch:
+    def collate(
+        self, examples: list[Example], skipped: list[Skip], rng: np.random.Generator | None = None
+    ) -> Batch:
         labels = {"drawn": int(rng.integers(10**6))}
-        return collate(self.layout, [replace(e, labels={**e.labels, **labels}) for e in examples], STREAMS, 8, skipped)
+        return collate(
+            self.layout,
+            [replace(e, labels={**e.labels, **labels}) for e in examples],
+            STREAMS,
+            8,
+            skipped,
+        )
 
     def sizes(self) -> np.ndarray | None:
         return np.array(self.lengths) if self.lengths else None
@@ -54,14 +71,24 @@ class Numbers:
 
 
 def recipe(tasks: dict[str, dict[str, Any]], **training: Any) -> RecipeConfig:
-    data = {name: {"data": {"path": "none"}, "kind": "text_classification", **spec} for name, spec in tasks.items()}
+    data = {
+        name: {"data": {"path": "none"}, "kind": "text_classification", **spec}
+        for name, spec in tasks.items()
+    }
     model = {"width": 4, "streams": {"text": {"max_length": 512}}, "encoder": {"heads": 1}}
-    return RecipeConfig.parse({"model": model, "tasks": data, "training": {"steps": 20, **training}})
+    return RecipeConfig.parse(
+        {"model": model, "tasks": data, "training": {"steps": 20, **training}}
+    )
 
 
 def two_tasks(rank: int = 0, world: int = 1, **training: Any) -> Mixture:
     datasets = {"a": Numbers("a", 23), "b": Numbers("b", 17, frozenset({3, 4}))}
-    return Mixture(datasets, recipe({"a": {"batch_size": 4}, "b": {"batch_size": 3, "weight": 2}}, **training), rank, world)
+    return Mixture(
+        datasets,
+        recipe({"a": {"batch_size": 4}, "b": {"batch_size": 3, "weight": 2}}, **training),
+        rank,
+        world,
+    )
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
@@ -95,7 +122,9 @@ def test_workers_and_resuming_change_nothing(workers: int) -> None:
 
 
 def test_more_steps_begin_alike() -> None:
-    assert [two_tasks().task_of(i) for i in range(20)] == [two_tasks(steps=30).task_of(i) for i in range(20)]
+    assert [two_tasks().task_of(i) for i in range(20)] == [
+        two_tasks(steps=30).task_of(i) for i in range(20)
+    ]
 
 
 def test_accumulated_batches_share_their_steps_task() -> None:
@@ -108,7 +137,9 @@ def test_tasks_are_drawn_by_weight() -> None:
     """SkillNet's weights; five standard deviations of a binomial."""
     weights = {"text": 2, "sound": 4, "image": 2, "video": 1, "code": 4}
     datasets = {name: Numbers(name, 8) for name in weights}
-    mixture = Mixture(datasets, recipe({name: {"weight": w} for name, w in weights.items()}, steps=20_000))
+    mixture = Mixture(
+        datasets, recipe({name: {"weight": w} for name, w in weights.items()}, steps=20_000)
+    )
     drawn = [mixture.task_of(i) for i in range(mixture.steps)]
     for name, weight in weights.items():
         share = weight / 13
@@ -121,7 +152,10 @@ def test_ranks_share_out_what_one_process_takes(world: int) -> None:
         return Mixture({"a": Numbers("a", 40)}, recipe({"a": {"batch_size": size}}))
 
     alone = single(6)
-    parts = [Mixture({"a": Numbers("a", 40)}, recipe({"a": {"batch_size": 6 // world}}), r, world) for r in range(world)]
+    parts = [
+        Mixture({"a": Numbers("a", 40)}, recipe({"a": {"batch_size": 6 // world}}), r, world)
+        for r in range(world)
+    ]
     for i in range(20):
         shares = [rows(part[i]) for part in parts]
         assert sorted(r for share in shares for r in share) == sorted(rows(alone[i]))
@@ -145,7 +179,9 @@ def test_rows_that_fill_no_batch_come_in_other_epochs() -> None:
 
 def test_augmentation_differs_between_epochs() -> None:
     mixture = Mixture({"a": Numbers("a", 4)}, recipe({"a": {"batch_size": 4}}))
-    first, second = ({row[0]: row[1] for row in mixture[i].inputs[0][:, :2].tolist()} for i in (0, 1))
+    first, second = (
+        {row[0]: row[1] for row in mixture[i].inputs[0][:, :2].tolist()} for i in (0, 1)
+    )
     assert set(first) == set(second) and all(first[i] != second[i] for i in first)
 
 
@@ -153,13 +189,18 @@ def test_broken_samples_give_way_to_others_and_are_listed() -> None:
     mixture = two_tasks(steps=60)
     batches = [mixture[i] for i in range(60) if mixture.task_of(i) == "b"]
     skips = [s for b in batches for s in b.skipped]
-    assert {(s.task, s.key, s.reason) for s in skips} == {("b", f"row {i}", "0 bytes") for i in (3, 4)}
+    assert {(s.task, s.key, s.reason) for s in skips} == {
+        ("b", f"row {i}", "0 bytes") for i in (3, 4)
+    }
     assert all(len(b) == 3 and not {3, 4}.intersection(rows(b)) for b in batches)
 
 
 def test_nothing_but_broken_samples() -> None:
     mixture = Mixture({"a": Numbers("a", 5, frozenset(range(5)))}, recipe({"a": {"batch_size": 2}}))
-    with pytest.raises(ConfigError, match=f"task 'a': {MOST_REPLACEMENTS} broken samples in a row, the last row .: 0 bytes"):
+    with pytest.raises(
+        ConfigError,
+        match=f"task 'a': {MOST_REPLACEMENTS} broken samples in a row, the last row .: 0 bytes",
+    ):
         mixture[0]
 
 
@@ -181,7 +222,13 @@ def test_windows_reduce_padding() -> None:
     assert padding(16) < 0.15 < 0.3 < padding(1)
 
 
-@given(count=st.integers(1, 60), batch=st.integers(1, 9), window=st.integers(1, 5), sized=st.booleans(), seed=st.integers(0, 99))
+@given(
+    count=st.integers(1, 60),
+    batch=st.integers(1, 9),
+    window=st.integers(1, 5),
+    sized=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_orders(count: int, batch: int, window: int, sized: bool, seed: int) -> None:
     if batch > count:
         return
@@ -210,10 +257,12 @@ def test_lengths_of_runs() -> None:
 
 
 def test_an_epoch_is_that_of_the_task_that_takes_longest() -> None:
-    """a: 100 rows, 10 a batch, drawn once in four: 40 steps; b: 60 rows, 5 a batch, three in four: 16 steps."""
+    """a: 100 rows, 10 a batch, drawn once in four: 40 steps; b: 60 rows, 5 a batch, three in four:
+    16 steps."""
     datasets = {"a": Numbers("a", 100), "b": Numbers("b", 60)}
     tasks = {"a": {"batch_size": 10}, "b": {"batch_size": 5, "weight": 3}}
     assert Mixture(datasets, recipe(tasks, steps=None, epochs=1)).steps == 40
     assert Mixture(datasets, recipe(tasks, steps=None, epochs=1, accumulate=2)).steps == 20
     assert Mixture(datasets, recipe(tasks, steps=None, epochs=1), 0, 2).steps == 20
-    assert Mixture(datasets, recipe(tasks, steps=None, samples=250)).steps == 40  # 0.25 · 10 + 0.75 · 5 a step
+    # 0.25 · 10 + 0.75 · 5 a step
+    assert Mixture(datasets, recipe(tasks, steps=None, samples=250)).steps == 40

@@ -1,4 +1,5 @@
-"""The vendored quickstart pack is what its manifest says, decodes, and leaks no group between splits."""
+"""The vendored quickstart pack is what its manifest says, decodes, and leaks no group between
+splits."""
 
 import hashlib
 import io
@@ -112,13 +113,18 @@ def test_clips_share_the_splits_of_the_emoji() -> None:
         assert (clip["group"], clip["split"]) == (source["group"], source["split"])
     for split in SPLITS:
         motions = [clip["motion"] for clip in clips if clip["split"] == split]
-        counts = [motions.count(motion) for motion in ("left", "right", "up", "down", "grow", "spin")]
+        counts = [
+            motions.count(motion) for motion in ("left", "right", "up", "down", "grow", "spin")
+        ]
         assert sum(counts) == len(motions)
         assert min(counts) > 0.85 * max(counts)
 
 
 def test_variants_share_a_group() -> None:
-    groups = {row["name_en"]: row["group"] for row in read("emoji.parquet", "name_en", "group").to_pylist()}
+    groups = {
+        row["name_en"]: row["group"]
+        for row in read("emoji.parquet", "name_en", "group").to_pylist()
+    }
     same = (
         ("man health worker", "woman health worker", "health worker"),
         ("man running: facing right", "woman running", "person running"),

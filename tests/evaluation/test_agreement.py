@@ -8,15 +8,17 @@ import torch
 from tiny import tiny_config, tiny_model
 from tiny_run import make_run
 
-from skillweave.api import open_run
 from skillweave.config import ConfigError
 from skillweave.evaluation.agreement import SAMPLES, comparison_batches, differences, real_batch
+from skillweave.inference.api import open_run
 
 
 def test_a_difference_is_a_share_of_the_largest_logit(tmp_path) -> None:
     model = tiny_model(dtype=torch.float32)
     batches, what = comparison_batches(model, tmp_path)
-    assert "not a run folder" in what and {batch.layout.task for batch in batches} == set(model.config.tasks)
+    assert "not a run folder" in what and {batch.layout.task for batch in batches} == set(
+        model.config.tasks
+    )
     assert all(len(batch) == SAMPLES for batch in batches)
     other = copy.deepcopy(model)
     assert set(differences(model, other, batches).values()) == {0.0}
@@ -41,7 +43,9 @@ def test_real_batches_come_from_validation_or_else_from_test(tmp_path) -> None:
     batch, split = real_batch(model, recipe, "text_to_code", 4)
     assert split == "validation" and len(batch) == 4
     file = recipe.tasks["text_to_code"].data.path
-    rows = [line for line in Path(file).read_text("utf-8").splitlines() if '"validation"' not in line]
+    rows = [
+        line for line in Path(file).read_text("utf-8").splitlines() if '"validation"' not in line
+    ]
     Path(file).write_text("\n".join(rows), "utf-8")
     assert real_batch(model, recipe, "text_to_code", 9)[1] == "test"
     Path(file).unlink()

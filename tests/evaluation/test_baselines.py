@@ -4,12 +4,23 @@ from skillweave.evaluation.baselines import classify_texts, code_words, retrieve
 
 
 def test_identifiers_are_split():
-    assert code_words("def readHTTPFile_v2(x1)") == ["def", "read", "http", "file", "v", "2", "x", "1"]
+    assert code_words("def readHTTPFile_v2(x1)") == [
+        "def",
+        "read",
+        "http",
+        "file",
+        "v",
+        "2",
+        "x",
+        "1",
+    ]
     assert code_words("股票价格") == ["股", "票", "价", "格", "股票", "票价", "价格"]
 
 
 def test_code_is_found_by_its_words():
-    similarity = retrieve_code(["open a file", "股票"], ["def sell(): '股票'", "def openFile(): pass"])
+    similarity = retrieve_code(
+        ["open a file", "股票"], ["def sell(): '股票'", "def openFile(): pass"]
+    )
     assert similarity.argmax(axis=1).tolist() == [1, 0]
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny_run import make_run
 
-from skillweave.api import open_run
 from skillweave.config import ConfigError
 from skillweave.evaluation import predictions
 from skillweave.evaluation.evaluator import evaluate, measure
 from skillweave.evaluation.predictions import Embedded, Filled
+from skillweave.inference.api import open_run
 from skillweave.tasks.dataset import open_task
 
 
@@ -50,7 +50,9 @@ def test_chance_by_hand(measured):
     # Three positive and three negative texts: the majority is right half of the time.
     assert measured["text_classification"].table["chance"] == {"accuracy": 0.5}
     # Two of six captions are equal, so two queries have 2 right answers of 6 and four have 1.
-    assert measured["text_to_image"].table["chance"]["recall_at_1"] == pytest.approx((2 * 2 / 6 + 4 * 1 / 6) / 6)
+    assert measured["text_to_image"].table["chance"]["recall_at_1"] == pytest.approx(
+        (2 * 2 / 6 + 4 * 1 / 6) / 6
+    )
     # "ab" against ab, ba, aab, b, a, abb: 0 + 2 + 1 + 1 + 1 + 1 edits over 12 characters.
     assert measured["speech_recognition"].table["chance"]["cer"] == pytest.approx(6 / 12)
 
@@ -72,8 +74,13 @@ def test_recall_is_that_of_the_models_own_vectors(run, measured):
 
 def test_a_pool_is_the_beginning_of_the_whole_split(run, measured):
     model, recipe = run
-    whole = {**recipe.tasks, "text_to_code": recipe.tasks["text_to_code"].model_copy(update={"pool": None})}
-    all_six = measure(model, recipe.model_copy(update={"tasks": whole}), tasks=["text_to_code"], bootstrap=0)
+    whole = {
+        **recipe.tasks,
+        "text_to_code": recipe.tasks["text_to_code"].model_copy(update={"pool": None}),
+    }
+    all_six = measure(
+        model, recipe.model_copy(update={"tasks": whole}), tasks=["text_to_code"], bootstrap=0
+    )
     assert all_six["text_to_code"].predictions.keys[:4] == measured["text_to_code"].predictions.keys
 
 
@@ -138,13 +145,17 @@ def test_masked_figures_by_hand():
     values, _ = figures(PER_SAMPLE[Filled](found), 0)
     assert values["perplexity"] == pytest.approx(math.exp(losses.mean()))
     assert values["masked_accuracy"] == 0.5
-    # In training 5 and 7 were a quarter each: as unsure as among four. Always 1, the commonest, is never right.
+    # In training 5 and 7 were a quarter each: as unsure as among four. Always 1, the commonest, is
+    # never right.
     guess = of_frequencies(found, np.array([0, 2e6, 0, 0, 0, 1e6, 0, 1e6, 0]))
     assert guess["masked_accuracy"] == 0
     assert guess["perplexity"] == pytest.approx(4, rel=1e-4)
     # A word that training never had counts as a little, of three sizes that which suits best.
     guess = of_frequencies(found, np.array([0, 1, 0, 0, 0, 0, 0, 1, 0.0]))
-    options = [(more / (2 + 9 * more)) ** -0.75 * ((1 + more) / (2 + 9 * more)) ** -0.25 for more in (1, 0.1, 0.01)]
+    options = [
+        (more / (2 + 9 * more)) ** -0.75 * ((1 + more) / (2 + 9 * more)) ** -0.25
+        for more in (1, 0.1, 0.01)
+    ]
     assert guess["perplexity"] == pytest.approx(min(options))
 
 

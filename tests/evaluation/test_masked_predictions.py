@@ -1,13 +1,14 @@
-"""Labels of masked prediction are brought into the order of the encoder's flat tokens, also with two spans in a pass."""
+"""Labels of masked prediction are brought into the order of the encoder's flat tokens, also with
+two spans in a pass."""
 
 import pytest
 import torch
 from tiny_run import make_run
 
-from skillweave.api import open_run
-from skillweave.config import RecipeConfig
 from skillweave.evaluation.predictions import predict_task
-from skillweave.model import Model
+from skillweave.inference.api import open_run
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import open_task
 from skillweave.tasks.prepare import prepare
 
@@ -33,5 +34,8 @@ def test_losses_are_those_of_the_samples_alone(recipe):
         mine, its = together.samples == sample, alone.samples == sample
         assert together.labels[mine].tolist() == alone.labels[its].tolist()
         torch.testing.assert_close(
-            torch.from_numpy(together.losses[mine]), torch.from_numpy(alone.losses[its]), atol=1e-4, rtol=1e-4
+            torch.from_numpy(together.losses[mine]),
+            torch.from_numpy(alone.losses[its]),
+            atol=1e-4,
+            rtol=1e-4,
         )

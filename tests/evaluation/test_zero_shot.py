@@ -1,4 +1,5 @@
-"""Tasks that a run was not trained on: measured from class names or captions, without a new parameter."""
+"""Tasks that a run was not trained on: measured from class names or captions, without a new
+parameter."""
 
 import json
 from pathlib import Path
@@ -10,14 +11,15 @@ import yaml
 from tiny_run import make_run
 
 from skillweave import cli
-from skillweave.api import encode, open_run
-from skillweave.config import ConfigError, RecipeConfig
-from skillweave.config.recipe import TaskConfig
+from skillweave.config import ConfigError
+from skillweave.config.task import TaskConfig
 from skillweave.evaluation.evaluator import evaluate
 from skillweave.evaluation.predictions import classify, encode_candidates, evaluating
 from skillweave.evaluation.zero_shot import read_tasks, with_unseen
-from skillweave.model import Model
-from skillweave.search.predict import predict
+from skillweave.inference.api import encode, open_run
+from skillweave.inference.predict import predict
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import open_task
 from skillweave.tasks.prepare import prepare
 
@@ -29,7 +31,9 @@ def unified_run(folder: Path, route: str = "attribute") -> Path:
     described = open_run(make_run(folder))[1].model_dump(mode="json")
     pictures = described["tasks"]["text_to_image"]["data"]
     named = {**pictures, "columns": {"label": "text"}}
-    described["tasks"] = {name: {"data": pictures, "batch_size": 4, "target": "similarity"} for name in TRAINED}
+    described["tasks"] = {
+        name: {"data": pictures, "batch_size": 4, "target": "similarity"} for name in TRAINED
+    }
     described["tasks"]["image_naming"]["data"] = named
     model = described["model"]
     model |= {"tasks": {}, "targets": {"similarity": {}}, "shared": []}
@@ -52,7 +56,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unseen(run: Path) -> dict[str, TaskConfig]:
     clips = {"path": str(run.parent / "data" / "text_to_video.jsonl")}
-    pictures = {"path": str(run.parent / "data" / "text_to_image.jsonl"), "columns": {"label": "text"}}
+    pictures = {
+        "path": str(run.parent / "data" / "text_to_image.jsonl"),
+        "columns": {"label": "text"},
+    }
     texts = {"path": str(run.parent / "data" / "text_classification.jsonl")}
     tasks = {
         "text_to_frames": {"data": clips, "batch_size": 4},
@@ -62,7 +69,9 @@ def unseen(run: Path) -> dict[str, TaskConfig]:
     return {name: TaskConfig.parse(task) for name, task in tasks.items()}
 
 
-def test_unseen_tasks_are_measured_with_the_models_own_parameters(run: Path, unseen: dict[str, TaskConfig]) -> None:
+def test_unseen_tasks_are_measured_with_the_models_own_parameters(
+    run: Path, unseen: dict[str, TaskConfig]
+) -> None:
     model, recipe = open_run(run)
     able, widened = with_unseen(model, recipe, unseen)
     assert [p is q for p, q in zip(able.parameters(), model.parameters(), strict=True)]
@@ -79,7 +88,9 @@ def test_the_class_is_the_name_of_largest_cosine(run: Path, unseen: dict[str, Ta
     able, widened = with_unseen(model, recipe, unseen)
     dataset = open_task(widened, "colours", "test", able.assets)
     names = list(widened.tasks["colours"].classes.values())
-    assert names == sorted({"red square", "green square", "blue square", "grey square", "white square"})
+    assert names == sorted(
+        {"red square", "green square", "blue square", "grey square", "white square"}
+    )
     candidates = encode_candidates(able, dataset.candidate_batches())
     with evaluating(able):
         found = classify(able, "colours", dataset.batches(4), candidates)
@@ -87,7 +98,9 @@ def test_the_class_is_the_name_of_largest_cosine(run: Path, unseen: dict[str, Ta
     pictures = encode(able, "colours", image=[rows[key]["image"] for key in found.keys])
     cosines = torch.from_numpy(pictures @ encode(able, "colours", text=names).T)
     expected = (cosines * able.targets["similarity"].pairs.scale.item()).softmax(1)
-    torch.testing.assert_close(torch.from_numpy(found.probabilities), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.from_numpy(found.probabilities), expected, rtol=1e-4, atol=1e-5
+    )
     assert [names[label] for label in found.labels] == [rows[key]["label"] for key in found.keys]
 
 
@@ -101,12 +114,19 @@ def test_predict_names_a_picture(run: Path) -> None:
         list(predict(model, recipe, "image_captioning", [picture]))
 
 
-def test_the_command(run: Path, unseen: dict[str, TaskConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    run: Path, unseen: dict[str, TaskConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = tmp_path / "unseen.yaml", tmp_path / "figures.json"
     tasks = {name: task.model_dump(mode="json") for name, task in unseen.items()}
     file.write_text(yaml.safe_dump({"tasks": tasks}, sort_keys=False), "utf-8")
     assert read_tasks(file) == unseen
-    assert cli.main(["evaluate", str(run), "--zero-shot", str(file), "--bootstrap", "0", "--json", str(out)]) == 0
+    assert (
+        cli.main(
+            ["evaluate", str(run), "--zero-shot", str(file), "--bootstrap", "0", "--json", str(out)]
+        )
+        == 0
+    )
     assert list(json.loads(out.read_text("utf-8"))) == list(unseen)
     assert not (run / "evaluation.json").exists() and "text_to_frames" in capsys.readouterr().out
 
@@ -119,13 +139,20 @@ def test_the_whole_run_is_measured_and_reported(run: Path) -> None:
 
 
 def test_the_experts_of_candidates_are_counted_too(tmp_path: Path) -> None:
-    table = evaluate(*open_run(unified_run(tmp_path, "context")), tasks=["image_naming"], bootstrap=0)["image_naming"]
+    table = evaluate(
+        *open_run(unified_run(tmp_path, "context")), tasks=["image_naming"], bootstrap=0
+    )["image_naming"]
     assert {row["span"] for row in table["experts"]} == {"image", "text/target"}
 
 
-def test_the_route_task_knows_trained_tasks_alone(tmp_path: Path, unseen: dict[str, TaskConfig]) -> None:
+def test_the_route_task_knows_trained_tasks_alone(
+    tmp_path: Path, unseen: dict[str, TaskConfig]
+) -> None:
     model, recipe = open_run(unified_run(tmp_path, "task"))
-    with pytest.raises(ConfigError, match=r"route 'task' does not know task 'colours'.* train with route 'attribute'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"route 'task' does not know task 'colours'.* train with route 'attribute'",
+    ):
         with_unseen(model, recipe, {"colours": unseen["colours"]})
     again = unseen["colours"].model_copy(update={"kind": "image_naming"})
     with_unseen(model, recipe, {"image_naming": again})  # other classes of a trained task
@@ -134,10 +161,19 @@ def test_the_route_task_knows_trained_tasks_alone(tmp_path: Path, unseen: dict[s
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"kind": "text_to_video"}, r"needs a stream 'video', and this model has text, image; kind text_to_frames shows"),
-        ({"kind": "text_classification"}, r"needs a target of kind classification, and this model has similarity"),
+        (
+            {"kind": "text_to_video"},
+            r"needs a stream 'video', and this model has text, image; kind text_to_frames shows",
+        ),
+        (
+            {"kind": "text_classification"},
+            r"needs a target of kind classification, and this model has similarity",
+        ),
         ({"kind": "image_namin"}, "unknown task kind 'image_namin'; did you mean 'image_naming'"),
-        ({"kind": "image_naming", "target": "similar"}, "unknown target of kind similarity 'similar'; did you mean 'similarity'"),
+        (
+            {"kind": "image_naming", "target": "similar"},
+            "unknown target of kind similarity 'similar'; did you mean 'similarity'",
+        ),
     ],
 )
 def test_tasks_that_a_model_cannot_do(run: Path, task: dict[str, Any], message: str) -> None:
@@ -156,6 +192,11 @@ def test_files_without_tasks(tmp_path: Path, text: str) -> None:
 def test_class_names_without_tokens(run: Path, unseen: dict[str, TaskConfig]) -> None:
     model, recipe = open_run(run)
     classes = {"classes": {"positive": "good", "negative": "\u200b"}}
-    able, widened = with_unseen(model, recipe, {"text_naming": unseen["text_naming"].model_copy(update=classes)})
-    with pytest.raises(ConfigError, match=r"tasks\.text_naming\.classes: a class name cannot be used: text without tokens"):
+    able, widened = with_unseen(
+        model, recipe, {"text_naming": unseen["text_naming"].model_copy(update=classes)}
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"tasks\.text_naming\.classes: a class name cannot be used: text without tokens",
+    ):
         open_task(widened, "text_naming", "test", able.assets)

@@ -1,28 +1,28 @@
 """Beam search against all answers that there are, and against Hugging Face's on a random BART."""
 
-import sys
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hf_generation import BART
+from hf_references import Reference, make_batch, true_tokens
 from torch import Tensor
 
 from skillweave.generation import beam_search, write
-from skillweave.interop import from_hf
-
-sys.path.append(str(Path(__file__).parents[1] / "interop"))
-from hf_generation import BART
-from hf_references import Reference, make_batch, true_tokens
+from skillweave.interop.huggingface import from_hf
 
 END, WORDS, MOST = 0, 4, 4
 
 
 def language(seed: int) -> Tensor:
     """[W, W] the logarithm of each word's probability after each other one."""
-    return torch.randn(WORDS, WORDS, generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(-1)
+    return (
+        torch.randn(WORDS, WORDS, generator=torch.Generator().manual_seed(seed))
+        .mul(2)
+        .log_softmax(-1)
+    )
 
 
 def all_answers() -> Iterator[tuple[int, ...]]:
@@ -41,7 +41,9 @@ def likelihood(table: Tensor, begin: int, words: tuple[int, ...], penalty: float
 @pytest.mark.parametrize("seed", range(8))
 def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> None:
     table, begins = language(seed), torch.tensor([[1], [2], [3]])
-    found = beam_search(lambda ids: table[ids[:, -1]], begins, END, MOST, beams=WORDS**MOST, length_penalty=penalty)
+    found = beam_search(
+        lambda ids: table[ids[:, -1]], begins, END, MOST, beams=WORDS**MOST, length_penalty=penalty
+    )
     for begin, words in zip(begins[:, 0].tolist(), found, strict=True):
         best = max(all_answers(), key=lambda words: likelihood(table, begin, words, penalty))
         assert words == [word for word in best if word != END]
@@ -63,7 +65,8 @@ def test_one_beam_is_greedy(seed: int) -> None:
 def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
     theirs: Any = Reference("BartForConditionalGeneration", "BartConfig", BART).build()
     torch.manual_seed(seed)
-    theirs.model.decoder.embed_positions.weight.data.normal_(0, 10)  # else one word follows itself for ever
+    # else one word follows itself for ever
+    theirs.model.decoder.embed_positions.weight.data.normal_(0, 10)
     theirs.final_logits_bias[0, BART["eos_token_id"]] += 3
     model = from_hf(theirs)
     batch = make_batch(model, torch.float64)

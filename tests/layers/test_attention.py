@@ -1,4 +1,5 @@
-"""Attention sees what the layout allows: shown by changing tokens and looking at which others move."""
+"""Attention sees what the layout allows: shown by changing tokens and looking at which others
+move."""
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ def moved_by(task: str, lengths: list[int], changed: tuple[int, int]) -> list[bo
     data[place] = (data[place] - 6 + 1) % 24 + 6
     spans = list(example.spans)
     spans[span] = Features(data, spans[span].length)
-    after = hidden_states(model, make_batch(task, [Example(tuple(spans), {})], model.config, bucket=1))[0][0]
+    after = hidden_states(
+        model, make_batch(task, [Example(tuple(spans), {})], model.config, bucket=1)
+    )[0][0]
     return ((before - after).abs().amax(1) > 1e-9).tolist()
 
 
@@ -44,5 +47,9 @@ def test_passes_do_not_see_each_other() -> None:
     other = random_examples("to_code", [[5, 7], [3, 4]], model.config)
     mixed = [Example((a.spans[0], b.spans[1]), {}) for a, b in zip(examples, other, strict=True)]
     texts, codes = hidden_states(model, make_batch("to_code", mixed, model.config))
-    torch.testing.assert_close(texts, hidden_states(model, make_batch("to_code", examples, model.config))[0])
-    torch.testing.assert_close(codes, hidden_states(model, make_batch("to_code", other, model.config))[1])
+    torch.testing.assert_close(
+        texts, hidden_states(model, make_batch("to_code", examples, model.config))[0]
+    )
+    torch.testing.assert_close(
+        codes, hidden_states(model, make_batch("to_code", other, model.config))[1]
+    )

@@ -1,4 +1,5 @@
-"""Samples that share a row are what they are alone: outputs and gradients, whatever attention knows of positions."""
+"""Samples that share a row are what they are alone: outputs and gradients, whatever attention knows
+of positions."""
 
 from typing import Any
 
@@ -9,10 +10,10 @@ from tiny import labelled, random_examples, relative_error, task, tiny_config, t
 
 from skillweave.batch import Batch, Example, Layout, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.config.recipe import RecipeConfig
 from skillweave.data.collate import collate, collate_packed, pack
 from skillweave.layers.tokens import map_tokens
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.prepare import prepare
 
 LENGTHS = [[5], [2], [9], [1], [7], [3], [3]]
@@ -28,7 +29,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 
 def packed_and_alone(model: Model, name: str) -> tuple[list[Example], Batch, list[Batch]]:
-    examples = labelled(name, random_examples(name, LENGTHS, model.config), np.random.default_rng(0))
+    examples = labelled(
+        name, random_examples(name, LENGTHS, model.config), np.random.default_rng(0)
+    )
     layout = model.config.tasks[name].layout(name)
     batch = collate_packed(layout, examples, model.config.streams, 4, (), ROOM)
     order = [example for row in pack(examples, ROOM) for example in row]
@@ -56,7 +59,9 @@ def test_packed_samples_are_those_alone(options: dict[str, Any], causal: bool) -
     encoder = {"sparse": {}, **options}
     if options.get("position", {}).get("kind") == "rope":
         encoder["head_size"] = 4
-    config = tiny_config(encoder=encoder, tasks={name: task("mlm", "text/causal" if causal else "text")})
+    config = tiny_config(
+        encoder=encoder, tasks={name: task("mlm", "text/causal" if causal else "text")}
+    )
     model = tiny_model(config)
     order, batch, alone = packed_and_alone(model, name)
     assert batch.layout.packed and batch.lengths.shape[0] < len(order) == len(batch)
@@ -67,7 +72,10 @@ def test_packed_samples_are_those_alone(options: dict[str, Any], causal: bool) -
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     words = [int((one.labels["words"] != -100).sum()) for one in alone]
-    losses = [model(one).losses["mlm"] * count / sum(words) for one, count in zip(alone, words, strict=True)]
+    losses = [
+        model(one).losses["mlm"] * count / sum(words)
+        for one, count in zip(alone, words, strict=True)
+    ]
     torch.stack(losses).sum().backward()
     largest = max(float(grad.abs().max()) for grad in packed.values())
     for parameter, p in model.named_parameters():
@@ -76,17 +84,24 @@ def test_packed_samples_are_those_alone(options: dict[str, Any], causal: bool) -
 
 
 def test_what_a_packed_sample_sees() -> None:
-    layout = Layout("t", (Span(Modality.TEXT, length=2), Span(Modality.TEXT, length=1)), packed=True)
+    layout = Layout(
+        "t", (Span(Modality.TEXT, length=2), Span(Modality.TEXT, length=1)), packed=True
+    )
     tokens = map_tokens(layout, 0, torch.tensor([[2, 1], [1, 0]]), torch.device("cpu"))
     assert tokens.mask is not None
     full, lone = tokens.mask[:, 0].tolist()
     assert full == [[True, True, False], [True, True, False], [False, False, True]]
-    assert lone == [[True, False, False], [True, True, False], [False, False, True]]  # padding sees itself
+    # padding sees itself
+    assert lone == [[True, False, False], [True, True, False], [False, False, True]]
 
 
 def test_first_fit_decreasing() -> None:
     examples = random_examples("masked_text", [[n] for n in (4, 8, 1, 4, 2, 1, 13)], tiny_config())
-    assert [[one.spans[0].length for one in row] for row in pack(examples, 10)] == [[13], [8, 2], [4, 4, 1, 1]]
+    assert [[one.spans[0].length for one in row] for row in pack(examples, 10)] == [
+        [13],
+        [8, 2],
+        [4, 4, 1, 1],
+    ]
 
 
 def test_rows_hold_samples_of_one_kind() -> None:
@@ -102,8 +117,12 @@ def test_a_context_would_mix_packed_samples() -> None:
 
 
 def test_a_recipe_packs_only_masked_text(tmp_path: Any) -> None:
-    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"word{i} other,{i % 2}\n" for i in range(40)))
+    (tmp_path / "rows.csv").write_text(
+        "text,label\n" + "".join(f"word{i} other,{i % 2}\n" for i in range(40))
+    )
     data = {"data": {"path": str(tmp_path / "rows.csv")}, "pack": 32}
     recipe = {"tasks": {"text_classification": data}, "training": {"steps": 1}}
-    with pytest.raises(ConfigError, match="only samples of one span whose words are predicted share rows"):
+    with pytest.raises(
+        ConfigError, match="only samples of one span whose words are predicted share rows"
+    ):
         prepare(RecipeConfig.parse({"model": {"streams": {"text": {}}}, **recipe}))

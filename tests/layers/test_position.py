@@ -1,4 +1,5 @@
-"""ALiBi: the published slopes, and a bias that is really applied. A picture's bias: where it stands among other spans."""
+"""ALiBi: the published slopes, and a bias that is really applied. A picture's bias: where it stands
+among other spans."""
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from skillweave.layers.tokens import map_tokens
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 8, 12, 16, 20])
 def test_slopes_are_those_of_bloom(heads: int) -> None:
-    bias_H1L = build_alibi_tensor(torch.ones(1, 2), heads, torch.float64)  # slope times position: 0, then the slope itself
+    # slope times position: 0, then the slope itself
+    bias_H1L = build_alibi_tensor(torch.ones(1, 2), heads, torch.float64)
     assert alibi_slopes(heads) == pytest.approx(bias_H1L[:, 0, 1].tolist())
 
 
 def test_alibi_is_applied_and_has_no_parameters() -> None:
-    """With learned positions at nothing, only the bias can tell a text from its words in another order."""
+    """With learned positions at nothing, only the bias can tell a text from its words in another
+    order."""
     outputs = []
     for kind in ("alibi", "none"):
         config = tiny_config(encoder={"position": {"kind": kind}})
@@ -43,22 +46,32 @@ def test_offsets_of_a_picture_are_those_of_beit(grid: tuple[int, int]) -> None:
 
 def test_a_pictures_bias_stands_where_the_picture_does() -> None:
     """Between two texts of which one is padded: none for words, and padding is not seen."""
-    spans = (Span(Modality.TEXT, length=3), Span(Modality.IMAGE, length=5), Span(Modality.TEXT, length=2))
-    tokens = map_tokens(Layout("t", spans), 0, torch.tensor([[3, 5, 2], [1, 5, 2]]), torch.device("cpu"))
+    spans = (
+        Span(Modality.TEXT, length=3),
+        Span(Modality.IMAGE, length=5),
+        Span(Modality.TEXT, length=2),
+    )
+    tokens = map_tokens(
+        Layout("t", spans), 0, torch.tensor([[3, 5, 2], [1, 5, 2]]), torch.device("cpu")
+    )
     bias = PictureBias(3, (2, 2))
     mask_NHLL = bias(tokens, torch.zeros((), dtype=torch.float64)).mask
     assert mask_NHLL is not None
     expected = torch.zeros(2, 3, 10, 10, dtype=torch.float64)
     for query in range(5):
         for key in range(5):
-            expected[:, :, 3 + query, 3 + key] = bias.table.weight[bias.rows(torch.device("cpu"))[query, key]]
+            expected[:, :, 3 + query, 3 + key] = bias.table.weight[
+                bias.rows(torch.device("cpu"))[query, key]
+            ]
     expected[1, :, :, 1:3] = -torch.inf
     assert torch.equal(mask_NHLL, expected)
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_padding_changes_nothing_beside_a_picture(per_layer: bool) -> None:
-    config = tiny_config(encoder={"position": {"kind": "relative_2d", "grid": [2, 2], "per_layer": per_layer}})
+    config = tiny_config(
+        encoder={"position": {"kind": "relative_2d", "grid": [2, 2], "per_layer": per_layer}}
+    )
     model, lengths = tiny_model(config), [[5, 3], [5, 7]]
     examples = random_examples("captioning", lengths, config)
     together = model.hidden(make_batch("captioning", examples, config, bucket=8))[0]
@@ -68,10 +81,16 @@ def test_padding_changes_nothing_beside_a_picture(per_layer: bool) -> None:
 
 
 def test_a_picture_of_another_size() -> None:
-    with pytest.raises(ConfigError, match=r"position.grid is \(3, 3\), but a picture has 2 × 2 patches"):
+    with pytest.raises(
+        ConfigError, match=r"position.grid is \(3, 3\), but a picture has 2 × 2 patches"
+    ):
         tiny_config(encoder={"position": {"kind": "relative_2d", "grid": [3, 3]}})
-    tokens = map_tokens(Layout("t", (Span(Modality.IMAGE, length=6),)), 0, torch.tensor([[6]]), torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but a picture 6 positions"):
+    tokens = map_tokens(
+        Layout("t", (Span(Modality.IMAGE, length=6),)), 0, torch.tensor([[6]]), torch.device("cpu")
+    )
+    with pytest.raises(
+        ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but a picture 6 positions"
+    ):
         PictureBias(1, (2, 2))(tokens, torch.zeros(()))
 
 

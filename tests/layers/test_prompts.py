@@ -1,17 +1,30 @@
-"""Prompts stand before keys and values: compared with loops over samples, heads, queries and keys."""
+"""Prompts stand before keys and values: compared with loops over samples, heads, queries and
+keys."""
 
 import pytest
 import torch
-from tiny import hidden_states, make_batch, random_batch, random_examples, relative_error, tiny_config, tiny_model
+from tiny import (
+    hidden_states,
+    make_batch,
+    random_batch,
+    random_examples,
+    relative_error,
+    tiny_config,
+    tiny_model,
+)
 from torch import Tensor, nn
 
 from skillweave.batch import Attention, Batch, Modality
 from skillweave.components.encoders.transformer import TransformerEncoder
 from skillweave.layers.attention import Heads, SelfAttention
-from skillweave.model import Model
+from skillweave.model.model import Model
 
 PROMPTS = 3
-LENGTHS = {"classify": [[5], [2]], "denoising": [[9, 3, 4], [9, 1, 2]], "masked_code": [[4, 3], [2, 6]]}
+LENGTHS = {
+    "classify": [[5], [2]],
+    "denoising": [[9, 3, 4], [9, 1, 2]],
+    "masked_code": [[4, 3], [2, 6]],
+}
 ROUTES = ("skill", "dense", "attribute", "token", "context")
 
 
@@ -20,11 +33,19 @@ def prompted(route: str = "skill", **encoder: object) -> Model:
 
 
 def looped_attention(
-    attention: SelfAttention, given: list[Tensor], modalities: list[Modality], prompts: Tensor, hidden: list[bool]
+    attention: SelfAttention,
+    given: list[Tensor],
+    modalities: list[Modality],
+    prompts: Tensor,
+    hidden: list[bool],
 ) -> Tensor:
-    """One sample's true tokens, some `hidden` from those before them; prompts are projected by the first token's skill."""
+    """One sample's true tokens, some `hidden` from those before them; prompts are projected by the
+    first token's skill."""
     experts = attention.qkv.experts
-    projected = [experts[m.value](x).view(3, attention.heads.queries, -1) for x, m in zip(given, modalities, strict=True)]
+    projected = [
+        experts[m.value](x).view(3, attention.heads.queries, -1)
+        for x, m in zip(given, modalities, strict=True)
+    ]
     before = [experts[modalities[0].value](p).view(3, attention.heads.queries, -1) for p in prompts]
     rows = []
     for i, own in enumerate(projected):
@@ -53,7 +74,11 @@ def looped_encoder(model: Model, batch: Batch) -> list[Tensor]:
         modalities = [span.modality for _, span in places]
         for block in encoder.blocks:
             given = list(block.attention_norm(x)) if block.pre_norm else list(x)
-            prompts = block.attention_norm(block.attention.prompts) if block.pre_norm else block.attention.prompts
+            prompts = (
+                block.attention_norm(block.attention.prompts)
+                if block.pre_norm
+                else block.attention.prompts
+            )
             x = x + looped_attention(block.attention, given, modalities, prompts, hidden)
             x = x if block.pre_norm else block.attention_norm(x)
             feed_forward = block.feed_forward.experts["shared"]
@@ -90,7 +115,10 @@ def test_merged_once_as_at_each_call(route: str) -> None:
 def test_a_sample_does_not_see_its_batch_through_prompts(route: str) -> None:
     model = prompted(route)
     examples = random_examples("denoising", [[9, 3, 4], [9, 1, 2]], model.config)
-    alone, both = (hidden_states(model, make_batch("denoising", some, model.config))[0][0] for some in (examples[:1], examples))
+    alone, both = (
+        hidden_states(model, make_batch("denoising", some, model.config))[0][0]
+        for some in (examples[:1], examples)
+    )
     assert relative_error(both, alone) < 1e-9
 
 
@@ -103,7 +131,9 @@ def test_every_prompt_learns(route: str) -> None:
 
 
 def test_prompts_that_say_what_the_only_token_says_change_nothing() -> None:
-    attention = SelfAttention(Heads(2, 2, 2), nn.Linear(4, 12), nn.Linear(4, 4), prompts=torch.randn(1, 4).expand(5, 4)).double()
+    attention = SelfAttention(
+        Heads(2, 2, 2), nn.Linear(4, 12), nn.Linear(4, 4), prompts=torch.randn(1, 4).expand(5, 4)
+    ).double()
     bare = SelfAttention(Heads(2, 2, 2), attention.qkv, attention.output)
     model = prompted(layers=1)
     batch = random_batch("classify", [[1]], model.config, bucket=1)

@@ -12,8 +12,9 @@ from text_rows import text_sources
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Features, Modality
-from skillweave.config.recipe import AugmentConfig, TaskConfig
+from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import TokenizerConfig
+from skillweave.config.task import TaskConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.tasks import TASKS
 from skillweave.tasks.build import caption_hash, caption_of, needed_frames
@@ -38,7 +39,9 @@ def tools(target: str, draw: Any = None, units: Any = None, **augment: Any) -> T
     return Tools(PROCESSORS, CONFIG, task, CONFIG.targets[target], units, draw)
 
 
-def build(name: str, row: dict[str, Any], rng: np.random.Generator | None = None, **more: Any) -> Any:
+def build(
+    name: str, row: dict[str, Any], rng: np.random.Generator | None = None, **more: Any
+) -> Any:
     return TASKS[name].build({"key": "k", **row}, tools(TASKS[name].target, **more), rng)
 
 
@@ -47,7 +50,8 @@ def sound(frames: int) -> np.ndarray:
 
 
 def test_the_catalogue() -> None:
-    """SkillNet Table 1: five downstream and five pretraining tasks; then those of Uni-Perceiver, and over texts."""
+    """SkillNet Table 1: five downstream and five pretraining tasks; then those of Uni-Perceiver,
+    and over texts."""
     skills = {name: {m.value for m in task.layout(name).modalities} for name, task in TASKS.items()}
     assert skills == {
         "text_classification": {"text"},
@@ -85,9 +89,17 @@ def test_the_catalogue() -> None:
     }
     assert sum(task.pretraining for task in TASKS.values()) == 16
     passes = {"contrastive": 2, "similarity": 2, "cosine": 2, "lm": 2}
-    counts = {name: len(task.layout("x").passes) for name, task in TASKS.items() if name != "text_to_frames"}
-    assert counts == {name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"}
-    assert all((task.candidates is not None) == (task.target == "similarity") for task in TASKS.values())
+    counts = {
+        name: len(task.layout("x").passes)
+        for name, task in TASKS.items()
+        if name != "text_to_frames"
+    }
+    assert counts == {
+        name: passes.get(task.target, 1) for name, task in TASKS.items() if name != "text_to_frames"
+    }
+    assert all(
+        (task.candidates is not None) == (task.target == "similarity") for task in TASKS.values()
+    )
 
 
 @given(st.text(), st.text())
@@ -109,9 +121,21 @@ def test_captions_are_the_same_number_on_every_machine() -> None:
 def test_the_first_caption_or_any_in_training() -> None:
     row = {"text": ["one", " ", None, "two", "three"]}
     assert caption_of(row) == "one"
-    assert {caption_of(row, rng=np.random.default_rng(i)) for i in range(40)} == {"one", "two", "three"}
-    assert (caption_of({"text": 3}), caption_of({"text": [2.5]})) == ("3", "2.5")  # as a CSV has them
-    for empty in ({}, {"text": None}, {"text": "  "}, {"text": []}, {"text": True}, {"text": float("nan")}):
+    assert {caption_of(row, rng=np.random.default_rng(i)) for i in range(40)} == {
+        "one",
+        "two",
+        "three",
+    }
+    # as a CSV has them
+    assert (caption_of({"text": 3}), caption_of({"text": [2.5]})) == ("3", "2.5")
+    for empty in (
+        {},
+        {"text": None},
+        {"text": "  "},
+        {"text": []},
+        {"text": True},
+        {"text": float("nan")},
+    ):
         with pytest.raises(BadInput, match="no text"):
             caption_of(empty)
 
@@ -121,11 +145,18 @@ def test_classes() -> None:
     config = CONFIG.targets["classification"].model_copy(update={"classes": ["sport", "politics"]})
     wrong = Tools(PROCESSORS, CONFIG, tools("mlm").config, config)
     with pytest.raises(BadInput, match="label 'sports' is not in the list; did you mean 'sport'"):
-        TASKS["text_classification"].build({"key": "k", "text": "red", "label": "sports"}, wrong, None)
+        TASKS["text_classification"].build(
+            {"key": "k", "text": "red", "label": "sports"}, wrong, None
+        )
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "no text"), ("\u200b\u0000", "text without tokens"), (None, "no text")])
-@pytest.mark.parametrize("name", ["text_classification", "text_to_image", "masked_text", "text_to_code", "masked_code"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "no text"), ("\u200b\u0000", "text without tokens"), (None, "no text")],
+)
+@pytest.mark.parametrize(
+    "name", ["text_classification", "text_to_image", "masked_text", "text_to_code", "masked_code"]
+)
 def test_captions_without_tokens(name: str, text: str | None, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         build(name, {"text": text, "label": "a", "image": PICTURE, "code": "cat"})
@@ -146,7 +177,9 @@ def test_absent_media() -> None:
 def test_pairs() -> None:
     example = build("text_to_code", {"text": "red cat", "code": "def cat"})
     text, code = example.spans
-    assert text.data[0] == TOKENIZER.token_to_id("[CLS]") and code.data[0] == TOKENIZER.token_to_id("[CLS_code]")
+    assert text.data[0] == TOKENIZER.token_to_id("[CLS]") and code.data[0] == TOKENIZER.token_to_id(
+        "[CLS_code]"
+    )
     assert example.labels == {"caption": caption_hash("red cat")} and example.key == "k"
 
 
@@ -198,7 +231,10 @@ def test_needed_frames_are_the_shortest_path(transcript: str) -> None:
 
 def test_joined_recordings() -> None:
     row, other = {"sound": sound(9), "transcript": "xy"}, {"sound": sound(5), "transcript": "zz"}
-    made = [build("speech_recognition", row, np.random.default_rng(i), draw=lambda rng: other, join=2) for i in range(20)]
+    made = [
+        build("speech_recognition", row, np.random.default_rng(i), draw=lambda rng: other, join=2)
+        for i in range(20)
+    ]
     lengths = {tuple(e.labels["characters"].tolist()): e.spans[0].length for e in made}
     stream = CONFIG.streams.sound
     both = stream.positions(stream.samples(9) + stream.samples(5))
@@ -206,12 +242,20 @@ def test_joined_recordings() -> None:
     with pytest.raises(BadInput, match=r"2 joined recordings take .* positions, more than the 40"):
         for i in range(20):
             long = {"sound": sound(39), "transcript": "x"}
-            build("speech_recognition", long, np.random.default_rng(i), draw=lambda rng, row=long: row, join=2)
+            build(
+                "speech_recognition",
+                long,
+                np.random.default_rng(i),
+                draw=lambda rng, row=long: row,
+                join=2,
+            )
 
 
 def test_masked_sound_labels_what_is_masked() -> None:
     units = torch.arange(30) % 5
-    example = build("masked_sound", {"sound": sound(30)}, units=lambda waveform, length: units[:length])
+    example = build(
+        "masked_sound", {"sound": sound(30)}, units=lambda waveform, length: units[:length]
+    )
     features: Features = example.spans[0]
     labels = example.labels["units"]
     assert torch.equal(labels != IGNORE, features.masked)

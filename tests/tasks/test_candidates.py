@@ -1,4 +1,5 @@
-"""Candidates: whole in evaluation, sampled in training, so that the sample's sum is right on average."""
+"""Candidates: whole in evaluation, sampled in training, so that the sample's sum is right on
+average."""
 
 from itertools import combinations
 
@@ -16,7 +17,9 @@ LAYOUT = Layout("t", (Span(Modality.TEXT), Span(Modality.TEXT, Role.TARGET, enco
 
 
 def candidates(count: int, label: str = "class") -> Candidates:
-    return Candidates(LAYOUT.only(1), label, count, lambda i: Features(torch.tensor([2, i]), 2), STREAMS)
+    return Candidates(
+        LAYOUT.only(1), label, count, lambda i: Features(torch.tensor([2, i]), 2), STREAMS
+    )
 
 
 def batch_of(*classes: int) -> Batch:
@@ -31,7 +34,9 @@ class Draw:
         self.chosen = chosen
 
     def choice(self, others: np.ndarray, count: int, replace: bool) -> np.ndarray:
-        assert set(self.chosen) <= set(others.tolist()) and count == len(self.chosen) and not replace
+        assert (
+            set(self.chosen) <= set(others.tolist()) and count == len(self.chosen) and not replace
+        )
         return np.array(self.chosen)
 
 
@@ -63,8 +68,12 @@ def test_the_sum_over_a_sample_is_right_on_average() -> None:
 
 
 def test_positions_without_a_label_stay_so() -> None:
-    examples = [Example((Features(torch.tensor([1, 5, 6]), 3),), {"words": torch.tensor([IGNORE, 6, 3])})]
-    batch = candidates(9, "words").sample(collate(LAYOUT.only(0), examples, STREAMS, 1), 2, np.random.default_rng(0))
+    examples = [
+        Example((Features(torch.tensor([1, 5, 6]), 3),), {"words": torch.tensor([IGNORE, 6, 3])})
+    ]
+    batch = candidates(9, "words").sample(
+        collate(LAYOUT.only(0), examples, STREAMS, 1), 2, np.random.default_rng(0)
+    )
     labels = batch.labels["words"][0]
     assert labels[0] == IGNORE
     assert batch.candidates.inputs[0][:, 1][labels[1:]].tolist() == [6, 3]

@@ -1,4 +1,5 @@
-"""Every task of the catalogue on the real pack: a finite loss, and a gradient for exactly what it activates."""
+"""Every task of the catalogue on the real pack: a finite loss, and a gradient for exactly what it
+activates."""
 
 from functools import cache
 
@@ -8,9 +9,10 @@ import torch
 from text_rows import text_sources
 
 from skillweave.batch import Batch
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
 from skillweave.data.mixture import Mixture
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks import TASKS
 from skillweave.tasks.dataset import TaskDataset, open_task, stable_order
 from skillweave.tasks.prepare import prepare
@@ -27,7 +29,10 @@ SOURCES = {
     "masked_text": {"path": "pack:poems"},
     "masked_sound": {"path": "pack:speech"},
     "image_text_contrastive": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
-    "video_text_contrastive": {"path": "pack:clips", "columns": {"text": ["caption_zh", "caption_en"]}},
+    "video_text_contrastive": {
+        "path": "pack:clips",
+        "columns": {"text": ["caption_zh", "caption_en"]},
+    },
     "masked_image": {"path": "pack:emoji"},
     "masked_image_tokens": {"path": "pack:emoji"},
     "masked_video": {"path": "pack:clips"},
@@ -57,7 +62,12 @@ MODEL = {
         "code": {"vocabulary": 600, "max_length": 48},
         "image": {"size": 16, "patch": 4, "embedding": ["masked_patch", "position"]},
         "sound": {"channels": 8, "max_length": 100},
-        "video": {"size": 16, "frames": 2, "tubelet": [1, 8, 8], "embedding": ["visible_tubelet", "factorised_position"]},
+        "video": {
+            "size": 16,
+            "frames": 2,
+            "tubelet": [1, 8, 8],
+            "embedding": ["visible_tubelet", "factorised_position"],
+        },
     },
     "encoder": {"layers": 2, "heads": 2, "feed_forward": 48, "sparse": {"qkv": {"route": "skill"}}},
     "target_embedding": {"max_length": 20},
@@ -66,17 +76,26 @@ MODEL = {
         "masked_unit": {"clusters": 6},
         "classification": {"classes": []},
         "masked_image_token": {"vocabulary": 9},
-        "masked_autoencoder": {"stream": "video", "width": 16, "decoder": {"layers": 1, "heads": 2, "feed_forward": 32}},
+        "masked_autoencoder": {
+            "stream": "video",
+            "width": 16,
+            "decoder": {"layers": 1, "heads": 2, "feed_forward": 32},
+        },
     },
 }
 
 
 def recipe(*names: str) -> RecipeConfig:
-    tasks = {name: {"data": {**SOURCES[name], "limit": 30}, "batch_size": 4, "augment": {"join": 2}} for name in names}
+    tasks = {
+        name: {"data": {**SOURCES[name], "limit": 30}, "batch_size": 4, "augment": {"join": 2}}
+        for name in names
+    }
     for name in names:
         if name.endswith("_classification") and name != "text_classification":
             tasks[name]["target"] = name  # a classifier each
-    return RecipeConfig.parse({"model": MODEL, "tasks": tasks, "training": {"steps": 4, "threads": 1}})
+    return RecipeConfig.parse(
+        {"model": MODEL, "tasks": tasks, "training": {"steps": 4, "threads": 1}}
+    )
 
 
 @cache
@@ -118,7 +137,10 @@ def test_evaluation_takes_every_sample_once_in_a_fixed_order(name: str) -> None:
     every = [dataset(name).key(i) for i in range(len(dataset(name)))]
     assert sorted(keys + skipped) == sorted(every)
     assert [k for b in dataset(name).batches(3, limit=9) for k in b.keys] == keys[:9]
-    assert all(torch.equal(a, b) for a, b in zip(batches[0].inputs, next(dataset(name).batches(7)).inputs, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(batches[0].inputs, next(dataset(name).batches(7)).inputs, strict=True)
+    )
 
 
 def test_mixture_of_all(model: Model) -> None:
@@ -134,7 +156,11 @@ def test_prepare_fills_in_what_the_recipe_leaves_open() -> None:
     assert len(resolved.model.targets["classification"].classes) >= 2
     transcripts = {c for t in dataset("speech_recognition").source.column("transcript") for c in t}
     assert set(resolved.model.targets["ctc"].characters) == transcripts
-    assert set(assets) == {"text_tokenizer.json", "sound_units.safetensors", "visual_tokens.safetensors"}
+    assert set(assets) == {
+        "text_tokenizer.json",
+        "sound_units.safetensors",
+        "visual_tokens.safetensors",
+    }
     assert resolved.model.streams.text.vocabulary == resolved.model.streams.code.vocabulary <= 600
 
 
@@ -164,10 +190,25 @@ def test_orders_do_not_depend_on_the_order_of_files() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "text_to_imge"}, "unknown task kind 'text_to_imge'; did you mean 'text_to_image'"),
-        ({"target": "ctc"}, r"tasks\.text_to_image\.target: 'ctc' is of kind 'ctc', but the task needs 'contrastive'"),
-        ({"batch_size": 1}, r"tasks\.text_to_image\.batch_size: 1, but contrastive learning compares samples"),
-        ({"data": {"path": "pack:emoji", "columns": {"text": "nam_zh"}}}, r"text_to_image\.data: .*did you mean 'name_zh'"),
+        (
+            {"kind": "text_to_imge"},
+            "unknown task kind 'text_to_imge'; did you mean 'text_to_image'",
+        ),
+        (
+            {"target": "ctc"},
+            (
+                r"tasks\.text_to_image\.target: 'ctc' is of kind 'ctc', but the task needs"
+                r" 'contrastive'"
+            ),
+        ),
+        (
+            {"batch_size": 1},
+            r"tasks\.text_to_image\.batch_size: 1, but contrastive learning compares samples",
+        ),
+        (
+            {"data": {"path": "pack:emoji", "columns": {"text": "nam_zh"}}},
+            r"text_to_image\.data: .*did you mean 'name_zh'",
+        ),
     ],
 )
 def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
@@ -181,13 +222,18 @@ def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
 def test_streams_that_a_task_lacks() -> None:
     data = recipe("text_to_image").model_dump(mode="json")
     del data["model"]["streams"]["image"], data["model"]["targets"]["masked_image_token"]
-    with pytest.raises(ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"):
+    with pytest.raises(
+        ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"
+    ):
         prepare(RecipeConfig.parse(data))
 
 
 def test_tasks_of_one_classifier_have_a_label_in_common() -> None:
     both = recipe("text_classification", "image_classification").model_dump(mode="json")
     both["tasks"]["image_classification"]["target"] = "classification"
-    fault = r"share the target 'classification' and no label .*`target: image_classification` under tasks.image_classification"
+    fault = (
+        r"share the target 'classification' and no label .*`target: image_classification` under"
+        r" tasks.image_classification"
+    )
     with pytest.raises(ConfigError, match=fault):
         prepare(RecipeConfig.parse(both))

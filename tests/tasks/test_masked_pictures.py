@@ -1,4 +1,5 @@
-"""Masked pictures: what is hidden, what it is compared with, and that both ways of restoring it learn on the real pack."""
+"""Masked pictures: what is hidden, what it is compared with, and that both ways of restoring it
+learn on the real pack."""
 
 from typing import Any
 
@@ -9,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
 from skillweave.data.masking import mask_squares
 from skillweave.data.processors.units import PatchModel
 from skillweave.evaluation.predictions import predict_task
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 
@@ -27,13 +29,23 @@ def recipe(target: str, **masking: Any) -> RecipeConfig:
     own = {"width": 16, "decoder": decoder} if target == "masked_autoencoder" else {}
     model = {
         "width": 24,
-        "streams": {"image": {"size": SIZE, "patch": PATCH, "embedding": [WAYS[target][0], "position"]}},
-        "encoder": {"layers": 1, "heads": 2, "feed_forward": 48, "norm_position": "pre", "dropout": 0},
+        "streams": {
+            "image": {"size": SIZE, "patch": PATCH, "embedding": [WAYS[target][0], "position"]}
+        },
+        "encoder": {
+            "layers": 1,
+            "heads": 2,
+            "feed_forward": 48,
+            "norm_position": "pre",
+            "dropout": 0,
+        },
         "targets": {target: own},
     }
     data = {"path": "pack:emoji", "limit": 64}
     tasks = {"masked_image": {"target": target, "data": data, "batch_size": 64, "masking": masking}}
-    return RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+    return RecipeConfig.parse(
+        {"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    )
 
 
 def opened(target: str) -> tuple[Model, TaskDataset]:
@@ -42,9 +54,16 @@ def opened(target: str) -> tuple[Model, TaskDataset]:
     return Model(resolved.model, assets), open_task(resolved, "masked_image", "train", assets)
 
 
-@given(side=st.integers(2, 8), block=st.integers(1, 4), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+@given(
+    side=st.integers(2, 8),
+    block=st.integers(1, 4),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)
 def test_as_many_squares_in_every_draw(side: int, block: int, share: float, seed: int) -> None:
-    masked = mask_squares(side * block, share, block, np.random.default_rng(seed)).reshape(side, block, side, block)
+    masked = mask_squares(side * block, share, block, np.random.default_rng(seed)).reshape(
+        side, block, side, block
+    )
     corners = masked[:, :1, :, :1]
     assert torch.equal(masked, corners.expand_as(masked))
     assert int(corners.sum()) == min(max(round(share * side**2), 1), side**2 - 1)
@@ -56,8 +75,13 @@ def test_what_is_hidden(target: str) -> None:
     batch = dataset.collate([dataset.example(i) for i in range(5)], rng=np.random.default_rng(0))
     patches = (SIZE // PATCH) ** 2
     count = round(WAYS[target][1] * patches)
-    assert (batch.labels["masked"].sum(1) == count).all() and len({tuple(row) for row in batch.labels["masked"].tolist()}) > 1
-    assert torch.equal(batch.masked[0][:, 1:], batch.labels["masked"]) and not batch.masked[0][:, 0].any()
+    assert (batch.labels["masked"].sum(1) == count).all() and len(
+        {tuple(row) for row in batch.labels["masked"].tolist()}
+    ) > 1
+    assert (
+        torch.equal(batch.masked[0][:, 1:], batch.labels["masked"])
+        and not batch.masked[0][:, 0].any()
+    )
     seen = patches - count if target == "masked_autoencoder" else patches
     assert (batch.lengths == 1 + seen).all() and batch.layout.spans[0].length == 1 + seen
 
@@ -72,10 +96,16 @@ def test_error_of_a_model_that_paints_everything_grey(target: str) -> None:
     for i, batch in enumerate(dataset.batches(1, limit=4)):
         pixels, hidden = batch.labels["pixels"][0], batch.labels["masked"][0].tolist()
         patches = [cut(pixels, number) for number in range(len(hidden))]
-        mean = torch.stack([patch for patch, is_hidden in zip(patches, hidden, strict=True) if not is_hidden]).mean(0)
+        mean = torch.stack(
+            [patch for patch, is_hidden in zip(patches, hidden, strict=True) if not is_hidden]
+        ).mean(0)
         wanted = [patch for patch, is_hidden in zip(patches, hidden, strict=True) if is_hidden]
-        assert found.errors[i] == pytest.approx(sum(float((patch**2).sum()) for patch in wanted), rel=1e-5)
-        assert found.of_mean[i] == pytest.approx(sum(float(((patch - mean) ** 2).sum()) for patch in wanted), rel=1e-5)
+        assert found.errors[i] == pytest.approx(
+            sum(float((patch**2).sum()) for patch in wanted), rel=1e-5
+        )
+        assert found.of_mean[i] == pytest.approx(
+            sum(float(((patch - mean) ** 2).sum()) for patch in wanted), rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -93,7 +123,9 @@ def test_painting_what_is_wanted_gives_the_picture(target: str, normalised: bool
         assert torch.equal(cut(grey[0], number), cut(pixels[0], number))
     views = predict_task(model, "masked_image", dataset.batches(3)).views
     assert len(views) == 6 and views[0][0].shape == (SIZE, SIZE, 3)
-    torch.testing.assert_close(torch.from_numpy(views[0][0]) / 127.5 - 1, pixels[0].permute(1, 2, 0), atol=0.005, rtol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(views[0][0]) / 127.5 - 1, pixels[0].permute(1, 2, 0), atol=0.005, rtol=0
+    )
 
 
 def cut(pixels: Tensor, number: int) -> Tensor:
@@ -120,9 +152,14 @@ def test_visual_tokens_are_the_nearest_centres() -> None:
     """As many colours as tokens: each patch's colour is its token, wherever it stands."""
     colours = torch.randn(5, 3)
     numbers = torch.randint(5, (20, 4, 4))
-    pictures = colours[numbers].permute(0, 3, 1, 2).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+    pictures = (
+        colours[numbers].permute(0, 3, 1, 2).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+    )
     tokens = PatchModel.from_bytes(PatchModel.fit(pictures, 5, PATCH).to_bytes())
-    named = {int(n): int(token) for n, token in zip(numbers[0].flatten(), tokens(pictures[0]), strict=True)}
+    named = {
+        int(n): int(token)
+        for n, token in zip(numbers[0].flatten(), tokens(pictures[0]), strict=True)
+    }
     for picture, wanted in zip(pictures, numbers, strict=True):
         for n, token in zip(wanted.flatten().tolist(), tokens(picture).tolist(), strict=True):
             assert named.setdefault(n, token) == token
@@ -132,7 +169,9 @@ def test_visual_tokens_are_the_nearest_centres() -> None:
 
 
 def test_squares_that_do_not_fill_a_picture() -> None:
-    with pytest.raises(ConfigError, match=r"masking\.block: 4 × 4 patches cannot be hidden in squares of 3"):
+    with pytest.raises(
+        ConfigError, match=r"masking\.block: 4 × 4 patches cannot be hidden in squares of 3"
+    ):
         prepare(recipe("masked_pixels", block=3))
 
 
@@ -146,22 +185,41 @@ def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
         "first": False,
     }
     model: dict[str, Any] = {"width": 24, "streams": {"video": video}, "encoder": decoder}
-    model["targets"] = {"masked_autoencoder": {"stream": "video", "width": 16, "decoder": decoder, "normalised": True}}
+    model["targets"] = {
+        "masked_autoencoder": {
+            "stream": "video",
+            "width": 16,
+            "decoder": decoder,
+            "normalised": True,
+        }
+    }
     tasks = {"masked_video": {"data": {"path": "pack:clips", "limit": 12}, "batch_size": 6}}
-    resolved, assets = prepare(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}))
+    resolved, assets = prepare(
+        RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+    )
     torch.manual_seed(0)
     made, data = Model(resolved.model, assets), open_task(resolved, "masked_video", "train", assets)
     batch = data.collate([data.example(i) for i in range(6)], rng=np.random.default_rng(0))
     hidden = batch.labels["masked"].unflatten(1, (2, 16))
-    assert torch.equal(hidden[:, 0], hidden[:, 1]) and (hidden[:, 0].sum(1) == round(0.9 * 16)).all()
+    assert (
+        torch.equal(hidden[:, 0], hidden[:, 1]) and (hidden[:, 0].sum(1) == round(0.9 * 16)).all()
+    )
     assert (batch.lengths == 2 * (16 - round(0.9 * 16))).all()
     made(batch).loss.backward()
     assert all(p.grad is not None for _, p in made.named_parameters())
-    assert set(made.active_parameters("masked_video")) == {name for name, _ in made.named_parameters()}
+    assert set(made.active_parameters("masked_video")) == {
+        name for name, _ in made.named_parameters()
+    }
     found = predict_task(made, "masked_video", data.batches(5))
     assert len(found.errors) == len(data) and found.views[0][2].shape == (16, 16, 3)
     target, pixels = made.targets["masked_autoencoder"], batch.labels["pixels"]
-    torch.testing.assert_close(target.paint(target.patches(pixels), pixels, batch.labels["masked"]), pixels, atol=1e-5, rtol=1e-5)
-    number, tubelet = 16 + 6, pixels[0, :, 2:4, 4:8, 8:12]  # behind those of the first two frames, in the second row
+    torch.testing.assert_close(
+        target.paint(target.patches(pixels), pixels, batch.labels["masked"]),
+        pixels,
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    # behind those of the first two frames, in the second row
+    number, tubelet = 16 + 6, pixels[0, :, 2:4, 4:8, 8:12]
     target.normalised = False
     assert torch.equal(target.patches(pixels)[0, number], tubelet.permute(1, 2, 3, 0).flatten())

@@ -1,4 +1,5 @@
-"""Classes, numbers and answers that a decoder gives of a text which it reads once more (BART section 3.1)."""
+"""Classes, numbers and answers that a decoder gives of a text which it reads once more (BART
+section 3.1)."""
 
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 from text_rows import text_sources
 
 import skillweave as sw
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
 from skillweave.evaluation.predictions import predict_task
-from skillweave.model import Model
-from skillweave.search.predict import predict
+from skillweave.inference.predict import predict
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 
@@ -30,7 +32,9 @@ KINDS = {
 
 def opened(task: str, model: dict[str, Any] = BART) -> tuple[RecipeConfig, TaskDataset, Model]:
     tasks = {task: {"data": text_sources()[task], "decoder": True, "batch_size": 4}}
-    recipe, assets = prepare(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}))
+    recipe, assets = prepare(
+        RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+    )
     torch.manual_seed(0)
     return recipe, open_task(recipe, task, "train", assets), Model(recipe.model, assets).eval()
 
@@ -40,22 +44,37 @@ def test_the_decoder_reads_the_text_one_position_later(task: str) -> None:
     recipe, data, model = opened(task)
     example, processor = data.example(0), data.tools.answers
     text = torch.cat([span.data for span in example.spans[:-1]]).tolist()
-    assert text[-1] == processor.separator and example.spans[-1].data.tolist() == [processor.cls, *text[:-1]]
+    assert text[-1] == processor.separator and example.spans[-1].data.tolist() == [
+        processor.cls,
+        *text[:-1],
+    ]
     batch = data.collate([data.example(i) for i in range(4)])
     model(batch).loss.backward()
-    learned = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    learned = {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
     active = set(model.active_parameters(task))
     assert learned <= active and any(name.startswith("decoder.") for name in learned)
     assert len(predict_task(model, task, data.batches(4, limit=6)).keys) == 6
     given = {name: data.row(0)[name] for name in data.task.given}
-    assert "error" not in next(iter(predict(model, recipe, task, [given if len(given) > 1 else given["text"]])))
+    assert "error" not in next(
+        iter(predict(model, recipe, task, [given if len(given) > 1 else given["text"]]))
+    )
 
 
 def test_a_class_and_an_answer_are_those_of_their_bart() -> None:
-    for task, names in {"text_pair_classification": ["logits"], "reading_comprehension": ["start_logits", "end_logits"]}.items():
+    for task, names in {
+        "text_pair_classification": ["logits"],
+        "reading_comprehension": ["start_logits", "end_logits"],
+    }.items():
         _, data, model = opened(task)
         example = data.example(0)
-        ids, theirs = torch.cat([span.data for span in example.spans[:-1]]).unsqueeze(0), sw.to_hf(model, "bart")
+        ids, theirs = (
+            torch.cat([span.data for span in example.spans[:-1]]).unsqueeze(0),
+            sw.to_hf(model, "bart"),
+        )
         theirs.config.eos_token_id = data.tools.answers.separator
         with torch.no_grad():
             ours = model(data.collate([example])).logits[KINDS[task]]
@@ -65,7 +84,9 @@ def test_a_class_and_an_answer_are_those_of_their_bart() -> None:
 
 
 def test_what_a_decoder_cannot_read_again() -> None:
-    with pytest.raises(ConfigError, match="sequence_labelling is not one whose text a decoder reads again"):
+    with pytest.raises(
+        ConfigError, match="sequence_labelling is not one whose text a decoder reads again"
+    ):
         opened("sequence_labelling")
     with pytest.raises(ConfigError, match="says `decoder: true`"):
         opened("text_multi_label", {**BART, "decoder": None, "target_embedding": None})

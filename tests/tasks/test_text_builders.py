@@ -1,4 +1,5 @@
-"""Builders over several texts, words and places: where pieces, labels and answers stand, and what makes a row unusable."""
+"""Builders over several texts, words and places: where pieces, labels and answers stand, and what
+makes a row unusable."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,16 +11,22 @@ from text_rows import IDIOMS, text_rows
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Example, Modality
-from skillweave.config.recipe import TaskConfig
 from skillweave.config.streams import TokenizerConfig
 from skillweave.config.targets import ClassificationTarget, PromptTarget, TokenLabelsTarget
+from skillweave.config.task import TaskConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.tasks import TASKS
 from skillweave.tasks.build_text import answers_of, windows
 from skillweave.tasks.task import Tools
 
-TEXTS = ["the red cat sees the blue dog and the sun", "what is red", "他一心一意地等着十全十美的人"] * 3
-CONFIG = tiny_config(streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={})
+TEXTS = [
+    "the red cat sees the blue dog and the sun",
+    "what is red",
+    "他一心一意地等着十全十美的人",
+] * 3
+CONFIG = tiny_config(
+    streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={}
+)
 TOKENIZER = train_tokenizer(TEXTS, TokenizerConfig(min_frequency=1), 300)
 PROCESSORS = build_processors(CONFIG, {tokenizer_asset(Modality.TEXT): TOKENIZER.to_str().encode()})
 TEXT = PROCESSORS[Modality.TEXT]
@@ -27,10 +34,18 @@ SAME = ClassificationTarget(classes=["other", "same"])
 
 
 def tools(target: Any = None, choices: int = 0, **config: Any) -> Tools:
-    return Tools(PROCESSORS, CONFIG, TaskConfig.parse({"data": {"path": "x"}, **config}), target, choices=choices)
+    return Tools(
+        PROCESSORS,
+        CONFIG,
+        TaskConfig.parse({"data": {"path": "x"}, **config}),
+        target,
+        choices=choices,
+    )
 
 
-def build(name: str, given: Tools, rng: np.random.Generator | None = None, **changes: Any) -> Example:
+def build(
+    name: str, given: Tools, rng: np.random.Generator | None = None, **changes: Any
+) -> Example:
     return TASKS[name].build({**text_rows(name)[0], **changes}, given, rng)
 
 
@@ -39,14 +54,17 @@ def pieces(text: str) -> list[int]:
 
 
 def test_a_pair_is_cls_a_sep_b_sep() -> None:
-    example = build("text_pair_classification", tools(SAME), text="the cat", second="red", label="same")
+    example = build(
+        "text_pair_classification", tools(SAME), text="the cat", second="red", label="same"
+    )
     assert example.spans[0].data.tolist() == [TEXT.cls, *pieces("the cat"), TEXT.separator]
     assert example.spans[1].data.tolist() == [*pieces("red"), TEXT.separator]
     assert example.labels == {"class": 1}
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "kept"), [(30, 2, (11, 2)), (2, 30, (2, 11)), (30, 30, (6, 7)), (9, 8, (7, 6)), (6, 7, (6, 7))]
+    ("one", "other", "kept"),
+    [(30, 2, (11, 2)), (2, 30, (2, 11)), (30, 30, (6, 7)), (9, 8, (7, 6)), (6, 7, (6, 7))],
 )
 def test_the_longer_of_a_pair_is_cut(one: int, other: int, kept: tuple[int, int]) -> None:
     first, second = TEXT.pair("cat " * one, "dog " * other)
@@ -72,7 +90,12 @@ def test_the_first_piece_of_a_word_bears_its_label() -> None:
 def test_windows_cover_a_text_and_point_to_the_answer() -> None:
     context = "the red cat sees the blue dog and the sun " * 3 + "what is red"
     start = context.index("what")
-    row = {"key": "k", "question": "what is red", "text": context, "answers": {"text": ["what is"], "answer_start": [start]}}
+    row = {
+        "key": "k",
+        "question": "what is red",
+        "text": context,
+        "answers": {"text": ["what is"], "answer_start": [start]},
+    }
     found = windows(row, tools(stride=4))
     assert len(found) > 3
     covered: set[tuple[int, int]] = set()
@@ -81,7 +104,10 @@ def test_windows_cover_a_text_and_point_to_the_answer() -> None:
         ids = torch.cat([s.data for s in example.spans]).tolist()
         first, offsets = example.notes["first"], example.notes["offsets"]
         assert ids[:first] == [TEXT.cls, *pieces("what is red"), TEXT.separator]
-        assert ids[first:] == [*[p for a, b in offsets for p in pieces(context[a:b])], TEXT.separator]
+        assert ids[first:] == [
+            *[p for a, b in offsets for p in pieces(context[a:b])],
+            TEXT.separator,
+        ]
         covered |= set(offsets)
         begin, end = example.labels["begin"], example.labels["end"]
         if begin:
@@ -105,7 +131,9 @@ def test_answers_in_every_form(value: Any, expected: list[tuple[int, int]]) -> N
     assert answers_of(value, "abc b") == expected
 
 
-@pytest.mark.parametrize("value", ["d", {"text": ["b"], "answer_start": [0]}, {"text": ["b"], "answer_start": [-1]}])
+@pytest.mark.parametrize(
+    "value", ["d", {"text": ["b"], "answer_start": [0]}, {"text": ["b"], "answer_start": [-1]}]
+)
 def test_answers_that_are_not_there(value: Any) -> None:
     with pytest.raises(BadInput, match="does not stand at character"):
         answers_of(value, "abc b")
@@ -114,9 +142,13 @@ def test_answers_that_are_not_there(value: Any) -> None:
 def test_a_choice_is_a_pass_and_missing_ones_do_not_count() -> None:
     entry = TASKS["multiple_choice"].with_choices(4)
     assert [s.encoder_pass for s in entry.spans] == [0, 0, 1, 1, 2, 2, 3, 3]
-    example = build("multiple_choice", tools(choices=4), choices=["red", "blue", "cat"], label="cat")
+    example = build(
+        "multiple_choice", tools(choices=4), choices=["red", "blue", "cat"], label="cat"
+    )
     assert example.labels == {"choices": 3, "class": 2} and len(example.spans) == 8
-    assert [s.data.tolist()[:-1] for s in example.spans[1::2]] == [pieces(t) for t in ("red", "blue", "cat", "cat")]
+    assert [s.data.tolist()[:-1] for s in example.spans[1::2]] == [
+        pieces(t) for t in ("red", "blue", "cat", "cat")
+    ]
     assert build("multiple_choice", tools(choices=4), label="1").labels["class"] == 1
     with pytest.raises(BadInput, match="label '3' is not in the list"):
         build("multiple_choice", tools(choices=4), label=3)
@@ -130,7 +162,9 @@ def test_a_blank_stays_in_its_text(before: int, after: int) -> None:
     example = build("idiom_cloze", tools(choices=10), text=text, label=IDIOMS[3])
     assert example.labels == {"choices": 10, "class": 3}
     (red,), (blue,) = pieces("red"), pieces("blue")
-    for idiom, (head, body) in zip(IDIOMS, zip(example.spans[::2], example.spans[1::2], strict=True), strict=True):
+    for idiom, (head, body) in zip(
+        IDIOMS, zip(example.spans[::2], example.spans[1::2], strict=True), strict=True
+    ):
         assert head.data.tolist() == [TEXT.cls, *pieces(idiom), TEXT.separator]
         ids = body.data.tolist()
         left = ids.index(TEXT.mask)
@@ -143,15 +177,26 @@ def test_a_blank_stays_in_its_text(before: int, after: int) -> None:
 
 def test_a_prompt_keeps_its_masks_when_the_text_is_cut() -> None:
     target = PromptTarget(words=[pieces("red cat"), pieces("blue dog")])
-    given = tools(target, template="what is the {text}? [MASK] and", classes={"r": "red cat", "b": "blue dog"})
+    given = tools(
+        target, template="what is the {text}? [MASK] and", classes={"r": "red cat", "b": "blue dog"}
+    )
     example = build("text_prompting", given, text="sun " * 30, label="b")
     ids, slots = example.spans[0].data, example.labels["slots"]
-    assert len(ids) == 16 and ids[slots >= 0].tolist() == [TEXT.mask] * 2 and slots[slots >= 0].tolist() == [0, 1]
+    assert (
+        len(ids) == 16
+        and ids[slots >= 0].tolist() == [TEXT.mask] * 2
+        and slots[slots >= 0].tolist() == [0, 1]
+    )
     assert ids.tolist()[-1:] == pieces("and") and example.labels["class"] == 1
 
 
 def test_rows_to_predict_for_need_no_labels() -> None:
-    unlabelled = {"text_pair_classification", "sequence_labelling", "reading_comprehension", "multiple_choice"}
+    unlabelled = {
+        "text_pair_classification",
+        "sequence_labelling",
+        "reading_comprehension",
+        "multiple_choice",
+    }
     for name in unlabelled:
         row = {k: v for k, v in text_rows(name)[0].items() if k in ("key", *TASKS[name].given)}
         example = TASKS[name].build(row, replace(tools(SAME, choices=4), labelled=False), None)

@@ -1,4 +1,5 @@
-"""Tasks of one formulation: their examples, what causal text may see, class names, and the recipe that trains them."""
+"""Tasks of one formulation: their examples, what causal text may see, class names, and the recipe
+that trains them."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from tiny import STREAMS, TARGETS, random_examples, randomise, tiny_config
 
 from skillweave.batch import IGNORE, Batch, Condition, Modality, Role
-from skillweave.config import ConfigError, RecipeConfig, find_recipe, read_recipe
+from skillweave.config import ConfigError
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig, find_recipe, read_recipe
 from skillweave.tasks import TASKS
 from skillweave.tasks.dataset import open_task
 from skillweave.tasks.prepare import prepare
@@ -31,24 +33,44 @@ CAPTIONING = {"data": {**EMOJI, "columns": {"text": ["name_zh", "name_en"]}}, "b
 
 
 def recipe(**tasks: dict[str, Any]) -> RecipeConfig:
-    return RecipeConfig.parse({"model": MODEL, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
+    return RecipeConfig.parse(
+        {"model": MODEL, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    )
 
 
 def caption(model: Model, ids: list[list[int]]) -> Batch:
     """Pictures that are always the same, with these texts behind them."""
     torch.manual_seed(1)
     examples = random_examples("captioning", [[5, len(row)] for row in ids], model.config)
-    texts = [replace(e.spans[1], data=torch.tensor(row)) for e, row in zip(examples, ids, strict=True)]
-    examples = [replace(e, spans=(e.spans[0], text)) for e, text in zip(examples, texts, strict=True)]
-    return collate(TASKS["image_captioning"].layout("caption").only(0), examples, model.config.streams, 4)
+    texts = [
+        replace(e.spans[1], data=torch.tensor(row)) for e, row in zip(examples, ids, strict=True)
+    ]
+    examples = [
+        replace(e, spans=(e.spans[0], text)) for e, text in zip(examples, texts, strict=True)
+    ]
+    return collate(
+        TASKS["image_captioning"].layout("caption").only(0), examples, model.config.streams, 4
+    )
 
 
 @pytest.fixture(scope="module", params=["skill", "attribute", "token", "context"])
 def captioner(request: pytest.FixtureRequest) -> Model:
     task = TASKS["image_captioning"]
-    tasks = {"caption": {"spans": [s.model_dump(mode="json") for s in task.span_configs], "targets": {"similarity": 1.0}}}
-    sparse = {"linears": {"route": request.param, **({} if request.param == "skill" else {"experts": 4})}}
-    config = tiny_config(streams=STREAMS, targets={**TARGETS, "similarity": {}}, tasks=tasks, encoder={"sparse": sparse})
+    tasks = {
+        "caption": {
+            "spans": [s.model_dump(mode="json") for s in task.span_configs],
+            "targets": {"similarity": 1.0},
+        }
+    }
+    sparse = {
+        "linears": {"route": request.param, **({} if request.param == "skill" else {"experts": 4})}
+    }
+    config = tiny_config(
+        streams=STREAMS,
+        targets={**TARGETS, "similarity": {}},
+        tasks=tasks,
+        encoder={"sparse": sparse},
+    )
     model = Model(config).double().eval()
     randomise(model)
     return model
@@ -60,7 +82,10 @@ def test_a_word_changes_nothing_before_it(captioner: Model, position: int, lengt
     position = min(position, length - 1)
     words = [6, 9, 12, 15, 18, 21, 24][:length]
     changed = [*words[:position], words[position] + 1, *words[position + 1 :]]
-    before, after = (captioner._encode(caption(captioner, [row, [7, 8, 9]]))[0][0].padded() for row in (words, changed))
+    before, after = (
+        captioner._encode(caption(captioner, [row, [7, 8, 9]]))[0][0].padded()
+        for row in (words, changed)
+    )
     pictures = 5
     torch.testing.assert_close(
         after[0, : pictures + position], before[0, : pictures + position], rtol=1e-9, atol=1e-9
@@ -84,7 +109,10 @@ def test_training_batches_have_candidates_and_evaluation_batches_have_not() -> N
     for name, label in (("image_captioning", "words"), ("image_naming", "class")):
         dataset = open_task(resolved, name, "train", assets)
         examples = [dataset.example(i) for i in range(4)]
-        plain, trained = dataset.collate(examples), dataset.collate(examples, rng=np.random.default_rng(0))
+        plain, trained = (
+            dataset.collate(examples),
+            dataset.collate(examples, rng=np.random.default_rng(0)),
+        )
         assert plain.candidates is None and trained.candidates.layout.spans[0].role is Role.TARGET
         every = torch.cat([b.inputs[0] for b in dataset.candidate_batches()])
         known = plain.labels[label] != IGNORE
@@ -95,7 +123,9 @@ def test_training_batches_have_candidates_and_evaluation_batches_have_not() -> N
 
 def test_all_tasks_share_one_parameter_outside_the_encoder() -> None:
     retrieval = {**CAPTIONING, "target": "similarity"}
-    resolved, assets = prepare(recipe(image_naming=NAMING, image_captioning=CAPTIONING, text_to_image=retrieval))
+    resolved, assets = prepare(
+        recipe(image_naming=NAMING, image_captioning=CAPTIONING, text_to_image=retrieval)
+    )
     model = Model(resolved.model, assets)
     assert [name for name, _ in model.targets.named_parameters()] == ["similarity.pairs.log_scale"]
     assert {t for task in resolved.model.tasks.values() for t in task.targets} == {"similarity"}
@@ -116,11 +146,31 @@ def test_class_names_are_the_labels_of_the_training_data_or_as_written() -> None
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
-        ("image_naming", {**NAMING, "classes": ["Flags"]}, r"tasks\.image_naming\.classes: 1 in the train data"),
-        ("image_captioning", {**CAPTIONING, "classes": ["a", "b"]}, "image_captioning does not choose among class names"),
-        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": "x"}}, "class name 'x' is empty or given twice"),
-        ("image_naming", {**NAMING, "classes": {"Flags": "x", "Objects": " "}}, "class name '' is empty or given twice"),
-        ("text_to_image", {**CAPTIONING, "target": "mlm"}, "'mlm' is of kind 'contrastive'|the task needs 'contrastive'"),
+        (
+            "image_naming",
+            {**NAMING, "classes": ["Flags"]},
+            r"tasks\.image_naming\.classes: 1 in the train data",
+        ),
+        (
+            "image_captioning",
+            {**CAPTIONING, "classes": ["a", "b"]},
+            "image_captioning does not choose among class names",
+        ),
+        (
+            "image_naming",
+            {**NAMING, "classes": {"Flags": "x", "Objects": "x"}},
+            "class name 'x' is empty or given twice",
+        ),
+        (
+            "image_naming",
+            {**NAMING, "classes": {"Flags": "x", "Objects": " "}},
+            "class name '' is empty or given twice",
+        ),
+        (
+            "text_to_image",
+            {**CAPTIONING, "target": "mlm"},
+            "'mlm' is of kind 'contrastive'|the task needs 'contrastive'",
+        ),
     ],
 )
 def test_recipes_that_cannot_be(name: str, task: dict[str, Any], message: str) -> None:
@@ -131,16 +181,22 @@ def test_recipes_that_cannot_be(name: str, task: dict[str, Any], message: str) -
 
 
 def test_tasks_that_resemble_each_other_have_the_same_conditions() -> None:
-    """But for the name, which only the route `task` looks at; so a task never seen finds the experts of one that was."""
+    """But for the name, which only the route `task` looks at; so a task never seen finds the
+    experts of one that was."""
 
     def conditions(name: str) -> set[Condition]:
         return {replace(condition, task="") for condition in TASKS[name].layout(name).conditions}
 
     assert conditions("image_naming") < conditions("image_captioning")
     assert conditions("text_to_frames") == conditions("text_to_image") != conditions("image_naming")
-    assert conditions("text_naming") == conditions("word_filling") != conditions("language_modelling")
+    assert (
+        conditions("text_naming") == conditions("word_filling") != conditions("language_modelling")
+    )
 
 
 def test_the_packaged_recipe_has_one_target_and_routes_by_attributes() -> None:
     packaged = read_recipe(find_recipe("unified"))
-    assert list(packaged.model.targets) == ["similarity"] and packaged.model.encoder.sparse.linears.route == "attribute"
+    assert (
+        list(packaged.model.targets) == ["similarity"]
+        and packaged.model.encoder.sparse.linears.route == "attribute"
+    )

@@ -113,7 +113,11 @@ def test_a_crash_at_any_call_leaves_a_whole_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device (os error 28)")]
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("No space left on device (os error 28)"),
+    ],
 )
 def test_a_full_disk_says_so_and_the_last_checkpoint_stays(tmp_path, error):
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -133,5 +137,7 @@ def test_other_failures_name_their_cause(tmp_path):
     def write(folder):
         raise PermissionError(errno.EACCES, "Permission denied", "somewhere")
 
-    with pytest.raises(TrainingError, match=r"step 2 .*Permission denied.*no checkpoint was written before"):
+    with pytest.raises(
+        TrainingError, match=r"step 2 .*Permission denied.*no checkpoint was written before"
+    ):
         Checkpoints(tmp_path, keep=1).save(State(step=2), write)

@@ -5,7 +5,7 @@ import shutil
 
 from test_run import recipe
 
-from skillweave.config import RecipeConfig
+from skillweave.recipe import RecipeConfig
 from skillweave.training import train
 
 SPARSE = {
@@ -17,7 +17,9 @@ SPARSE = {
 
 def sparse_recipe(folder):
     settings = {"steps": 7, "validate_every": 2, "checkpoint_every": 3, "keep": 9}
-    data = recipe(folder, ("text_classification", "text_to_image"), **settings).model_dump(mode="json")
+    data = recipe(folder, ("text_classification", "text_to_image"), **settings).model_dump(
+        mode="json"
+    )
     data["model"]["encoder"]["sparse"] = SPARSE
     return RecipeConfig.parse(data)
 

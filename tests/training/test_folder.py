@@ -21,7 +21,9 @@ def test_a_new_folder_an_empty_one_and_one_left_before_its_recipe_are_free(tmp_p
 def test_another_run_is_refused_and_resumed_when_asked(tmp_path):
     recipe = tiny_recipe(tmp_path / "run")
     establish(recipe)
-    with pytest.raises(ConfigError, match="already holds a run; continue it with --resume, or give another output"):
+    with pytest.raises(
+        ConfigError, match="already holds a run; continue it with --resume, or give another output"
+    ):
         claim(recipe.folder, resume=False)
     assert claim(recipe.folder, resume=True)
 

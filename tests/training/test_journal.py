@@ -1,4 +1,5 @@
-"""What is written down, what a resumed run cuts off, and what is printed where no bar can be drawn."""
+"""What is written down, what a resumed run cuts off, and what is printed where no bar can be
+drawn."""
 
 import io
 import json
@@ -7,11 +8,11 @@ import re
 import pytest
 from rich.console import Console
 
+from skillweave.analysis.experts import Use
 from skillweave.batch import Skip
-from skillweave.evaluation.experts import Use
-from skillweave.training import display as display_module
-from skillweave.training.display import Display, clock
+from skillweave.training import progress as display_module
 from skillweave.training.journal import Journal, truncate
+from skillweave.training.progress import Display, clock
 
 
 def screen(**settings):
@@ -20,7 +21,9 @@ def screen(**settings):
 
 
 def journal(folder, console=None, state=None, step=0, steps=10, quiet=False):
-    return Journal(folder, Display(steps, step, quiet=quiet, console=console or screen()), 4, state or {}, step)
+    return Journal(
+        folder, Display(steps, step, quiet=quiet, console=console or screen()), 4, state or {}, step
+    )
 
 
 def read(file):
@@ -51,8 +54,14 @@ def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
     with journal(tmp_path, console, step=2) as second:
         second.skipped(3, [skip, later])
         second.summary()
-    assert [(line["step"], line["key"]) for line in read(tmp_path / "skipped.jsonl")] == [(1, "a.png"), (3, "b.png")]
-    assert "samples skipped: 2" in console.file.getvalue() and "2 × 0 bytes (image)" in console.file.getvalue()
+    assert [(line["step"], line["key"]) for line in read(tmp_path / "skipped.jsonl")] == [
+        (1, "a.png"),
+        (3, "b.png"),
+    ]
+    assert (
+        "samples skipped: 2" in console.file.getvalue()
+        and "2 × 0 bytes (image)" in console.file.getvalue()
+    )
 
 
 def test_windows_and_running_losses_survive_an_interruption(tmp_path):
@@ -61,7 +70,9 @@ def test_windows_and_running_losses_survive_an_interruption(tmp_path):
             book.trained(step, "ab"[step % 2], 1.0 / step, 4, 0.1, last=step == 10)
 
     def losses(folder):
-        return [(line["step"], line["task"], line["loss"]) for line in read(folder / "metrics.jsonl")]
+        return [
+            (line["step"], line["task"], line["loss"]) for line in read(folder / "metrics.jsonl")
+        ]
 
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -73,7 +84,10 @@ def test_windows_and_running_losses_survive_an_interruption(tmp_path):
         steps(book, range(7, 9))  # lost in the crash
     with journal(tmp_path / "cut", state=state, step=6) as resumed:
         steps(resumed, range(7, 11))
-        assert resumed.running == pytest.approx(book.running, rel=1) and resumed.seconds >= state["seconds"]
+        assert (
+            resumed.running == pytest.approx(book.running, rel=1)
+            and resumed.seconds >= state["seconds"]
+        )
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
     assert losses(tmp_path / "whole")[0] == (4, "b", pytest.approx((1 + 1 / 3) / 2))
 
@@ -92,7 +106,11 @@ def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_pa
     assert [(line["step"], line["kind"], line["place"], line["layer"]) for line in found] == [
         (step, "experts", "qkv", 3) for step in (2, 4, 6)
     ]
-    assert [line["drift"] for line in found] == [{}, {"a": pytest.approx(0.3)}, {"a": pytest.approx(0.1)}]
+    assert [line["drift"] for line in found] == [
+        {},
+        {"a": pytest.approx(0.3)},
+        {"a": pytest.approx(0.1)},
+    ]
     assert found[1]["utilisation"] == {"0": 0.6, "1": 0.4}
 
 
@@ -137,7 +155,9 @@ def test_a_terminal_gets_a_bar_with_losses_below(tmp_path):
     console = screen(force_terminal=True)
     with Display(10, console=console) as shown:
         shown.update(3, "text", {"text": 1.25, "image": 2.5}, 50.0, 0.25)
-    assert "3/10" in console.file.getvalue() and "image 2.500 · text 1.250" in console.file.getvalue()
+    assert (
+        "3/10" in console.file.getvalue() and "image 2.500 · text 1.250" in console.file.getvalue()
+    )
 
 
 def test_brackets_in_names_are_no_markup():

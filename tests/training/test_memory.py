@@ -1,4 +1,5 @@
-"""Memory that is freed stays with the process: large tensors after the first seldom cost new pages."""
+"""Memory that is freed stays with the process: large tensors after the first seldom cost new
+pages."""
 
 import subprocess
 import sys
@@ -20,7 +21,10 @@ print(sum(pages() for _ in range(20)))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory alone can be asked")
 def test_freed_memory_is_used_again() -> None:
-    """Each of 20 tensors of 120 MB costs new pages, or the first and a few more, in whose place what lies beside them took a
-    little."""
-    given, kept = (int(subprocess.check_output([sys.executable, "-c", COUNT.format(keep=keep)])) for keep in (False, True))
+    """Each of 20 tensors of 120 MB costs new pages, or the first and a few more, in whose place
+    what lies beside them took a little."""
+    given, kept = (
+        int(subprocess.check_output([sys.executable, "-c", COUNT.format(keep=keep)]))
+        for keep in (False, True)
+    )
     assert 2 * kept < given

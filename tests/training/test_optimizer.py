@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import OptimizerConfig
+from skillweave.config.training import OptimizerConfig
 from skillweave.training.optimizer import (
     decayed,
     learning_rate,
@@ -67,11 +67,14 @@ def test_rate_rises_then_falls_and_stays_positive(steps, warmup):
     rates = [learning_rate(step, steps, config) for step in range(steps)]
     peak = rates.index(max(rates))
     assert all(0 < rate <= 1 for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
+        rates[peak:], reverse=True
+    )
 
 
 def test_first_update_by_hand():
-    # AdamW's first step moves by rate · sign(g) (the means' corrections cancel), after decaying by rate · decay.
+    # AdamW's first step moves by rate · sign(g) (the means' corrections cancel), after decaying by
+    # rate · decay.
     model = nn.Linear(2, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
     optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
@@ -112,7 +115,10 @@ def test_state_survives_a_round_trip_bit_by_bit():
     optimizer = make_optimizer(straight, config)
     for number in range(3):
         step(straight, optimizer, number)
-    weights, stored = {n: t.clone() for n, t in straight.state_dict().items()}, optimizer_tensors(optimizer, straight)
+    weights, stored = (
+        {n: t.clone() for n, t in straight.state_dict().items()},
+        optimizer_tensors(optimizer, straight),
+    )
     stored = {name: tensor.clone() for name, tensor in stored.items()}
     resumed = build()
     resumed.load_state_dict(weights)
@@ -121,7 +127,9 @@ def test_state_survives_a_round_trip_bit_by_bit():
     for number in range(3, 6):
         step(straight, optimizer, number)
         step(resumed, other, number)
-    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_parameters_that_were_never_active_have_no_state():
@@ -132,7 +140,9 @@ def test_parameters_that_were_never_active_have_no_state():
     assert {name.split(".")[0] for name in optimizer_tensors(optimizer, model)} == {"on"}
 
 
-@pytest.mark.parametrize("path, tensor", [("gone.weight/exp_avg", torch.ones(2)), ("weight/exp_avg", torch.ones(2, 3))])
+@pytest.mark.parametrize(
+    "path, tensor", [("gone.weight/exp_avg", torch.ones(2)), ("weight/exp_avg", torch.ones(2, 3))]
+)
 def test_state_of_another_model_is_refused(path, tensor):
     model = nn.Linear(2, 2)
     with pytest.raises(ConfigError, match="fits no parameter"):

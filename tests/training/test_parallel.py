@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from stand_ins import tiny_recipe
 
 from skillweave.config import ConfigError
-from skillweave.training.parallel import Signals, StopRequest, derive, make_fabric, route_noise, seed_step
+from skillweave.training.parallel import (
+    Signals,
+    StopRequest,
+    derive,
+    make_fabric,
+    route_noise,
+    seed_step,
+)
 
 
 def test_missing_devices_are_named(tmp_path, monkeypatch):
@@ -21,7 +28,9 @@ def test_missing_devices_are_named(tmp_path, monkeypatch):
         make_fabric(tiny_recipe(tmp_path, accelerator="cuda").training)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match=r"training\.devices: 4 asked for, but this machine has 2"):
+    with pytest.raises(
+        ConfigError, match=r"training\.devices: 4 asked for, but this machine has 2"
+    ):
         make_fabric(tiny_recipe(tmp_path, accelerator="cuda", devices=4).training)
 
 
@@ -73,4 +82,6 @@ def test_noise_is_equal_on_all_processes_and_dropout_is_not():
     draws = [torch.rand(4, generator=route_noise(0, step)) for step in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     assert torch.equal(dropout(3, 0), dropout(3, 0))
-    assert not torch.equal(dropout(3, 0), dropout(3, 1)) and not torch.equal(dropout(3, 0), dropout(4, 0))
+    assert not torch.equal(dropout(3, 0), dropout(3, 1)) and not torch.equal(
+        dropout(3, 0), dropout(4, 0)
+    )

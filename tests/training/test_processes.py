@@ -84,7 +84,9 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death):
     fit_tiny(recipe, validate=validate_tiny)
     for name in ("model.safetensors", "optimizer.safetensors"):
         for link in ("last", "best"):
-            assert (tmp_path / link / name).read_bytes() == (uninterrupted / link / name).read_bytes()
+            assert (tmp_path / link / name).read_bytes() == (
+                uninterrupted / link / name
+            ).read_bytes()
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -98,9 +100,13 @@ def work_together(fabric, folder):
     """One of two processes: train, look whether both came to the same weights."""
     torch.set_num_threads(1)
     recipe = tiny_recipe(Path(folder), devices=2, validate_every=6)
-    with tiny_trainer(recipe, fabric=fabric, model=exact_model(), validate=validate_tiny) as trainer:
+    with tiny_trainer(
+        recipe, fabric=fabric, model=exact_model(), validate=validate_tiny
+    ) as trainer:
         trainer.fit()
-        save_file(trainer.model.state_dict(), Path(folder) / f"rank-{fabric.global_rank}.safetensors")
+        save_file(
+            trainer.model.state_dict(), Path(folder) / f"rank-{fabric.global_rank}.safetensors"
+        )
         state = trainer.bare_optimizer.state
         return trainer.state.samples, int(state[trainer.model.skills["right"].weight]["step"])
 

@@ -6,16 +6,25 @@ import shutil
 
 import pytest
 
-from skillweave.config import ConfigError, RecipeConfig
-from skillweave.model import Model
+from skillweave.config import ConfigError
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.training import Interrupted, train
 from skillweave.training.run import remedy_for
 
 
 def recipe(folder, tasks=("text_classification",), start_from=None, **training):
     data = {
-        "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}, "limit": 200},
-        "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}, "limit": 100},
+        "text_classification": {
+            "path": "pack:poems",
+            "columns": {"label": "dynasty"},
+            "limit": 200,
+        },
+        "text_to_image": {
+            "path": "pack:emoji",
+            "columns": {"text": ["name_zh", "name_en"]},
+            "limit": 100,
+        },
     }
     return RecipeConfig.parse({
         "output": str(folder),
@@ -44,13 +53,23 @@ def test_a_run_leaves_all_that_is_promised_and_resumes_from_any_step(tmp_path):
     assert {entry.name for entry in (whole / "last").iterdir()} == names
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     validated = {line["task"]: line["metric"] for line in lines if line["kind"] == "validation"}
-    assert "accuracy" in validated["text_classification"] and "recall_at_1" in validated["text_to_image"]
+    assert (
+        "accuracy" in validated["text_classification"]
+        and "recall_at_1" in validated["text_to_image"]
+    )
     Model.from_pretrained(whole / "best")
 
-    cut = train(recipe(tmp_path / "cut", both, validate_every=2, checkpoint_every=1, keep=9, log_every=1), quiet=True)
+    cut = train(
+        recipe(tmp_path / "cut", both, validate_every=2, checkpoint_every=1, keep=9, log_every=1),
+        quiet=True,
+    )
     for step in (4, 3):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}")
-    train(recipe(cut, both, validate_every=2, checkpoint_every=1, keep=9, log_every=1), resume=True, quiet=True)
+    train(
+        recipe(cut, both, validate_every=2, checkpoint_every=1, keep=9, log_every=1),
+        resume=True,
+        quiet=True,
+    )
     assert weights(whole) == weights(cut)
 
 
@@ -84,8 +103,13 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
 
 def test_fine_tuning_starts_from_what_agrees(tmp_path, capsys):
     first = train(recipe(tmp_path / "first"), quiet=True)
-    second = train(recipe(tmp_path / "second", ("text_to_image",), start_from=first, steps=1), quiet=False)
-    assert "start_from" in (report := capsys.readouterr().err) and "not used: targets.classification" in report
+    second = train(
+        recipe(tmp_path / "second", ("text_to_image",), start_from=first, steps=1), quiet=False
+    )
+    assert (
+        "start_from" in (report := capsys.readouterr().err)
+        and "not used: targets.classification" in report
+    )
     assert (first / "best" / "assets" / "text_tokenizer.json").read_bytes() == (
         second / "best" / "assets" / "text_tokenizer.json"
     ).read_bytes()
@@ -93,7 +117,9 @@ def test_fine_tuning_starts_from_what_agrees(tmp_path, capsys):
 
 def test_failures_of_the_machine_come_with_a_remedy():
     assert remedy_for(OSError(errno.ENOSPC, "No space left on device")) == "free some space"
-    assert "lower training.workers" in remedy_for(RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"))
+    assert "lower training.workers" in remedy_for(
+        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    )
     assert not remedy_for(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

@@ -9,7 +9,9 @@ from skillweave.training.start import take_weights
 
 
 def build(**heads):
-    return nn.ModuleDict({"encoder": nn.Linear(3, 3), **{name: nn.Linear(3, size) for name, size in heads.items()}})
+    return nn.ModuleDict(
+        {"encoder": nn.Linear(3, 3), **{name: nn.Linear(3, size) for name, size in heads.items()}}
+    )
 
 
 def test_takes_what_agrees_and_reports_the_rest():
@@ -45,12 +47,20 @@ class Words(nn.Module):
             module.register_parameter(name, nn.Parameter(torch.randn(shape)))
 
 
-TEXT, CODE, SHARED = "embeddings__text__content__word__weight", "embeddings__code__content__word__weight", "shared__word__weight"
+TEXT, CODE, SHARED = (
+    "embeddings__text__content__word__weight",
+    "embeddings__code__content__word__weight",
+    "shared__word__weight",
+)
 
 
-@pytest.mark.parametrize(("own", "given"), [([TEXT, CODE], [SHARED]), ([TEXT], [SHARED]), ([SHARED], [TEXT])])
+@pytest.mark.parametrize(
+    ("own", "given"), [([TEXT, CODE], [SHARED]), ([TEXT], [SHARED]), ([SHARED], [TEXT])]
+)
 def test_words_are_taken_whether_streams_share_them_or_not(own, given):
-    model, other = (Words(**dict.fromkeys([*names, "rest__weight"], (5, 3))) for names in (own, given))
+    model, other = (
+        Words(**dict.fromkeys([*names, "rest__weight"], (5, 3))) for names in (own, given)
+    )
     report = take_weights(model, other.state_dict(), "base")
     source = other.state_dict()[given[0].replace("__", ".")]
     assert all(torch.equal(model.state_dict()[name.replace("__", ".")], source) for name in own)
@@ -63,6 +73,11 @@ def test_the_pooler_and_as_many_positions_as_there_are_here():
     other = Words(**{f"targets__pooled__{pooler}": (3, 3), table: (9, 3)})
     report, given = take_weights(model, other.state_dict(), "base"), other.state_dict()
     state = model.state_dict()
-    assert torch.equal(state["targets.classification.pooler.weight"], given["targets.pooled.pooler.weight"])
+    assert torch.equal(
+        state["targets.classification.pooler.weight"], given["targets.pooled.pooler.weight"]
+    )
     name = table.replace("__", ".")
-    assert torch.equal(state[name], given[name][:4]) and f"the first positions of those there: {name}" in report
+    assert (
+        torch.equal(state[name], given[name][:4])
+        and f"the first positions of those there: {name}" in report
+    )

@@ -1,4 +1,5 @@
-"""Sketches keep inner products, the tracker follows the exact figure, and a resumed run goes on with the same numbers."""
+"""Sketches keep inner products, the tracker follows the exact figure, and a resumed run goes on
+with the same numbers."""
 
 import json
 import shutil
@@ -10,10 +11,10 @@ from test_run import recipe
 from tiny import random_batch, tiny_config, tiny_model
 from torch import nn
 
+from skillweave.analysis.blocks import find_blocks
+from skillweave.analysis.interference import interference
 from skillweave.config import ConfigError
-from skillweave.config.recipe import TrackingConfig
-from skillweave.evaluation.blocks import find_blocks
-from skillweave.evaluation.interference import interference
+from skillweave.config.training import TrackingConfig
 from skillweave.training import train
 from skillweave.training.tracking import MOMENTUM, Sketch, Tracker
 
@@ -25,7 +26,10 @@ def test_inner_products_of_sketches_are_unbiased_and_err_as_said():
     size, dimension, draws = 300, 64, 400
     x, y = nn.functional.normalize(torch.randn(2, size, dtype=torch.float64))
     y = nn.functional.normalize(x + y, dim=0)
-    parameters = [nn.Parameter(torch.zeros(100, 2, dtype=torch.float64)), nn.Parameter(torch.zeros(100, dtype=torch.float64))]
+    parameters = [
+        nn.Parameter(torch.zeros(100, 2, dtype=torch.float64)),
+        nn.Parameter(torch.zeros(100, dtype=torch.float64)),
+    ]
     generator = torch.Generator().manual_seed(1)
     products = []
     for _ in range(draws):
@@ -48,13 +52,18 @@ def seen():
     torch.manual_seed(1)  # each task's own gain, which figures are divided by, is not near zero
     config = tiny_config()
     spans = {"classify": [5], "to_code": [5, 5]}
-    batches = {t: [replace(random_batch(t, [sizes] * 12, config), keys=()) for _ in range(40)] for t, sizes in spans.items()}
+    batches = {
+        t: [replace(random_batch(t, [sizes] * 12, config), keys=()) for _ in range(40)]
+        for t, sizes in spans.items()
+    }
     return tiny_model(config), batches
 
 
 def steps(model, batches):
     """Batches in turn, each with its gradients in place."""
-    for step, batch in enumerate(batch for pair in zip(*batches.values(), strict=True) for batch in pair):
+    for step, batch in enumerate(
+        batch for pair in zip(*batches.values(), strict=True) for batch in pair
+    ):
         model.zero_grad()
         model(batch).loss.backward()
         yield step, batch.layout.task
@@ -62,7 +71,9 @@ def steps(model, batches):
 
 
 def follow(model, batches, dimension):
-    tracker = Tracker(model, TrackingConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches))
+    tracker = Tracker(
+        model, TrackingConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
+    )
     for step, task in steps(model, batches):
         tracker.observe(step, task)
     return tracker.estimates()[BLOCK]
@@ -74,7 +85,8 @@ def weighted(values):
 
 
 def follow_plainly(model, batches, i, j):
-    """The same means of whole gradients: what i gains by j and by itself, and the size that errors of products scale with."""
+    """The same means of whole gradients: what i gains by j and by itself, and the size that errors
+    of products scale with."""
     names = find_blocks(model, [BLOCK])[BLOCK]
     directions, gains, scales = {i: [], j: []}, {i: [], j: []}, []
     for _, task in steps(model, batches):
@@ -96,17 +108,24 @@ def test_the_tracker_agrees_with_the_exact_figure_and_with_whole_gradients(seen)
         low, high = exact.pooled_intervals[0, exact.tasks.index(i), exact.tasks.index(j)]
         theirs, own, scale = follow_plainly(model, batches, i, j)
         for dimension, estimates in found.items():
-            deviation = (2 / dimension) ** 0.5 * scale / own * (1 + abs(theirs / own))  # of a ratio of two products of sketches
+            # of a ratio of two products of sketches
+            deviation = (2 / dimension) ** 0.5 * scale / own * (1 + abs(theirs / own))
             assert abs(estimates[i][j] - theirs / own) < 2 * deviation
-            # Running means forget, so half as many batches count: the interval's width rather than half of it.
-            assert abs(estimates[i][j] - exact.pooled[0, exact.tasks.index(i), exact.tasks.index(j)]) < high - low + 2 * deviation
+            # Running means forget, so half as many batches count: the interval's width rather than
+            # half of it.
+            assert (
+                abs(estimates[i][j] - exact.pooled[0, exact.tasks.index(i), exact.tasks.index(j)])
+                < high - low + 2 * deviation
+            )
 
 
 def test_gradients_that_are_not_finite_leave_no_trace(seen):
     model, batches = seen
     tracker = Tracker(model, TrackingConfig(every=2), list(batches))
     for step, task in steps(model, {task: found[:4] for task, found in batches.items()}):
-        model.get_parameter(f"{BLOCK}.experts.shared.inner.bias").grad[0] = float("nan") if step % 2 == 0 else 0.0
+        model.get_parameter(f"{BLOCK}.experts.shared.inner.bias").grad[0] = (
+            float("nan") if step % 2 == 0 else 0.0
+        )
         tracker.observe(step, task)
     assert not tracker.estimates() and not any(tensor.any() for tensor in tracker.state.values())
 
@@ -119,8 +138,13 @@ def lines(run):
 def test_a_resumed_run_goes_on_with_the_same_numbers_and_weights_stay_the_same(tmp_path):
     settings = {"steps": 8, "log_every": 2, "checkpoint_every": 3, "keep": 9}
     tracked = settings | {"interference": {"every": 1, "dimension": 8}}
-    whole, plain = (train(recipe(tmp_path / name, BOTH, **s), quiet=True) for name, s in (("w", tracked), ("p", settings)))
-    assert (whole / "last" / "model.safetensors").read_bytes() == (plain / "last" / "model.safetensors").read_bytes()
+    whole, plain = (
+        train(recipe(tmp_path / name, BOTH, **s), quiet=True)
+        for name, s in (("w", tracked), ("p", settings))
+    )
+    assert (whole / "last" / "model.safetensors").read_bytes() == (
+        plain / "last" / "model.safetensors"
+    ).read_bytes()
     expected = lines(whole)
     assert {line["task"] for line in expected} == set(BOTH) and not lines(plain)
     for name in ("step-00000006", "step-00000008"):

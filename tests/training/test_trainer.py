@@ -1,4 +1,5 @@
-"""The loop: accumulation, exact resumption, steps without a finite loss, validation and what the processes agree on."""
+"""The loop: accumulation, exact resumption, steps without a finite loss, validation and what the
+processes agree on."""
 
 import json
 import os
@@ -43,7 +44,9 @@ def test_same_recipe_same_weights_and_another_seed_others(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [0, 4, 10])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, step, number):
-    whole, cut = (tiny_recipe(tmp_path / name, accumulate=2, validate_every=5) for name in ("whole", "cut"))
+    whole, cut = (
+        tiny_recipe(tmp_path / name, accumulate=2, validate_every=5) for name in ("whole", "cut")
+    )
     weights = fit_tiny(whole, validate=validate_tiny)
     with tiny_trainer(cut, spoil=stop_at(2 * step, number), validate=validate_tiny) as trainer:
         assert trainer.fit() == number
@@ -63,7 +66,9 @@ def test_a_signal_during_the_last_step_ends_as_usual(tmp_path):
 
 
 def test_workers_change_nothing(tmp_path):
-    assert_equal(fit_tiny(tiny_recipe(tmp_path / "a")), fit_tiny(tiny_recipe(tmp_path / "b", workers=2)))
+    assert_equal(
+        fit_tiny(tiny_recipe(tmp_path / "a")), fit_tiny(tiny_recipe(tmp_path / "b", workers=2))
+    )
 
 
 def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
@@ -91,7 +96,8 @@ def test_clipping_limits_the_gradient(tmp_path):
 
 
 def test_the_resting_skill_keeps_its_weights(tmp_path):
-    with tiny_trainer(tiny_recipe(tmp_path, steps=3)) as trainer:  # all of them steps of the left skill
+    # all of them steps of the left skill
+    with tiny_trainer(tiny_recipe(tmp_path, steps=3)) as trainer:
         before = trainer.model.skills["right"].weight.clone()
         trainer.fit()
         assert torch.equal(trainer.model.skills["right"].weight, before)
@@ -124,7 +130,10 @@ def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
             x.fill_(float("inf"))
 
     recipe = tiny_recipe(tmp_path, max_nonfinite=3, checkpoint_every=2)
-    with tiny_trainer(recipe, spoil=spoil) as trainer, pytest.raises(TrainingError, match=r"3 steps in a row.*6/0, 6/1"):
+    with (
+        tiny_trainer(recipe, spoil=spoil) as trainer,
+        pytest.raises(TrainingError, match=r"3 steps in a row.*6/0, 6/1"),
+    ):
         trainer.fit()
     # Those before the stop are kept, with their count: a resumed run does not begin to count anew.
     assert State.read(tmp_path / "last").nonfinite == 2
@@ -132,11 +141,14 @@ def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
 
 def test_validation_disturbs_nothing(tmp_path):
     silent = fit_tiny(tiny_recipe(tmp_path / "a"))
-    assert_equal(silent, fit_tiny(tiny_recipe(tmp_path / "b", validate_every=1), validate=validate_tiny))
+    assert_equal(
+        silent, fit_tiny(tiny_recipe(tmp_path / "b", validate_every=1), validate=validate_tiny)
+    )
 
 
 def test_best_is_the_highest_mean_score(tmp_path):
-    # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks have no say.
+    # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks
+    # have no say.
     table = iter([(0.3, 0.6), (0.5, 0.3), (0.7, 0.6), (0.9, 0.9)])
 
     def validate(model):
@@ -157,7 +169,9 @@ def test_best_is_the_highest_mean_score(tmp_path):
 def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
     table = iter([float("nan"), 0.5])
     recipe = tiny_recipe(tmp_path, steps=6, validate_every=3)
-    fit_tiny(recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, [], []))
+    fit_tiny(
+        recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, [], [])
+    )
     assert State.read(tmp_path / "last").best_step == 6
 
 
@@ -178,7 +192,9 @@ def test_the_model_trains_in_training_mode_and_validates_in_evaluation_mode(tmp_
 def test_bf16_runs_the_forward_in_bf16_and_keeps_weights_in_float32(tmp_path):
     seen = []
     model = TinyModel()
-    model.shared.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    model.shared.register_forward_hook(
+        lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype))
+    )
     with tiny_trainer(tiny_recipe(tmp_path, steps=1, precision="bf16"), model=model) as trainer:
         trainer.fit()
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())

@@ -10,26 +10,33 @@ from safetensors.torch import load_file
 from tiny import labelled, make_batch, random_examples, relative_error, tiny_config, tiny_model
 
 import skillweave as sw
-from skillweave.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
-from skillweave.api import open_run
-from skillweave.carving import carve_run
-from skillweave.config import ConfigError, RecipeConfig
-from skillweave.config.tuning import TuningConfig
+from skillweave.analysis.inspection import inspect_folder
+from skillweave.config import ConfigError
+from skillweave.config.training import TuningConfig
 from skillweave.evaluation.evaluator import measure
-from skillweave.evaluation.inspection import inspect_folder
+from skillweave.inference.api import open_run
+from skillweave.recipe import RecipeConfig
+from skillweave.surgery.carve import carve_run
 from skillweave.tasks.prepare import with_tasks
 from skillweave.training import train
 from skillweave.training.tuning import Tuning, freeze
-from skillweave.weights import WeightsError
+from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
+from skillweave.weights.files import WeightsError
 
 DATA = {
     "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}, "limit": 200},
-    "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}, "limit": 100},
+    "text_to_image": {
+        "path": "pack:emoji",
+        "columns": {"text": ["name_zh", "name_en"]},
+        "limit": 100,
+    },
 }
 METHODS = ("prompt", "lora")
 
 
-def recipe(folder, tasks=tuple(DATA), start_from=None, tuning=None, route="skill", target=None, **training):
+def recipe(
+    folder, tasks=tuple(DATA), start_from=None, tuning=None, route="skill", target=None, **training
+):
     chosen = {name: {"data": DATA[name], "batch_size": 4} for name in tasks}
     if target:
         chosen["text_classification"]["target"] = target
@@ -54,12 +61,17 @@ def base(tmp_path_factory):
 
 
 def stored(run):
-    return {name.removeprefix("base_model.model."): x for name, x in load_file(run / "last" / ADAPTER_FILE).items()}
+    return {
+        name.removeprefix("base_model.model."): x
+        for name, x in load_file(run / "last" / ADAPTER_FILE).items()
+    }
 
 
 @pytest.fixture(scope="module")
 def tuned(base):
-    return {m: train(recipe(base.parent / m, start_from=base, tuning=m), quiet=True) for m in METHODS}
+    return {
+        m: train(recipe(base.parent / m, start_from=base, tuning=m), quiet=True) for m in METHODS
+    }
 
 
 def test_prompt_tuning_trains_prompts_norms_scale_and_the_last_layer_of_the_classifier(base, tuned):
@@ -70,24 +82,42 @@ def test_prompt_tuning_trains_prompts_norms_scale_and_the_last_layer_of_the_clas
         "classification.classifier.weight",
         "classification.classifier.bias",
     }
-    assert names == norms | {f"targets.{head}" for head in heads} | {f"encoder.blocks.{i}.attention.prompts" for i in (0, 1)}
-    assert all(x.shape == (3, 8) for name, x in stored(tuned["prompt"]).items() if name.endswith("prompts"))
+    assert names == norms | {f"targets.{head}" for head in heads} | {
+        f"encoder.blocks.{i}.attention.prompts" for i in (0, 1)
+    }
+    assert all(
+        x.shape == (3, 8) for name, x in stored(tuned["prompt"]).items() if name.endswith("prompts")
+    )
 
 
 def test_lora_trains_low_rank_changes_of_the_encoder_alone(base, tuned):
     names = set(stored(tuned["lora"]))
-    layers = {name for name, x in sw.load(base).named_parameters() if name.startswith("encoder.") and x.ndim == 2}
-    assert names == {layer.replace(".weight", f".lora_{factor}.weight") for layer in layers for factor in "AB"}
+    layers = {
+        name
+        for name, x in sw.load(base).named_parameters()
+        if name.startswith("encoder.") and x.ndim == 2
+    }
+    assert names == {
+        layer.replace(".weight", f".lora_{factor}.weight") for layer in layers for factor in "AB"
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_what_was_trained_is_stored_and_the_rest_is_the_base_bit_for_bit(base, tuned, method):
     run, own = tuned[method], stored(tuned[method])
     assert not (run / "last" / "model.safetensors").exists()
-    assert (run / "last" / ADAPTER_FILE).stat().st_size < (base / "last" / "model.safetensors").stat().st_size / 2
+    assert (run / "last" / ADAPTER_FILE).stat().st_size < (
+        base / "last" / "model.safetensors"
+    ).stat().st_size / 2
     before, after = sw.load(base).state_dict(), sw.load(run).state_dict()
-    changed = {name for name, x in after.items() if name not in before or not torch.equal(before[name], x)}
-    allowed = own.keys() if method == "prompt" else {name.rpartition(".lora_")[0] + ".weight" for name in own}
+    changed = {
+        name for name, x in after.items() if name not in before or not torch.equal(before[name], x)
+    }
+    allowed = (
+        own.keys()
+        if method == "prompt"
+        else {name.rpartition(".lora_")[0] + ".weight" for name in own}
+    )
     assert changed and changed <= allowed and len(changed) > len(allowed) / 2
     assert {name.rpartition("/")[0] for name in load_file(run / "last" / "optimizer.safetensors")} == {
         name.replace(".lora_A.weight", ".parametrizations.weight.0.lora_A").replace(
@@ -121,35 +151,57 @@ def test_many_tunings_share_one_base_in_memory(base, tuned):
     served = {method: sw.with_tuning(model, run) for method, run in tuned.items()}
     own = stored(tuned["prompt"])
     for name, x in model.named_parameters():
-        assert (served["prompt"].get_parameter(name).data_ptr() == x.data_ptr()) == (name not in own)
+        assert (served["prompt"].get_parameter(name).data_ptr() == x.data_ptr()) == (
+            name not in own
+        )
     for method, one in served.items():
         alone = sw.load(tuned[method])
         for name, x in one.state_dict().items():
             assert torch.equal(x, alone.get_parameter(name))
         encoded = [sw.encode(m, "text_to_image", text=["月"]) for m in (one, alone)]
-        np.testing.assert_allclose(*encoded, atol=1e-6)  # the last bit depends on where weights lie in memory
+        # the last bit depends on where weights lie in memory
+        np.testing.assert_allclose(*encoded, atol=1e-6)
 
 
 def test_a_new_target_is_learned_and_stored(base):
     for method in METHODS:
-        run = train(recipe(base.parent / f"new-{method}", ("text_classification",), base, method, target="mine"), quiet=True)
+        run = train(
+            recipe(
+                base.parent / f"new-{method}", ("text_classification",), base, method, target="mine"
+            ),
+            quiet=True,
+        )
         assert {name for name in stored(run) if name.startswith("targets.")} >= {
-            f"targets.mine.{part}.{kind}" for part in ("pooler", "classifier") for kind in ("weight", "bias")
+            f"targets.mine.{part}.{kind}"
+            for part in ("pooler", "classifier")
+            for kind in ("weight", "bias")
         }
-        assert not any("image" in name for name in stored(run)), "what the task does not use is not trained"
+        assert not any("image" in name for name in stored(run)), (
+            "what the task does not use is not trained"
+        )
         sw.load(run)
 
 
 def test_naming_gets_a_correction_that_begins_at_zero(tmp_path):
     def naming(name, **more):
         plan = recipe(tmp_path / name, **more).model_dump(mode="json")
-        plan["tasks"] = {"text_naming": {"data": DATA["text_classification"] | {"fraction": 0.1}, "batch_size": 4}}
+        plan["tasks"] = {
+            "text_naming": {
+                "data": DATA["text_classification"] | {"fraction": 0.1},
+                "batch_size": 4,
+            }
+        }
         return train(RecipeConfig.parse(plan), quiet=True)
 
     base = naming("base")
     run = naming("run", start_from=base, tuning="prompt")
-    part, classes = "targets.similarity.corrections.text_naming", len(open_run(run)[1].tasks["text_naming"].classes)
-    assert stored(run)[f"{part}.weight"].shape == (classes, 8) and stored(run)[f"{part}.weight"].any()
+    part, classes = (
+        "targets.similarity.corrections.text_naming",
+        len(open_run(run)[1].tasks["text_naming"].classes),
+    )
+    assert (
+        stored(run)[f"{part}.weight"].shape == (classes, 8) and stored(run)[f"{part}.weight"].any()
+    )
     assert {"targets.similarity.pairs.log_scale", f"{part}.bias"} <= set(stored(run))
     assert measure(*open_run(run), "test", None, 10)["text_naming"].table["n"] > 0
     assert "corrections" not in " ".join(stored(naming("low-rank", start_from=base, tuning="lora")))
@@ -166,7 +218,10 @@ def test_wordpieces_that_the_base_shares_stay_shared(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_slice_of_a_tuned_model_is_read_from_both_folders(tuned, method):
-    whole, part = sw.load(tuned[method]).state_dict(), sw.load(tuned[method], tasks=["text_classification"]).state_dict()
+    whole, part = (
+        sw.load(tuned[method]).state_dict(),
+        sw.load(tuned[method], tasks=["text_classification"]).state_dict(),
+    )
     assert part and not any(name.startswith("embeddings.image") for name in part)
     assert all(torch.equal(x, whole[name]) for name, x in part.items())
 
@@ -184,22 +239,34 @@ def test_a_tuned_run_is_carved_into_a_folder_that_needs_no_base(tuned, method, t
 def test_a_tuned_model_saved_is_a_whole_one_and_may_be_tuned_again(base, tuned, tmp_path):
     whole = sw.load(tuned["lora"])
     whole.save_pretrained(tmp_path / "whole")
-    assert all(torch.equal(x, whole.get_parameter(name)) for name, x in sw.load(tmp_path / "whole").state_dict().items())
+    assert all(
+        torch.equal(x, whole.get_parameter(name))
+        for name, x in sw.load(tmp_path / "whole").state_dict().items()
+    )
     again = train(recipe(tmp_path / "again", start_from=tuned["lora"], tuning="prompt"), quiet=True)
     weight = "encoder.blocks.0.attention.output.weight"
     assert torch.equal(sw.load(again).get_parameter(weight), whole.get_parameter(weight))
 
 
 def test_full_fine_tuning_is_what_it_is_without_a_section(base, tmp_path):
-    runs = [train(recipe(tmp_path / str(t), start_from=base, tuning=t), quiet=True) for t in (None, "full")]
+    runs = [
+        train(recipe(tmp_path / str(t), start_from=base, tuning=t), quiet=True)
+        for t in (None, "full")
+    ]
     files = [(run / "last" / "model.safetensors").read_bytes() for run in runs]
     assert files[0] == files[1]
 
 
 def test_faults_tell_what_to_do(base, tuned, tmp_path):
-    with pytest.raises(ConfigError, match=r"method 'prompt' trains a part of a model; name that model in start_from"):
+    with pytest.raises(
+        ConfigError,
+        match=r"method 'prompt' trains a part of a model; name that model in start_from",
+    ):
         recipe(tmp_path / "a", tuning="prompt")
-    with pytest.raises(ConfigError, match=r"lacks encoder\.blocks\.0\.attention\.qkv\.experts\.shared.*base: RUN/recipe\.yaml"):
+    with pytest.raises(
+        ConfigError,
+        match=r"lacks encoder\.blocks\.0\.attention\.qkv\.experts\.shared.*base: RUN/recipe\.yaml",
+    ):
         train(recipe(tmp_path / "b", start_from=base, tuning="lora", route="dense"), quiet=True)
     assert not (tmp_path / "b").exists()
     other = train(recipe(tmp_path / "other", seed=1), quiet=True)
@@ -220,7 +287,9 @@ def test_a_base_that_moved_or_changed_is_told(base, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base": str(moved / "best")}))
     sw.load(run)
     file.write_text("{}")
-    with pytest.raises(WeightsError, match=r"tuning\.json: expected JSON with base, frozen and scale"):
+    with pytest.raises(
+        WeightsError, match=r"tuning\.json: expected JSON with base, frozen and scale"
+    ):
         sw.load(run)
 
 
@@ -236,7 +305,9 @@ def test_low_rank_changes_merged_are_as_unmerged(route, dtype, bound, tmp_path):
     for task in ("to_image", "masked_code"):
         examples = random_examples(task, [[4, 5], [6, 5]], config, dtype)
         batches.append(make_batch(task, labelled(task, examples, np.random.default_rng(0)), config))
-    assert all(relative_error(model(batch).loss, base(batch).loss) < bound for batch in batches), "a fresh change is none"
+    assert all(relative_error(model(batch).loss, base(batch).loss) < bound for batch in batches), (
+        "a fresh change is none"
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("lora_B"):
@@ -244,7 +315,9 @@ def test_low_rank_changes_merged_are_as_unmerged(route, dtype, bound, tmp_path):
     folder = tmp_path / "tuned"
     folder.mkdir()
     names = base.state_dict()
-    Tuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(model, folder)
+    Tuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(
+        model, folder
+    )
     merged = base.with_tuning(folder)
     for batch in batches:
         assert relative_error(merged(batch).loss, model(batch).loss) < bound

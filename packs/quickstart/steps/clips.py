@@ -1,4 +1,5 @@
-"""clips.parquet: short h264 clips of one emoji moving on a plain background, captioned by template."""
+"""clips.parquet: short h264 clips of one emoji moving on a plain background, captioned by
+template."""
 
 import colorsys
 import io
@@ -30,7 +31,14 @@ SIDESTEP = 8
 TURN = 45
 CANVAS = 92
 MIN_TURN_CHANGE = 8.0
-ENCODER = {"crf": "20", "preset": "veryslow", "tune": "animation", "bf": "0", "g": "250", "threads": "1"}
+ENCODER = {
+    "crf": "20",
+    "preset": "veryslow",
+    "tune": "animation",
+    "bf": "0",
+    "g": "250",
+    "threads": "1",
+}
 CAPTIONS = {
     "left": ("{}向左移动", "{} moving left"),
     "right": ("{}向右移动", "{} moving right"),
@@ -44,7 +52,8 @@ PAIRS_WITHOUT_SPIN = tuple(pair for pair in PAIRS if "spin" not in pair)
 
 
 def spoken_names(name_zh: str, name_en: str) -> tuple[str, str]:
-    """Turn CLDR names with a colon into phrases: `旗: 中国` -> `中国旗`, `flag: China` -> `flag of China`."""
+    """Turn CLDR names with a colon into phrases: `旗: 中国` -> `中国旗`, `flag: China` -> `flag of
+    China`."""
     head_zh, colon_zh, tail_zh = name_zh.partition(": ")
     head_en, colon_en, tail_en = name_en.partition(": ")
     if colon_zh and head_zh in ("旗", "按键"):
@@ -59,12 +68,15 @@ def spoken_names(name_zh: str, name_en: str) -> tuple[str, str]:
 
 def background(key: str, motion: str) -> tuple[int, int, int]:
     """Return a light colour, the same for opposite motions of one emoji."""
-    red, green, blue = colorsys.hsv_to_rgb(fraction("hue", key, AXIS.get(motion, motion)), 0.22, 0.96)
+    red, green, blue = colorsys.hsv_to_rgb(
+        fraction("hue", key, AXIS.get(motion, motion)), 0.22, 0.96
+    )
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def turn(picture: Image.Image, steps: int) -> Image.Image:
-    """Rotate a 64-pixel picture clockwise on a canvas of 92 pixels, so that no corner is cut off."""
+    """Rotate a 64-pixel picture clockwise on a canvas of 92 pixels, so that no corner is cut
+    off."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS))
     canvas.paste(picture, ((CANVAS - picture.width) // 2, (CANVAS - picture.height) // 2))
     return canvas.rotate(-TURN * steps, resample=Image.Resampling.BICUBIC)
@@ -82,7 +94,11 @@ def turns_visibly(picture: Image.Image) -> bool:
 def draw(picture: Image.Image, key: str, motion: str) -> list[Image.Image]:
     """Draw the clip's frames. Opposite motions show the same pictures in opposite order."""
     room = SIDE - SPRITE
-    offset = room // 2 + digest("sidestep", key, AXIS.get(motion, motion)) % (2 * SIDESTEP + 1) - SIDESTEP
+    offset = (
+        room // 2
+        + digest("sidestep", key, AXIS.get(motion, motion)) % (2 * SIDESTEP + 1)
+        - SIDESTEP
+    )
     frames = []
     for number in range(FRAMES):
         done = number / (FRAMES - 1)
@@ -107,7 +123,8 @@ def draw(picture: Image.Image, key: str, motion: str) -> list[Image.Image]:
 
 
 def encode(frames: list[Image.Image]) -> bytes:
-    """Encode frames as an h264 mp4 of RATE frames per second; one thread, so that bytes are repeatable."""
+    """Encode frames as an h264 mp4 of RATE frames per second; one thread, so that bytes are
+    repeatable."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(RATE), options=ENCODER)
@@ -120,10 +137,15 @@ def encode(frames: list[Image.Image]) -> bytes:
     return buffer.getvalue()
 
 
-def choose_motions(entries: list[Row], pictures: dict[str, Image.Image]) -> dict[str, tuple[str, str]]:
-    """Give each emoji two motions, in turn over the 15 pairs within its split, so that motions balance."""
+def choose_motions(
+    entries: list[Row], pictures: dict[str, Image.Image]
+) -> dict[str, tuple[str, str]]:
+    """Give each emoji two motions, in turn over the 15 pairs within its split, so that motions
+    balance."""
     chosen: dict[str, tuple[str, str]] = {}
-    turns = {(split, spins): 0 for split in ("train", "validation", "test") for spins in (True, False)}
+    turns = {
+        (split, spins): 0 for split in ("train", "validation", "test") for spins in (True, False)
+    }
     for entry in sorted(entries, key=lambda row: digest("motions", row["key"])):
         spins = turns_visibly(pictures[entry["key"]])
         pairs = PAIRS if spins else PAIRS_WITHOUT_SPIN
@@ -136,7 +158,9 @@ def choose_motions(entries: list[Row], pictures: dict[str, Image.Image]) -> dict
 def build(cache: Path) -> list[Row]:
     """Return two clips for each emoji of emoji.parquet, with the same groups and splits."""
     entries = emoji.build(cache)
-    pictures = {row["key"]: Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGBA") for row in entries}
+    pictures = {
+        row["key"]: Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGBA") for row in entries
+    }
     chosen = choose_motions(entries, pictures)
     rows: list[Row] = []
     for entry in entries:

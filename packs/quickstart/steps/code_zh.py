@@ -15,13 +15,15 @@ FIELDS = (("text", pa.string()), ("code", pa.string()), ("module", pa.string()))
 LEAST_HAN = 4
 _URL = re.compile(r"https?://[^\s，。；）)]+")
 _CREDENTIAL = re.compile(
-    r"""(cookies?|\w*token|authorization|password|secret)["']?\]?\s*[:=]\s*\(?\s*f?["'][^"']{12,}""", re.IGNORECASE
+    r"""(cookies?|\w*token|authorization|password|secret)["']?\]?\s*[:=]\s*\(?\s*f?["'][^"']{12,}""",
+    re.IGNORECASE,
 )
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def describe(docstring: str) -> str:
-    """Return the first paragraph of a docstring's description, without field lines and addresses."""
+    """Return the first paragraph of a docstring's description, without field lines and
+    addresses."""
     lines: list[str] = []
     for line in docstring.strip().splitlines():
         bare = line.strip()
@@ -34,7 +36,8 @@ def describe(docstring: str) -> str:
 
 
 def without_docstring(function: _Function, lines: list[str]) -> str | None:
-    """Return the function's source without its docstring, or None when nothing else is in the body."""
+    """Return the function's source without its docstring, or None when nothing else is in the
+    body."""
     first = function.body[0]
     end = function.end_lineno
     if len(function.body) < 2 or end is None or first.end_lineno is None:
@@ -47,7 +50,8 @@ def without_docstring(function: _Function, lines: list[str]) -> str | None:
 
 
 def _pairs(source: str) -> Iterator[tuple[str, str]]:
-    """Yield (text, code) of the functions with a Chinese docstring and no cookie or token written into them."""
+    """Yield (text, code) of the functions with a Chinese docstring and no cookie or token written
+    into them."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

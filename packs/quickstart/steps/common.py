@@ -29,7 +29,8 @@ def fraction(*parts: str) -> float:
 
 
 def split_of(domain: str, group: str) -> str:
-    """Assign a group to a split by hash; emoji and clips use the same domain, hence the same answer."""
+    """Assign a group to a split by hash; emoji and clips use the same domain, hence the same
+    answer."""
     point = fraction("split", domain, group)
     if point < TEST_SHARE:
         return "test"
@@ -42,7 +43,8 @@ def han_count(text: str) -> int:
 
 
 def write_rows(path: Path, rows: Sequence[Row], fields: Sequence[tuple[str, pa.DataType]]) -> None:
-    """Write rows, ordered by split and key, as zstd Parquet with `key`, `group` and `split` in front."""
+    """Write rows, ordered by split and key, as zstd Parquet with `key`, `group` and `split` in
+    front."""
     keys = [row["key"] for row in rows]
     if len(set(keys)) != len(keys):
         raise ValueError(f"{path.name}: keys are not unique")

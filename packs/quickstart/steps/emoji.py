@@ -26,9 +26,13 @@ Annotations = dict[str, dict[str, list[str]]]
 
 
 def _annotations(cache: Path, language: str) -> Annotations:
-    """Return a language's names and keywords, keyed by the emoji without its variation selectors."""
+    """Return a language's names and keywords, keyed by the emoji without its variation
+    selectors."""
     merged: Annotations = {}
-    for source, kind in ((sources.ANNOTATIONS, "annotations"), (sources.DERIVED, "annotationsDerived")):
+    for source, kind in (
+        (sources.ANNOTATIONS, "annotations"),
+        (sources.DERIVED, "annotationsDerived"),
+    ):
         name = f"package/{kind}/{language}/annotations.json"
         for _, content in sources.members(sources.fetch(source, cache), name):
             merged.update(json.loads(content)[kind]["annotations"])
@@ -60,13 +64,17 @@ def build(cache: Path) -> list[Row]:
     """Return one row for each emoji without skin tones."""
     archive = sources.fetch(sources.EMOJI, cache)
     table = json.loads(next(sources.members(archive, "package/emoji.json"))[1])
-    pictures = {name.removeprefix(PICTURES): data for name, data in sources.members(archive, PICTURES)}
+    pictures = {
+        name.removeprefix(PICTURES): data for name, data in sources.members(archive, PICTURES)
+    }
     chinese, english = (_annotations(cache, language) for language in ("zh", "en"))
     rows: list[Row] = []
     for entry in table:
         if entry["category"] == "Component" or not entry["has_img_google"]:
             continue
-        text = "".join(chr(int(part, 16)) for part in entry["unified"].split("-")).replace("\ufe0f", "")
+        text = "".join(chr(int(part, 16)) for part in entry["unified"].split("-")).replace(
+            "\ufe0f", ""
+        )
         zh, en = chinese[text], english[text]
         rows.append(
             {

@@ -10,8 +10,8 @@ The rule, in this order:
 4. The `MERGED` table puts together the emoji of people that differ by sex or age alone.
 5. Anything else goes by its first code point, so that a joined sequence stays with what it starts with.
 
-An emoji with a code point of its own is a base of its own, also within a series (hearts of eight colours, clock faces,
-moon phases, a dog and its face): these are not variants in Unicode's sense.
+An emoji with a code point of its own is a base of its own, also within a series (hearts of eight
+colours, clock faces, moon phases, a dog and its face): these are not variants in Unicode's sense.
 """
 
 DROPPED = {0xFE0F, 0x200D, 0x2640, 0x2642, 0x27A1}

@@ -1,4 +1,5 @@
-"""poems.parquet: a sample of classical Chinese poems, from the parts kept in simplified characters."""
+"""poems.parquet: a sample of classical Chinese poems, from the parts kept in simplified
+characters."""
 
 import json
 import re
@@ -11,7 +12,12 @@ import pyarrow as pa
 from steps import sources
 from steps.common import Row, digest, han_count, split_of
 
-FIELDS = (("text", pa.string()), ("title", pa.string()), ("author", pa.string()), ("dynasty", pa.string()))
+FIELDS = (
+    ("text", pa.string()),
+    ("title", pa.string()),
+    ("author", pa.string()),
+    ("dynasty", pa.string()),
+)
 FOLDER = "package/dist/"
 PARTS = (
     (re.compile(r"shuimotangshi/shuimotangshi\.json"), "唐"),
@@ -30,7 +36,8 @@ _UNFIT = re.compile(r"[□■\ufffd〖〗<>{}\[\]()（）A-Za-z0-9]")
 def _poems(cache: Path) -> Iterator[tuple[str, str, str, str]]:
     """Yield (text, title, author, dynasty) of whole poems by named authors.
 
-    Verses with gaps, markup or stage directions are left out; an author's name loses the play's title.
+    Verses with gaps, markup or stage directions are left out; an author's name loses the play's
+    title.
     """
     for name, content in sorted(sources.members(sources.fetch(sources.POETRY, cache), FOLDER)):
         path = str(PurePosixPath(name).relative_to(PurePosixPath(FOLDER)))
@@ -53,7 +60,9 @@ def build(cache: Path) -> list[Row]:
     authors: Counter[str] = Counter()
     dynasties: Counter[str] = Counter()
     rows: list[Row] = []
-    for text, title, author, dynasty in sorted(by_text.values(), key=lambda poem: digest("poem", poem[0])):
+    for text, title, author, dynasty in sorted(
+        by_text.values(), key=lambda poem: digest("poem", poem[0])
+    ):
         if authors[author] >= POEMS_BY_ONE_AUTHOR or dynasties[dynasty] >= POEMS_OF_ONE_DYNASTY:
             continue
         authors[author] += 1

@@ -68,7 +68,8 @@ def fetch_command(source: Source) -> list[str]:
 
 
 def fetch(source: Source, cache: Path) -> Path:
-    """Return the archive's path in the cache, fetching it when it is missing, and check its sha256."""
+    """Return the archive's path in the cache, fetching it when it is missing, and check its
+    sha256."""
     path = cache / source.archive
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,8 @@ def fetch(source: Source, cache: Path) -> Path:
 
 
 def members(path: Path, prefix: str = "") -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of the archive's files whose name, without a leading `./`, starts with prefix."""
+    """Yield (name, content) of the archive's files whose name, without a leading `./`, starts with
+    prefix."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as wheel:
             for name in wheel.namelist():
@@ -89,10 +91,14 @@ def members(path: Path, prefix: str = "") -> Iterator[tuple[str, bytes]]:
         return
     content = path.read_bytes()
     if path.suffix == ".deb":
-        content = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], check=True, capture_output=True).stdout
+        content = subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", str(path)], check=True, capture_output=True
+        ).stdout
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
-            stream = archive.extractfile(member) if member.isfile() and name.startswith(prefix) else None
+            stream = (
+                archive.extractfile(member) if member.isfile() and name.startswith(prefix) else None
+            )
             if stream is not None:
                 yield name, stream.read()

@@ -10,14 +10,20 @@ import soundfile
 from steps import sources
 from steps.common import MEDIA, Row, split_of
 
-FIELDS = (("sound", MEDIA), ("transcript", pa.string()), ("base", pa.string()), ("seconds", pa.float32()))
+FIELDS = (
+    ("sound", MEDIA),
+    ("transcript", pa.string()),
+    ("base", pa.string()),
+    ("seconds", pa.float32()),
+)
 FOLDER = "usr/share/gcin-voice/ogg/"
 SPEAKER = "5.ogg"
 SILENT_RMS = 0.01
 
 
 def transcript_of(folder: str) -> tuple[str, str]:
-    """Return (syllable, transcript): the tone digit is always written, 1-4 for the tones and 5 for neutral.
+    """Return (syllable, transcript): the tone digit is always written, 1-4 for the tones and 5 for
+    neutral.
 
     The package writes no digit for the first tone and 1 for the neutral tone.
     """

@@ -1,1 +1,2 @@
-"""The five components of a model (TencentPretrain section 3): one folder each, one dictionary a folder."""
+"""The five components of a model (TencentPretrain section 3): one folder each, one dictionary a
+folder."""

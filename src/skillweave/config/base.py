@@ -17,7 +17,8 @@ C = TypeVar("C", bound="Config")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message lists every fault with its path and a remedy."""
+    """A configuration that cannot be used; the message lists every fault with its path and a
+    remedy."""
 
 
 class Config(BaseModel):
@@ -27,7 +28,8 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls: type[C], data: Mapping[str, Any], where: str = "") -> C:
-        """Validate `data`. Raises ConfigError with all faults at once, each with its path and the nearest valid name."""
+        """Validate `data`. Raises ConfigError with all faults at once, each with its path and the
+        nearest valid name."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -67,19 +69,26 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
         elif fault["type"] in ("model_type", "dict_type"):
             lines.append(f"{name}: expected a mapping of settings by name (got {fault['input']!r})")
         else:
-            got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+            got = (
+                "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+            )
             lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}{got}")
     count = f"{len(lines)} fault{'s' if len(lines) != 1 else ''}"
     return f"{where or model.__name__}: {count}\n" + "\n".join(f"  - {line}" for line in lines)
 
 
 def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any]]:
-    """The path as a person writes it, without the names of union members that pydantic puts in, and the nodes above its end."""
+    """The path as a person writes it, without the names of union members that pydantic puts in, and
+    the nodes above its end."""
     nodes, path = [model], []
     location = [step for step in location if step != "[key]"]
     for i, step in enumerate(location):
         members = [kind for node in nodes for kind in _unwrap(node)]
-        named = [kind for kind in members if step.partition("[")[0] in _tags(kind)] if len(members) > 1 else []
+        named = (
+            [kind for kind in members if step.partition("[")[0] in _tags(kind)]
+            if len(members) > 1
+            else []
+        )
         if named and not any(_is_config(kind) and step in kind.model_fields for kind in members):
             nodes = named
             continue

@@ -22,26 +22,34 @@ SpanName = Annotated[str, AfterValidator(_span_name)]
 
 
 class RouteConfig(Config):
-    """How the experts of one sparse place are mixed (Uni-Perceiver-MoE section 3.2; `skill`: SkillNet section 3.2)."""
+    """How the experts of one sparse place are mixed (Uni-Perceiver-MoE section 3.2; `skill`:
+    SkillNet section 3.2)."""
 
-    route: Literal["dense", "skill", "token", "context", "modality", "task", "attribute", "follow"] = "dense"
-    """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a learned gate picks: `token` from
-    the token, `context` from the token and its sample's inputs, `modality` and `task` by a learned vector each, `attribute` from
-    what the layout says. `follow`: the choice of the linear layer before it in the same part."""
+    route: Literal[
+        "dense", "skill", "token", "context", "modality", "task", "attribute", "follow"
+    ] = "dense"
+    """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a
+    learned gate picks: `token` from the token, `context` from the token and its sample's inputs,
+    `modality` and `task` by a learned vector each, `attribute` from what the layout says. `follow`:
+    the choice of the linear layer before it in the same part."""
     skills: dict[SpanName, str] | None = None
-    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans that are targets or
-    causal may have their own, as in `text/target: read`, `text/target/causal: write`."""
+    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans
+    that are targets or causal may have their own, as in `text/target: read`, `text/target/causal:
+    write`."""
     experts: Positive = 5
-    """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills; Uni-Perceiver-MoE: 8)."""
+    """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills;
+    Uni-Perceiver-MoE: 8)."""
     active: Positive = 2
-    """Learned gates: how many of them are used at once; as gates sum to 1, with 1 no task teaches the gate."""
+    """Learned gates: how many of them are used at once; as gates sum to 1, with 1 no task teaches
+    the gate."""
     noise: float = Field(default=0.0, ge=0)
-    """Learned gates: standard deviation of the normal noise on the logits in training, the same on all ranks (authors: 0.125)."""
+    """Learned gates: standard deviation of the normal noise on the logits in training, the same on
+    all ranks (authors: 0.125)."""
     balance: float = Field(default=0.0, ge=0)
     """Routes `token` and `context`: weight of the loss that evens the experts' load; 0 for none."""
     attributes: Literal["paper", "authors", "extended"] = "paper"
-    """Route `attribute`: the 8 bits of Uni-Perceiver-MoE Table 2; those of its authors' code, for their weights; or the 8 and 9
-    more, which tell sound, video and code apart."""
+    """Route `attribute`: the 8 bits of Uni-Perceiver-MoE Table 2; those of its authors' code, for
+    their weights; or the 8 and 9 more, which tell sound, video and code apart."""
 
     @property
     def learned(self) -> bool:
@@ -51,9 +59,14 @@ class RouteConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> RouteConfig:
         if self.learned and self.active > self.experts:
-            raise ValueError(f"active {self.active} is more than the {self.experts} experts there are; lower it or add experts")
+            raise ValueError(
+                f"active {self.active} is more than the {self.experts} experts there are; lower it"
+                " or add experts"
+            )
         if self.route == "follow" and self != RouteConfig.model_construct(route="follow"):
-            raise ValueError("route 'follow' has no options of its own; set them where the choice is made")
+            raise ValueError(
+                "route 'follow' has no options of its own; set them where the choice is made"
+            )
         return self
 
 
@@ -76,11 +89,14 @@ class SparseConfig(Config):
     feed_forward_out: RouteConfig = DENSE
     """The feed-forward's second linear layer; `follow` takes the choice of `feed_forward_in`."""
     linears: RouteConfig = DENSE
-    """All four at once, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` with this route, the others follow."""
+    """All four at once, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` with this route, the
+    others follow."""
     feed_forward: RouteConfig = DENSE
-    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (SkillNet section 5.1)."""
+    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (SkillNet
+    section 5.1)."""
     every: Positive = 1
-    """Sparse in every so many layers, from the first on; the others are dense (Uni-Perceiver-MoE-B and -L: 2)."""
+    """Sparse in every so many layers, from the first on; the others are dense (Uni-Perceiver-MoE-B
+    and -L: 2)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SparseConfig:
@@ -91,24 +107,37 @@ class SparseConfig(Config):
 
     def _faults(self) -> Iterator[str]:
         named = [place for place in PLACES if getattr(self, place).route != "dense"]
-        inside = [place for place in ("linears", "feed_forward_in", "feed_forward_out") if getattr(self, place).route != "dense"]
+        inside = [
+            place
+            for place in ("linears", "feed_forward_in", "feed_forward_out")
+            if getattr(self, place).route != "dense"
+        ]
         for place in ("linears", *named):
             if getattr(self, place).route == "follow" and place not in LEADERS:
                 yield f"{place} has nothing before it to follow; name the route itself"
         for place in named:
             if self.linears.route != "dense" and place != "feed_forward":
-                yield f"linears sets {place} too; give one of them (in a recipe with a base, `{place}: null` takes it away)"
+                yield (
+                    f"linears sets {place} too; give one of them (in a recipe with a base,"
+                    f" `{place}: null` takes it away)"
+                )
         if self.feed_forward.route != "dense" and inside:
-            yield f"feed_forward mixes whole feed-forwards, {inside[0]} the layers inside them; give one of them"
+            yield (
+                f"feed_forward mixes whole feed-forwards, {inside[0]} the layers inside them; give"
+                " one of them"
+            )
 
     def at(self, layer: int) -> dict[str, RouteConfig]:
-        """The route of each of `PLACES` in a layer, counted from 0: what follows a dense layer is dense."""
+        """The route of each of `PLACES` in a layer, counted from 0: what follows a dense layer is
+        dense."""
         if layer % self.every:
             return dict.fromkeys(PLACES, DENSE)
         routes = {place: getattr(self, place) for place in PLACES}
         if self.linears.route != "dense":
             routes |= dict.fromkeys(LEADERS.values(), self.linears) | dict.fromkeys(LEADERS, FOLLOW)
-        behind_dense = [place for place, leader in LEADERS.items() if routes[leader].route == "dense"]
+        behind_dense = [
+            place for place, leader in LEADERS.items() if routes[leader].route == "dense"
+        ]
         return routes | {place: DENSE for place in behind_dense if routes[place].route == "follow"}
 
 
@@ -116,8 +145,8 @@ class RotaryScaling(Config):
     """How rotary positions reach beyond the length that a model was first trained on."""
 
     kind: Literal["linear", "llama3", "yarn"] = "linear"
-    """`linear`: all angles divided by `factor` (arXiv 2306.15595). `llama3`, `yarn`: slow ones alone, as in LLaMA 3.1, and as in
-    YaRN (arXiv 2309.00071), which Qwen uses."""
+    """`linear`: all angles divided by `factor` (arXiv 2306.15595). `llama3`, `yarn`: slow ones
+    alone, as in LLaMA 3.1, and as in YaRN (arXiv 2309.00071), which Qwen uses."""
     factor: PositiveFloat = 1.0
     """How many times longer texts become."""
     low_frequency_factor: PositiveFloat = 1.0
@@ -138,9 +167,10 @@ class PositionConfig(Config):
     """How attention knows of positions, beside what the embedding adds."""
 
     kind: Literal["none", "rope", "t5_bias", "alibi", "relative_2d"] = "none"
-    """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864). `t5_bias`: a learned bias for each
-    bucket of distances (T5, arXiv 1910.10683 section 2.1). `alibi`: a fixed one that grows with distance (arXiv 2108.12409).
-    `relative_2d`: a learned one for each offset in rows and columns among the patches of a picture (BEiT, arXiv 2106.08254)."""
+    """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864).
+    `t5_bias`: a learned bias for each bucket of distances (T5, arXiv 1910.10683 section 2.1).
+    `alibi`: a fixed one that grows with distance (arXiv 2108.12409). `relative_2d`: a learned one
+    for each offset in rows and columns among the patches of a picture (BEiT, arXiv 2106.08254)."""
     base: PositiveFloat = 10_000.0
     """`rope`: the slowest wave is about so many positions long, times 2 π."""
     scaling: RotaryScaling | None = None
@@ -152,12 +182,16 @@ class PositionConfig(Config):
     grid: tuple[Positive, Positive] = (14, 14)
     """`relative_2d`: rows and columns of patches in a picture."""
     per_layer: bool = False
-    """`t5_bias`, `relative_2d`: each layer learns biases of its own; otherwise all layers share them."""
+    """`t5_bias`, `relative_2d`: each layer learns biases of its own; otherwise all layers share
+    them."""
 
     @model_validator(mode="after")
     def _learned(self) -> PositionConfig:
         if self.per_layer and self.kind not in ("t5_bias", "relative_2d"):
-            raise ValueError(f"position {self.kind!r} learns nothing, so layers cannot differ; leave per_layer out")
+            raise ValueError(
+                f"position {self.kind!r} learns nothing, so layers cannot differ; leave"
+                " per_layer out"
+            )
         return self
 
 
@@ -180,27 +214,32 @@ class EncoderConfig(Config):
     """The encoder all streams share."""
 
     name: Literal["transformer", "rnn", "lstm", "gru", "gated_cnn"] = "transformer"
-    """Encoder module. The recurrent ones and the gated CNN (arXiv 1612.08083) have `layers`, `dropout` and the options that name
-    them; all others are the Transformer's."""
+    """Encoder module. The recurrent ones and the gated CNN (arXiv 1612.08083) have `layers`,
+    `dropout` and the options that name them; all others are the Transformer's."""
     layers: Positive = 12
     """Number of blocks."""
     input_size: Positive | None = None
-    """`rnn`, `lstm`, `gru`, `gated_cnn`: size of the embeddings, which the first layer takes as they are; absent, the width."""
+    """`rnn`, `lstm`, `gru`, `gated_cnn`: size of the embeddings, which the first layer takes as
+    they are; absent, the width."""
     direction: Literal["forward", "both", "apart"] = "forward"
-    """`rnn`, `lstm`, `gru`: how a text is read. `both`: each layer reads it both ways, and each way has half of the width.
-    `apart`: so do two stacks that meet at the end alone, so that neither sees what it is to predict (ELMo, arXiv 1802.05365)."""
+    """`rnn`, `lstm`, `gru`: how a text is read. `both`: each layer reads it both ways, and each way
+    has half of the width. `apart`: so do two stacks that meet at the end alone, so that neither
+    sees what it is to predict (ELMo, arXiv 1802.05365)."""
     cell: Positive | None = None
-    """`lstm`: size of the cell, projected to that of the output (ELMo: 4,096); absent, they are the same."""
+    """`lstm`: size of the cell, projected to that of the output (ELMo: 4,096); absent, they are the
+    same."""
     kernel: Positive = 4
     """`gated_cnn`: words that a convolution sees, the last of which is its own."""
     residual: Positive = 2
     """`gated_cnn`: layers of a residual block; the first layer stands before them."""
     distinct_layers: Positive | None = None
-    """Blocks with weights of their own, each used for a run of layers (ALBERT: 1); absent, every layer has its own."""
+    """Blocks with weights of their own, each used for a run of layers (ALBERT: 1); absent, every
+    layer has its own."""
     heads: Positive = 12
     """Attention heads; the model's width must be a multiple, unless `head_size` is given."""
     key_value_heads: Positive | None = None
-    """Heads of keys and values, each shared by as many query heads (grouped-query attention); absent, as many as `heads`."""
+    """Heads of keys and values, each shared by as many query heads (grouped-query attention);
+    absent, as many as `heads`."""
     head_size: Positive | None = None
     """Width of a head; absent, the model's width divided by `heads`."""
     scaled: bool = True
@@ -208,7 +247,8 @@ class EncoderConfig(Config):
     position: PositionConfig = PositionConfig()
     """How attention knows of positions."""
     window: Positive | None = None
-    """Sliding window: a position sees only so many up to itself, and as many behind it where attention goes both ways."""
+    """Sliding window: a position sees only so many up to itself, and as many behind it where
+    attention goes both ways."""
     qk_norm: bool = False
     """RMS norm of each head's queries and keys (Qwen 3)."""
     feed_forward: Positive = 3072
@@ -216,19 +256,25 @@ class EncoderConfig(Config):
     activation: Activation = "gelu"
     """The feed-forward's nonlinearity."""
     gated: bool = False
-    """The feed-forward's inner vector is multiplied by a second one that goes through the nonlinearity (arXiv 2002.05202)."""
+    """The feed-forward's inner vector is multiplied by a second one that goes through the
+    nonlinearity (arXiv 2002.05202)."""
     biases: list[Biased] = list(BIASED)
-    """Which layers add a bias. `query_value` in place of `qkv`: keys add none (BEiT), and experts share the others'."""
+    """Which layers add a bias. `query_value` in place of `qkv`: keys add none (BEiT), and experts
+    share the others'."""
     norm: Norm = "layer"
-    """`layer`: mean 0 and variance 1 (BERT). `rms`: mean square 1, without a mean or a bias (T5, LLaMA)."""
+    """`layer`: mean 0 and variance 1 (BERT). `rms`: mean square 1, without a mean or a bias (T5,
+    LLaMA)."""
     norm_position: Literal["pre", "post"] = "post"
-    """Normalisation before each part (with a last one at the end) or after each residual sum (BERT)."""
+    """Normalisation before each part (with a last one at the end) or after each residual sum
+    (BERT)."""
     last_norm: bool = True
-    """`pre`: whether there is the last one at the end; a target may have its own instead (BEiT, VideoMAE)."""
+    """`pre`: whether there is the last one at the end; a target may have its own instead (BEiT,
+    VideoMAE)."""
     norm_epsilon: PositiveFloat = 1e-12
     """Added to the variance in normalisation."""
     layer_scale: PositiveFloat | None = None
-    """Each part's output is multiplied by a learned vector that starts here (CaiT, arXiv 2103.17239); absent, by none."""
+    """Each part's output is multiplied by a learned vector that starts here (CaiT, arXiv
+    2103.17239); absent, by none."""
     dropout: Share = 0.1
     """Dropout of embeddings and of each part's output."""
     attention_dropout: Share = 0.1
@@ -236,28 +282,46 @@ class EncoderConfig(Config):
     activation_dropout: Share = 0.0
     """Dropout inside the feed-forward, after its nonlinearity (BART, wav2vec 2.0)."""
     drop_path: Share = 0.0
-    """Chance with which a sample skips a part of the last layer in training; earlier layers less (arXiv 1603.09382)."""
+    """Chance with which a sample skips a part of the last layer in training; earlier layers less
+    (arXiv 1603.09382)."""
     prompts: NonNegativeInt = 0
-    """Learned vectors that stand before each layer's keys and values; set by the recipe's `tuning`."""
+    """Learned vectors that stand before each layer's keys and values; set by the recipe's
+    `tuning`."""
     sparse: SparseConfig = SparseConfig()
     """Where experts stand and which route mixes them."""
 
     @model_validator(mode="after")
     def _options(self) -> EncoderConfig:
-        known = COMMON | OWN.get(self.name, set(type(self).model_fields) - frozenset().union(*OWN.values()))
-        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        known = COMMON | OWN.get(
+            self.name, set(type(self).model_fields) - frozenset().union(*OWN.values())
+        )
+        changed = {
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.default
+        }
         if strange := sorted(changed - known):
-            raise ValueError(f"{self.name!r} has no {', '.join(strange)}; its options are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"{self.name!r} has no {', '.join(strange)}; its options are"
+                f" {', '.join(sorted(known))}"
+            )
         return self
 
     @model_validator(mode="after")
     def _heads(self) -> EncoderConfig:
         if self.heads % (self.key_value_heads or self.heads):
-            raise ValueError(f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly; give a divisor")
+            raise ValueError(
+                f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly;"
+                " give a divisor"
+            )
         if self.layers % (self.distinct_layers or self.layers):
-            raise ValueError(f"{self.layers} layers are not a multiple of {self.distinct_layers} distinct_layers")
+            raise ValueError(
+                f"{self.layers} layers are not a multiple of {self.distinct_layers} distinct_layers"
+            )
         if {"qkv", "query_value"} <= set(self.biases):
-            raise ValueError("biases has both qkv and query_value, which is a part of it; give one of them")
+            raise ValueError(
+                "biases has both qkv and query_value, which is a part of it; give one of them"
+            )
         return self
 
     def size(self, width: int) -> int:
@@ -275,11 +339,15 @@ class EncoderConfig(Config):
         elif not self.head_size and width % self.heads:
             yield f"width {width} is not a multiple of {self.heads} heads"
         elif self.position.kind == "rope" and self.size(width) % 2:
-            yield f"rope turns pairs of numbers, and heads have {self.size(width)}; give an even head_size"
+            yield (
+                f"rope turns pairs of numbers, and heads have {self.size(width)}; give an even"
+                " head_size"
+            )
 
 
 class DecoderConfig(EncoderConfig):
-    """Blocks that also look at what the encoder made of the input (cross-attention; Transformer, arXiv 1706.03762).
+    """Blocks that also look at what the encoder made of the input (cross-attention; Transformer,
+    arXiv 1706.03762).
 
     A recurrent decoder attends to it with its states (arXiv 1508.04025).
     """
@@ -287,5 +355,8 @@ class DecoderConfig(EncoderConfig):
     @model_validator(mode="after")
     def _forward(self) -> DecoderConfig:
         if self.name == "gated_cnn" or self.direction != "forward":
-            raise ValueError("a decoder writes word by word; it is a transformer, rnn, lstm or gru with direction 'forward'")
+            raise ValueError(
+                "a decoder writes word by word; it is a transformer, rnn, lstm or gru with"
+                " direction 'forward'"
+            )
         return self

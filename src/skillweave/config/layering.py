@@ -13,7 +13,10 @@ from skillweave.config.base import ConfigError
 def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML mapping with its `base` files merged beneath it."""
     if not file.is_file():
-        raise ConfigError(f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such as quickstart")
+        raise ConfigError(
+            f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such"
+            " as quickstart"
+        )
     if file.resolve() in seen:
         raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
     try:
@@ -21,19 +24,25 @@ def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: a recipe is a mapping with model, tasks and training, not a {type(data).__name__}")
+        raise ConfigError(
+            f"{file}: a recipe is a mapping with model, tasks and training, not a"
+            f" {type(data).__name__}"
+        )
     bases = data.pop("base", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         below = file.parent / base
         if not below.is_file():
-            raise ConfigError(f"{file}: base {base!r} is not there; write its path, counted from {file.parent}")
+            raise ConfigError(
+                f"{file}: base {base!r} is not there; write its path, counted from {file.parent}"
+            )
         merged = merge(merged, load_yaml(below, (*seen, file.resolve())))
     return merge(merged, data)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task, a stream) away."""
+    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task,
+    a stream) away."""
     result = dict(below)
     for key, value in above.items():
         if value is None and isinstance(result.get(key), dict):

@@ -26,7 +26,8 @@ class TokenizerConfig(Config):
     """Where a stream's tokeniser comes from."""
 
     path: str | None = None
-    """A tokeniser folder of Hugging Face's, its `tokenizer.json`, or a model folder; when absent, trained on training texts."""
+    """A tokeniser folder of Hugging Face's, its `tokenizer.json`, or a model folder; when absent,
+    trained on training texts."""
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
     """The model to train when `path` is absent."""
     lowercase: bool = True
@@ -34,8 +35,9 @@ class TokenizerConfig(Config):
     min_frequency: Positive = 2
     """How often a piece must occur to enter a trained vocabulary."""
     special: dict[SpecialToken, str] = {}
-    """What special tokens are called where it is not as in BERT ([PAD], [UNK], [CLS], [SEP], [MASK]); when empty, as the
-    tokeniser's own folder says (`special_tokens_map.json`, `tokenizer_config.json`)."""
+    """What special tokens are called where it is not as in BERT ([PAD], [UNK], [CLS], [SEP],
+    [MASK]); when empty, as the tokeniser's own folder says (`special_tokens_map.json`,
+    `tokenizer_config.json`)."""
 
 
 class StreamConfig(Config):
@@ -50,11 +52,17 @@ class StreamConfig(Config):
 class TextStream(StreamConfig):
     """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
 
-    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = ["word", "position", "segment"]
-    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, `timing` as in tensor2tensor; `modality` is a
-    vector of the stream's own that is added after the norm (ViLT)."""
+    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = [
+        "word",
+        "position",
+        "segment",
+    ]
+    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, `timing` as in
+    tensor2tensor; `modality` is a vector of the stream's own that is added after the norm
+    (ViLT)."""
     size: Positive | None = None
-    """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA); absent, that width."""
+    """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA);
+    absent, that width."""
     scaled: bool = False
     """Word embeddings multiplied by √size (Transformer, arXiv 1706.03762 section 3.4)."""
     norm: bool = True
@@ -68,14 +76,16 @@ class TextStream(StreamConfig):
     segments: Positive = 2
     """Rows of the segment embedding; with 1 all segments are the same."""
     causal: bool = False
-    """Whether texts are read from left to right by every task, each position seeing what stands before it (GPT-2, LLaMA, CLIP);
-    so it is as well where all tasks that a configuration has already read them so."""
+    """Whether texts are read from left to right by every task, each position seeing what stands
+    before it (GPT-2, LLaMA, CLIP); so it is as well where all tasks that a configuration has
+    already read them so."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How the tokeniser is made or loaded."""
 
 
 class CodeStream(TextStream):
-    """Code: as text, with its own wordpieces (SkillNet section 3.3, CodeBERT) unless `word` is shared."""
+    """Code: as text, with its own wordpieces (SkillNet section 3.3, CodeBERT) unless `word` is
+    shared."""
 
     tokenizer: TokenizerConfig = TokenizerConfig(lowercase=False)
     """How the tokeniser is made or loaded; case carries meaning in code."""
@@ -95,9 +105,13 @@ VISIBLE = frozenset({"visible_patch", "visible_tubelet"})
 class ImageStream(StreamConfig):
     """Images cut into patches (SkillNet section 3.3, ViT)."""
 
-    embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = ["patch", "position"]
-    """Embedding modules, summed. With `masked_patch` a learned vector takes the place of masked patches (BEiT), with
-    `visible_patch` they are left out (MAE); `modality` is a vector of the stream's own that is added after the norm (ViLT)."""
+    embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = [
+        "patch",
+        "position",
+    ]
+    """Embedding modules, summed. With `masked_patch` a learned vector takes the place of masked
+    patches (BEiT), with `visible_patch` they are left out (MAE); `modality` is a vector of the
+    stream's own that is added after the norm (ViLT)."""
     norm: bool = False
     """Layer normalisation after the sum."""
     size: Positive = 224
@@ -145,21 +159,27 @@ WHISPER_RATE = 16_000
 
 
 class SoundStream(StreamConfig):
-    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel frames (S2T, Whisper)."""
+    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel
+    frames (S2T, Whisper)."""
 
-    embedding: list[Literal["waveform", "filterbank", "position", "sinusoidal", "timing", "convolution"]] = [
+    embedding: list[
+        Literal["waveform", "filterbank", "position", "sinusoidal", "timing", "convolution"]
+    ] = [
         "waveform",
         "position",
     ]
-    """Embedding modules, summed: one of `waveform` and `filterbank`, and positions. `position` is learned, `sinusoidal` and
-    `timing` are computed, `convolution` sees a frame's neighbourhood (wav2vec 2.0)."""
+    """Embedding modules, summed: one of `waveform` and `filterbank`, and positions. `position` is
+    learned, `sinusoidal` and `timing` are computed, `convolution` sees a frame's neighbourhood
+    (wav2vec 2.0)."""
     mels: Positive = 80
     """`filterbank`: bins of the mel scale, in frames of 25 ms every 10 ms."""
     frames: Literal["kaldi", "whisper"] = "kaldi"
-    """`filterbank`: how frames are made. `kaldi`: each bin has mean 0 and variance 1 over a recording (S2T). `whisper`: the
-    loudest 80 dB, with silence behind a recording up to `max_length`, which the encoder sees too (arXiv 2212.04356)."""
+    """`filterbank`: how frames are made. `kaldi`: each bin has mean 0 and variance 1 over a
+    recording (S2T). `whisper`: the loudest 80 dB, with silence behind a recording up to
+    `max_length`, which the encoder sees too (arXiv 2212.04356)."""
     gated: bool = True
-    """`filterbank`: its convolutions end in gated linear units (S2T), and otherwise in GELU (Whisper)."""
+    """`filterbank`: its convolutions end in gated linear units (S2T), and otherwise in GELU
+    (Whisper)."""
     scaled: bool = False
     """`filterbank`: vectors multiplied by √width before positions are added (S2T)."""
     position_offset: NonNegativeInt = 0
@@ -175,7 +195,8 @@ class SoundStream(StreamConfig):
     strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
     """Strides, in frames of the layer below."""
     convolution_norm: Literal["group", "layer"] = "group"
-    """`group`: each channel of the first convolution over time (wav2vec 2.0 base). `layer`: each frame of all (large)."""
+    """`group`: each channel of the first convolution over time (wav2vec 2.0 base). `layer`: each
+    frame of all (large)."""
     convolution_bias: bool = False
     """Whether the convolutions add a bias (wav2vec 2.0 large)."""
     position_kernel: Positive = 128
@@ -191,10 +212,17 @@ class SoundStream(StreamConfig):
     def _pairs(self) -> SoundStream:
         if len(self.kernels) != len(self.strides):
             raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
-        if self.filterbank and ("waveform" in self.embedding or not all(kernel % 2 for kernel in self.kernels)):
-            raise ValueError("filterbank stands without waveform and has odd kernels, such as [5, 5] with strides [2, 2]")
+        if self.filterbank and (
+            "waveform" in self.embedding or not all(kernel % 2 for kernel in self.kernels)
+        ):
+            raise ValueError(
+                "filterbank stands without waveform and has odd kernels, such as [5, 5] with"
+                " strides [2, 2]"
+            )
         if self.frames == "whisper" and (not self.filterbank or self.rate != WHISPER_RATE):
-            raise ValueError(f"whisper's frames are those of a filterbank at a rate of {WHISPER_RATE}")
+            raise ValueError(
+                f"whisper's frames are those of a filterbank at a rate of {WHISPER_RATE}"
+            )
         return self
 
     @property
@@ -204,18 +232,22 @@ class SoundStream(StreamConfig):
 
     @property
     def frame(self) -> tuple[int, int]:
-        """Samples that a log-mel frame needs, and from one to the next; Whisper's reach over a recording's ends."""
+        """Samples that a log-mel frame needs, and from one to the next; Whisper's reach over a
+        recording's ends."""
         step = self.rate // 100
         return (step if self.frames == "whisper" else self.rate // 40), step
 
     def length(self, entries: int) -> int:
-        """Positions that so many samples, or log-mel frames, give: of a waveform only windows that lie wholly inside count."""
+        """Positions that so many samples, or log-mel frames, give: of a waveform only windows that
+        lie wholly inside count."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            entries = (entries - (1 if self.filterbank else kernel)) // stride + 1  # a filterbank's windows are padded
+            # a filterbank's windows are padded
+            entries = (entries - (1 if self.filterbank else kernel)) // stride + 1
         return max(entries, 0)
 
     def entries(self, positions: int) -> int:
-        """The most samples, or log-mel frames, that give so many positions; what a bucket is padded to."""
+        """The most samples, or log-mel frames, that give so many positions; what a bucket is padded
+        to."""
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             positions = positions * stride + (0 if self.filterbank else kernel - 1)
         return positions
@@ -234,12 +266,21 @@ class SoundStream(StreamConfig):
 class VideoStream(StreamConfig):
     """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
 
-    embedding: list[Literal["tubelet", "visible_tubelet", "factorised_position", "position", "interleaved_sinusoidal"]] = [
+    embedding: list[
+        Literal[
+            "tubelet",
+            "visible_tubelet",
+            "factorised_position",
+            "position",
+            "interleaved_sinusoidal",
+        ]
+    ] = [
         "tubelet",
         "factorised_position",
     ]
-    """Embedding modules, summed; positions are factorised into time, row and column, or one for each tubelet: learned
-    (`position`), or computed, sines and cosines in turns (VideoMAE). With `visible_tubelet` masked tubelets are left out."""
+    """Embedding modules, summed; positions are factorised into time, row and column, or one for
+    each tubelet: learned (`position`), or computed, sines and cosines in turns (VideoMAE). With
+    `visible_tubelet` masked tubelets are left out."""
     first: bool = True
     """Whether a [CLS] stands before the tubelets."""
     norm: bool = False
@@ -263,7 +304,10 @@ class VideoStream(StreamConfig):
     def _whole_tubelets(self) -> VideoStream:
         t, h, w = self.tubelet
         if self.frames % t or self.size % h or self.size % w:
-            raise ValueError(f"{self.frames} frames of {self.size} × {self.size} cannot be cut into tubelets {self.tubelet}")
+            raise ValueError(
+                f"{self.frames} frames of {self.size} × {self.size} cannot be cut into tubelets"
+                f" {self.tubelet}"
+            )
         return self
 
     @property

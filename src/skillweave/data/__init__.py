@@ -1,1 +1,2 @@
-"""From sources on disk to batches: sources, processors, masking, collation and the mixture of tasks."""
+"""From sources on disk to batches: sources, processors, masking, collation and the mixture of
+tasks."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import IGNORE
-from skillweave.config.inputs import WORD_SHARE
+from skillweave.config.data import WORD_SHARE
 from skillweave.data.processors.base import BadInput
 
 FRAME_SHARE = 0.05
@@ -27,9 +27,10 @@ def mask_words(
 ) -> tuple[Tensor, Tensor]:
     """BERT's masking: of `share` of the tokens 80 % become [MASK], 10 % a random token, 10 % stay.
 
-    `groups_L`: the number of the word or span that each position is part of; these are chosen whole, and meet the same fate.
-    Special tokens are never chosen, and at least one token always is. Returns (ids [L], labels [L] with IGNORE elsewhere).
-    Raises BadInput when there are special tokens only (a text of unknown characters).
+    `groups_L`: the number of the word or span that each position is part of; these are chosen
+    whole, and meet the same fate. Special tokens are never chosen, and at least one token always
+    is. Returns (ids [L], labels [L] with IGNORE elsewhere). Raises BadInput when there are special
+    tokens only (a text of unknown characters).
     """
     ids = ids_L.numpy().copy()
     candidates = np.flatnonzero(~np.isin(ids, list(special)))
@@ -51,8 +52,11 @@ def mask_words(
     return torch.from_numpy(ids), torch.from_numpy(labels)
 
 
-def _choose_groups(candidates: np.ndarray, groups_L: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Positions of whole groups, drawn until there is no room for a further one; the first always has (whole-word masking)."""
+def _choose_groups(
+    candidates: np.ndarray, groups_L: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Positions of whole groups, drawn until there is no room for a further one; the first always
+    has (whole-word masking)."""
     numbers, counts = np.unique(groups_L[candidates], return_counts=True)
     order = rng.permutation(len(numbers))
     total = counts[order].cumsum()
@@ -60,7 +64,9 @@ def _choose_groups(candidates: np.ndarray, groups_L: np.ndarray, share: float, r
     return candidates[np.isin(groups_L[candidates], numbers[order[total <= budget]])]
 
 
-def _random_words(count: int, special: frozenset[int], vocabulary: int, rng: np.random.Generator) -> np.ndarray:
+def _random_words(
+    count: int, special: frozenset[int], vocabulary: int, rng: np.random.Generator
+) -> np.ndarray:
     """`count` ids that are not special, wherever in the vocabulary those stand."""
     words = rng.integers(0, vocabulary - len(special), count)
     for token in sorted(special):
@@ -68,10 +74,14 @@ def _random_words(count: int, special: frozenset[int], vocabulary: int, rng: np.
     return words
 
 
-def mask_frames(length: int, rng: np.random.Generator, share: float = FRAME_SHARE, span: int = FRAME_SPAN) -> Tensor:
-    """[length] bool: each frame begins a masked span with probability `share`; spans may overlap; at least one begins.
+def mask_frames(
+    length: int, rng: np.random.Generator, share: float = FRAME_SHARE, span: int = FRAME_SPAN
+) -> Tensor:
+    """[length] bool: each frame begins a masked span with probability `share`; spans may overlap;
+    at least one begins.
 
-    Where a recording is not longer than a span, half of it is masked, so that something is left to predict from.
+    Where a recording is not longer than a span, half of it is masked, so that something is left to
+    predict from.
     """
     span = max(1, min(span, length // 2))
     starts = np.flatnonzero(rng.random(length) < share)
@@ -86,9 +96,11 @@ def mask_frames(length: int, rng: np.random.Generator, share: float = FRAME_SHAR
 
 
 def mask_squares(side: int, share: float, block: int, rng: np.random.Generator) -> Tensor:
-    """[side²] bool: as many of a picture's patches in every draw, never all or none (SimMIM section 3.1, MAE section 3).
+    """[side²] bool: as many of a picture's patches in every draw, never all or none (SimMIM section
+    3.1, MAE section 3).
 
-    They are hidden in squares of `block` × `block`, of which `share` is drawn. `side`: a multiple of `block`, and not the same.
+    They are hidden in squares of `block` × `block`, of which `share` is drawn. `side`: a multiple
+    of `block`, and not the same.
     """
     squares = (side // block) ** 2
     hidden = np.zeros(squares, dtype=bool)

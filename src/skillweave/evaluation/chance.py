@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from skillweave.batch import IGNORE
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.data.sources import Source
-from skillweave.evaluation import metrics
 from skillweave.evaluation.figures import RECALL_AT, columns_of, figures, retrieval_columns
 from skillweave.evaluation.kinds import (
     Answered,
@@ -28,7 +27,9 @@ from skillweave.evaluation.kinds import (
     Transcribed,
     Written,
 )
-from skillweave.model import Model
+from skillweave.metrics import ranking as metrics
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_fields, open_task, stable_order, task_of
 
 Figures = dict[str, float]
@@ -57,7 +58,13 @@ class Context:
 
     def measured(self, field: str, keys: list[str]) -> list[str]:
         """A field of the measured samples, in the order of their keys."""
-        by_key = dict(zip(strings(self.dataset.source, "key"), strings(self.dataset.source, field), strict=True))
+        by_key = dict(
+            zip(
+                strings(self.dataset.source, "key"),
+                strings(self.dataset.source, field),
+                strict=True,
+            )
+        )
         return [by_key[key] for key in keys]
 
 
@@ -68,17 +75,24 @@ def strings(source: Source, field: str) -> list[str]:
 
 def first(value: Any) -> str:
     """The first of several captions, or the one there is; empty when there is none."""
-    return next((str(v) for v in (value if isinstance(value, list | tuple) else [value]) if v not in (None, "")), "")
+    return next(
+        (
+            str(v)
+            for v in (value if isinstance(value, list | tuple) else [value])
+            if v not in (None, "")
+        ),
+        "",
+    )
 
 
 def chance(found: Predictions, context: Context) -> Figures:
     """By metric, what guessing gives.
 
-    Accuracy: always the training data's most frequent class; without such data any class. Recall@k and median rank: exact for
-    the pool and its right answers.
-    Character error rate: always the best constant string. Masked prediction: always the training data's frequencies. Pixels: the
-    mean patch that is seen. Choices: any. Numbers: their mean. Tags and sets of labels: always the commonest. Answers: the whole
-    text. Texts: the commonest.
+    Accuracy: always the training data's most frequent class; without such data any class. Recall@k
+    and median rank: exact for the pool and its right answers. Character error rate: always the best
+    constant string. Masked prediction: always the training data's frequencies. Pixels: the mean
+    patch that is seen. Choices: any. Numbers: their mean. Tags and sets of labels: always the
+    commonest. Answers: the whole text. Texts: the commonest.
     """
     return CHANCE[type(found)](found, context)
 
@@ -94,19 +108,28 @@ def _majority(found: Classified, context: Context) -> Figures:
     if not counts:  # a task that was not trained may have no training data, or other classes there
         return {"accuracy": 1 / found.probabilities.shape[1]}
     commonest = max(sorted(counts), key=counts.__getitem__)
-    figures_of = {"accuracy": metrics.accuracy([commonest] * len(found.keys), context.measured("label", found.keys))}
+    figures_of = {
+        "accuracy": metrics.accuracy(
+            [commonest] * len(found.keys), context.measured("label", found.keys)
+        )
+    }
     classes = list(named) or context.dataset.tools.target.classes
     if not further or commonest not in classes:
         return figures_of
     constant = np.zeros_like(found.probabilities)
     constant[:, classes.index(commonest)] = 1
-    return {**figures(columns_of(replace(found, probabilities=constant), further), 0)[0], **figures_of}
+    return {
+        **figures(columns_of(replace(found, probabilities=constant), further), 0)[0],
+        **figures_of,
+    }
 
 
 def _commonest_labels(found: MultiLabelled, context: Context) -> Figures:
     """Always the labels that at least half of the measured samples have, or else the commonest."""
     shares = found.labels.mean(0)
-    constant = np.broadcast_to(shares >= min(0.5, shares.max()), found.labels.shape).astype(np.float32)
+    constant = np.broadcast_to(shares >= min(0.5, shares.max()), found.labels.shape).astype(
+        np.float32
+    )
     return figures(columns_of(replace(found, probabilities=constant)), 0)[0]
 
 
@@ -116,12 +139,16 @@ def _mean_score(found: Scored, context: Context) -> Figures:
 
 def _commonest_tag(found: Tagged, context: Context) -> Figures:
     tag = Counter(tag for tags in found.references for tag in tags).most_common(1)[0][0]
-    return figures(columns_of(replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])), 0)[0]
+    return figures(
+        columns_of(replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])), 0
+    )[0]
 
 
 def _whole_text(found: Answered, context: Context) -> Figures:
     """Always the whole text."""
-    return figures(columns_of(replace(found, hypotheses=context.measured("text", found.keys))), 0)[0]
+    return figures(columns_of(replace(found, hypotheses=context.measured("text", found.keys))), 0)[
+        0
+    ]
 
 
 def _constant(found: Transcribed, context: Context) -> Figures:
@@ -147,14 +174,24 @@ def _frequencies(found: Filled, context: Context) -> Figures:
 
 
 def of_frequencies(found: Filled, counts: metrics.Floats) -> Figures:
-    """Always the shares that classes with these counts [C] have; of `ADDED` to each count, so that none is 0, what suits best."""
-    losses = [-np.log(((counts + more) / (counts + more).sum())[found.labels]).mean() for more in ADDED]
-    return {"perplexity": float(np.exp(min(losses))), "masked_accuracy": metrics.accuracy(counts.argmax(), found.labels)}
+    """Always the shares that classes with these counts [C] have; of `ADDED` to each count, so that
+    none is 0, what suits best."""
+    losses = [
+        -np.log(((counts + more) / (counts + more).sum())[found.labels]).mean() for more in ADDED
+    ]
+    return {
+        "perplexity": float(np.exp(min(losses))),
+        "masked_accuracy": metrics.accuracy(counts.argmax(), found.labels),
+    }
 
 
 def _training_counts(found: Filled, context: Context) -> metrics.Floats:
-    """[C] how often classes are asked for in training samples; in those measured where there are none, or two vocabularies."""
-    targets = [context.model.config.targets[name].kind for name in context.model.config.tasks[context.task].targets]
+    """[C] how often classes are asked for in training samples; in those measured where there are
+    none, or two vocabularies."""
+    targets = [
+        context.model.config.targets[name].kind
+        for name in context.model.config.tasks[context.task].targets
+    ]
     try:
         dataset = open_task(context.recipe, context.task, "train", context.model.assets)
     except ConfigError:
@@ -194,14 +231,18 @@ def baseline(found: Predictions, context: Context) -> Figures | None:
 def _text_classification(found: Classified, context: Context) -> Figures:
     from skillweave.evaluation.baselines import classify_texts  # slow to import
 
-    guess = classify_texts(context.train("text"), context.train("label"), context.measured("text", found.keys))
+    guess = classify_texts(
+        context.train("text"), context.train("label"), context.measured("text", found.keys)
+    )
     return {"accuracy": metrics.accuracy(guess, context.measured("label", found.keys))}
 
 
 def _code_retrieval(found: Embedded, context: Context) -> Figures:
     from skillweave.evaluation.baselines import retrieve_code  # slow to import
 
-    similarity = retrieve_code(context.measured("text", found.keys), context.measured("code", found.keys))
+    similarity = retrieve_code(
+        context.measured("text", found.keys), context.measured("code", found.keys)
+    )
     ranks = metrics.rank_queries(similarity, metrics.relevance(found.captions, found.captions))
     return figures(retrieval_columns(ranks), 0)[0]
 

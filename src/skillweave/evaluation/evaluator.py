@@ -1,4 +1,5 @@
-"""Measure a model on its tasks: metrics with intervals, chance, baselines, sample and parameter counts."""
+"""Measure a model on its tasks: metrics with intervals, chance, baselines, sample and parameter
+counts."""
 
 from __future__ import annotations
 
@@ -6,14 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from skillweave.analysis.experts import Load, Use, counted, watch_load
 from skillweave.batch import Batch
-from skillweave.config import ConfigError, RecipeConfig, choose
-from skillweave.config.recipe import Split
+from skillweave.config import ConfigError, choose
+from skillweave.config.data import Split
 from skillweave.evaluation.chance import Context, baseline, chance
-from skillweave.evaluation.experts import Load, Use, counted, watch_load
 from skillweave.evaluation.figures import columns_of, figures
-from skillweave.evaluation.predictions import Embedded, Predictions, Progress, encode_candidates, predict_task, watched
-from skillweave.model import Model
+from skillweave.evaluation.predictions import (
+    Embedded,
+    Predictions,
+    Progress,
+    encode_candidates,
+    predict_task,
+    watched,
+)
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task, task_of
 
 Table = dict[str, Any]
@@ -25,7 +34,8 @@ SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "test"
 
 @dataclass(frozen=True)
 class Measured:
-    """A task's figures, with the predictions and the samples they come from (for the report's case studies).
+    """A task's figures, with the predictions and the samples they come from (for the report's case
+    studies).
 
     `uses`: where the tokens of its first samples went, of gates that look at the data.
     """
@@ -46,12 +56,16 @@ def evaluate(
 ) -> dict[str, Table]:
     """Measure tasks (all of the recipe's by default) on a split.
 
-    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples), `chance` and, where there is
-    one, `baseline`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None); `skipped` samples; the
-    `activated_parameters` of `total_parameters`; and, where the data decide which experts are used, `experts`: a row for each
+    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
+    `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
+    candidates (retrieval, else None); `skipped` samples; the `activated_parameters` of
+    `total_parameters`; and, where the data decide which experts are used, `experts`: a row for each
     `Use`. Raises ConfigError for an unknown task or split.
     """
-    return {name: m.table for name, m in measure(model, recipe, split, tasks, bootstrap, progress).items()}
+    return {
+        name: m.table
+        for name, m in measure(model, recipe, split, tasks, bootstrap, progress).items()
+    }
 
 
 def measure(
@@ -63,11 +77,19 @@ def measure(
     progress: Progress | None = None,
 ) -> dict[str, Measured]:
     """As `evaluate`, with the predictions behind the figures."""
-    return {name: _measure_task(model, recipe, name, split, bootstrap, progress) for name in tasks or recipe.tasks}
+    return {
+        name: _measure_task(model, recipe, name, split, bootstrap, progress)
+        for name in tasks or recipe.tasks
+    }
 
 
 def _measure_task(
-    model: Model, recipe: RecipeConfig, name: str, split: str, resamples: int, progress: Progress | None
+    model: Model,
+    recipe: RecipeConfig,
+    name: str,
+    split: str,
+    resamples: int,
+    progress: Progress | None,
 ) -> Measured:
     config = choose(recipe.tasks, name, "task")
     dataset = open_task(recipe, name, choose(SPLITS, split, "split"), model.assets)
@@ -79,8 +101,12 @@ def _measure_task(
     candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
     found = predict_task(model, name, watch_load(model, batches, load), candidates)
     if not found.keys:
-        reason = f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
-        raise ConfigError(f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}")
+        reason = (
+            f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
+        )
+        raise ConfigError(
+            f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}"
+        )
     if isinstance(found, Embedded):
         found = _pool(found, size)
     values, intervals = figures(columns_of(found, config.metrics), resamples)
@@ -103,7 +129,8 @@ def _measure_task(
 
 
 def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """Batches until `size` samples were read. Their order depends on the samples' keys alone, so a pool is always the same."""
+    """Batches until `size` samples were read. Their order depends on the samples' keys alone, so a
+    pool is always the same."""
     read = 0
     for batch in batches:
         yield batch
@@ -114,5 +141,7 @@ def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
 
 def _pool(found: Embedded, size: int) -> Embedded:
     """The first `size` samples, as queries and as candidates."""
-    arrays = {name: getattr(found, name)[:size] for name in ("keys", "queries", "items", "captions")}
+    arrays = {
+        name: getattr(found, name)[:size] for name in ("keys", "queries", "items", "captions")
+    }
     return replace(found, **arrays)

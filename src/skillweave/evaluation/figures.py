@@ -1,4 +1,5 @@
-"""Which metrics a kind of predictions has: each a statistic over columns of per-sample figures, so that it can be resampled."""
+"""Which metrics a kind of predictions has: each a statistic over columns of per-sample figures, so
+that it can be resampled."""
 
 from __future__ import annotations
 
@@ -10,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from skillweave.batch import Modality
-from skillweave.config import ModelConfig
-from skillweave.evaluation import label_metrics, metrics, text_metrics
 from skillweave.evaluation.kinds import (
     Answered,
     Classified,
@@ -25,11 +24,16 @@ from skillweave.evaluation.kinds import (
     Transcribed,
     Written,
 )
+from skillweave.metrics import labels as label_metrics
+from skillweave.metrics import ranking as metrics
+from skillweave.metrics import text as text_metrics
+from skillweave.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: `lower` is better or not; `unbounded` ones start at 1, the others are shares."""
+    """How a metric is shown: `lower` is better or not; `unbounded` ones start at 1, the others are
+    shares."""
 
     title: str
     lower: bool = False
@@ -70,7 +74,8 @@ Columns = dict[str, tuple[Callable[..., Any], list[Any]]]
 
 
 def score(found: Mapping[str, float]) -> float:
-    """One number for a task's figures, higher is better: the mean of those that are shares, error rates counted from 1 down."""
+    """One number for a task's figures, higher is better: the mean of those that are shares, error
+    rates counted from 1 down."""
     shares = [
         (1 - min(found[name], 1.0)) if m.lower else found[name]
         for name, m in METRICS.items()
@@ -93,7 +98,9 @@ def _perplexity(losses: metrics.Floats, counts: metrics.Floats) -> metrics.Float
 
 def ranking(found: Embedded) -> metrics.Ranking:
     """Where each query's first right answer stands among the items."""
-    return metrics.rank_queries(found.queries @ found.items.T, metrics.relevance(found.captions, found.captions))
+    return metrics.rank_queries(
+        found.queries @ found.items.T, metrics.relevance(found.captions, found.captions)
+    )
 
 
 def retrieval_columns(ranks: metrics.Ranking) -> Columns:
@@ -111,7 +118,13 @@ def _further(found: Predictions, wanted: Sequence[str]) -> Columns:
     if not isinstance(found, Classified):
         return {}
     predicted, classes = found.probabilities.argmax(-1), found.probabilities.shape[1]
-    return {name: (partial(label_metrics.CLASS_METRICS[name], classes=classes), [predicted, found.labels]) for name in wanted}
+    return {
+        name: (
+            partial(label_metrics.CLASS_METRICS[name], classes=classes),
+            [predicted, found.labels],
+        )
+        for name in wanted
+    }
 
 
 def _multi_labelled(found: MultiLabelled) -> Columns:
@@ -131,8 +144,16 @@ def _scored(found: Scored) -> Columns:
 
 
 def _tagged(found: Tagged) -> Columns:
-    right = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(found.references, found.hypotheses, strict=True)]
-    columns: Columns = {"tag_accuracy": (metrics.ratio, [np.array(right, float), np.array([len(r) for r in found.references])])}
+    right = [
+        sum(a == b for a, b in zip(*pair, strict=True))
+        for pair in zip(found.references, found.hypotheses, strict=True)
+    ]
+    columns: Columns = {
+        "tag_accuracy": (
+            metrics.ratio,
+            [np.array(right, float), np.array([len(r) for r in found.references])],
+        )
+    }
     if not any(tag.startswith("B-") for tags in found.references for tag in tags):
         return columns  # parts of speech, say: no entities
     sides = [map(label_metrics.entities, side) for side in (found.references, found.hypotheses)]
@@ -152,11 +173,17 @@ def _transcribed(found: Transcribed) -> Columns:
 
 
 def _written(found: Written) -> Columns:
-    exact = [float(h.strip() == r.strip()) for h, r in zip(found.hypotheses, found.references, strict=True)]
+    exact = [
+        float(h.strip() == r.strip())
+        for h, r in zip(found.hypotheses, found.references, strict=True)
+    ]
     return {
         "exact_match": (_mean, [np.array(exact)]),
         **{
-            name: (partial(text_metrics.score, name), text_metrics.counts(name, found.references, found.hypotheses))
+            name: (
+                partial(text_metrics.score, name),
+                text_metrics.counts(name, found.references, found.hypotheses),
+            )
             for name in ("bleu", "chrf")
         },
     }
@@ -167,7 +194,10 @@ def _filled(found: Filled) -> Columns:
     losses = np.bincount(found.samples, found.losses, size)
     correct = np.bincount(found.samples, found.correct, size)
     counts = np.bincount(found.samples, minlength=size)
-    return {"perplexity": (_perplexity, [losses, counts]), "masked_accuracy": (metrics.ratio, [correct, counts])}
+    return {
+        "perplexity": (_perplexity, [losses, counts]),
+        "masked_accuracy": (metrics.ratio, [correct, counts]),
+    }
 
 
 PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
@@ -186,23 +216,28 @@ PER_SAMPLE: dict[type[Predictions], Callable[[Any], Columns]] = {
 
 
 def columns_of(found: Predictions, further: Sequence[str] = ()) -> Columns:
-    """The metrics of predictions. `further`: those of classes that the recipe asks for (`tasks.*.metrics`)."""
+    """The metrics of predictions. `further`: those of classes that the recipe asks for
+    (`tasks.*.metrics`)."""
     return {**PER_SAMPLE[type(found)](found), **_further(found, further)}
 
 
 def active_skills(config: ModelConfig) -> dict[Modality, str]:
-    """Modality → skill where projections are routed by skill; one skill that is always on where they are dense."""
+    """Modality → skill where projections are routed by skill; one skill that is always on where
+    they are dense."""
     if config.encoder.sparse.at(0)["qkv"].route == "skill":
         return config.skills
     return dict.fromkeys(config.skills, "shared")
 
 
-def figures(columns: Columns, resamples: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def figures(
+    columns: Columns, resamples: int
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Values and 95 % bootstrap intervals by metric."""
     values = {name: float(statistic(*arrays)) for name, (statistic, arrays) in columns.items()}
     if not resamples:
         return values, {}
     intervals = {
-        name: metrics.bootstrap(statistic, *arrays, resamples=resamples) for name, (statistic, arrays) in columns.items()
+        name: metrics.bootstrap(statistic, *arrays, resamples=resamples)
+        for name, (statistic, arrays) in columns.items()
     }
     return values, intervals

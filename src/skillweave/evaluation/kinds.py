@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.batch import Batch, Skip
-from skillweave.model import Model
+from skillweave.model.model import Model
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,8 @@ class Written(Predictions):
 
 @dataclass(kw_only=True)
 class Embedded(Predictions):
-    """`queries` (pass 0), `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes; items of equal hash are right."""
+    """`queries` (pass 0), `items` (pass 1): [N, D] unit float32. `captions`: [N] int64 hashes;
+    items of equal hash are right."""
 
     queries: NDArray[np.float32]
     items: NDArray[np.float32]
@@ -62,7 +63,8 @@ class Embedded(Predictions):
 
 @dataclass(kw_only=True)
 class Filled(Predictions):
-    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it stands in, from 0): [M].
+    """Words or clusters at some positions. `labels`, `losses` (nats), `correct`, `samples` (that it
+    stands in, from 0): [M].
 
     `classes`: how many words or clusters there are.
     """
@@ -76,9 +78,9 @@ class Filled(Predictions):
 
 @dataclass(kw_only=True)
 class Restored(Predictions):
-    """Hidden patches of pictures. `errors`: of their pixels, squared and summed, [N] float32; `of_mean`: those that the mean of
-    the patches that are seen would make. `views`: of the first samples the picture, what the model saw of it and what it painted,
-    [H, W, 3] uint8 each."""
+    """Hidden patches of pictures. `errors`: of their pixels, squared and summed, [N] float32;
+    `of_mean`: those that the mean of the patches that are seen would make. `views`: of the first
+    samples the picture, what the model saw of it and what it painted, [H, W, 3] uint8 each."""
 
     errors: NDArray[np.float32]
     of_mean: NDArray[np.float32]
@@ -103,7 +105,8 @@ class Scored(Predictions):
 
 @dataclass(kw_only=True)
 class Tagged(Predictions):
-    """A label for each word of each sample; a word that found no room in the sequence has the label that stands for none."""
+    """A label for each word of each sample; a word that found no room in the sequence has the label
+    that stands for none."""
 
     references: list[list[str]]
     hypotheses: list[list[str]]
@@ -111,7 +114,8 @@ class Tagged(Predictions):
 
 @dataclass(kw_only=True)
 class Answered(Predictions):
-    """`references`: all right answers of each sample, none where there is none. `hypotheses`: one each, "" for none."""
+    """`references`: all right answers of each sample, none where there is none. `hypotheses`: one
+    each, "" for none."""
 
     references: list[list[str]]
     hypotheses: list[str]
@@ -130,7 +134,8 @@ def evaluating(model: Model) -> Generator[None]:
 
 
 def moved(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:
-    """The batches on the model's device; their keys and skips are noted, the batches themselves are not kept."""
+    """The batches on the model's device; their keys and skips are noted, the batches themselves are
+    not kept."""
     device = next(model.parameters()).device
     for batch in batches:
         seen.keys += batch.keys

@@ -1,7 +1,8 @@
 """Tasks that a model was not trained on, from class names or captions alone.
 
-Nothing is added to the model. A task is its layout, and static routes that go by modality or attributes know every layout;
-answers are texts that the model encodes itself. So a new task needs no parameters, and finds those of the tasks that resemble it.
+Nothing is added to the model. A task is its layout, and static routes that go by modality or
+attributes know every layout; answers are texts that the model encodes itself. So a new task needs
+no parameters, and finds those of the tasks that resemble it.
 """
 
 from __future__ import annotations
@@ -9,31 +10,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from skillweave.config import ConfigError, ModelConfig, RecipeConfig, choose
-from skillweave.config.model import ModelTask
-from skillweave.config.recipe import Split, TaskConfig, load_yaml
+from skillweave.config import ConfigError, choose
+from skillweave.config.data import Split
+from skillweave.config.layering import load_yaml
+from skillweave.config.task import TaskConfig
 from skillweave.evaluation.evaluator import SPLITS
-from skillweave.model import Model
+from skillweave.model.config import ModelConfig, ModelTask
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks import TASKS
 from skillweave.tasks.prepare import STANDS_IN, with_classes
 from skillweave.tasks.task import Task
 
 
 def read_tasks(file: str | Path) -> dict[str, TaskConfig]:
-    """The tasks of a recipe; what else stands in it is not looked at. Raises ConfigError with every fault of a task at once."""
+    """The tasks of a recipe; what else stands in it is not looked at. Raises ConfigError with every
+    fault of a task at once."""
     tasks = load_yaml(Path(file)).get("tasks")
     if not isinstance(tasks, dict) or not tasks:
-        raise ConfigError(f"{file}: no tasks; write `tasks:` and under it each task with its data, as in a recipe")
-    return {name: TaskConfig.parse(task or {}, f"{file}: tasks.{name}") for name, task in tasks.items()}
+        raise ConfigError(
+            f"{file}: no tasks; write `tasks:` and under it each task with its data, as in a recipe"
+        )
+    return {
+        name: TaskConfig.parse(task or {}, f"{file}: tasks.{name}") for name, task in tasks.items()
+    }
 
 
 def with_unseen(
     model: Model, recipe: RecipeConfig, tasks: Mapping[str, TaskConfig], split: str = "test"
 ) -> tuple[Model, RecipeConfig]:
-    """The model and the recipe for these tasks, which `evaluate` can measure; the parameters are the model's own.
+    """The model and the recipe for these tasks, which `evaluate` can measure; the parameters are
+    the model's own.
 
-    Class names that a task leaves open are the labels of `split`. Raises ConfigError for a task that needs a stream, a target or
-    a route's vector that the model lacks.
+    Class names that a task leaves open are the labels of `split`. Raises ConfigError for a task
+    that needs a stream, a target or a route's vector that the model lacks.
     """
     part: Split = choose(SPLITS, split, "split")
     layouts, chosen = {}, {}
@@ -46,7 +56,9 @@ def with_unseen(
     able = model.with_tasks(layouts)
     for name in tasks:
         able.resolve(name)  # a route that knows trained tasks alone says so before any data is read
-    return able, with_classes(recipe.model_copy(update={"model": able.config, "tasks": chosen}), part)
+    return able, with_classes(
+        recipe.model_copy(update={"model": able.config, "tasks": chosen}), part
+    )
 
 
 def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> str:
@@ -57,8 +69,9 @@ def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> st
         choose(dict.fromkeys(able), task.target, f"target of kind {' or '.join(kinds)}")
     elif not able:
         raise ConfigError(
-            f"task {name!r} needs a target of kind {' or '.join(kinds)}, and this model has {', '.join(config.targets)}; "
-            "measure a task of another kind, or train with such a target"
+            f"task {name!r} needs a target of kind {' or '.join(kinds)}, and this model has"
+            f" {', '.join(config.targets)}; measure a task of another kind, or train with such a"
+            " target"
         )
     return task.target or able[0]
 
@@ -67,6 +80,13 @@ def _require_streams(config: ModelConfig, name: str, entry: Task) -> None:
     present = config.streams.present()
     for span in entry.spans:
         if span.modality not in present:
-            line = f"task {name!r} needs a stream {span.modality.value!r}, and this model has {', '.join(present)}"
-            frames = "; kind text_to_frames shows a clip's frames to the image stream" if entry.name == "text_to_video" else ""
+            line = (
+                f"task {name!r} needs a stream {span.modality.value!r}, and this model has"
+                f" {', '.join(present)}"
+            )
+            frames = (
+                "; kind text_to_frames shows a clip's frames to the image stream"
+                if entry.name == "text_to_video"
+                else ""
+            )
             raise ConfigError(line + frames)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 Step = Callable[[Tensor], Tensor]
-"""Words so far [N·K, L], in the samples' order → logarithms of the next word's probabilities [N·K, V]."""
+"""Words so far [N·K, L], in the samples' order → logarithms of the next word's probabilities [N·K,
+V]."""
 
 
 def beam_search(
@@ -24,10 +25,11 @@ def beam_search(
 ) -> list[list[int]]:
     """The likeliest answer of each sample that the search finds, without `begin_NL` and `end`.
 
-    `begin_NL`: [N, L] the words that answers begin with. `most`: words an answer may have at most, `end` included. An answer's
-    score is the sum of its words' logarithms divided by their number (`end` included) to the power `length_penalty`
-    (arXiv 1609.08144, section 7, without its constant). A sample's search ends when nothing that goes on could still win; with
-    one beam, which is greedy search, at the first end.
+    `begin_NL`: [N, L] the words that answers begin with. `most`: words an answer may have at most,
+    `end` included. An answer's score is the sum of its words' logarithms divided by their number
+    (`end` included) to the power `length_penalty` (arXiv 1609.08144, section 7, without its
+    constant). A sample's search ends when nothing that goes on could still win; with one beam,
+    which is greedy search, at the first end.
     """
     samples, start = begin_NL.shape
     device = begin_NL.device
@@ -40,14 +42,21 @@ def beam_search(
     for length in range(1, most + 1):
         words = step(ids.flatten(0, 1)).float().view(samples, beams, -1)
         total = (scores_NK.unsqueeze(2) + words).flatten(1)
-        best, chosen = total.topk(min(2 * beams, total.shape[1]))  # so many that K go on even if all others end
+        # so many that K go on even if all others end
+        best, chosen = total.topk(min(2 * beams, total.shape[1]))
         word = chosen % words.shape[2]
-        candidates = torch.cat([ids.flatten(0, 1)[rows_NK + chosen // words.shape[2]], word.unsqueeze(2)], dim=2)
+        candidates = torch.cat(
+            [ids.flatten(0, 1)[rows_NK + chosen // words.shape[2]], word.unsqueeze(2)], dim=2
+        )
         ends = (word == end) | (length == most)
         counted = ends & (torch.arange(best.shape[1], device=device) < beams)
-        done_NK, kept = torch.cat([done_NK, (best / length**length_penalty).where(counted, -torch.inf)], dim=1).topk(beams)
+        done_NK, kept = torch.cat(
+            [done_NK, (best / length**length_penalty).where(counted, -torch.inf)], dim=1
+        ).topk(beams)
         padded = torch.nn.functional.pad(candidates, (0, most - length), value=end)
-        done = torch.cat([done, padded], dim=1)[torch.arange(samples, device=device).unsqueeze(1), kept]
+        done = torch.cat([done, padded], dim=1)[
+            torch.arange(samples, device=device).unsqueeze(1), kept
+        ]
         scores_NK, kept = best.masked_fill(ends, -torch.inf).topk(beams)
         ids = candidates[torch.arange(samples, device=device).unsqueeze(1), kept]
         could_reach_N = scores_NK[:, 0] / most**length_penalty

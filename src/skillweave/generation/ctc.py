@@ -1,4 +1,5 @@
-"""Transcripts of CTC by prefix beam search, with a language model of characters (arXiv 1408.2873, algorithm 1)."""
+"""Transcripts of CTC by prefix beam search, with a language model of characters (arXiv 1408.2873,
+algorithm 1)."""
 
 from __future__ import annotations
 
@@ -12,17 +13,23 @@ BLANK = 0
 NOTHING = -math.inf
 Prefix = tuple[int, ...]
 Language = Callable[[Prefix, int], float]
-"""What was said so far, and what may follow, `BLANK` for the end → the logarithm of its probability."""
+"""What was said so far, and what may follow, `BLANK` for the end → the logarithm of its
+probability."""
 
 
 def prefix_beam_search(
-    frames_LC: Tensor, beams: int, language: Language | None = None, weight: float = 1.0, bonus: float = 0.0
+    frames_LC: Tensor,
+    beams: int,
+    language: Language | None = None,
+    weight: float = 1.0,
+    bonus: float = 0.0,
 ) -> list[int]:
     """The likeliest transcript that the search finds, over all ways in which frames spell it.
 
-    `frames_LC`: logarithms of the probabilities of each class in each frame, of which class 0 is the blank. `beams`: how many
-    beginnings are kept from frame to frame. `weight`: of the language model's logarithm. `bonus`: added for each character, since
-    every one makes a text less likely to a language model.
+    `frames_LC`: logarithms of the probabilities of each class in each frame, of which class 0 is
+    the blank. `beams`: how many beginnings are kept from frame to frame. `weight`: of the language
+    model's logarithm. `bonus`: added for each character, since every one makes a text less likely
+    to a language model.
     """
 
     def prior(prefix: Prefix, following: int) -> float:
@@ -48,10 +55,14 @@ def prefix_beam_search(
                 _gather(found, longer, NOTHING, (blank if repeats else either) + chance)
         best = sorted(found, key=lambda prefix: _add(*found[prefix]) + priors[prefix], reverse=True)
         kept = {prefix: found[prefix] for prefix in best[:beams]}
-    return list(max(kept, key=lambda prefix: _add(*kept[prefix]) + priors[prefix] + prior(prefix, BLANK)))
+    return list(
+        max(kept, key=lambda prefix: _add(*kept[prefix]) + priors[prefix] + prior(prefix, BLANK))
+    )
 
 
-def _gather(found: dict[Prefix, tuple[float, float]], prefix: Prefix, blank: float, spoken: float) -> None:
+def _gather(
+    found: dict[Prefix, tuple[float, float]], prefix: Prefix, blank: float, spoken: float
+) -> None:
     own = found[prefix]
     found[prefix] = _add(own[0], blank), _add(own[1], spoken)
 

@@ -10,10 +10,12 @@ Units = Sequence[int]
 
 
 class NGram:
-    """P(c | h) = (count(hc) + kinds(h) · P(c | h')) / (count(h) + kinds(h)), where h' is h without its first unit.
+    """P(c | h) = (count(hc) + kinds(h) · P(c | h')) / (count(h) + kinds(h)), where h' is h without
+    its first unit.
 
-    `kinds(h)`: how many different units were seen behind h. Below the empty history all units are equally likely. `end`: the unit
-    that stands behind every text. `units`: how many there are, `end` included.
+    `kinds(h)`: how many different units were seen behind h. Below the empty history all units are
+    equally likely. `end`: the unit that stands behind every text. `units`: how many there are,
+    `end` included.
     """
 
     def __init__(self, texts: Iterable[Units], order: int, units: int, end: int = 0) -> None:

@@ -10,13 +10,20 @@ from torch import Tensor
 from skillweave.batch import Batch
 from skillweave.generation.beam import beam_search
 from skillweave.layers.attention import Memory
-from skillweave.model import Model
+from skillweave.model.model import Model
 
 
 def write(
-    model: Model, batch: Batch, begin_NL: Tensor, end: int, most: int, beams: int = 1, length_penalty: float = 1.0
+    model: Model,
+    batch: Batch,
+    begin_NL: Tensor,
+    end: int,
+    most: int,
+    beams: int = 1,
+    length_penalty: float = 1.0,
 ) -> list[list[int]]:
-    """The words of each sample's answer; the encoder runs once. What the batch holds of the answer itself is not looked at.
+    """The words of each sample's answer; the encoder runs once. What the batch holds of the answer
+    itself is not looked at.
 
     `begin_NL`, `end`, `most`, `beams`, `length_penalty`: see `beam_search`.
     """

@@ -12,12 +12,20 @@ from torch import Tensor, nn
 from skillweave.batch import Condition
 from skillweave.layers.position import rotate
 from skillweave.layers.precision import at_least_float32
-from skillweave.layers.sparse import Linear, Resolved, RouteStatistics, apply_linear, resolve_pair, statistics_of
+from skillweave.layers.sparse import (
+    Linear,
+    Resolved,
+    RouteStatistics,
+    apply_linear,
+    resolve_pair,
+    statistics_of,
+)
 from skillweave.layers.tokens import TokenMap, lone_sequence
 
 
 class AttentionWeights(NamedTuple):
-    """Both projections, resolved for a condition (None: see `Pair`), and the keys and values of its prompts, [2, H, P, d]."""
+    """Both projections, resolved for a condition (None: see `Pair`), and the keys and values of its
+    prompts, [2, H, P, d]."""
 
     qkv: Resolved | None
     output: Resolved | None
@@ -25,7 +33,8 @@ class AttentionWeights(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Query heads, heads of keys and values (fewer where queries share them), and the width of each."""
+    """Query heads, heads of keys and values (fewer where queries share them), and the width of
+    each."""
 
     queries: int
     keys: int
@@ -42,12 +51,14 @@ class Heads(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per expert (SkillNet eq. 1-2).
+    """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per
+    expert (SkillNet eq. 1-2).
 
-    `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D] learned vectors that stand
-    before every sequence as keys and values, never as queries (prompt tuning as in Uni-Perceiver-MoE's code); None for none.
-    They have no position. `scale`: of the scores; None for 1 / √d. `norms`: of each head's queries and keys, if any.
-    `bias`: whether queries and values have one that experts share; the projection's own is for keys too.
+    `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D]
+    learned vectors that stand before every sequence as keys and values, never as queries (prompt
+    tuning as in Uni-Perceiver-MoE's code); None for none. They have no position. `scale`: of the
+    scores; None for 1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether
+    queries and values have one that experts share; the projection's own is for keys too.
     """
 
     def __init__(
@@ -78,7 +89,8 @@ class SelfAttention(nn.Module):
         tokens: int | None = None,
         norm: nn.Module | None = None,
     ) -> AttentionWeights:
-        """Both projections for a condition, and its prompts. `norm`: of what the layer is given, prompts included."""
+        """Both projections for a condition, and its prompts. `norm`: of what the layer is given,
+        prompts included."""
         qkv, output = resolve_pair(self.qkv, self.output, condition, generator, tokens)
         if self.prompts is None:
             return AttentionWeights(qkv, output)
@@ -89,43 +101,66 @@ class SelfAttention(nn.Module):
         return AttentionWeights(qkv, output, torch.cat([key, value]))
 
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, layers: Sequence[AttentionWeights], generator: torch.Generator | None = None
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        layers: Sequence[AttentionWeights],
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
-        qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, [layer.qkv for layer in layers], generator)
+        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what
+        `resolve` gave for each span."""
+        qkv_TD, first = apply_linear(
+            self.qkv, x_TD, tokens, [layer.qkv for layer in layers], generator
+        )
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
         if tokens.rotary is not None:
             query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)
-        mixed_NHLd = attend(query, key, value, mask, self.dropout if self.training else 0.0, self.scale)
+        mixed_NHLd = attend(
+            query, key, value, mask, self.dropout if self.training else 0.0, self.scale
+        )
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
-        y_TD, second = apply_linear(self.output, mixed_TD, tokens, [layer.output for layer in layers], generator, first)
+        y_TD, second = apply_linear(
+            self.output, mixed_TD, tokens, [layer.output for layer in layers], generator, first
+        )
         return y_TD, statistics_of(first, second)
 
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, L, d], keys and values [N, K, L, d]."""
         if self.bias is not None:
             of_queries, of_values = self.bias.split(self.heads.sizes[::2])
-            qkv_NLD = qkv_NLD + torch.cat([of_queries, of_values.new_zeros(self.heads.sizes[1]), of_values]).to(qkv_NLD.dtype)
+            qkv_NLD = qkv_NLD + torch.cat(
+                [of_queries, of_values.new_zeros(self.heads.sizes[1]), of_values]
+            ).to(qkv_NLD.dtype)
         if self.heads.queries == self.heads.keys:
-            query, key, value = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1)).permute(2, 0, 3, 1, 4)
+            query, key, value = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1)).permute(
+                2, 0, 3, 1, 4
+            )
         else:
-            query, key, value = (self.heads.split(part) for part in qkv_NLD.split(self.heads.sizes, -1))
+            query, key, value = (
+                self.heads.split(part) for part in qkv_NLD.split(self.heads.sizes, -1)
+            )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         return query, key, value
 
 
 class CrossAttention(nn.Module):
-    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762, section 3.2.3).
+    """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762,
+    section 3.2.3).
 
     `biases`: which projections add one, as `EncoderConfig.biases` names them.
     """
 
     def __init__(
-        self, heads: Heads, width: int, dropout: float = 0.0, scale: float | None = None, biases: Collection[str] = ("qkv",)
+        self,
+        heads: Heads,
+        width: int,
+        dropout: float = 0.0,
+        scale: float | None = None,
+        biases: Collection[str] = ("qkv",),
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -150,28 +185,44 @@ class CrossAttention(nn.Module):
 
 
 class Memory(NamedTuple):
-    """What a decoder looks at: flat tokens [T, D] of a pass of the encoder, and where they stand."""
+    """What a decoder looks at: flat tokens [T, D] of a pass of the encoder, and where they
+    stand."""
 
     hidden_TD: Tensor
     tokens: TokenMap
 
 
-def prepend(prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample; every query may look at them."""
+def prepend(
+    prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample; every query may
+    look at them."""
     more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
     if mask is not None:
-        mask = F.pad(mask, (prompts.shape[2], 0), value=mask.dtype is torch.bool)  # seen, or no bias
+        # seen, or no bias
+        mask = F.pad(mask, (prompts.shape[2], 0), value=mask.dtype is torch.bool)
     return torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2), mask
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale · Q Kᵀ) V of [N, H, L, d], in the inputs' precision; on a CPU in float32. Keys may have fewer heads.
+    """softmax(scale · Q Kᵀ) V of [N, H, L, d], in the inputs' precision; on a CPU in float32. Keys
+    may have fewer heads.
 
-    There PyTorch's kernel takes up to 2.5 times as long in bf16 (17 to 512 tokens, forward and backward).
+    There PyTorch's kernel takes up to 2.5 times as long in bf16 (17 to 512 tokens, forward and
+    backward).
     """
-    options: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+    options: dict[str, Any] = {
+        "dropout_p": dropout,
+        "scale": scale,
+        "enable_gqa": query.shape[1] != key.shape[1],
+    }
     if query.device.type != "cpu":
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)

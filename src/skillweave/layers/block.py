@@ -16,23 +16,33 @@ from skillweave.layers.tokens import TokenMap
 
 
 class BlockWeights(NamedTuple):
-    """What a block's routes decided for a condition: of attention, and of the feed-forward (as its own `resolve` gives it)."""
+    """What a block's routes decided for a condition: of attention, and of the feed-forward (as its
+    own `resolve` gives it)."""
 
     attention: AttentionWeights
     feed_forward: Any
 
 
 class Residual(nn.Module):
-    """What is done to a part's output before it is added: dropout, and where they are asked for layer scale and drop path.
+    """What is done to a part's output before it is added: dropout, and where they are asked for
+    layer scale and drop path.
 
-    `layer_scale`: where the learned vector [D] starts (CaiT, arXiv 2103.17239). `drop_path`: the chance with which a sample skips
-    the part in training (stochastic depth, arXiv 1603.09382).
+    `layer_scale`: where the learned vector [D] starts (CaiT, arXiv 2103.17239). `drop_path`: the
+    chance with which a sample skips the part in training (stochastic depth, arXiv 1603.09382).
     """
 
-    def __init__(self, width: int, dropout: float = 0.0, layer_scale: float | None = None, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        dropout: float = 0.0,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.scale = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
+        self.scale = (
+            None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
+        )
         self.drop_path = drop_path
 
     def forward(self, x_TD: Tensor, change_TD: Tensor, tokens: TokenMap) -> Tensor:
@@ -42,7 +52,11 @@ class Residual(nn.Module):
             change_TD = change_TD * self.scale
         if self.drop_path and self.training:
             kept_N = torch.rand(tokens.samples, device=x_TD.device) >= self.drop_path
-            kept_NL = (kept_N.to(x_TD.dtype) / (1 - self.drop_path)).unsqueeze(1).expand(-1, tokens.length)
+            kept_NL = (
+                (kept_N.to(x_TD.dtype) / (1 - self.drop_path))
+                .unsqueeze(1)
+                .expand(-1, tokens.length)
+            )
             change_TD = change_TD * tokens.to_tokens(kept_NL).unsqueeze(1)
         return x_TD + change_TD
 
@@ -60,7 +74,8 @@ Part = tuple[Callable[[Tensor], Tensor], nn.Module, Residual]
 
 
 class Block(nn.Module):
-    """Pre-norm x + f(norm(x)) or post-norm norm(x + f(x)) (BERT), for f attention and then feed-forward.
+    """Pre-norm x + f(norm(x)) or post-norm norm(x + f(x)) (BERT), for f attention and then
+    feed-forward.
 
     `cross`: a decoder's attention to the encoder's output, between the two; None in an encoder.
     """
@@ -82,9 +97,16 @@ class Block(nn.Module):
         self.cross = cross
         self.pre_norm = pre_norm
 
-    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> BlockWeights:
+    def resolve(
+        self,
+        condition: Condition,
+        generator: torch.Generator | None = None,
+        tokens: int | None = None,
+    ) -> BlockWeights:
         """Both parts for a condition with so many tokens."""
-        attention = self.attention.resolve(condition, generator, tokens, self.attention_norm if self.pre_norm else None)
+        attention = self.attention.resolve(
+            condition, generator, tokens, self.attention_norm if self.pre_norm else None
+        )
         return BlockWeights(attention, self.feed_forward.resolve(condition, generator, tokens))
 
     def forward(
@@ -95,19 +117,24 @@ class Block(nn.Module):
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], and the statistics of each token gate. `weights`: what `resolve` gave for each span.
+        """Flat tokens [T, D] → [T, D], and the statistics of each token gate. `weights`: what
+        `resolve` gave for each span.
 
         `memory`: what a decoder's block looks at.
         """
         statistics: list[RouteStatistics] = []
 
         def attention(given_TD: Tensor) -> Tensor:
-            change_TD, own = self.attention(given_TD, tokens, [span.attention for span in weights], generator)
+            change_TD, own = self.attention(
+                given_TD, tokens, [span.attention for span in weights], generator
+            )
             statistics.extend(own)
             return change_TD
 
         def feed_forward(given_TD: Tensor) -> Tensor:
-            change_TD, own = self.feed_forward(given_TD, tokens, [span.feed_forward for span in weights], generator)
+            change_TD, own = self.feed_forward(
+                given_TD, tokens, [span.feed_forward for span in weights], generator
+            )
             statistics.extend(own)
             return change_TD
 

@@ -34,7 +34,8 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class Gated:
-    """[..., 2 F] → [..., F]: the first half, through the nonlinearity, times the second (arXiv 2002.05202, section 2)."""
+    """[..., 2 F] → [..., F]: the first half, through the nonlinearity, times the second (arXiv
+    2002.05202, section 2)."""
 
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
@@ -57,7 +58,13 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self, width: int, hidden: int, activation: str = "gelu", gated: bool = False, bias: bool = True, dropout: float = 0.0
+        self,
+        width: int,
+        hidden: int,
+        activation: str = "gelu",
+        gated: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.inner = nn.Linear(width, 2 * hidden if gated else hidden, bias)

@@ -17,14 +17,17 @@ def add_low_rank(weight_OI: Tensor, down_rI: Tensor, up_Or: Tensor, scale: float
 class LowRank(nn.Module):
     """A parametrization of a linear layer's weight, which it leaves as it was until it is trained.
 
-    It changes what `layer.weight` reads as, where peft's layers change `layer.forward`: a bank reads the weights of its experts
-    and never calls them, so peft's adapters would have no effect there.
+    It changes what `layer.weight` reads as, where peft's layers change `layer.forward`: a bank
+    reads the weights of its experts and never calls them, so peft's adapters would have no effect
+    there.
     """
 
     def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
         super().__init__()
         outputs, inputs = weight_OI.shape
-        self.lora_A = nn.Parameter(nn.init.kaiming_uniform_(weight_OI.new_empty(rank, inputs), a=math.sqrt(5)))
+        self.lora_A = nn.Parameter(
+            nn.init.kaiming_uniform_(weight_OI.new_empty(rank, inputs), a=math.sqrt(5))
+        )
         self.lora_B = nn.Parameter(weight_OI.new_zeros(outputs, rank))
         self.scale = scale
 

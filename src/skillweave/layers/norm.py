@@ -6,5 +6,8 @@ from torch import nn
 
 
 def build_norm(kind: str, width: int, epsilon: float, bias: bool = True) -> nn.Module:
-    """`layer`: LayerNorm (arXiv 1607.06450), with or without a bias; `rms`: RMSNorm (arXiv 1910.07467), T5's norm too."""
-    return nn.LayerNorm(width, epsilon, bias=bias) if kind == "layer" else nn.RMSNorm(width, epsilon)
+    """`layer`: LayerNorm (arXiv 1607.06450), with or without a bias; `rms`: RMSNorm (arXiv
+    1910.07467), T5's norm too."""
+    return (
+        nn.LayerNorm(width, epsilon, bias=bias) if kind == "layer" else nn.RMSNorm(width, epsilon)
+    )

@@ -1,4 +1,5 @@
-"""Builders: from a raw row to an example. Each takes a row, the tools and a random generator, which only training gives."""
+"""Builders: from a raw row to an example. Each takes a row, the tools and a random generator, which
+only training gives."""
 
 from __future__ import annotations
 
@@ -17,27 +18,41 @@ from skillweave.batch import IGNORE, Example, Features, Modality
 from skillweave.config import ConfigError, nearest
 from skillweave.config.streams import SoundStream
 from skillweave.data.masking import mask_frames, mask_words
-from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.frames import clip_frames
+from skillweave.data.tokenized import Pieces
 from skillweave.tasks.task import Builder, Row, Tools
 
 CODE_SHARE_TEXT = 64
 """Most positions of the text in [code; SEP; text] (SkillNet appendix)."""
 
 
-def caption_of(row: Row, field: str = "text", rng: np.random.Generator | None = None, join: int = 1, whole: bool = True) -> Any:
-    """A row's text: the first of several captions, or in training any of them, or up to `join` of them in one.
+def caption_of(
+    row: Row,
+    field: str = "text",
+    rng: np.random.Generator | None = None,
+    join: int = 1,
+    whole: bool = True,
+) -> Any:
+    """A row's text: the first of several captions, or in training any of them, or up to `join` of
+    them in one.
 
-    `whole`: whether the text itself is needed; otherwise `Pieces` of a shard do. Raises BadInput when there is none, ConfigError
-    for pieces where the text is needed.
+    `whole`: whether the text itself is needed; otherwise `Pieces` of a shard do. Raises BadInput
+    when there is none, ConfigError for pieces where the text is needed.
     """
     value: Any = row.get(field)
     if isinstance(value, Pieces):
         if whole:
-            raise ConfigError(f"the task needs the {field} itself, and a shard holds its wordpieces; read it from the source")
+            raise ConfigError(
+                f"the task needs the {field} itself, and a shard holds its wordpieces; read it from"
+                " the source"
+            )
         return value
-    captions = [c for v in (value if isinstance(value, list | tuple) else [value]) if (c := as_text(v)) and c.strip()]
+    captions = [
+        c
+        for v in (value if isinstance(value, list | tuple) else [value])
+        if (c := as_text(v)) and c.strip()
+    ]
     if not captions:
         raise BadInput(f"no {field}")
     if rng is None:
@@ -75,20 +90,31 @@ def name_class(modality: Modality) -> Builder:
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features = features_of(row, modality, tools, rng)
         classes = list(tools.config.classes)
-        return Example((features,), {"class": class_number(row["label"], classes)} if tools.labelled else {}, row["key"])
+        return Example(
+            (features,),
+            {"class": class_number(row["label"], classes)} if tools.labelled else {},
+            row["key"],
+        )
 
     return build
 
 
 def labels_of(row: Row, tools: Tools) -> dict[str, Tensor | float]:
-    """What a row is asked for, as the kind of the task's target has it; nothing in prediction. Raises BadInput for another."""
+    """What a row is asked for, as the kind of the task's target has it; nothing in prediction.
+    Raises BadInput for another."""
     match tools.target.kind if tools.labelled else "":
         case "classification":
             return {"class": class_number(row["label"], tools.target.classes)}
         case "multi_label":
             classes = tools.target.classes
             numbers = [class_number(label, classes) for label in listed(row["labels"])]
-            return {"classes": torch.zeros(len(classes)).index_fill(0, torch.tensor(numbers, dtype=torch.int64), 1.0)}
+            return {
+                "classes": (
+                    torch.zeros(len(classes)).index_fill(
+                        0, torch.tensor(numbers, dtype=torch.int64), 1.0
+                    )
+                )
+            }
         case "regression" | "cosine":
             return {"score": score_of(row["score"])}
     return {}
@@ -157,11 +183,16 @@ def transcribe(row: Row, tools: Tools, rng: np.random.Generator | None) -> Examp
     alphabet = {character: i + 1 for i, character in enumerate(tools.target.characters)}
     unknown = sorted(set(transcript) - set(alphabet))
     if unknown:
-        raise BadInput(f"characters not in the alphabet: {' '.join(unknown)}; list them under model.targets.*.characters")
+        raise BadInput(
+            f"characters not in the alphabet: {' '.join(unknown)}; list them under"
+            " model.targets.*.characters"
+        )
     features = parts[0] if len(parts) == 1 else _join(parts, processor.stream)
     if features.length < needed_frames(transcript):
         raise BadInput(f"{features.length} frames are too few for {len(transcript)} characters")
-    return Example((features,), {"characters": torch.tensor([alphabet[c] for c in transcript])}, row["key"])
+    return Example(
+        (features,), {"characters": torch.tensor([alphabet[c] for c in transcript])}, row["key"]
+    )
 
 
 def _join(parts: list[Features], stream: SoundStream) -> Features:
@@ -169,7 +200,10 @@ def _join(parts: list[Features], stream: SoundStream) -> Features:
     sound = torch.cat([part.data for part in parts])
     length = stream.length(len(sound))
     if length > stream.max_length:
-        raise BadInput(f"{len(parts)} joined recordings take {length} positions, more than the {stream.max_length} there are")
+        raise BadInput(
+            f"{len(parts)} joined recordings take {length} positions, more than the"
+            f" {stream.max_length} there are"
+        )
     return Features(sound, length)
 
 
@@ -179,9 +213,12 @@ def needed_frames(transcript: str) -> int:
 
 
 def masked_code(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span uses its own skill."""
+    """[code; SEP; text] with some words of both masked (SkillNet section 4.2, CodeBERT); each span
+    uses its own skill."""
     code = tools.processors[Modality.CODE](row.get("code"), separator=True)
-    text = tools.processors[Modality.TEXT](caption_of(row, "text", rng), cls=False, separator=False, max_length=CODE_SHARE_TEXT)
+    text = tools.processors[Modality.TEXT](
+        caption_of(row, "text", rng), cls=False, separator=False, max_length=CODE_SHARE_TEXT
+    )
     masked_c, labels_c = mask_span(code, Modality.CODE, tools, rng or fixed(row))
     masked_t, labels_t = mask_span(text, Modality.TEXT, tools, rng or fixed(row))
     return Example((masked_c, masked_t), {"words": torch.cat([labels_c, labels_t])}, row["key"])
@@ -193,10 +230,14 @@ def masked_sound(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     units = tools.units(features.data, features.length)
     masked = mask_frames(features.length, rng or fixed(row))
     labels = torch.where(masked, units, torch.full_like(units, IGNORE))
-    return Example((Features(features.data, features.length, masked),), {"units": labels}, row["key"])
+    return Example(
+        (Features(features.data, features.length, masked),), {"units": labels}, row["key"]
+    )
 
 
-def features_of(row: Row, modality: Modality, tools: Tools, rng: np.random.Generator | None) -> Features:
+def features_of(
+    row: Row, modality: Modality, tools: Tools, rng: np.random.Generator | None
+) -> Features:
     """What a row holds of a modality. Raises BadInput where that is nothing."""
     field = modality.value
     if row.get(field) is None:
@@ -207,10 +248,14 @@ def features_of(row: Row, modality: Modality, tools: Tools, rng: np.random.Gener
     return tools.processors[modality](value, rng)
 
 
-def mask_span(features: Features, modality: Modality, tools: Tools, rng: np.random.Generator) -> tuple[Features, Tensor]:
+def mask_span(
+    features: Features, modality: Modality, tools: Tools, rng: np.random.Generator
+) -> tuple[Features, Tensor]:
     """A span with some of its pieces masked, and the labels of its positions."""
     processor = tools.processors[modality]
-    ids, labels = mask_words(features.data, processor.special_ids, processor.mask, processor.vocabulary, rng)
+    ids, labels = mask_words(
+        features.data, processor.special_ids, processor.mask, processor.vocabulary, rng
+    )
     return Features(ids, features.length), labels
 
 

@@ -16,9 +16,11 @@ from skillweave.tasks.task import ANSWER, LOOKING, Builder, Row, Task, Tools
 
 
 def continue_text(*before: Modality) -> Builder:
-    """A text in which every position predicts the next word, up to [SEP] at its end; `before`: spans that it describes.
+    """A text in which every position predicts the next word, up to [SEP] at its end; `before`:
+    spans that it describes.
 
-    Where a decoder writes it, as `answer_in_text`; where it is read from both ends, each predicts the word before it too.
+    Where a decoder writes it, as `answer_in_text`; where it is read from both ends, each predicts
+    the word before it too.
     """
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
@@ -26,7 +28,9 @@ def continue_text(*before: Modality) -> Builder:
             return answer_in_text(*before)(row, tools, rng)
         given = [features_of(row, modality, tools, rng) for modality in before]
         # Without rng: word dropout would put [MASK] among the answers.
-        text = tools.processors[Modality.TEXT](caption_of(row, "text", rng, whole=False), separator=True)
+        text = tools.processors[Modality.TEXT](
+            caption_of(row, "text", rng, whole=False), separator=True
+        )
         nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
         labels = {"words": torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])}
         if tools.target.kind == "bilm":
@@ -37,12 +41,20 @@ def continue_text(*before: Modality) -> Builder:
 
 
 def answer_in_text(modality: Modality) -> Builder:
-    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions predicts the next word."""
+    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions
+    predicts the next word."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         given = features_of(row, modality, tools, rng)
         if not tools.labelled:
-            return Example((given, tools.answers.assemble(tools.answers.numbers(tools.target.begin), cls=True)), {}, row["key"])
+            return Example(
+                (
+                    given,
+                    tools.answers.assemble(tools.answers.numbers(tools.target.begin), cls=True),
+                ),
+                {},
+                row["key"],
+            )
         answer = caption_of(row, tools.answer, rng)
         read, labels = decoded(tools.answers.pieces(answer, answer_room(tools)), tools)
         return Example((given, read), {"words": labels}, row["key"], {"answer": answer})
@@ -56,7 +68,8 @@ def answer_room(tools: Tools) -> int:
 
 
 def decoded(pieces: Sequence[int], tools: Tools) -> tuple[Features, Tensor]:
-    """What a decoder reads of an answer, and the word that each of its positions predicts, up to [SEP]."""
+    """What a decoder reads of an answer, and the word that each of its positions predicts, up to
+    [SEP]."""
     begin = tools.answers.numbers(tools.target.begin)
     whole = tools.answers.assemble([*begin, *pieces], cls=True, separator=True)
     labels = torch.cat([torch.full((len(begin),), IGNORE), whole.data[1 + len(begin) :]])
@@ -64,12 +77,18 @@ def decoded(pieces: Sequence[int], tools: Tools) -> tuple[Features, Tensor]:
 
 
 def by_decoder(task: Task) -> Task:
-    """The task whose text a decoder reads once more, and whose target looks at that (BART section 3.1).
+    """The task whose text a decoder reads once more, and whose target looks at that (BART section
+    3.1).
 
-    Raises ConfigError for a task that is not of one pass over text, or whose target does not look at a decoder's tokens.
+    Raises ConfigError for a task that is not of one pass over text, or whose target does not look
+    at a decoder's tokens.
     """
-    if task.target not in LOOKING or any(s.modality is not Modality.TEXT or s.encoder_pass for s in task.spans):
-        raise ConfigError(f"the task {task.name} is not one whose text a decoder reads again; leave `decoder` out")
+    if task.target not in LOOKING or any(
+        s.modality is not Modality.TEXT or s.encoder_pass for s in task.spans
+    ):
+        raise ConfigError(
+            f"the task {task.name} is not one whose text a decoder reads again; leave `decoder` out"
+        )
     parts = task.parts
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
@@ -78,15 +97,19 @@ def by_decoder(task: Task) -> Task:
     def all_parts(row: Row, tools: Tools) -> list[Example]:
         return [_again(example, tools) for example in parts(row, tools)] if parts else []
 
-    return replace(task, spans=(*task.spans, ANSWER), build=build, parts=all_parts if parts else None)
+    return replace(
+        task, spans=(*task.spans, ANSWER), build=build, parts=all_parts if parts else None
+    )
 
 
 def _again(example: Example, tools: Tools) -> Example:
-    """The texts, with [SEP] at their end, and the same for the decoder behind a [CLS] of its own: position i sees those before
-    token i."""
+    """The texts, with [SEP] at their end, and the same for the decoder behind a [CLS] of its own:
+    position i sees those before token i."""
     processor, last = tools.processors[Modality.TEXT], example.spans[-1]
     if last.data[-1] != processor.separator:
-        last = processor.assemble(last.data[: processor.max_length - 1].tolist(), cls=False, separator=True)
+        last = processor.assemble(
+            last.data[: processor.max_length - 1].tolist(), cls=False, separator=True
+        )
     spans = (*example.spans[:-1], last)
     read = tools.answers.assemble(torch.cat([span.data for span in spans])[:-1].tolist(), cls=True)
     return replace(example, spans=(*spans, read))

@@ -1,4 +1,5 @@
-"""Builders of pretraining tasks over text and pictures: what is masked, sentence pairs, denoising and gap sentences."""
+"""Builders of pretraining tasks over text and pictures: what is masked, sentence pairs, denoising
+and gap sentences."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from skillweave.batch import IGNORE, Example, Features, Modality
-from skillweave.config.inputs import CLIP_SHARE, MASKED_SHARES, WORD_SHARE
+from skillweave.config.data import CLIP_SHARE, MASKED_SHARES, WORD_SHARE
 from skillweave.config.streams import VISIBLE
+from skillweave.data.corruption import gap_sentences, infill, sentences_of, take_spans
 from skillweave.data.masking import mask_squares, mask_words
-from skillweave.data.noising import gap_sentences, infill, sentences_of, take_spans
 from skillweave.data.processors import BadInput
-from skillweave.data.words import span_numbers, word_numbers
+from skillweave.data.word_boundaries import span_numbers, word_numbers
 from skillweave.tasks.build import caption_of, features_of, fixed, mask_span
 from skillweave.tasks.build_answers import answer_room, decoded
 from skillweave.tasks.task import Builder, Row, Tools
@@ -33,12 +34,15 @@ def masked_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
         groups[processor.inside(features)] = words[: len(groups[processor.inside(features)])]
     special = processor.special_ids
     share = masking.share or WORD_SHARE
-    ids, labels = mask_words(features.data, special, processor.mask, processor.vocabulary, draw, share, groups)
+    ids, labels = mask_words(
+        features.data, special, processor.mask, processor.vocabulary, draw, share, groups
+    )
     return Example((Features(ids, features.length),), {"words": labels}, row["key"])
 
 
 def masked_pair(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """Two parts of a text with some words masked, in order or not (ALBERT), or the second of another text (BERT)."""
+    """Two parts of a text with some words masked, in order or not (ALBERT), or the second of
+    another text (BERT)."""
     draw = rng or fixed(row)
     sentences = sentences_of(caption_of(row, "text", rng))
     if len(sentences) < 2:
@@ -58,7 +62,8 @@ def masked_pair(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
 
 
 def replaced_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text in which some pieces gave way to those of another text, and which these are (ELECTRA, without its generator)."""
+    """A text in which some pieces gave way to those of another text, and which these are (ELECTRA,
+    without its generator)."""
     processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
     features = processor(caption_of(row, "text", rng, whole=False))
     other = caption_of(tools.draw(draw) if tools.draw else row, "text", whole=False)
@@ -73,9 +78,12 @@ def replaced_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Ex
 
 
 def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text with spans masked and sentences in another order, then the text itself (BART; M6's text denoising)."""
+    """A text with spans masked and sentences in another order, then the text itself (BART; M6's
+    text denoising)."""
     processor, draw = tools.processors[Modality.TEXT], rng or fixed(row)
-    parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
+    parts = [
+        processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))
+    ]
     room = _room(tools)
     whole = [piece for part in parts for piece in part][:room]
     shuffled = [piece for i in draw.permutation(len(parts)) for piece in parts[i]]
@@ -85,22 +93,29 @@ def denoised(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example
 
 
 def gapped(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text without its principal sentences, a mask in place of each, then these sentences (Pegasus)."""
+    """A text without its principal sentences, a mask in place of each, then these sentences
+    (Pegasus)."""
     processor = tools.processors[Modality.TEXT]
-    parts = [processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))]
+    parts = [
+        processor.encode(sentence).ids for sentence in sentences_of(caption_of(row, "text", rng))
+    ]
     if len(parts) < 2:
         raise BadInput("one sentence alone; to leave a gap there must be two")
     gaps = set(gap_sentences(parts))
-    given = [piece for i, part in enumerate(parts) for piece in ([processor.mask] if i in gaps else part)]
+    given = [
+        piece for i, part in enumerate(parts) for piece in ([processor.mask] if i in gaps else part)
+    ]
     wanted = [piece for i in sorted(gaps) for piece in parts[i]]
     room = _room(tools)
     return _rewrite(given[:room], wanted[:room], tools, row)
 
 
 def corrupted(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A text without some of its spans, a sentinel in place of each, then the sentinels, each with its span behind it (T5).
+    """A text without some of its spans, a sentinel in place of each, then the sentinels, each with
+    its span behind it (T5).
 
-    Sentinels are the tokeniser's `<extra_id_0>`, `<extra_id_1>`, ...; where there are none, [MASK] is every sentinel.
+    Sentinels are the tokeniser's `<extra_id_0>`, `<extra_id_1>`, ...; where there are none, [MASK]
+    is every sentinel.
     """
     processor = tools.processors[Modality.TEXT]
     pieces = processor.pieces(caption_of(row, "text", rng, whole=False), _room(tools))
@@ -115,24 +130,31 @@ def corrupted(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exampl
 
 
 def _room(tools: Tools) -> int:
-    """Pieces that a text to rewrite may have, so that it and what is written fit, each with its [CLS], and [SEP] at their end."""
+    """Pieces that a text to rewrite may have, so that it and what is written fit, each with its
+    [CLS], and [SEP] at their end."""
     most = tools.processors[Modality.TEXT].max_length
     return (most - 3) // 2 if tools.answers is None else min(most - 2, answer_room(tools))
 
 
 def _rewrite(given: list[int], wanted: list[int], tools: Tools, row: Row) -> Example:
-    """What is given, then what is to be written, of which every position predicts the next up to [SEP]; by a decoder, if any."""
+    """What is given, then what is to be written, of which every position predicts the next up to
+    [SEP]; by a decoder, if any."""
     processor = tools.processors[Modality.TEXT]
     if tools.answers is not None:
         read, labels = decoded(wanted, tools)
-        return Example((processor.assemble(given, separator=True), read), {"words": labels}, row["key"])
+        return Example(
+            (processor.assemble(given, separator=True), read), {"words": labels}, row["key"]
+        )
     head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
     nothing = torch.full((head.length + 1,), IGNORE)
-    return Example((head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"])
+    return Example(
+        (head, body), {"words": torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])}, row["key"]
+    )
 
 
 def masked_patches(modality: Modality) -> Builder:
-    """A picture or clip with some of its patches hidden, and its pixels (SimMIM); the encoder may see the others alone (MAE)."""
+    """A picture or clip with some of its patches hidden, and its pixels (SimMIM); the encoder may
+    see the others alone (MAE)."""
 
     def build(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         features, masked = _masked(modality, row, tools, rng)
@@ -150,11 +172,22 @@ def masked_image_tokens(row: Row, tools: Tools, rng: np.random.Generator | None)
     return Example((features,), {"units": labels}, row["key"])
 
 
-def _masked(modality: Modality, row: Row, tools: Tools, rng: np.random.Generator | None) -> tuple[Features, torch.Tensor]:
-    """The picture or clip, and which of its patches [P] are hidden: the same places in all frames."""
+def _masked(
+    modality: Modality, row: Row, tools: Tools, rng: np.random.Generator | None
+) -> tuple[Features, torch.Tensor]:
+    """The picture or clip, and which of its patches [P] are hidden: the same places in all
+    frames."""
     stream, masking = tools.model.visual(modality), tools.config.masking
     features = features_of(row, modality, tools, rng)
-    share = masking.share or (CLIP_SHARE if modality is Modality.VIDEO else MASKED_SHARES[tools.target.kind])
-    masked = mask_squares(stream.grid[1], share, masking.block, rng or fixed(row)).repeat(stream.grid[0])
-    left = features.length - int(masked.sum()) if VISIBLE.intersection(stream.embedding) else features.length
+    share = masking.share or (
+        CLIP_SHARE if modality is Modality.VIDEO else MASKED_SHARES[tools.target.kind]
+    )
+    masked = mask_squares(stream.grid[1], share, masking.block, rng or fixed(row)).repeat(
+        stream.grid[0]
+    )
+    left = (
+        features.length - int(masked.sum())
+        if VISIBLE.intersection(stream.embedding)
+        else features.length
+    )
     return Features(features.data, left, F.pad(masked, (stream.specials, 0))), masked

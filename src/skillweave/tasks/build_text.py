@@ -29,10 +29,15 @@ def classify_pair(row: Row, tools: Tools, rng: np.random.Generator | None) -> Ex
 
 
 def match_texts(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """Two texts in two passes, which belong together, or of which the data say how alike they are."""
+    """Two texts in two passes, which belong together, or of which the data say how alike they
+    are."""
     processor, second = tools.processors[Modality.TEXT], caption_of(row, "second", rng)
     spans = (processor(caption_of(row, "text", rng), rng), processor(second, rng))
-    labels = labels_of(row, tools) if tools.target.kind == "cosine" else {"caption": caption_hash(second)}
+    labels = (
+        labels_of(row, tools)
+        if tools.target.kind == "cosine"
+        else {"caption": caption_hash(second)}
+    )
     return Example(spans, labels, row["key"])
 
 
@@ -44,16 +49,20 @@ def match_itself(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
 
 
 def label_words(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """Words, the first piece of each with its label. `text` and `tags`: lists, or texts in which spaces part the words."""
+    """Words, the first piece of each with its label. `text` and `tags`: lists, or texts in which
+    spaces part the words."""
     processor, words = tools.processors[Modality.TEXT], listed(row.get("text"))
     if not words:
         raise BadInput("no text")
     before, after = processor.frame
     room = processor.max_length - len(before) - len(after)
-    spaced = [word if i == 0 or not processor.spaced else f" {word}" for i, word in enumerate(words)]
+    spaced = [
+        word if i == 0 or not processor.spaced else f" {word}" for i, word in enumerate(words)
+    ]
     encoded = processor.tokenizer.encode(spaced, is_pretokenized=True, add_special_tokens=False)
     pieces = encoded.ids[:room] or [processor.special("unknown")]
-    first: dict[int, int] = {}  # word → the position of its first piece; a word of no piece, or beyond the room, has none
+    # word → the position of its first piece; a word of no piece, or beyond the room, has none
+    first: dict[int, int] = {}
     for position, word in enumerate(encoded.word_ids[:room], len(before)):
         first.setdefault(word, position)
     features = processor.assemble(pieces, rng, separator=None)
@@ -77,7 +86,9 @@ def find_answer(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exam
 def windows(row: Row, tools: Tools) -> list[Example]:
     """`[CLS] question [SEP] text [SEP]` for each window of the text (BERT section 4.2)."""
     processor, context = tools.processors[Modality.TEXT], caption_of(row)
-    question = processor.pieces(caption_of(row, "question"), min(QUESTION_PIECES, processor.max_length // 2))
+    question = processor.pieces(
+        caption_of(row, "question"), min(QUESTION_PIECES, processor.max_length // 2)
+    )
     encoded = processor.encode(context)
     if not encoded.ids:
         raise BadInput("text without tokens")
@@ -97,20 +108,28 @@ def windows(row: Row, tools: Tools) -> list[Example]:
             "offsets": encoded.offsets[start : start + room],
             "answers": [context[a:b] for a, b in answers],
         }
-        found.append(Example(spans, {"begin": begin, "end": end} if tools.labelled else {}, row["key"], notes))
+        found.append(
+            Example(
+                spans, {"begin": begin, "end": end} if tools.labelled else {}, row["key"], notes
+            )
+        )
     return found
 
 
 def answers_of(value: Any, context: str) -> list[tuple[int, int]]:
     """Where a row's answers stand in its text, as characters from and to.
 
-    `value`: SQuAD's `{"text": [...], "answer_start": [...]}`, a list of `{"text", "answer_start"}`, or a text, of which the first
-    occurrence counts; nothing where there is no answer. Raises BadInput for one that is not there.
+    `value`: SQuAD's `{"text": [...], "answer_start": [...]}`, a list of `{"text", "answer_start"}`,
+    or a text, of which the first occurrence counts; nothing where there is no answer. Raises
+    BadInput for one that is not there.
     """
     if isinstance(value, Mapping):
         pairs = list(zip(value["text"], value["answer_start"], strict=True))
     else:
-        pairs = [(a["text"], a["answer_start"]) if isinstance(a, Mapping) else (a, None) for a in _as_list(value)]
+        pairs = [
+            (a["text"], a["answer_start"]) if isinstance(a, Mapping) else (a, None)
+            for a in _as_list(value)
+        ]
     found = []
     for text, start in pairs:
         start = context.find(text) if start is None else int(start)
@@ -125,7 +144,8 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _pieces_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
-    """The first and last piece that hold characters of an answer; None for one that the tokeniser drops."""
+    """The first and last piece that hold characters of an answer; None for one that the tokeniser
+    drops."""
     inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
     return (inside[0], inside[-1]) if inside else None
 
@@ -133,11 +153,17 @@ def _pieces_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tupl
 def choose_text(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
     """A pass for each choice: `[CLS] text [SEP] choice [SEP]` (BERT section 4.4)."""
     processor, text = tools.processors[Modality.TEXT], caption_of(row)
-    return _choice(row, tools, row["choices"], [processor.pair(text, choice, rng) for choice in _as_list(row["choices"])])
+    return _choice(
+        row,
+        tools,
+        row["choices"],
+        [processor.pair(text, choice, rng) for choice in _as_list(row["choices"])],
+    )
 
 
 def choose_idiom(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """A pass for each candidate: `[CLS] idiom [SEP] before [MASK] after [SEP]`, as much of the text as has room (ChID)."""
+    """A pass for each candidate: `[CLS] idiom [SEP] before [MASK] after [SEP]`, as much of the text
+    as has room (ChID)."""
     processor, parts = tools.processors[Modality.TEXT], _BLANK.split(caption_of(row))
     if len(parts) != 2:
         raise BadInput(f"{len(parts) - 1} blanks; a text has one {BLANK}")
@@ -153,29 +179,43 @@ def choose_idiom(row: Row, tools: Tools, rng: np.random.Generator | None) -> Exa
     return _choice(row, tools, row["candidates"], spans)
 
 
-def _choice(row: Row, tools: Tools, choices: Any, spans: list[tuple[Features, Features]]) -> Example:
-    """An example of as many passes as the task has; a sample of fewer choices repeats its last one, which does not count."""
+def _choice(
+    row: Row, tools: Tools, choices: Any, spans: list[tuple[Features, Features]]
+) -> Example:
+    """An example of as many passes as the task has; a sample of fewer choices repeats its last one,
+    which does not count."""
     most, names = tools.choices, [str(choice) for choice in _as_list(choices)]
     if not 2 <= len(spans) <= most:
         raise BadInput(f"{len(spans)} choices; expected 2 to {most} (tasks.*.choices)")
     labels: dict[str, Any] = {"choices": len(spans)}
     if tools.labelled:
         label = row["label"]
-        labels["class"] = names.index(label) if label in names else class_number(label, [str(i) for i in range(len(names))])
+        labels["class"] = (
+            names.index(label)
+            if label in names
+            else class_number(label, [str(i) for i in range(len(names))])
+        )
     padded = [*spans, *[spans[-1]] * (most - len(spans))]
     return Example(tuple(s for one in padded for s in one), labels, row["key"])
 
 
 def ask_by_prompt(row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-    """The task's template with the text in it, cut where there is no room, and a [MASK] for each piece of a class's word."""
+    """The task's template with the text in it, cut where there is no room, and a [MASK] for each
+    piece of a class's word."""
     processor, masks = tools.processors[Modality.TEXT], len(tools.target.words[0])
-    before, after = (_with_masks(part, processor, masks) for part in tools.config.template.split("{text}"))
+    before, after = (
+        _with_masks(part, processor, masks) for part in tools.config.template.split("{text}")
+    )
     opening, closing = processor.frame
     room = processor.max_length - len([*opening, *before, *after, *closing])
     text = processor.pieces(caption_of(row, "text", rng), room)
     features = processor.assemble([*before, *text, *after], separator=None)
     slots = torch.full_like(features.data, IGNORE)
-    at = [len(opening) + i for i, piece in enumerate([*before, *[0] * len(text), *after]) if piece == processor.mask]
+    at = [
+        len(opening) + i
+        for i, piece in enumerate([*before, *[0] * len(text), *after])
+        if piece == processor.mask
+    ]
     slots[at] = torch.arange(masks)
     labels: dict[str, Any] = {"slots": slots}
     if tools.labelled:

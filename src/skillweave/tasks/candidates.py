@@ -1,4 +1,5 @@
-"""The answers that a task chooses from, where the model encodes them: class names or wordpieces, each a text of its own."""
+"""The answers that a task chooses from, where the model encodes them: class names or wordpieces,
+each a text of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Candidates:
-    """All answers of a task: the label `label` is a number below `count`, and `features` gives the text of each.
+    """All answers of a task: the label `label` is a number below `count`, and `features` gives the
+    text of each.
 
     `layout`: of the pass that encodes them; its conditions are those of the whole task.
     """
@@ -35,7 +37,8 @@ class Candidates:
     def batch(self, numbers: Iterable[int]) -> Batch:
         """These candidates as a batch."""
         examples = [Example((self.features(int(number)),), {}, str(number)) for number in numbers]
-        return collate(self.layout, examples, self.streams, bucket=1)  # they are short: padding would double them
+        # they are short: padding would double them
+        return collate(self.layout, examples, self.streams, bucket=1)
 
     def batches(self) -> Iterator[Batch]:
         """All candidates, in order."""
@@ -43,10 +46,11 @@ class Candidates:
             yield self.batch(range(start, min(start + AT_ONCE, self.count)))
 
     def sample(self, batch: Batch, negatives: int, rng: np.random.Generator) -> Batch:
-        """The batch with its own answers and `negatives` others as candidates, and its labels as rows of these.
+        """The batch with its own answers and `negatives` others as candidates, and its labels as
+        rows of these.
 
-        Each of the others stands for as many as were left to draw from, over as many as were drawn: the sum over candidates
-        then has the expectation of the sum over all answers.
+        Each of the others stands for as many as were left to draw from, over as many as were drawn:
+        the sum over candidates then has the expectation of the sum over all answers.
         """
         labels = batch.labels[self.label]
         answers = labels[labels != IGNORE].unique()
@@ -56,12 +60,15 @@ class Candidates:
         stands_for = torch.cat([torch.ones(len(answers)), torch.full((len(drawn),), weight)])
         rows = torch.searchsorted(answers, labels).where(labels != IGNORE, IGNORE)
         numbers = [*answers.tolist(), *drawn.tolist()]
-        candidates = replace(self.batch(numbers), labels={"stands_for": stands_for, "numbers": torch.tensor(numbers)})
+        candidates = replace(
+            self.batch(numbers), labels={"stands_for": stands_for, "numbers": torch.tensor(numbers)}
+        )
         return replace(batch, labels={**batch.labels, self.label: rows}, candidates=candidates)
 
 
 def build_candidates(name: str, task: Task, tools: Tools) -> Candidates | None:
-    """The candidates of a task; None where answers are not encoded. Raises ConfigError for a class name without tokens."""
+    """The candidates of a task; None where answers are not encoded. Raises ConfigError for a class
+    name without tokens."""
     if task.candidates is None:
         return None
     processor = tools.processors[Modality.TEXT]
@@ -76,5 +83,8 @@ def build_candidates(name: str, task: Task, tools: Tools) -> Candidates | None:
     try:
         texts = [processor(text) for text in names.values()]
     except BadInput as error:
-        raise ConfigError(f"tasks.{name}.classes: a class name cannot be used: {error}; write what the class is called") from None
+        raise ConfigError(
+            f"tasks.{name}.classes: a class name cannot be used: {error}; write what the class is"
+            " called"
+        ) from None
     return Candidates(layout, "class", len(texts), texts.__getitem__, tools.model.streams)

@@ -11,13 +11,14 @@ import numpy as np
 
 from skillweave.batch import Batch, Example, Skip
 from skillweave.config import ConfigError, choose, nearest
-from skillweave.config.recipe import RecipeConfig, Split
+from skillweave.config.data import Split
 from skillweave.config.targets import PATCHES_ASSET, UNITS_ASSET
 from skillweave.data.collate import collate, collate_packed
-from skillweave.data.pieces import Pieces
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
 from skillweave.data.processors.units import PatchModel, UnitModel
 from skillweave.data.sources import Source, open_source
+from skillweave.data.tokenized import Pieces
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks import TASKS
 from skillweave.tasks.build_answers import by_decoder
 from skillweave.tasks.candidates import Candidates, build_candidates
@@ -71,28 +72,43 @@ class TaskDataset:
         return self.task.build(self.source[index], self.tools, rng)
 
     def examples(self, index: int) -> list[Example]:
-        """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken one."""
-        return self.task.parts(self.source[index], self.tools) if self.task.parts else [self.example(index)]
+        """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken
+        one."""
+        return (
+            self.task.parts(self.source[index], self.tools)
+            if self.task.parts
+            else [self.example(index)]
+        )
 
     def sizes(self) -> np.ndarray | None:
-        """Characters of each sample's longest text field, None for tasks without text to sort by."""
+        """Characters of each sample's longest text field, None for tasks without text to sort
+        by."""
         fields = [f for f in ("code", "text") if f in self.task.fields]
         if not fields or (self.task.metric == "recall" and "code" not in fields):
             return None
-        return np.array([len(value if isinstance(value, Pieces) else str(value)) for value in self.source.column(fields[0])])
+        return np.array(
+            [
+                len(value if isinstance(value, Pieces) else str(value))
+                for value in self.source.column(fields[0])
+            ]
+        )
 
     def kin(self) -> np.ndarray | None:
-        """A number for each sample, equal for those that belong in one batch; None where the recipe says nothing of it."""
+        """A number for each sample, equal for those that belong in one batch; None where the recipe
+        says nothing of it."""
         column = self.tools.config.together
         if column is None:
             return None
-        return np.unique([str(value) for value in self.source.column(column)], return_inverse=True)[1]
+        return np.unique([str(value) for value in self.source.column(column)], return_inverse=True)[
+            1
+        ]
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """All samples in a fixed order that depends on their keys alone, or the first `limit` of them.
+        """All samples in a fixed order that depends on their keys alone, or the first `limit` of
+        them.
 
-        Broken ones are skipped and listed in the batch that they precede (at the end, in the last one). Raises ConfigError when
-        none can be read.
+        Broken ones are skipped and listed in the batch that they precede (at the end, in the last
+        one). Raises ConfigError when none can be read.
         """
         examples: list[Example] = []
         skipped: list[Skip] = []
@@ -109,21 +125,33 @@ class TaskDataset:
                 examples.append(example)
         if not examples:
             last = skipped[-1]
-            raise ConfigError(f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}: {last.reason}")
+            raise ConfigError(
+                f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}:"
+                f" {last.reason}"
+            )
         yield self.collate(examples, skipped)
 
-    def collate(self, examples: Sequence[Example], skipped: Sequence[Skip] = (), rng: np.random.Generator | None = None) -> Batch:
-        """A batch of the task's examples; with `rng` one to train on: packed, or with some candidates, as the task asks for."""
+    def collate(
+        self,
+        examples: Sequence[Example],
+        skipped: Sequence[Skip] = (),
+        rng: np.random.Generator | None = None,
+    ) -> Batch:
+        """A batch of the task's examples; with `rng` one to train on: packed, or with some
+        candidates, as the task asks for."""
         model = self.tools.model
         if rng is not None and (room := self.tools.config.pack):
             return collate_packed(self.layout, examples, model.streams, self.bucket, skipped, room)
-        batch = collate(self.layout, examples, model.streams, self.bucket, skipped, model.target_embedding)
+        batch = collate(
+            self.layout, examples, model.streams, self.bucket, skipped, model.target_embedding
+        )
         if rng is None or self.candidates is None:
             return batch
         return self.candidates.sample(batch, self.tools.target.negatives, rng)
 
     def candidate_batches(self) -> Iterator[Batch]:
-        """All candidates in the order of their labels, to be encoded once for an evaluation; none for a task without."""
+        """All candidates in the order of their labels, to be encoded once for an evaluation; none
+        for a task without."""
         return iter(()) if self.candidates is None else self.candidates.batches()
 
 
@@ -134,29 +162,50 @@ def stable_order(keys: Sequence[str]) -> np.ndarray:
 
 
 def task_of(recipe: RecipeConfig, name: str) -> Task:
-    """The catalogue entry of a recipe's task, which has its layout. Raises ConfigError with the nearest valid name."""
+    """The catalogue entry of a recipe's task, which has its layout. Raises ConfigError with the
+    nearest valid name."""
     config = choose(recipe.tasks, name, "task")
     kind = config.kind or name
     if kind not in TASKS:
-        raise ConfigError(f"tasks.{name} has no layout, set its `kind`: unknown task kind {kind!r}{nearest(kind, TASKS)}")
+        raise ConfigError(
+            f"tasks.{name} has no layout, set its `kind`: unknown task kind"
+            f" {kind!r}{nearest(kind, TASKS)}"
+        )
     target = recipe.model.targets.get(config.target or "")
-    task = TASKS[kind].with_output(target.kind if target else config.target or "", recipe.model.decoder is not None)
+    task = TASKS[kind].with_output(
+        target.kind if target else config.target or "", recipe.model.decoder is not None
+    )
     task = task.with_streams(recipe.model.streams)
     task = by_decoder(task) if config.decoder else task
     return task.with_choices(config.choices)
 
 
-def open_task(recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]) -> TaskDataset:
+def open_task(
+    recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]
+) -> TaskDataset:
     """A task's split, ready to give examples. `recipe` must be resolved by `prepare`.
 
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
     task, together = task_of(recipe, name), recipe.tasks[name].together
-    source = open_fields(recipe, name, split, more=[together] if together and split == "train" else [])
+    source = open_fields(
+        recipe, name, split, more=[together] if together and split == "train" else []
+    )
     if task.target == "contrastive" and split == "train" and len(source) < 2:
-        raise ConfigError(f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at least 2")
+        raise ConfigError(
+            f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at"
+            " least 2"
+        )
     tools = build_tools(recipe, name, assets, draw=partial(_draw, source))
-    return TaskDataset(name, task, split, source, tools, recipe.training.bucket, build_candidates(name, task, tools))
+    return TaskDataset(
+        name,
+        task,
+        split,
+        source,
+        tools,
+        recipe.training.bucket,
+        build_candidates(name, task, tools),
+    )
 
 
 def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **more: Any) -> Tools:
@@ -177,11 +226,16 @@ def _draw(source: Source, rng: np.random.Generator) -> Row:
     return source[int(rng.integers(len(source)))]
 
 
-def open_fields(recipe: RecipeConfig, name: str, split: Split, whole: bool = False, more: Sequence[str] = ()) -> Source:
-    """The source of a task's split, checked to have the task's fields and `more`. `whole`: whatever `data.fraction` says."""
+def open_fields(
+    recipe: RecipeConfig, name: str, split: Split, whole: bool = False, more: Sequence[str] = ()
+) -> Source:
+    """The source of a task's split, checked to have the task's fields and `more`. `whole`: whatever
+    `data.fraction` says."""
     data = recipe.tasks[name].data
     fields = [*task_of(recipe, name).fields, *more]
     try:
-        return open_source(data.model_copy(update={"fraction": 1.0}) if whole else data, split, fields)
+        return open_source(
+            data.model_copy(update={"fraction": 1.0}) if whole else data, split, fields
+        )
     except ConfigError as error:
         raise ConfigError(f"tasks.{name}.data: {error}") from None

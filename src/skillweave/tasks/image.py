@@ -38,7 +38,10 @@ TASKS = (
     ),
     Task(
         name="masked_image",
-        summary="pretraining: the pixels of hidden patches (SimMIM; with `target: masked_autoencoder` MAE)",
+        summary=(
+            "pretraining: the pixels of hidden patches (SimMIM; with `target: masked_autoencoder`"
+            " MAE)"
+        ),
         spans=(Span(Modality.IMAGE),),
         target="masked_pixels",
         metric="pixel_error",

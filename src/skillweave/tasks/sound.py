@@ -36,7 +36,9 @@ TASKS = (
     ),
     Task(
         name="masked_sound",
-        summary="pretraining: the MFCC cluster of masked frames (SkillNet section 4.2, a simple HuBERT)",
+        summary=(
+            "pretraining: the MFCC cluster of masked frames (SkillNet section 4.2, a simple HuBERT)"
+        ),
         spans=(Span(Modality.SOUND),),
         target="masked_unit",
         metric="perplexity",

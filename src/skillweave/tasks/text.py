@@ -100,7 +100,10 @@ TASKS = (
     ),
     Task(
         name="text_prompting",
-        summary="which category a text belongs to, by the word that a masked language model expects (PET)",
+        summary=(
+            "which category a text belongs to, by the word that a masked language model expects"
+            " (PET)"
+        ),
         spans=ONE,
         target="prompt",
         metric="accuracy",
@@ -137,7 +140,10 @@ TASKS = (
     ),
     Task(
         name="simcse",
-        summary="pretraining: vectors of texts, each of which is to find itself through dropout (SimCSE)",
+        summary=(
+            "pretraining: vectors of texts, each of which is to find itself through dropout"
+            " (SimCSE)"
+        ),
         spans=TWO,
         target="contrastive",
         metric="recall",
@@ -167,7 +173,10 @@ TASKS = (
     ),
     Task(
         name="masked_text_pair",
-        summary="pretraining: the masked words of two parts of a text, and whether they are in order (BERT, ALBERT)",
+        summary=(
+            "pretraining: the masked words of two parts of a text, and whether they are in order"
+            " (BERT, ALBERT)"
+        ),
         spans=PAIR,
         target="mlm",
         metric="perplexity",

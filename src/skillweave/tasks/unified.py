@@ -1,10 +1,12 @@
-"""Tasks in one formulation: the answer is the candidate of largest similarity, encoded by the same model (Uni-Perceiver).
+"""Tasks in one formulation: the answer is the candidate of largest similarity, encoded by the same
+model (Uni-Perceiver).
 
-Candidates are class names or wordpieces, each a text of its own in the last pass; no task has parameters of its own. Retrieval in
-this formulation is `text_to_image` and its like with `target: similarity`.
+Candidates are class names or wordpieces, each a text of its own in the last pass; no task has
+parameters of its own. Retrieval in this formulation is `text_to_image` and its like with `target:
+similarity`.
 
-With `target: lm` the tasks that write choose by an output layer instead (GPT-2; where there is a decoder, BART, Pegasus, T5), and
-`language_modelling` with `target: bilm` as ELMo.
+With `target: lm` the tasks that write choose by an output layer instead (GPT-2; where there is a
+decoder, BART, Pegasus, T5), and `language_modelling` with `target: bilm` as ELMo.
 """
 
 from skillweave.batch import Attention, Modality, Role, Span
@@ -85,7 +87,11 @@ TASKS = (
         pretraining=True,
         candidates="words",
     ),
-    _rewriting("text_denoising", "a text whose spans were masked and sentences shuffled (BART; M6)", denoised),
+    _rewriting(
+        "text_denoising",
+        "a text whose spans were masked and sentences shuffled (BART; M6)",
+        denoised,
+    ),
     _rewriting("gap_sentences", "the sentences taken out of a text (Pegasus)", gapped),
     _rewriting("span_corruption", "the spans taken out of a text (T5)", corrupted),
 )

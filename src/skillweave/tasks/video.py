@@ -30,8 +30,14 @@ TASKS = (
     ),
     Task(
         name="text_to_frames",
-        summary="the clip that a text describes, its frames seen as pictures: for models without a video stream",
-        spans=(Span(Modality.TEXT), *(Span(Modality.IMAGE, Role.TARGET, encoder_pass=1 + i) for i in range(FRAMES))),
+        summary=(
+            "the clip that a text describes, its frames seen as pictures: for models without a"
+            " video stream"
+        ),
+        spans=(
+            Span(Modality.TEXT),
+            *(Span(Modality.IMAGE, Role.TARGET, encoder_pass=1 + i) for i in range(FRAMES)),
+        ),
         target="contrastive",
         metric="recall",
         fields=("text", "video"),

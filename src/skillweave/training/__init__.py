@@ -1,4 +1,5 @@
-"""Training: the loop and what surrounds it — optimiser, processes, checkpoints, journal and run folder."""
+"""Training: the loop and what surrounds it — optimiser, processes, checkpoints, journal and run
+folder."""
 
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.run import train

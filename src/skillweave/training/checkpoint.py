@@ -22,7 +22,8 @@ PARTIAL = ".partial"
 
 @dataclass
 class State:
-    """All of a run that is neither weights nor optimiser; random numbers need none, being drawn from (seed, step)."""
+    """All of a run that is neither weights nor optimiser; random numbers need none, being drawn
+    from (seed, step)."""
 
     step: int = 0
     """Updates done, skipped ones included."""
@@ -46,14 +47,17 @@ class State:
 
     def write(self, checkpoint: Path) -> None:
         """Write it into a checkpoint folder."""
-        (checkpoint / "state.json").write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), "utf-8")
+        (checkpoint / "state.json").write_text(
+            json.dumps(asdict(self), indent=1, ensure_ascii=False), "utf-8"
+        )
 
 
 class Checkpoints:
-    """The checkpoints of a run: `checkpoints/step-XXXXXXXX`, and the links `best` and `last` beside that folder.
+    """The checkpoints of a run: `checkpoints/step-XXXXXXXX`, and the links `best` and `last` beside
+    that folder.
 
-    A checkpoint is written under a name that ends in `.partial`, forced to disk and renamed; so a folder with a plain
-    name is whole. Deleting goes the same way back.
+    A checkpoint is written under a name that ends in `.partial`, forced to disk and renamed; so a
+    folder with a plain name is whole. Deleting goes the same way back.
     """
 
     def __init__(self, run: Path, keep: int) -> None:
@@ -79,7 +83,8 @@ class Checkpoints:
     def save(self, state: State, write: Callable[[Path], None]) -> None:
         """Write the checkpoint of `state`; `write(folder)` puts model and optimiser into it.
 
-        Raises TrainingError when the disk is full or the folder cannot be written; earlier checkpoints stay whole.
+        Raises TrainingError when the disk is full or the folder cannot be written; earlier
+        checkpoints stay whole.
         """
         target = self.path(state.step)
         partial = target.with_name(target.name + PARTIAL)
@@ -97,7 +102,8 @@ class Checkpoints:
             raise TrainingError(self._failure(state.step, error)) from error
 
     def clean(self, state: State) -> None:
-        """Point the links where `state` says and delete what is neither kept nor best, and what was never finished.
+        """Point the links where `state` says and delete what is neither kept nor best, and what was
+        never finished.
 
         Also the repair after a crash between a checkpoint's rename and its links.
         """

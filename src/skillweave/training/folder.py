@@ -1,4 +1,5 @@
-"""The run folder: whose it is, what it says of recipe and machine, and whether the disk can hold what is to come."""
+"""The run folder: whose it is, what it says of recipe and machine, and whether the disk can hold
+what is to come."""
 
 from __future__ import annotations
 
@@ -18,24 +19,38 @@ import torch
 import yaml
 from torch import nn
 
-from skillweave.config import ConfigError, RecipeConfig
+from skillweave.config import ConfigError
+from skillweave.recipe import RecipeConfig
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 FREE_TO_DIFFER = ("name", "output", "training.workers", "training.threads", "training.keep")
 """What may change when a run is resumed: nothing that the weights depend on."""
-PACKAGES = ("skillweave", "torch", "numpy", "safetensors", "tokenizers", "lightning-fabric", "pillow", "av", "soxr")
+PACKAGES = (
+    "skillweave",
+    "torch",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "lightning-fabric",
+    "pillow",
+    "av",
+    "soxr",
+)
 BYTES_PER_PARAMETER = 3 * 4
 """A weight and AdamW's two running means, in float32."""
 
 
 def claim(folder: Path, resume: bool) -> bool:
-    """Whether the folder holds a run to resume. Raises ConfigError when a new run would mix with what is there."""
+    """Whether the folder holds a run to resume. Raises ConfigError when a new run would mix with
+    what is there."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give another output")
     if (folder / RECIPE_FILE).is_file():
         if not resume:
-            raise ConfigError(f"{folder} already holds a run; continue it with --resume, or give another output")
+            raise ConfigError(
+                f"{folder} already holds a run; continue it with --resume, or give another output"
+            )
         return True
     if folder.is_dir() and any(not entry.name.endswith(".partial") for entry in folder.iterdir()):
         raise ConfigError(f"{folder} holds other files and no {RECIPE_FILE}; give another output")
@@ -50,7 +65,9 @@ def establish(recipe: RecipeConfig) -> None:
     folder = recipe.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.safe_dump(
+            recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+        )
         environment = json.dumps(describe_environment(recipe), indent=1, ensure_ascii=False)
         write_whole(folder / ENVIRONMENT_FILE, environment + "\n")
         # Last: the recipe is what marks the folder as a run.
@@ -61,25 +78,29 @@ def establish(recipe: RecipeConfig) -> None:
 
 
 def abandon(folder: Path) -> None:
-    """Remove a run folder in which no step was done, so that the recipe can be mended and run again."""
+    """Remove a run folder in which no step was done, so that the recipe can be mended and run
+    again."""
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file() or not metrics.stat().st_size:
         shutil.rmtree(folder)
 
 
 def require_same(recipe: RecipeConfig) -> None:
-    """Raise ConfigError that lists where the resolved recipe differs from the one that the run folder stores."""
+    """Raise ConfigError that lists where the resolved recipe differs from the one that the run
+    folder stores."""
     file = recipe.folder / RECIPE_FILE
     stored = RecipeConfig.parse(yaml.safe_load(file.read_text("utf-8")), str(file))
     found = [
         f"  - {path}: was {before!r}, now {now!r}"
-        for path, before, now in differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        for path, before, now in differences(
+            stored.model_dump(mode="json"), recipe.model_dump(mode="json")
+        )
         if path not in FREE_TO_DIFFER
     ]
     if found:
         raise ConfigError(
-            f"{file}: the run cannot be resumed with another recipe; take these back, or start a new run "
-            "(start_from takes this one's weights)\n" + "\n".join(found)
+            f"{file}: the run cannot be resumed with another recipe; take these back, or start a"
+            " new run (start_from takes this one's weights)\n" + "\n".join(found)
         )
 
 
@@ -93,14 +114,18 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def require_space(folder: Path, model: nn.Module, assets: dict[str, bytes], keep: int) -> None:
-    """Raise ConfigError when the disk cannot hold the checkpoints: those kept, the best, and the one being written."""
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Raise ConfigError when the disk cannot hold the checkpoints: those kept, the best, and the
+    one being written."""
+    parameters = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+    )
     size = parameters * BYTES_PER_PARAMETER + sum(map(len, assets.values()))
     needed, free = size * (keep + 2), shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigError(
-            f"{folder}: {free / 1e9:.2f} GB free, but checkpoints of {size / 1e9:.2f} GB need {needed / 1e9:.2f} GB "
-            f"(training.keep {keep}, the best and the one being written); free some space or give another output"
+            f"{folder}: {free / 1e9:.2f} GB free, but checkpoints of {size / 1e9:.2f} GB need"
+            f" {needed / 1e9:.2f} GB (training.keep {keep}, the best and the one being written);"
+            " free some space or give another output"
         )
 
 
@@ -141,7 +166,9 @@ def _version(package: str) -> str | None:
 def _revision() -> str | None:
     """The git revision of the working directory, if it is in a repository."""
     try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

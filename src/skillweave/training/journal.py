@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from skillweave.analysis.experts import KIND, Use, by_choice, summarise
 from skillweave.batch import Skip
-from skillweave.evaluation.experts import KIND, Use, by_choice, summarise
-from skillweave.training.display import Display
+from skillweave.training.progress import Display
 
 T = TypeVar("T")
 METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
@@ -25,24 +25,35 @@ RECENT = 50
 class Journal:
     """Keeps the running numbers of a run and writes them down.
 
-    The numbers are part of a checkpoint (`state`), so that a resumed run writes the same losses as an uninterrupted
-    one.
+    The numbers are part of a checkpoint (`state`), so that a resumed run writes the same losses as
+    an uninterrupted one.
     """
 
-    def __init__(self, folder: Path | None, display: Display, log_every: int, state: Mapping[str, Any], step: int) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        display: Display,
+        log_every: int,
+        state: Mapping[str, Any],
+        step: int,
+    ) -> None:
         """Cut the files of `folder` back to `step`, and go on from `state` (empty for a new run).
 
         `folder`: None on all processes but the first, which alone writes.
         """
         self.display, self.log_every = display, log_every
         self.running: dict[str, float] = dict(state.get("running", {}))
-        self.window: dict[str, list[float]] = {task: list(sums) for task, sums in state.get("window", {}).items()}
-        self.totals: list[float] = list(state.get("totals", [0.0, 0.0, 0.0]))  # samples, seconds, seconds without data
+        self.window: dict[str, list[float]] = {
+            task: list(sums) for task, sums in state.get("window", {}).items()
+        }
+        # samples, seconds, seconds without data
+        self.totals: list[float] = list(state.get("totals", [0.0, 0.0, 0.0]))
         self.before = float(state.get("seconds", 0.0))
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=RECENT)
         self.skips: Counter[tuple[str, str]] = Counter()
         self.skipped_keys: set[tuple[str, str]] = set()
-        self.shares: dict[tuple[str, int], dict[str, Any]] = {}  # of experts, by place and layer, at the last validation
+        # of experts, by place and layer, at the last validation
+        self.shares: dict[tuple[str, int], dict[str, Any]] = {}
         self.files: dict[str, TextIO] = {}
         self.board: Any = None
         if folder:
@@ -51,7 +62,9 @@ class Journal:
             for line in truncate(folder / METRICS, step):
                 if line["kind"] == KIND:
                     self.shares[line["place"], line["layer"]] = line["shares"]
-            self.files = {name: (folder / name).open("a", encoding="utf-8") for name in (METRICS, SKIPPED)}
+            self.files = {
+                name: (folder / name).open("a", encoding="utf-8") for name in (METRICS, SKIPPED)
+            }
             self.board = open_board(folder / "tensorboard", step, display)
         self.began = self.last_step = time.perf_counter()
         self.waited = 0.0
@@ -78,7 +91,12 @@ class Journal:
         """The running numbers, for the checkpoint."""
         window = {task: list(sums) for task, sums in self.window.items()}
         totals, seconds = list(self.totals), round(self.seconds, 3)
-        return {"running": dict(self.running), "window": window, "totals": totals, "seconds": seconds}
+        return {
+            "running": dict(self.running),
+            "window": window,
+            "totals": totals,
+            "seconds": seconds,
+        }
 
     def waiting(self, batches: Iterator[T]) -> T:
         """The next batch; the time until it comes counts as waiting for data."""
@@ -93,8 +111,11 @@ class Journal:
             if self._count(skip):
                 self._line(SKIPPED, step=step, task=skip.task, key=skip.key, reason=skip.reason)
 
-    def trained(self, step: int, task: str, loss: float, samples: int, rate: float, last: bool) -> None:
-        """An update of `samples` samples over all processes with mean `loss` was done at learning rate `rate`."""
+    def trained(
+        self, step: int, task: str, loss: float, samples: int, rate: float, last: bool
+    ) -> None:
+        """An update of `samples` samples over all processes with mean `loss` was done at learning
+        rate `rate`."""
         self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
         sums = self.window.setdefault(task, [0.0, 0.0])
         sums[0] += loss
@@ -106,49 +127,88 @@ class Journal:
             self._log_window(step, rate)
 
     def nonfinite(self, step: int, task: str, loss: float, norm: float, keys: list[str]) -> None:
-        """A step was left out because its loss or gradient was not finite; `keys` name its samples."""
+        """A step was left out because its loss or gradient was not finite; `keys` name its
+        samples."""
         self._clock(0)
         shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        self.display.warn(f"step {step}: loss {loss}, gradient norm {norm}: no update; task {task}, samples {shown}")
+        self.display.warn(
+            f"step {step}: loss {loss}, gradient norm {norm}: no update; task {task}, samples"
+            f" {shown}"
+        )
         values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
         self._line(METRICS, step=step, kind="nonfinite", task=task, **values)
 
-    def validated(self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool) -> None:
+    def validated(
+        self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool
+    ) -> None:
         """Validation results by task: `loss` and metrics; `value` is the mean of their scores."""
         for task, metrics in results.items():
             metric = {name: number for name, number in metrics.items() if name != "loss"}
             seconds = round(self.seconds, 3)
-            line = {"kind": "validation", "task": task, "loss": metrics["loss"], "metric": metric, "seconds": seconds}
+            line = {
+                "kind": "validation",
+                "task": task,
+                "loss": metrics["loss"],
+                "metric": metric,
+                "seconds": seconds,
+            }
             self._line(METRICS, step=step, **line)
-            self._scalars(step, {f"validation/{name}/{task}": number for name, number in metrics.items()})
-        parts = [f"{t} " + " ".join(f"{n} {x:.3f}" for n, x in m.items()) for t, m in results.items()]
+            self._scalars(
+                step, {f"validation/{name}/{task}": number for name, number in metrics.items()}
+            )
+        parts = [
+            f"{t} " + " ".join(f"{n} {x:.3f}" for n, x in m.items()) for t, m in results.items()
+        ]
         mark = " · best so far" if best else ""
         self.display.note(f"step {step}: validation score {value:.3f}{mark} | " + " · ".join(parts))
         self.last_step = time.perf_counter()
 
-    def interference(self, step: int, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    def interference(
+        self, step: int, found: Mapping[str, Mapping[str, Mapping[str, float]]]
+    ) -> None:
         """Block → task i → task j → what j's steps are worth to i, as a share of one of its own."""
         for block, tasks in found.items():
             for task, others in tasks.items():
-                self._line(METRICS, step=step, kind="interference", task=task, block=block, metric=dict(others))
-                self._scalars(step, {f"interference/{block}/{task}/{other}": value for other, value in others.items()})
+                self._line(
+                    METRICS,
+                    step=step,
+                    kind="interference",
+                    task=task,
+                    block=block,
+                    metric=dict(others),
+                )
+                self._scalars(
+                    step,
+                    {
+                        f"interference/{block}/{task}/{other}": value
+                        for other, value in others.items()
+                    },
+                )
 
     def experts(self, step: int, uses: Iterable[Use]) -> None:
-        """What learned gates did at a validation, in the figures of `summarise`; drift is measured from the validation before."""
+        """What learned gates did at a validation, in the figures of `summarise`; drift is measured
+        from the validation before."""
         for choice in by_choice(uses):
             place, layer = choice[0].place, choice[0].layer
             figures = summarise(choice, self.shares.get((place, layer), {}))
             self.shares[place, layer] = figures["shares"]
             self._line(METRICS, step=step, kind=KIND, place=place, layer=layer, **figures)
-            scalars = {f"utilisation/{place}/{layer}/{e}": share for e, share in figures["utilisation"].items()}
+            scalars = {
+                f"utilisation/{place}/{layer}/{e}": share
+                for e, share in figures["utilisation"].items()
+            }
             scalars |= {f"entropy/{place}/{layer}": figures["entropy"]}
-            scalars |= {f"drift/{place}/{layer}/{task}": value for task, value in figures["drift"].items()}
+            scalars |= {
+                f"drift/{place}/{layer}/{task}": value for task, value in figures["drift"].items()
+            }
             self._scalars(step, {f"experts/{name}": value for name, value in scalars.items()})
 
     def summary(self) -> None:
         """How many samples were left out and why."""
         if self.skips:
-            parts = [f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()]
+            parts = [
+                f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()
+            ]
             count = sum(self.skips.values())
             self.display.note(f"samples skipped: {count}, listed in {SKIPPED}: {'; '.join(parts)}")
 
@@ -169,13 +229,18 @@ class Journal:
 
     def _log_window(self, step: int, rate: float) -> None:
         samples, seconds, waited = self.totals
-        pace = {"samples_per_second": round(samples / seconds, 3), "wait": round(waited / seconds, 4)}
+        pace = {
+            "samples_per_second": round(samples / seconds, 3),
+            "wait": round(waited / seconds, 4),
+        }
         shared = {"learning_rate": rate, **pace, "seconds": round(self.seconds, 3)}
         for task, (total, count) in self.window.items():
             loss = total / count
             self._line(METRICS, step=step, kind="train", task=task, loss=loss, metric={}, **shared)
             self._scalars(step, {f"train/loss/{task}": loss})
-        self._scalars(step, {f"train/{name}": number for name, number in shared.items() if name != "seconds"})
+        self._scalars(
+            step, {f"train/{name}": number for name, number in shared.items() if name != "seconds"}
+        )
         self.window, self.totals = {}, [0.0, 0.0, 0.0]
 
     def _line(self, name: str, **values: Any) -> None:
@@ -197,7 +262,8 @@ def finite(value: Any) -> Any:
 
 
 def truncate(file: Path, step: int) -> list[dict[str, Any]]:
-    """Keep the lines of a .jsonl file up to `step` and return them; a line cut short by a crash goes."""
+    """Keep the lines of a .jsonl file up to `step` and return them; a line cut short by a crash
+    goes."""
     if not file.exists():
         return []
     kept = []
@@ -209,7 +275,9 @@ def truncate(file: Path, step: int) -> list[dict[str, Any]]:
         if line["step"] <= step:
             kept.append(line)
     temporary = file.with_name(file.name + ".partial")
-    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), "utf-8")
+    temporary.write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), "utf-8"
+    )
     temporary.replace(file)
     return kept
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import OptimizerConfig
+from skillweave.config.training import OptimizerConfig
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 UNDECAYED = (*NORMS, nn.Embedding)
@@ -20,8 +20,9 @@ LOOKED_UP = ("position", "prompts")
 def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The trainable parameters by name: those that decay, and the others.
 
-    Weights of two or more dimensions decay; vectors, scalars, norms, prompts and the tables and biases of embeddings
-    and positions do not: they scale or look up, so pulling them to zero regularises nothing.
+    Weights of two or more dimensions decay; vectors, scalars, norms, prompts and the tables and
+    biases of embeddings and positions do not: they scale or look up, so pulling them to zero
+    regularises nothing.
     """
     kept_whole = {
         id(parameter)
@@ -33,7 +34,11 @@ def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Par
     plain: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_plain = parameter.ndim < 2 or id(parameter) in kept_whole or any(word in name for word in LOOKED_UP)
+            is_plain = (
+                parameter.ndim < 2
+                or id(parameter) in kept_whole
+                or any(word in name for word in LOOKED_UP)
+            )
             (plain if is_plain else decay)[name] = parameter
     return decay, plain
 
@@ -41,9 +46,9 @@ def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Par
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters.
 
-    The fused form runs on CPU, CUDA and MPS alike, always in float32. A parameter without a gradient is neither updated
-    nor decayed, and its step count rests; so clear gradients with `zero_grad(set_to_none=True)`. Raises ConfigError for
-    a model without a trainable parameter.
+    The fused form runs on CPU, CUDA and MPS alike, always in float32. A parameter without a
+    gradient is neither updated nor decayed, and its step count rests; so clear gradients with
+    `zero_grad(set_to_none=True)`. Raises ConfigError for a model without a trainable parameter.
     """
     decay, plain = decayed(model)
     groups = [
@@ -53,14 +58,16 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ConfigError("the model has no trainable parameter")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+    )
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     """The rate of the update that follows `step` done ones, of `steps` in all.
 
-    It rises linearly over the warm-up to its peak and falls linearly to 0, which it would reach one update after the
-    last.
+    It rises linearly over the warm-up to its peak and falls linearly to 0, which it would reach one
+    update after the last.
     """
     warmup = round(config.warmup * steps) if config.warmup < 1 else round(config.warmup)
     if step < warmup:
@@ -75,7 +82,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `parameter name/entry` → tensor; a parameter that was never active has none."""
+    """The optimiser's state as `parameter name/entry` → tensor; a parameter that was never active
+    has none."""
     return {
         f"{name}/{entry}": tensor.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
@@ -83,7 +91,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
     """Restore what `optimizer_tensors` gave.
 
     Raises ConfigError when the tensors belong to other parameters than the model's.
@@ -93,7 +103,10 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
     for path, tensor in tensors.items():
         name, _, entry = path.rpartition("/")
         if name not in parameters or (tensor.ndim and tensor.shape != parameters[name].shape):
-            raise ConfigError(f"optimizer.safetensors: {path} {tuple(tensor.shape)} fits no parameter of the model")
+            raise ConfigError(
+                f"optimizer.safetensors: {path} {tuple(tensor.shape)} fits no parameter of the"
+                " model"
+            )
         # A copy of its own: the tensor read from the file lies in the file's memory map.
         restored.setdefault(name, {})[entry] = tensor.to(parameters[name].device, copy=True)
     for name, state in restored.items():

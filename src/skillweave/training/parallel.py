@@ -21,7 +21,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import TrainingConfig
+from skillweave.config.training import TrainingConfig
 
 # Its notes on ranks and back ends are of no use to a person who watches a run.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -33,8 +33,8 @@ ROUTE_NOISE, DROPOUT = range(2)
 class Autocast(MixedPrecision):
     """bf16 for the forward's operations.
 
-    Inputs stay as they are: a waveform rounded to bf16 would lose its quiet parts, and Fabric's conversion cannot walk
-    a frozen `Batch`.
+    Inputs stay as they are: a waveform rounded to bf16 would lose its quiet parts, and Fabric's
+    conversion cannot walk a frozen `Batch`.
     """
 
     def convert_input(self, data: Any) -> Any:
@@ -45,37 +45,57 @@ class Autocast(MixedPrecision):
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Fabric for the recipe's devices and precision.
 
-    Several processes run as DistributedDataParallel (gloo on CPU, NCCL on CUDA) with a search for unused parameters, as
-    each step activates one task's skills only. Raises ConfigError when there are fewer devices than asked for.
+    Several processes run as DistributedDataParallel (gloo on CPU, NCCL on CUDA) with a search for
+    unused parameters, as each step activates one task's skills only. Raises ConfigError when there
+    are fewer devices than asked for.
     """
     kind = device_kind(config.accelerator)
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, config.devices)
     if config.devices > available:
-        raise ConfigError(f"training.devices: {config.devices} asked for, but this machine has {available} ({kind})")
+        raise ConfigError(
+            f"training.devices: {config.devices} asked for, but this machine has {available}"
+            f" ({kind})"
+        )
     # A named environment: Fabric would otherwise guess one from the variables of a batch system.
     plugins: list[Any] = [LightningEnvironment()]
     if config.precision == "bf16":
         if kind == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            warnings.warn("bf16 is emulated on this CPU, about 100 times as slow as training.precision float32", stacklevel=2)
+            warnings.warn(
+                "bf16 is emulated on this CPU, about 100 times as slow as training.precision"
+                " float32",
+                stacklevel=2,
+            )
         plugins.append(Autocast("bf16-mixed", kind))
-    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True) if config.devices > 1 else "auto"
+    strategy = (
+        DDPStrategy(start_method="spawn", find_unused_parameters=True)
+        if config.devices > 1
+        else "auto"
+    )
     return Fabric(accelerator=kind, devices=config.devices, strategy=strategy, plugins=plugins)
 
 
 def device_kind(accelerator: str) -> str:
-    """`cpu`, `cuda` or `mps`. Raises ConfigError when the machine does not have what was asked for."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """`cpu`, `cuda` or `mps`. Raises ConfigError when the machine does not have what was asked
+    for."""
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if accelerator == "auto":
         return next(kind for kind, there in present.items() if there)
     if not present[accelerator]:
-        raise ConfigError(f"training.accelerator: PyTorch finds no {accelerator!r} here; use 'auto' or 'cpu'")
+        raise ConfigError(
+            f"training.accelerator: PyTorch finds no {accelerator!r} here; use 'auto' or 'cpu'"
+        )
     return accelerator
 
 
 def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
     """`work(fabric, *args)` on every process; what the first one returns.
 
-    With several processes the caller's own only waits: it passes SIGINT and SIGTERM on to them as SIGTERM.
+    With several processes the caller's own only waits: it passes SIGINT and SIGTERM on to them as
+    SIGTERM.
     """
     if fabric.world_size == 1:
         return fabric.launch(work, *args)
@@ -90,7 +110,8 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
 
 
 def part(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
-    """One process's part, which leaves the group in good order: an open one may abort the process at its exit."""
+    """One process's part, which leaves the group in good order: an open one may abort the process
+    at its exit."""
     result = work(fabric, *args)
     fabric.barrier()
     torch.distributed.destroy_process_group()
@@ -98,7 +119,8 @@ def part(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
 
 
 class Signals:
-    """While entered, SIGINT and SIGTERM go to a handler; outside the main thread Python cannot, and nothing changes."""
+    """While entered, SIGINT and SIGTERM go to a handler; outside the main thread Python cannot, and
+    nothing changes."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self.handler = handler
@@ -106,7 +128,10 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self.handler) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {
+                number: signal.signal(number, self.handler)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -115,7 +140,8 @@ class Signals:
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM, for the loop to look at; a second SIGINT ends at once."""
+    """Remembers the first SIGINT or SIGTERM, for the loop to look at; a second SIGINT ends at
+    once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -132,7 +158,8 @@ class StopRequest:
 def ignore_signals(worker: int) -> None:
     """Set-up of a data worker, which ends when the training process does.
 
-    Ctrl-C reaches the whole group, and the training process still needs its data to finish the step.
+    Ctrl-C reaches the whole group, and the training process still needs its data to finish the
+    step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -144,7 +171,8 @@ def derive(*numbers: int) -> int:
 
 
 def route_noise(seed: int, step: int) -> torch.Generator:
-    """The generator of a step's route noise, on the CPU: the same numbers on all processes and devices."""
+    """The generator of a step's route noise, on the CPU: the same numbers on all processes and
+    devices."""
     return torch.Generator().manual_seed(derive(seed, ROUTE_NOISE, step, 0))
 
 

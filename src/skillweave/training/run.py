@@ -11,28 +11,31 @@ from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from skillweave.batch import Skip
-from skillweave.config import ConfigError, ModelConfig, RecipeConfig
-from skillweave.config.folders import CONFIG_FILE
+from skillweave.config import ConfigError
 from skillweave.data.mixture import Mixture
-from skillweave.model import Model
+from skillweave.model.config import ModelConfig
+from skillweave.model.folders import CONFIG_FILE
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
 from skillweave.training.checkpoint import Checkpoints, State
-from skillweave.training.display import Display
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.folder import abandon, claim, establish, require_same, require_space
 from skillweave.training.journal import Journal
 from skillweave.training.memory import keep_freed_memory
 from skillweave.training.parallel import Signals, launch, make_fabric
+from skillweave.training.progress import Display
 from skillweave.training.start import start_folder, take_weights
 from skillweave.training.trainer import Trainer
 from skillweave.training.tuning import Tuning, build_tuned
 from skillweave.training.validation import Validation
-from skillweave.weights import read_assets
+from skillweave.weights.files import read_assets
 
 
 class Outcome(NamedTuple):
-    """How a run ended: after `step`, by signal number `signal` (0: at its end), or with an `error` and its message."""
+    """How a run ended: after `step`, by signal number `signal` (0: at its end), or with an `error`
+    and its message."""
 
     step: int = 0
     signal: int = 0
@@ -43,10 +46,11 @@ class Outcome(NamedTuple):
 def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) -> Path:
     """Train a recipe and return the run folder, whose `best` and `last` link to checkpoints.
 
-    `resume`: go on from the newest checkpoint of the run folder; where there is no run yet, start it. `quiet`: no
-    progress on the screen. Raises ConfigError for faults in recipe, data or folder before any training, TrainingError
-    when the run cannot go on, Interrupted after SIGINT or SIGTERM. Several devices start new processes: guard a
-    script's main part with `if __name__ == "__main__"`.
+    `resume`: go on from the newest checkpoint of the run folder; where there is no run yet, start
+    it. `quiet`: no progress on the screen. Raises ConfigError for faults in recipe, data or folder
+    before any training, TrainingError when the run cannot go on, Interrupted after SIGINT or
+    SIGTERM. Several devices start new processes: guard a script's main part with `if __name__ ==
+    "__main__"`.
     """
     found = claim(recipe.folder, resume)
     newest = Checkpoints(recipe.folder, recipe.training.keep).newest() if found else None
@@ -87,11 +91,14 @@ def work(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: 
     except (OSError, RuntimeError) as error:
         if not (remedy := remedy_for(error)):
             raise
-        return Outcome(error=TrainingError.__name__, message=f"{error}; {remedy} and continue with --resume")
+        return Outcome(
+            error=TrainingError.__name__, message=f"{error}; {remedy} and continue with --resume"
+        )
 
 
 def remedy_for(error: Exception) -> str:
-    """What to do about a failure of the machine rather than of the program; empty for anything else."""
+    """What to do about a failure of the machine rather than of the program; empty for anything
+    else."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "free some space"
     if str(error).startswith("DataLoader worker"):
@@ -117,11 +124,17 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     if first:
         checkpoints.clean(state)
     validation = Validation(open_validation(recipe, assets, display), recipe)
-    with Journal(recipe.folder if first else None, display, config.log_every, state.progress, state.step) as journal:
-        trainer = Trainer(fabric, recipe, model, mixture, validation, checkpoints, journal, state, tuning)
+    with Journal(
+        recipe.folder if first else None, display, config.log_every, state.progress, state.step
+    ) as journal:
+        trainer = Trainer(
+            fabric, recipe, model, mixture, validation, checkpoints, journal, state, tuning
+        )
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
-        journal.skipped(0, [Skip(name, *row) for name, data in datasets.items() for row in data.source.skipped])
+        journal.skipped(
+            0, [Skip(name, *row) for name, data in datasets.items() for row in data.source.skipped]
+        )
         with Signals(trainer.stop):
             signal = trainer.fit()
         journal.summary()
@@ -131,7 +144,8 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
 def build_model(
     recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | None, display: Display
 ) -> tuple[Model, Tuning | None]:
-    """The model of the newest checkpoint; else a fresh one, with the weights of `start_from` where they fit.
+    """The model of the newest checkpoint; else a fresh one, with the weights of `start_from` where
+    they fit.
 
     Where a part of it is tuned, also what saves that part.
     """
@@ -150,7 +164,9 @@ def build_model(
     return model, None
 
 
-def open_validation(recipe: RecipeConfig, assets: dict[str, bytes], display: Display) -> dict[str, TaskDataset]:
+def open_validation(
+    recipe: RecipeConfig, assets: dict[str, bytes], display: Display
+) -> dict[str, TaskDataset]:
     """The validation datasets of those tasks that have validation samples."""
     datasets = {}
     for name in recipe.tasks:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch
-from skillweave.config import RecipeConfig
 from skillweave.data.mixture import Mixture
 from skillweave.evaluation.figures import score
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.training.checkpoint import Checkpoints, State
 from skillweave.training.errors import TrainingError
 from skillweave.training.journal import Journal
@@ -40,7 +40,8 @@ Validate = Callable[[Model], Validated]
 
 
 class Losses(nn.Module):
-    """A model reduced to its loss: whatever else it returns must not make DDP wait for gradients that never come."""
+    """A model reduced to its loss: whatever else it returns must not make DDP wait for gradients
+    that never come."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -83,14 +84,21 @@ class Trainer:
         """
         self.fabric, self.recipe, self.config = fabric, recipe, recipe.training
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
-        self.checkpoints, self.journal, self.state, self.tuning = checkpoints, journal, state, tuning
+        self.checkpoints, self.journal, self.state, self.tuning = (
+            checkpoints,
+            journal,
+            state,
+            tuning,
+        )
         self.steps = mixture.steps
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
         tracking = self.config.interference
         self.tracker = Tracker(self.model, tracking, list(recipe.tasks)) if tracking else None
         if state.step:
             folder = checkpoints.path(state.step)
-            load_optimizer_tensors(self.bare_optimizer, self.model, load_file(folder / OPTIMIZER_FILE))
+            load_optimizer_tensors(
+                self.bare_optimizer, self.model, load_file(folder / OPTIMIZER_FILE)
+            )
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKING_FILE))
         self.losses, self.optimizer = fabric.setup(Losses(self.model), self.bare_optimizer)
@@ -138,7 +146,9 @@ class Trainer:
             set_learning_rate(self.bare_optimizer, rate)
             self.optimizer.step()
             self.state.nonfinite = 0
-            self.journal.trained(step, task, outcome.loss, outcome.samples, rate, last=step == self.steps)
+            self.journal.trained(
+                step, task, outcome.loss, outcome.samples, rate, last=step == self.steps
+            )
         else:
             self.state.nonfinite += 1
             self.journal.nonfinite(step, task, outcome.loss, outcome.norm, outcome.keys)
@@ -150,7 +160,8 @@ class Trainer:
         return outcome.stop
 
     def backward(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor, list[Batch]]:
-        """Gradients of one update: its mean loss, the gradient's norm before clipping, and its micro-batches."""
+        """Gradients of one update: its mean loss, the gradient's norm before clipping, and its
+        micro-batches."""
         noise = route_noise(self.config.seed, self.state.step)
         total, seen = torch.zeros((), device=self.fabric.device), []
         for left in reversed(range(self.config.accumulate)):
@@ -165,20 +176,35 @@ class Trainer:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.config.optimizer.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), self.config.optimizer.clip, norm
+            )
         return total, norm, seen
 
     def agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
-        """Share losses, counts, skips and stop requests among the processes, so that all of them do the same."""
-        numbers = [*torch.stack([loss, norm]).tolist(), sum(len(batch) for batch in batches), self.stop.signal]
+        """Share losses, counts, skips and stop requests among the processes, so that all of them do
+        the same."""
+        numbers = [
+            *torch.stack([loss, norm]).tolist(),
+            sum(len(batch) for batch in batches),
+            self.stop.signal,
+        ]
         skips = [skip for batch in batches for skip in batch.skipped]
-        keys = [] if all(map(math.isfinite, numbers)) else [key for batch in batches for key in batch.keys]
+        keys = (
+            []
+            if all(map(math.isfinite, numbers))
+            else [key for batch in batches for key in batch.keys]
+        )
         shared = gather(self.fabric, (numbers, skips, keys))
         losses, norms, samples, signals = zip(*(numbers for numbers, _, _ in shared), strict=True)
-        self.journal.skipped(self.state.step + 1, [skip for _, skips, _ in shared for skip in skips])
+        self.journal.skipped(
+            self.state.step + 1, [skip for _, skips, _ in shared for skip in skips]
+        )
         finite = all(map(math.isfinite, losses + norms))
         all_keys = [key for _, _, keys in shared for key in keys]
-        return Update(sum(losses) / len(losses), norms[0], sum(samples), finite, max(signals), all_keys)
+        return Update(
+            sum(losses) / len(losses), norms[0], sum(samples), finite, max(signals), all_keys
+        )
 
     def due(self, every: int, last: bool) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -195,14 +221,17 @@ class Trainer:
         if not results:
             return False
         value = sum(score(metrics) for metrics in results.values()) / len(results)
-        best = math.isfinite(value) and (self.state.best_value is None or value > self.state.best_value)
+        best = math.isfinite(value) and (
+            self.state.best_value is None or value > self.state.best_value
+        )
         if best:
             self.state.best_step, self.state.best_value = self.state.step, value
         self.journal.validated(self.state.step, results, value, best)
         return best
 
     def save(self) -> None:
-        """Write a checkpoint on the first process; all of them learn of a failure. Raises TrainingError."""
+        """Write a checkpoint on the first process; all of them learn of a failure. Raises
+        TrainingError."""
         self.state.progress = self.journal.state
         failure = ""
         if self.fabric.is_global_zero:
@@ -215,7 +244,8 @@ class Trainer:
             raise TrainingError(failure)
 
     def write(self, folder: Path) -> None:
-        """Put the model or what tuning changes of it, the optimiser and what tracking knows into a folder."""
+        """Put the model or what tuning changes of it, the optimiser and what tracking knows into a
+        folder."""
         if self.tuning:
             self.tuning.save(self.model, folder)
         else:
@@ -227,7 +257,7 @@ class Trainer:
     def diverged(self, task: str, outcome: Update) -> str:
         """What to say when losses stay non-finite."""
         return (
-            f"{self.state.nonfinite} steps in a row without a finite loss and gradient, the last was step "
-            f"{self.state.step} of task {task} with the samples {', '.join(outcome.keys)}; look at these, or lower "
-            "training.optimizer.learning_rate"
+            f"{self.state.nonfinite} steps in a row without a finite loss and gradient, the last"
+            f" was step {self.state.step} of task {task} with the samples"
+            f" {', '.join(outcome.keys)}; look at these, or lower training.optimizer.learning_rate"
         )

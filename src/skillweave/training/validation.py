@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from skillweave.analysis.experts import Load, Use, add_load, counted, decided, watch_load
 from skillweave.batch import Batch, Skip
-from skillweave.config import RecipeConfig
-from skillweave.evaluation.experts import Load, Use, add_load, counted, decided, watch_load
 from skillweave.evaluation.figures import columns_of, figures
 from skillweave.evaluation.predictions import encode_candidates, predict_task
-from skillweave.model import Model
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset
 
 
 class Validated(NamedTuple):
-    """Task → mean `loss` and the task's metrics; the samples left out; and what the learned gates do with each task's tokens."""
+    """Task → mean `loss` and the task's metrics; the samples left out; and what the learned gates
+    do with each task's tokens."""
 
     results: Mapping[str, Mapping[str, float]]
     skips: list[Skip]
@@ -25,7 +26,8 @@ class Validated(NamedTuple):
 
 
 class Validation:
-    """Every process measures the same samples: losses that gather negatives from all of them need all of them."""
+    """Every process measures the same samples: losses that gather negatives from all of them need
+    all of them."""
 
     def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
         self.datasets, self.recipe = datasets, recipe
@@ -37,27 +39,54 @@ class Validation:
         load: Load = {}
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
-            batches = dataset.batches(self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples)
-            candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
-            watched = weighed(model, batches, losses, load, 2 if dataset.task.metric == "recall" else 1, candidates)
+            batches = dataset.batches(
+                self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples
+            )
+            candidates = encode_candidates(
+                model, watch_load(model, dataset.candidate_batches(), load)
+            )
+            watched = weighed(
+                model,
+                batches,
+                losses,
+                load,
+                2 if dataset.task.metric == "recall" else 1,
+                candidates,
+            )
             found = predict_task(model, name, watched, candidates)
             if losses:
-                loss = sum(float(value) * count for value, count in losses) / sum(count for _, count in losses)
-                results[name] = {"loss": loss, **figures(columns_of(found, self.recipe.tasks[name].metrics), 0)[0]}
+                loss = sum(float(value) * count for value, count in losses) / sum(
+                    count for _, count in losses
+                )
+                results[name] = {
+                    "loss": loss,
+                    **figures(columns_of(found, self.recipe.tasks[name].metrics), 0)[0],
+                }
             skips += found.skipped
-        return Validated(results, skips, [*decided(model, only_learned=True), *counted(model, load)])
+        return Validated(
+            results, skips, [*decided(model, only_learned=True), *counted(model, load)]
+        )
 
 
 def weighed(
-    model: Model, batches: Iterable[Batch], losses: list[tuple[Tensor, int]], load: Load, least: int, candidates: Tensor | None
+    model: Model,
+    batches: Iterable[Batch],
+    losses: list[tuple[Tensor, int]],
+    load: Load,
+    least: int,
+    candidates: Tensor | None,
 ) -> Iterator[Batch]:
-    """The same batches; of each with at least `least` samples the loss and size go to `losses`, the assignments to `load`.
+    """The same batches; of each with at least `least` samples the loss and size go to `losses`, the
+    assignments to `load`.
 
     A pair has no loss alone.
     """
     device = next(model.parameters()).device
     for batch in batches:
-        if len(batch) >= least and (out := model(batch.to(device), candidates=candidates)).loss is not None:
+        if (
+            len(batch) >= least
+            and (out := model(batch.to(device), candidates=candidates)).loss is not None
+        ):
             losses.append((out.loss, len(batch)))
             add_load(load, out.load)
         yield batch

@@ -15,7 +15,9 @@ from skillweave.config.streams import SoundStream, Streams
 from skillweave.data.collate import collate
 from skillweave.data.processors.sound import SoundProcessor
 
-STREAM = SoundStream(embedding=["filterbank", "timing"], kernels=(5, 3), strides=(2, 2), channels=6, mels=20)
+STREAM = SoundStream(
+    embedding=["filterbank", "timing"], kernels=(5, 3), strides=(2, 2), channels=6, mels=20
+)
 
 
 def sound(samples: int, seed: int = 0) -> np.ndarray:
@@ -34,24 +36,38 @@ def test_frames_are_those_of_hugging_face(samples: int) -> None:
     if samples == 400:  # one frame differs from its mean by nothing
         assert np.abs(frames).max() == 0
         return
-    expected = extractor(sound(samples), sampling_rate=16_000, return_tensors="np").input_features[0]
+    expected = extractor(sound(samples), sampling_rate=16_000, return_tensors="np").input_features[
+        0
+    ]
     np.testing.assert_allclose(frames, expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("samples", [400, 16_000, 20_001, 40_000])
 def test_whispers_frames_are_those_of_hugging_face(samples: int) -> None:
     """2 s of them, with silence behind; what is longer is cut."""
-    options = {"frames": "whisper", "gated": False, "kernels": (3, 3), "strides": (1, 2), "max_length": 100}
+    options = {
+        "frames": "whisper",
+        "gated": False,
+        "kernels": (3, 3),
+        "strides": (1, 2),
+        "max_length": 100,
+    }
     features = SoundProcessor(STREAM.model_copy(update=options))(sound(samples))
-    expected = WhisperFeatureExtractor(feature_size=20, chunk_length=2)(sound(samples), sampling_rate=16_000, return_tensors="np")
+    expected = WhisperFeatureExtractor(feature_size=20, chunk_length=2)(
+        sound(samples), sampling_rate=16_000, return_tensors="np"
+    )
     assert features.length == 100
     np.testing.assert_allclose(features.data.numpy(), expected.input_features[0].T, atol=1e-3)
 
 
 @given(
-    kernels=st.lists(st.sampled_from([1, 3, 5, 9]), min_size=1, max_size=3), frames=st.integers(1, 60), stride=st.integers(1, 3)
+    kernels=st.lists(st.sampled_from([1, 3, 5, 9]), min_size=1, max_size=3),
+    frames=st.integers(1, 60),
+    stride=st.integers(1, 3),
 )
-def test_as_many_positions_as_the_convolutions_make(kernels: list[int], frames: int, stride: int) -> None:
+def test_as_many_positions_as_the_convolutions_make(
+    kernels: list[int], frames: int, stride: int
+) -> None:
     strides = tuple(stride for _ in kernels)
     stream = STREAM.model_copy(update={"kernels": tuple(kernels), "strides": strides})
     made = FilterbankEmbedding(20, 6, kernels, strides, 8)(torch.zeros(1, frames, 20))
@@ -59,7 +75,10 @@ def test_as_many_positions_as_the_convolutions_make(kernels: list[int], frames: 
     most = stream.entries(made.shape[1])
     assert stream.length(most) == made.shape[1] and stream.length(most + 1) == made.shape[1] + 1
     samples = stream.samples(made.shape[1])
-    assert stream.positions(samples) == made.shape[1] and stream.positions(samples + 1) == made.shape[1] + 1
+    assert (
+        stream.positions(samples) == made.shape[1]
+        and stream.positions(samples + 1) == made.shape[1] + 1
+    )
 
 
 def test_padding_and_other_recordings_change_nothing() -> None:
@@ -69,7 +88,9 @@ def test_padding_and_other_recordings_change_nothing() -> None:
     processor = SoundProcessor(STREAM)
     given_features = [processor(sound(samples, samples)) for samples in (2000, 3000, 3100, 9000)]
     layout = Layout("hear", (Span(Modality.SOUND),))
-    batch = collate(layout, [Example((f,), {}) for f in given_features], Streams(sound=STREAM), bucket=8)
+    batch = collate(
+        layout, [Example((f,), {}) for f in given_features], Streams(sound=STREAM), bucket=8
+    )
     together = embedding(batch.inputs[0].double())
     assert together.shape[1] == batch.layout.spans[0].length and together.isfinite().all()
     for row, features in zip(together, given_features, strict=True):
@@ -79,7 +100,10 @@ def test_padding_and_other_recordings_change_nothing() -> None:
 
 
 def test_whispers_frames_need_a_filterbank_at_their_rate() -> None:
-    for options in ({"embedding": ["waveform"]}, {"embedding": ["filterbank"], "kernels": [3], "strides": [2], "rate": 8000}):
+    for options in (
+        {"embedding": ["waveform"]},
+        {"embedding": ["filterbank"], "kernels": [3], "strides": [2], "rate": 8000},
+    ):
         with pytest.raises(ConfigError, match="16000"):
             SoundStream.parse({"frames": "whisper", **options})
 

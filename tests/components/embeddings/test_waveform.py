@@ -1,4 +1,5 @@
-"""The waveform embedding against Hugging Face's wav2vec 2.0, and with padding that must change nothing."""
+"""The waveform embedding against Hugging Face's wav2vec 2.0, and with padding that must change
+nothing."""
 
 import pytest
 import torch
@@ -38,18 +39,27 @@ def reference() -> Wav2Vec2Model:
 
 def copy_weights(ours: WaveformEmbedding, theirs: Wav2Vec2Model) -> None:
     convolutions = theirs.feature_extractor.conv_layers
-    pairs = [(a.weight, b.conv.weight) for a, b in zip(ours.convolutions, convolutions, strict=True)]
+    pairs = [
+        (a.weight, b.conv.weight) for a, b in zip(ours.convolutions, convolutions, strict=True)
+    ]
     group, projection = convolutions[0].layer_norm, theirs.feature_projection
     pairs += [(ours.scale, group.weight), (ours.shift, group.bias)]
-    pairs += [(ours.norm.weight, projection.layer_norm.weight), (ours.norm.bias, projection.layer_norm.bias)]
-    pairs += [(ours.projection.weight[:, :, 0], projection.projection.weight), (ours.projection.bias, projection.projection.bias)]
+    pairs += [
+        (ours.norm.weight, projection.layer_norm.weight),
+        (ours.norm.bias, projection.layer_norm.bias),
+    ]
+    pairs += [
+        (ours.projection.weight[:, :, 0], projection.projection.weight),
+        (ours.projection.bias, projection.projection.bias),
+    ]
     with torch.no_grad():
         for mine, given in pairs:
             given.copy_(mine)
 
 
 def test_neighbours_behind_the_end_count_as_nothing() -> None:
-    """A convolution over positions sees no padding: each recording is embedded as it would be alone."""
+    """A convolution over positions sees no padding: each recording is embedded as it would be
+    alone."""
     torch.manual_seed(0)
     position = ConvolutionPositionEmbedding(6, 3, 12).double()
     x_NLD, lengths = torch.randn(3, 9, 12, dtype=torch.float64), [9, 4, 1]
@@ -65,7 +75,8 @@ def test_groups_must_share_the_width() -> None:
 
 @pytest.mark.parametrize("frames", [2, 13])
 def test_wav2vec_2(frames: int) -> None:
-    """Recordings without samples to spare: wav2vec's group norm also counts those that reach no output frame."""
+    """Recordings without samples to spare: wav2vec's group norm also counts those that reach no
+    output frame."""
     ours, theirs = build(STREAM), reference()
     copy_weights(ours, theirs)
     waveform = torch.randn(3, STREAM.samples(frames - 1) + 1, dtype=torch.float64)
@@ -84,7 +95,9 @@ def test_positions_are_those_of_wav2vec_2() -> None:
     layers=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=7),
     positions=st.integers(1, 1000),
 )
-def test_samples_are_the_most_that_give_the_positions(layers: list[tuple[int, int]], positions: int) -> None:
+def test_samples_are_the_most_that_give_the_positions(
+    layers: list[tuple[int, int]], positions: int
+) -> None:
     kernels, strides = zip(*layers, strict=True)
     stream = SoundStream(kernels=kernels, strides=strides)
     samples = stream.samples(positions)
@@ -92,14 +105,22 @@ def test_samples_are_the_most_that_give_the_positions(layers: list[tuple[int, in
     assert stream.positions(samples + 1) == positions + 1
 
 
-@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4), padding=st.integers(0, 30), seed=st.integers(0, 99))
-def test_padding_and_other_recordings_change_nothing(lengths: list[int], padding: int, seed: int) -> None:
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    padding=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
+def test_padding_and_other_recordings_change_nothing(
+    lengths: list[int], padding: int, seed: int
+) -> None:
     """Whatever stands behind a recording's true samples, and however many of them fill no frame."""
     torch.manual_seed(seed)
     embedding = build(SMALL)
     waveforms = [torch.randn(SMALL.samples(n) - seed % 2, dtype=torch.float64) for n in lengths]
     longest = max(len(w) for w in waveforms) + padding
-    padded = torch.stack([torch.cat([w, torch.randn(longest - len(w), dtype=torch.float64)]) for w in waveforms])
+    padded = torch.stack(
+        [torch.cat([w, torch.randn(longest - len(w), dtype=torch.float64)]) for w in waveforms]
+    )
     together = embedding(padded, torch.tensor(lengths))
     for row, waveform, length in zip(together, waveforms, lengths, strict=True):
         alone: Tensor = embedding(waveform[None], torch.tensor([length]))[0]

@@ -1,4 +1,5 @@
-"""What gates that see a context must not learn of, whatever the layout: the future, and other samples."""
+"""What gates that see a context must not learn of, whatever the layout: the future, and other
+samples."""
 
 from functools import cache
 
@@ -9,13 +10,15 @@ from tiny import tiny_config, tiny_model
 
 from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.layers.tokens import map_tokens
-from skillweave.model import Model
+from skillweave.model.model import Model
 
 
 @cache
 def model() -> Model:
     torch.manual_seed(0)
-    return tiny_model(tiny_config(encoder={"sparse": {"linears": {"route": "context", "experts": 4}}}))
+    return tiny_model(
+        tiny_config(encoder={"sparse": {"linears": {"route": "context", "experts": 4}}})
+    )
 
 
 SPANS = st.builds(
@@ -36,7 +39,8 @@ def cases(draw: st.DrawFn) -> tuple[Layout, list[list[int]], int]:
 
 
 def reached(layout: Layout) -> torch.Tensor:
-    """[L, L] what a position (row) may know of another (column) through attention, in however many layers."""
+    """[L, L] what a position (row) may know of another (column) through attention, in however many
+    layers."""
     whole = [[span.length for span in layout.spans]]
     tokens = map_tokens(layout, 0, torch.tensor(whole), torch.device("cpu"))
     sees = torch.eye(tokens.length) + (1 if tokens.mask is None else tokens.mask.float())
@@ -47,7 +51,9 @@ def reached(layout: Layout) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_a_token_changes_only_what_attention_lets_it_reach(case: tuple[Layout, list[list[int]], int]) -> None:
+def test_a_token_changes_only_what_attention_lets_it_reach(
+    case: tuple[Layout, list[list[int]], int],
+) -> None:
     """Nothing before it if it is causal, unless a later span passes it on; and no other sample."""
     layout, lengths, changed = case
     encoder = model().encoder
@@ -58,14 +64,19 @@ def test_a_token_changes_only_what_attention_lets_it_reach(case: tuple[Layout, l
     other_TD[changed] += 3
     before, after = (encoder(given, tokens, weights)[0] for given in (x_TD, other_TD))
     position = torch.arange(tokens.length).expand(2, -1)
-    sample, place = (tokens.to_tokens(grid) for grid in (torch.arange(2)[:, None].expand_as(position), position))
+    sample, place = (
+        tokens.to_tokens(grid) for grid in (torch.arange(2)[:, None].expand_as(position), position)
+    )
     safe = (sample != sample[changed]) | ~reached(layout)[place, place[changed]]
     torch.testing.assert_close(after[safe], before[safe])
     assert not torch.allclose(after[changed], before[changed])
 
 
 def test_causal_tokens_behind_a_picture_reach_no_token_before_them() -> None:
-    spans = (Span(Modality.IMAGE, length=2), Span(Modality.TEXT, attention=Attention.CAUSAL, length=2))
+    spans = (
+        Span(Modality.IMAGE, length=2),
+        Span(Modality.TEXT, attention=Attention.CAUSAL, length=2),
+    )
     assert reached(Layout("t", spans)).tolist() == [
         [True, True, False, False], [True, True, False, False], [True, True, True, False], [True, True, True, True]
     ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Recurrent encoders and the gated CNN against torch's own modules on each sample alone, without padding."""
+"""Recurrent encoders and the gated CNN against torch's own modules on each sample alone, without
+padding."""
 
 from typing import Any
 
@@ -8,23 +9,30 @@ from tiny import randomise, relative_error
 from torch import Tensor, nn
 
 from skillweave.batch import Batch
-from skillweave.config import ConfigError, ModelConfig
-from skillweave.config.model import ModelTask
-from skillweave.model import Model
+from skillweave.config import ConfigError
+from skillweave.model.config import ModelConfig, ModelTask
+from skillweave.model.model import Model
 
 WIDTH, WORDS = 10, 31
 LENGTHS = [[7, 2], [3, 5], [1, 1], [4, 3]]
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
-def build(encoder: dict[str, Any], attention: str = "full", target: str = "", **changes: Any) -> Model:
+def build(
+    encoder: dict[str, Any], attention: str = "full", target: str = "", **changes: Any
+) -> Model:
     """A model of pairs of texts."""
     data = {
         "width": WIDTH,
         "streams": {"text": {"vocabulary": WORDS, "embedding": ["word"], "norm": False}},
         "encoder": {"layers": 3, "dropout": 0, **encoder},
         "targets": {target: {}} if target else {},
-        "tasks": {"a": {"spans": [{"modality": "text", "attention": attention}] * 2, "targets": {target: 1.0} if target else {}}},
+        "tasks": {
+            "a": {
+                "spans": [{"modality": "text", "attention": attention}] * 2,
+                "targets": {target: 1.0} if target else {},
+            }
+        },
         **changes,
     }
     model = Model(ModelConfig.parse(data)).double().eval()
@@ -45,7 +53,8 @@ def samples(model: Model, batch: Batch) -> list[Tensor]:
     """[L, D] the vectors of each sample's true words, one after the other."""
     words = model.get_parameter("embeddings.text.content.word.weight")
     true = [
-        torch.cat([x[n, :size] for x, size in zip(batch.inputs, sizes, strict=True)]) for n, sizes in enumerate(batch.lengths)
+        torch.cat([x[n, :size] for x, size in zip(batch.inputs, sizes, strict=True)])
+        for n, sizes in enumerate(batch.lengths)
     ]
     return [words[ids] for ids in true]
 
@@ -72,7 +81,9 @@ def test_recurrent_layers(kind: str, direction: str) -> None:
     model = build({"name": kind, "direction": direction})
     batch = pairs(model)
     size, both = (WIDTH, False) if direction == "forward" else (WIDTH // 2, direction == "both")
-    stacks = [KINDS[kind](WIDTH, size, 3, bidirectional=both).double() for _ in model.encoder.stacks]
+    stacks = [
+        KINDS[kind](WIDTH, size, 3, bidirectional=both).double() for _ in model.encoder.stacks
+    ]
     assert len(stacks) == (2 if direction == "apart" else 1)
     for i, stack in enumerate(stacks):
         stack.load_state_dict(stack_of(model, i).state_dict())
@@ -102,7 +113,10 @@ def test_gradients_of_a_padded_batch_are_those_of_its_samples() -> None:
         for n in range(len(batch)):
             alone = Batch(
                 batch.layout.with_lengths(tuple(batch.lengths[n].tolist())),
-                tuple(x[n : n + 1, :size] for x, size in zip(batch.inputs, batch.lengths[n], strict=True)),
+                tuple(
+                    x[n : n + 1, :size]
+                    for x, size in zip(batch.inputs, batch.lengths[n], strict=True)
+                ),
                 batch.lengths[n : n + 1],
             )
             torch.cat(flat(model, alone)).square().sum().backward()
@@ -116,7 +130,9 @@ def test_the_gated_cnn_by_its_equation() -> None:
     batch = pairs(model)
 
     def layer(x_LD: Tensor, i: int) -> Tensor:
-        weight, bias = (model.get_parameter(f"encoder.convolutions.{i}.{name}") for name in ("weight", "bias"))
+        weight, bias = (
+            model.get_parameter(f"encoder.convolutions.{i}.{name}") for name in ("weight", "bias")
+        )
         rows = []
         for t in range(len(x_LD)):
             total = bias.clone()
@@ -133,7 +149,9 @@ def test_the_gated_cnn_by_its_equation() -> None:
         assert relative_error(found, x_LD) < 1e-12
 
 
-@pytest.mark.parametrize("encoder", [{"name": "lstm"}, {"name": "gru"}, {"name": "rnn"}, {"name": "gated_cnn"}])
+@pytest.mark.parametrize(
+    "encoder", [{"name": "lstm"}, {"name": "gru"}, {"name": "rnn"}, {"name": "gated_cnn"}]
+)
 def test_no_word_knows_the_next(encoder: dict[str, Any]) -> None:
     model = build(encoder, "causal", "lm")
     batch = pairs(model, [[6, 4]])
@@ -149,8 +167,12 @@ def test_neither_direction_of_a_bidirectional_language_model_sees_what_it_predic
     before = model(batch).logits["bilm"].chunk(2)
     batch.inputs[1][0, 2] = (batch.inputs[1][0, 2] + 1) % WORDS  # the word in place 8
     after = model(batch).logits["bilm"].chunk(2)
-    assert [torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True)] == [True] * 8 + [False] * 2
-    assert [torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True)] == [False] * 9 + [True]
+    assert [torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True)] == [True] * 8 + [
+        False
+    ] * 2
+    assert [torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True)] == [False] * 9 + [
+        True
+    ]
 
 
 def test_the_bidirectional_loss_by_hand() -> None:
@@ -169,9 +191,13 @@ def test_the_bidirectional_loss_by_hand() -> None:
 
 
 def test_a_recurrent_decoder_attends_to_the_input() -> None:
-    """An LSTM over the answer so far, and Luong's attention over the encoder's output, sample by sample."""
+    """An LSTM over the answer so far, and Luong's attention over the encoder's output, sample by
+    sample."""
     target = {"vocabulary": WORDS, "embedding": ["word"], "norm": False}
-    spans = [{"modality": "text"}, {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1}]
+    spans = [
+        {"modality": "text"},
+        {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1},
+    ]
     model = build(
         {"name": "lstm", "direction": "both"},
         decoder={"name": "lstm", "layers": 2, "dropout": 0},
@@ -181,7 +207,10 @@ def test_a_recurrent_decoder_attends_to_the_input() -> None:
     )
     batch = pairs(model)
     words = model.get_parameter("embeddings.text.content.word.weight")
-    reader, writer = nn.LSTM(WIDTH, WIDTH // 2, 3, bidirectional=True).double(), nn.LSTM(WIDTH, WIDTH, 2).double()
+    reader, writer = (
+        nn.LSTM(WIDTH, WIDTH // 2, 3, bidirectional=True).double(),
+        nn.LSTM(WIDTH, WIDTH, 2).double(),
+    )
     reader.load_state_dict(stack_of(model, 0).state_dict())
     writer.load_state_dict(model.decoder.stacks[0].state_dict())
     cross, expected = model.decoder.attention, []
@@ -190,28 +219,51 @@ def test_a_recurrent_decoder_attends_to_the_input() -> None:
         states = writer(words[batch.inputs[1][n, :written]])[0]
         key, value = cross.key_value(memory).chunk(2, dim=1)
         shares = torch.softmax(cross.query(states) @ key.T / WIDTH**0.5, dim=1)
-        expected.append(torch.tanh(model.decoder.combination(torch.cat([cross.output(shares @ value), states], dim=1))) @ words.T)
+        expected.append(
+            torch.tanh(
+                model.decoder.combination(torch.cat([cross.output(shares @ value), states], dim=1))
+            )
+            @ words.T
+        )
     assert relative_error(model(batch).logits["lm"], torch.cat(expected)) < 1e-12
 
 
 @pytest.mark.parametrize(
     ("encoder", "changes", "message"),
     [
-        ({"name": "lstm", "heads": 2}, {}, "'lstm' has no heads; its options are biases, cell, direction"),
+        (
+            {"name": "lstm", "heads": 2},
+            {},
+            "'lstm' has no heads; its options are biases, cell, direction",
+        ),
         ({"name": "gated_cnn", "direction": "both"}, {}, "'gated_cnn' has no direction"),
         ({"direction": "both"}, {}, "'transformer' has no direction"),
-        ({"name": "gru", "direction": "both"}, {"width": 9}, "width 9 is odd, and two directions share it"),
+        (
+            {"name": "gru", "direction": "both"},
+            {"width": 9},
+            "width 9 is odd, and two directions share it",
+        ),
         ({"name": "lstm", "cell": 10}, {}, "cell 10 is projected to 10, which is not smaller"),
-        ({"name": "lstm", "direction": "both"}, {"targets": {"bilm": {}}}, "give an rnn, lstm or gru with direction 'apart'"),
+        (
+            {"name": "lstm", "direction": "both"},
+            {"targets": {"bilm": {}}},
+            "give an rnn, lstm or gru with direction 'apart'",
+        ),
     ],
 )
-def test_options_that_do_not_go_together(encoder: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_go_together(
+    encoder: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         build(encoder, **changes)
 
 
 def test_what_reads_both_ways_cannot_be_causal() -> None:
-    with pytest.raises(ConfigError, match="the lstm reads both ways, so a causal span would see what follows"):
+    with pytest.raises(
+        ConfigError, match="the lstm reads both ways, so a causal span would see what follows"
+    ):
         build({"name": "lstm", "direction": "apart"}, "causal")
     with pytest.raises(ConfigError, match="a decoder writes word by word"):
-        build({}, decoder={"name": "gru", "direction": "both"}, target_embedding={"vocabulary": WORDS})
+        build(
+            {}, decoder={"name": "gru", "direction": "both"}, target_embedding={"vocabulary": WORDS}
+        )

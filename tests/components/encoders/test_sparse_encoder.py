@@ -1,30 +1,48 @@
-"""Sparse linear layers inside a whole model: what is active, what it costs, and what belongs to whom."""
+"""Sparse linear layers inside a whole model: what is active, what it costs, and what belongs to
+whom."""
 
 from typing import Any
 
 import pytest
 import torch
-from tiny import TASKS, hidden_states, make_batch, random_batch, random_examples, relative_error, tiny_config, tiny_model
+from tiny import (
+    TASKS,
+    hidden_states,
+    make_batch,
+    random_batch,
+    random_examples,
+    relative_error,
+    tiny_config,
+    tiny_model,
+)
 
 from skillweave.batch import Batch, Example
 from skillweave.config import ConfigError
-from skillweave.config.model import ModelTask
-from skillweave.config.recipe import OptimizerConfig
+from skillweave.config.training import OptimizerConfig
 from skillweave.data.collate import collate
 from skillweave.layers.sparse import Dense, Mixed
-from skillweave.model import Model
+from skillweave.model.config import ModelTask
+from skillweave.model.model import Model
 from skillweave.training.optimizer import make_optimizer
 
 STATIC, DATA = ["skill", "modality", "task", "attribute"], ["token", "context"]
 MANY = 12
 """Times as many samples: enough tokens of every span that experts are merged."""
-LENGTHS = {"classify": [[7], [4]], "to_image": [[5, 5], [3, 5]], "denoising": [[9, 4, 6], [9, 2, 3]]}
+LENGTHS = {
+    "classify": [[7], [4]],
+    "to_image": [[5, 5], [3, 5]],
+    "denoising": [[9, 4, 6], [9, 2, 3]],
+}
 WIDTH, HIDDEN = 12, 20
 
 
 def model_of(route: str, dtype: torch.dtype = torch.float64, **sparse: Any) -> Model:
     torch.manual_seed(0)
-    options = {"route": route} if route == "skill" else {"route": route, "experts": 4, **sparse.pop("options", {})}
+    options = (
+        {"route": route}
+        if route == "skill"
+        else {"route": route, "experts": 4, **sparse.pop("options", {})}
+    )
     return tiny_model(tiny_config(encoder={"sparse": {"linears": options, **sparse}}), dtype)
 
 
@@ -41,7 +59,9 @@ def test_gradients_reach_exactly_the_active_parameters(route: str, task: str, ti
     batch = batch_of(task, model, times)
     assert all((count < 32) == (times == 1) for count in batch.condition_tokens.values())
     model(batch).loss.backward()
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(model.active_parameters(task))
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(
+        model.active_parameters(task)
+    )
 
 
 def test_the_optimiser_leaves_what_is_not_active_alone() -> None:
@@ -65,11 +85,26 @@ def test_frozen_weights_are_merged_once_and_belong_to_the_caller(route: str) -> 
     resolved = model.resolve("denoising")
     assert relative_error(model(batch, resolved=resolved).loss, model(batch).loss) < 1e-9
     if route == "attribute":
-        kinds = {type(w) for blocks in resolved.values() for block in blocks for pair in block for w in pair[:2]}
+        kinds = {
+            type(w)
+            for blocks in resolved.values()
+            for block in blocks
+            for pair in block
+            for w in pair[:2]
+        }
         assert kinds == {Dense}
         few = model.encoder.resolve(batch.condition_tokens, None, batch.condition_tokens)
-        assert {type(w) for blocks in few.values() for block in blocks for pair in block for w in pair[:2]} == {Mixed}
-    with pytest.raises(ConfigError, match=r"not those of task 'classify'; get them with model\.resolve\('classify'\)"):
+        assert {
+            type(w)
+            for blocks in few.values()
+            for block in blocks
+            for pair in block
+            for w in pair[:2]
+        } == {Mixed}
+    with pytest.raises(
+        ConfigError,
+        match=r"not those of task 'classify'; get them with model\.resolve\('classify'\)",
+    ):
         model(batch_of("classify", model), resolved=resolved)
 
 
@@ -96,7 +131,10 @@ def test_the_resolved_encoder_compiles_whole(route: str) -> None:
         y_TD, _ = encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions])
         model.zero_grad()
         y_TD.square().sum().backward()
-        found[name] = [y_TD, *(p.grad for p in model.encoder.parameters() if p.grad is not None and p.grad.any())]
+        found[name] = [
+            y_TD,
+            *(p.grad for p in model.encoder.parameters() if p.grad is not None and p.grad.any()),
+        ]
     for mine, theirs in zip(found["compiled"], found["plain"], strict=True):
         assert relative_error(mine, theirs) < 1e-9
 
@@ -115,7 +153,9 @@ def test_a_task_never_seen_has_experts_by_its_layout_alone() -> None:
 @pytest.mark.parametrize("route", ["attribute", "context"])
 def test_autocast(route: str) -> None:
     model = model_of(route, torch.float32)
-    batch = make_batch("classify", random_examples("classify", [[5], [9]], model.config), model.config)
+    batch = make_batch(
+        "classify", random_examples("classify", [[5], [9]], model.config), model.config
+    )
     with torch.autocast("cpu", torch.bfloat16):
         found = hidden_states(model, batch)[0]
     assert relative_error(found.float(), hidden_states(model, batch)[0]) < 0.2
@@ -123,37 +163,59 @@ def test_autocast(route: str) -> None:
 
 def test_names_of_parameters() -> None:
     """What is dense keeps the names that it has in a dense model."""
-    dense, sparse = ({n for n, _ in m.named_parameters()} for m in (tiny_model(tiny_config("dense")), model_of("task", every=2)))
+    dense, sparse = (
+        {n for n, _ in m.named_parameters()}
+        for m in (tiny_model(tiny_config("dense")), model_of("task", every=2))
+    )
     assert {n for n in dense if ".blocks.1." in n} == {n for n in sparse if ".blocks.1." in n}
     skills = {n for n, _ in tiny_model(tiny_config("skill")).named_parameters()}
     block = "encoder.blocks.0"
-    assert f"{block}.attention.qkv.experts.text.weight" in skills and f"{block}.attention.output.weight" in skills
+    assert (
+        f"{block}.attention.qkv.experts.text.weight" in skills
+        and f"{block}.attention.output.weight" in skills
+    )
     assert f"{block}.feed_forward.experts.shared.inner.weight" in dense & skills
-    for path in ("attention.qkv", "attention.output", "feed_forward.experts.shared.inner", "feed_forward.experts.shared.outer"):
+    for path in (
+        "attention.qkv",
+        "attention.output",
+        "feed_forward.experts.shared.inner",
+        "feed_forward.experts.shared.outer",
+    ):
         assert f"{block}.{path}.experts.3.weight" in sparse
     gates = {n for n in sparse if n.endswith("route.gate.weight")}
-    assert gates == {f"{block}.{path}.route.gate.weight" for path in ("attention.qkv", "feed_forward.experts.shared.inner")}
+    assert gates == {
+        f"{block}.{path}.route.gate.weight"
+        for path in ("attention.qkv", "feed_forward.experts.shared.inner")
+    }
 
 
 def linears() -> int:
     """Weights and biases of a layer's four linear layers."""
-    return sum(a * b + b for a, b in ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, HIDDEN), (HIDDEN, WIDTH)))
+    return sum(
+        a * b + b for a, b in ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, HIDDEN), (HIDDEN, WIDTH))
+    )
 
 
 def test_counts_by_hand() -> None:
     dense = tiny_model(tiny_config("dense"))
     gates = {"token": 4 * WIDTH, "task": 4 * WIDTH + WIDTH, "modality": 4 * WIDTH + WIDTH}
     for route, gate in gates.items():
-        # Two layers of two gates; of four experts two are active for a task of one condition, or for one token.
+        # Two layers of two gates; of four experts two are active for a task of one condition, or
+        # for one token.
         expected = dense.count_parameters("classify") + 2 * (linears() + 2 * gate)
         assert model_of(route).count_parameters("classify") == expected
-    assert model_of("token").count_parameters() == dense.count_parameters() + 2 * (3 * linears() + 2 * 4 * WIDTH)
+    assert model_of("token").count_parameters() == dense.count_parameters() + 2 * (
+        3 * linears() + 2 * 4 * WIDTH
+    )
     with torch.device("meta"):
-        assert Model(model_of("task").config).count_parameters("classify") == model_of("task").count_parameters("classify")
+        assert Model(model_of("task").config).count_parameters("classify") == model_of(
+            "task"
+        ).count_parameters("classify")
 
 
 def test_choices_are_listed_in_the_order_they_are_made() -> None:
-    """Those of the first layer alone, as the second is dense; a layer that follows chooses nothing."""
+    """Those of the first layer alone, as the second is dense; a layer that follows chooses
+    nothing."""
     sparse = {
         "qkv": {"route": "skill"},
         "feed_forward_in": {"route": "task"},
@@ -161,19 +223,28 @@ def test_choices_are_listed_in_the_order_they_are_made() -> None:
         "every": 2,
     }
     choices = list(tiny_model(tiny_config(encoder={"sparse": sparse})).encoder.choices())
-    assert [(choice.layer, choice.place) for choice in choices] == [(0, "qkv"), (0, "feed_forward_in")]
+    assert [(choice.layer, choice.place) for choice in choices] == [
+        (0, "qkv"),
+        (0, "feed_forward_in"),
+    ]
     assert not list(tiny_model(tiny_config("dense")).encoder.choices())
     whole = tiny_model(tiny_config("token", {"route": "token"})).encoder.choices()
-    assert [(choice.layer, choice.place) for choice in whole] == [(i, p) for i in (0, 1) for p in ("qkv", "feed_forward")]
+    assert [(choice.layer, choice.place) for choice in whole] == [
+        (i, p) for i in (0, 1) for p in ("qkv", "feed_forward")
+    ]
 
 
 def test_token_gates_report_load_and_balance() -> None:
-    sparse = {"qkv": {"route": "token", "experts": 4, "balance": 0.5}, "feed_forward_out": {"route": "context", "experts": 3}}
+    sparse = {
+        "qkv": {"route": "token", "experts": 4, "balance": 0.5},
+        "feed_forward_out": {"route": "context", "experts": 3},
+    }
     model = tiny_model(tiny_config(encoder={"sparse": sparse}))
     batch = batch_of("to_image", model)
     out = model(batch)
     assert set(out.load) == set(batch.layout.conditions)
-    for condition, load in out.load.items():  # two layers of two gates, two experts for each of the tokens
+    # two layers of two gates, two experts for each of the tokens
+    for condition, load in out.load.items():
         assert load.sum(1).tolist() == [2 * batch.condition_tokens[condition]] * 4
         assert torch.equal(load, model.assignments(batch)[condition])
         assert not load[1::2, 3].any()  # the second gate of a layer has three experts
@@ -188,7 +259,10 @@ def test_causal_tokens_do_not_see_the_future(route: str) -> None:
     other = text.data.clone()
     other[-1] = (other[-1] + 1) % 30
     states = [
-        hidden_states(model, make_batch("captioning", [Example((image, type(text)(data, 6)), {})], model.config))[0]
+        hidden_states(
+            model,
+            make_batch("captioning", [Example((image, type(text)(data, 6)), {})], model.config),
+        )[0]
         for data in (text.data, other)
     ]
     assert TASKS["captioning"]["spans"][1]["attention"] == "causal"

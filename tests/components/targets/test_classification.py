@@ -30,12 +30,22 @@ def test_a_teacher_is_followed_by_the_second_token() -> None:
     with pytest.raises(ConfigError, match="say `distilled: true` of its stream"):
         tiny_config(targets={"classification": classification}, tasks=tasks)
     streams = {**STREAMS, "image": {**STREAMS["image"], "distilled": True}}
-    model = tiny_model(tiny_config(targets={"classification": classification}, tasks=tasks, streams=streams))
+    model = tiny_model(
+        tiny_config(targets={"classification": classification}, tasks=tasks, streams=streams)
+    )
     layout = Layout("look", (Span(Modality.IMAGE, length=6),))
     labels = {"class": torch.tensor([0, 2]), "teacher_class": torch.tensor([1, 2])}
-    batch = Batch(layout, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), torch.tensor([[6], [6]]), labels)
-    hidden, target, out = hidden_states(model, batch)[0], model.targets["classification"], model(batch)
+    batch = Batch(
+        layout, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), torch.tensor([[6], [6]]), labels
+    )
+    hidden, target, out = (
+        hidden_states(model, batch)[0],
+        model.targets["classification"],
+        model(batch),
+    )
     own, taught = target.classifier(hidden[:, 0]), target.distilled(hidden[:, 1])
     torch.testing.assert_close(out.logits["classification"], (own + taught) / 2)
-    expected = (F.cross_entropy(own, labels["class"]) + F.cross_entropy(taught, labels["teacher_class"])) / 2
+    expected = (
+        F.cross_entropy(own, labels["class"]) + F.cross_entropy(taught, labels["teacher_class"])
+    ) / 2
     torch.testing.assert_close(out.loss, expected)

@@ -42,7 +42,9 @@ def test_distinct_captions_give_the_loss_of_clip() -> None:
     torch.testing.assert_close(out.loss, expected)
     torch.testing.assert_close(out.logits, similarity)
     inputs = [p.x_ND for p in passes] + [target.log_scale]
-    for found, wanted in zip(torch.autograd.grad(out.loss, inputs), torch.autograd.grad(expected, inputs), strict=True):
+    for found, wanted in zip(
+        torch.autograd.grad(out.loss, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
         torch.testing.assert_close(found, wanted)
 
 
@@ -53,7 +55,11 @@ def test_equal_captions_are_not_negatives_of_each_other() -> None:
     total, scale = 0.0, target.log_scale.exp().item()
     for i in range(5):
         for own, opposite in ((texts[i], others), (others[i], texts)):
-            scores = [scale * float(own @ opposite[j]) for j in range(5) if j == i or captions[j] != captions[i]]
+            scores = [
+                scale * float(own @ opposite[j])
+                for j in range(5)
+                if j == i or captions[j] != captions[i]
+            ]
             total += math.log(sum(math.exp(s) for s in scores)) - scale * float(own @ opposite[i])
     assert out.loss.item() == pytest.approx(total / 10, rel=1e-12)
     out.loss.backward()

@@ -8,7 +8,7 @@ import torch.multiprocessing as multiprocessing
 from tiny import make_batch, random_examples, tiny_model
 
 from skillweave.batch import Batch, Example
-from skillweave.model import Model
+from skillweave.model.model import Model
 
 LENGTHS = [[5, 7], [3, 9], [8, 4], [2, 2]]
 
@@ -18,7 +18,9 @@ def shares(model: Model) -> tuple[list[Batch], Batch]:
     torch.manual_seed(1)
     examples = random_examples("to_code", LENGTHS, model.config)
     captions = [11, 12, 11, 13]
-    examples = [Example(e.spans, {"caption": c}, e.key) for e, c in zip(examples, captions, strict=True)]
+    examples = [
+        Example(e.spans, {"caption": c}, e.key) for e, c in zip(examples, captions, strict=True)
+    ]
     halves = [make_batch("to_code", part, model.config) for part in (examples[:2], examples[2:])]
     return halves, make_batch("to_code", examples, model.config)
 
@@ -26,7 +28,9 @@ def shares(model: Model) -> tuple[list[Batch], Batch]:
 def half(rank: int, folder: Path) -> None:
     """One of two processes: its half's loss, and gradients averaged over both."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
+    )
     torch.manual_seed(0)
     model = tiny_model().train()
     out = model(shares(model)[0][rank])
@@ -55,4 +59,6 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (name not in found["grads"])
         if parameter.grad is not None:
-            torch.testing.assert_close(found["grads"][name], parameter.grad, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                found["grads"][name], parameter.grad, msg=lambda text, n=name: f"{n}: {text}"
+            )

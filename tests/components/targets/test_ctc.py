@@ -1,4 +1,5 @@
-"""The CTC target against PyTorch's own loss in float64, and against the sum over all paths of tiny sizes."""
+"""The CTC target against PyTorch's own loss in float64, and against the sum over all paths of tiny
+sizes."""
 
 import itertools
 import math
@@ -38,11 +39,16 @@ def test_loss_and_gradient_are_those_of_torch_on_each_recording_alone() -> None:
         wanted = wanted[wanted != IGNORE]
         scores = logits[i, :length].log_softmax(-1).unsqueeze(1)
         size = torch.tensor([len(wanted)])
-        losses.append(F.ctc_loss(scores, wanted[None], torch.tensor([length]), size, reduction="sum") / len(wanted))
+        losses.append(
+            F.ctc_loss(scores, wanted[None], torch.tensor([length]), size, reduction="sum")
+            / len(wanted)
+        )
     expected = torch.stack(losses).mean()
     expected.backward()
     assert out.loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    torch.testing.assert_close(found, model.targets["ctc"].classifier.weight.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        found, model.targets["ctc"].classifier.weight.grad, rtol=1e-10, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("wanted", [[1], [2, 1], [1, 1], [3, 3], [1, 2, 3]])
@@ -67,7 +73,9 @@ def test_impossible_transcripts_cost_nothing() -> None:
 
 def test_logits_without_labels() -> None:
     model = tiny_model(tiny_config())
-    batch = make_batch("transcribe", random_examples("transcribe", LENGTHS, model.config), model.config)
+    batch = make_batch(
+        "transcribe", random_examples("transcribe", LENGTHS, model.config), model.config
+    )
     out = model(batch)
     assert out.loss is None
     assert out.logits["ctc"].shape == (3, 16, 4)

@@ -1,4 +1,5 @@
-"""One vector a sample: its first token, or the mean of its true tokens, whatever stands in the padding."""
+"""One vector a sample: its first token, or the mean of its true tokens, whatever stands in the
+padding."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Similarity against plain loops in float64: one candidate for a sample or a position, sampled candidates, and pairs."""
+"""Similarity against plain loops in float64: one candidate for a sample or a position, sampled
+candidates, and pairs."""
 
 import math
 from dataclasses import replace
@@ -6,13 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TARGETS, TASKS, layout_of, random_examples, relative_error, task, tiny_config, tiny_model
+from tiny import (
+    TARGETS,
+    TASKS,
+    layout_of,
+    random_examples,
+    relative_error,
+    task,
+    tiny_config,
+    tiny_model,
+)
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Example, Features
-from skillweave.config import ConfigError, ModelConfig
+from skillweave.config import ConfigError
 from skillweave.data.collate import collate
-from skillweave.model import Model
+from skillweave.model.config import ModelConfig
+from skillweave.model.model import Model
 
 UNIFIED = {
     **TASKS,
@@ -42,7 +53,8 @@ def inputs(name: str, lengths: list[list[int]], config: ModelConfig) -> Batch:
     kind = {"name_image": "to_image", "caption": "captioning"}[name]
     width = len(layout.spans)
     examples = [
-        Example(e.spans[-1:] if name == "name_image" else e.spans[:width], {}) for e in random_examples(kind, lengths, config)
+        Example(e.spans[-1:] if name == "name_image" else e.spans[:width], {})
+        for e in random_examples(kind, lengths, config)
     ]
     return collate(layout, examples, config.streams, 4)
 
@@ -55,7 +67,9 @@ def candidates(name: str, config: ModelConfig, rows: list[int] | None = None) ->
 
 def vectors(name: str, model: Model) -> Tensor:
     """Each candidate encoded alone."""
-    return torch.cat([model.embed(candidates(name, model.config, [row]))[0] for row in range(len(NAMES))])
+    return torch.cat(
+        [model.embed(candidates(name, model.config, [row]))[0] for row in range(len(NAMES))]
+    )
 
 
 def cross_entropy(scores: list[float], wanted: int) -> float:
@@ -95,13 +109,21 @@ def test_words_of_a_causal_text_by_a_plain_loop(model: Model) -> None:
 
 def test_a_negative_that_stands_for_several_counts_as_often(model: Model) -> None:
     """As if the others were copies of it."""
-    batch = replace(inputs("name_image", [[1, 5]] * 2, model.config), labels={"class": torch.tensor([0, 1])})
+    batch = replace(
+        inputs("name_image", [[1, 5]] * 2, model.config), labels={"class": torch.tensor([0, 1])}
+    )
     few = replace(
         candidates("name_image", model.config, [0, 1, 3]),
         labels={"stands_for": torch.tensor([1.0, 1.0, 3.0], dtype=torch.float64)},
     )
     copies = candidates("name_image", model.config, [0, 1, 3, 3, 3])
-    assert relative_error(model(replace(batch, candidates=few)).loss, model(replace(batch, candidates=copies)).loss) < 1e-9
+    assert (
+        relative_error(
+            model(replace(batch, candidates=few)).loss,
+            model(replace(batch, candidates=copies)).loss,
+        )
+        < 1e-9
+    )
 
 
 def test_a_correction_is_zero_at_first_and_follows_the_candidates_numbers() -> None:
@@ -109,33 +131,48 @@ def test_a_correction_is_zero_at_first_and_follows_the_candidates_numbers() -> N
     model = Model(tiny_config(targets=targets, tasks=UNIFIED)).double().eval()
     correction = model.targets["similarity"].corrections["name_image"]
     assert not any(p.any() for p in correction.parameters())
-    batch, names = inputs("name_image", [[1, 5]] * 3, model.config), vectors("name_image", model).detach()
+    batch, names = (
+        inputs("name_image", [[1, 5]] * 3, model.config),
+        vectors("name_image", model).detach(),
+    )
     before = model(batch, candidates=names).logits["similarity"]
     torch.nn.init.normal_(correction.weight)
     torch.nn.init.normal_(correction.bias)
     expected = before + model.embed(batch)[0] @ correction.weight.T + correction.bias
     torch.testing.assert_close(model(batch, candidates=names).logits["similarity"], expected)
-    some = replace(candidates("name_image", model.config, [3, 1]), labels={"numbers": torch.tensor([3, 1])})
-    torch.testing.assert_close(model(replace(batch, candidates=some)).logits["similarity"], expected[:, [3, 1]])
+    some = replace(
+        candidates("name_image", model.config, [3, 1]), labels={"numbers": torch.tensor([3, 1])}
+    )
+    torch.testing.assert_close(
+        model(replace(batch, candidates=some)).logits["similarity"], expected[:, [3, 1]]
+    )
     with pytest.raises(ConfigError, match="tuned for 4 classes, not 2"):
         model(batch, candidates=names[:2])
 
 
 def test_gradients_reach_inputs_and_candidates_and_nothing_else(model: Model) -> None:
-    batch = replace(inputs("name_image", [[1, 5]] * 3, model.config), labels={"class": torch.tensor([2, 0, 2])})
+    batch = replace(
+        inputs("name_image", [[1, 5]] * 3, model.config), labels={"class": torch.tensor([2, 0, 2])}
+    )
     model(replace(batch, candidates=candidates("name_image", model.config))).loss.backward()
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(model.active_parameters("name_image"))
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(
+        model.active_parameters("name_image")
+    )
     assert sum(p.numel() for p in model.targets["similarity"].parameters()) == 1
 
 
 def test_pairs_have_the_contrastive_loss(model: Model) -> None:
     examples = random_examples("to_code", [[5, 7], [3, 9], [8, 4]], model.config)
     labels = {"caption": torch.tensor([1, 2, 1])}
-    batch = replace(collate(layout_of("find_code", UNIFIED), examples, model.config.streams, 4), labels=labels)
+    batch = replace(
+        collate(layout_of("find_code", UNIFIED), examples, model.config.streams, 4), labels=labels
+    )
     texts, codes = model.embed(batch)
     scores = model.targets["similarity"].pairs.scale * texts @ codes.T
     scores[0, 2] = scores[2, 0] = -math.inf
-    expected = (F.cross_entropy(scores, torch.arange(3)) + F.cross_entropy(scores.T, torch.arange(3))) / 2
+    expected = (
+        F.cross_entropy(scores, torch.arange(3)) + F.cross_entropy(scores.T, torch.arange(3))
+    ) / 2
     torch.testing.assert_close(model(batch).loss, expected)
 
 
@@ -146,11 +183,17 @@ def test_a_clip_is_the_mean_direction_of_its_frames(model: Model) -> None:
     batch = collate(layout_of("find_frames", UNIFIED), examples, model.config.streams, 4)
     queries, *frames = model.embed(batch)
     clips = [(frames[0][i] + frames[1][i]) / (frames[0][i] + frames[1][i]).norm() for i in range(2)]
-    expected = model.targets["similarity"].pairs.scale * torch.stack([torch.stack([q @ c for c in clips]) for q in queries])
+    expected = model.targets["similarity"].pairs.scale * torch.stack(
+        [torch.stack([q @ c for c in clips]) for q in queries]
+    )
     torch.testing.assert_close(model(batch).logits["similarity"], expected)
 
 
 def test_answers_without_candidates_are_an_error(model: Model) -> None:
-    batch = replace(inputs("name_image", [[1, 5]], model.config), labels={"class": torch.tensor([0])})
-    with pytest.raises(ValueError, match=r"no candidates to choose from: encode them with model\.embed"):
+    batch = replace(
+        inputs("name_image", [[1, 5]], model.config), labels={"class": torch.tensor([0])}
+    )
+    with pytest.raises(
+        ValueError, match=r"no candidates to choose from: encode them with model\.embed"
+    ):
         model(batch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
 from skillweave.config.targets import PromptTarget
-from skillweave.model import Model, Output
+from skillweave.model.model import Model, Output
 
 WIDTH, LENGTHS = 12, torch.tensor([[5, 2], [3, 4], [6, 1]])
 TEXT = {"modality": "text"}
@@ -21,22 +21,37 @@ WORDS = [[7, 8], [9, 10], [11, 7]]
 def model_of(kind: str, spans: list[dict], **target: object) -> Model:
     tasks = {"t": {"spans": spans, "targets": {kind: 1.0}}}
     streams = {"text": {"vocabulary": 30, "max_length": 16}}
-    model = Model(tiny_config(streams=streams, shared=[], tasks=tasks, targets={kind: target})).double().eval()
+    model = (
+        Model(tiny_config(streams=streams, shared=[], tasks=tasks, targets={kind: target}))
+        .double()
+        .eval()
+    )
     randomise(model)
     return model
 
 
 def run(model: Model, labels: dict[str, Tensor]) -> tuple[Output, list[Tensor]]:
-    """The output, and each sample's true hidden states [l, D] per pass, joined over the spans of the pass."""
-    spans = [Span(s.modality, encoder_pass=s.encoder_pass, length=6) for s in model.config.tasks["t"].spans]
+    """The output, and each sample's true hidden states [l, D] per pass, joined over the spans of
+    the pass."""
+    spans = [
+        Span(s.modality, encoder_pass=s.encoder_pass, length=6)
+        for s in model.config.tasks["t"].spans
+    ]
     lengths = LENGTHS[:, : len(spans)]
     inputs = tuple(torch.randint(6, 30, (3, 6)) for _ in spans)
     batch = Batch(Layout("t", tuple(spans)), inputs, lengths, labels)
     hidden = hidden_states(model, batch)
     if len(hidden) > 1:
-        return model(batch), [[h[n, : lengths[n, p]] for n in range(3)] for p, h in enumerate(hidden)]
+        return model(batch), [
+            [h[n, : lengths[n, p]] for n in range(3)] for p, h in enumerate(hidden)
+        ]
     (h,) = hidden
-    return model(batch), [[torch.cat([h[n, 6 * s : 6 * s + lengths[n, s]] for s in range(len(spans))]) for n in range(3)]]
+    return model(batch), [
+        [
+            torch.cat([h[n, 6 * s : 6 * s + lengths[n, s]] for s in range(len(spans))])
+            for n in range(3)
+        ]
+    ]
 
 
 def pooled(head: torch.nn.Module, x_LD: Tensor) -> Tensor:
@@ -47,13 +62,23 @@ def pooled(head: torch.nn.Module, x_LD: Tensor) -> Tensor:
 def test_two_texts_compared(hidden: bool) -> None:
     """InferSent: the largest of each number, then a classifier of u, v, |u - v| and u · v."""
     compared = ["first", "second", "difference", "product"]
-    model = model_of("classification", PASSES, classes=["a", "b"], pooling="max", compared=compared, hidden=hidden)
+    model = model_of(
+        "classification",
+        PASSES,
+        classes=["a", "b"],
+        pooling="max",
+        compared=compared,
+        hidden=hidden,
+    )
     out, (firsts, seconds) = run(model, {"class": torch.tensor([0, 1, 1])})
     head = model.targets["classification"]
     for n, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
         u, v = first.max(0).values, second.max(0).values
         x = torch.cat([u, v, (u - v).abs(), u * v])
-        assert torch.allclose(out.logits["classification"][n], head.classifier(torch.tanh(head.pooler(x)) if hidden else x))
+        assert torch.allclose(
+            out.logits["classification"][n],
+            head.classifier(torch.tanh(head.pooler(x)) if hidden else x),
+        )
     with pytest.raises(ValueError, match="compares 2 passes, not 1"):
         run(model_of("classification", [TEXT], classes=["a", "b"], compared=compared), {})
 
@@ -81,7 +106,12 @@ def test_regression_learns_on_a_scale_of_its_own() -> None:
 def test_cosine() -> None:
     model = model_of("cosine", PASSES, least=1.0, most=5.0)
     out, (ones, others) = run(model, {"score": torch.tensor([1.0, 3.0, 5.0])})
-    cosines = torch.stack([F.cosine_similarity(a.mean(0), b.mean(0), dim=0) for a, b in zip(ones, others, strict=True)])
+    cosines = torch.stack(
+        [
+            F.cosine_similarity(a.mean(0), b.mean(0), dim=0)
+            for a, b in zip(ones, others, strict=True)
+        ]
+    )
     torch.testing.assert_close(out.logits["cosine"], 1 + 4 * cosines)
     wanted = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     assert out.loss.item() == pytest.approx(((cosines - wanted) ** 2).mean().item())
@@ -90,7 +120,12 @@ def test_cosine() -> None:
 def test_choice_leaves_out_what_a_sample_lacks() -> None:
     model = model_of("choice", PASSES)
     out, passes = run(model, {"class": torch.tensor([1, 0, 0]), "choices": torch.tensor([2, 2, 1])})
-    scores = torch.stack([torch.cat([pooled(model.targets["choice"], x) for x in xs]) for xs in zip(*passes, strict=True)])
+    scores = torch.stack(
+        [
+            torch.cat([pooled(model.targets["choice"], x) for x in xs])
+            for xs in zip(*passes, strict=True)
+        ]
+    )
     shares = [scores[0].softmax(0)[1], scores[1].softmax(0)[0], torch.tensor(1.0)]
     assert out.logits["choice"][2, 1] == -math.inf
     assert out.loss.item() == pytest.approx(-sum(math.log(s.item()) for s in shares) / 3)
@@ -127,13 +162,21 @@ def test_a_prompt_is_the_likelihood_of_each_classs_word() -> None:
     out, (xs,) = run(model, {"slots": slots, "class": torch.tensor([2, 0, 1])})
     head, words = model.targets["prompt"], model.words(Modality.TEXT)
     for n, pair in enumerate(places):
-        rows = [F.linear(head.norm(F.gelu(head.transform(xs[n][p]))), words, head.bias).log_softmax(0) for p in pair]
+        rows = [
+            F.linear(head.norm(F.gelu(head.transform(xs[n][p]))), words, head.bias).log_softmax(0)
+            for p in pair
+        ]
         expected = torch.stack([(rows[0][a] + rows[1][b]) / 2 for a, b in WORDS])
         torch.testing.assert_close(out.logits["prompt"][n], expected)
-    assert out.loss.item() == pytest.approx(F.cross_entropy(out.logits["prompt"], torch.tensor([2, 0, 1])).item())
+    assert out.loss.item() == pytest.approx(
+        F.cross_entropy(out.logits["prompt"], torch.tensor([2, 0, 1])).item()
+    )
 
 
 def test_a_prompts_parameters_are_those_of_masked_words() -> None:
-    prompt = {n: p.shape for n, p in model_of("prompt", [TEXT], words=WORDS).targets["prompt"].named_parameters()}
+    prompt = {
+        n: p.shape
+        for n, p in model_of("prompt", [TEXT], words=WORDS).targets["prompt"].named_parameters()
+    }
     masked = {n: p.shape for n, p in model_of("mlm", [TEXT]).targets["mlm"].named_parameters()}
     assert prompt == masked and PromptTarget().modality is Modality.TEXT

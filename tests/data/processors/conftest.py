@@ -22,7 +22,9 @@ def tone():
     """A sine of so many seconds, [samples] float32."""
 
     def make(seconds=1.0, rate=16_000, hertz=440.0):
-        return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+        return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+            np.float32
+        )
 
     return make
 
@@ -58,7 +60,9 @@ def png_header():
     """A PNG that states a size and holds no pixels."""
 
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     def make(width, height):
         header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -70,11 +74,23 @@ def png_header():
 
 @pytest.fixture(scope="session")
 def clip():
-    """A video file's bytes: frame i is grey of value 20 i, unless frames are given as [H, W, 3] arrays."""
+    """A video file's bytes: frame i is grey of value 20 i, unless frames are given as [H, W, 3]
+    arrays."""
 
-    def make(frames=12, kind="mp4", codec="h264", rate=4, width=48, height=32, sound=None, pixels="yuv420p"):
+    def make(
+        frames=12,
+        kind="mp4",
+        codec="h264",
+        rate=4,
+        width=48,
+        height=32,
+        sound=None,
+        pixels="yuv420p",
+    ):
         if isinstance(frames, int):
-            frames = [np.full((height, width, 3), min(20 * i, 255), np.uint8) for i in range(frames)]
+            frames = [
+                np.full((height, width, 3), min(20 * i, 255), np.uint8) for i in range(frames)
+            ]
         file = io.BytesIO()
         with av.open(file, "w", format=kind) as container:
             stream = container.add_stream(codec, rate=rate)
@@ -95,7 +111,9 @@ def _sing(container, track, blocks=47):
     """One second of 440 Hz."""
     for i in range(blocks):
         wave = 0.3 * np.sin(2 * np.pi * 440 * (i * 1024 + np.arange(1024)) / 48_000)
-        frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            wave.astype(np.float32)[None], format="fltp", layout="mono"
+        )
         frame.rate, frame.pts = 48_000, i * 1024
         container.mux(track.encode(frame))
     container.mux(track.encode())

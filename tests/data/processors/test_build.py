@@ -8,11 +8,19 @@ from hypothesis import strategies as st
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import ModelConfig
-from skillweave.config.recipe import AugmentConfig
-from skillweave.config.streams import CodeStream, ImageStream, SoundStream, Streams, TextStream, TokenizerConfig, VideoStream
+from skillweave.config.data import AugmentConfig
+from skillweave.config.streams import (
+    CodeStream,
+    ImageStream,
+    SoundStream,
+    Streams,
+    TextStream,
+    TokenizerConfig,
+    VideoStream,
+)
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.complete import check_complete
+from skillweave.model.config import ModelConfig
 
 ALL = Streams(
     text=TextStream(),
@@ -36,7 +44,9 @@ def test_each_stream_gets_its_processor():
 
 
 def test_only_streams_that_exist_get_one():
-    assert list(build_processors(ModelConfig(streams=Streams(image=ImageStream())), {})) == [Modality.IMAGE]
+    assert list(build_processors(ModelConfig(streams=Streams(image=ImageStream())), {})) == [
+        Modality.IMAGE
+    ]
 
 
 def test_an_absent_tokeniser_is_named():

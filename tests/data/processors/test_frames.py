@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skillweave.config.recipe import AugmentConfig
+from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import ImageStream
 from skillweave.data.processors.frames import clip_frames
 from skillweave.data.processors.image import ImageProcessor
@@ -19,8 +19,12 @@ def test_frames_are_the_pictures_that_the_image_processor_makes_of_them() -> Non
 
 
 def test_all_frames_change_alike_in_training() -> None:
-    clip = np.repeat(np.random.default_rng(0).integers(0, 255, (1, 16, 16, 3)), 4, axis=0).astype(np.uint8)
-    processor = ImageProcessor(ImageStream(size=8, patch=4), augment=AugmentConfig(shift=0.3, colour=0.5))
+    clip = np.repeat(np.random.default_rng(0).integers(0, 255, (1, 16, 16, 3)), 4, axis=0).astype(
+        np.uint8
+    )
+    processor = ImageProcessor(
+        ImageStream(size=8, patch=4), augment=AugmentConfig(shift=0.3, colour=0.5)
+    )
     first, second = clip_frames(processor, clip, 2, np.random.default_rng(1))
     assert torch.equal(first.data, second.data)
     assert not torch.equal(first.data, processor(clip[0]).data)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import ImageStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.image import ImageProcessor
@@ -22,7 +22,10 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 def corners(features):
     """Colour of the four corners and the centre as 0..255."""
     pixels = ((features.data * 0.5 + 0.5) * 255).round().permute(1, 2, 0)
-    return [tuple(int(v) for v in pixels[y, x]) for y, x in ((1, 1), (1, -2), (-2, 1), (-2, -2), (16, 16))]
+    return [
+        tuple(int(v) for v in pixels[y, x])
+        for y, x in ((1, 1), (1, -2), (-2, 1), (-2, -2), (16, 16))
+    ]
 
 
 def quarters(mode="RGB"):
@@ -35,10 +38,14 @@ def quarters(mode="RGB"):
 
 
 def test_pixels_are_normalised_channels_first(picture):
-    features = ImageProcessor(ImageStream(size=32, patch=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2)))(
-        picture(Image.new("RGB", (32, 32), (255, 0, 51)))
+    features = ImageProcessor(
+        ImageStream(size=32, patch=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    )(picture(Image.new("RGB", (32, 32), (255, 0, 51))))
+    assert (
+        features.data.shape == (3, 32, 32)
+        and features.data.dtype == torch.float32
+        and features.length == 17
     )
-    assert features.data.shape == (3, 32, 32) and features.data.dtype == torch.float32 and features.length == 17
     expected = torch.tensor([(1 - 0.1) / 0.5, -0.2 / 0.25, (0.2 - 0.3) / 0.2])
     torch.testing.assert_close(features.data.amin((1, 2)), expected)
     torch.testing.assert_close(features.data.amax((1, 2)), expected)
@@ -48,7 +55,9 @@ def test_a_picture_of_the_right_size_is_kept_as_it_is(picture):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     data = PROCESS(picture(pixels)).data
     torch.testing.assert_close(data, torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1)
-    assert torch.equal(PROCESS(pixels).data, data) and torch.equal(PROCESS(Image.fromarray(pixels)).data, data)
+    assert torch.equal(PROCESS(pixels).data, data) and torch.equal(
+        PROCESS(Image.fromarray(pixels)).data, data
+    )
 
 
 def test_the_centre_of_a_wide_picture_is_cut_out(picture):
@@ -109,9 +118,13 @@ def test_every_mode_becomes_rgb(picture, mode, kind):
     if mode == "I;16":
         stored = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     elif mode == "LAB":
-        stored = Image.merge("LAB", (grey, Image.new("L", (64, 64), 128), Image.new("L", (64, 64), 128)))
+        stored = Image.merge(
+            "LAB", (grey, Image.new("L", (64, 64), 128), Image.new("L", (64, 64), 128))
+        )
     else:
-        stored = grey.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr") else grey.convert(mode)
+        stored = (
+            grey.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr") else grey.convert(mode)
+        )
     got = np.array(corners(PROCESS(picture(stored, kind))))
     assert got[[0, 2]].max() < 12 and got[[1, 3]].min() > 243
 
@@ -128,7 +141,10 @@ def test_transparency_shows_white(picture, kind):
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
 def test_a_transparent_colour_shows_white(picture, mode):
     image = Image.new(mode, (32, 32), 0)
-    assert min(corners(PROCESS(picture(image, transparency=(0, 0, 0) if mode == "RGB" else 0)))[0]) == 255
+    assert (
+        min(corners(PROCESS(picture(image, transparency=(0, 0, 0) if mode == "RGB" else 0)))[0])
+        == 255
+    )
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG", "TIFF"])
@@ -144,7 +160,9 @@ def test_a_large_jpeg_keeps_its_place_and_colours(picture):
     assert np.abs(np.array(got) - np.array([RED, GREEN, BLUE])).max() < 16
 
 
-@pytest.mark.parametrize("size", [(12_000, 9_000), (60_000, 60_000), (2**31 - 1, 1), (2**31 + 7, 9)])
+@pytest.mark.parametrize(
+    "size", [(12_000, 9_000), (60_000, 60_000), (2**31 - 1, 1), (2**31 + 7, 9)]
+)
 def test_a_bomb_is_refused_by_its_header(png_header, size, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(BadInput, match="max_pixels 64000000"):
@@ -162,7 +180,10 @@ def test_limits_are_settings(picture):
 def test_files_are_told_by_their_contents_not_their_names(tmp_path, picture):
     odd = tmp_path / "clip.mp4"
     odd.write_bytes(picture(quarters()))
-    assert corners(PROCESS(odd))[0] == RED and corners(PROCESS({"bytes": None, "path": str(odd)}))[0] == RED
+    assert (
+        corners(PROCESS(odd))[0] == RED
+        and corners(PROCESS({"bytes": None, "path": str(odd)}))[0] == RED
+    )
     text = tmp_path / "a.png"
     text.write_text("not a picture at all")
     with pytest.raises(BadInput, match="not a picture"):
@@ -207,7 +228,8 @@ def test_a_truncated_picture_is_bad_input(picture, kind, share):
 
 def test_a_webp_that_states_a_huge_canvas_is_refused(picture):
     data = bytearray(picture(quarters("RGBA"), "WEBP", lossless=True))
-    at = data.index(b"VP8L") + 9  # RFC 9649 section 3.4: 14 bits of width - 1, 14 bits of height - 1
+    # RFC 9649 section 3.4: 14 bits of width - 1, 14 bits of height - 1
+    at = data.index(b"VP8L") + 9
     data[at : at + 4] = struct.pack("<I", 0x3FFF | 0x3FFF << 14)
     with pytest.raises(BadInput):
         PROCESS(bytes(data))
@@ -216,7 +238,11 @@ def test_a_webp_that_states_a_huge_canvas_is_refused(picture):
 def test_shift_moves_the_contents_and_brings_in_white():
     image = Image.new("RGB", (40, 40), RED)
     moved = cut_square(image, 40, Change(right=0.25, down=-0.5))
-    assert (moved[:20, 10:] == RED).all() and (moved[:, :10] == 255).all() and (moved[20:] == 255).all()
+    assert (
+        (moved[:20, 10:] == RED).all()
+        and (moved[:, :10] == 255).all()
+        and (moved[20:] == 255).all()
+    )
 
 
 def test_shift_of_a_wide_picture_brings_in_what_lies_beside_the_square():
@@ -232,7 +258,11 @@ def test_zoom_changes_the_size_about_the_centre():
     larger = cut_square(image, 64, Change(zoom=2.0))
     assert (larger[4:-4, 4:-4] == RED).all()
     smaller = cut_square(image, 64, Change(zoom=0.5))
-    assert (smaller[:16] == 255).all() and (smaller[20, 20:44] == GREEN).all() and (smaller[28:36, 28:36] == RED).all()
+    assert (
+        (smaller[:16] == 255).all()
+        and (smaller[20, 20:44] == GREEN).all()
+        and (smaller[28:36, 28:36] == RED).all()
+    )
 
 
 def test_colour_changes_follow_their_definitions():
@@ -241,8 +271,12 @@ def test_colour_changes_follow_their_definitions():
     shown = lambda change: (normalise(pixels, change).permute(1, 2, 0) * 127.5 + 127.5).numpy()  # noqa: E731
     np.testing.assert_allclose(shown(Change(brightness=1.5)), pixels * 1.5, atol=1e-3)
     luma = np.array([100 * 0.299 + 50 * 0.587, 20 * 0.299 + 40 * 0.587 + 60 * 0.114])
-    np.testing.assert_allclose(shown(Change(saturation=0.0))[0], np.repeat(luma[:, None], 3, 1), atol=1e-3)
-    np.testing.assert_allclose(shown(Change(contrast=0.5)), pixels * 0.5 + 0.5 * luma.mean(), atol=1e-3)
+    np.testing.assert_allclose(
+        shown(Change(saturation=0.0))[0], np.repeat(luma[:, None], 3, 1), atol=1e-3
+    )
+    np.testing.assert_allclose(
+        shown(Change(contrast=0.5)), pixels * 0.5 + 0.5 * luma.mean(), atol=1e-3
+    )
     assert shown(Change(brightness=3.0)).max() <= 255.001
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import SoundStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.sound import SoundProcessor
@@ -36,7 +36,9 @@ KINDS = [
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (48_000, 1), (16_000, 2)])
-def test_every_format_rate_and_channel_count_gives_the_same_tone(tone, recording, hertz, kind, subtype, rate, channels):
+def test_every_format_rate_and_channel_count_gives_the_same_tone(
+    tone, recording, hertz, kind, subtype, rate, channels
+):
     if subtype == "OPUS" and rate == 44_100:
         rate = 24_000  # Opus knows only divisors of 48 kHz
     features = PROCESS(recording(np.stack([tone(1.0, rate)] * channels, 1), rate, kind, subtype))
@@ -45,7 +47,9 @@ def test_every_format_rate_and_channel_count_gives_the_same_tone(tone, recording
     assert abs(len(wave) - 16_000) <= 700  # MP3 and ADPCM come in blocks
     assert features.length == STREAM.positions(len(wave))
     assert hertz(wave) == pytest.approx(440, abs=2)
-    assert float(wave.mean()) == pytest.approx(0, abs=1e-4) and float(wave.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert float(wave.mean()) == pytest.approx(0, abs=1e-4) and float(
+        wave.std(correction=0)
+    ) == pytest.approx(1, abs=1e-4)
 
 
 def test_channels_are_averaged(tone, recording, hertz):
@@ -61,7 +65,9 @@ def test_loudness_does_not_matter_and_silence_stays_silent(tone):
     assert not PROCESS(np.full(16_000, 0.5, np.float32)).data.any()
 
 
-@pytest.mark.parametrize(("kind", "codec", "sound"), [("mp4", "h264", "aac"), ("webm", "libvpx-vp9", "libopus")])
+@pytest.mark.parametrize(
+    ("kind", "codec", "sound"), [("mp4", "h264", "aac"), ("webm", "libvpx-vp9", "libopus")]
+)
 def test_a_video_gives_its_sound_track(clip, hertz, kind, codec, sound):
     wave = PROCESS(clip(4, kind, codec, sound=sound)).data
     assert abs(len(wave) - 16_000) < 800 and hertz(wave) == pytest.approx(440, abs=3)
@@ -122,7 +128,9 @@ def test_samples_that_are_no_numbers_are_bad_input(recording, tone, bad):
 
 def test_enormous_samples_do_not_overflow(tone, recording):
     huge = tone() * np.float32(3e38)
-    np.testing.assert_allclose(PROCESS(recording(huge, subtype="FLOAT")).data, PROCESS(tone()).data, atol=1e-3)
+    np.testing.assert_allclose(
+        PROCESS(recording(huge, subtype="FLOAT")).data, PROCESS(tone()).data, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,10 @@ def test_enormous_samples_do_not_overflow(tone, recording):
         (np.zeros((2, 2, 2)), "float64"),
         (np.array(["a"]), "expected numbers"),
         (np.zeros(0), "expected numbers"),
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "not a readable"),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n",
+            "not a readable",
+        ),
         (b"ffconcat version 1.0\nfile /etc/hostname\n", "not a readable"),
     ],
 )
@@ -167,7 +178,8 @@ def test_a_wave_file_written_into_a_pipe_is_read(recording, tone):
 
 def test_a_flac_file_written_into_a_pipe_is_read_and_cut(recording, tone):
     data = bytearray(recording(tone(5.0), kind="FLAC"))
-    data[21] &= 0xF0  # RFC 9639 section 8.2: the last 36 of these bits are the number of samples, 0 for unknown
+    # RFC 9639 section 8.2: the last 36 of these bits are the number of samples, 0 for unknown
+    data[21] &= 0xF0
     data[22:26] = bytes(4)
     assert PROCESS(bytes(data)).length == 100
 
@@ -207,8 +219,11 @@ def test_noise_has_the_strength_drawn_and_leaves_unit_variance(tone, hertz):
     shares = []
     for seed in range(20):
         wave = processor(tone(), np.random.default_rng(seed)).data
-        assert float(wave.std(correction=0)) == pytest.approx(1, abs=1e-4) and hertz(wave) == pytest.approx(440, abs=2)
-        likeness = min(float(wave @ clean) / len(wave), 1.0)  # cosine of clean and noisy: 1 / sqrt(1 + noise²)
+        assert float(wave.std(correction=0)) == pytest.approx(1, abs=1e-4) and hertz(
+            wave
+        ) == pytest.approx(440, abs=2)
+        # cosine of clean and noisy: 1 / sqrt(1 + noise²)
+        likeness = min(float(wave @ clean) / len(wave), 1.0)
         shares.append(math.sqrt(1 / likeness**2 - 1))
     assert max(shares) <= 1.03 and np.mean(shares) == pytest.approx(0.5, abs=0.2)
     assert not processor(np.zeros(16_000), np.random.default_rng(0)).data.any()

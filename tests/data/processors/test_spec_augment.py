@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skillweave.config.recipe import AugmentConfig
+from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import SoundStream
 from skillweave.data.processors.sound import SoundProcessor, mask_sound
 
@@ -15,9 +15,13 @@ def test_silent_stretches() -> None:
     for seed in range(60):
         masked = mask_sound(NOISE, RATE, 0.2, 0.0, np.random.default_rng(seed))
         silent = masked == 0
-        assert np.array_equal(masked[~silent], NOISE[~silent]) and np.diff(silent.astype(int)).clip(0).sum() + silent[0] <= 2
+        assert (
+            np.array_equal(masked[~silent], NOISE[~silent])
+            and np.diff(silent.astype(int)).clip(0).sum() + silent[0] <= 2
+        )
         shares.append(silent.mean())
-    assert max(shares) <= 0.4 and 0.1 < np.mean(shares) < 0.25  # twice half of 0.2, less where they overlap
+    # twice half of 0.2, less where they overlap
+    assert max(shares) <= 0.4 and 0.1 < np.mean(shares) < 0.25
 
 
 def test_missing_bands() -> None:
@@ -26,12 +30,16 @@ def test_missing_bands() -> None:
         masked = mask_sound(NOISE, RATE, 0.0, 0.3, np.random.default_rng(seed))
         left = np.abs(np.fft.rfft(masked))
         gone = left < 1e-2 * whole.mean()
-        assert masked.dtype == np.float32 and np.allclose(left[~gone], whole[~gone], rtol=1e-3, atol=1e-2)
+        assert masked.dtype == np.float32 and np.allclose(
+            left[~gone], whole[~gone], rtol=1e-3, atol=1e-2
+        )
         mel = np.log1p(np.fft.rfftfreq(RATE, 1 / RATE) / 700)
         assert np.diff(mel)[gone[1:]].sum() <= 0.62 * mel[-1]
 
 
 def test_training_alone_masks() -> None:
-    processor = SoundProcessor(SoundStream(), augment=AugmentConfig(time_mask=0.5, frequency_mask=0.5))
+    processor = SoundProcessor(
+        SoundStream(), augment=AugmentConfig(time_mask=0.5, frequency_mask=0.5)
+    )
     plain, masked = processor(NOISE).data, processor(NOISE, np.random.default_rng(1)).data
     assert np.array_equal(processor(NOISE).data, plain) and not np.array_equal(masked, plain)

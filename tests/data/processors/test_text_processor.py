@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.batch import Modality
-from skillweave.config.recipe import AugmentConfig
+from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import CodeStream, TextStream, TokenizerConfig
 from skillweave.data.processors import BadInput, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
 
 CLS, SEP, MASK, CLS_CODE = 2, 3, 4, 5
-TOKENIZER = train_tokenizer(["你好世界", "def add(x, y): return x + y", "mask [ ] cls"] * 3, TokenizerConfig(), 200)
+TOKENIZER = train_tokenizer(
+    ["你好世界", "def add(x, y): return x + y", "mask [ ] cls"] * 3, TokenizerConfig(), 200
+)
 TEXT = TextProcessor(TextStream(max_length=16), TOKENIZER)
 CODE = TextProcessor(CodeStream(max_length=16), TOKENIZER, Modality.CODE)
 
@@ -36,7 +38,9 @@ def test_code_begins_with_its_own_token_and_may_end_with_a_separator():
     assert text == code[1:-1]
 
 
-@pytest.mark.parametrize(("cls", "separator"), [(True, False), (False, False), (True, True), (False, True)])
+@pytest.mark.parametrize(
+    ("cls", "separator"), [(True, False), (False, False), (True, True), (False, True)]
+)
 def test_long_text_is_cut_to_the_stream_s_length_special_tokens_included(cls, separator):
     features = TEXT("你好世界" * 10_000, cls=cls, separator=separator)
     assert features.length == len(features.data) == 16
@@ -52,7 +56,19 @@ def test_special_tokens_spelt_out_in_a_text_are_plain_text():
 
 
 @pytest.mark.parametrize(
-    "value", ["", "  \n\t", "\u200b", b"", b"\xff\xfe\x00", "half \ud800 pair", None, 3, float("nan"), ["a"]]
+    "value",
+    [
+        "",
+        "  \n\t",
+        "\u200b",
+        b"",
+        b"\xff\xfe\x00",
+        "half \ud800 pair",
+        None,
+        3,
+        float("nan"),
+        ["a"],
+    ],
 )
 def test_what_is_no_text_is_bad_input(value):
     with pytest.raises(BadInput):
@@ -63,7 +79,12 @@ def test_files_are_read_as_utf8(tmp_path):
     file = tmp_path / "a.py"
     file.write_text("return 你", "utf-8")
     want = TEXT("return 你").data.tolist()
-    for value in (file, file.read_bytes(), {"path": str(file)}, {"bytes": file.read_bytes(), "path": None}):
+    for value in (
+        file,
+        file.read_bytes(),
+        {"path": str(file)},
+        {"bytes": file.read_bytes(), "path": None},
+    ):
         assert TEXT(value).data.tolist() == want
 
 
@@ -74,14 +95,17 @@ def test_word_dropout_masks_about_its_share_of_the_pieces_and_no_special_token()
     plain, noisy = processor(text), processor(text, np.random.default_rng(0), separator=True)
     assert noisy.data[0] == CLS and noisy.data[-1] == SEP
     masked = noisy.data[1:-1] == MASK
-    assert abs(masked.float().mean() - 0.25) < 4 * (0.25 * 0.75 / 510) ** 0.5  # four standard deviations
+    # four standard deviations
+    assert abs(masked.float().mean() - 0.25) < 4 * (0.25 * 0.75 / 510) ** 0.5
     assert torch.equal(noisy.data[1:-1][~masked], plain.data[1:511][~masked])
     assert torch.equal(processor(text).data, plain.data)
 
 
 @given(st.text(), st.integers(0, 2**32 - 1))
 def test_any_text_gives_ids_or_bad_input_and_a_seed_gives_the_same(text, seed):
-    processor = TextProcessor(TextStream(max_length=16), TOKENIZER, augment=AugmentConfig(word_dropout=0.5))
+    processor = TextProcessor(
+        TextStream(max_length=16), TOKENIZER, augment=AugmentConfig(word_dropout=0.5)
+    )
     try:
         first = processor(text, np.random.default_rng(seed))
     except BadInput:

@@ -14,7 +14,12 @@ from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_to
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer, special_names
 
-TEXTS = ["The cat sat on the mat.", "The dog sat on the log.", "一个笑脸", "def add(x, y): return x + y"] * 3
+TEXTS = [
+    "The cat sat on the mat.",
+    "The dog sat on the log.",
+    "一个笑脸",
+    "def add(x, y): return x + y",
+] * 3
 
 
 def in_order(tokenizer):
@@ -74,7 +79,10 @@ def test_training_gives_the_same_in_every_process(kind):
         f"tokenizer = train_tokenizer(texts, TokenizerConfig(kind={kind!r}), 500)\n"
         "print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())\n"
     )
-    runs = {subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)}
+    runs = {
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+        for _ in range(2)
+    }
     assert len(runs) == 1
 
 
@@ -104,7 +112,9 @@ def test_an_asset_holds_the_tokeniser():
 
 def test_a_folder_is_loaded_and_lacking_special_tokens_are_added(tmp_path):
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "你", "好", "a", "##b"]
-    plain = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    plain = Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
     plain.enable_truncation(3)
     plain.enable_padding(length=8)
     plain.save(str(tmp_path / "tokenizer.json"))
@@ -142,8 +152,15 @@ ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b"]
 def with_other_names(folder):
     model = models.WordLevel({piece: i for i, piece in enumerate(ROBERTA)}, unk_token="<unk>")
     Tokenizer(model).save(str(folder / "tokenizer.json"))
-    names = {"bos_token": "<s>", "cls_token": {"content": "<s>"}, "sep_token": "</s>", "mask_token": "<mask>"}
-    (folder / "special_tokens_map.json").write_text(json.dumps({**names, "pad_token": "<pad>", "unk_token": "<unk>"}))
+    names = {
+        "bos_token": "<s>",
+        "cls_token": {"content": "<s>"},
+        "sep_token": "</s>",
+        "mask_token": "<mask>",
+    }
+    (folder / "special_tokens_map.json").write_text(
+        json.dumps({**names, "pad_token": "<pad>", "unk_token": "<unk>"})
+    )
     return {"pad": "<pad>", "unknown": "<unk>", "cls": "<s>", "separator": "</s>", "mask": "<mask>"}
 
 
@@ -156,7 +173,9 @@ def test_names_of_special_tokens_are_those_of_the_folder(tmp_path):
     processor = TextProcessor(stream, tokenizer)
     assert processor("a", separator=True).data.tolist() == [0, 5, 2]
     assert (processor.mask, processor.special_ids) == (4, {0, 1, 2, 3, 4, 7})
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"bos_token": "<s>", "eos_token": "</s>"})
+    )
     assert special_names(tmp_path) == {"cls": "<s>", "separator": "</s>"}
     (tmp_path / "special_tokens_map.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
@@ -167,7 +186,11 @@ def test_an_asset_gets_no_pieces_that_its_model_has_no_words_for(tmp_path):
     with_other_names(tmp_path)
     tokenizer = read_tokenizer((tmp_path / "tokenizer.json").read_bytes())
     assert tokenizer.get_vocab_size() == len(ROBERTA)
-    processor = TextProcessor(TextStream(tokenizer=TokenizerConfig(special={"cls": "<s>"})), tokenizer)
+    processor = TextProcessor(
+        TextStream(tokenizer=TokenizerConfig(special={"cls": "<s>"})), tokenizer
+    )
     assert processor("b").data.tolist() == [0, 6]
-    with pytest.raises(ConfigError, match=r"the tokeniser has no '\[MASK\]', which the task needs; name it under"):
+    with pytest.raises(
+        ConfigError, match=r"the tokeniser has no '\[MASK\]', which the task needs; name it under"
+    ):
         processor.mask  # noqa: B018

@@ -10,18 +10,25 @@ STREAM = SoundStream()
 
 
 def tones(tone, *pitches, seconds=0.5):
-    return [(wave, STREAM.positions(len(wave))) for wave in (tone(seconds, hertz=h) for h in pitches)]
+    return [
+        (wave, STREAM.positions(len(wave))) for wave in (tone(seconds, hertz=h) for h in pitches)
+    ]
 
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 721, 1039, 16_000, 16_319, 16_320])
 def test_one_row_of_39_per_encoder_position(samples):
     wave = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     rows = mfcc(torch.from_numpy(wave), 16_000, STREAM.positions(samples))
-    assert rows.shape == (STREAM.positions(samples), 39) and rows.dtype == np.float32 and np.isfinite(rows).all()
+    assert (
+        rows.shape == (STREAM.positions(samples), 39)
+        and rows.dtype == np.float32
+        and np.isfinite(rows).all()
+    )
 
 
 def test_a_row_describes_the_samples_its_position_sees():
-    # A click in the second half of second one lies in the field of positions 40 and 41 (320 samples apart, 400 wide).
+    # A click in the second half of second one lies in the field of positions 40 and 41 (320 samples
+    # apart, 400 wide).
     wave = np.full(16_000, 0.0, np.float32)
     wave += np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 1e-4
     wave[13_150] = 1.0
@@ -32,12 +39,16 @@ def test_a_row_describes_the_samples_its_position_sees():
 def test_the_hop_sets_which_rows_are_kept():
     wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     fine = mfcc(wave, 16_000, 98, hop=160)
-    assert np.array_equal(mfcc(wave, 16_000, 49), fine[::2]) and np.array_equal(mfcc(wave, 16_000, 24, hop=640), fine[::4][:24])
+    assert np.array_equal(mfcc(wave, 16_000, 49), fine[::2]) and np.array_equal(
+        mfcc(wave, 16_000, 24, hop=640), fine[::4][:24]
+    )
 
 
 def test_derivatives_are_regressions_over_five_rows():
     # Kaldi and HTK book section 5.9: sum over n = 1, 2 of n (c[t+n] - c[t-n]) / 10.
-    rows = mfcc(np.random.default_rng(0).standard_normal(8_000).astype(np.float32), 16_000, 48, hop=160)
+    rows = mfcc(
+        np.random.default_rng(0).standard_normal(8_000).astype(np.float32), 16_000, 48, hop=160
+    )
     c = rows[:, :13]
     expected = ((c[3:-1] - c[1:-3]) + 2 * (c[4:] - c[:-4])) / 10
     np.testing.assert_allclose(rows[2:-2, 13:26], expected, atol=1e-3)
@@ -57,17 +68,24 @@ def test_coefficients_are_the_cosine_transform_of_the_log_mel_energies():
     basis = np.sqrt(2 / 23) * np.cos(np.pi * k * (n + 0.5) / 23)
     basis[0] /= np.sqrt(2)
     lifter = 1 + 11 * np.sin(np.pi * np.arange(13) / 22)
-    np.testing.assert_allclose(mfcc(wave, 16_000, 1)[0, :13], lifter * (basis @ bank.get_frame(0)), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        mfcc(wave, 16_000, 1)[0, :13], lifter * (basis @ bank.get_frame(0)), rtol=1e-3, atol=1e-2
+    )
 
 
 def test_different_sounds_get_different_units_and_equal_sounds_equal_ones(tone):
     model = UnitModel.fit(tones(tone, 200, 800, 3200), clusters=3)
-    inner = [model(wave, length)[3:-3] for wave, length in tones(tone, 200, 800, 3200)]  # derivatives differ at the ends
+    # derivatives differ at the ends
+    inner = [model(wave, length)[3:-3] for wave, length in tones(tone, 200, 800, 3200)]
     assert all(len(units.unique()) == 1 for units in inner)
     assert len({int(units[0]) for units in inner}) == 3
     wave, length = tones(tone, 500)[0]
     units = model(torch.from_numpy(wave), length)
-    assert units.dtype == torch.int64 and units.shape == (length,) and torch.equal(units, model(wave, length))
+    assert (
+        units.dtype == torch.int64
+        and units.shape == (length,)
+        and torch.equal(units, model(wave, length))
+    )
 
 
 def test_the_nearest_centre_is_taken():

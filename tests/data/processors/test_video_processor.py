@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import VideoStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.video import VideoProcessor, choose_frames
@@ -32,14 +32,22 @@ def greys(features):
 @pytest.mark.parametrize(("kind", "codec", "pixels"), CODECS)
 def test_formats_give_the_frames_in_order(clip, kind, codec, pixels):
     features = PROCESS(clip(6, kind, codec, pixels=pixels))
-    assert features.data.shape == (3, 6, 32, 32) and features.data.dtype == torch.float32 and features.length == 33
-    np.testing.assert_allclose(greys(features), [0, 20, 40, 60, 80, 100], atol=12 if kind == "gif" else 5)
+    assert (
+        features.data.shape == (3, 6, 32, 32)
+        and features.data.dtype == torch.float32
+        and features.length == 33
+    )
+    np.testing.assert_allclose(
+        greys(features), [0, 20, 40, 60, 80, 100], atol=12 if kind == "gif" else 5
+    )
 
 
 def test_a_clip_is_read_at_the_stream_s_rate(clip):
     # 24 frames a second at 4 are frames 0, 6, 12, ...; grey 3 per frame.
     frames = [np.full((32, 48, 3), 3 * i, np.uint8) for i in range(36)]
-    np.testing.assert_allclose(greys(PROCESS(clip(frames, rate=24))), [0, 18, 36, 54, 72, 90], atol=5)
+    np.testing.assert_allclose(
+        greys(PROCESS(clip(frames, rate=24))), [0, 18, 36, 54, 72, 90], atol=5
+    )
 
 
 def test_evaluation_takes_the_middles_of_equal_parts(clip):
@@ -54,7 +62,9 @@ def test_fewer_frames_than_wanted_are_repeated_evenly(clip):
 
 
 def test_training_takes_a_sorted_sample_that_varies():
-    clip = np.arange(12, dtype=np.uint8)[:, None, None, None] * 20 + np.zeros((12, 32, 32, 3), np.uint8)
+    clip = np.arange(12, dtype=np.uint8)[:, None, None, None] * 20 + np.zeros(
+        (12, 32, 32, 3), np.uint8
+    )
     seen = set()
     for seed in range(20):
         frames = np.rint(greys(PROCESS(clip, np.random.default_rng(seed))) / 20).astype(int)
@@ -66,7 +76,12 @@ def test_training_takes_a_sorted_sample_that_varies():
 @given(st.integers(1, 200), st.integers(1, 30), st.one_of(st.none(), st.integers(0, 99)))
 def test_chosen_frames_exist_and_are_in_order(available, wanted, seed):
     chosen = choose_frames(available, wanted, None if seed is None else np.random.default_rng(seed))
-    assert len(chosen) == wanted and chosen == sorted(chosen) and chosen[0] >= 0 and chosen[-1] < available
+    assert (
+        len(chosen) == wanted
+        and chosen == sorted(chosen)
+        and chosen[0] >= 0
+        and chosen[-1] < available
+    )
     counts = np.bincount(chosen, minlength=available)
     assert counts.max() - counts.min() <= 1 or available > wanted
 
@@ -152,7 +167,10 @@ def test_a_file_without_frames_is_bad_input(clip):
         (np.zeros((0, 8, 8, 3), np.uint8), "uint8"),
         (np.zeros((2, 8, 8), np.uint8), "uint8"),
         (np.zeros((2, 8, 8, 3)), "float64"),
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "not a readable"),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n",
+            "not a readable",
+        ),
     ],
 )
 def test_what_is_no_clip_is_bad_input(value, why):
@@ -160,7 +178,10 @@ def test_what_is_no_clip_is_bad_input(value, why):
         PROCESS(value)
 
 
-@pytest.mark.parametrize(("kind", "codec"), [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "mpeg4"), ("avi", "mpeg4")])
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "mpeg4"), ("avi", "mpeg4")],
+)
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_a_truncated_clip_is_bad_input(clip, kind, codec, share):
     data = clip(12, kind, codec)

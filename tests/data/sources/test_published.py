@@ -7,22 +7,29 @@ from typing import Any
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
 
 GLUE_FILES = {
     "CoLA": {
-        "train.tsv": "gj04\t1\t\tOur friends won't buy \"this analysis.\ngj04\t0\t*\tThey drank the pub.\n",
+        "train.tsv": (
+            "gj04\t1\t\tOur friends won't buy \"this analysis.\ngj04\t0\t*\tThey drank the pub.\n"
+        ),
         "dev.tsv": "gj04\t1\t\tBill floated.\n",
         "test.tsv": "index\tsentence\n0\tBill whistled.\n",
     },
     "MRPC": {
-        "train.tsv": '﻿Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\tOne "quote.\tTwo\r\n0\t9\tbroken\r\n',
+        "train.tsv": (
+            "﻿Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\tOne"
+            ' "quote.\tTwo\r\n0\t9\tbroken\r\n'
+        ),
         "dev.tsv": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tThree\tFour\n",
     },
     "STS-B": {
-        "train.tsv": "index\tgenre\tscore\tsentence1\tsentence2\tscore\n".replace("\tscore\ts", "\tyear\ts")
-        + "0\tx\t12\ta\tb\t3.8\n"
+        "train.tsv": (
+            "index\tgenre\tscore\tsentence1\tsentence2\tscore\n".replace("\tscore\ts", "\tyear\ts")
+            + "0\tx\t12\ta\tb\t3.8\n"
+        )
     },
     "MNLI": {
         "train.tsv": "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\ta\tb\tneutral\tneutral\n",
@@ -57,7 +64,11 @@ def rows(path: str, *columns: str) -> list[tuple[Any, ...]]:
                 ("test", "Bill whistled.", None),
             ],
         ),
-        ("MRPC", ("text", "second", "label"), [('One "quote.', "Two", "1"), ("Three", "Four", "0")]),
+        (
+            "MRPC",
+            ("text", "second", "label"),
+            [('One "quote.', "Two", "1"), ("Three", "Four", "0")],
+        ),
         ("STS-B", ("text", "second", "score"), [("a", "b", "3.8")]),
         (
             "MNLI",
@@ -70,7 +81,9 @@ def rows(path: str, *columns: str) -> list[tuple[Any, ...]]:
         ),
     ],
 )
-def test_glue(tmp_path: Path, task: str, columns: tuple[str, ...], expected: list[tuple[Any, ...]]) -> None:
+def test_glue(
+    tmp_path: Path, task: str, columns: tuple[str, ...], expected: list[tuple[Any, ...]]
+) -> None:
     folder = write(tmp_path / task, GLUE_FILES[task])
     assert rows(f"glue:{folder}", *columns) == expected
 
@@ -81,12 +94,19 @@ def test_a_row_with_too_few_cells_is_listed(tmp_path: Path) -> None:
 
 
 CHID = {"content": ["甲#idiom000001#乙#idiom000002#丙"], "candidates": ["一心一意", "三心二意"]}
-C3 = [["男：好。", "女：走吧。"], [{"question": "去哪？", "choice": ["家", "学校"], "answer": "学校"}], "1-1"]
+C3 = [
+    ["男：好。", "女：走吧。"],
+    [{"question": "去哪？", "choice": ["家", "学校"], "answer": "学校"}],
+    "1-1",
+]
 ANSWER = {"text": "北京", "answer_start": 0}
 QUESTION = {"id": "q1", "question": "首都？", "answers": [ANSWER, ANSWER]}
 CMRC = {"version": "1", "data": [{"paragraphs": [{"context": "北京是首都。", "qas": [QUESTION]}]}]}
 SPANS = {"span1_text": "王", "span2_text": "他", "span1_index": 9, "span2_index": 0}
-PAIRS = [{"sentence1": "甲", "sentence2": "乙", "label": "-"}, {"sentence1": "丙", "sentence2": "丁", "label": "neutral"}]
+PAIRS = [
+    {"sentence1": "甲", "sentence2": "乙", "label": "-"},
+    {"sentence1": "丙", "sentence2": "丁", "label": "neutral"},
+]
 CLUE_FILES: dict[str, tuple[dict[str, Any], tuple[str, ...], list[tuple[Any, ...]]]] = {
     "tnews_public": (
         {"train.json": [{"label": "108", "label_desc": "news_edu", "sentence": "上课"}]},
@@ -99,7 +119,11 @@ CLUE_FILES: dict[str, tuple[dict[str, Any], tuple[str, ...], list[tuple[Any, ...
         [("validation", "甲", "乙", "0")],
     ),
     "ocnli": ({"train.50k.json": PAIRS}, ("text", "label"), [("丙", "neutral")]),
-    "csl": ({"train.json": [{"abst": "文", "keyword": ["a", "b"], "label": "1"}]}, ("text", "second"), [("文", "a b")]),
+    "csl": (
+        {"train.json": [{"abst": "文", "keyword": ["a", "b"], "label": "1"}]},
+        ("text", "second"),
+        [("文", "a b")],
+    ),
     "wsc": (
         {"train.json": [{"text": "他说", "target": SPANS, "label": "true"}]},
         ("text", "second", "label"),
@@ -110,8 +134,16 @@ CLUE_FILES: dict[str, tuple[dict[str, Any], tuple[str, ...], list[tuple[Any, ...
         ("key", "text", "label"),
         [("#idiom000001#", "甲#idiom000001#乙丙", 1), ("#idiom000002#", "甲乙#idiom000002#丙", 0)],
     ),
-    "c3": ({"m-train.json": C3}, ("text", "choices", "label"), [("男：好。\n女：走吧。", ["去哪？ 家", "去哪？ 学校"], 1)]),
-    "cmrc2018": ({"train.json": CMRC}, ("key", "question", "text", "answers"), [("q1", "首都？", "北京是首都。", [ANSWER])]),
+    "c3": (
+        {"m-train.json": C3},
+        ("text", "choices", "label"),
+        [("男：好。\n女：走吧。", ["去哪？ 家", "去哪？ 学校"], 1)],
+    ),
+    "cmrc2018": (
+        {"train.json": CMRC},
+        ("key", "question", "text", "answers"),
+        [("q1", "首都？", "北京是首都。", [ANSWER])],
+    ),
 }
 
 
@@ -140,7 +172,10 @@ def test_squad(tmp_path: Path) -> None:
     file = tmp_path / "train-v2.0.json"
     file.write_text(json.dumps(content))
     answers = [[{"text": "b", "answer_start": 2}], []]
-    assert rows(f"squad:{file}", "key", "question", "answers") == [("1", "who", answers[0]), ("2", "when", answers[1])]
+    assert rows(f"squad:{file}", "key", "question", "answers") == [
+        ("1", "who", answers[0]),
+        ("2", "when", answers[1]),
+    ]
     data = DataConfig.parse({"path": {"train": f"squad:{file}"}})
     assert len(open_source(data, "train", ("question", "text", "answers"))) == 2
 

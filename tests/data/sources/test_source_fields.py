@@ -1,7 +1,7 @@
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import KINDS, SUFFIXES, open_source, open_table
 from skillweave.data.sources.base import MemoryTable, Selection, name_fields
 from skillweave.data.sources.files import expand_braces, find_files
@@ -22,13 +22,22 @@ def test_columns_are_renamed_joined_and_the_rest_passes():
     assert source.columns == ["key", "text", "label", "image"]
     image = {"bytes": b"1", "path": None}
     assert source[0] == {"key": "a", "text": ["cat", "pet", "animal"], "label": "x", "image": image}
-    assert source[1] == {"key": "b", "text": [], "label": "y", "image": {"bytes": None, "path": "b.png"}}
+    assert source[1] == {
+        "key": "b",
+        "text": [],
+        "label": "y",
+        "image": {"bytes": None, "path": "b.png"},
+    }
     for field in ("key", "text", "label"):
         assert source.column(field) == [source[i][field] for i in range(2)]
     with pytest.raises(ValueError, match="read row by row"):
         source.column("image")
     assert selection({"text": "words"})[0]["text"] == ["pet", "", "animal"]
-    assert selection({"key": "kind"}).column("key") == ["x", "y"] == [row["key"] for row in selection({"key": "kind"})]
+    assert (
+        selection({"key": "kind"}).column("key")
+        == ["x", "y"]
+        == [row["key"] for row in selection({"key": "kind"})]
+    )
 
 
 def test_only_the_wanted_fields_are_read():
@@ -39,7 +48,9 @@ def test_only_the_wanted_fields_are_read():
 
 @pytest.mark.parametrize("columns", [{"text": "nane"}, {"text": ["kind", "nane"]}])
 def test_a_missing_column_is_named_with_the_nearest(columns):
-    with pytest.raises(ConfigError, match=r"here: columns.text: no column 'nane'; did you mean 'name'"):
+    with pytest.raises(
+        ConfigError, match=r"here: columns.text: no column 'nane'; did you mean 'name'"
+    ):
         selection(columns)
 
 
@@ -48,7 +59,11 @@ def test_braces_and_globs(tmp_path):
     assert expand_braces("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"]
     for name in ("1.jsonl", "2.jsonl", "[x].jsonl"):
         (tmp_path / name).write_text("{}\n")
-    assert [file.name for file in find_files(f"{tmp_path}/*.jsonl")] == ["1.jsonl", "2.jsonl", "[x].jsonl"]
+    assert [file.name for file in find_files(f"{tmp_path}/*.jsonl")] == [
+        "1.jsonl",
+        "2.jsonl",
+        "[x].jsonl",
+    ]
     assert [file.name for file in find_files(f"{tmp_path}/[x].jsonl")] == ["[x].jsonl"]
     with pytest.raises(ConfigError, match=r"3\.jsonl; did you mean '[12]\.jsonl'"):
         find_files(f"{tmp_path}/{{1..3}}.jsonl")
@@ -69,12 +84,17 @@ def test_what_cannot_be_opened_is_explained(tmp_path):
     ):
         with pytest.raises(ConfigError, match=match):
             open_table(path)
-    assert set(KINDS) == {"pack", "installed", "hf", "glue", "clue", "squad"} and ".parquet" in SUFFIXES
+    assert (
+        set(KINDS) == {"pack", "installed", "hf", "glue", "clue", "squad"}
+        and ".parquet" in SUFFIXES
+    )
 
 
 def test_a_path_per_split(tmp_path):
     for name, count in (("train", 3), ("test", 2)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name} {i}"}}\n' for i in range(count)))
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(f'{{"text": "{name} {i}"}}\n' for i in range(count))
+        )
     train, test = str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")
     data = DataConfig(path={"train": train, "test": test})
     assert [len(open_source(data, split)) for split in ("train", "test")] == [3, 2]

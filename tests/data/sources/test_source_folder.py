@@ -1,7 +1,7 @@
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
 
 ALL = (1.0, 0.0, 0.0)
@@ -31,13 +31,19 @@ def test_pairs(tmp_path):
     assert rows["f.py"]["code"].startswith("def f") and rows["f.py"]["image"] is None
     reasons = dict(source.skipped)
     assert set(reasons) == {"alone.jpg", "lost.txt", "empty.txt", "a.webp", "odd.xyz"}
-    assert reasons["alone.jpg"] == "no caption: alone.txt expected beside it" and "second image" in reasons["a.webp"]
+    assert (
+        reasons["alone.jpg"] == "no caption: alone.txt expected beside it"
+        and "second image" in reasons["a.webp"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_metadata(tmp_path, kind):
     lines = {
-        "jsonl": '{"file_name": "a.jpg", "text": "one"}\n{"file_name": "gone.jpg", "text": "two"}\n{bad\n',
+        "jsonl": (
+            '{"file_name": "a.jpg", "text": "one"}\n{"file_name": "gone.jpg", "text":'
+            ' "two"}\n{bad\n'
+        ),
         "csv": 'file_name,text\na.jpg,one\ngone.jpg,two\n"bad\n',
     }[kind]
     write(tmp_path, **{"train/a.jpg": b"", "train/b.jpg": b"", f"train/metadata.{kind}": lines})
@@ -58,20 +64,36 @@ def test_metadata(tmp_path, kind):
 def test_metadata_may_name_several_files(tmp_path):
     write(
         tmp_path,
-        **{"a.mp4": b"", "a.wav": b"", "metadata.jsonl": '{"video_file_name": "a.mp4", "sound_file_name": "a.wav"}\n'},
+        **{
+            "a.mp4": b"",
+            "a.wav": b"",
+            "metadata.jsonl": '{"video_file_name": "a.mp4", "sound_file_name": "a.wav"}\n',
+        },
     )
     row = open_source(DataConfig(path=str(tmp_path), fractions=ALL), "train")[0]
-    assert (row["video"]["path"], row["sound"]["path"]) == (str(tmp_path / "a.mp4"), str(tmp_path / "a.wav"))
+    assert (row["video"]["path"], row["sound"]["path"]) == (
+        str(tmp_path / "a.mp4"),
+        str(tmp_path / "a.wav"),
+    )
     write(tmp_path, **{"metadata.jsonl": '{"text": "x"}\n'})
     with pytest.raises(ConfigError, match="needs a column 'file_name'; it has text"):
         open_table(str(tmp_path))
 
 
 def test_classes_and_split_folders(tmp_path):
-    names = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "validation/dog/4.png", "train/5.png"]
+    names = [
+        "train/cat/1.png",
+        "train/dog/2.png",
+        "test/cat/3.png",
+        "validation/dog/4.png",
+        "train/5.png",
+    ]
     write(tmp_path, **{name: b"" for name in names})
     data = DataConfig(path=str(tmp_path))
-    found = {split: [(r["key"], r["label"]) for r in open_source(data, split)] for split in ("train", "validation", "test")}
+    found = {
+        split: [(r["key"], r["label"]) for r in open_source(data, split)]
+        for split in ("train", "validation", "test")
+    }
     assert found == {
         "train": [("train/cat/1.png", "cat"), ("train/dog/2.png", "dog")],
         "validation": [("validation/dog/4.png", "dog")],
@@ -83,7 +105,10 @@ def test_classes_and_split_folders(tmp_path):
 def test_texts_in_class_folders(tmp_path):
     write(tmp_path, **{"good/1.txt": "fine\nreally", "bad/2.txt": "poor", "bad/3.txt": b"\xff\xff"})
     source = open_source(DataConfig(path=str(tmp_path), fractions=ALL), "train")
-    assert [(row["text"], row["label"]) for row in source] == [("poor", "bad"), ("fine\nreally", "good")]
+    assert [(row["text"], row["label"]) for row in source] == [
+        ("poor", "bad"),
+        ("fine\nreally", "good"),
+    ]
     assert [key for key, _ in source.skipped] == ["bad/3.txt"]
 
 

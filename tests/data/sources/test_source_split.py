@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources.base import MemoryTable
 from skillweave.data.sources.split import SPLITS, draw, position, select
 
@@ -70,21 +70,29 @@ def test_shares_are_as_asked_and_a_zero_share_gets_nothing():
 
 
 def test_the_split_column_is_believed_and_its_usual_names_are_known():
-    rows = MemoryTable("here", [{"key": str(i), "split": s} for i, s in enumerate(["dev", "train", "TEST", None, "val"])])
+    rows = MemoryTable(
+        "here",
+        [{"key": str(i), "split": s} for i, s in enumerate(["dev", "train", "TEST", None, "val"])],
+    )
     data = DataConfig(path="x")
     assert [select(rows, data, split, "key") for split in SPLITS] == [[1], [0, 4], [2]]
 
 
 def test_a_group_that_the_recipe_names_overrules_the_split_column():
-    rows = MemoryTable("here", [{"key": str(i), "who": f"Ann {i % 9}", "split": "train"} for i in range(90)])
+    rows = MemoryTable(
+        "here", [{"key": str(i), "who": f"Ann {i % 9}", "split": "train"} for i in range(90)]
+    )
     for split in SPLITS:
-        assert select(rows, DataConfig(path="x", group="who", fractions=(0.5, 0.2, 0.3)), split, "key") == [
-            i for i in range(90) if draw(f"Ann {i % 9}", (0.5, 0.2, 0.3)) == split
-        ]
+        assert select(
+            rows, DataConfig(path="x", group="who", fractions=(0.5, 0.2, 0.3)), split, "key"
+        ) == [i for i in range(90) if draw(f"Ann {i % 9}", (0.5, 0.2, 0.3)) == split]
 
 
 def test_a_group_that_a_path_per_split_parts_is_an_error_if_the_recipe_names_it():
-    rows = MemoryTable("here", [{"key": "a", "who": "Ann", "split": "train"}, {"key": "b", "who": "Ann", "split": "test"}])
+    rows = MemoryTable(
+        "here",
+        [{"key": "a", "who": "Ann", "split": "train"}, {"key": "b", "who": "Ann", "split": "test"}],
+    )
     with pytest.raises(ConfigError, match="who 'Ann' stands in train and test"):
         select(rows, DataConfig(path={"train": "x", "test": "y"}, group="who"), "train", "key")
 
@@ -92,7 +100,9 @@ def test_a_group_that_a_path_per_split_parts_is_an_error_if_the_recipe_names_it(
 def test_errors_name_the_source_and_the_remedy():
     rows = table(["one"] * 5)
     empty = next(split for split in SPLITS if split != draw("one", (0.8, 0.1, 0.1)))
-    with pytest.raises(ConfigError, match=f"here: no rows for the split '{empty}': 5 rows in all; fractions"):
+    with pytest.raises(
+        ConfigError, match=f"here: no rows for the split '{empty}': 5 rows in all; fractions"
+    ):
         select(rows, DataConfig(path="x"), empty, "key")
     with pytest.raises(ConfigError, match="group: no column 'grup'; did you mean 'group'"):
         select(rows, DataConfig(path="x", group="grup"), "train", "key")
@@ -103,12 +113,17 @@ def test_errors_name_the_source_and_the_remedy():
 
 def test_rows_without_a_group_are_their_own():
     rows = MemoryTable("here", [{"key": f"k{i}", "group": None} for i in range(300)])
-    sizes = [len(select(rows, DataConfig(path="x", fractions=(0.5, 0.25, 0.25)), split, "key")) for split in SPLITS]
+    sizes = [
+        len(select(rows, DataConfig(path="x", fractions=(0.5, 0.25, 0.25)), split, "key"))
+        for split in SPLITS
+    ]
     assert sum(sizes) == 300 and min(sizes) > 40
 
 
 def labelled(count):
-    return MemoryTable("here", [{"key": f"k{i}", "kind": "common" if i % 10 else "rare"} for i in range(count)])
+    return MemoryTable(
+        "here", [{"key": f"k{i}", "kind": "common" if i % 10 else "rare"} for i in range(count)]
+    )
 
 
 def train_rows(rows, fraction, split="train", **columns):
@@ -140,6 +155,8 @@ def test_each_label_keeps_its_share_and_one_percent_lies_in_ten():
 def test_a_fraction_is_of_training_samples_alone():
     rows, data = labelled(500), {"path": "x", "fractions": (0.5, 0.25, 0.25)}
     for split in ("validation", "test"):
-        assert select(rows, DataConfig(**data, fraction=0.01), split, "key") == select(rows, DataConfig(**data), split, "key")
+        assert select(rows, DataConfig(**data, fraction=0.01), split, "key") == select(
+            rows, DataConfig(**data), split, "key"
+        )
     limited = DataConfig(**data, fraction=0.1, limit=100)
     assert len(select(rows, limited, "train", "key")) == 10, "a share of what the limit leaves"

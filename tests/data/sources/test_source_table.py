@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table, parquet
 from skillweave.data.sources.split import SPLITS
 
 ALL = (1.0, 0.0, 0.0)
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-QUICK = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def rows_of(table):
@@ -36,7 +38,11 @@ def test_json_lines_skip_what_is_malformed_with_its_line(tmp_path):
     ]
     file.write_bytes(b"\n".join(lines) + b'\n{"text": "three"}')
     table = open_table(str(file))
-    assert rows_of(table) == [{"text": "one", "n": 1}, {"text": "two", "n": None}, {"text": "three", "n": None}]
+    assert rows_of(table) == [
+        {"text": "one", "n": 1},
+        {"text": "two", "n": None},
+        {"text": "three", "n": None},
+    ]
     assert [key for key, _ in table.skipped] == ["a.jsonl:2", "a.jsonl:5", "a.jsonl:6", "a.jsonl:7"]
     assert table.column("text") == ["one", "two", "three"]
     source = open_source(DataConfig(path=str(file), fractions=ALL), "train")
@@ -46,7 +52,11 @@ def test_json_lines_skip_what_is_malformed_with_its_line(tmp_path):
 
 def test_an_unclosed_quote_costs_one_line(tmp_path):
     file = tmp_path / "a.csv"
-    file.write_text('text,label\n"over\ntwo lines",a\n"never closed,b\nfine,c\ntoo,many,cells\nshort\n\nlast,d\n', "utf-8")
+    file.write_text(
+        'text,label\n"over\ntwo lines",a\n"never'
+        " closed,b\nfine,c\ntoo,many,cells\nshort\n\nlast,d\n",
+        "utf-8",
+    )
     table = open_table(str(file))
     assert table.column("text") == ["over\ntwo lines", "fine", "last"]
     assert [key for key, _ in table.skipped] == ["a.csv:4", "a.csv:6", "a.csv:7"]
@@ -66,7 +76,12 @@ def test_csv_reads_what_the_csv_library_writes(tmp_path, cells, suffix):
     assert list(zip(table.column("a"), table.column("b"), strict=True)) == cells
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.none() | st.integers() | CELLS), max_size=12), st.randoms())
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.none() | st.integers() | CELLS), max_size=12
+    ),
+    st.randoms(),
+)
 @QUICK
 def test_json_rows_keep_their_split_when_reordered(tmp_path, rows, random):
     def splits(rows):
@@ -91,7 +106,10 @@ def test_json_rows_keep_their_split_when_reordered(tmp_path, rows, random):
 
 def test_media_paths_are_relative_to_the_table(tmp_path):
     (tmp_path / "t.csv").write_text("picture,caption\nphotos/a.jpg,one\n/b.jpg,two\n,three\n")
-    source = open_source(DataConfig(path=str(tmp_path / "t.csv"), columns={"image": "picture"}, fractions=ALL), "train")
+    source = open_source(
+        DataConfig(path=str(tmp_path / "t.csv"), columns={"image": "picture"}, fractions=ALL),
+        "train",
+    )
     assert source[0]["image"] == {"bytes": None, "path": str(tmp_path / "photos/a.jpg")}
     assert source[1]["image"]["path"] == "/b.jpg"
     assert source.columns == ["key", "image", "caption"]
@@ -131,7 +149,9 @@ def test_opening_parquet_reads_no_media(tmp_path, monkeypatch):
         "read_row_group",
         lambda *a, columns, **k: (read.extend(columns), original(*a, columns=columns, **k))[1],
     )
-    source = open_source(DataConfig(path=str(tmp_path / "a.parquet"), fractions=ALL), "train", fields=["text"])
+    source = open_source(
+        DataConfig(path=str(tmp_path / "a.parquet"), fractions=ALL), "train", fields=["text"]
+    )
     assert source[3] == {"key": "a.parquet:4", "text": "t3"}
     assert set(read) == {"group", "text"}
 
@@ -140,9 +160,15 @@ def test_what_is_no_table_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not")
     (tmp_path / "a.csv").write_text("x,x\n1,2\n")
     (tmp_path / "empty.csv").write_text("")
-    for name, match in (("a.parquet", "not a readable Parquet"), ("a.csv", "each once"), ("empty.csv", "each once")):
+    for name, match in (
+        ("a.parquet", "not a readable Parquet"),
+        ("a.csv", "each once"),
+        ("empty.csv", "each once"),
+    ):
         with pytest.raises(ConfigError, match=match):
             open_table(str(tmp_path / name))
     (tmp_path / "b.jsonl").write_text("{\n")
-    with pytest.raises(ConfigError, match=r"no rows, 1 skipped \(first: b.jsonl:1: not a JSON object"):
+    with pytest.raises(
+        ConfigError, match=r"no rows, 1 skipped \(first: b.jsonl:1: not a JSON object"
+    ):
         open_source(DataConfig(path=str(tmp_path / "b.jsonl")), "train")

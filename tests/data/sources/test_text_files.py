@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.config.recipe import DataConfig
+from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
 
 LINES = "﻿first line\n\n  第二行 \nbroken \udcff\nlast"
@@ -20,7 +20,14 @@ def test_a_document_a_line(tmp_path: Path, name: str) -> None:
     assert table.column("text") == ["first line", "第二行", "last"]
     assert table.read(1, ["text"]) == {"text": "第二行"} and table.place(2) == "a.txt:5"
     assert [key for key, _ in table.skipped] == ["a.txt:4"]
-    assert len(open_source(DataConfig(path=str(tmp_path / name), fractions=(1, 0, 0)), "train", ("text",))) == 3
+    assert (
+        len(
+            open_source(
+                DataConfig(path=str(tmp_path / name), fractions=(1, 0, 0)), "train", ("text",)
+            )
+        )
+        == 3
+    )
 
 
 def test_a_packed_file_is_read_again_when_it_changes(tmp_path: Path) -> None:

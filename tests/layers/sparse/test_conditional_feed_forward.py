@@ -1,8 +1,18 @@
-"""Mixtures of feed-forwards: against a plain loop over tokens, and routing against Hugging Face's Mixtral."""
+"""Mixtures of feed-forwards: against a plain loop over tokens, and routing against Hugging Face's
+Mixtral."""
 
 import pytest
 import torch
-from tiny import hidden_states, make_batch, random_batch, random_examples, randomise, relative_error, tiny_config, tiny_model
+from tiny import (
+    hidden_states,
+    make_batch,
+    random_batch,
+    random_examples,
+    randomise,
+    relative_error,
+    tiny_config,
+    tiny_model,
+)
 from torch import Tensor
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, MixtralTopKRouter
@@ -25,20 +35,35 @@ def mixture(route: str = "token", **config: object) -> ConditionalFeedForward:
 
 
 def mix(
-    layer: ConditionalFeedForward, x_TD: Tensor, sizes: list[int] | None = None, generator: torch.Generator | None = None
+    layer: ConditionalFeedForward,
+    x_TD: Tensor,
+    sizes: list[int] | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, list[RouteStatistics]]:
     """One sample with a span of text and perhaps one of code."""
     sizes = sizes or [len(x_TD)]
-    layout = Layout("t", tuple(Span(m, length=n) for m, n in zip((Modality.TEXT, Modality.CODE), sizes, strict=False)))
+    layout = Layout(
+        "t",
+        tuple(
+            Span(m, length=n) for m, n in zip((Modality.TEXT, Modality.CODE), sizes, strict=False)
+        ),
+    )
     tokens = map_tokens(layout, 0, torch.tensor([sizes]), x_TD.device)
     return layer(x_TD, tokens, [layer.resolve(c) for c in tokens.conditions], generator)
 
 
 def one_span(count: int) -> TokenMap:
-    return map_tokens(Layout("t", (Span(Modality.TEXT, length=count),)), 0, torch.tensor([[count]]), torch.device("cpu"))
+    return map_tokens(
+        Layout("t", (Span(Modality.TEXT, length=count),)),
+        0,
+        torch.tensor([[count]]),
+        torch.device("cpu"),
+    )
 
 
-def run(layer: ConditionalFeedForward, x_TD: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def run(
+    layer: ConditionalFeedForward, x_TD: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
     return mix(layer, x_TD, generator=generator)[0]
 
 
@@ -46,25 +71,38 @@ def plain_loop(layer: ConditionalFeedForward, x_TD: Tensor) -> Tensor:
     rows = []
     for x in x_TD:
         probabilities = (layer.route.gate.weight @ x).softmax(0)
-        best = sorted(range(len(probabilities)), key=lambda e: -probabilities[e].item())[: layer.route.active]
+        best = sorted(range(len(probabilities)), key=lambda e: -probabilities[e].item())[
+            : layer.route.active
+        ]
         total = sum(probabilities[e] for e in best)
         rows.append(sum(probabilities[e] / total * layer.experts[str(e)](x) for e in best))
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
-@pytest.mark.parametrize(("experts", "active", "count"), [(5, 2, 40), (4, 1, 7), (3, 3, 6), (5, 2, 1), (1, 1, 4)])
-def test_token_route_equals_a_plain_loop(experts: int, active: int, count: int, dtype: torch.dtype, bound: float) -> None:
+@pytest.mark.parametrize(
+    ("experts", "active", "count"), [(5, 2, 40), (4, 1, 7), (3, 3, 6), (5, 2, 1), (1, 1, 4)]
+)
+def test_token_route_equals_a_plain_loop(
+    experts: int, active: int, count: int, dtype: torch.dtype, bound: float
+) -> None:
     layer = mixture(experts=experts, active=active).to(dtype)
     x = torch.randn(count, WIDTH, dtype=dtype, requires_grad=True)
     found, expected = run(layer, x), plain_loop(layer, x)
     assert relative_error(found, expected) < bound
     inputs = [x, *layer.parameters()]
     probe = torch.randn_like(expected)
-    grads = [torch.autograd.grad((y * probe).sum(), inputs, allow_unused=True) for y in (found, expected)]
+    grads = [
+        torch.autograd.grad((y * probe).sum(), inputs, allow_unused=True) for y in (found, expected)
+    ]
     assert [mine is None for mine in grads[0]] == [theirs is None for theirs in grads[1]]
     # All at once: with one active expert the gate's own gradient is 0, which only rounding fills.
-    assert relative_error(*(torch.cat([grad.flatten() for grad in side if grad is not None]) for side in grads)) < bound
+    assert (
+        relative_error(
+            *(torch.cat([grad.flatten() for grad in side if grad is not None]) for side in grads)
+        )
+        < bound
+    )
 
 
 def test_gradcheck() -> None:
@@ -80,7 +118,9 @@ def test_gradcheck() -> None:
 
 def test_routing_is_that_of_mixtral() -> None:
     layer = mixture(experts=5, active=2)
-    router = MixtralTopKRouter(MixtralConfig(hidden_size=WIDTH, num_local_experts=5, num_experts_per_tok=2)).double()
+    router = MixtralTopKRouter(
+        MixtralConfig(hidden_size=WIDTH, num_local_experts=5, num_experts_per_tok=2)
+    ).double()
     with torch.no_grad():
         router.weight.copy_(layer.route.gate.weight)
     x = torch.randn(30, WIDTH, dtype=torch.float64)
@@ -92,10 +132,18 @@ def test_routing_is_that_of_mixtral() -> None:
 
 def test_dispatch_is_that_of_mixtral() -> None:
     """With Mixtral's gated feed-forwards as experts the whole block is Mixtral's."""
-    config = MixtralConfig(hidden_size=WIDTH, intermediate_size=5, num_local_experts=4, num_experts_per_tok=2, hidden_act="relu")
+    config = MixtralConfig(
+        hidden_size=WIDTH,
+        intermediate_size=5,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        hidden_act="relu",
+    )
     reference = MixtralSparseMoeBlock(config).double()
     randomise(reference)
-    layer = ConditionalFeedForward(lambda: Gated(5), build_route(RouteConfig(route="token", experts=4), WIDTH, KNOWN)).double()
+    layer = ConditionalFeedForward(
+        lambda: Gated(5), build_route(RouteConfig(route="token", experts=4), WIDTH, KNOWN)
+    ).double()
     with torch.no_grad():
         layer.route.gate.weight.copy_(reference.gate.weight)
         for i, expert in enumerate(layer.experts.values()):
@@ -128,7 +176,11 @@ def test_all_tokens_to_one_expert() -> None:
     torch.testing.assert_close(y, layer.experts["2"](x))
     assert statistics.load.tolist() == [[0, 0, 9, 0]]
     y.sum().backward()
-    assert all((p.grad is not None) == (name == "2") for name, e in layer.experts.items() for p in e.parameters())
+    assert all(
+        (p.grad is not None) == (name == "2")
+        for name, e in layer.experts.items()
+        for p in e.parameters()
+    )
 
 
 def test_load_and_balance_by_hand() -> None:
@@ -152,7 +204,9 @@ def test_even_load_has_the_least_balance_loss() -> None:
     layer = mixture(experts=4, active=4, balance=1.0)
     with torch.no_grad():
         layer.route.gate.weight.zero_()
-    assert mix(layer, torch.randn(8, WIDTH, dtype=torch.float64))[1][0].balance.item() == pytest.approx(1)
+    assert mix(layer, torch.randn(8, WIDTH, dtype=torch.float64))[1][
+        0
+    ].balance.item() == pytest.approx(1)
     assert mix(mixture(experts=4), torch.randn(2, WIDTH).double())[1][0].balance is None
 
 
@@ -170,7 +224,9 @@ def test_skill_and_dense_routes() -> None:
     x, sizes = torch.randn(7, WIDTH, dtype=torch.float64), [3, 4]
     layer = mixture("skill")
     y, statistics = mix(layer, x, sizes)
-    torch.testing.assert_close(y, torch.cat([layer.experts["text"](x[:3]), layer.experts["code"](x[3:])]))
+    torch.testing.assert_close(
+        y, torch.cat([layer.experts["text"](x[:3]), layer.experts["code"](x[3:])])
+    )
     assert not statistics
     dense = mixture("dense")
     torch.testing.assert_close(mix(dense, x, sizes)[0], dense.experts["shared"](x))
@@ -183,7 +239,11 @@ def test_model_reports_load_and_adds_the_mean_balance_loss() -> None:
     model = tiny_model(tiny_config("dense", MOE))
     batch = random_batch("to_code", [[5, 6], [3, 9]], model.config)
     out = model(batch)
-    assert {c.name: load.sum(1).tolist() for c, load in out.load.items()} == {"text": [16, 16], "code": [30, 30]}  # two layers
+    # two layers
+    assert {c.name: load.sum(1).tolist() for c, load in out.load.items()} == {
+        "text": [16, 16],
+        "code": [30, 30],
+    }
     added = out.loss - out.losses["contrastive"]
     assert added.item() > 0.2  # 0.25 when even
     silent = tiny_model(tiny_config("dense", {**MOE, "balance": 0}))

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from skillweave.batch import Attention, Condition, Layout, Modality, Role, Span
 from skillweave.config import ConfigError
 from skillweave.config.encoder import RouteConfig
-from skillweave.layers.sparse import ConditionalLinear, Known, StaticRoute, build_route, linear_by_span
+from skillweave.layers.sparse import (
+    ConditionalLinear,
+    Known,
+    StaticRoute,
+    build_route,
+    linear_by_span,
+)
 
 SKILLS = {m: m.value for m in Modality}
 KNOWN = Known(SKILLS)
@@ -20,7 +26,9 @@ TEXT, CODE, IMAGE = (Condition("t", m) for m in (Modality.TEXT, Modality.CODE, M
 
 
 def bank(route: str, **config: object) -> ConditionalLinear:
-    return ConditionalLinear(4, 6, build_route(RouteConfig(route=route, **config), 4, KNOWN)).double()
+    return ConditionalLinear(
+        4, 6, build_route(RouteConfig(route=route, **config), 4, KNOWN)
+    ).double()
 
 
 class Learned(StaticRoute):
@@ -29,17 +37,28 @@ class Learned(StaticRoute):
     def __init__(self, count: int) -> None:
         super().__init__()
         self.experts = tuple(f"e{i}" for i in range(count))
-        self.logits = nn.ParameterDict({m.value: nn.Parameter(torch.randn(count, dtype=torch.float64)) for m in Modality})
+        self.logits = nn.ParameterDict(
+            {m.value: nn.Parameter(torch.randn(count, dtype=torch.float64)) for m in Modality}
+        )
 
-    def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Mapping[str, Tensor | None]:
-        return dict(zip(self.experts, self.logits[condition.modality.value].softmax(0), strict=True))
+    def gates(
+        self, condition: Condition, generator: torch.Generator | None = None
+    ) -> Mapping[str, Tensor | None]:
+        return dict(
+            zip(self.experts, self.logits[condition.modality.value].softmax(0), strict=True)
+        )
 
 
 def test_skills_equal_a_plain_loop_over_spans() -> None:
     layer, sizes, conditions = bank("skill"), [3, 2, 4], [TEXT, CODE, TEXT]
     x = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
     found = linear_by_span(x, [layer.resolve(c) for c in conditions], sizes)
-    expected = torch.cat([layer.experts[c.modality.value](p) for c, p in zip(conditions, x.split(sizes), strict=True)])
+    expected = torch.cat(
+        [
+            layer.experts[c.modality.value](p)
+            for c, p in zip(conditions, x.split(sizes), strict=True)
+        ]
+    )
     torch.testing.assert_close(found, expected)
     parameters = {n: p for n, p in layer.named_parameters() if n.split(".")[1] in ("text", "code")}
     probe = torch.randn_like(expected)
@@ -76,7 +95,9 @@ def test_merged_weights_equal_mixed_outputs(bias: bool) -> None:
     torch.testing.assert_close(found, expected)
     inputs = [x, *layer.experts.parameters(), route.logits["text"], route.logits["image"]]
     probe = torch.randn_like(expected)
-    grads = [torch.autograd.grad((y * probe).sum(), inputs, retain_graph=True) for y in (found, expected)]
+    grads = [
+        torch.autograd.grad((y * probe).sum(), inputs, retain_graph=True) for y in (found, expected)
+    ]
     for mine, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -102,7 +123,8 @@ def test_modality_without_a_skill_is_named() -> None:
 
 
 def test_each_span_of_code_and_text_uses_its_own_projection() -> None:
-    """[code; SEP; text]: with attention's mixing taken out, a span's output depends on its own skill alone."""
+    """[code; SEP; text]: with attention's mixing taken out, a span's output depends on its own
+    skill alone."""
     layer, x, sizes = bank("skill"), torch.randn(7, 4, dtype=torch.float64), [4, 3]
     layout = Layout("t", (Span(Modality.CODE, length=4), Span(Modality.TEXT, length=3)))
     conditions = [layout.condition(0), layout.condition(1)]
@@ -114,7 +136,10 @@ def test_each_span_of_code_and_text_uses_its_own_projection() -> None:
     assert ((after[4:] - before[4:]).abs() > 1e-6).all()
 
 
-@pytest.mark.parametrize(("task", "own"), [("masked_code", {"code", "text"}), ("classify", {"text"}), ("transcribe", {"sound"})])
+@pytest.mark.parametrize(
+    ("task", "own"),
+    [("masked_code", {"code", "text"}), ("classify", {"text"}), ("transcribe", {"sound"})],
+)
 def test_other_skills_play_no_part(task: str, own: set[str]) -> None:
     model = tiny_model()
     lengths = [[5, 4], [3, 7]] if task == "masked_code" else [[6], [3]]
@@ -148,5 +173,7 @@ def test_kinds_of_spans_may_have_a_skill_of_their_own() -> None:
     skills = {"text/causal": "write", "text/target/causal": "answer"}
     layer = bank("skill", skills=skills)
     causal, target = replace(TEXT, attention=Attention.CAUSAL), replace(TEXT, role=Role.TARGET)
-    chosen = [layer.route.gates(c) for c in (TEXT, causal, target, replace(causal, role=Role.TARGET))]
+    chosen = [
+        layer.route.gates(c) for c in (TEXT, causal, target, replace(causal, role=Role.TARGET))
+    ]
     assert [list(gates) for gates in chosen] == [["text"], ["write"], ["text"], ["answer"]]

@@ -11,8 +11,11 @@ from skillweave.layers.sparse.mixture import grouped_linear, grouped_product, mi
 Problem = tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]
 
 
-def problem(dtype: torch.dtype, bias: bool = True, experts: int = 4, idle: int | None = None) -> Problem:
-    """x [7, 5], expert indices and gates [7, 2], weights and biases; `idle` is an expert without tokens."""
+def problem(
+    dtype: torch.dtype, bias: bool = True, experts: int = 4, idle: int | None = None
+) -> Problem:
+    """x [7, 5], expert indices and gates [7, 2], weights and biases; `idle` is an expert without
+    tokens."""
     torch.manual_seed(0)
     logits = torch.randn(7, experts, dtype=dtype)
     if idle is not None:
@@ -26,7 +29,9 @@ def problem(dtype: torch.dtype, bias: bool = True, experts: int = 4, idle: int |
     return x, chosen, gates, weights, biases
 
 
-def loop(x: Tensor, chosen: Tensor, gates: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+def loop(
+    x: Tensor, chosen: Tensor, gates: Tensor, weights: list[Tensor], biases: list[Tensor]
+) -> Tensor:
     rows = []
     for t in range(len(x)):
         outputs = [weights[e] @ x[t] + (biases[e] if biases else 0) for e in chosen[t].tolist()]
@@ -37,13 +42,20 @@ def loop(x: Tensor, chosen: Tensor, gates: Tensor, weights: list[Tensor], biases
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("idle", [None, 0, 2, 3])
-def test_equals_a_loop_forward_and_backward(dtype: torch.dtype, bound: float, bias: bool, idle: int | None) -> None:
+def test_equals_a_loop_forward_and_backward(
+    dtype: torch.dtype, bound: float, bias: bool, idle: int | None
+) -> None:
     x, chosen, gates, weights, biases = problem(dtype, bias, idle=idle)
-    found, expected = mixture_linear(x, plan(chosen, gates, 4, [7]), weights, biases), loop(x, chosen, gates, weights, biases)
+    found, expected = (
+        mixture_linear(x, plan(chosen, gates, 4, [7]), weights, biases),
+        loop(x, chosen, gates, weights, biases),
+    )
     assert relative_error(found, expected) < bound
     inputs = [x, gates, *weights, *biases]
     probe = torch.randn_like(expected)
-    grads = [torch.autograd.grad((y * probe).sum(), inputs, allow_unused=True) for y in (found, expected)]
+    grads = [
+        torch.autograd.grad((y * probe).sum(), inputs, allow_unused=True) for y in (found, expected)
+    ]
     for mine, theirs in zip(*grads, strict=True):
         assert (mine is None) == (theirs is None)  # an expert without a token gets no gradient
         if mine is not None:
@@ -80,7 +92,10 @@ def test_grouped_product_is_the_loop() -> None:
     ends = torch.tensor([5, 5, 20], dtype=torch.int32)
     for given in (biases, []):
         expected = grouped_linear(x, weights, given, ends)
-        assert relative_error(grouped_product(x, weights, given, ends).float(), expected.float()) < 2**-7
+        assert (
+            relative_error(grouped_product(x, weights, given, ends).float(), expected.float())
+            < 2**-7
+        )
 
 
 def test_the_plan_sorts_by_expert_and_counts_by_span() -> None:
@@ -89,7 +104,8 @@ def test_the_plan_sorts_by_expert_and_counts_by_span() -> None:
     assert given.order.tolist() == [1, 2, 3, 5, 0, 4]  # assignments of experts 0, 0, 1, 1, 2, 2
     assert given.slots.tolist() == [[4, 0], [1, 2], [5, 3]]
     assert given.ends.tolist() == [2, 4, 6, 6]
-    assert given.statistics.load.tolist() == [[1, 0, 1, 0], [1, 2, 1, 0]]  # of the first token, and of the two others
+    # of the first token, and of the two others
+    assert given.statistics.load.tolist() == [[1, 0, 1, 0], [1, 2, 1, 0]]
     x = torch.arange(3.0).unsqueeze(1)
     assert given.gather(x).flatten().tolist() == [0, 1, 1, 2, 0, 2]
     torch.testing.assert_close(given.combine(given.gather(x)), x)  # gates sum to 1

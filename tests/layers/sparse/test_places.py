@@ -1,4 +1,5 @@
-"""Two linear layers of a part under every route, the second following the first, against a loop over tokens."""
+"""Two linear layers of a part under every route, the second following the first, against a loop
+over tokens."""
 
 from collections.abc import Sequence
 
@@ -9,7 +10,15 @@ from torch import Tensor
 
 from skillweave.batch import Attention, Condition, Layout, Modality, Role, Span
 from skillweave.config.encoder import RouteConfig
-from skillweave.layers.sparse import ConditionalLinear, Dense, Known, Mixed, apply_linear, build_route, resolve_pair
+from skillweave.layers.sparse import (
+    ConditionalLinear,
+    Dense,
+    Known,
+    Mixed,
+    apply_linear,
+    build_route,
+    resolve_pair,
+)
 from skillweave.layers.sparse.conditional_linear import worth_merging
 from skillweave.layers.sparse.routes.attributes import ATTRIBUTES
 from skillweave.layers.tokens import TokenMap, map_tokens
@@ -17,8 +26,16 @@ from skillweave.layers.tokens import TokenMap, map_tokens
 WIDTH, HIDDEN = 6, 9
 KNOWN = Known({m: m.value for m in (Modality.TEXT, Modality.IMAGE)}, ("caption",))
 LENGTHS = [[4, 3], [2, 3], [4, 1]]
-LAYOUT = Layout("caption", (Span(Modality.IMAGE, length=4), Span(Modality.TEXT, Role.TARGET, 0, Attention.CAUSAL, 4)))
-TOKENS = [(n, span) for span in range(2) for n, lengths in enumerate(LENGTHS) for _ in range(lengths[span])]
+LAYOUT = Layout(
+    "caption",
+    (Span(Modality.IMAGE, length=4), Span(Modality.TEXT, Role.TARGET, 0, Attention.CAUSAL, 4)),
+)
+TOKENS = [
+    (n, span)
+    for span in range(2)
+    for n, lengths in enumerate(LENGTHS)
+    for _ in range(lengths[span])
+]
 """Sample and span of each flat token."""
 
 
@@ -26,21 +43,29 @@ def tokens(layout: Layout = LAYOUT) -> TokenMap:
     return map_tokens(layout, 0, torch.tensor(LENGTHS), torch.device("cpu"))
 
 
-def banks(route: str, dtype: torch.dtype, active: int = 2) -> tuple[ConditionalLinear, ConditionalLinear]:
+def banks(
+    route: str, dtype: torch.dtype, active: int = 2
+) -> tuple[ConditionalLinear, ConditionalLinear]:
     torch.manual_seed(0)
-    first = ConditionalLinear(WIDTH, HIDDEN, build_route(RouteConfig(route=route, experts=5, active=active), WIDTH, KNOWN))
+    first = ConditionalLinear(
+        WIDTH, HIDDEN, build_route(RouteConfig(route=route, experts=5, active=active), WIDTH, KNOWN)
+    )
     second = ConditionalLinear(HIDDEN, WIDTH, first.route, follows=True)
     for bank in (first, second):
         randomise(bank.to(dtype), 0.5)
     return first, second
 
 
-def run(first: ConditionalLinear, second: ConditionalLinear, x_TD: Tensor, count: int | None) -> Tensor:
+def run(
+    first: ConditionalLinear, second: ConditionalLinear, x_TD: Tensor, count: int | None
+) -> Tensor:
     """`count`: of the tokens that experts are merged for."""
     given = tokens()
     pairs = [resolve_pair(first, second, condition, tokens=count) for condition in given.conditions]
     hidden, dispatch = apply_linear(first, x_TD, given, [pair[0] for pair in pairs])
-    return apply_linear(second, torch.tanh(hidden), given, [pair[1] for pair in pairs], None, dispatch)[0]
+    return apply_linear(
+        second, torch.tanh(hidden), given, [pair[1] for pair in pairs], None, dispatch
+    )[0]
 
 
 def represent(route: torch.nn.Module, name: str, x_TD: Tensor, t: int) -> Tensor:
@@ -86,9 +111,15 @@ def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
 @pytest.mark.parametrize("active", [2, 3])
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("token", None), ("context", None), *((name, n) for name in ("modality", "task", "attribute") for n in (None, 3))],
+    [
+        ("token", None),
+        ("context", None),
+        *((name, n) for name in ("modality", "task", "attribute") for n in (None, 3)),
+    ],
 )
-def test_every_route_equals_a_loop(name: str, count: int | None, active: int, dtype: torch.dtype, bound: float) -> None:
+def test_every_route_equals_a_loop(
+    name: str, count: int | None, active: int, dtype: torch.dtype, bound: float
+) -> None:
     first, second = banks(name, dtype, active)
     x_TD = torch.randn(len(TOKENS), WIDTH, dtype=dtype, requires_grad=True)
     found, expected = run(first, second, x_TD, count), loop(first, second, name, x_TD)
@@ -113,7 +144,9 @@ def test_two_experts_merge_to_what_lies_between_them() -> None:
     condition = LAYOUT.condition(0)
     (a, gate), (b, _) = first.route.gates(condition).items()
     merged = first.resolve(condition)
-    torch.testing.assert_close(merged.weight, gate * first.experts[a].weight + (1 - gate) * first.experts[b].weight)
+    torch.testing.assert_close(
+        merged.weight, gate * first.experts[a].weight + (1 - gate) * first.experts[b].weight
+    )
 
 
 def test_a_follower_shares_noise_and_owns_no_gate() -> None:
@@ -121,7 +154,9 @@ def test_a_follower_shares_noise_and_owns_no_gate() -> None:
     first.route.noise = 3.0
     assert not [name for name, _ in second.named_parameters() if "route" in name]
     for seed in range(5):
-        one, two = resolve_pair(first.train(), second, LAYOUT.condition(0), torch.Generator().manual_seed(seed), 1)
+        one, two = resolve_pair(
+            first.train(), second, LAYOUT.condition(0), torch.Generator().manual_seed(seed), 1
+        )
         assert one.gates == two.gates
         assert [a.weight.shape for a in one.experts] == [(HIDDEN, WIDTH)] * 2
         chosen = [
@@ -149,7 +184,9 @@ def test_context_knows_neither_the_future_nor_the_answer(second: Span) -> None:
     x_TD = torch.randn(len(TOKENS), WIDTH, dtype=torch.float64)
     changed = x_TD.clone()
     changed[-1] += 10
-    torch.testing.assert_close(route.logits(changed, given)[:-1], route.logits(x_TD, given)[:-1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        route.logits(changed, given)[:-1], route.logits(x_TD, given)[:-1], rtol=0, atol=0
+    )
     changed = x_TD.clone()
     changed[0] += 10  # an input token of sample 0: all of its tokens see it
     moved = (route.logits(changed, given) - route.logits(x_TD, given)).abs().amax(1) > 1e-6
@@ -157,5 +194,8 @@ def test_context_knows_neither_the_future_nor_the_answer(second: Span) -> None:
 
 
 def test_what_stands_behind_a_causal_span_is_no_context() -> None:
-    spans = (Span(Modality.TEXT, length=4, attention=Attention.CAUSAL), Span(Modality.IMAGE, length=4))
+    spans = (
+        Span(Modality.TEXT, length=4, attention=Attention.CAUSAL),
+        Span(Modality.IMAGE, length=4),
+    )
     assert not tokens(Layout("t", spans)).context.any()

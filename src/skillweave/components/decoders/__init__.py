@@ -1,4 +1,5 @@
-"""Decoders by name (TencentPretrain section 3.1): what reads the answer so far and looks at the encoded input."""
+"""Decoders by name (TencentPretrain section 3.1): what reads the answer so far and looks at the
+encoded input."""
 
 from __future__ import annotations
 
@@ -13,4 +14,5 @@ DECODERS: dict[str, Callable[..., Encoder]] = {
     "transformer": partial(TransformerEncoder, cross=True),
     **dict.fromkeys(CELLS, RecurrentDecoder),
 }
-"""A block of the Transformer decoder is one of the encoder with attention to a memory in between."""
+"""A block of the Transformer decoder is one of the encoder with attention to a memory in
+between."""

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 
 class FilterbankEmbedding(nn.Module):
-    """Convolutions over log-mel frames: [N, F, M] → [N, L, D] (S2T, arXiv 2010.05171, section 2; Whisper, arXiv 2212.04356).
+    """Convolutions over log-mel frames: [N, F, M] → [N, L, D] (S2T, arXiv 2010.05171, section 2;
+    Whisper, arXiv 2212.04356).
 
-    Frames behind a recording's end are NaN; they count as zeros in every layer, so that padding changes nothing. Each convolution
-    is padded at both ends by half its kernel. `scale`: what the vectors are multiplied by. `gated`: whether each convolution ends
-    in a gated linear unit, which halves its `channels`, and otherwise in GELU.
+    Frames behind a recording's end are NaN; they count as zeros in every layer, so that padding
+    changes nothing. Each convolution is padded at both ends by half its kernel. `scale`: what the
+    vectors are multiplied by. `gated`: whether each convolution ends in a gated linear unit, which
+    halves its `channels`, and otherwise in GELU.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class FilterbankEmbedding(nn.Module):
         inputs = [mels, *[channels // halves] * (len(kernels) - 1)]
         outputs = [*[channels] * (len(kernels) - 1), halves * width]
         layers = zip(inputs, outputs, kernels, strides, strict=True)
-        convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, kernel // 2) for a, b, kernel, stride in layers)
+        convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, stride, kernel // 2) for a, b, kernel, stride in layers
+        )
         self.convolutions = cast(Sequence[nn.Conv1d], convolutions)
 
     def forward(self, frames_NFM: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 
 class PatchEmbedding(nn.Module):
-    """[CLS_image] and one vector per patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (SkillNet section 3.3, ViT).
+    """[CLS_image] and one vector per patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (SkillNet
+    section 3.3, ViT).
 
-    `distilled`: whether a second learned vector stands behind [CLS] (DeiT, arXiv 2012.12877 section 3).
+    `distilled`: whether a second learned vector stands behind [CLS] (DeiT, arXiv 2012.12877 section
+    3).
     """
 
     def __init__(self, patch: int, width: int, bias: bool = True, distilled: bool = False) -> None:
@@ -20,11 +22,14 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Patches row by row."""
-        return _with_first([self.first, self.second], self.projection(pixels).flatten(2).transpose(1, 2))
+        return _with_first(
+            [self.first, self.second], self.projection(pixels).flatten(2).transpose(1, 2)
+        )
 
 
 class TubeletEmbedding(nn.Module):
-    """[CLS_video] and one vector per tubelet: frames [N, 3, T, H, W] → [N, 1 + T/t·H/h·W/w, D] (SkillNet section 3.3, ViViT).
+    """[CLS_video] and one vector per tubelet: frames [N, 3, T, H, W] → [N, 1 + T/t·H/h·W/w, D]
+    (SkillNet section 3.3, ViViT).
 
     `first`: whether there is a [CLS] (VideoMAE: none).
     """

@@ -1,4 +1,5 @@
-"""The embedding of one stream: content, positions and segments, summed (TencentPretrain section 3.1)."""
+"""The embedding of one stream: content, positions and segments, summed (TencentPretrain section
+3.1)."""
 
 from __future__ import annotations
 
@@ -25,29 +26,56 @@ from skillweave.config.streams import VISIBLE, Stream, TextStream
 from skillweave.layers.norm import build_norm
 
 CONTENT: dict[str, Callable[[Any, int], nn.Module]] = {
-    "word": lambda stream, width: WordEmbedding(stream.vocabulary, width, width**0.5 if stream.scaled else 1.0),
-    "patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
-    "masked_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
+    "word": lambda stream, width: WordEmbedding(
+        stream.vocabulary, width, width**0.5 if stream.scaled else 1.0
+    ),
+    "patch": lambda stream, width: PatchEmbedding(
+        stream.patch, width, stream.patch_bias, stream.distilled
+    ),
+    "masked_patch": lambda stream, width: PatchEmbedding(
+        stream.patch, width, stream.patch_bias, stream.distilled
+    ),
     "waveform": lambda stream, width: WaveformEmbedding(
-        stream.channels, stream.kernels, stream.strides, width, stream.convolution_norm, stream.convolution_bias
+        stream.channels,
+        stream.kernels,
+        stream.strides,
+        width,
+        stream.convolution_norm,
+        stream.convolution_bias,
     ),
     "filterbank": lambda stream, width: FilterbankEmbedding(
-        stream.mels, stream.channels, stream.kernels, stream.strides, width, width**0.5 if stream.scaled else 1.0, stream.gated
+        stream.mels,
+        stream.channels,
+        stream.kernels,
+        stream.strides,
+        width,
+        width**0.5 if stream.scaled else 1.0,
+        stream.gated,
     ),
-    "visible_patch": lambda stream, width: PatchEmbedding(stream.patch, width, stream.patch_bias, stream.distilled),
+    "visible_patch": lambda stream, width: PatchEmbedding(
+        stream.patch, width, stream.patch_bias, stream.distilled
+    ),
     "tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
     "visible_tubelet": lambda stream, width: TubeletEmbedding(stream.tubelet, width, stream.first),
 }
 """What turns a span's data into vectors."""
 
 POSITIONS: dict[str, Callable[[Any, int], nn.Module]] = {
-    "position": lambda stream, width: PositionEmbedding(stream.max_length, width, getattr(stream, "position_offset", 0)),
+    "position": lambda stream, width: PositionEmbedding(
+        stream.max_length, width, getattr(stream, "position_offset", 0)
+    ),
     "sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width),
     "timing": lambda stream, width: TimingPositionEmbedding(width, stream.position_offset),
-    "convolution": lambda stream, width: ConvolutionPositionEmbedding(stream.position_kernel, stream.position_groups, width),
-    "interleaved_sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(width, interleaved=True),
+    "convolution": lambda stream, width: ConvolutionPositionEmbedding(
+        stream.position_kernel, stream.position_groups, width
+    ),
+    "interleaved_sinusoidal": lambda stream, width: SinusoidalPositionEmbedding(
+        width, interleaved=True
+    ),
     "segment": lambda stream, width: SegmentEmbedding(stream.segments, width),
-    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(stream.grid, width, stream.first),
+    "factorised_position": lambda stream, width: FactorisedPositionEmbedding(
+        stream.grid, width, stream.first
+    ),
 }
 """What is added to the content, whatever it is."""
 
@@ -55,39 +83,60 @@ COMPUTED = (SinusoidalPositionEmbedding, TimingPositionEmbedding)
 """Positions that are made on the host, in float32."""
 
 PICTURE_POSITIONS = 0.5
-"""Standard deviation of a picture's positions at the start. In one trial on clips alone, 49 % of the first ten found had the
-motion asked for after 300 steps of 40, where N(0, 0.05) throughout gave 33 %."""
+"""Standard deviation of a picture's positions at the start. In one trial on clips alone, 49 % of
+the first ten found had the motion asked for after 300 steps of 40, where N(0, 0.05) throughout gave
+33 %."""
 
 
 class StreamEmbedding(nn.Module):
-    """One modality's embedding modules; those that streams share are handed in at each call and owned by the model.
+    """One modality's embedding modules; those that streams share are handed in at each call and
+    owned by the model.
 
     `encoder`: whose norm and dropout it takes over.
     """
 
-    def __init__(self, modality: Modality, stream: Stream, width: int, shared: set[str], encoder: EncoderConfig) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        stream: Stream,
+        width: int,
+        shared: set[str],
+        encoder: EncoderConfig,
+    ) -> None:
         super().__init__()
         self.modality = modality
         size = (stream.size if isinstance(stream, TextStream) else None) or width
         names = [str(name) for name in stream.embedding]
         self.content_names = [name for name in names if name in CONTENT]
-        self.content = nn.ModuleDict({n: CONTENT[n](stream, size) for n in self.content_names if n not in shared})
-        self.positions = nn.ModuleDict({n: POSITIONS[n](stream, size) for n in names if n in POSITIONS})
+        self.content = nn.ModuleDict(
+            {n: CONTENT[n](stream, size) for n in self.content_names if n not in shared}
+        )
+        self.positions = nn.ModuleDict(
+            {n: POSITIONS[n](stream, size) for n in names if n in POSITIONS}
+        )
         maskable = getattr(stream, "mask_vector", False) or "masked_patch" in names
         self.mask = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if maskable else None
-        norm = build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases) if stream.norm else nn.Identity()
+        norm = (
+            build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases)
+            if stream.norm
+            else nn.Identity()
+        )
         self.norm = norm
         self.dropout = nn.Dropout(encoder.dropout)
         self.projection = nn.Linear(size, width) if size != width else nn.Identity()
-        self.modality_vector = nn.Parameter(torch.empty(width).normal_(0, 0.02)) if "modality" in names else None
+        self.modality_vector = (
+            nn.Parameter(torch.empty(width).normal_(0, 0.02)) if "modality" in names else None
+        )
 
     @torch.no_grad()
     def initialise_pictures(self) -> None:
-        """Pictures and clips: patches of unit variance (LeCun 1998, section 4.6), positions of half that deviation.
+        """Pictures and clips: patches of unit variance (LeCun 1998, section 4.6), positions of half
+        that deviation.
 
-        Pixels are large and all alike on a plain ground. With the small weights that suit words they would drown the
-        positions, and what moves in a clip is told by positions alone. [CLS] stands beside them and starts as they do: the
-        slope of a layer normalisation at zero is 1 / √ε, and one such token would take up the whole of a clipped gradient.
+        Pixels are large and all alike on a plain ground. With the small weights that suit words
+        they would drown the positions, and what moves in a clip is told by positions alone. [CLS]
+        stands beside them and starts as they do: the slope of a layer normalisation at zero is 1 /
+        √ε, and one such token would take up the whole of a clipped gradient.
         """
         patches = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
         for patch in patches:
@@ -108,20 +157,26 @@ class StreamEmbedding(nn.Module):
         masked_NL: Tensor | None = None,
         starts_N: Tensor | None = None,
     ) -> Tensor:
-        """One span of a batch → [N, L, D]; with `visible_patch` or `visible_tubelet` what is masked is left out.
+        """One span of a batch → [N, L, D]; with `visible_patch` or `visible_tubelet` what is masked
+        is left out.
 
-        `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content gives way to the mask vector.
-        `starts_N`: the position of each sample's first; 0 when None.
+        `lengths_N`: true positions; sound alone looks at them. `masked_NL`: positions whose content
+        gives way to the mask vector. `starts_N`: the position of each sample's first; 0 when None.
         """
         parts = []
         for name in self.content_names:
             module = self.content[name] if name in self.content else shared[name]
-            parts.append(module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data))
+            parts.append(
+                module(data, lengths_N) if isinstance(module, WaveformEmbedding) else module(data)
+            )
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         visible = bool(VISIBLE.intersection(self.content_names))
         if masked_NL is not None and not visible:
             if self.mask is None:
-                raise ValueError(f"{self.modality.value} has no mask vector; sound with `mask_vector` and masked_patch have one")
+                raise ValueError(
+                    f"{self.modality.value} has no mask vector; sound with `mask_vector` and"
+                    " masked_patch have one"
+                )
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
         for module in self.positions.values():
             if isinstance(module, ConvolutionPositionEmbedding):
@@ -139,5 +194,8 @@ def _visible(x_NLD: Tensor, masked_NL: Tensor) -> Tensor:
     """[N, L, D] without what is masked. Raises ValueError unless it is as much of every sample."""
     left_N = (~masked_NL).sum(1)
     if len(set(left_N.tolist())) > 1:
-        raise ValueError(f"the embedding leaves {left_N.tolist()} positions of the samples; mask as many patches of each")
+        raise ValueError(
+            f"the embedding leaves {left_N.tolist()} positions of the samples; mask as many patches"
+            " of each"
+        )
     return x_NLD[~masked_NL].unflatten(0, (len(x_NLD), -1))

@@ -11,22 +11,34 @@ from torch import Tensor, nn
 
 
 class WaveformEmbedding(nn.Module):
-    """Convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms (SkillNet section 3.3, wav2vec).
+    """Convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms
+    (SkillNet section 3.3, wav2vec).
 
-    As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel over time, here over the
-    true samples alone, so that padding changes nothing; the projection normalises each frame first. `norm`: `group` for this,
-    `layer` for a norm of each frame of all convolutions instead (the large models).
+    As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel
+    over time, here over the true samples alone, so that padding changes nothing; the projection
+    normalises each frame first. `norm`: `group` for this, `layer` for a norm of each frame of all
+    convolutions instead (the large models).
     """
 
     def __init__(
-        self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int, norm: str = "group", bias: bool = False
+        self,
+        channels: int,
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        width: int,
+        norm: str = "group",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         sizes = [1, *[channels] * len(kernels)]
         layers = zip(sizes, sizes[1:], kernels, strides, strict=False)
-        convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, bias=bias) for a, b, kernel, stride in layers)
+        convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, stride, bias=bias) for a, b, kernel, stride in layers
+        )
         self.convolutions = cast(Sequence[nn.Conv1d], convolutions)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in kernels) if norm == "layer" else None
+        self.norms = (
+            nn.ModuleList(nn.LayerNorm(channels) for _ in kernels) if norm == "layer" else None
+        )
         if norm == "group":
             self.scale = nn.Parameter(torch.ones(channels))
             self.shift = nn.Parameter(torch.zeros(channels))
@@ -55,14 +67,17 @@ class WaveformEmbedding(nn.Module):
         return lengths_N.clamp(min=1)
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
-        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and shift.
+        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and
+        shift.
 
-        This is the largest tensor of the model, so it is read and written as seldom as the formula allows. An exported graph must
-        hold for padded recordings too.
+        This is the largest tensor of the model, so it is read and written as seldom as the formula
+        allows. An exported graph must hold for padded recordings too.
         """
         if not torch.compiler.is_exporting() and bool((lengths_N >= x_NCW.shape[2]).all()):
             return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)
-        valid_N1W = (torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]).unsqueeze(1)
+        valid_N1W = (
+            torch.arange(x_NCW.shape[2], device=x_NCW.device) < lengths_N[:, None]
+        ).unsqueeze(1)
         x_NCW = x_NCW * valid_N1W
         count_N1 = lengths_N.unsqueeze(1)
         mean_NC = x_NCW.sum(2) / count_N1

@@ -32,7 +32,8 @@ PATHS = {
 }
 """Place where a layer can be sparse → its module's path in a block."""
 EncoderWeights = tuple[BlockWeights, ...]
-"""What the static routes of every layer decided for a condition: plain tensors, which belong to whoever asked for them."""
+"""What the static routes of every layer decided for a condition: plain tensors, which belong to
+whoever asked for them."""
 Resolved = Mapping[Condition, EncoderWeights]
 
 
@@ -60,12 +61,15 @@ class Encoder(nn.Module):
     ) -> Resolved:
         """The gates and merged weights of every block, once for each distinct condition.
 
-        `generator`: of the gates' noise in training. `tokens`: how many of each condition there will be; for few, experts
-        stay apart. Absent: any number, and all are merged.
+        `generator`: of the gates' noise in training. `tokens`: how many of each condition there
+        will be; for few, experts stay apart. Absent: any number, and all are merged.
         """
         counts = tokens or {}
         distinct = dict.fromkeys(conditions)
-        return {c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks) for c in distinct}
+        return {
+            c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks)
+            for c in distinct
+        }
 
     @abstractmethod
     def forward(
@@ -76,18 +80,25 @@ class Encoder(nn.Module):
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the layers.
+        """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the
+        layers.
 
-        `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder looks at.
+        `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder
+        looks at.
         """
 
     def choices(self) -> Iterator[Choice]:
-        """Where experts are chosen, in the order in which it happens; a bank that follows another makes no choice of its own."""
+        """Where experts are chosen, in the order in which it happens; a bank that follows another
+        makes no choice of its own."""
         banks = dict(self.banks())
         for layer in range(len(self.blocks)):
             for place, path in PATHS.items():
                 bank = banks.get(f"blocks.{layer}.{path}")
-                if bank is not None and not isinstance(bank.route, DenseRoute) and not getattr(bank, "follows", False):
+                if (
+                    bank is not None
+                    and not isinstance(bank.route, DenseRoute)
+                    and not getattr(bank, "follows", False)
+                ):
                     yield Choice(layer, place, bank.route)
 
     def inactive(self, conditions: Iterable[Condition]) -> set[str]:
@@ -111,7 +122,11 @@ class Encoder(nn.Module):
         for _, module in self.banks():
             if isinstance(module.route, TokenRoute):
                 experts = len(module.route.experts)
-                banked = sum(p.numel() for name, p in module.named_parameters() if name.startswith("experts."))
+                banked = sum(
+                    p.numel()
+                    for name, p in module.named_parameters()
+                    if name.startswith("experts.")
+                )
                 idle += banked // experts * (experts - module.route.active)
         return idle
 

@@ -18,7 +18,8 @@ from skillweave.layers.tokens import TokenMap, back_in_place
 class GatedCNNEncoder(Encoder):
     """Layers (X * W + b) ⊗ σ(X * V + c) (eq. 1) of convolutions that see only what stands before.
 
-    After the first layer, every `residual` of them are a block whose input is added to its output (section 2, Table 1).
+    After the first layer, every `residual` of them are a block whose input is added to its output
+    (section 2, Table 1).
     """
 
     def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
@@ -26,7 +27,9 @@ class GatedCNNEncoder(Encoder):
         self.blocks = ()
         self.kernel, self.residual = config.kernel, config.residual
         sizes = [config.input_size or width, *[width] * (config.layers - 1)]
-        self.convolutions = nn.ModuleList(nn.Conv1d(size, 2 * width, config.kernel) for size in sizes)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(size, 2 * width, config.kernel) for size in sizes
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(

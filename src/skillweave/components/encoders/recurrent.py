@@ -1,4 +1,5 @@
-"""Recurrent encoders and decoders (TencentPretrain section 3.2): RNN, LSTM and GRU, which read a text word by word."""
+"""Recurrent encoders and decoders (TencentPretrain section 3.2): RNN, LSTM and GRU, which read a
+text word by word."""
 
 from __future__ import annotations
 
@@ -20,14 +21,19 @@ CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "
 class RecurrentEncoder(Encoder):
     """Layers of recurrent cells over the true tokens of a pass, in their order, over all its spans.
 
-    Both directions share the width. `apart` (ELMo, arXiv 1802.05365, section 3.1) is two stacks that meet at the end alone.
+    Both directions share the width. `apart` (ELMo, arXiv 1802.05365, section 3.1) is two stacks
+    that meet at the end alone.
     """
 
     def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
         super().__init__()
         self.blocks = ()
         size = width if config.direction == "forward" else width // 2
-        options = {"hidden_size": config.cell, "proj_size": size} if config.cell else {"hidden_size": size}
+        options = (
+            {"hidden_size": config.cell, "proj_size": size}
+            if config.cell
+            else {"hidden_size": size}
+        )
         between = config.dropout if config.layers > 1 else 0.0
         self.stacks = nn.ModuleList(
             CELLS[config.name](
@@ -57,7 +63,8 @@ class RecurrentEncoder(Encoder):
 
 
 class RecurrentDecoder(RecurrentEncoder):
-    """A recurrent encoder whose states look at a memory: tanh(W [context; state]) (Luong et al., arXiv 1508.04025, eq. 5)."""
+    """A recurrent encoder whose states look at a memory: tanh(W [context; state]) (Luong et al.,
+    arXiv 1508.04025, eq. 5)."""
 
     def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
         super().__init__(config, width, known)
@@ -81,7 +88,8 @@ class RecurrentDecoder(RecurrentEncoder):
 
 
 def _read(stack: nn.Module, x_NLD: Tensor, tokens: TokenMap, backward: bool) -> Tensor:
-    """What a stack makes of the true tokens, from the first on or from the last, at their own places; elsewhere zeros."""
+    """What a stack makes of the true tokens, from the first on or from the last, at their own
+    places; elsewhere zeros."""
     x_NLD, order = tokens.in_order(x_NLD, backward)
     given = pack_padded_sequence(x_NLD, tokens.lengths, batch_first=True, enforce_sorted=False)
     read_NLD, _ = pad_packed_sequence(stack(given)[0], batch_first=True, total_length=tokens.length)

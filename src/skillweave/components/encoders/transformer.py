@@ -44,16 +44,26 @@ class TransformerEncoder(Encoder):
     `cross`: each block also attends to a memory, which makes it a decoder.
     """
 
-    def __init__(self, config: EncoderConfig, width: int, known: Known, cross: bool = False) -> None:
+    def __init__(
+        self, config: EncoderConfig, width: int, known: Known, cross: bool = False
+    ) -> None:
         super().__init__()
         self.layers, self.window = config.layers, config.window
         distinct = config.distinct_layers or config.layers
-        blocks = nn.ModuleList(_block(config, layer, width, known, cross) for layer in range(distinct))
+        blocks = nn.ModuleList(
+            _block(config, layer, width, known, cross) for layer in range(distinct)
+        )
         self.blocks = cast(Sequence[Block], blocks)
         own = distinct if config.position.per_layer else 0
         self.position = None if own else build_position(config, width, cross)
-        self.positions = nn.ModuleList(cast(nn.Module, build_position(config, width, cross)) for _ in range(own))
-        self.last_norm = _norm(config, width) if config.norm_position == "pre" and config.last_norm else nn.Identity()
+        self.positions = nn.ModuleList(
+            cast(nn.Module, build_position(config, width, cross)) for _ in range(own)
+        )
+        self.last_norm = (
+            _norm(config, width)
+            if config.norm_position == "pre" and config.last_norm
+            else nn.Identity()
+        )
 
     def forward(
         self,
@@ -99,9 +109,20 @@ def _rotary(size: int, base: float, scaling: RotaryScaling | None) -> Rotary:
     if scaling.kind == "linear":
         return Rotary(size, base, LinearScaling(factor))
     if scaling.kind == "llama3":
-        return Rotary(size, base, Llama3Scaling(factor, scaling.low_frequency_factor, scaling.high_frequency_factor, length))
+        return Rotary(
+            size,
+            base,
+            Llama3Scaling(
+                factor, scaling.low_frequency_factor, scaling.high_frequency_factor, length
+            ),
+        )
     amplitude = scaling.attention_factor or 1 + 0.1 * max(math.log(factor), 0)
-    return Rotary(size, base, YarnScaling(factor, scaling.fast_rotations, scaling.slow_rotations, length), amplitude)
+    return Rotary(
+        size,
+        base,
+        YarnScaling(factor, scaling.fast_rotations, scaling.slow_rotations, length),
+        amplitude,
+    )
 
 
 def _norm(config: EncoderConfig, width: int) -> nn.Module:
@@ -114,9 +135,14 @@ def _block(config: EncoderConfig, layer: int, width: int, known: Known, cross: b
     def residual() -> Residual:
         return Residual(width, config.dropout, config.layer_scale, rate)
 
-    attention, feed_forward = _attention(config, layer, width, known), _feed_forward(config, layer, width, known)
+    attention, feed_forward = (
+        _attention(config, layer, width, known),
+        _feed_forward(config, layer, width, known),
+    )
     norms, residuals = (_norm(config, width), _norm(config, width)), (residual(), residual())
-    between = Cross(_cross_attention(config, width), _norm(config, width), residual()) if cross else None
+    between = (
+        Cross(_cross_attention(config, width), _norm(config, width), residual()) if cross else None
+    )
     return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
 
 
@@ -126,38 +152,71 @@ def _heads(config: EncoderConfig, width: int) -> Heads:
 
 def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> SelfAttention:
     routes, heads, biases = config.sparse.at(layer), _heads(config, width), config.biases
-    qkv = ConditionalLinear(width, sum(heads.sizes), build_route(routes["qkv"], width, known), "qkv" in biases)
-    output = _linear(routes["attention_output"], heads.sizes[0], width, known, "attention_output" in biases, qkv)
-    prompts = torch.randn(config.prompts, width) if config.prompts else None  # as large as what is normalised
+    qkv = ConditionalLinear(
+        width, sum(heads.sizes), build_route(routes["qkv"], width, known), "qkv" in biases
+    )
+    output = _linear(
+        routes["attention_output"], heads.sizes[0], width, known, "attention_output" in biases, qkv
+    )
+    # as large as what is normalised
+    prompts = torch.randn(config.prompts, width) if config.prompts else None
     norms = None
     if config.qk_norm:
-        norms = (nn.RMSNorm(heads.size, config.norm_epsilon), nn.RMSNorm(heads.size, config.norm_epsilon))
+        norms = (
+            nn.RMSNorm(heads.size, config.norm_epsilon),
+            nn.RMSNorm(heads.size, config.norm_epsilon),
+        )
     scale, bias = None if config.scaled else 1.0, "query_value" in biases
     return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias)
 
 
 def _cross_attention(config: EncoderConfig, width: int) -> CrossAttention:
     scale = None if config.scaled else 1.0
-    return CrossAttention(_heads(config, width), width, config.attention_dropout, scale, config.biases)
+    return CrossAttention(
+        _heads(config, width), width, config.attention_dropout, scale, config.biases
+    )
 
 
-def _feed_forward(config: EncoderConfig, layer: int, width: int, known: Known) -> ConditionalFeedForward | SparseFeedForward:
-    routes, hidden, bias = config.sparse.at(layer), config.feed_forward, "feed_forward" in config.biases
+def _feed_forward(
+    config: EncoderConfig, layer: int, width: int, known: Known
+) -> ConditionalFeedForward | SparseFeedForward:
+    routes, hidden, bias = (
+        config.sparse.at(layer),
+        config.feed_forward,
+        "feed_forward" in config.biases,
+    )
     inside = (routes["feed_forward_in"], routes["feed_forward_out"])
     if all(route.route == "dense" for route in inside):
-        expert = partial(FeedForward, width, hidden, config.activation, config.gated, bias, config.activation_dropout)
+        expert = partial(
+            FeedForward,
+            width,
+            hidden,
+            config.activation,
+            config.gated,
+            bias,
+            config.activation_dropout,
+        )
         return ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
     inner = _linear(inside[0], width, 2 * hidden if config.gated else hidden, known, bias)
     outer = _linear(inside[1], hidden, width, known, bias, inner)
-    return SparseFeedForward(inner, outer, build_activation(config.activation, config.gated), config.activation_dropout)
+    return SparseFeedForward(
+        inner, outer, build_activation(config.activation, config.gated), config.activation_dropout
+    )
 
 
 def _linear(
-    route: RouteConfig, in_features: int, out_features: int, known: Known, bias: bool, before: Linear | None = None
+    route: RouteConfig,
+    in_features: int,
+    out_features: int,
+    known: Known,
+    bias: bool,
+    before: Linear | None = None,
 ) -> Linear:
     """A linear layer as its place asks for; `before`: the one that it may follow."""
     if route.route == "dense":
         return nn.Linear(in_features, out_features, bias)
     if route.route == "follow" and isinstance(before, ConditionalLinear):
         return ConditionalLinear(in_features, out_features, before.route, bias, follows=True)
-    return ConditionalLinear(in_features, out_features, build_route(route, in_features, known), bias)
+    return ConditionalLinear(
+        in_features, out_features, build_route(route, in_features, known), bias
+    )

@@ -16,8 +16,8 @@ from skillweave.components.targets.pixels import MaskedAutoencoder, MaskedPixels
 from skillweave.components.targets.positions import AnswerSpan, Prompt, TokenLabels
 from skillweave.components.targets.sample import Choice, Cosine, MultiLabel, Regression
 from skillweave.components.targets.similarity import Similarity
-from skillweave.config.model import ModelConfig
 from skillweave.layers.sparse import Known
+from skillweave.model.config import ModelConfig
 
 TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "classification": lambda target, model: Classification(
@@ -33,7 +33,11 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         epsilon=target.norm_epsilon,
     ),
     "pooled": lambda target, model: Pooled(
-        model.width, target.projection, hidden=target.hidden, pooling=target.pooling, epsilon=target.norm_epsilon
+        model.width,
+        target.projection,
+        hidden=target.hidden,
+        pooling=target.pooling,
+        epsilon=target.norm_epsilon,
     ),
     "multi_label": lambda target, model: MultiLabel(
         model.width, len(target.classes), target.hidden, target.pooling, target.inner
@@ -44,7 +48,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     "token_labels": lambda target, model: TokenLabels(model.width, len(target.classes)),
     "span": lambda target, model: AnswerSpan(model.width),
     "choice": lambda target, model: Choice(model.width, target.hidden, target.pooling),
-    "cosine": lambda target, model: Cosine(target.least or 0.0, 1.0 if target.most is None else target.most, target.pooling),
+    "cosine": lambda target, model: Cosine(
+        target.least or 0.0, 1.0 if target.most is None else target.most, target.pooling
+    ),
     "prompt": lambda target, model: Prompt(
         model.width, model.vocabulary(target.modality), model.encoder.norm_epsilon, target.words
     ),
@@ -52,10 +58,17 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         target.temperature,
         target.max_scale,
         target.pooling,
-        {modality: (width, target.projection) for modality, width in model.widths.items() if target.projection},
+        {
+            modality: (width, target.projection)
+            for modality, width in model.widths.items()
+            if target.projection
+        },
     ),
     "similarity": lambda target, model: Similarity(
-        target.temperature, target.max_scale, target.pooling, {task: (c, model.width) for task, c in target.corrections.items()}
+        target.temperature,
+        target.max_scale,
+        target.pooling,
+        {task: (c, model.width) for task, c in target.corrections.items()},
     ),
     "ctc": lambda target, model: CTC(model.width, len(target.characters)),
     "mlm": lambda target, model: MaskedLanguage(
@@ -79,7 +92,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
     ),
     "replaced": lambda target, model: Replaced(model.width),
     "masked_unit": lambda target, model: MaskedUnit(model.width, target.clusters),
-    "masked_pixels": lambda target, model: MaskedPixels(model.width, model.picture.patch, model.picture.specials),
+    "masked_pixels": lambda target, model: MaskedPixels(
+        model.width, model.picture.patch, model.picture.specials
+    ),
     "masked_autoencoder": lambda target, model: MaskedAutoencoder(
         model.width,
         target.width,
@@ -93,7 +108,9 @@ TARGETS: dict[str, Callable[[Any, ModelConfig], Target]] = {
         target.bias,
         target.norm_epsilon,
     ),
-    "masked_image_token": lambda target, model: MaskedUnit(model.width, target.vocabulary, model.encoder.norm_epsilon),
+    "masked_image_token": lambda target, model: MaskedUnit(
+        model.width, target.vocabulary, model.encoder.norm_epsilon
+    ),
 }
 
 __all__ = ["TARGETS", "Encoded", "Target", "TargetOutput"]

@@ -43,13 +43,17 @@ class Encoded:
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
 
     def rest(self) -> Tensor:
-        """[N, D]: the mean of each sample's true tokens but the first, such as the patches behind [CLS]."""
+        """[N, D]: the mean of each sample's true tokens but the first, such as the patches behind
+        [CLS]."""
         lengths_N1 = self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1)
         return (self.mean() * lengths_N1 - self.first()) / (lengths_N1 - 1).clamp(min=1)
 
     def last(self) -> Tensor:
         """[N, D]: the vector of each sample's last true token."""
-        hidden_NLD, rows = self.padded(), torch.arange(self.tokens.samples, device=self.hidden_TD.device)
+        hidden_NLD, rows = (
+            self.padded(),
+            torch.arange(self.tokens.samples, device=self.hidden_TD.device),
+        )
         if self.tokens.valid is None:
             return hidden_NLD[:, -1]
         places_NL = torch.arange(self.tokens.length, device=rows.device) * self.tokens.valid
@@ -64,7 +68,13 @@ class Encoded:
 
     def pooled(self, pooling: str) -> Tensor:
         """[N, D]: one vector a sample: `first`, `last`, `mean`, `max` or `rest`."""
-        ways = {"first": self.first, "last": self.last, "mean": self.mean, "max": self.max, "rest": self.rest}
+        ways = {
+            "first": self.first,
+            "last": self.last,
+            "mean": self.mean,
+            "max": self.max,
+            "rest": self.rest,
+        }
         return ways[pooling]()
 
     def vector(self, pooling: str = "first") -> Tensor:
@@ -73,8 +83,11 @@ class Encoded:
 
 
 def joint(vectors: Sequence[Tensor]) -> Tensor:
-    """[N, D]: the unit vector of samples that several passes encode, such as the frames of a clip: their mean direction."""
-    return vectors[0] if len(vectors) == 1 else F.normalize(torch.stack(list(vectors)).sum(0), dim=-1)
+    """[N, D]: the unit vector of samples that several passes encode, such as the frames of a clip:
+    their mean direction."""
+    return (
+        vectors[0] if len(vectors) == 1 else F.normalize(torch.stack(list(vectors)).sum(0), dim=-1)
+    )
 
 
 @dataclass(frozen=True)
@@ -86,27 +99,31 @@ class TargetOutput:
 
 
 class Target(nn.Module):
-    """The last component: a loss on the encoder's output. `modalities`: of the spans whose labels it looks at."""
+    """The last component: a loss on the encoder's output. `modalities`: of the spans whose labels
+    it looks at."""
 
     modalities: Collection[Modality] = frozenset(Modality)
     tuned: Collection[str] = ()
     """Names of its parameters that prompt tuning trains."""
 
     @abstractmethod
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """`labels`: empty for inference.
 
-        `words`: what the output is compared with, if anything: the word embedding [V, D] that the output layer is tied to, or
-        the candidates' unit vectors [C, D].
+        `words`: what the output is compared with, if anything: the word embedding [V, D] that the
+        output layer is tied to, or the candidates' unit vectors [C, D].
         """
 
 
 class SampleTarget(Target):
     """A target on one vector [N, D] a sample.
 
-    `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`: how it is made of the tokens'
-    vectors. `epsilon`: of a layer normalisation of it before that; None for none. `seen`: the size of what the dense layer sees,
-    if that is not one such vector. `size`: what it makes of it; None for the same.
+    `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`:
+    how it is made of the tokens' vectors. `epsilon`: of a layer normalisation of it before that;
+    None for none. `seen`: the size of what the dense layer sees, if that is not one such vector.
+    `size`: what it makes of it; None for the same.
     """
 
     def __init__(
@@ -139,20 +156,27 @@ class SampleTarget(Target):
         return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
 
 
-def labelled_tokens(tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]) -> Tensor:
+def labelled_tokens(
+    tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]
+) -> Tensor:
     """[M] the tokens that bear a label and stand in spans of these modalities, in order."""
     labels_T = tokens.to_tokens(labels_NL)
     wanted = [condition.modality in modalities for condition in tokens.conditions]
     if not all(wanted):
-        inside = torch.tensor(wanted).repeat_interleave(torch.tensor(tokens.sizes)).to(labels_T.device)
+        inside = (
+            torch.tensor(wanted).repeat_interleave(torch.tensor(tokens.sizes)).to(labels_T.device)
+        )
         labels_T = labels_T.where(inside, IGNORE)
     return (labels_T != IGNORE).nonzero().squeeze(1)
 
 
 def at_labels(
-    encoded: Encoded, labels_NL: Tensor | None, modalities: Collection[Modality] = frozenset(Modality)
+    encoded: Encoded,
+    labels_NL: Tensor | None,
+    modalities: Collection[Modality] = frozenset(Modality),
 ) -> tuple[Tensor, Tensor | None]:
-    """The tokens that bear a label [M, D] and their labels [M]; all tokens when there are no labels.
+    """The tokens that bear a label [M, D] and their labels [M]; all tokens when there are no
+    labels.
 
     Computing logits for these alone saves most of the output layer's cost.
     """
@@ -163,7 +187,9 @@ def at_labels(
     return encoded.hidden_TD.index_select(0, chosen_M), labels_M
 
 
-def mean_cross_entropy(logits_MC: Tensor, labels_M: Tensor | None, smoothing: float = 0.0) -> Tensor | None:
+def mean_cross_entropy(
+    logits_MC: Tensor, labels_M: Tensor | None, smoothing: float = 0.0
+) -> Tensor | None:
     """The mean over labelled rows; 0 (with a gradient) for none at all."""
     if labels_M is None:
         return None

@@ -17,11 +17,13 @@ from skillweave.layers.precision import at_least_float32
 
 
 class Contrastive(Target):
-    """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section 4.1, CLIP).
+    """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section
+    4.1, CLIP).
 
-    Negatives come from all ranks. Samples with equal captions are not negatives of each other. Passes after the first are
-    one item, seen in parts. `pooling`: one for all, or by modality. `projections`: by modality, the width of its vectors and the
-    size of the space to which a linear layer takes them (CLIP); none to compare vectors as they are.
+    Negatives come from all ranks. Samples with equal captions are not negatives of each other.
+    Passes after the first are one item, seen in parts. `pooling`: one for all, or by modality.
+    `projections`: by modality, the width of its vectors and the size of the space to which a linear
+    layer takes them (CLIP); none to compare vectors as they are.
     """
 
     tuned = ("log_scale",)
@@ -35,7 +37,9 @@ class Contrastive(Target):
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.projections = nn.ModuleDict({m.value: nn.Linear(*sizes, bias=False) for m, sizes in (projections or {}).items()})
+        self.projections = nn.ModuleDict(
+            {m.value: nn.Linear(*sizes, bias=False) for m, sizes in (projections or {}).items()}
+        )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.max_log_scale = math.log(max_scale)
 
@@ -47,13 +51,18 @@ class Contrastive(Target):
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit vectors of a pass."""
         modality = encoded.tokens.conditions[0].modality
-        x_ND = encoded.pooled(self.pooling if isinstance(self.pooling, str) else self.pooling.get(modality, "first"))
+        x_ND = encoded.pooled(
+            self.pooling if isinstance(self.pooling, str) else self.pooling.get(modality, "first")
+        )
         if modality.value in self.projections:
             x_ND = self.projections[modality.value](x_ND)
         return F.normalize(at_least_float32(x_ND), dim=-1)
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError for a single pass."""
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
+        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError
+        for a single pass."""
         if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
         scale = self.scale
@@ -62,10 +71,18 @@ class Contrastive(Target):
         captions_N = labels.get("caption")
         if captions_N is None:
             return TargetOutput(None, scale * query_ND @ other_ND.T)
-        together = gather if self.training else lambda x: x  # in validation each rank may stand at another batch
-        queries_MD, others_MD, captions_M = together(query_ND), together(other_ND), together(captions_N)
+        # in validation each rank may stand at another batch
+        together = gather if self.training else lambda x: x
+        queries_MD, others_MD, captions_M = (
+            together(query_ND),
+            together(other_ND),
+            together(captions_N),
+        )
         if self.training and len(captions_M) < 2:
-            raise ValueError("a contrastive loss needs a batch of at least 2 samples; raise the task's batch_size")
+            raise ValueError(
+                "a contrastive loss needs a batch of at least 2 samples; raise the task's"
+                " batch_size"
+            )
         rank = dist.get_rank() if self.training and dist.is_initialized() else 0
         own_N = torch.arange(len(captions_N), device=captions_N.device) + rank * len(captions_N)
         same_NM = captions_N[:, None] == captions_M[None, :]
@@ -77,7 +94,8 @@ class Contrastive(Target):
 
 
 class AllGather(torch.autograd.Function):
-    """Concatenates every rank's rows; each rank's part of the gradient is summed over the ranks on the way back."""
+    """Concatenates every rank's rows; each rank's part of the gradient is summed over the ranks on
+    the way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -89,7 +107,8 @@ class AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """The rows of this rank."""
-        total = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may hold the original elsewhere
+        # autograd may hold the original elsewhere
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

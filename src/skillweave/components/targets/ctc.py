@@ -13,13 +13,16 @@ from skillweave.layers.precision import at_least_float32
 
 
 class CTC(Target):
-    """Connectionist temporal classification over characters; class 0 is the blank (SkillNet section 4.1)."""
+    """Connectionist temporal classification over characters; class 0 is the blank (SkillNet section
+    4.1)."""
 
     def __init__(self, width: int, characters: int) -> None:
         super().__init__()
         self.classifier = nn.Linear(width, characters + 1)
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """Logits [N, L, 1 + characters]; rows beyond a recording's true length mean nothing."""
         tokens = passes[0].tokens
         logits_NLC = tokens.to_padded(self.classifier(passes[0].hidden_TD))

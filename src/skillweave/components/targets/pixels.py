@@ -18,7 +18,8 @@ from skillweave.layers.tokens import map_padded
 
 
 class MaskedPixels(Target):
-    """Pixels by a linear layer: mean absolute error (SimMIM, arXiv 2111.09886 sections 3.3 and 3.4).
+    """Pixels by a linear layer: mean absolute error (SimMIM, arXiv 2111.09886 sections 3.3 and
+    3.4).
 
     `patch`: the side of a patch. `specials`: positions before the patches, such as [CLS].
     """
@@ -30,16 +31,21 @@ class MaskedPixels(Target):
         self.patch, self.specials = patch, specials
         self.output = nn.Linear(width, 3 * patch**2)
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """Logits [N, P, 3 · patch²] of all patches: colours, each row by row.
 
-        Labels `pixels` [N, 3, H, W], the picture, and `masked` [N, P], which of its patches are hidden.
+        Labels `pixels` [N, 3, H, W], the picture, and `masked` [N, P], which of its patches are
+        hidden.
         """
         logits_NPC = self.output(passes[0].padded()[:, self.specials :])
         if "pixels" not in labels:
             return TargetOutput(None, logits_NPC)
         wanted_NPC, masked_NP = self.patches(labels["pixels"]), labels["masked"]
-        return TargetOutput(F.l1_loss(at_least_float32(logits_NPC[masked_NP]), wanted_NPC[masked_NP]), logits_NPC)
+        return TargetOutput(
+            F.l1_loss(at_least_float32(logits_NPC[masked_NP]), wanted_NPC[masked_NP]), logits_NPC
+        )
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] → patches [N, P, 3 · patch²]."""
@@ -48,17 +54,21 @@ class MaskedPixels(Target):
     def paint(self, restored_NPC: Tensor, pixels: Tensor, masked_NP: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] whose masked patches are the restored ones."""
         x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC, self.patches(pixels))
-        return F.pixel_shuffle(x_NPC.transpose(1, 2).unflatten(2, (pixels.shape[2] // self.patch, -1)), self.patch)
+        return F.pixel_shuffle(
+            x_NPC.transpose(1, 2).unflatten(2, (pixels.shape[2] // self.patch, -1)), self.patch
+        )
 
 
 class MaskedAutoencoder(Target):
-    """Pixels by a decoder that sees what the encoder made of some patches, and a learned vector for each of the others.
+    """Pixels by a decoder that sees what the encoder made of some patches, and a learned vector for
+    each of the others.
 
-    MAE, arXiv 2111.06377 section 3; of clips VideoMAE, arXiv 2203.12602 section 3. `decoder`: blocks of `inner` numbers a token.
-    `patch`: frames, rows and columns. `positions`: of a whole picture, learned; the first `specials` of them, such as [CLS], are
-    no patches. `computed`: they are sines and cosines instead. `bias`: of the layer before the decoder. `epsilon`: of a norm
-    behind it; None for none. `normalised`: each patch's pixels are brought to mean 0 and variance 1 before they are compared, by
-    mean squared error; of a clip each colour's.
+    MAE, arXiv 2111.06377 section 3; of clips VideoMAE, arXiv 2203.12602 section 3. `decoder`:
+    blocks of `inner` numbers a token. `patch`: frames, rows and columns. `positions`: of a whole
+    picture, learned; the first `specials` of them, such as [CLS], are no patches. `computed`: they
+    are sines and cosines instead. `bias`: of the layer before the decoder. `epsilon`: of a norm
+    behind it; None for none. `normalised`: each patch's pixels are brought to mean 0 and variance 1
+    before they are compared, by mean squared error; of a clip each colour's.
     """
 
     def __init__(
@@ -76,45 +86,72 @@ class MaskedAutoencoder(Target):
         epsilon: float | None = None,
     ) -> None:
         super().__init__()
-        self.patch, self.specials, self.normalised, self.modality = patch, specials, normalised, modality
+        self.patch, self.specials, self.normalised, self.modality = (
+            patch,
+            specials,
+            normalised,
+            modality,
+        )
         self.modalities = (modality,)
         self.projection = nn.Linear(width, inner, bias)
         self.mask = nn.Parameter(torch.empty(inner).normal_(0, 0.02))
-        self.position = SinusoidalPositionEmbedding(inner, interleaved=True) if computed else PositionEmbedding(positions, inner)
+        self.position = (
+            SinusoidalPositionEmbedding(inner, interleaved=True)
+            if computed
+            else PositionEmbedding(positions, inner)
+        )
         self.decoder = decoder
         self.norm = nn.Identity() if epsilon is None else nn.LayerNorm(inner, epsilon)
         self.output = nn.Linear(inner, 3 * math.prod(patch))
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """Logits [N, P, 3 · patch] of all patches: frames, rows, each pixel's colours together.
 
-        Labels `masked` [N, P], which patches the encoder has not seen (needed for inference too), and `pixels` [N, 3, H, W], the
-        picture, or [N, 3, T, H, W], the clip. Raises ValueError without `masked`.
+        Labels `masked` [N, P], which patches the encoder has not seen (needed for inference too),
+        and `pixels` [N, 3, H, W], the picture, or [N, 3, T, H, W], the clip. Raises ValueError
+        without `masked`.
         """
         if "masked" not in labels:
-            raise ValueError("a masked autoencoder must know which patches were left out; give the label `masked`")
+            raise ValueError(
+                "a masked autoencoder must know which patches were left out; give the label"
+                " `masked`"
+            )
         masked_NP = labels["masked"]
-        logits_NPC = self.output(self.decode(self.projection(passes[0].padded()), masked_NP, passes[0])[:, self.specials :])
+        logits_NPC = self.output(
+            self.decode(self.projection(passes[0].padded()), masked_NP, passes[0])[
+                :, self.specials :
+            ]
+        )
         if "pixels" not in labels:
             return TargetOutput(None, logits_NPC)
         wanted_NPC = self.patches(labels["pixels"])
-        return TargetOutput(F.mse_loss(at_least_float32(logits_NPC[masked_NP]), wanted_NPC[masked_NP]), logits_NPC)
+        return TargetOutput(
+            F.mse_loss(at_least_float32(logits_NPC[masked_NP]), wanted_NPC[masked_NP]), logits_NPC
+        )
 
     def decode(self, seen_NVD: Tensor, masked_NP: Tensor, encoded: Encoded) -> Tensor:
         """The special tokens and the patches that were seen → [N, L, D] all positions, decoded."""
         patches_NPD = self.mask.to(seen_NVD.dtype).expand(*masked_NP.shape, -1)
-        patches_NPD = patches_NPD.masked_scatter(~masked_NP.unsqueeze(-1), seen_NVD[:, self.specials :])
+        patches_NPD = patches_NPD.masked_scatter(
+            ~masked_NP.unsqueeze(-1), seen_NVD[:, self.specials :]
+        )
         x_NLD = torch.cat([seen_NVD[:, : self.specials], patches_NPD], dim=1)
         samples, length = x_NLD.shape[:2]
         added = self.position(length, 0)
-        x_NLD = x_NLD + (added if isinstance(self.position, PositionEmbedding) else added.to(x_NLD))  # computed on the host
+        # computed on the host
+        x_NLD = x_NLD + (added if isinstance(self.position, PositionEmbedding) else added.to(x_NLD))
         layout = Layout(encoded.tokens.conditions[0].task, (Span(self.modality, length=length),))
         tokens, condition = map_padded(layout, samples, None, x_NLD.device), layout.condition(0)
-        decoded_TD, _ = self.decoder(x_NLD.flatten(0, 1), tokens, [self.decoder.resolve([condition])[condition]])
+        decoded_TD, _ = self.decoder(
+            x_NLD.flatten(0, 1), tokens, [self.decoder.resolve([condition])[condition]]
+        )
         return self.norm(decoded_TD).unflatten(0, (samples, length))
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] or clips [N, 3, T, H, W] → what is compared of their patches, [N, P, patch · 3]."""
+        """Pictures [N, 3, H, W] or clips [N, 3, T, H, W] → what is compared of their patches, [N,
+        P, patch · 3]."""
         x_NPC = self._cut(pixels)
         if not self.normalised:
             return x_NPC
@@ -122,12 +159,18 @@ class MaskedAutoencoder(Target):
         return (x_NPC - mean_NPC) / deviation_NPC
 
     def paint(self, restored_NPC: Tensor, pixels: Tensor, masked_NP: Tensor) -> Tensor:
-        """Pictures or clips whose masked patches are the restored ones; normalised ones take their scale from the pixels."""
+        """Pictures or clips whose masked patches are the restored ones; normalised ones take their
+        scale from the pixels."""
         x_NPC = self._cut(pixels)
         mean_NPC, deviation_NPC = self._scale(x_NPC) if self.normalised else (0, 1)
         x_NPC = torch.where(masked_NP.unsqueeze(-1), restored_NPC * deviation_NPC + mean_NPC, x_NPC)
-        grid = [size // own for size, own in zip(self._frames(pixels).shape[2:], self.patch, strict=True)]
-        parts = x_NPC.unflatten(1, grid).unflatten(4, (*self.patch, 3)).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        grid = [
+            size // own
+            for size, own in zip(self._frames(pixels).shape[2:], self.patch, strict=True)
+        ]
+        parts = (
+            x_NPC.unflatten(1, grid).unflatten(4, (*self.patch, 3)).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        )
         return parts.flatten(6).flatten(4, 5).flatten(2, 3).reshape(pixels.shape)
 
     def _cut(self, pixels: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ class TokenLabels(Target):
         super().__init__()
         self.classifier = nn.Linear(width, classes)
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """Logits [N, L, C]. Label `tags` [N, L], IGNORE where there is none."""
         tokens = passes[0].tokens
         logits_TC = self.classifier(passes[0].hidden_TD)
@@ -35,7 +37,8 @@ class TokenLabels(Target):
 
 
 class AnswerSpan(Target):
-    """Where an answer begins and ends: cross-entropy over a sample's positions (BERT section 4.2)."""
+    """Where an answer begins and ends: cross-entropy over a sample's positions (BERT section
+    4.2)."""
 
     tuned = ("classifier.weight", "classifier.bias")
 
@@ -43,11 +46,13 @@ class AnswerSpan(Target):
         super().__init__()
         self.classifier = nn.Linear(width, 2)
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
         """Logits [N, L, 2] of beginning and end, -inf at padding.
 
-        Labels `begin` and `end` [N]: positions among the true ones of the last pass (the decoder's, where there is one); 0, its
-        [CLS], where there is no answer.
+        Labels `begin` and `end` [N]: positions among the true ones of the last pass (the decoder's,
+        where there is one); 0, its [CLS], where there is no answer.
         """
         tokens = passes[-1].tokens
         logits_NL2 = at_least_float32(tokens.to_padded(self.classifier(passes[-1].hidden_TD)))
@@ -63,7 +68,8 @@ class AnswerSpan(Target):
 
 
 def true_positions(valid_NL: Tensor | None, numbers_N: Tensor) -> Tensor:
-    """[N] where in the padded sequences the `numbers_N`-th true position stands (several spans have padding between them)."""
+    """[N] where in the padded sequences the `numbers_N`-th true position stands (several spans have
+    padding between them)."""
     if valid_NL is None:
         return numbers_N
     reached_NL = (valid_NL.cumsum(1) == numbers_N.unsqueeze(1) + 1) & valid_NL
@@ -71,7 +77,8 @@ def true_positions(valid_NL: Tensor | None, numbers_N: Tensor) -> Tensor:
 
 
 class Prompt(MaskedLanguage):
-    """Classes as words at [MASK]: their pieces' mean log-likelihood, cross-entropy over classes (PET, arXiv 2001.07676).
+    """Classes as words at [MASK]: their pieces' mean log-likelihood, cross-entropy over classes
+    (PET, arXiv 2001.07676).
 
     Its parameters are those of masked language modelling.
     """
@@ -80,10 +87,15 @@ class Prompt(MaskedLanguage):
         super().__init__(width, vocabulary, epsilon, frozenset())
         self.pieces = words
 
-    def forward(self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None) -> TargetOutput:
-        """Logits [N, C]. Label `slots` [N, L]: not negative at each sample's [MASK]s, as many as a word has pieces."""
+    def forward(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+    ) -> TargetOutput:
+        """Logits [N, C]. Label `slots` [N, L]: not negative at each sample's [MASK]s, as many as a
+        word has pieces."""
         if words is None:
-            raise ValueError("a prompt ties its output to a word embedding, and the stream has none")
+            raise ValueError(
+                "a prompt ties its output to a word embedding, and the stream has none"
+            )
         masks_NL = labels["slots"] >= 0
         words_CP = torch.tensor(self.pieces, device=masks_NL.device)
         x_NPD = passes[0].padded()[masks_NL].view(len(masks_NL), words_CP.shape[1], -1)
@@ -92,4 +104,6 @@ class Prompt(MaskedLanguage):
         chosen_NPC = likelihood_NPV.gather(-1, words_CP.T.expand(len(x_NPD), -1, -1))
         logits_NC = chosen_NPC.mean(1)
         wanted_N = labels.get("class")
-        return TargetOutput(None if wanted_N is None else F.cross_entropy(logits_NC, wanted_N), logits_NC)
+        return TargetOutput(
+            None if wanted_N is None else F.cross_entropy(logits_NC, wanted_N), logits_NC
+        )

@@ -1,4 +1,5 @@
-"""Processors: raw text, pictures, sound, clips and code to the features the model takes, one per modality."""
+"""Processors: raw text, pictures, sound, clips and code to the features the model takes, one per
+modality."""
 
 from __future__ import annotations
 
@@ -6,11 +7,18 @@ from collections.abc import Mapping
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.model import ModelConfig
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
-from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream, tokenizer_asset
+from skillweave.config.data import AugmentConfig, LimitsConfig
+from skillweave.config.streams import (
+    ImageStream,
+    SoundStream,
+    Stream,
+    TextStream,
+    VideoStream,
+    tokenizer_asset,
+)
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
 from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, train_tokenizer
+from skillweave.model.config import ModelConfig
 
 __all__ = [
     "BadInput",
@@ -31,8 +39,8 @@ def build_processors(
 ) -> dict[Modality, Processor]:
     """A processor for each of the model's streams.
 
-    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses text's. Raises
-    ConfigError when a tokeniser is absent.
+    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses
+    text's. Raises ConfigError when a tokeniser is absent.
     """
     return {
         modality: _build(config, modality, stream, assets, limits, augment)
@@ -41,10 +49,16 @@ def build_processors(
 
 
 def build_answer_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> Processor:
-    """The processor of what the decoder reads. Raises ConfigError when the tokeniser is absent, or the decoder."""
+    """The processor of what the decoder reads. Raises ConfigError when the tokeniser is absent, or
+    the decoder."""
     if config.target_embedding is None:
-        raise ConfigError("the task writes a text, and the model has no decoder; give model.decoder and model.target_embedding")
-    return _build(config, Modality.TEXT, config.target_embedding, assets, DEFAULT_LIMITS, NO_AUGMENT)
+        raise ConfigError(
+            "the task writes a text, and the model has no decoder; give model.decoder and"
+            " model.target_embedding"
+        )
+    return _build(
+        config, Modality.TEXT, config.target_embedding, assets, DEFAULT_LIMITS, NO_AUGMENT
+    )
 
 
 def _build(
@@ -64,7 +78,9 @@ def _build(
             name = tokenizer_asset(Modality.TEXT if shared else modality)
             if name not in assets:
                 held = ", ".join(assets) or "none"
-                raise ConfigError(f"stream {modality.value!r}: no {name} among the model's assets ({held})")
+                raise ConfigError(
+                    f"stream {modality.value!r}: no {name} among the model's assets ({held})"
+                )
             return TextProcessor(stream, read_tokenizer(assets[name]), modality, augment)
         case ImageStream():
             from skillweave.data.processors.image import ImageProcessor

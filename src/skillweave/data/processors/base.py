@@ -1,4 +1,5 @@
-"""What the processors have in common: their interface, and the error of a sample that cannot be used."""
+"""What the processors have in common: their interface, and the error of a sample that cannot be
+used."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from skillweave.batch import Features
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 
 Decoded = TypeVar("Decoded")
 
@@ -36,9 +37,11 @@ def reason(error: Exception) -> str:
 
 
 class Keeper(Generic[Decoded]):
-    """Decoded media of the files met first, up to `most_bytes`, so that later epochs need not decode them again.
+    """Decoded media of the files met first, up to `most_bytes`, so that later epochs need not
+    decode them again.
 
-    Nothing gives way: rows come in another order each epoch, and then the files met last are no likelier to come next.
+    Nothing gives way: rows come in another order each epoch, and then the files met last are no
+    likelier to come next.
     """
 
     def __init__(self, most_bytes: int, size: Callable[[Decoded], int]) -> None:
@@ -46,7 +49,8 @@ class Keeper(Generic[Decoded]):
         self.kept: dict[Hashable, Decoded] = {}
 
     def get(self, value: Any, decode: Callable[[Any], Decoded]) -> Decoded:
-        """What `decode` gives for a value as `open_media` takes it; only that of bytes and paths is kept."""
+        """What `decode` gives for a value as `open_media` takes it; only that of bytes and paths is
+        kept."""
         if isinstance(value, Mapping):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         key = value if isinstance(value, bytes | str) else None

@@ -7,19 +7,23 @@ from typing import BinaryIO
 from skillweave.data.processors.base import BadInput
 
 UNKNOWN_SIZE = 0x7FFF0000
-"""From here on a 32-bit size only says that its writer could not go back to fill it in (SoX and FFmpeg into pipes)."""
+"""From here on a 32-bit size only says that its writer could not go back to fill it in (SoX and
+FFmpeg into pipes)."""
 
 SLACK = 8
 """Some writers count the eight bytes before the size too."""
 
 MOST_BOXES = 64
-"""ISO files have a handful of outer boxes; one of thousands of empty boxes is not walked to its end."""
+"""ISO files have a handful of outer boxes; one of thousands of empty boxes is not walked to its
+end."""
 
 
 def check_complete(file: BinaryIO, size: int) -> None:
-    """Raise BadInput when a RIFF, AIFF, ISO (MP4) or Matroska (WebM) file of `size` bytes states that it is longer.
+    """Raise BadInput when a RIFF, AIFF, ISO (MP4) or Matroska (WebM) file of `size` bytes states
+    that it is longer.
 
-    Many decoders hand out the first half of such a file without a word. The file is left at its beginning.
+    Many decoders hand out the first half of such a file without a word. The file is left at its
+    beginning.
     """
     head = file.read(64)
     if head[:4] == b"RIFF":
@@ -42,7 +46,8 @@ def _chunk_size(length: int) -> int:
 
 
 def _iso_size(file: BinaryIO, size: int) -> int:
-    """The end of the media or index box that begins last (ISO 14496-12 section 4.2); other boxes may be stray bytes."""
+    """The end of the media or index box that begins last (ISO 14496-12 section 4.2); other boxes
+    may be stray bytes."""
     offset = end = 0
     for _ in range(MOST_BOXES):
         file.seek(offset)
@@ -61,7 +66,8 @@ def _iso_size(file: BinaryIO, size: int) -> int:
 
 
 def _matroska_size(head: bytes) -> int:
-    """The end of the segment after the EBML header; 0 when unknown, as in a live recording (RFC 8794 section 6)."""
+    """The end of the segment after the EBML header; 0 when unknown, as in a live recording (RFC
+    8794 section 6)."""
     length, after = _variable_integer(head, 4)
     start = after + length
     if head[start : start + 4] != b"\x18\x53\x80\x67":

@@ -7,13 +7,15 @@ from typing import BinaryIO
 import av
 from av.container import InputContainer
 
-from skillweave.config.recipe import LimitsConfig
+from skillweave.config.data import LimitsConfig
 from skillweave.data.processors.base import BadInput, reason
 
 DEMUXERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,ogg,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,"
+    "mpeg,mpegts,mpegvideo,ogg,wav,wv"
 )
-"""Containers of one file. Playlists (HLS, DASH, concat) are left out: a hostile one reads other files or the net."""
+"""Containers of one file. Playlists (HLS, DASH, concat) are left out: a hostile one reads other
+files or the net."""
 
 
 def open_container(file: BinaryIO, limits: LimitsConfig) -> InputContainer:
@@ -25,7 +27,8 @@ def open_container(file: BinaryIO, limits: LimitsConfig) -> InputContainer:
         container = av.open(
             file,
             mode="r",
-            options={"max_pixels": str(limits.max_pixels)},  # decoders refuse larger frames before making room
+            # decoders refuse larger frames before making room
+            options={"max_pixels": str(limits.max_pixels)},
             container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
             metadata_errors="replace",
         )

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from skillweave.data.processors.image import ImageProcessor
 
 
-def clip_frames(processor: ImageProcessor, clip: Any, count: int, rng: np.random.Generator | None = None) -> list[Features]:
-    """`count` frames of a clip, read and chosen as a video stream's are, each the features of a picture. Raises BadInput."""
-    from skillweave.data.processors.video import VideoProcessor  # keeps the decoder out of models of other modalities
+def clip_frames(
+    processor: ImageProcessor, clip: Any, count: int, rng: np.random.Generator | None = None
+) -> list[Features]:
+    """`count` frames of a clip, read and chosen as a video stream's are, each the features of a
+    picture. Raises BadInput."""
+    # keeps the decoder out of models of other modalities
+    from skillweave.data.processors.video import VideoProcessor
 
     image = processor.stream
     tubelet = (count, image.patch, image.patch)
-    stream = VideoStream(size=image.size, frames=count, tubelet=tubelet, mean=image.mean, std=image.std)
+    stream = VideoStream(
+        size=image.size, frames=count, tubelet=tubelet, mean=image.mean, std=image.std
+    )
     features = VideoProcessor(stream, processor.limits, processor.augment)(clip, rng)
     return [Features(frame, image.max_length) for frame in features.data.unbind(1)]

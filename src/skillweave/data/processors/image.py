@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skillweave.batch import Features
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import ImageStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.media import open_media
@@ -19,7 +19,8 @@ from skillweave.data.processors.picture import Change, Normaliser, check_pixels,
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What may be opened; Pillow's other readers are seldom wanted and one (EPS) starts a program."""
 
-# What is wrong with a picture is told by BadInput; without a handler Pillow's log would repeat it on the screen.
+# What is wrong with a picture is told by BadInput; without a handler Pillow's log would repeat it
+# on the screen.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 ORIENTATION_TAG = 0x0112
@@ -38,9 +39,15 @@ TURNS = {
 
 
 class ImageProcessor:
-    """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet section 3.3)."""
+    """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square
+    (SkillNet section 3.3)."""
 
-    def __init__(self, stream: ImageStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
+    def __init__(
+        self,
+        stream: ImageStream,
+        limits: LimitsConfig = DEFAULT_LIMITS,
+        augment: AugmentConfig = NO_AUGMENT,
+    ) -> None:
         self.stream = stream
         self.limits = limits
         self.augment = augment
@@ -48,7 +55,8 @@ class ImageProcessor:
         self.keeper = Keeper(limits.kept_bytes, size=lambda image: 3 * image.width * image.height)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H, W] or [H, W, 3].
+        """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H,
+        W] or [H, W, 3].
 
         Of an animation the first frame counts. Raises BadInput.
         """
@@ -64,7 +72,8 @@ class ImageProcessor:
             if isinstance(value, Image.Image):
                 return self._upright(value)
             with open_media(value, self.limits) as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's size warning repeats our check; others tell of odd metadata
+                # Pillow's size warning repeats our check; others tell of odd metadata
+                warnings.simplefilter("ignore")
                 return self._upright(Image.open(file, formats=FORMATS))
         except BadInput:
             raise
@@ -77,7 +86,8 @@ class ImageProcessor:
 
     def _upright(self, image: Image.Image) -> Image.Image:
         check_pixels(*image.size, self.limits.max_pixels)
-        # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final resize still filters.
+        # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final
+        # resize still filters.
         image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
         turn = TURNS.get(_orientation(image))
         image = _on_white(image)
@@ -97,7 +107,9 @@ def _on_white(image: Image.Image) -> Image.Image:
         image.load()
         return image
     if image.mode in ("I", "F"):
-        raise BadInput(f"32-bit pixels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
+        raise BadInput(
+            f"32-bit pixels (mode {image.mode}) have no agreed range; store 8 or 16 bits"
+        )
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
@@ -109,6 +121,13 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.shape[2:] not in ((), (3,)):
-        raise BadInput(f"expected uint8 [H, W] or [H, W, 3], found {pixels.dtype} {list(pixels.shape)}")
+    if (
+        pixels.dtype != np.uint8
+        or pixels.ndim not in (2, 3)
+        or pixels.size == 0
+        or pixels.shape[2:] not in ((), (3,))
+    ):
+        raise BadInput(
+            f"expected uint8 [H, W] or [H, W, 3], found {pixels.dtype} {list(pixels.shape)}"
+        )
     return Image.fromarray(pixels).convert("RGB")

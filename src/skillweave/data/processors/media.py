@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from skillweave.config.recipe import LimitsConfig
+from skillweave.config.data import LimitsConfig
 from skillweave.data.processors.base import BadInput, reason
 from skillweave.data.processors.complete import check_complete
 
 
 def open_media(value: Any, limits: LimitsConfig) -> BinaryIO:
-    """The file behind a value: bytes, a path, or a mapping with "bytes" or "path" (bytes win). The caller closes it.
+    """The file behind a value: bytes, a path, or a mapping with "bytes" or "path" (bytes win). The
+    caller closes it.
 
-    The name plays no part in what the file is taken for. Raises BadInput for what is absent, empty, truncated by its
-    own account or larger than `limits.max_bytes`.
+    The name plays no part in what the file is taken for. Raises BadInput for what is absent, empty,
+    truncated by its own account or larger than `limits.max_bytes`.
     """
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -40,7 +41,9 @@ def _open_path(path: str | Path, limits: LimitsConfig) -> BinaryIO:
     except OSError as error:
         raise BadInput(f"{path} cannot be opened ({reason(error)})") from None
     except ValueError as error:  # a zero byte in the name; BadInput itself
-        raise error if isinstance(error, BadInput) else BadInput(f"no such file: {path!r}") from None
+        raise (
+            error if isinstance(error, BadInput) else BadInput(f"no such file: {path!r}")
+        ) from None
     return _checked(file, os.fstat(file.fileno()).st_size, limits)
 
 

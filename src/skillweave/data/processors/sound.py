@@ -14,14 +14,14 @@ import soxr
 from torch import from_numpy
 
 from skillweave.batch import Features
-from skillweave.config.recipe import AugmentConfig, LimitsConfig
+from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import WHISPER_RATE, SoundStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.media import open_media
 
 MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
-"""How files begin that libsndfile reads well. All others go to FFmpeg: libsndfile also takes rare formats by guesswork,
-and its MP3 reader writes to the screen."""
+"""How files begin that libsndfile reads well. All others go to FFmpeg: libsndfile also takes rare
+formats by guesswork, and its MP3 reader writes to the screen."""
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Samples per second of real recordings; a header beyond them lies."""
@@ -33,16 +33,24 @@ UNKNOWN_FRAMES = 2**63 - 1
 """libsndfile's length of a recording whose header states none."""
 
 QUIETEST = 1e-5
-"""Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not made louder."""
+"""Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not
+made louder."""
 
 
 class SoundProcessor:
-    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance (SkillNet section 3.3).
+    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance
+    (SkillNet section 3.3).
 
-    For a stream that begins with a filterbank, to its log-mel frames [F, M]; Whisper's keep the recording's loudness.
+    For a stream that begins with a filterbank, to its log-mel frames [F, M]; Whisper's keep the
+    recording's loudness.
     """
 
-    def __init__(self, stream: SoundStream, limits: LimitsConfig = DEFAULT_LIMITS, augment: AugmentConfig = NO_AUGMENT) -> None:
+    def __init__(
+        self,
+        stream: SoundStream,
+        limits: LimitsConfig = DEFAULT_LIMITS,
+        augment: AugmentConfig = NO_AUGMENT,
+    ) -> None:
         self.stream = stream
         self.limits = limits
         self.augment = augment
@@ -50,10 +58,11 @@ class SoundProcessor:
         self.keeper = Keeper(limits.kept_bytes, size=lambda decoded: decoded[0].nbytes)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """The waveform of a file (bytes, path or {"bytes", "path"}), also a video's sound track, or of an array.
+        """The waveform of a file (bytes, path or {"bytes", "path"}), also a video's sound track, or
+        of an array.
 
-        An array is [samples] or [samples, channels] at the stream's rate. With `rng`, tempo and pitch change together
-        and noise is added. Raises BadInput.
+        An array is [samples] or [samples, channels] at the stream's rate. With `rng`, tempo and
+        pitch change together and noise is added. Raises BadInput.
         """
         speed, noise = 1.0, 0.0
         if rng is not None:
@@ -67,14 +76,25 @@ class SoundProcessor:
         level = (lambda x: x) if self.stream.frames == "whisper" else _normalise
         waveform = level(waveform)
         if noise and rng is not None:
-            waveform = level(waveform + np.float32(noise) * waveform.std() * rng.standard_normal(len(waveform), np.float32))
+            waveform = level(
+                waveform
+                + np.float32(noise)
+                * waveform.std()
+                * rng.standard_normal(len(waveform), np.float32)
+            )
         if rng is not None and (self.augment.time_mask or self.augment.frequency_mask):
-            waveform = mask_sound(waveform, self.stream.rate, self.augment.time_mask, self.augment.frequency_mask, rng)
+            waveform = mask_sound(
+                waveform, self.stream.rate, self.augment.time_mask, self.augment.frequency_mask, rng
+            )
         if self.stream.frames == "whisper":
             most = self.stream.entries(self.stream.max_length)
-            return Features(from_numpy(whisper_frames(waveform, most, self.stream.mels)), self.stream.max_length)
+            return Features(
+                from_numpy(whisper_frames(waveform, most, self.stream.mels)), self.stream.max_length
+            )
         if self.stream.filterbank:
-            return Features(from_numpy(log_mel(waveform, self.stream.rate, self.stream.mels)), length)
+            return Features(
+                from_numpy(log_mel(waveform, self.stream.rate, self.stream.mels)), length
+            )
         return Features(from_numpy(waveform), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
@@ -82,7 +102,9 @@ class SoundProcessor:
         if not np.isfinite(samples).all():
             raise BadInput("samples that are not finite numbers")
         if len(samples) < self.limits.min_seconds * rate:
-            raise BadInput(f"{len(samples) / rate:.3f} s are less than min_seconds {self.limits.min_seconds}")
+            raise BadInput(
+                f"{len(samples) / rate:.3f} s are less than min_seconds {self.limits.min_seconds}"
+            )
         natural = len(samples) * self.stream.rate / rate
         if natural >= self.most + 1:
             if self.limits.too_long == "skip":
@@ -94,7 +116,8 @@ class SoundProcessor:
         return samples[: self.most]
 
     def _decode(self, value: Any) -> tuple[np.ndarray, int]:
-        """Mono samples and their rate; of a long file a little more than the stream holds at the greatest speed."""
+        """Mono samples and their rate; of a long file a little more than the stream holds at the
+        greatest speed."""
         if isinstance(value, np.ndarray):
             return _from_array(value, self.stream.rate)
         seconds = (self.most / self.stream.rate + 0.1) * (1 + self.augment.speed)
@@ -109,15 +132,21 @@ class SoundProcessor:
             return self._read_container(file, seconds)
 
     def _read_sound_file(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
-        with soundfile.SoundFile(_Nameless(file)) as sound:  # ty: ignore[invalid-argument-type] has what is used
+        # ty: ignore[invalid-argument-type] has what is used
+        with soundfile.SoundFile(_Nameless(file)) as sound:
             rate = _checked_rate(sound.samplerate)
-            if sound.frames >= UNKNOWN_FRAMES:  # a FLAC written into a pipe: FFmpeg reads it without
+            # a FLAC written into a pipe: FFmpeg reads it without
+            if sound.frames >= UNKNOWN_FRAMES:
                 raise soundfile.SoundFileRuntimeError("unknown length")
             if sound.frames > self.limits.max_seconds * rate:
-                raise BadInput(f"{sound.frames / rate:.1f} s exceed max_seconds {self.limits.max_seconds}")
+                raise BadInput(
+                    f"{sound.frames / rate:.1f} s exceed max_seconds {self.limits.max_seconds}"
+                )
             blocks, wanted = [], min(sound.frames, math.ceil(seconds * rate))
             while wanted > 0:
-                block = sound.read(min(BLOCK // sound.channels, wanted), dtype="float32", always_2d=True)
+                block = sound.read(
+                    min(BLOCK // sound.channels, wanted), dtype="float32", always_2d=True
+                )
                 if not len(block):
                     raise BadInput(f"truncated: {wanted} of the header's samples are not there")
                 blocks.append(block[:, 0] if sound.channels == 1 else block.mean(axis=1))
@@ -143,9 +172,11 @@ class SoundProcessor:
 
 
 class _Nameless:
-    """A file as soundfile needs it: without a name, from which it would guess a format, and without errors on seeking.
+    """A file as soundfile needs it: without a name, from which it would guess a format, and without
+    errors on seeking.
 
-    libsndfile follows a broken header to places before the file's beginning; an error there ends up on the screen only.
+    libsndfile follows a broken header to places before the file's beginning; an error there ends up
+    on the screen only.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -159,7 +190,8 @@ class _Nameless:
 
 
 def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """At least `wanted` mono samples of a container's first sound track, where there are so many."""
+    """At least `wanted` mono samples of a container's first sound track, where there are so
+    many."""
     from av import AudioResampler
 
     resampler = AudioResampler(format="flt", layout="mono", rate=rate)
@@ -186,10 +218,14 @@ def _checked_rate(rate: int) -> int:
     return rate
 
 
-def mask_sound(waveform: np.ndarray, rate: int, time: float, frequency: float, rng: np.random.Generator) -> np.ndarray:
-    """SpecAugment (arXiv 1904.08779, policy LD: two masks each) on a waveform [samples]: silence, and bands that are gone.
+def mask_sound(
+    waveform: np.ndarray, rate: int, time: float, frequency: float, rng: np.random.Generator
+) -> np.ndarray:
+    """SpecAugment (arXiv 1904.08779, policy LD: two masks each) on a waveform [samples]: silence,
+    and bands that are gone.
 
-    `time` and `frequency`: the largest share of a stretch, and of a band on the mel scale up to half of `rate`.
+    `time` and `frequency`: the largest share of a stretch, and of a band on the mel scale up to
+    half of `rate`.
     """
     if frequency:
         spectrum = np.fft.rfft(waveform)
@@ -208,10 +244,11 @@ def mask_sound(waveform: np.ndarray, rate: int, time: float, frequency: float, r
 
 
 def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
-    """Kaldi's filterbank of a waveform [samples]: the logarithm of the energy in each bin, [frames, mels], float32.
+    """Kaldi's filterbank of a waveform [samples]: the logarithm of the energy in each bin, [frames,
+    mels], float32.
 
-    25 ms every 10 ms, within the waveform; each bin has mean 0 and variance 1 over the recording (S2T, arXiv 2010.05171 section
-    2), so that loudness does not count.
+    25 ms every 10 ms, within the waveform; each bin has mean 0 and variance 1 over the recording
+    (S2T, arXiv 2010.05171 section 2), so that loudness does not count.
     """
     options = kaldi_native_fbank.FbankOptions(
         frame_opts=kaldi_native_fbank.FrameExtractionOptions(samp_freq=rate, dither=0.0),
@@ -219,7 +256,8 @@ def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
     )
     extractor = kaldi_native_fbank.OnlineFbank(options)
     samples = waveform * 2.0**15  # Kaldi's are 16-bit integers
-    extractor.accept_waveform(rate, samples)  # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    extractor.accept_waveform(rate, samples)
     extractor.input_finished()
     frames = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
     centred = frames - frames.mean(axis=0)
@@ -227,18 +265,21 @@ def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
 
 
 def whisper_frames(waveform: np.ndarray, frames: int, mels: int) -> np.ndarray:
-    """Whisper's log-mel frames (arXiv 2212.04356, section 2.2) of a waveform [samples] at 16 kHz: [frames, mels], float32.
+    """Whisper's log-mel frames (arXiv 2212.04356, section 2.2) of a waveform [samples] at 16 kHz:
+    [frames, mels], float32.
 
-    25 ms around every 10 ms, with silence behind the waveform's end. The logarithm of the energy in each bin, at least the
-    loudest one's less 8 (80 dB), plus 4, divided by 4.
+    25 ms around every 10 ms, with silence behind the waveform's end. The logarithm of the energy in
+    each bin, at least the loudest one's less 8 (80 dB), plus 4, divided by 4.
     """
     step, half = WHISPER_RATE // 100, WHISPER_RATE // 80
     options = kaldi_native_fbank.WhisperFeatureOptions(dim=mels)
     extractor = kaldi_native_fbank.OnlineWhisperFbank(options)
     filled = np.pad(waveform[: frames * step], (0, max(frames * step - len(waveform), 0)))
-    # Kaldi's frames stand around the middle of each step; with half a step more before them, all but the first around its start.
+    # Kaldi's frames stand around the middle of each step; with half a step more before them, all
+    # but the first around its start.
     samples = np.pad(np.pad(filled, half, mode="reflect"), (half - step, 0))
-    extractor.accept_waveform(WHISPER_RATE, samples)  # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    extractor.accept_waveform(WHISPER_RATE, samples)
     extractor.input_finished()
     energy = np.stack([extractor.get_frame(i + 1) for i in range(frames)])
     logarithm = np.log10(np.maximum(energy, 1e-10))

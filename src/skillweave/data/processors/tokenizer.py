@@ -1,4 +1,5 @@
-"""Tokenisers: training on a recipe's own texts, loading from Hugging Face files, their names among a model's assets."""
+"""Tokenisers: training on a recipe's own texts, loading from Hugging Face files, their names among
+a model's assets."""
 
 from __future__ import annotations
 
@@ -14,7 +15,14 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.streams import ASSETS_FOLDER, TokenizerConfig, tokenizer_asset
 
-PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"
+PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[CLS_code]",
+)
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)
 """In the order of their ids, from 0, in a trained tokeniser."""
 ROLES = {"pad": PAD, "unknown": UNKNOWN, "cls": CLS, "separator": SEPARATOR, "mask": MASK}
@@ -28,16 +36,19 @@ KEYS = {
     "sep_token": "separator",
     "mask_token": "mask",
 }
-"""Their names in Hugging Face's files → what they are for; a later one counts before an earlier one."""
+"""Their names in Hugging Face's files → what they are for; a later one counts before an earlier
+one."""
 
 
 def read_tokenizer(asset: bytes) -> Tokenizer:
-    """The tokeniser stored as a model's asset, with the pieces that it has: the model has as many words."""
+    """The tokeniser stored as a model's asset, with the pieces that it has: the model has as many
+    words."""
     return _plain(Tokenizer.from_str(asset.decode("utf-8")))
 
 
 def special_names(folder: Path) -> dict[str, str]:
-    """What a folder's files call special tokens, where it is not as in BERT. Raises ConfigError for a file that is no JSON."""
+    """What a folder's files call special tokens, where it is not as in BERT. Raises ConfigError for
+    a file that is no JSON."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = folder / name
@@ -53,37 +64,52 @@ def special_names(folder: Path) -> dict[str, str]:
 
 
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """A tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), one of the two, or a model's own folder.
+    """A tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), one of the
+    two, or a model's own folder.
 
-    Special tokens that it lacks are added at the end. `special`: what they are called where it is not as in BERT. Raises
-    ConfigError when it is absent or cannot be read.
+    Special tokens that it lacks are added at the end. `special`: what they are called where it is
+    not as in BERT. Raises ConfigError when it is absent or cannot be read.
     """
     place = Path(path)
     names = ("tokenizer.json", "vocab.txt", f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}")
     candidates = [place / name for name in names] if place.is_dir() else [place]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
-        remedy = "give a folder with tokenizer.json or vocab.txt, one of the two, or a model folder that has a tokeniser"
+        remedy = (
+            "give a folder with tokenizer.json or vocab.txt, one of the two, or a model folder that"
+            " has a tokeniser"
+        )
         raise ConfigError(f"tokenizer {place}: no such file; {remedy}")
     try:
-        return _prepared(_from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)), special)
+        return _prepared(
+            _from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)),
+            special,
+        )
     except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"tokenizer {file}: not a tokeniser of Hugging Face's tokenizers library: {error}") from None
+        raise ConfigError(
+            f"tokenizer {file}: not a tokeniser of Hugging Face's tokenizers library: {error}"
+        ) from None
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig, vocabulary: int) -> Tokenizer:
     """Wordpieces after BERT's normalisation, or byte-level BPE, with at most `vocabulary` pieces.
 
-    The same texts give the same pieces and ids. Raises ConfigError when there is no text, or no room for characters.
+    The same texts give the same pieces and ids. Raises ConfigError when there is no text, or no
+    room for characters.
     """
-    samples = [text.encode("utf-8", "ignore").decode("utf-8") for text in texts]  # drops halves of surrogate pairs
+    # drops halves of surrogate pairs
+    samples = [text.encode("utf-8", "ignore").decode("utf-8") for text in texts]
     if not any(sample.strip() for sample in samples):
-        raise ConfigError("no text to train a tokeniser on; name the text's column under the task's data.columns")
+        raise ConfigError(
+            "no text to train a tokeniser on; name the text's column under the task's data.columns"
+        )
     if config.kind == "bpe":
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         least = len(alphabet) + len(SPECIAL_TOKENS)
         if vocabulary < least:
-            raise ConfigError(f"vocabulary {vocabulary} is too small for byte-level BPE; give at least {least}")
+            raise ConfigError(
+                f"vocabulary {vocabulary} is too small for byte-level BPE; give at least {least}"
+            )
         blank = _bpe(models.BPE(), config.lowercase)
         learned = _learn(blank, trainers.BpeTrainer, samples, alphabet, config, vocabulary)
         merges = [(first, second) for first, second in learned["merges"]]
@@ -91,16 +117,24 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig, vocabulary: i
     alphabet = _alphabet(samples, config.lowercase, vocabulary)
     blank = _wordpiece(models.WordPiece(unk_token=UNKNOWN), config.lowercase)
     learned = _learn(blank, trainers.WordPieceTrainer, samples, alphabet, config, vocabulary)
-    return _prepared(_wordpiece(models.WordPiece(learned["vocab"], unk_token=UNKNOWN), config.lowercase))
+    return _prepared(
+        _wordpiece(models.WordPiece(learned["vocab"], unk_token=UNKNOWN), config.lowercase)
+    )
 
 
 def _learn(
-    blank: Tokenizer, trainer: Any, texts: list[str], alphabet: list[str], config: TokenizerConfig, vocabulary: int
+    blank: Tokenizer,
+    trainer: Any,
+    texts: list[str],
+    alphabet: list[str],
+    config: TokenizerConfig,
+    vocabulary: int,
 ) -> dict[str, Any]:
     """Train, and give the model as `tokenizer.json` has it.
 
-    The trainer numbers its alphabet in an order that differs from run to run, and breaks ties by these numbers. Passed
-    as special tokens the alphabet keeps its order; the caller makes a tokeniser to which it is not special.
+    The trainer numbers its alphabet in an order that differs from run to run, and breaks ties by
+    these numbers. Passed as special tokens the alphabet keeps its order; the caller makes a
+    tokeniser to which it is not special.
     """
     settings = trainer(
         vocab_size=vocabulary,
@@ -114,10 +148,13 @@ def _learn(
 
 
 def _alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
-    """Single characters and, where they occur inside words, their `##` forms; the commonest where not all find room."""
+    """Single characters and, where they occur inside words, their `##` forms; the commonest where
+    not all find room."""
     room = vocabulary - len(SPECIAL_TOKENS)
     probe = _wordpiece(models.WordPiece(unk_token=UNKNOWN), lowercase)
-    probe.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=0, min_frequency=2**62, show_progress=False))
+    probe.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=0, min_frequency=2**62, show_progress=False)
+    )
     forms = set(probe.get_vocab())
     if len(forms) <= room:
         return sorted(forms)
@@ -131,7 +168,10 @@ def _alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
             break
         kept += pair
     if not kept:
-        raise ConfigError(f"vocabulary {vocabulary} has no room for characters beside the {len(SPECIAL_TOKENS)} special tokens")
+        raise ConfigError(
+            f"vocabulary {vocabulary} has no room for characters beside the {len(SPECIAL_TOKENS)}"
+            " special tokens"
+        )
     return sorted(kept)
 
 
@@ -146,7 +186,9 @@ def _bpe(model: models.BPE, lowercase: bool) -> Tokenizer:
 
 def _wordpiece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, lowercase=lowercase
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
@@ -154,7 +196,11 @@ def _wordpiece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
 
 def _from_vocabulary(file: Path) -> Tokenizer:
     settings = file.with_name("tokenizer_config.json")
-    lowercase = json.loads(settings.read_text("utf-8")).get("do_lower_case", True) if settings.is_file() else True
+    lowercase = (
+        json.loads(settings.read_text("utf-8")).get("do_lower_case", True)
+        if settings.is_file()
+        else True
+    )
     pieces = file.read_text("utf-8").splitlines()
     model = models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
     return _wordpiece(model, lowercase)

@@ -1,4 +1,5 @@
-"""Units, what masked-unit prediction predicts: k-means clusters of sound's MFCC (SkillNet section 4.2, HuBERT) or of patches."""
+"""Units, what masked-unit prediction predicts: k-means clusters of sound's MFCC (SkillNet section
+4.2, HuBERT) or of patches."""
 
 from __future__ import annotations
 
@@ -19,22 +20,27 @@ COEFFICIENTS = 13
 """Cepstra, to which their first and second time derivatives are joined (HuBERT section 3.1)."""
 
 
-def mfcc(waveform: Tensor | np.ndarray, rate: int, frames: int, hop: int | None = None) -> np.ndarray:
+def mfcc(
+    waveform: Tensor | np.ndarray, rate: int, frames: int, hop: int | None = None
+) -> np.ndarray:
     """Kaldi's MFCC and their derivatives, [frames, 39] float32, one row per encoder position.
 
-    `waveform`: [samples] at `rate`. `hop`: samples from one encoder position to the next, 20 ms when absent. As in
-    HuBERT coefficients and derivatives are taken every 10 ms, of 25 ms; those that begin where a position's field
-    begins are kept.
+    `waveform`: [samples] at `rate`. `hop`: samples from one encoder position to the next, 20 ms
+    when absent. As in HuBERT coefficients and derivatives are taken every 10 ms, of 25 ms; those
+    that begin where a position's field begins are kept.
     """
     samples = np.asarray(waveform, np.float32)
     options = _options(rate)
     window = options.frame_opts.samp_freq * options.frame_opts.frame_length_ms / 1000
     extractor = kaldi_native_fbank.OnlineMfcc(options)
     padded = np.pad(samples, (0, max(0, math.ceil(window) - len(samples))))
-    extractor.accept_waveform(rate, padded)  # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
+    extractor.accept_waveform(rate, padded)
     extractor.input_finished()
     rows = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
-    features = kaldi_native_fbank.compute_deltas(kaldi_native_fbank.DeltaOptions(order=2, window=2), rows)
+    features = kaldi_native_fbank.compute_deltas(
+        kaldi_native_fbank.DeltaOptions(order=2, window=2), rows
+    )
     begins = np.arange(frames) * (hop or rate / 50) / (rate / 100)
     return features[np.minimum(np.rint(begins).astype(np.int64), len(features) - 1)]
 
@@ -85,22 +91,34 @@ class UnitModel:
     @classmethod
     def from_bytes(cls, data: bytes) -> UnitModel:
         """From `to_bytes`."""
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors.load keeps no metadata
-        return cls(load(data)["centres"], int(header["__metadata__"]["rate"]), int(header["__metadata__"]["hop"]))
+        # safetensors.load keeps no metadata
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return cls(
+            load(data)["centres"],
+            int(header["__metadata__"]["rate"]),
+            int(header["__metadata__"]["hop"]),
+        )
 
 
 @dataclass(frozen=True)
 class PatchModel:
-    """Cluster centres [k, 3 · patch²] in the space of normalised pixels: a simple tokeniser of pictures in place of BEiT's."""
+    """Cluster centres [k, 3 · patch²] in the space of normalised pixels: a simple tokeniser of
+    pictures in place of BEiT's."""
 
     centres: np.ndarray
 
     @classmethod
-    def fit(cls, pictures: Iterable[Tensor], clusters: int, patch: int, seed: int = 0) -> PatchModel:
-        """k-means on the patches of pictures [3, H, W]. Raises ConfigError when there are fewer patches than clusters."""
+    def fit(
+        cls, pictures: Iterable[Tensor], clusters: int, patch: int, seed: int = 0
+    ) -> PatchModel:
+        """k-means on the patches of pictures [3, H, W]. Raises ConfigError when there are fewer
+        patches than clusters."""
         rows = [cut_patches(pixels, patch) for pixels in pictures]
         if (count := sum(map(len, rows))) < clusters:
-            raise ConfigError(f"{count} patches cannot make {clusters} visual tokens; give more pictures or set vocabulary lower")
+            raise ConfigError(
+                f"{count} patches cannot make {clusters} visual tokens; give more pictures or set"
+                " vocabulary lower"
+            )
         return cls(_centres(np.concatenate(rows), clusters, seed))
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -127,7 +145,9 @@ def _centres(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans  # slow to import
     from threadpoolctl import threadpool_limits
 
-    means = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3)
+    means = MiniBatchKMeans(
+        clusters, random_state=seed, batch_size=max(1024, 4 * clusters), n_init=3
+    )
     with threadpool_limits(1):  # the same sums on any number of cores
         means.fit(rows)
     return means.cluster_centers_.astype(np.float32)

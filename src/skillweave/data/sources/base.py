@@ -1,4 +1,5 @@
-"""What every kind of source gives: a table of raw rows, read lazily, and a split's rows under a task's field names."""
+"""What every kind of source gives: a table of raw rows, read lazily, and a split's rows under a
+task's field names."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ _EXTENSIONS = {
     "label": "cls",
     "code": "py js ts java go c cc cpp h hpp cs rb rs php sh sql kt swift scala r jl lua",
 }
-FIELDS = {extension: field for field, extensions in _EXTENSIONS.items() for extension in extensions.split()}
+FIELDS = {
+    extension: field
+    for field, extensions in _EXTENSIONS.items()
+    for extension in extensions.split()
+}
 """Extension of a file (lower case, no dot) → the field it holds, for folders and shards."""
 
 
@@ -35,7 +40,8 @@ class Source(Protocol):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """(key, reason) of everything in the whole source, of whatever split, that could not be read as a row."""
+        """(key, reason) of everything in the whole source, of whatever split, that could not be
+        read as a row."""
         ...
 
     def __len__(self) -> int: ...
@@ -52,8 +58,9 @@ class Source(Protocol):
 class Table(ABC):
     """Raw rows of one source, before splitting and renaming; nothing large is held in memory.
 
-    `where` names the source in errors; `columns` are its own names; `media` are columns too large to read but row by
-    row; `aliases` are other names that a recipe may use for a column; paths in media cells are relative to `folder`.
+    `where` names the source in errors; `columns` are its own names; `media` are columns too large
+    to read but row by row; `aliases` are other names that a recipe may use for a column; paths in
+    media cells are relative to `folder`.
     """
 
     where: str
@@ -81,21 +88,26 @@ class Table(ABC):
         """Where a row stands (file and line, say): its key when the source has no `key` column."""
 
     def identity(self, index: int) -> str:
-        """What a row without key is recognised by when splits are drawn; best independent of its position."""
+        """What a row without key is recognised by when splits are drawn; best independent of its
+        position."""
         return self.place(index)
 
     def find(self, name: str, what: str) -> str:
         """The column a recipe calls `name`. Raises ConfigError with the nearest valid name."""
         column = self.aliases.get(name, name)
         if column not in self.columns:
-            raise ConfigError(f"{self.where}: {what}: no column {name!r}{nearest(name, self.columns)}")
+            raise ConfigError(
+                f"{self.where}: {what}: no column {name!r}{nearest(name, self.columns)}"
+            )
         return column
 
 
 class MemoryTable(Table):
     """Rows held in memory: what small readers hand over. Every row is a dictionary with a `key`."""
 
-    def __init__(self, where: str, rows: Iterable[dict[str, Any]], skipped: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, where: str, rows: Iterable[dict[str, Any]], skipped: Iterable[tuple[str, str]] = ()
+    ) -> None:
         super().__init__()
         self.where = where
         self.rows = list(rows)
@@ -122,10 +134,13 @@ class MemoryTable(Table):
 class Selection:
     """Some rows of a table under the task's field names: the one implementation of `Source`.
 
-    `fields`: field → its column, or the columns whose values are joined into one list (see `name_fields`).
+    `fields`: field → its column, or the columns whose values are joined into one list (see
+    `name_fields`).
     """
 
-    def __init__(self, table: Table, indices: Sequence[int], fields: Mapping[str, str | list[str]]) -> None:
+    def __init__(
+        self, table: Table, indices: Sequence[int], fields: Mapping[str, str | list[str]]
+    ) -> None:
         self.table = table
         self.indices = indices
         self.fields = dict(fields)
@@ -151,23 +166,31 @@ class Selection:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The row as `{"key": str, field: value, ...}`; media as `{"bytes", "path"}`, several columns as one list."""
+        """The row as `{"key": str, field: value, ...}`; media as `{"bytes", "path"}`, several
+        columns as one list."""
         place = int(self.indices[index])
         cells = self.table.read(place, self.names)
         row: dict[str, Any] = {"key": self._key(place, cells)}
         for field, columns in self.fields.items():
-            value = _gather([cells[name] for name in columns]) if isinstance(columns, list) else cells[columns]
+            value = (
+                _gather([cells[name] for name in columns])
+                if isinstance(columns, list)
+                else cells[columns]
+            )
             row[field] = _media(value, self.table.folder) if field in MEDIA else value
         return row
 
     def column(self, name: str) -> list[Any]:
-        """All values of a field, in the order of the rows. Raises KeyError if unknown, ValueError for media."""
+        """All values of a field, in the order of the rows. Raises KeyError if unknown, ValueError
+        for media."""
         if name == "key":
             keys = self.table.column(self.key) if self.key else None
             return [self._key(i, {self.key: keys[i]} if keys else {}) for i in self.indices]
         columns = self.fields[name]
         if name in MEDIA or self.table.media.intersection(_listed(columns)):
-            raise ValueError(f"{self.table.where}: {name} holds media and is read row by row, not as a column")
+            raise ValueError(
+                f"{self.table.where}: {name} holds media and is read row by row, not as a column"
+            )
         if isinstance(columns, str):
             values = self.table.column(columns)
             return [values[i] for i in self.indices]
@@ -182,16 +205,21 @@ class Selection:
 def name_fields(
     table: Table, columns: Mapping[str, str | list[str]], wanted: Sequence[str] | None = None
 ) -> dict[str, str | list[str]]:
-    """Field → column or columns: those the recipe names, then every other column under its own name.
+    """Field → column or columns: those the recipe names, then every other column under its own
+    name.
 
-    A column that the recipe gave to a field no longer stands under its own name. `wanted` keeps only these fields (and
-    `key`). Raises ConfigError for a column that is not there, and for a wanted field that no column serves.
+    A column that the recipe gave to a field no longer stands under its own name. `wanted` keeps
+    only these fields (and `key`). Raises ConfigError for a column that is not there, and for a
+    wanted field that no column serves.
     """
     fields: dict[str, str | list[str]] = {}
     for field, names in columns.items():
         found = [table.find(name, f"columns.{field}") for name in _listed(names)]
         if not found or (field == "key" and isinstance(names, list)):
-            raise ConfigError(f"{table.where}: columns.{field}: name one column{' or more' if field != 'key' else ''}")
+            raise ConfigError(
+                f"{table.where}: columns.{field}: name one"
+                f" column{' or more' if field != 'key' else ''}"
+            )
         fields[field] = found if isinstance(names, list) else found[0]
     taken = {name for names in fields.values() for name in _listed(names)}
     fields |= {name: name for name in table.columns if name not in fields and name not in taken}
@@ -217,7 +245,8 @@ def _gather(cells: list[Any]) -> list[Any]:
 
 
 def _media(value: Any, folder: Path | None) -> Any:
-    """A media cell as `{"bytes", "path"}`, its path made independent of the working folder; None stays None."""
+    """A media cell as `{"bytes", "path"}`, its path made independent of the working folder; None
+    stays None."""
     if isinstance(value, str):
         value = {"bytes": None, "path": value}
     elif isinstance(value, bytes):

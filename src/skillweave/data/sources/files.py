@@ -19,12 +19,17 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shards/{000..002}.tar` → the three paths, with the width of the first number; `{a,b}` → both."""
+    """`shards/{000..002}.tar` → the three paths, with the width of the first number; `{a,b}` →
+    both."""
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
     first, last, listed = match.groups()
-    choices = listed.split(",") if listed else [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    choices = (
+        listed.split(",")
+        if listed
+        else [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    )
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [path for choice in choices for path in expand_braces(head + choice + tail)]
 
@@ -40,7 +45,11 @@ def find_files(pattern: str) -> list[Path]:
         if path.exists():
             found.append(path)
             continue
-        matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
+        matches = (
+            [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+            if glob.has_magic(text)
+            else []
+        )
         if not matches:
             raise ConfigError(f"{pattern}: {_missing(path, glob.has_magic(text))}")
         found += matches
@@ -54,18 +63,23 @@ def _missing(path: Path, magic: bool) -> str:
         return f"no file matches {path}"
     if not path.parent.is_dir():
         return f"no such file or folder: {path} (there is no folder {path.parent} in {Path.cwd()})"
-    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))[:1000]
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))[
+        :1000
+    ]
     close = nearest(path.name, names)
     return f"no such file or folder: {path}{close if 'did you mean' in close else ''}"
 
 
 def unpacked(file: Path) -> Path:
-    """The contents of a .gz file as a file of their own, in the folder of temporary files, made once: rows are read in any order.
+    """The contents of a .gz file as a file of their own, in the folder of temporary files, made
+    once: rows are read in any order.
 
     Raises ConfigError for a file that gzip cannot read.
     """
     state = file.stat()
-    mark = hashlib.sha256(f"{file.absolute()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
+    mark = hashlib.sha256(
+        f"{file.absolute()} {state.st_size} {state.st_mtime_ns}".encode()
+    ).hexdigest()[:16]
     place = Path(tempfile.gettempdir()) / f"skillweave-{os.getuid()}" / mark / file.stem
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)

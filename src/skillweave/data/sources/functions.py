@@ -1,4 +1,5 @@
-"""Functions and what their docstrings say, from Python source that is installed but never imported."""
+"""Functions and what their docstrings say, from Python source that is installed but never
+imported."""
 
 from __future__ import annotations
 
@@ -16,15 +17,20 @@ MIN_WORDS = 3
 """Fewest words of a description."""
 MIN_LINES = 4
 """Fewest lines of a function, its docstring taken out."""
-_LEFT_OUT = frozenset({"test", "tests", "idle_test", "idlelib", "site-packages", "dist-packages", "__pycache__"})
+_LEFT_OUT = frozenset(
+    {"test", "tests", "idle_test", "idlelib", "site-packages", "dist-packages", "__pycache__"}
+)
 
 Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 
 
 def read_standard_library() -> Rows:
-    """The running Python's own library; `group` is the top-level module, so that no module stands in two splits."""
+    """The running Python's own library; `group` is the top-level module, so that no module stands
+    in two splits."""
     folder = Path(sysconfig.get_path("stdlib"))
-    return _read({file: _module(file, folder).partition(".")[0] for file in _sources(folder)}, folder)
+    return _read(
+        {file: _module(file, folder).partition(".")[0] for file in _sources(folder)}, folder
+    )
 
 
 def read_packages(paths: Mapping[str, Path]) -> Rows:
@@ -40,7 +46,8 @@ def read_packages(paths: Mapping[str, Path]) -> Rows:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """The .py files below a folder (or the one file) in a fixed order, tests and installed packages left out."""
+    """The .py files below a folder (or the one file) in a fixed order, tests and installed packages
+    left out."""
     if folder.is_file():
         yield folder
     for place, folders, names in os.walk(folder):
@@ -61,7 +68,8 @@ def _read(groups: Mapping[Path, str], root: Path) -> Rows:
         try:
             with tokenize.open(file) as stream:
                 source = stream.read()
-            with warnings.catch_warnings(action="ignore"):  # invalid escapes in other people's strings
+            # invalid escapes in other people's strings
+            with warnings.catch_warnings(action="ignore"):
                 tree = ast.parse(source)
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             skipped.append((name, f"not readable as Python: {error}"))
@@ -72,9 +80,11 @@ def _read(groups: Mapping[Path, str], root: Path) -> Rows:
 
 
 def described_functions(tree: ast.Module, lines: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """(line, code without its docstring, first paragraph of the docstring) of each function that is long enough.
+    """(line, code without its docstring, first paragraph of the docstring) of each function that is
+    long enough.
 
-    `lines` is the source that `tree` was parsed from. Decorators stay; methods and inner functions count.
+    `lines` is the source that `tree` was parsed from. Decorators stay; methods and inner functions
+    count.
     """
     for node in _functions(tree):
         text = " ".join((ast.get_docstring(node) or "").strip().partition("\n\n")[0].split())
@@ -84,14 +94,18 @@ def described_functions(tree: ast.Module, lines: Sequence[str]) -> Iterator[tupl
         docstring = node.body[0]
         if docstring.lineno == node.lineno or node.body[1].lineno <= (docstring.end_lineno or 0):
             continue  # one line holds the docstring and code
-        kept = [*lines[first - 1 : docstring.lineno - 1], *lines[docstring.end_lineno : node.end_lineno]]
+        kept = [
+            *lines[first - 1 : docstring.lineno - 1],
+            *lines[docstring.end_lineno : node.end_lineno],
+        ]
         code = textwrap.dedent("\n".join(kept)).strip("\n")
         if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
             yield first, code, text
 
 
 def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """All functions, in a fixed order; only blocks of statements are searched, as expressions hold none."""
+    """All functions, in a fixed order; only blocks of statements are searched, as expressions hold
+    none."""
     for field in ("body", "cases", "handlers", "orelse", "finalbody"):
         for node in getattr(tree, field, ()):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

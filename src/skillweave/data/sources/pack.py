@@ -21,7 +21,8 @@ def packs() -> list[str]:
 
 def open_pack(name: str, where: str) -> Table:
     """A pack by name. Raises ConfigError with the nearest valid name."""
-    from skillweave.data.sources.parquet import ParquetTable  # keeps pyarrow out until a table is opened
+    # keeps pyarrow out until a table is opened
+    from skillweave.data.sources.parquet import ParquetTable
 
     if name not in packs():
         raise ConfigError(f"{where}: no pack {name!r}{nearest(name, packs())}")

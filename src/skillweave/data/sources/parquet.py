@@ -17,14 +17,16 @@ from skillweave.data.sources.base import Table
 from skillweave.data.sources.files import names_of
 
 CACHE_BYTES = 256 * 2**20
-"""Row groups kept per open table. Random access to a larger table reads whole groups: keep them at a few MB."""
+"""Row groups kept per open table. Random access to a larger table reads whole groups: keep them at
+a few MB."""
 
 
 class ParquetTable(Table):
     """One or several Parquet files as one table.
 
-    Binary columns, and structs that hold one, are media: read only with their row. A row without `key` is known by file
-    and number; if no column is media, by its content (so that equal rows share a split), else by file and number too.
+    Binary columns, and structs that hold one, are media: read only with their row. A row without
+    `key` is known by file and number; if no column is media, by its content (so that equal rows
+    share a split), else by file and number too.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:
@@ -70,7 +72,10 @@ class ParquetTable(Table):
         group = self._group(number, tuple(names))
         start = self._ends[number - 1] if number else 0
         row = group.slice(index - start, 1)
-        return {name: row.column(name)[0].as_py() if name in row.column_names else None for name in names}
+        return {
+            name: row.column(name)[0].as_py() if name in row.column_names else None
+            for name in names
+        }
 
     def _group(self, number: int, names: tuple[str, ...]) -> pyarrow.Table:
         if (number, names) in self._cache:
@@ -81,21 +86,29 @@ class ParquetTable(Table):
         with pyarrow.parquet.ParquetFile(self.files[file]) as opened:
             table = opened.read_row_group(group, columns=present, use_threads=False)
         self._cache[number, names] = table
-        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
+        while (
+            len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES
+        ):
             self._cache.popitem(last=False)
         return table
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows; media are refused (ValueError)."""
         if name in self.media:
-            raise ValueError(f"{self.where}: {name} holds media and is read row by row, not as a column")
+            raise ValueError(
+                f"{self.where}: {name} holds media and is read row by row, not as a column"
+            )
         values: list[Any] = []
         for number, (file, group) in enumerate(self._groups):
             if name not in self._schemas[file]:
                 values += [None] * (self._ends[number] - (self._ends[number - 1] if number else 0))
                 continue
             with pyarrow.parquet.ParquetFile(self.files[file]) as opened:
-                values += opened.read_row_group(group, columns=[name], use_threads=False).column(name).to_pylist()
+                values += (
+                    opened.read_row_group(group, columns=[name], use_threads=False)
+                    .column(name)
+                    .to_pylist()
+                )
         return values
 
     def place(self, index: int) -> str:
@@ -118,4 +131,6 @@ def _binary(kind: pyarrow.DataType) -> bool:
     types = pyarrow.types
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return True
-    return types.is_nested(kind) and any(_binary(kind.field(i).type) for i in range(kind.num_fields))
+    return types.is_nested(kind) and any(
+        _binary(kind.field(i).type) for i in range(kind.num_fields)
+    )

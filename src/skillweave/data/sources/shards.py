@@ -1,8 +1,9 @@
 """WebDataset shards: tar files whose members `0001.jpg`, `0001.txt`, `0001.json` make one sample.
 
-The library webdataset streams shards from front to back and shuffles in a buffer, so it cannot give row i, which an
-exact resume asks for. Here one pass over the headers notes where each member lies; after that any sample is one seek
-away. Shards must therefore be plain tar on a disk: a compressed tar has no seekable members.
+The library webdataset streams shards from front to back and shuffles in a buffer, so it cannot give
+row i, which an exact resume asks for. Here one pass over the headers notes where each member lies;
+after that any sample is one seek away. Shards must therefore be plain tar on a disk: a compressed
+tar has no seekable members.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ Members = dict[str, tuple[str, int, int]]
 
 
 class ShardTable(Table):
-    """Shards as one table; members are columns by extension, and a json member's names are columns too.
+    """Shards as one table; members are columns by extension, and a json member's names are columns
+    too.
 
-    Pictures, sound and clips are called by what they are (`image` for .jpg), .txt `text`, .cls `label`; other members,
-    and those with two extensions such as .seg.png, keep their extension. Recipes may use either name. A sample is known
-    by its name before the first dot when splits are drawn, so it may move to another shard.
+    Pictures, sound and clips are called by what they are (`image` for .jpg), .txt `text`, .cls
+    `label`; other members, and those with two extensions such as .seg.png, keep their extension.
+    Recipes may use either name. A sample is known by its name before the first dot when splits are
+    drawn, so it may move to another shard.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:
@@ -44,12 +47,16 @@ class ShardTable(Table):
         extensions.pop("json", None)
         self.aliases = {extension: column_of(extension) for extension in extensions}
         members_columns = list(dict.fromkeys(self.aliases.values()))
-        self.columns = [*members_columns, *(name for name in described if name not in members_columns)]
+        self.columns = [
+            *members_columns,
+            *(name for name in described if name not in members_columns),
+        ]
         self._plain = frozenset(described) | {"text", "label", "code"}
         self.media = frozenset(members_columns) - self._plain
 
     def _index(self, shard: int) -> Iterator[tuple[str, Members, dict[str, Any]]]:
-        """The readable samples of a shard, with what their json says; the rest goes to `skipped`."""
+        """The readable samples of a shard, with what their json says; the rest goes to
+        `skipped`."""
         samples: dict[str, Members] = {}
         fault = ""
         with self.files[shard].open("rb") as stream:
@@ -57,10 +64,16 @@ class ShardTable(Table):
                 for name, offset, size in _members(stream):
                     folder, slash, base = name.rpartition("/")
                     stem, _, extension = base.partition(".")
-                    samples.setdefault(folder + slash + stem, {})[extension.lower()] = (name, offset, size)
+                    samples.setdefault(folder + slash + stem, {})[extension.lower()] = (
+                        name,
+                        offset,
+                        size,
+                    )
             except (tarfile.TarError, OSError, ValueError) as error:
                 fault = str(error)
-                self.skipped.append((self.names[shard], f"{fault}; {len(samples)} samples before that"))
+                self.skipped.append(
+                    (self.names[shard], f"{fault}; {len(samples)} samples before that")
+                )
             if fault and samples:
                 _drop_unfinished(samples, end=stream.seek(0, 2))
             for name, members in samples.items():
@@ -81,7 +94,11 @@ class ShardTable(Table):
             return self._cells(stream, members, names)
 
     def _cells(self, stream: IO[bytes], members: Members, names: Sequence[str]) -> dict[str, Any]:
-        found = {column_of(extension): member for extension, member in members.items() if extension != "json"}
+        found = {
+            column_of(extension): member
+            for extension, member in members.items()
+            if extension != "json"
+        }
         facts = json.loads(_bytes(stream, members["json"])) if "json" in members else {}
         cells: dict[str, Any] = {}
         for name in names:
@@ -96,7 +113,9 @@ class ShardTable(Table):
     def column(self, name: str) -> list[Any]:
         """One column of all samples; media are refused (ValueError)."""
         if name in self.media:
-            raise ValueError(f"{self.where}: {name} holds media and is read row by row, not as a column")
+            raise ValueError(
+                f"{self.where}: {name} holds media and is read row by row, not as a column"
+            )
         values: list[Any] = []
         for shard, file in enumerate(self.files):
             with file.open("rb") as stream:
@@ -122,7 +141,8 @@ def column_of(extension: str) -> str:
 def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     """(name, offset, size) of the files of a tar.
 
-    Raises TarError or ValueError where it is damaged or cut short, after giving the member that the cut goes through.
+    Raises TarError or ValueError where it is damaged or cut short, after giving the member that the
+    cut goes through.
     """
     if stream.read(2) == b"\x1f\x8b":
         raise ValueError("compressed, so no sample can be sought; decompress it with gunzip")
@@ -138,13 +158,16 @@ def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, int]]:
         stream.seek(tar.offset)
         block = stream.read(tarfile.BLOCKSIZE)
     if any(block):  # tarfile takes a damaged header for the end
-        raise ValueError(f"damaged or cut short at byte {end - len(block) if len(block) < 512 else tar.offset}")
+        raise ValueError(
+            f"damaged or cut short at byte {end - len(block) if len(block) < 512 else tar.offset}"
+        )
     if not block:
         raise ValueError("cut short: the end-of-archive mark is missing")
 
 
 def _drop_unfinished(samples: dict[str, Members], end: int) -> None:
-    """Take out the last sample of a damaged shard unless its members are those of the first and lie before the end."""
+    """Take out the last sample of a damaged shard unless its members are those of the first and lie
+    before the end."""
     last = next(reversed(samples))
     first = next(iter(samples))
     whole = all(offset + size <= end for _, offset, size in samples[last].values())
@@ -158,7 +181,8 @@ def _bytes(stream: IO[bytes], member: tuple[str, int, int]) -> bytes:
 
 
 def _check(stream: IO[bytes], members: Members) -> dict[str, Any]:
-    """What a sample's json member says. Raises ValueError when a member that must be text or JSON is not."""
+    """What a sample's json member says. Raises ValueError when a member that must be text or JSON
+    is not."""
     facts: dict[str, Any] = {}
     for extension, member in members.items():
         if extension == "json":

@@ -1,7 +1,8 @@
 """Tables of text lines: JSON Lines, CSV and TSV.
 
-Only the position of each record is kept; a record is parsed when it is asked for, so a table may be larger than memory.
-The readers of pyarrow are not used here: they give up at the first malformed row.
+Only the position of each record is kept; a record is parsed when it is asked for, so a table may be
+larger than memory. The readers of pyarrow are not used here: they give up at the first malformed
+row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Record = tuple[int, int, int, dict[str, Any], int]
 
 
 def digest(row: dict[str, Any]) -> int:
-    """64 bits of a row's content. Raises ValueError when a string is no valid Unicode (a lone surrogate)."""
+    """64 bits of a row's content. Raises ValueError when a string is no valid Unicode (a lone
+    surrogate)."""
     content = json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
@@ -33,8 +35,8 @@ def digest(row: dict[str, Any]) -> int:
 class LineTable(Table):
     """Records of text files; those that cannot be parsed are in `skipped` with file and line.
 
-    A row without `key` is known by its content when splits are drawn, so equal rows share a split and rows may be
-    reordered.
+    A row without `key` is known by its content when splits are drawn, so equal rows share a split
+    and rows may be reordered.
     """
 
     def __init__(self, files: Sequence[Path], where: str) -> None:
@@ -50,9 +52,12 @@ class LineTable(Table):
             with file.open("rb") as stream:
                 for start, length, line, row, digest in self._scan(number, stream):
                     for values, value in (
-                        (self._file, number), (self._start, start), (self._length, length), (self._line, line),
+                        (self._file, number),
+                        (self._start, start),
+                        (self._length, length),
+                        (self._line, line),
                         (self._digest, digest),
-                    ):  # fmt: skip
+                    ):
                         values.append(value)
                     columns |= dict.fromkeys(row)
         self.columns = list(columns)
@@ -100,7 +105,8 @@ class LineTable(Table):
 
 
 class PlainTable(LineTable):
-    """A row a line, whatever stands before and after it; empty lines are none. `form`: what a line should be."""
+    """A row a line, whatever stands before and after it; empty lines are none. `form`: what a line
+    should be."""
 
     form: str
 
@@ -143,10 +149,11 @@ class TextTable(PlainTable):
 
 
 class CsvTable(LineTable):
-    """CSV (RFC 4180) or TSV with a header; quoted cells may hold line breaks; every value is a string.
+    """CSV (RFC 4180) or TSV with a header; quoted cells may hold line breaks; every value is a
+    string.
 
-    A record whose cells do not match the header is skipped and reading goes on at the next line, so that a quote that
-    is never closed costs one line and not the rest of the file.
+    A record whose cells do not match the header is skipped and reading goes on at the next line, so
+    that a quote that is never closed costs one line and not the rest of the file.
     """
 
     def __init__(self, files: Sequence[Path], where: str, delimiter: str = ",") -> None:
@@ -161,7 +168,10 @@ class CsvTable(LineTable):
         except (csv.Error, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.files[number]}: the header cannot be read: {error}") from None
         if not header or len(set(header)) < len(header):
-            raise ConfigError(f"{self.files[number]}: the first line must name the columns, each once (got {header})")
+            raise ConfigError(
+                f"{self.files[number]}: the first line must name the columns, each once (got"
+                f" {header})"
+            )
         self.headers.append(header)
         while True:
             start = stream.tell()

@@ -1,6 +1,9 @@
 """Everything sparse is a bank of experts and a route over them."""
 
-from skillweave.layers.sparse.conditional_feed_forward import ConditionalFeedForward, SparseFeedForward
+from skillweave.layers.sparse.conditional_feed_forward import (
+    ConditionalFeedForward,
+    SparseFeedForward,
+)
 from skillweave.layers.sparse.conditional_linear import (
     ConditionalLinear,
     Dense,
@@ -13,7 +16,16 @@ from skillweave.layers.sparse.conditional_linear import (
     resolve_pair,
 )
 from skillweave.layers.sparse.dispatch import Dispatch, RouteStatistics, statistics_of
-from skillweave.layers.sparse.routes import ROUTES, DenseRoute, Gates, Known, Route, StaticRoute, TokenRoute, build_route
+from skillweave.layers.sparse.routes import (
+    ROUTES,
+    DenseRoute,
+    Gates,
+    Known,
+    Route,
+    StaticRoute,
+    TokenRoute,
+    build_route,
+)
 
 __all__ = [
     "ROUTES",

@@ -9,30 +9,51 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
-from skillweave.layers.sparse.conditional_linear import Linear, Pair, apply_linear, resolve_pair, sum_gated
+from skillweave.layers.sparse.conditional_linear import (
+    Linear,
+    Pair,
+    apply_linear,
+    resolve_pair,
+    sum_gated,
+)
 from skillweave.layers.sparse.dispatch import RouteStatistics, split, statistics_of
 from skillweave.layers.sparse.routes import SHARED, Gates, Route, StaticRoute, TokenRoute
 from skillweave.layers.tokens import TokenMap
 
 
 class ConditionalFeedForward(nn.Module):
-    """y = Σ_e G_e · FFN_e(x): classic MoE (route `token`), a feed-forward per skill, or an ordinary one (route `dense`)."""
+    """y = Σ_e G_e · FFN_e(x): classic MoE (route `token`), a feed-forward per skill, or an ordinary
+    one (route `dense`)."""
 
     def __init__(self, make_expert: Callable[[], nn.Module], route: Route) -> None:
         super().__init__()
         self.route = route
         self.experts = cast(
-            Mapping[str, Callable[[Tensor], Tensor]], nn.ModuleDict({name: make_expert() for name in route.experts})
+            Mapping[str, Callable[[Tensor], Tensor]],
+            nn.ModuleDict({name: make_expert() for name in route.experts}),
         )
 
-    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> Gates | None:
-        """The gates of a condition; None where the route looks at the data. Whole feed-forwards cannot merge."""
-        return self.route.gates(condition, generator) if isinstance(self.route, StaticRoute) else None
+    def resolve(
+        self,
+        condition: Condition,
+        generator: torch.Generator | None = None,
+        tokens: int | None = None,
+    ) -> Gates | None:
+        """The gates of a condition; None where the route looks at the data. Whole feed-forwards
+        cannot merge."""
+        return (
+            self.route.gates(condition, generator) if isinstance(self.route, StaticRoute) else None
+        )
 
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, gates: Sequence[Gates | None], generator: torch.Generator | None = None
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        gates: Sequence[Gates | None],
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of a token route. `gates`: what `resolve` gave for each span."""
+        """Flat tokens [T, D] → [T, D] and the statistics of a token route. `gates`: what `resolve`
+        gave for each span."""
         if isinstance(self.route, TokenRoute):
             return self._by_token(x_TD, tokens, self.route, generator)
         known = [gate for gate in gates if gate is not None]
@@ -52,17 +73,29 @@ class ConditionalFeedForward(nn.Module):
         """Run each expert once on its own tokens."""
         dispatch = route(x_TD, tokens, generator)
         parts = dispatch.gather(x_TD).split(split(dispatch.ends))
-        outputs = [expert(part) for expert, part in zip(self.experts.values(), parts, strict=True) if len(part)]
+        outputs = [
+            expert(part)
+            for expert, part in zip(self.experts.values(), parts, strict=True)
+            if len(part)
+        ]
         return dispatch.combine(torch.cat(outputs)), [dispatch.statistics]
 
 
 class SparseFeedForward(nn.Module):
-    """A feed-forward whose linear layers are banks of experts, mixed before they are used: they merge.
+    """A feed-forward whose linear layers are banks of experts, mixed before they are used: they
+    merge.
 
-    The layers are called as those of the one expert of a dense `ConditionalFeedForward`, so that what stays dense keeps its name.
+    The layers are called as those of the one expert of a dense `ConditionalFeedForward`, so that
+    what stays dense keeps its name.
     """
 
-    def __init__(self, inner: Linear, outer: Linear, activation: Callable[[Tensor], Tensor], dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        inner: Linear,
+        outer: Linear,
+        activation: Callable[[Tensor], Tensor],
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.experts = nn.ModuleDict({SHARED: nn.ModuleDict({"inner": inner, "outer": outer})})
@@ -74,16 +107,28 @@ class SparseFeedForward(nn.Module):
         expert = cast(Mapping[str, Linear], self.experts[SHARED])
         return expert["inner"], expert["outer"]
 
-    def resolve(self, condition: Condition, generator: torch.Generator | None = None, tokens: int | None = None) -> Pair:
+    def resolve(
+        self,
+        condition: Condition,
+        generator: torch.Generator | None = None,
+        tokens: int | None = None,
+    ) -> Pair:
         """Both layers for a condition."""
         return resolve_pair(*self.layers, condition, generator, tokens)
 
     def forward(
-        self, x_TD: Tensor, tokens: TokenMap, layers: Sequence[Pair], generator: torch.Generator | None = None
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        layers: Sequence[Pair],
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what `resolve` gave for each span."""
+        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what
+        `resolve` gave for each span."""
         inner, outer = self.layers
         hidden, first = apply_linear(inner, x_TD, tokens, [pair[0] for pair in layers], generator)
         inside = self.dropout(self.activation(hidden))
-        y_TD, second = apply_linear(outer, inside, tokens, [pair[1] for pair in layers], generator, first)
+        y_TD, second = apply_linear(
+            outer, inside, tokens, [pair[1] for pair in layers], generator, first
+        )
         return y_TD, statistics_of(first, second)

@@ -1,4 +1,5 @@
-"""Which token goes to which expert: decided once per gate, shared by all layers that use the gate."""
+"""Which token goes to which expert: decided once per gate, shared by all layers that use the
+gate."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from torch import Tensor
 class RouteStatistics(NamedTuple):
     """What a token route did to one call.
 
-    `load`: [S, E] how many assignments each expert received from the tokens of each span. `balance`: the weighted balance loss,
-    a scalar, or None where the route has none in force.
+    `load`: [S, E] how many assignments each expert received from the tokens of each span.
+    `balance`: the weighted balance loss, a scalar, or None where the route has none in force.
     """
 
     load: Tensor
@@ -22,10 +23,12 @@ class RouteStatistics(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """The assignments of T tokens to k experts each, and the order that puts an expert's tokens side by side.
+    """The assignments of T tokens to k experts each, and the order that puts an expert's tokens
+    side by side.
 
-    `experts`, `weights`: [T, k] indices and gates. `order`: [P] the P = T · k assignments, sorted by expert. `slots`: [T, k]
-    where in that order each stands. `ends`: [E] int32, where each expert's assignments end. `statistics` of the call.
+    `experts`, `weights`: [T, k] indices and gates. `order`: [P] the P = T · k assignments, sorted
+    by expert. `slots`: [T, k] where in that order each stands. `ends`: [E] int32, where each
+    expert's assignments end. `statistics` of the call.
     """
 
     experts: Tensor
@@ -53,7 +56,9 @@ def plan(experts_Tk: Tensor, weights_Tk: Tensor, experts: int, sizes: Sequence[i
     ends_E = torch.searchsorted(flat_P.index_select(0, order_P), numbers_E, right=True)
     chosen_TE = (experts_Tk.unsqueeze(-1) == numbers_E).sum(1)
     load_SE = torch.stack([part_TE.sum(0) for part_TE in chosen_TE.split(list(sizes))])
-    return Dispatch(experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), RouteStatistics(load_SE))
+    return Dispatch(
+        experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), RouteStatistics(load_SE)
+    )
 
 
 def gather(x_TD: Tensor, order_P: Tensor, active: int) -> Tensor:
@@ -62,7 +67,8 @@ def gather(x_TD: Tensor, order_P: Tensor, active: int) -> Tensor:
 
 
 def combine(y_PD: Tensor, slots_Tk: Tensor, weights_Tk: Tensor) -> Tensor:
-    """See `Dispatch.combine`. A weighted sum of rows is what PyTorch calls an embedding bag; it reads each row once."""
+    """See `Dispatch.combine`. A weighted sum of rows is what PyTorch calls an embedding bag; it
+    reads each row once."""
     return F.embedding_bag(slots_Tk, y_PD, mode="sum", per_sample_weights=weights_Tk.to(y_PD.dtype))
 
 

@@ -1,10 +1,12 @@
-"""y_t = Σ_e G_te (W_e x_t + b_e): a mixture of linear layers whose gates depend on the token, as one differentiable operator.
+"""y_t = Σ_e G_te (W_e x_t + b_e): a mixture of linear layers whose gates depend on the token, as
+one differentiable operator.
 
-Assignments are sorted by expert, so each expert is one matrix product: `grouped_mm` where it is the fast path (bf16 on CUDA),
-a loop elsewhere. The operator keeps the sizes, which depend on the data, out of sight of `torch.compile`, and stores nothing
-for the backward pass but its inputs.
+Assignments are sorted by expert, so each expert is one matrix product: `grouped_mm` where it is the
+fast path (bf16 on CUDA), a loop elsewhere. The operator keeps the sizes, which depend on the data,
+out of sight of `torch.compile`, and stores nothing for the backward pass but its inputs.
 
-Shape letters: T tokens, k experts of a token, P = T · k assignments, I and O the layer's widths, E experts.
+Shape letters: T tokens, k experts of a token, P = T · k assignments, I and O the layer's widths, E
+experts.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from torch import Tensor
 from skillweave.layers.sparse.dispatch import Dispatch, combine, gather, split
 
 
-def mixture_linear(x_TI: Tensor, dispatch: Dispatch, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """[T, I] → [T, O]. `weights`: E of [O, I]; `biases`: E of [O], or none. Follows autocast as F.linear does."""
+def mixture_linear(
+    x_TI: Tensor, dispatch: Dispatch, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """[T, I] → [T, O]. `weights`: E of [O, I]; `biases`: E of [O], or none. Follows autocast as
+    F.linear does."""
     dtype = x_TI.dtype
     if torch.is_autocast_enabled(x_TI.device.type):
         dtype = torch.get_autocast_dtype(x_TI.device.type)
@@ -28,13 +33,16 @@ def mixture_linear(x_TI: Tensor, dispatch: Dispatch, weights: Sequence[Tensor], 
     return _mixture(*cast[0], dispatch.order, dispatch.slots, dispatch.ends, *cast[1:])
 
 
-def grouped_linear(x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], ends_E: Tensor) -> Tensor:
+def grouped_linear(
+    x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], ends_E: Tensor
+) -> Tensor:
     """Each expert's linear layer on its own rows: [P, I] → [P, O]."""
     if _grouped_is_fast(x_PI, weights[0]):
         return grouped_product(x_PI, weights, biases, ends_E)
     y_PO = x_PI.new_empty(len(x_PI), len(weights[0]))
     sizes = split(ends_E)
-    for e, (x, y) in enumerate(zip(x_PI.split(sizes), y_PO.split(sizes), strict=True)):  # written in place: nothing to join
+    # written in place: nothing to join
+    for e, (x, y) in enumerate(zip(x_PI.split(sizes), y_PO.split(sizes), strict=True)):
         if biases:
             torch.addmm(biases[e], x, weights[e].t(), out=y)
         else:
@@ -42,18 +50,26 @@ def grouped_linear(x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Ten
     return y_PO
 
 
-def grouped_product(x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], ends_E: Tensor) -> Tensor:
+def grouped_product(
+    x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], ends_E: Tensor
+) -> Tensor:
     """As `grouped_linear`, without asking the host for the sizes."""
     y_PO = F.grouped_mm(x_PI, torch.stack(list(weights)).transpose(1, 2), offs=ends_E)
     if not biases:
         return y_PO
     rows_P = torch.arange(len(x_PI), device=x_PI.device, dtype=ends_E.dtype)
-    return y_PO + torch.stack(list(biases)).index_select(0, torch.searchsorted(ends_E, rows_P, right=True))
+    return y_PO + torch.stack(list(biases)).index_select(
+        0, torch.searchsorted(ends_E, rows_P, right=True)
+    )
 
 
 def _grouped_is_fast(x_PI: Tensor, weight_OI: Tensor) -> bool:
     """The kernel takes bf16 whose rows are multiples of 16 bytes."""
-    return x_PI.is_cuda and x_PI.dtype == torch.bfloat16 and not any(size % 8 for size in weight_OI.shape)
+    return (
+        x_PI.is_cuda
+        and x_PI.dtype == torch.bfloat16
+        and not any(size % 8 for size in weight_OI.shape)
+    )
 
 
 @torch.library.custom_op("skillweave::mixture_linear", mutates_args=())
@@ -71,7 +87,15 @@ def _mixture(
 
 
 @_mixture.register_fake
-def _(x_TI: Tensor, gates_Tk: Tensor, order_P: Tensor, slots_Tk: Tensor, ends_E: Tensor, weights: Any, biases: Any) -> Tensor:
+def _(
+    x_TI: Tensor,
+    gates_Tk: Tensor,
+    order_P: Tensor,
+    slots_Tk: Tensor,
+    ends_E: Tensor,
+    weights: Any,
+    biases: Any,
+) -> Tensor:
     return x_TI.new_empty(x_TI.shape[0], weights[0].shape[0])
 
 
@@ -86,15 +110,18 @@ def _gradients(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x [T, I], the gates [T, k], all weights [E, O, I] and all biases [E, O] (or [E, 0])."""
+    """Gradients of x [T, I], the gates [T, k], all weights [E, O, I] and all biases [E, O] (or [E,
+    0])."""
     active = gates_Tk.shape[1]
     x_PI, grad_PO = gather(x_TI, order_P, active), gather(grad_TO, order_P, active)
     gates_P1 = gates_Tk.flatten().index_select(0, order_P).unsqueeze(1)
-    # Of the ungated output: its share in x's gradient, and through y · grad = x · Wᵀ grad + b · grad that of the gate.
+    # Of the ungated output: its share in x's gradient, and through y · grad = x · Wᵀ grad + b ·
+    # grad that of the gate.
     back_PI = grouped_linear(grad_PO, [weight.t() for weight in weights], [], ends_E)
     gate_P = torch.linalg.vecdot(back_PI, x_PI)
     scaled_PI = x_PI * gates_P1
-    weight_EOI = grad_TO.new_empty(len(weights), *weights[0].shape)  # the product of no rows is zero
+    # the product of no rows is zero
+    weight_EOI = grad_TO.new_empty(len(weights), *weights[0].shape)
     bias_EO = grad_TO.new_empty(len(weights), weights[0].shape[0] if biases else 0)
     start = 0
     for e, end in enumerate(ends_E.tolist()):
@@ -132,10 +159,19 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad_TO: Tensor) -> tuple[Any, ...]:
     *inputs, ends_E = ctx.saved_tensors[:5]
     weights, biases = ctx.saved_tensors[5 : 5 + ctx.experts], ctx.saved_tensors[5 + ctx.experts :]
-    x, gates, weight, bias = _gradients(grad_TO.contiguous(), *inputs, ends_E, list(weights), list(biases))
-    # An expert without a token gets no gradient, so that the optimiser leaves it alone. Compiled graphs cannot know it: zeros.
-    busy = [True] * ctx.experts if torch.compiler.is_compiling() else [count > 0 for count in split(ends_E)]
-    per_expert = [[grad if used else None for grad, used in zip(g, busy, strict=True)] for g in (weight, bias)]
+    x, gates, weight, bias = _gradients(
+        grad_TO.contiguous(), *inputs, ends_E, list(weights), list(biases)
+    )
+    # An expert without a token gets no gradient, so that the optimiser leaves it alone. Compiled
+    # graphs cannot know it: zeros.
+    busy = (
+        [True] * ctx.experts
+        if torch.compiler.is_compiling()
+        else [count > 0 for count in split(ends_E)]
+    )
+    per_expert = [
+        [grad if used else None for grad, used in zip(g, busy, strict=True)] for g in (weight, bias)
+    ]
     return x, gates, None, None, None, per_expert[0], per_expert[1] if biases else []
 
 

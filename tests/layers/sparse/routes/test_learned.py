@@ -42,7 +42,9 @@ def test_one_active_expert_has_gate_one_and_costs_nothing() -> None:
 def test_what_each_route_tells_apart() -> None:
     other = Condition("classify", Modality.TEXT)
     same = {
-        name: [torch.equal(distribution(given, TEXT), distribution(given, c)) for c in (IMAGE, other)]
+        name: [
+            torch.equal(distribution(given, TEXT), distribution(given, c)) for c in (IMAGE, other)
+        ]
         for name in ("modality", "task", "attribute")
         for given in [route(name)]
     }
@@ -64,7 +66,9 @@ def test_noise_is_the_generators_and_only_in_training() -> None:
 
 
 def test_noise_is_normal_with_the_given_deviation() -> None:
-    noise = add_noise(route("task").train(), torch.zeros(20_000), 0.125, torch.Generator().manual_seed(0))
+    noise = add_noise(
+        route("task").train(), torch.zeros(20_000), 0.125, torch.Generator().manual_seed(0)
+    )
     assert noise.mean().abs() < 4 * 0.125 / 20_000**0.5  # four standard errors
     shares = [(noise.abs() < k * 0.125).float().mean().item() for k in (1, 2, 3)]
     assert shares == pytest.approx([0.6827, 0.9545, 0.9973], abs=0.014)
@@ -73,14 +77,19 @@ def test_noise_is_normal_with_the_given_deviation() -> None:
 def test_a_task_never_seen() -> None:
     new = Layout("retrieve", (Span(Modality.TEXT),)).condition(0)
     assert len(route("attribute").gates(new)) == 2
-    with pytest.raises(ConfigError, match=r"route 'task' does not know task 'retrieve'.*train with route 'attribute'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"route 'task' does not know task 'retrieve'.*train with route 'attribute'",
+    ):
         route("task").gates(new)
     with pytest.raises(ConfigError, match="does not know task 'clasify'; did you mean 'classify'"):
         route("task").gates(Condition("clasify", Modality.TEXT))
 
 
 def test_a_modality_never_seen() -> None:
-    with pytest.raises(ConfigError, match=r"no vector for 'sound'; add a stream 'sound' under model\.streams"):
+    with pytest.raises(
+        ConfigError, match=r"no vector for 'sound'; add a stream 'sound' under model\.streams"
+    ):
         route("modality").gates(Condition("caption", Modality.SOUND))
 
 

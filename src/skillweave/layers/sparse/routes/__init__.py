@@ -1,7 +1,7 @@
 """Routes: who decides which experts a token uses, and with which gates.
 
-A static route knows its experts from a span's `Condition` alone, before the encoder runs; a token route looks at the data.
-A new route is one class and one line in `ROUTES`.
+A static route knows its experts from a span's `Condition` alone, before the encoder runs; a token
+route looks at the data. A new route is one class and one line in `ROUTES`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from __future__ import annotations
 from skillweave.config import choose
 from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse.routes.learned import AttributeRoute, ModalityRoute, TaskRoute
-from skillweave.layers.sparse.routes.static import SHARED, DenseRoute, Gates, Known, SkillRoute, StaticRoute
+from skillweave.layers.sparse.routes.static import (
+    SHARED,
+    DenseRoute,
+    Gates,
+    Known,
+    SkillRoute,
+    StaticRoute,
+)
 from skillweave.layers.sparse.routes.token import ContextRoute, TokenRoute
 
 Route = StaticRoute | TokenRoute
@@ -30,4 +37,14 @@ def build_route(config: RouteConfig, width: int, known: Known) -> Route:
     return choose(ROUTES, config.route, "route")(config, width, known)
 
 
-__all__ = ["ROUTES", "SHARED", "DenseRoute", "Gates", "Known", "Route", "StaticRoute", "TokenRoute", "build_route"]
+__all__ = [
+    "ROUTES",
+    "SHARED",
+    "DenseRoute",
+    "Gates",
+    "Known",
+    "Route",
+    "StaticRoute",
+    "TokenRoute",
+    "build_route",
+]

@@ -1,4 +1,5 @@
-"""What the attribute route knows of a token: bits that the layout alone decides, so that a task never seen has them too."""
+"""What the attribute route knows of a token: bits that the layout alone decides, so that a task
+never seen has them too."""
 
 from __future__ import annotations
 
@@ -15,16 +16,26 @@ OWN = (Modality.SOUND, Modality.VIDEO, Modality.CODE)
 
 def paper(condition: Condition) -> list[bool]:
     """The 8 bits of Uni-Perceiver-MoE Table 2, in its order."""
-    return [*_contents(condition), condition.attention is Attention.CAUSAL, condition.role is Role.INPUT]
+    return [
+        *_contents(condition),
+        condition.attention is Attention.CAUSAL,
+        condition.role is Role.INPUT,
+    ]
 
 
 def authors(condition: Condition) -> list[bool]:
-    """The 8 bits of the authors' public code: the last two the other way round, and the role's bit marks targets."""
-    return [*_contents(condition), condition.role is Role.TARGET, condition.attention is Attention.CAUSAL]
+    """The 8 bits of the authors' public code: the last two the other way round, and the role's bit
+    marks targets."""
+    return [
+        *_contents(condition),
+        condition.role is Role.TARGET,
+        condition.attention is Attention.CAUSAL,
+    ]
 
 
 def extended(condition: Condition) -> list[bool]:
-    """The paper's 8 bits and 9 more: sound, video and code in the inputs, in the targets and in the token.
+    """The paper's 8 bits and 9 more: sound, video and code in the inputs, in the targets and in the
+    token.
 
     Of images and text alone the 9 are 0, so their rows are the paper's.
     """

@@ -11,14 +11,20 @@ def number(experts: int) -> tuple[str, ...]:
     return tuple(str(i) for i in range(experts))
 
 
-def add_noise(route: nn.Module, logits: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
-    """In training, normal noise of the generator's on the logits (Uni-Perceiver-MoE eq. 3); nothing without a generator.
+def add_noise(
+    route: nn.Module, logits: Tensor, std: float, generator: torch.Generator | None
+) -> Tensor:
+    """In training, normal noise of the generator's on the logits (Uni-Perceiver-MoE eq. 3); nothing
+    without a generator.
 
-    It is drawn on the generator's device: seeded alike on all ranks, the noise is the same on all of them.
+    It is drawn on the generator's device: seeded alike on all ranks, the noise is the same on all
+    of them.
     """
     if generator is None or not std or not route.training:
         return logits
-    noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype, device=generator.device)
+    noise = torch.randn(
+        logits.shape, generator=generator, dtype=logits.dtype, device=generator.device
+    )
     return logits + std * noise.to(logits.device)
 
 

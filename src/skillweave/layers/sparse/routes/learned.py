@@ -1,4 +1,5 @@
-"""Learned routes that do not look at the data: a gate on the modality, the task or the attributes of a span."""
+"""Learned routes that do not look at the data: a gate on the modality, the task or the attributes
+of a span."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from skillweave.layers.sparse.routes.static import Gates, Known, StaticRoute
 
 
 class LearnedRoute(StaticRoute):
-    """top_k(softmax(W_g · R + noise)), renormalised, for a representation R of the condition (Uni-Perceiver-MoE eq. 3)."""
+    """top_k(softmax(W_g · R + noise)), renormalised, for a representation R of the condition
+    (Uni-Perceiver-MoE eq. 3)."""
 
     def __init__(self, config: RouteConfig, width: int) -> None:
         super().__init__()
@@ -32,7 +34,8 @@ class LearnedRoute(StaticRoute):
         """R of a condition, [D]."""
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The `active` best experts. On the meta device, where no gate has a value, the first ones stand for them."""
+        """The `active` best experts. On the meta device, where no gate has a value, the first ones
+        stand for them."""
         logits_E = self._logits(condition)
         if logits_E.is_meta:
             return dict.fromkeys(self.experts[: self.active])
@@ -50,7 +53,8 @@ class LearnedRoute(StaticRoute):
 
 
 class VectorRoute(LearnedRoute):
-    """R = embed(id). Each id's vector is a parameter of its own, so that training one leaves the others alone."""
+    """R = embed(id). Each id's vector is a parameter of its own, so that training one leaves the
+    others alone."""
 
     def __init__(self, config: RouteConfig, width: int, ids: Iterable[str]) -> None:
         super().__init__(config, width)
@@ -81,7 +85,8 @@ class ModalityRoute(VectorRoute):
         name = condition.modality.value
         if name not in self.vectors:
             raise ConfigError(
-                f"route 'modality' has no vector for {name!r}; add a stream {name!r} under model.streams and train it"
+                f"route 'modality' has no vector for {name!r}; add a stream {name!r} under"
+                " model.streams and train it"
             )
         return name
 
@@ -95,15 +100,20 @@ class TaskRoute(VectorRoute):
     def identify(self, condition: Condition) -> str:
         """The task's name."""
         if condition.task not in self.vectors:
-            remedy = "name a task it was trained on, or train with route 'attribute', which needs no more than a task's layout"
+            remedy = (
+                "name a task it was trained on, or train with route 'attribute', which needs no"
+                " more than a task's layout"
+            )
             raise ConfigError(
-                f"route 'task' does not know task {condition.task!r}{nearest(condition.task, self.vectors)}; {remedy}"
+                "route 'task' does not know task"
+                f" {condition.task!r}{nearest(condition.task, self.vectors)}; {remedy}"
             )
         return condition.task
 
 
 class AttributeRoute(LearnedRoute):
-    """R = layernorm(W_attr · attributes) (Uni-Perceiver-MoE eq. 9); the bits are in `attributes.py`."""
+    """R = layernorm(W_attr · attributes) (Uni-Perceiver-MoE eq. 9); the bits are in
+    `attributes.py`."""
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
         super().__init__(config, width)

@@ -1,4 +1,5 @@
-"""Routes that a person writes down: they know their experts from a span's `Condition` alone, before the encoder runs."""
+"""Routes that a person writes down: they know their experts from a span's `Condition` alone, before
+the encoder runs."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Gates = Mapping[str, Tensor | None]
 
 
 class Known(NamedTuple):
-    """What a route may know of the model it stands in: the skill of each modality that has a stream, and the tasks' names."""
+    """What a route may know of the model it stands in: the skill of each modality that has a
+    stream, and the tasks' names."""
 
     skills: Mapping[Modality, str]
     tasks: Collection[str] = ()
@@ -34,7 +36,8 @@ class StaticRoute(nn.Module):
 
     @abstractmethod
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The active experts of a condition. `generator`: of the noise in training; without one there is none."""
+        """The active experts of a condition. `generator`: of the noise in training; without one
+        there is none."""
 
     def idle(self, conditions: Iterable[Condition]) -> set[str]:
         """Names of the route's own parameters that none of the conditions uses."""
@@ -56,16 +59,22 @@ class DenseRoute(StaticRoute):
 class SkillRoute(StaticRoute):
     """One expert per skill, picked by a person's table (SkillNet section 3.2).
 
-    `table`: modality → skill, and the name of a kind of spans → skill where that kind has its own (see `SPAN_NAMES`).
+    `table`: modality → skill, and the name of a kind of spans → skill where that kind has its own
+    (see `SPAN_NAMES`).
     """
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
         super().__init__()
-        written = {name: skill for name, skill in (config.skills or {}).items() if name.partition("/")[0] in known.skills}
+        written = {
+            name: skill
+            for name, skill in (config.skills or {}).items()
+            if name.partition("/")[0] in known.skills
+        }
         self.table: dict[str, str] = {m.value: m.value for m in known.skills} | written
         self.experts = tuple(dict.fromkeys(self.table.values()))
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The skill of the span's kind or else its modality, with gate 1. Raises ConfigError for a modality without a skill."""
+        """The skill of the span's kind or else its modality, with gate 1. Raises ConfigError for a
+        modality without a skill."""
         name = condition.name if condition.name in self.table else condition.modality.value
         return {choose(self.table, name, "skill for modality"): None}

@@ -15,10 +15,12 @@ from skillweave.layers.tokens import TokenMap
 
 
 class TokenRoute(nn.Module):
-    """A gate picks the `active` best of `experts` for each token (Uni-Perceiver-MoE eq. 3 with R(x) = x; SkillNet section 5.1).
+    """A gate picks the `active` best of `experts` for each token (Uni-Perceiver-MoE eq. 3 with R(x)
+    = x; SkillNet section 5.1).
 
-    In training, noise is added to the logits. `balance` weighs the loss E · Σ_e f_e · p_e of the Switch Transformer
-    (arXiv 2101.03961, section 2.2): f the share of assignments, p the mean probability of expert e.
+    In training, noise is added to the logits. `balance` weighs the loss E · Σ_e f_e · p_e of the
+    Switch Transformer (arXiv 2101.03961, section 2.2): f the share of assignments, p the mean
+    probability of expert e.
     """
 
     representation = 1
@@ -32,9 +34,13 @@ class TokenRoute(nn.Module):
         self.balance = config.balance
         self.gate = nn.Linear(self.representation * width, config.experts, bias=False)
 
-    def forward(self, x_TD: Tensor, tokens: TokenMap, generator: torch.Generator | None = None) -> Dispatch:
+    def forward(
+        self, x_TD: Tensor, tokens: TokenMap, generator: torch.Generator | None = None
+    ) -> Dispatch:
         """Where each token goes. `generator`: of the noise; without one there is none."""
-        logits_TE = add_noise(self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator)
+        logits_TE = add_noise(
+            self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator
+        )
         weights_Tk, experts_Tk = select(logits_TE, self.active)
         dispatch = plan(experts_Tk, weights_Tk.to(x_TD.dtype), len(self.experts), tokens.sizes)
         if not self.balance:
@@ -49,11 +55,12 @@ class TokenRoute(nn.Module):
 
 
 class ContextRoute(TokenRoute):
-    """R(x) = [x ; attnpool(X)] (Uni-Perceiver-MoE eq. 6), the pool over the tokens that `TokenMap.context` allows.
+    """R(x) = [x ; attnpool(X)] (Uni-Perceiver-MoE eq. 6), the pool over the tokens that
+    `TokenMap.context` allows.
 
-    The pool is CLIP's (arXiv 2103.00020, section 2.4), one head whose query is the mean. Its key, value and output
-    projections are products with the query's and the gate's own matrices, so they are left out: T · D multiply-adds
-    instead of T · D² for the same functions.
+    The pool is CLIP's (arXiv 2103.00020, section 2.4), one head whose query is the mean. Its key,
+    value and output projections are products with the query's and the gate's own matrices, so they
+    are left out: T · D multiply-adds instead of T · D² for the same functions.
     """
 
     representation = 2
@@ -65,17 +72,25 @@ class ContextRoute(TokenRoute):
     def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
         """[T, E]: the gate is linear, so the context's share is computed once per sample."""
         own_ED, context_ED = self.gate.weight.chunk(2, dim=1)
-        shared_NLE = F.linear(self.pool(x_TD, tokens), context_ED).unsqueeze(1).expand(-1, tokens.length, -1)
+        shared_NLE = (
+            F.linear(self.pool(x_TD, tokens), context_ED).unsqueeze(1).expand(-1, tokens.length, -1)
+        )
         return F.linear(x_TD, own_ED) + tokens.to_tokens(shared_NLE)
 
     def pool(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
-        """[N, D] the attention-pooled context of each sample; zeros where there is none. Raises ValueError for packed samples."""
+        """[N, D] the attention-pooled context of each sample; zeros where there is none. Raises
+        ValueError for packed samples."""
         if tokens.context is None:
-            raise ValueError("the route `context` pools each sample, and packed samples share a row; leave out the task's `pack`")
+            raise ValueError(
+                "the route `context` pools each sample, and packed samples share a row; leave out"
+                " the task's `pack`"
+            )
         x_NLD, seen_NL = tokens.to_padded(x_TD), tokens.context
         counts_N1 = seen_NL.sum(1, keepdim=True)
         mean_ND = (x_NLD * seen_NL.unsqueeze(-1)).sum(1) / counts_N1.clamp(min=1)
-        scores_NL = (x_NLD @ self.query(mean_ND).to(x_NLD.dtype).unsqueeze(-1)).squeeze(-1) / x_TD.shape[-1] ** 0.5
+        scores_NL = (x_NLD @ self.query(mean_ND).to(x_NLD.dtype).unsqueeze(-1)).squeeze(
+            -1
+        ) / x_TD.shape[-1] ** 0.5
         hidden = scores_NL.new_tensor(torch.finfo(scores_NL.dtype).min)
         weights_NL = at_least_float32(scores_NL.where(seen_NL, hidden)).softmax(-1) * seen_NL
         return (weights_NL.to(x_NLD.dtype).unsqueeze(1) @ x_NLD).squeeze(1)

@@ -1,0 +1,1 @@
+"""What happens inside a model: interference of tasks, use of experts, parameters."""

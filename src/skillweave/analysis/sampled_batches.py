@@ -1,0 +1,57 @@
+"""A run's batches as training draws them, for measurements on real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from skillweave.batch import Batch
+from skillweave.config import choose
+from skillweave.data.mixture import Mixture
+from skillweave.evaluation.evaluator import SPLITS
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.dataset import open_task
+
+
+@dataclass(frozen=True)
+class DrawnBatches:
+    """The first `count` micro-batches of a task, built anew and alike each time they are gone
+    through; none is kept in memory."""
+
+    mixture: Mixture
+    task: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.mixture.batch_of(self.task, number) for number in range(self.count))
+
+
+def draw_batches(
+    model: Model,
+    recipe: RecipeConfig,
+    count: int,
+    split: str = "train",
+    tasks: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, DrawnBatches]:
+    """`count` batches of each task (all of the recipe's by default): sizes and augmentation of the
+    recipe, order by `seed`.
+
+    A batch holds half of a task's samples at most, so that batches differ. Raises ConfigError for
+    an unknown task or split.
+    """
+    part = choose(SPLITS, split, "split")
+    chosen = {name: choose(recipe.tasks, name, "task") for name in tasks or recipe.tasks}
+    datasets = {name: open_task(recipe, name, part, model.assets) for name in chosen}
+    halves = {name: max(len(datasets[name]) // 2, 1) for name in chosen}
+    smaller = {
+        n: t.model_copy(update={"batch_size": min(t.batch_size, halves[n])})
+        for n, t in chosen.items()
+    }
+    training = recipe.training.model_copy(update={"seed": seed})
+    mixture = Mixture(datasets, recipe.model_copy(update={"tasks": smaller, "training": training}))
+    return {name: DrawnBatches(mixture, name, count) for name in chosen}

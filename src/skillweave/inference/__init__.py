@@ -1,0 +1,1 @@
+"""Using a saved model: predictions and vectors of raw inputs."""

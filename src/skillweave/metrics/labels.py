@@ -1,0 +1,126 @@
+"""Metrics of classes and numbers by scikit-learn and SciPy, of entities and answers as their tasks
+define them; of resamples [.., N] as well."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from skillweave.metrics.ranking import Floats
+
+
+def f1_of_counts(right: Floats, given: Floats, wanted: Floats) -> Floats:
+    """F1 from what is right, what was given and what was wanted, each [.., N] and summed; 0 where
+    there is neither."""
+    return 2 * right.sum(-1) / np.maximum(given.sum(-1) + wanted.sum(-1), 1)
+
+
+def f1(predicted: Floats, labels: Floats, classes: int) -> Floats:
+    """F1 of the last class: of 1 among 0 and 1 (GLUE's MRPC and QQP)."""
+    from sklearn.metrics import f1_score  # slow to import
+
+    return _by_row(
+        partial(f1_score, zero_division=0.0), labels == classes - 1, predicted == classes - 1
+    )
+
+
+def macro_f1(predicted: Floats, labels: Floats, classes: int) -> Floats:
+    """The mean of the classes' F1, of those that occur in either."""
+    from sklearn.metrics import f1_score
+
+    return _by_row(partial(f1_score, average="macro", zero_division=0.0), labels, predicted)
+
+
+def matthews(predicted: Floats, labels: Floats, classes: int) -> Floats:
+    """Matthews' correlation, of several classes too (Gorodkin 2004); 0 where all predictions, or
+    all labels, are alike."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return _by_row(matthews_corrcoef, labels, predicted)
+
+
+def _by_row(metric: Callable[..., float], *columns: Floats) -> Floats:
+    """A metric of samples [N], for each resample [.., N]."""
+    rows = [column.reshape(-1, column.shape[-1]) for column in columns]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a resample has one class alone
+        return np.reshape([metric(*row) for row in zip(*rows, strict=True)], columns[0].shape[:-1])
+
+
+CLASS_METRICS: dict[str, Callable[..., Floats]] = {
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "matthews": matthews,
+}
+"""What a recipe may ask for beside accuracy."""
+
+
+def pearson(values: Floats, references: Floats) -> Floats:
+    """Pearson's correlation; 0 where either is constant, or there is one sample alone."""
+    from scipy.stats import pearsonr
+
+    if values.shape[-1] < 2:
+        return np.zeros(values.shape[:-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a column is constant
+        return np.nan_to_num(pearsonr(values, references, axis=-1).statistic)
+
+
+def spearman(values: Floats, references: Floats) -> Floats:
+    """Pearson's correlation of the ranks, ties sharing their mean."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(values, axis=-1), rankdata(references, axis=-1))
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """(kind, first, last) of every entity of BIO or BIOES tags.
+
+    As conlleval and seqeval: I- begins an entity where none of its kind goes on.
+    """
+    found: set[tuple[str, int, int]] = set()
+    kind, start = "", 0
+    for i, tag in enumerate([*tags, "O"]):
+        mark, _, name = tag.partition("-")
+        goes_on = mark in ("I", "E") and name == kind
+        if kind and not goes_on:
+            found.add((kind, start, i - 1))
+            kind = ""
+        if mark in ("B", "S") or (mark in ("I", "E") and not goes_on):
+            kind, start = name, i
+        if kind and mark in ("S", "E"):
+            found.add((kind, start, i))
+            kind = ""
+    return found
+
+
+def answer_words(answer: str) -> list[str]:
+    """The words that count in an answer: lower case, no punctuation, no articles (SQuAD); of
+    Chinese each character (CMRC)."""
+    text = "".join(
+        c
+        for c in answer.lower()
+        if c not in string.punctuation and unicodedata.category(c)[0] != "P"
+    )
+    text = re.sub(r"\b(a|an|the)\b", " ", text)
+    return re.sub(r"([\u3400-\u9fff])", r" \1 ", text).split()
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 where the words that count are the same."""
+    return float(answer_words(answer) == answer_words(reference))
+
+
+def answer_f1(answer: str, reference: str) -> float:
+    """F1 of the words that count, as bags; 1 where neither has any (SQuAD)."""
+    given, wanted = Counter(answer_words(answer)), Counter(answer_words(reference))
+    if not given or not wanted:
+        return float(given == wanted)
+    return 2 * (given & wanted).total() / (given.total() + wanted.total())

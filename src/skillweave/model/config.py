@@ -1,0 +1,333 @@
+"""The model's configuration: streams, encoder, decoder and targets, picked by name (TencentPretrain
+section 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
+
+from skillweave.batch import Attention, Layout, Modality, Role, Span
+from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
+from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.layering import load_yaml, merge
+from skillweave.config.streams import (
+    ImageStream,
+    Streams,
+    TargetStream,
+    TextStream,
+    VideoStream,
+    tokenizer_asset,
+)
+from skillweave.config.targets import (
+    PATCHES_ASSET,
+    TRANSCRIPTS_ASSET,
+    UNITS_ASSET,
+    CTCTarget,
+    MaskedImageTokenTarget,
+    MaskedUnitTarget,
+    Target,
+)
+from skillweave.model.faults import part_faults, task_faults
+from skillweave.model.folders import begin_from
+from skillweave.model.formats import as_own
+from skillweave.model.presets import find_model, presets
+
+
+class SpanConfig(Config):
+    """A span of a task's layout."""
+
+    modality: Modality
+    """What the span holds."""
+    role: Role = Role.INPUT
+    """Given or asked for."""
+    encoder_pass: int = Field(default=0, ge=0)
+    """Which pass of the encoder it belongs to."""
+    attention: Attention = Attention.FULL
+    """Both ways or causal."""
+
+
+class ModelTask(Config):
+    """What the model must know of a task: its spans and its targets."""
+
+    spans: list[SpanConfig] = Field(default=[], validate_default=True)
+    """In the order of the sequence; at least one."""
+    targets: dict[str, float]
+    """Names in `targets`, with the weight of each one's loss."""
+
+    @field_validator("spans")
+    @classmethod
+    def _some(cls, spans: list[SpanConfig]) -> list[SpanConfig]:
+        if not spans:
+            raise ValueError(
+                "a task without a layout; name its spans, such as [{modality: image}, {modality:"
+                " text, role: target}]"
+            )
+        return spans
+
+    def layout(self, name: str) -> Layout:
+        """The layout of the task under its name; lengths are not known yet."""
+        return Layout(
+            name, tuple(Span(s.modality, s.role, s.encoder_pass, s.attention) for s in self.spans)
+        )
+
+
+class ModelConfig(Config):
+    """A model: what is declared once is shared, what stands inside a stream is private to it."""
+
+    preset: str | None = None
+    """Begin from a published model's configuration by name, such as `bert-base`, from that of a
+    model folder or run, or from a file of TencentPretrain's (JSON); what stands beside it is merged
+    over that, and null takes a part away."""
+    width: Positive = 768
+    """Size of the vectors between components."""
+    streams: Streams
+    """Embeddings, by modality."""
+    shared: list[Literal["word"]] = []
+    """Embedding modules of the same name that streams share: with `word`, code uses text's
+    wordpieces."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder."""
+    target_embedding: TargetStream | None = None
+    """What the decoder reads; needed with a decoder, and only then."""
+    decoder: DecoderConfig | None = None
+    """Reads the spans that are targets, in a pass of their own, and looks at the first pass (T5,
+    BART)."""
+    targets: dict[str, Target] = {}
+    """What is learned, by a name of your choice; `kind` defaults to that name."""
+    tasks: dict[str, ModelTask] = {}
+    """Filled in from the recipe's tasks."""
+    sliced: bool = False
+    """Whether the weights are no more than the tasks activate; set where a slice is loaded or
+    carved."""
+    initializer_range: PositiveFloat | None = None
+    """Standard deviation of the normal initialisation; when absent BERT's 0.02 at width 768, and as
+    1 / √width elsewhere."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _target_kinds(cls, data: Any) -> Any:
+        targets = data.get("targets") if isinstance(data, dict) else None
+        if isinstance(targets, dict):
+            specs = {name: spec or {} for name, spec in targets.items()}
+            kinds = {
+                name: {"kind": name, **spec} if isinstance(spec, dict) else spec
+                for name, spec in specs.items()
+            }
+            return {**data, "targets": kinds}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_causally(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(tasks := data.get("tasks"), dict):
+            return data
+        spans = [
+            span
+            for task in tasks.values()
+            if isinstance(task, dict)
+            for span in task.get("spans", [])
+        ]
+        texts = [
+            span
+            for span in spans
+            if isinstance(span, dict) and span.get("modality") == Modality.TEXT
+        ]
+        causal = [span.get("attention") == Attention.CAUSAL for span in texts]
+        written = [
+            span.get("role") == Role.TARGET and bool(span.get("encoder_pass")) for span in texts
+        ]
+        if all(causal) and not all(written):
+            return merge(data, {"streams": {"text": {"causal": True}}})
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin(cls, data: Any) -> Any:  # pydantic calls the last one first
+        if not isinstance(data, dict) or not isinstance(name := data.get("preset"), str):
+            return data
+        own = {key: value for key, value in data.items() if key != "preset"}
+        if Path(name).is_dir():
+            try:
+                return merge(begin_from(name), own)
+            except ConfigError as error:
+                raise ValueError(f"preset: {error}") from None
+        file = find_model(name)
+        if file is None or not file.is_file():
+            raise ValueError(f"preset: unknown model {name!r}{nearest(name, presets())}")
+        return merge(as_own(_read(file)) if file.suffix == ".json" else load_yaml(file), own)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if faults := [
+            *part_faults(self),
+            *(fault for name in self.tasks for fault in task_faults(self, name)),
+        ]:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def sharers(self, modality: Modality) -> frozenset[Modality]:
+        """The modalities that use the same wordpieces as `modality`."""
+        return (
+            frozenset({Modality.TEXT, Modality.CODE})
+            if "word" in self.shared
+            else frozenset({modality})
+        )
+
+    def vocabulary(self, modality: Modality) -> int:
+        """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
+        sharers, streams = self.sharers(modality), self.streams.present()
+        return next(
+            (
+                s.vocabulary
+                for m, s in streams.items()
+                if m in sharers and isinstance(s, TextStream)
+            ),
+            0,
+        )
+
+    def decoded(self, task: str) -> list[Span]:
+        """The spans of a task that the decoder reads."""
+        return (
+            [span for span in self.tasks[task].layout(task).spans if span.written]
+            if self.decoder
+            else []
+        )
+
+    def word_size(self, modality: Modality) -> int:
+        """The size of a modality's word embedding, by itself or shared; the model's width where no
+        stream says."""
+        sharers, streams = self.sharers(modality), self.streams.present()
+        sizes = (
+            s.size or self.input_size(m)
+            for m, s in streams.items()
+            if m in sharers and isinstance(s, TextStream)
+        )
+        return next(sizes, self.width)
+
+    def input_size(self, modality: Modality) -> int:
+        """The size of the vectors that a stream hands to its encoder."""
+        return self.encoder_of(modality).input_size or self.widths[modality]
+
+    def encoder_of(self, modality: Modality) -> EncoderConfig:
+        """The encoder that runs on a stream: its own, or the one that streams share."""
+        return getattr(self.streams.present().get(modality), "encoder", None) or self.encoder
+
+    def answer_vocabulary(self, modality: Modality) -> int:
+        """How many words are predicted: the decoder's, or those of a modality."""
+        own = self.target_embedding
+        return self.vocabulary(modality) if own is None or own.tied else own.vocabulary
+
+    def answer_size(self, modality: Modality) -> int:
+        """The size of the embedding of the words that are predicted: the decoder's, or those of a
+        modality."""
+        own, decoder = self.target_embedding, self.decoder
+        if own is None or decoder is None or own.tied:
+            return self.word_size(modality)
+        return own.size or decoder.input_size or self.width
+
+    @property
+    def picture(self) -> ImageStream:
+        """The image stream. Raises ConfigError where there is none."""
+        if self.streams.image is None:
+            raise ConfigError("the model has no pictures; add a stream 'image' under model.streams")
+        return self.streams.image
+
+    def visual(self, modality: Modality) -> ImageStream | VideoStream:
+        """The image or the video stream. Raises ConfigError where there is none."""
+        stream = self.streams.video if modality is Modality.VIDEO else self.picture
+        if stream is None:
+            raise ConfigError("the model has no clips; add a stream 'video' under model.streams")
+        return stream
+
+    @property
+    def widths(self) -> dict[Modality, int]:
+        """The size of each stream's vectors."""
+        return {
+            modality: stream.width or self.width
+            for modality, stream in self.streams.present().items()
+        }
+
+    @property
+    def asset_names(self) -> set[str]:
+        """Names of the files that a model needs beside its weights to read raw inputs."""
+        words = [
+            m for m, stream in self.streams.present().items() if isinstance(stream, TextStream)
+        ]
+        words += [Modality.TEXT] if self.target_embedding else []
+        names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
+        targets = self.targets.values()
+        names |= {
+            TRANSCRIPTS_ASSET
+            for target in targets
+            if isinstance(target, CTCTarget) and target.language
+        }
+        names |= {PATCHES_ASSET for target in targets if isinstance(target, MaskedImageTokenTarget)}
+        return names | {UNITS_ASSET for target in targets if isinstance(target, MaskedUnitTarget)}
+
+    def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
+        """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for
+        no task or an unknown one."""
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
+        if not names:
+            raise ConfigError(
+                f"no task is named, so there is nothing to keep{nearest('', self.tasks)}"
+            )
+        kept = {name: choose(self.tasks, name, "task") for name in names}
+        used = {span.modality.value for task in kept.values() for span in task.spans}
+        learned = {target for task in kept.values() for target in task.targets}
+        data = self.model_dump(mode="json")
+        writes = any(self.decoded(name) for name in names)
+        parts = {
+            "decoder": data["decoder"] if writes else None,
+            "target_embedding": data["target_embedding"] if writes else None,
+            "streams": {name: stream for name, stream in data["streams"].items() if name in used},
+            "targets": {
+                name: target for name, target in data["targets"].items() if name in learned
+            },
+            "tasks": kept,
+            "shared": self.shared if {"text", "code"} & used else [],
+            "sliced": True,
+        }
+        return ModelConfig.parse(data | parts, f"the slice of {', '.join(names)}")
+
+    @field_serializer("streams")
+    def _only_present(self, streams: Streams) -> dict[str, Any]:
+        return {m.value: s.model_dump(mode="json") for m, s in streams.present().items()}
+
+    @property
+    def initial_std(self) -> float:
+        """The standard deviation that `initializer_range` means."""
+        return self.initializer_range or 0.02 * (768 / self.width) ** 0.5
+
+    @property
+    def skills(self) -> dict[Modality, str]:
+        """Modality → skill, for the modalities that have a stream."""
+        table = self.encoder.sparse.at(0)["qkv"].skills or {}
+        return {m: table.get(m, m.value) for m in self.streams.present()}
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ModelConfig:
+        """Read YAML or JSON, TencentPretrain's too (see `tencent`).
+
+        Raises ConfigError when the file is absent or its contents are not valid.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
+        data = _read(file)
+        return cls.parse(as_own(data), str(file))
+
+
+def _read(file: Path) -> Any:
+    text = file.read_text("utf-8")
+    try:
+        return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}"
+        ) from None

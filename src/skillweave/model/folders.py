@@ -1,0 +1,81 @@
+"""Where a model lies on disk, and how another begins from its configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from skillweave.config.base import ConfigError
+
+CONFIG_FILE = "config.json"
+OF_ITS_TASKS = ("tasks", "sliced", "preset")
+"""What a model's configuration says of the tasks that it was trained on."""
+OF_ITS_LABELS = (
+    "classes",
+    "characters",
+    "words",
+    "mean",
+    "deviation",
+    "least",
+    "most",
+    "corrections",
+)
+"""What its targets know of those tasks' labels."""
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder that holds a model: `path` itself, or a run's `best`, or its `last` when there is
+    no best.
+
+    Raises ConfigError when there is none, or one of Hugging Face's.
+    """
+    folder = Path(path)
+    candidates = [folder, folder / "best", folder / "last"]
+    for candidate in candidates:
+        if (candidate / CONFIG_FILE).is_file():
+            _require_own(candidate)
+            return candidate
+    if not folder.exists():
+        raise ConfigError(
+            f"{folder}: no such folder; train a run first, or give the path of a run or model"
+            " folder"
+        )
+    raise ConfigError(
+        f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)"
+    )
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ConfigError for a model folder of Hugging Face's transformers, whose config.json has a
+    `model_type`."""
+    found = re.search(
+        r'"model_type"\s*:\s*"([^"]*)"', (folder / CONFIG_FILE).read_text("utf-8", "replace")
+    )
+    if found:
+        raise ConfigError(
+            f"{folder}: a Hugging Face model ({found[1]}); convert it first: skillweave convert"
+            f" {folder} --out DIR"
+        )
+
+
+def begin_from(path: str | Path) -> dict[str, Any]:
+    """The configuration of a run's model, or of a model folder, without what its own tasks and
+    their labels gave it.
+
+    Raises ConfigError as `model_folder` does, and for a file that is no JSON.
+    """
+    file = model_folder(path) / CONFIG_FILE
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    targets = data.get("targets", {}).items()
+    kept = {
+        name: {key: value for key, value in target.items() if key not in OF_ITS_LABELS}
+        for name, target in targets
+    }
+    return {key: value for key, value in data.items() if key not in OF_ITS_TASKS} | {
+        "targets": kept
+    }

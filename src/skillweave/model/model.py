@@ -1,0 +1,400 @@
+"""The five components put together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from skillweave.batch import Batch, Condition, Modality, span_name
+from skillweave.components.decoders import DECODERS
+from skillweave.components.embeddings import CONTENT, StreamEmbedding
+from skillweave.components.encoders import ENCODERS
+from skillweave.components.encoders.base import Encoder, Resolved
+from skillweave.components.targets import TARGETS, Encoded
+from skillweave.components.targets.contrastive import Contrastive
+from skillweave.config import ConfigError, choose
+from skillweave.config.targets import CosineTarget, SimilarityTarget
+from skillweave.layers.attention import Memory
+from skillweave.layers.sparse import Known, RouteStatistics
+from skillweave.layers.tokens import TokenMap, map_tokens
+from skillweave.model.config import ModelConfig, ModelTask
+from skillweave.model.pretrained import Pretrained
+
+MASKED = ("masked_unit", "masked_image_token", "masked_pixels")
+"""Kinds of targets whose tasks mask what the embedding gives."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives: everything is returned, nothing is kept on the model.
+
+    `loss`: the weighted sum of the targets' losses and balance losses, None without labels.
+    `losses` and `logits`: by target. `load`: condition → [G, E] how many of its tokens' assignments
+    each expert of each token gate received, in the order of the gates, padded with zeros where they
+    differ in their number of experts; empty without token gates.
+    """
+
+    loss: Tensor | None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
+    load: Mapping[Condition, Tensor] = field(default_factory=dict)
+
+
+class Model(Pretrained):
+    """Embeddings by modality, one shared encoder, targets by name."""
+
+    def __init__(self, config: ModelConfig, assets: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(config, assets)
+        streams = config.streams.present()
+        shared: set[str] = set(config.shared)
+        sharer = streams.get(Modality.TEXT) or streams.get(Modality.CODE)
+        encoder, decoder, known = (
+            config.encoder,
+            config.decoder,
+            Known(config.skills, tuple(config.tasks)),
+        )
+        self.shared = nn.ModuleDict(
+            {
+                name: CONTENT[name](sharer, encoder.input_size or config.width)
+                for name in sorted(shared)
+            }
+        )
+        embeddings = {
+            m.value: StreamEmbedding(m, s, config.input_size(m), shared, s.encoder or encoder)
+            for m, s in streams.items()
+        }
+        self.embeddings = nn.ModuleDict(embeddings)
+        self.encoder = ENCODERS[encoder.name](encoder, config.width, known)
+        own = {
+            m.value: ENCODERS[s.encoder.name](s.encoder, config.widths[m], known)
+            for m, s in streams.items()
+            if s.encoder
+        }
+        self.stream_encoders = nn.ModuleDict(own)
+        self.target_embedding, self.decoder = None, None
+        if decoder is not None and (target := config.target_embedding) is not None:
+            tied = {"word"} if target.tied else set()
+            size = decoder.input_size or config.width
+            self.target_embedding = StreamEmbedding(Modality.TEXT, target, size, tied, decoder)
+            self.decoder = DECODERS[decoder.name](decoder, config.width, known)
+        self.targets = nn.ModuleDict(
+            {name: TARGETS[t.kind](t, config) for name, t in config.targets.items()}
+        )
+        self._initialise(config.initial_std)
+
+    def forward(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        resolved: Resolved | None = None,
+        candidates: Tensor | None = None,
+    ) -> Output:
+        """Losses and logits of a batch.
+
+        `generator`: of the routes' noise in training, seeded alike on all ranks; without one there
+        is no noise. `resolved`: what `resolve` gave for the task. `candidates`: [C, D] the vectors
+        that `embed` gave for the answers that the task chooses from, for a batch without candidates
+        of its own. Raises ConfigError for a task the model never had or resolved weights of
+        another.
+        """
+        task = self._task(batch.layout.task)
+        passes, load, balance = self._encode(batch, generator, resolved)
+        labels = batch.labels
+        if batch.candidates is not None:
+            candidates, labels = (
+                passes.pop().vector(self._pooling(task)),
+                {**labels, **batch.candidates.labels},
+            )
+        losses: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        for name in task.targets:
+            words = self._words(batch.layout.task, name) if candidates is None else candidates
+            result = self.targets[name](passes, labels, words)
+            logits[name] = result.logits
+            if result.loss is not None:
+                losses[name] = result.loss
+        loss = None
+        if losses:
+            loss = (
+                torch.stack([task.targets[name] * value for name, value in losses.items()]).sum()
+                + balance
+            )
+        return Output(loss, losses, logits, load)
+
+    @torch.no_grad()
+    def resolve(self, task: str) -> Resolved:
+        """The experts of a task, merged once for weights that will not change: give it to `forward`
+        and `embed`.
+
+        It belongs to the caller, who drops it when the weights change; the model keeps nothing. It
+        carries no gradient.
+        """
+        return self._resolve(dict.fromkeys(self.conditions(task)))
+
+    def embed(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
+        """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
+        task = self._task(batch.layout.task)
+        passes = self._encode(batch, None, resolved)[0]
+        pairs = [
+            target for name in task.targets if isinstance(target := self.targets[name], Contrastive)
+        ]
+        return [
+            pairs[0].vector(encoded) if pairs else encoded.vector(self._pooling(task))
+            for encoded in passes
+        ]
+
+    def hidden(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
+        """The encoder's output, [N, L, D] per pass, zeros where there is no token. `resolved`: as
+        for `forward`."""
+        return [encoded.padded() for encoded in self._encode(batch, None, resolved)[0]]
+
+    def assignments(self, batch: Batch) -> Mapping[Condition, Tensor]:
+        """Which experts the batch's tokens go to, without noise: see `Output.load`."""
+        return self._encode(batch)[1]
+
+    def _pooling(self, task: ModelTask) -> str:
+        targets = [self.config.targets[name] for name in task.targets]
+        return next(
+            (t.pooling for t in targets if isinstance(t, CosineTarget | SimilarityTarget)), "first"
+        )
+
+    def _decodes(self, condition: Condition) -> bool:
+        """Whether the decoder reads spans of a condition."""
+        spans = self.config.decoded(condition.task)
+        return any(span_name(s.modality, s.role, s.attention) == condition.name for s in spans)
+
+    def _part(self, condition: Condition) -> Encoder:
+        """What runs on the spans of a condition: the decoder, a stream's own encoder, or the one
+        that streams share."""
+        if self.decoder is not None and self._decodes(condition):
+            return self.decoder
+        own = condition.modality.value
+        return (
+            cast(Mapping[str, Encoder], self.stream_encoders)[own]
+            if own in self.stream_encoders
+            else self.encoder
+        )
+
+    def _resolve(
+        self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None
+    ) -> Resolved:
+        """Each condition by the part that runs on it. `counts`: how many tokens of each there will
+        be; None for any number."""
+        known = {c: count for c, count in counts.items() if count is not None}
+        return {
+            c: weights
+            for c in counts
+            for weights in self._part(c).resolve([c], generator, known).values()
+        }
+
+    def _encode(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        resolved: Resolved | None = None,
+    ) -> tuple[list[Encoded], dict[Condition, Tensor], Tensor]:
+        """Resolve the batch's conditions, then run each pass; also the experts' load and the
+        balance loss."""
+        counts = batch.condition_tokens
+        if resolved is None:
+            resolved = self._resolve(counts, generator)
+        elif not counts.keys() <= resolved.keys():
+            task = batch.layout.task
+            raise ConfigError(
+                f"the resolved weights are not those of task {task!r}; get them with"
+                f" model.resolve({task!r})"
+            )
+        passes: list[Encoded] = []
+        load: dict[Condition, Tensor] = {}
+        statistics: list[RouteStatistics] = []
+        for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
+            memory = Memory(passes[0].hidden_TD, passes[0].tokens) if passes else None
+            encoded, stats = self._run(one, encoder_pass, resolved, memory, generator)
+            passes.append(encoded)
+            statistics += stats
+            for s, condition in enumerate(encoded.tokens.conditions if stats else ()):
+                load_GE = pad_sequence([gate.load[s] for gate in stats], batch_first=True)
+                load[condition] = load[condition] + load_GE if condition in load else load_GE
+        balances = [s.balance for s in statistics if s.balance is not None]
+        balance = (
+            torch.stack(balances).mean()
+            if balances
+            else torch.zeros((), device=passes[0].hidden_TD.device)
+        )
+        return passes, load, balance
+
+    def _run(
+        self,
+        batch: Batch,
+        encoder_pass: int,
+        resolved: Resolved,
+        memory: Memory | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Encoded, list[RouteStatistics]]:
+        """One pass, and the statistics of its token gates. `memory`: what the decoder looks at, if
+        it is its pass."""
+        x_TD, tokens = self._embed_tokens(batch, encoder_pass)
+        part = self._part(tokens.conditions[0])
+        weights = [resolved[c] for c in tokens.conditions]
+        hidden_TD, statistics = part(
+            x_TD, tokens, weights, generator, memory if part is self.decoder else None
+        )
+        return Encoded(hidden_TD, tokens), statistics
+
+    def memory(self, batch: Batch, resolved: Resolved) -> Memory:
+        """What the decoder looks at: the first pass, encoded. `resolved`: what `resolve` gave for
+        the task."""
+        encoded, _ = self._run(batch, 0, resolved)
+        return Memory(encoded.hidden_TD, encoded.tokens)
+
+    def next_words(self, batch: Batch, memory: Memory, resolved: Resolved) -> Tensor:
+        """Logits [N, V] of the word after each sample's last. `batch`: of the decoder's pass
+        alone."""
+        encoded, _ = self._run(batch, 0, resolved, memory)
+        task = batch.layout.task
+        name = next(t for t in self._task(task).targets if self.config.targets[t].kind == "lm")
+        last = Encoded(encoded.last(), encoded.tokens)
+        return self.targets[name]([last], {}, self._words(task, name)).logits
+
+    def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
+        spans = batch.layout.passes[encoder_pass]
+        parts = []
+        for s in spans:
+            span = batch.layout.spans[s]
+            masked = batch.masked[s] if batch.masked else None
+            if self.target_embedding is not None and self._decodes(batch.layout.condition(s)):
+                tied = "word" not in self.target_embedding.content
+                embedding, shared = (
+                    self.target_embedding,
+                    {"word": self.word_embedding(span.modality)} if tied else {},
+                )
+            else:
+                embedding, shared = self.embeddings[span.modality.value], self.shared
+            segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
+            starts = (
+                None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
+            )
+            parts.append(
+                embedding(batch.inputs[s], batch.lengths[:, s], segment, shared, masked, starts)
+            )
+        tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
+        return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
+
+    def _words(self, task: str, target: str) -> Tensor | None:
+        """The word embedding that a target's output layer is tied to."""
+        path = self._words_path(task, target)
+        return None if path is None else self.get_parameter(path)
+
+    def _words_path(self, task: str, target: str) -> str | None:
+        """Where it is: the decoder's own for a task that the decoder reads spans of, otherwise the
+        modality's."""
+        modality, own = (
+            getattr(self.config.targets[target], "modality", None),
+            self.config.target_embedding,
+        )
+        if modality is None or not getattr(self.config.targets[target], "tied", True):
+            return None
+        if own is not None and not own.tied and self.config.decoded(task):
+            return "target_embedding.content.word.weight"
+        return self._path_of_words(modality)
+
+    def words(self, modality: Modality) -> Tensor:
+        """[V, D] the word embedding of text or code, its own or shared."""
+        return self.word_embedding(modality).weight
+
+    def word_embedding(self, modality: Modality) -> nn.Embedding:
+        """The module whose weight `words` gives."""
+        return cast(
+            nn.Embedding, self.get_submodule(self._path_of_words(modality).removesuffix(".weight"))
+        )
+
+    def _path_of_words(self, modality: Modality) -> str:
+        own = f"embeddings.{modality.value}.content.word"
+        return f"{'shared.word' if 'word' in self.shared else own}.weight"
+
+    def _task(self, name: str) -> ModelTask:
+        return choose(self.config.tasks, name, "task")
+
+    def conditions(self, task: str) -> list[Condition]:
+        """The routing conditions of a task's spans."""
+        layout = self._task(task).layout(task)
+        return [layout.condition(span) for span in range(len(layout.spans))]
+
+    def active_parameters(self, tasks: str | Collection[str]) -> list[str]:
+        """Names of the parameters that any of the tasks activates. Raises ConfigError for a task
+        the model never had."""
+        wanted = [tasks] if isinstance(tasks, str) else list(tasks)
+        conditions = [c for task in wanted for c in self.conditions(task)]
+        modalities = {c.modality for c in conditions if not self._decodes(c)}
+        targets = {target for task in wanted for target in self._task(task).targets}
+        prefixes = {f"embeddings.{m.value}." for m in modalities} | {
+            f"targets.{t}." for t in targets
+        }
+        own = self.config.target_embedding
+        if own is not None and any(self._decodes(c) for c in conditions):
+            prefixes |= {
+                "target_embedding.",
+                *(("embeddings.text.content.word.", "shared.word.") if own.tied else ()),
+            }
+        if any("word" in getattr(self.config.streams, m.value).embedding for m in modalities):
+            prefixes.add("shared.")
+        prefixes |= {
+            path
+            for task in wanted
+            for t in self._task(task).targets
+            if (path := self._words_path(task, t))
+        }
+        parts = self.active_parts(conditions)
+        idle = {
+            f"{path}.{name}"
+            for path, own in parts.items()
+            for name in self._part(own[0]).inactive(own)
+        }
+        if not any(self.config.targets[t].kind in MASKED for t in targets):
+            idle |= {f"embeddings.{m.value}.mask" for m in modalities}
+        active = tuple([*(f"{path}." for path in parts), *prefixes])
+        return [
+            name
+            for name, _ in self.named_parameters()
+            if name.startswith(active) and name not in idle
+        ]
+
+    def active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
+        """Path of each part that runs → the conditions that it runs on."""
+        paths = {part: path for path, part in self.named_modules() if isinstance(part, Encoder)}
+        found: dict[str, list[Condition]] = {}
+        for condition in conditions:
+            found.setdefault(paths[self._part(condition)], []).append(condition)
+        return found
+
+    def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
+        """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.
+
+        Of token-routed experts those count that one token uses; of merged ones those that the gates
+        pick, or, without weights (on the meta device), as many as they pick for one condition.
+        """
+        sizes = {name: p.numel() for name, p in self.named_parameters()}
+        if tasks is None:
+            return sum(sizes.values())
+        return (
+            sum(sizes[name] for name in self.active_parameters(tasks))
+            - self.encoder.idle_per_token()
+        )
+
+    def _initialise(self, std: float) -> None:
+        """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep
+        Kaiming's, pictures have their own."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv1d) and "convolutions" in name:
+                continue
+            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
+                nn.init.normal_(module.weight, 0.0, std)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+        for embedding in cast(Mapping[str, StreamEmbedding], self.embeddings).values():
+            embedding.initialise_pictures()

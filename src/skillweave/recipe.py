@@ -1,0 +1,142 @@
+"""The recipe: a model, its tasks with their data, and the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from skillweave.config.base import Config, ConfigError, choose, nearest
+from skillweave.config.data import LimitsConfig
+from skillweave.config.layering import load_yaml, merge, nest
+from skillweave.config.task import TaskConfig
+from skillweave.config.training import TrainingConfig, TuningConfig
+from skillweave.model.config import ModelConfig
+
+
+class RecipeConfig(Config):
+    """All that a run needs; stored resolved in the run folder."""
+
+    name: str = "run"
+    """What the run is called on pages and plots."""
+    output: str | None = None
+    """The run's folder; `runs/NAME` when absent."""
+    start_from: str | None = None
+    """A run or checkpoint whose weights are taken where name and shape agree (pretraining, then
+    fine-tuning)."""
+    tuning: TuningConfig | None = None
+    """Train a part of the model in `start_from` alone; everything when absent."""
+    model: ModelConfig
+    """The model; that of `start_from` when absent, and where it has no streams that of `start_from`
+    with this on top."""
+    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    """The mixture."""
+    only: list[str] = []
+    """Train these tasks alone, for the steps that the whole mixture would have given them: a
+    modality-specific model."""
+    limits: LimitsConfig = LimitsConfig()
+    """What counts as broken media."""
+    training: TrainingConfig
+    """How to train."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_there(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(start := data.get("start_from"), str):
+            return data
+        model = {} if data.get("model") is None else data["model"]
+        if not isinstance(model, dict) or {"preset", "streams"} & model.keys():
+            return data
+        if not Path(start).is_dir():
+            raise ValueError(
+                f"start_from: {start}: no such folder; train a run first, or give the path of a run"
+                " or model folder"
+            )
+        return {**data, "model": {**model, "preset": start}}
+
+    @model_validator(mode="after")
+    def _known_only(self) -> RecipeConfig:
+        for name in self.only:
+            if name not in self.tasks:
+                raise ValueError(f"only: unknown task {name!r}{nearest(name, self.tasks)}")
+        if self.only and self.training.steps is None:
+            raise ValueError("only: a share of the mixture's steps needs training.steps")
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_something(self) -> RecipeConfig:
+        if self.partial and not self.start_from:
+            raise ValueError(
+                f"tuning: method {self.partial.method!r} trains a part of a model; name that model"
+                " in start_from"
+            )
+        return self
+
+    @property
+    def partial(self) -> TuningConfig | None:
+        """How a part of another model is trained; None where everything is."""
+        return None if self.tuning is None or self.tuning.method == "full" else self.tuning
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output or f"runs/{self.name}")
+
+    def restricted(self) -> RecipeConfig:
+        """The recipe of the tasks in `only`, with their share of the steps; the recipe itself when
+        `only` is empty."""
+        if not self.only:
+            return self
+        tasks = {name: task for name, task in self.tasks.items() if name in self.only}
+        share = sum(t.weight for t in tasks.values()) / sum(t.weight for t in self.tasks.values())
+        steps = max(1, round((self.training.steps or 1) * share))
+        training = self.training.model_copy(update={"steps": steps})
+        return self.model_copy(update={"tasks": tasks, "training": training, "only": []})
+
+
+def read_recipe(
+    path: str | Path, overrides: Sequence[str] = (), fraction: float | None = None
+) -> RecipeConfig:
+    """Read a YAML recipe, apply `a.b=value` overrides and validate.
+
+    A recipe may begin from others: `base: other.yaml` (or a list, relative to the recipe's folder);
+    mappings merge, later values win, and null takes a mapping away. Tasks outside `only` are left
+    out. `fraction`: of every task's data. Raises ConfigError with every fault at once.
+    """
+    file = Path(path)
+    data = load_yaml(file)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"override {override!r}: write it as path.to.key=value")
+        try:
+            data = merge(data, nest(key.split("."), yaml.safe_load(value)))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
+    if fraction is not None and isinstance(data.get("tasks"), dict):
+        data = merge(
+            data, {"tasks": {name: {"data": {"fraction": fraction}} for name in data["tasks"]}}
+        )
+    return RecipeConfig.parse(data, str(file)).restricted()
+
+
+def find_recipe(name: str | Path, others: Mapping[str, Path] | None = None) -> Path:
+    """A recipe's file: a path, or the name of a recipe in the package or of `others`. Raises
+    ConfigError with the nearest."""
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    folder = Path(str(files("skillweave") / "recipes"))
+    packaged = {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in sorted(folder.rglob("*.yaml"))
+    }
+    return choose(
+        {**packaged, **(others or {})},
+        str(name),
+        "recipe" if others is None else "recipe or preset",
+    )

@@ -1,0 +1,1 @@
+"""What people look at: the report page, plots and tables on the terminal."""

@@ -1,0 +1,88 @@
+"""Raw pictures, clips and recordings as data URIs, so that a page needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_CLIP = 4 * 2**20
+"""Larger clips are shown as frames alone, to keep the page light (bytes)."""
+
+MAX_SECONDS = 20
+"""Recordings are cut to this length."""
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """`data:KIND;base64,...`."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def read_bytes(value: Any) -> bytes:
+    """The bytes of a source's media value: bytes, a path, or `{"bytes", "path"}`."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    return value if isinstance(value, bytes) else Path(value).read_bytes()
+
+
+def image_uri(value: Any, side: int = 192) -> str:
+    """A picture no larger than `side` pixels, as WebP."""
+    with Image.open(io.BytesIO(read_bytes(value))) as opened:
+        return _thumbnail(opened.convert("RGBA"), side)
+
+
+def pixels_uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture [H, W, 3] as lossless WebP, its pixels as they are."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", lossless=True)
+    return data_uri(out.getvalue(), "image/webp")
+
+
+def sound_uri(value: Any) -> str:
+    """A recording as 16-bit WAV, which every browser plays; formats that soundfile cannot read stay
+    as they are."""
+    content = read_bytes(value)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            samples, rate = file.read(file.samplerate * MAX_SECONDS, dtype="int16"), file.samplerate
+    except soundfile.LibsndfileError:
+        return data_uri(content, "audio/mp4")
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="WAV", subtype="PCM_16")
+    return data_uri(out.getvalue(), "audio/wav")
+
+
+def video_uri(value: Any) -> str | None:
+    """A clip as it is; None when it is larger than `MAX_CLIP`."""
+    content = read_bytes(value)
+    kind = "video/webm" if content[:4] == b"\x1aE\xdf\xa3" else "video/mp4"
+    return data_uri(content, kind) if len(content) <= MAX_CLIP else None
+
+
+def frame_uris(value: Any, count: int = 3, side: int = 96) -> list[str]:
+    """`count` frames, evenly spaced from the first to the last."""
+    with av.open(io.BytesIO(read_bytes(value)), mode="r") as container:
+        frames: Sequence[av.VideoFrame] = [
+            f for _, f in zip(range(600), container.decode(video=0), strict=False)
+        ]
+    chosen = (
+        [frames[round(i * (len(frames) - 1) / max(count - 1, 1))] for i in range(count)]
+        if frames
+        else []
+    )
+    return [_thumbnail(frame.to_image(), side) for frame in chosen]
+
+
+def _thumbnail(image: Image.Image, side: int) -> str:
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=88)
+    return data_uri(out.getvalue(), "image/webp")

@@ -1,0 +1,216 @@
+"""The report of a run: one HTML page that needs no network and no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from skillweave.analysis.experts import decided
+from skillweave.config.targets import ClassificationTarget
+from skillweave.evaluation.evaluator import Measured
+from skillweave.evaluation.figures import METRICS
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
+from skillweave.reporting import expert_pictures, pictures
+from skillweave.reporting.cases import Case, build_cases
+from skillweave.reporting.heat_map import heat_map
+
+REPORT_FILE = "report.html"
+INTERFERENCE_FILE = "interference.json"
+"""What `skillweave interference` left in the run folder; the report shows it."""
+SKIPS = 20
+"""Skipped samples listed; all of them stand in skipped.jsonl."""
+
+PACK_NOTE = (
+    "The built-in pack is small and simple: names and keywords for emoji, and where a task has them"
+    " synthetic clips and isolated syllables. These figures say that the whole path works on unseen"
+    " groups; they say nothing about open-world photos or speech."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of a task: the measured value, its interval, and what it is to be held against."""
+
+    metric: str
+    value: str
+    interval: str
+    chance: str
+    baseline: str
+    gauge: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """A task on the page."""
+
+    name: str
+    table: Mapping[str, Any]
+    rows: Sequence[Row]
+    cases: Sequence[Case]
+
+
+def write_report(
+    folder: str | Path,
+    model: Model,
+    recipe: RecipeConfig,
+    measured: Mapping[str, Measured],
+    compare: Sequence[str | Path] = (),
+) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    `compare`: further run folders whose learning curves are drawn beside this run's. Raises OSError
+    when it cannot be written.
+    """
+    run = Path(folder)
+    tables = {name: m.table for name, m in measured.items()}
+    runs = {recipe.name: read_lines(run / "metrics.jsonl")}
+    runs |= {Path(other).name: read_lines(Path(other) / "metrics.jsonl") for other in compare}
+    page = _template().render(
+        name=recipe.name,
+        facts=_facts(read_json(run / "environment.json")),
+        data=_data(recipe),
+        note=(
+            PACK_NOTE
+            if any(str(task.data.path).startswith("pack:") for task in recipe.tasks.values())
+            else ""
+        ),
+        sections=[_section(name, m) for name, m in measured.items()],
+        runs=list(runs),
+        curves=pictures.learning_curves(runs, tables),
+        pillars=pillars(model),
+        experts=expert_pictures.heat_maps(
+            [*decided(model), *(use for m in measured.values() for use in m.uses)]
+        ),
+        experts_over_training=expert_pictures.over_training(runs[recipe.name]),
+        interference=heat_map(found) if (found := read_json(run / INTERFERENCE_FILE)) else "",
+        skipped=_skipped(run, measured),
+        skips=SKIPS,
+        millions=pictures.millions,
+    )
+    target = run / REPORT_FILE
+    partial = target.with_suffix(".html.partial")
+    partial.write_text(page, "utf-8")
+    partial.replace(target)
+    return target
+
+
+def pillars(model: Model) -> Markup:
+    """The activated-pillar picture of a model's tasks."""
+    counts = {task: model.count_parameters(task) for task in model.config.tasks}
+    return pictures.pillars(model.config, counts, model.count_parameters())
+
+
+def rows_of(table: Mapping[str, Any]) -> list[Row]:
+    """The metrics of a task's table, formatted."""
+    return [_row(metric, table) for metric in METRICS if metric in table]
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file; none when it does not exist."""
+    return (
+        [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        if file.is_file()
+        else []
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file's mapping; empty when it does not exist."""
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def _template() -> Any:
+    loader = PackageLoader("skillweave.reporting", "")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _row(metric: str, table: Mapping[str, Any]) -> Row:
+    chance, baseline = table["chance"].get(metric), table.get("baseline", {}).get(metric)
+    interval = table.get("interval", {}).get(metric)
+    return Row(
+        metric=METRICS[metric].title,
+        value=number(metric, table[metric]),
+        interval=(
+            f"{number(metric, interval[0])} – {number(metric, interval[1])}" if interval else ""
+        ),
+        chance="" if chance is None else number(metric, chance),
+        baseline="" if baseline is None else number(metric, baseline),
+        gauge=pictures.gauge(metric, table, chance, baseline),
+    )
+
+
+def number(metric: str, value: float) -> str:
+    """Shares with three decimals, ranks and perplexities with one."""
+    return f"{value:,.1f}" if METRICS[metric].unbounded else f"{value:.3f}"
+
+
+def _section(name: str, measured: Measured) -> Section:
+    tools = measured.dataset.tools
+    classes = (
+        tools.target.classes
+        if isinstance(tools.target, ClassificationTarget)
+        else list(tools.config.classes)
+    )
+    classes = classes or [str(choice) for choice in range(tools.choices)]
+    return Section(name, measured.table, rows_of(measured.table), build_cases(measured, classes))
+
+
+def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """When and on what the run was made, from its environment.json; what is not known there is left
+    out."""
+    packages = environment.get("packages", {})
+    versions = [f"{name} {packages[name]}" for name in ("skillweave", "torch") if name in packages]
+    machine = [environment.get("processor"), *environment.get("accelerators", [])]
+    units = {"cores": "core", "threads": "thread", "processes": "process"}
+    counts = [
+        f"{n} {one if n == 1 else name}"
+        for name, one in units.items()
+        if (n := environment.get(name))
+    ]
+    found = {
+        "when": environment.get("started", "").replace("T", " "),
+        "machine": " · ".join(str(part) for part in [*machine, *counts] if part),
+        "software": " · ".join(
+            [*versions, *([f"Python {environment['python']}"] if "python" in environment else [])]
+        ),
+        "system": environment.get("system"),
+        "revision": environment.get("revision"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value]
+
+
+def _data(recipe: RecipeConfig) -> list[tuple[str, str]]:
+    """Task and source, for the head of the page."""
+    paths = {name: task.data.path for name, task in recipe.tasks.items()}
+    return [
+        (name, path if isinstance(path, str) else path.get("test", ""))
+        for name, path in paths.items()
+    ]
+
+
+def _skipped(run: Path, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """What training and evaluation left out, each once."""
+    lines = [
+        {"task": e["task"], "key": e["key"], "reason": e["reason"]}
+        for e in read_lines(run / "skipped.jsonl")
+    ]
+    lines += [
+        {"task": s.task, "key": s.key, "reason": s.reason}
+        for m in measured.values()
+        for s in m.predictions.skipped
+    ]
+    return list({(e["task"], e["key"]): e for e in lines}.values())

@@ -1,0 +1,1 @@
+"""Making models from models: carve, upcycle, weave, average, extend a vocabulary, export."""

@@ -1,0 +1,61 @@
+"""The mean of several models of the same make, such as the last checkpoints of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from skillweave.config import ConfigError
+from skillweave.model.folders import model_folder
+from skillweave.model.model import Model
+from skillweave.weights.files import require_equal
+
+
+def average(folders: Sequence[str | Path]) -> Model:
+    """A model whose weights are the means of those of all folders, summed in float64; everything
+    else is the first one's.
+
+    `folders`: models, or runs, each of which stands for its best checkpoint. Raises ConfigError for
+    fewer than two or for models of another configuration or tokeniser, WeightsError for weights
+    that do not fit.
+    """
+    if len(folders) < 2:
+        raise ConfigError(
+            f"{len(folders)} model; the mean is of two or more, such as"
+            " runs/NAME/checkpoints/step-*"
+        )
+    first = Model.from_pretrained(model_folder(folders[0]))
+    total = {name: x.double() for name, x in first.state_dict().items()}
+    for folder in folders[1:]:
+        other = Model.from_pretrained(model_folder(folder))
+        if other.config != first.config or other.assets != first.assets:
+            raise ConfigError(
+                f"{folder} is not of the same make as {folders[0]}: its configuration or tokeniser"
+                " differs"
+            )
+        state = other.state_dict()
+        require_equal(total, state, str(folder))
+        total = {name: x + state[name].double() for name, x in total.items()}
+    means = {
+        name: (x / len(folders)).to(first.state_dict()[name].dtype) for name, x in total.items()
+    }
+    with torch.no_grad():
+        first.load_state_dict(means)
+    return first
+
+
+def checkpoints_of(folders: Sequence[str | Path]) -> list[Path]:
+    """The folders; where a single run is given, all of its checkpoints. Raises ConfigError for a
+    run with fewer than two."""
+    paths = [Path(folder) for folder in folders]
+    if len(paths) > 1:
+        return paths
+    found = sorted((paths[0] / "checkpoints").glob("step-*[0-9]"))
+    if len(found) < 2:
+        raise ConfigError(
+            f"{paths[0]}: {len(found)} checkpoints, and a mean is of two or more; train with a"
+            " larger training.keep"
+        )
+    return found

@@ -1,0 +1,93 @@
+"""Which towers have the shape of a stock Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skillweave.batch import Attention, Modality
+from skillweave.config.base import Config
+from skillweave.config.streams import VISIBLE
+from skillweave.model.model import Model
+
+CLASSES = {
+    (Modality.TEXT, "post"): "BertModel",
+    (Modality.TEXT, "pre"): "RobertaPreLayerNormModel",
+    (Modality.CODE, "post"): "BertModel",
+    (Modality.CODE, "pre"): "RobertaPreLayerNormModel",
+    (Modality.IMAGE, "pre"): "ViTModel",
+    (Modality.VIDEO, "pre"): "VivitModel",
+}
+"""Modality and position of the norms → the architecture that is the same function."""
+EXPRESSED = (
+    "layers",
+    "heads",
+    "feed_forward",
+    "activation",
+    "norm_position",
+    "norm_epsilon",
+    "dropout",
+    "attention_dropout",
+)
+"""Options of an encoder that stock encoders have too; of all others they have the default."""
+OWN = {
+    "TextStream": ("size", "scaled"),
+    "CodeStream": ("size", "scaled"),
+    "ImageStream": ("distilled",),
+    "VideoStream": ("first",),
+}
+"""Options of a stream of which they have the default."""
+NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
+
+
+def misfit(tower: Model) -> str:
+    """Why a dense model of one pass is no stock model; empty where it is one."""
+    (task,) = tower.config.tasks.values()
+    span, others = task.spans[0], task.spans[1:]
+    if others:
+        return (
+            f"the pass joins {len(task.spans)} spans, each embedded in its own way; stock encoders"
+            " read one"
+        )
+    modality, norms = span.modality, tower.config.encoder.norm_position
+    if modality is Modality.SOUND:
+        return "Wav2Vec2Model adds positions by a convolution, this tower by a table of vectors"
+    if span.attention is Attention.CAUSAL:
+        return "its attention is causal, which stock encoders do not have"
+    if tower.config.encoder.prompts:
+        return "prompts stand before its keys and values, which stock encoders do not have"
+    encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
+    if own := _changed(
+        encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]
+    ):
+        return f"stock encoders have nothing like its encoder's {', '.join(own)}"
+    modules = [
+        name for name in ("modality", "masked_patch", *sorted(VISIBLE)) if name in stream.embedding
+    ]
+    if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
+        return f"stock encoders have nothing like its stream's {', '.join(own)}"
+    if (modality, norms) not in CLASSES:
+        return (
+            f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after"
+            " them"
+        )
+    normed, textual = stream.norm, modality in (Modality.TEXT, Modality.CODE)
+    if normed != textual:
+        theirs, ours = ("a", "none") if textual else ("no", "one")
+        return (
+            f"{CLASSES[modality, norms]} has {theirs} layer norm over its embeddings, this tower"
+            f" has {ours}"
+        )
+    return ""
+
+
+def _changed(config: Config, names: Iterable[str]) -> list[str]:
+    """Those options that are not what they are by default."""
+    return [
+        name for name in names if getattr(config, name) != type(config).model_fields[name].default
+    ]
+
+
+def stock_class(tower: Model) -> str:
+    """The class of a tower that fits."""
+    (task,) = tower.config.tasks.values()
+    return CLASSES[task.spans[0].modality, tower.config.encoder.norm_position]

@@ -1,0 +1,259 @@
+"""The page on Uni-Perceiver-MoE's Table 1: interference of the dense model and of those with
+experts, over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.figure import Figure as Picture
+from pages import markdown, write_parts
+from table3_page import SYSTEMS as TABLE3
+from table3_page import TASKS
+
+SYSTEMS = {system: TABLE3[system] for system in ("dense", "token", "modality", "task", "attribute")}
+FIGURES = {"pooled": "ratio of means", "values": "I, the paper's eq. 2"}
+"""Name in `Interference.to_json` → title."""
+Found = dict[str, dict[int, dict[str, Any]]]
+"""System → seed → what `skillweave interference --json` wrote."""
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+"""Number of seeds → 97.5 % quantile of Student's t for their mean."""
+
+INTRODUCTION = """# Uni-Perceiver-MoE's Table 1 at small scale
+
+<!-- Written by studies/moe_table1.py; only what stands between the reading marks is kept. -->
+
+How much a step of task j helps or harms task i, in units of what a step of i's own gains (section 3.1, eq. 1-2): 1 means as much,
+below 0 means harm. Measured on the runs of [Table 3](table3.md), on training batches, among the parameters of a block that both
+tasks use. The ratio of means has one denominator, a mean over batches; in eq. 2 every batch has its own, and one of
+them near 0 decides the figure ([how to read it](tutorials/interference.md)). A cell has the mean over seeds and its 95 % interval
+(Student's t, wide for so few); – where the two tasks share no parameter of the block. One interval in twenty lies beyond 0 by
+chance alone."""
+PAPER = """## In the paper
+
+I at the 4th and the 12th feed-forward of 12 of a dense model (Ti); rows are the tasks i that something is done to, columns the
+tasks j that do it.
+
+| i | naming (4th) | MLM (4th) | captioning (4th) | naming (12th) | MLM (12th) | captioning (12th) |
+| --- | --- | --- | --- | --- | --- | --- |
+| naming (ImageNet) | 1.00 | -0.57 | 1.29 | 1.00 | -2.91 | -2.45 |
+| MLM | 0.07 | 1.00 | 0.68 | -1.65 | 1.00 | -1.05 |
+| captioning | 0.01 | 0.01 | 1.00 | -0.11 | 0.19 | 1.00 |"""
+
+
+class Estimate(NamedTuple):
+    """The mean over seeds and its 95 % interval, NaN from one seed."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """`0.12 (0.03 … 0.21)`."""
+        return f"{self.mean:z.2f}" + (
+            "" if math.isnan(self.low) else f" ({self.low:z.2f} … {self.high:z.2f})"
+        )
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Of the seeds' figures; None without any."""
+    if not values:
+        return None
+    mean, half = statistics.mean(values), math.nan
+    if len(values) > 1:
+        half = STUDENT.get(len(values), 2.3) * statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
+class Pair(NamedTuple):
+    """What task j does to task i."""
+
+    block: str
+    i: str
+    j: str
+
+
+def pairs_of(found: Found) -> list[Pair]:
+    """Every ordered pair of different tasks at every block."""
+    first = next(iter(next(iter(found.values())).values()))
+    blocks, tasks = [block["block"] for block in first["blocks"]], first["tasks"]
+    return [Pair(block, i, j) for block, i, j in product(blocks, tasks, tasks) if i != j]
+
+
+def read(seeds: Mapping[int, dict[str, Any]], pair: Pair, figure: str) -> Estimate | None:
+    """A pair's figure over a system's seeds; None where it is not defined in any."""
+    values = []
+    for found in seeds.values():
+        block = next(block for block in found["blocks"] if block["block"] == pair.block)
+        values.append(block[figure][found["tasks"].index(pair.i)][found["tasks"].index(pair.j)])
+    return estimate([value for value in values if value is not None])
+
+
+def write_page(
+    folder: Path, found: Found, batches: int, steps: int, command: str
+) -> list[dict[str, Any]]:
+    """Write table1.md and table1.svg; returns every pair's ratio of means, by system. `steps`: of
+    the runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = pairs_of(found)
+    draw(folder / "table1.svg", found, pairs)
+    before = [
+        INTRODUCTION,
+        "![What task j (column) does to task i (row), ratio of means](table1.svg)",
+        *summary(found, pairs),
+    ]
+    before += ["## Reading", "\n".join(f"- {line}" for line in reading(found, pairs))]
+    after = []
+    for figure, title in FIGURES.items():
+        header = ["block", "j on i", *(SYSTEMS[system] for system in found)]
+        rows = [
+            [p.block, f"{short(p.j)} on {short(p.i)}", *(cell(found[s], p, figure) for s in found)]
+            for p in pairs
+        ]
+        after += [f"## Every pair: {title}", markdown(header, rows)]
+    seeds = ", ".join(map(str, sorted({seed for one in found.values() for seed in one})))
+    how = (
+        f"## How it was measured\n\n{batches} batches of each task, after {steps:,} steps of"
+        f" training; seeds {seeds}."
+    )
+    write_parts(folder, "table1", before, [*after, PAPER, how, f"```\n{command}\n```"])
+    estimates = ((p, system, read(found[system], p, "pooled")) for p in pairs for system in found)
+    return [{**p._asdict(), "system": system, **e._asdict()} for p, system, e in estimates if e]
+
+
+def short(task: str) -> str:
+    return TASKS[task].short
+
+
+def cell(seeds: Mapping[int, dict[str, Any]], pair: Pair, figure: str) -> str:
+    found = read(seeds, pair, figure)
+    return found.text if found else "–"
+
+
+class Count(NamedTuple):
+    """Of a system's pairs at a block: their mean, how many intervals lie below 0 or above it, and
+    pairs that share nothing."""
+
+    mean: Estimate | None
+    harm: int
+    help: int
+    apart: int
+    total: int
+
+
+def count(seeds: Mapping[int, dict[str, Any]], pairs: Sequence[Pair]) -> Count:
+    """Over pairs of one block. The mean over pairs is made per seed, and then over seeds."""
+    found = [read(seeds, pair, "pooled") for pair in pairs]
+    by_seed = []
+    for seed, one in seeds.items():
+        ratios = [e.mean for pair in pairs if (e := read({seed: one}, pair, "pooled"))]
+        by_seed += [statistics.mean(ratios)] if ratios else []
+    there = [e for e in found if e]
+    harm, helped = sum(e.high < 0 for e in there), sum(e.low > 0 for e in there)
+    return Count(estimate(by_seed), harm, helped, len(found) - len(there), len(found))
+
+
+def by_block(found: Found, pairs: Sequence[Pair]) -> Iterator[tuple[str, dict[str, Count]]]:
+    """Every block with the systems' counts."""
+    for block in dict.fromkeys(pair.block for pair in pairs):
+        here = [pair for pair in pairs if pair.block == block]
+        yield block, {system: count(seeds, here) for system, seeds in found.items()}
+
+
+def summary(found: Found, pairs: Sequence[Pair]) -> list[str]:
+    """A row a system and block."""
+    rows = []
+    for block, counts in by_block(found, pairs):
+        for system, c in counts.items():
+            mean = c.mean.text if c.mean else "–"
+            rows.append(
+                [block, SYSTEMS[system], mean, str(c.harm), str(c.help), str(c.apart), str(c.total)]
+            )
+    header = [
+        "block",
+        "system",
+        "mean ratio",
+        "interval below 0",
+        "above 0",
+        "nothing shared",
+        "pairs",
+    ]
+    return ["## Here", markdown(header, rows)]
+
+
+def reading(found: Found, pairs: Sequence[Pair]) -> Iterator[str]:
+    """What the figures say, in sentences."""
+    for block, counts in by_block(found, pairs):
+        if dense := counts.get("dense"):
+            counted = f"{dense.harm} of {dense.total} pairs harm and {dense.help} help"
+            yield f"{block}: in the dense model {counted}, with their whole intervals."
+            low, pair = min(
+                (e.mean, p)
+                for p in pairs
+                if p.block == block and (e := read(found["dense"], p, "pooled"))
+            )
+            yield (
+                f"{block}: the lowest mean in the dense model is {low:z.2f}, of {short(pair.j)} on"
+                f" {short(pair.i)}."
+            )
+        for system, c in counts.items():
+            if system != "dense" and dense and c.mean and dense.mean:
+                apart = c.mean.low > dense.mean.high or c.mean.high < dense.mean.low
+                more = "more" if c.mean.mean > dense.mean.mean else "less"
+                sure = "and the intervals lie apart" if apart else "but the intervals overlap"
+                yield (
+                    f"{block}: by {SYSTEMS[system]}, what is shared helps {more} on average than in"
+                    f" the dense model, {sure}."
+                )
+
+
+def draw(file: Path, found: Found, pairs: Sequence[Pair]) -> None:
+    """A row a block, a grid a system: blue where task j (column) helps task i (row), red where it
+    harms."""
+    matplotlib.rcParams["svg.hashsalt"] = "table1"  # the same picture gives the same file
+    blocks, tasks = (
+        list(dict.fromkeys(p.block for p in pairs)),
+        list(dict.fromkeys(p.i for p in pairs)),
+    )
+    size = (2.2 * len(found) + 1.4, 2.3 * len(blocks) + 0.8)
+    picture = Picture(figsize=size, layout="constrained", facecolor="white")
+    grids = picture.subplots(len(blocks), len(found), sharex=True, sharey=True, squeeze=False)
+    for row, block in zip(grids, blocks, strict=True):
+        for axes, (system, seeds) in zip(row, found.items(), strict=True):
+            grid = [
+                [1.0 if i == j else mean_of(seeds, Pair(block, i, j)) for j in tasks] for i in tasks
+            ]
+            axes.imshow(grid, cmap="RdBu", vmin=-1, vmax=1)
+            for (i, line), j in product(enumerate(grid), range(len(tasks))):
+                colour = "white" if abs(line[j]) > 0.6 else "black"
+                axes.text(
+                    j,
+                    i,
+                    "–" if math.isnan(line[j]) else f"{line[j]:z.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=colour,
+                )
+            axes.set_title(SYSTEMS[system] if block == blocks[0] else "", fontsize=10)
+            axes.set_xticks(
+                range(len(tasks)),
+                [short(task) for task in tasks],
+                rotation=40,
+                ha="right",
+                fontsize=8,
+            )
+            axes.set_yticks(range(len(tasks)), [short(task) for task in tasks], fontsize=8)
+        row[0].set_ylabel(block.removeprefix("encoder."), fontsize=8)
+    picture.savefig(file, metadata={"Date": None})
+
+
+def mean_of(seeds: Mapping[int, dict[str, Any]], pair: Pair) -> float:
+    found = read(seeds, pair, "pooled")
+    return found.mean if found else math.nan

@@ -1,6 +1,0 @@
-"""Benchmarks are programs beside the package; their modules are found here."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

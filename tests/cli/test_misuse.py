@@ -1,0 +1,140 @@
+"""Plausible mistakes with the command line's tools: each is told in a line that says what to do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import make_run
+
+from skillweave import cli
+
+FILES = {
+    "empty.txt": "",
+    "other.jsonl": '{"txet": "so good"}\n',
+    "texts.jsonl": '{"text": "so good"}\n',
+    "gaps.jsonl": '{"text": "so good"}\n{"text": null}\n',
+    "broken.jsonl": '{"text": "so good"}\n{"text":\n',
+    "cut/config.json": '{"model_type": ',
+    "list/config.json": "[1]",
+    "unknown/config.json": '{"model_type": "brt"}',
+    "nameless/config.json": '{"model_type": "bert"}',
+    "model.bin": "",
+    "preset.yaml": (
+        "model: bert-bsae\ntasks: {masked_text: {data: {path: pack:poems}}}\ntraining: {steps: 1}\n"
+    ),
+    "base.yaml": "base: quickstrat.yaml\n",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("misuse")
+    make_run(folder)
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    for name in ("unknown", "nameless"):
+        torch.save({}, folder / name / "pytorch_model.bin")
+    assert (
+        cli.main(
+            [
+                "vocabulary",
+                str(folder / "data" / "text_classification.jsonl"),
+                "--out",
+                str(folder / "pieces.json"),
+            ]
+        )
+        == 0
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "convert data --out new",
+            "holds no model (config.json is neither there nor in best/ or last/)",
+        ),
+        ("convert cut --out new", "config.json: not valid JSON"),
+        ("convert list --out new", "expected a JSON object such as transformers writes, not list"),
+        ("convert unknown --out new", "unknown family 'brt'; did you mean 'bert'?"),
+        (
+            "convert nameless --out new",
+            'names no architecture; write "architectures": [one of BertModel, BertForMaskedLM',
+        ),
+        ("convert run --out new --family brt", "unknown family 'brt'; did you mean 'bert'?"),
+        (
+            "convert run --out new",
+            "classification, contrastive, ctc; convert what `skillweave carve` makes of one task",
+        ),
+        (
+            "convert model.bin --out new",
+            "a checkpoint of TencentPretrain's needs --config FILE.json too",
+        ),
+        (
+            "shard other.jsonl --tokenizer pieces.json --out new",
+            "--column: no column 'text'; did you mean 'txet'?",
+        ),
+        ("shard empty.txt --tokenizer pieces.json --out new", "empty.txt: no rows"),
+        (
+            "shard texts.jsonl --tokenizer pieces.json --out pieces.json",
+            "is there and holds no shards; give another --out",
+        ),
+        (
+            "predict run --task text_classification --input other.jsonl",
+            "no column for the field 'text'; did you mean 'txet'?",
+        ),
+        ("predict run --task text_classification --input empty.txt", "empty.txt: no rows"),
+        ("predict run --task text_classification good --input texts.jsonl", "not both"),
+        ("predict run --task text_to_image good --k 0", "--k 0: at least 1"),
+        ("search run good --k 0", "--k 0: at least 1"),
+        (
+            "features run --task text_to_image --input gaps.jsonl --out new.npy",
+            "gaps.jsonl:2: no text",
+        ),
+        (
+            "features run --task text_to_image --input texts.jsonl --out new.npy --whiten 0",
+            "fitted on two or more vectors, not 1",
+        ),
+        ("train run/recipe.yaml --folds 1", "cross-validation needs at least 2"),
+        ("train preset.yaml", "model: expected a mapping of settings by name (got 'bert-bsae')"),
+        ("train base.yaml", "base 'quickstrat.yaml' is not there; write its path, counted from"),
+        (
+            "average run --out new",
+            "0 checkpoints, and a mean is of two or more; train with a larger training.keep",
+        ),
+        ("vocabulary empty.txt --out new.json", "empty.txt: no rows"),
+        ("vocabulary texts.jsonl --out nowhere/new.json", "No such file or directory"),
+        (
+            "vocabulary empty.txt --extend run --out new",
+            "no word to add: all are known, or there are none",
+        ),
+        ("inspect bert-bsae", "unknown recipe or preset 'bert-bsae'; did you mean 'bert-base'?"),
+        (
+            "carve run --task sentiment",
+            "unknown task 'sentiment'; valid names: text_classification, speech_recognition",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    words: str, told: str, folder: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.startswith(f"skillweave {words.split()[0]}: ")
+    assert not list(folder.glob("new*"))
+
+
+def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
+    assert (
+        cli.main(["predict", "run", "--task", "text_classification", "--input", "broken.jsonl"])
+        == 0
+    )
+    shown = capsys.readouterr()
+    assert (
+        len(shown.out.splitlines()) == 1
+        and "broken.jsonl: 1 skipped (first: broken.jsonl:2: " in shown.err
+    )

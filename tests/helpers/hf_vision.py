@@ -1,0 +1,168 @@
+"""Random models of pictures and clips, as `hf_references` makes them (architecture, configuration,
+options, flags), and masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skillweave.batch import Batch
+from skillweave.config.streams import ImageStream, VideoStream
+
+VOCABULARY, PAD = 41, 1
+BERT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "max_position_embeddings": 13,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+CLASSES = {"id2label": {0: "a", 1: "b", 2: "c"}}
+VIT = {
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "image_size": 12,
+    "patch_size": 4,
+}
+BEIT = {**VIT, "vocab_size": 17, "layer_scale_init_value": 0.0}
+VIDEOMAE = {**VIT, "num_frames": 6, "tubelet_size": 3}
+MAE = {
+    **VIT,
+    "hidden_size": 20,
+    "num_attention_heads": 5,
+    "decoder_hidden_size": 12,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 3,
+    "decoder_intermediate_size": 23,
+    "mask_ratio": 0.6,
+}
+CLIPS = {**MAE, "num_frames": 6, "tubelet_size": 3}
+VILT = {**BERT, **VIT, "attn_implementation": "eager"}
+VISION: list[tuple[Any, ...]] = [
+    ("ViTModel", "ViTConfig", VIT),
+    ("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
+    (
+        "ViTForImageClassification",
+        "ViTConfig",
+        {**VIT, **CLASSES, "qkv_bias": False, "layer_norm_eps": 1e-2},
+    ),
+    ("ViTForMaskedImageModeling", "ViTConfig", {**VIT, "encoder_stride": 4}),
+    ("DeiTForMaskedImageModeling", "DeiTConfig", {**VIT, "encoder_stride": 4}),
+    ("ViTMAEModel", "ViTMAEConfig", {**MAE, "qkv_bias": False}),
+    (
+        "ViTMAEForPreTraining",
+        "ViTMAEConfig",
+        {**MAE, "norm_pix_loss": True, "layer_norm_eps": 1e-2},
+    ),
+    ("DeiTModel", "DeiTConfig", VIT),
+    ("DeiTModel", "DeiTConfig", {**VIT, "qkv_bias": False}, {"add_pooling_layer": False}),
+    ("DeiTForImageClassification", "DeiTConfig", {**VIT, **CLASSES}),
+    (
+        "DeiTForImageClassificationWithTeacher",
+        "DeiTConfig",
+        {**VIT, **CLASSES, "hidden_act": "relu"},
+    ),
+    ("VideoMAEModel", "VideoMAEConfig", VIDEOMAE),
+    ("VideoMAEModel", "VideoMAEConfig", {**VIDEOMAE, "use_mean_pooling": False, "qv_bias": False}),
+    ("VideoMAEForVideoClassification", "VideoMAEConfig", {**VIDEOMAE, **CLASSES}),
+    ("VideoMAEForPreTraining", "VideoMAEConfig", CLIPS),
+    (
+        "VideoMAEForPreTraining",
+        "VideoMAEConfig",
+        {
+            **CLIPS,
+            "use_mean_pooling": False,
+            "norm_pix_loss": False,
+            "qv_bias": False,
+            "layer_norm_eps": 1e-2,
+        },
+    ),
+    (
+        "VideoMAEForVideoClassification",
+        "VideoMAEConfig",
+        {**VIDEOMAE, **CLASSES, "use_mean_pooling": False, "layer_norm_eps": 1e-2},
+    ),
+    ("BeitModel", "BeitConfig", BEIT),
+    (
+        "BeitModel",
+        "BeitConfig",
+        {
+            **BEIT,
+            "use_mean_pooling": False,
+            "use_absolute_position_embeddings": True,
+            "use_mask_token": True,
+        },
+        {"add_pooling_layer": False},
+    ),
+    (
+        "BeitForMaskedImageModeling",
+        "BeitConfig",
+        {
+            **BEIT,
+            "use_mask_token": True,
+            "use_shared_relative_position_bias": True,
+            "use_mean_pooling": False,
+        },
+    ),
+    (
+        "BeitForImageClassification",
+        "BeitConfig",
+        {
+            **BEIT,
+            **CLASSES,
+            "use_relative_position_bias": True,
+            "layer_scale_init_value": 0.3,
+            "layer_norm_eps": 1e-2,
+        },
+    ),
+    ("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
+    ("ViltModel", "ViltConfig", VILT),
+    ("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),
+    ("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
+    ("ViltForQuestionAnswering", "ViltConfig", {**VILT, **CLASSES, "qkv_bias": False}),
+]
+
+
+def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batch:
+    """The batch with as many masked patches of each picture as MAE leaves out at a ratio of 0.6,
+    where the stream masks any."""
+    names = stream.embedding if stream else []
+    if stream is None or not {"masked_patch", "visible_patch", "visible_tubelet"}.intersection(
+        names
+    ):
+        return batch
+    patches = stream.max_length - stream.specials
+    kept = int(patches * 0.4)
+    masked = torch.rand(len(batch), patches).argsort(1) >= kept
+    batch = replace(
+        batch,
+        masked=(torch.nn.functional.pad(masked, (stream.specials, 0)),),
+        labels={"masked": masked},
+    )
+    if "masked_patch" in names:
+        return batch
+    length = stream.specials + kept
+    return replace(
+        batch,
+        layout=batch.layout.with_lengths((length,)),
+        lengths=torch.full_like(batch.lengths, length),
+    )
+
+
+def their_masks(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """The same masks as their models are given them."""
+    if not batch.masked:
+        return {}
+    masked = batch.labels["masked"]
+    if type(model).__name__.startswith("ViTMAE"):  # patches are kept in the order of this noise
+        return {"noise": masked * 2.0 + torch.arange(masked.shape[1]) / masked.shape[1]}
+    return {"bool_masked_pos": masked}

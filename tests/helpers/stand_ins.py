@@ -1,0 +1,165 @@
+"""A model and a mixture just large enough to train: tests of the trainer should fail for the
+trainer's faults alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from skillweave.batch import Batch, Layout, Modality, Span
+from skillweave.recipe import RecipeConfig
+from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.journal import Journal
+from skillweave.training.parallel import Signals, make_fabric
+from skillweave.training.progress import Display
+from skillweave.training.trainer import Trainer
+
+WIDTH = 8
+SAMPLES = 4
+
+
+def tiny_recipe(folder: Path, **training: Any) -> RecipeConfig:
+    """Two tasks, twelve steps."""
+    task = {"data": {"path": "none"}, "batch_size": SAMPLES}
+    model = {"width": 4, "streams": {"text": {}}, "encoder": {"heads": 1}}
+    settings = {"steps": 12, "threads": 1, "accelerator": "cpu", "log_every": 3, **training}
+    data = {
+        "output": str(folder),
+        "model": model,
+        "tasks": {"left": task, "right": task},
+        "training": settings,
+    }
+    return RecipeConfig.parse(data)
+
+
+@dataclass(frozen=True)
+class TinyOutput:
+    """As the model's."""
+
+    loss: Tensor | None
+
+
+class TinyModel(nn.Module):
+    """A shared layer and one skill per task, with dropout and noise so that lost random state would
+    show."""
+
+    def __init__(self, dropout: float = 0.25, noise: float = 0.1) -> None:
+        super().__init__()
+        self.shared = nn.Linear(WIDTH, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.skills = nn.ModuleDict({name: nn.Linear(WIDTH, 3) for name in ("left", "right")})
+        self.dropout, self.noise = nn.Dropout(dropout), noise
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> TinyOutput:
+        """Cross-entropy of the active skill."""
+        x = self.dropout(torch.tanh(self.shared(batch.inputs[0])))
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn(x.shape[1], generator=generator)
+        logits = self.skills[batch.layout.task](self.norm(x))
+        return TinyOutput(nn.functional.cross_entropy(logits, batch.labels["class"]))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """One file."""
+        save_file(self.state_dict(), folder / "model.safetensors")
+
+
+class TinyMixture(Dataset[Batch]):
+    """Micro-batches that are a function of their number alone; ranks share out what one process
+    takes one after another."""
+
+    def __init__(
+        self,
+        recipe: RecipeConfig,
+        rank: int = 0,
+        world: int = 1,
+        spoil: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
+        self.steps = recipe.training.steps or 0
+        self.accumulate = recipe.training.accumulate
+        self.rank, self.world, self.spoil = rank, world, spoil
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate
+
+    def task_of(self, step: int) -> str:
+        """Alternating by threes, so that a skill rests for some steps."""
+        return "left" if step // 3 % 2 == 0 else "right"
+
+    def __getitem__(self, index: int) -> Batch:
+        number = index * self.world + self.rank
+        random = torch.Generator().manual_seed(1000 + number)
+        x = torch.randn(SAMPLES, WIDTH, generator=random)
+        labels = torch.randint(3, (SAMPLES,), generator=random)
+        if self.spoil:
+            self.spoil(index, x)
+        layout = Layout(self.task_of(index // self.accumulate), (Span(Modality.TEXT, length=1),))
+        keys = tuple(f"{number}/{i}" for i in range(SAMPLES))
+        return Batch(
+            layout, (x,), torch.ones(SAMPLES, 1, dtype=torch.int64), {"class": labels}, keys=keys
+        )
+
+
+def no_validation(model: Any) -> Any:
+    """Nothing to validate on."""
+    return {}, [], []
+
+
+def validate_tiny(model: Any) -> Any:
+    """Both tasks on micro-batches that training never sees; it draws random numbers on purpose."""
+    torch.rand(3)
+    mixture = TinyMixture(tiny_recipe(Path("unused")))
+    batches = [mixture[900 + i] for i in (0, 3)]
+    losses = {batch.layout.task: float(model(batch).loss) for batch in batches}
+    return (
+        {task: {"loss": loss, "accuracy": 1 / (1 + loss)} for task, loss in losses.items()},
+        [],
+        [],
+    )
+
+
+@contextmanager
+def tiny_trainer(
+    recipe: RecipeConfig,
+    *,
+    spoil: Any = None,
+    validate: Any = no_validation,
+    fabric: Any = None,
+    model: Any = None,
+) -> Iterator[Trainer]:
+    """A trainer on the newest checkpoint of the recipe's folder, or at the beginning."""
+    fabric = fabric or make_fabric(recipe.training)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(recipe.folder, recipe.training.keep)
+    newest = checkpoints.newest()
+    state = State.read(newest) if newest else State(seed=recipe.training.seed)
+    torch.manual_seed(recipe.training.seed)
+    model = model or TinyModel()
+    if newest:
+        model.load_state_dict(load_file(newest / "model.safetensors"))
+    first = fabric.is_global_zero
+    if first:
+        checkpoints.clean(state)
+    mixture: Any = TinyMixture(recipe, fabric.global_rank, fabric.world_size, spoil)
+    display = Display(mixture.steps, state.step, quiet=True)
+    log_every = recipe.training.log_every
+    with Journal(
+        recipe.folder if first else None, display, log_every, state.progress, state.step
+    ) as journal:
+        trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, journal, state)
+        with Signals(trainer.stop):
+            yield trainer
+
+
+def fit_tiny(recipe: RecipeConfig, **settings: Any) -> dict[str, Tensor]:
+    """Train to the end, or to a signal; the weights."""
+    with tiny_trainer(recipe, **settings) as trainer:
+        trainer.fit()
+        return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}

@@ -1,0 +1,152 @@
+"""Exported towers against the model they come from, read back from their files, on batches of other
+sizes than the first."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import (
+    SOUND,
+    TASKS,
+    TEXT,
+    make_batch,
+    random_examples,
+    relative_error,
+    tiny_config,
+    tiny_model,
+)
+from transformers import AutoTokenizer
+
+from skillweave.batch import Batch, Modality
+from skillweave.data.processors import build_processors, tokenizer_asset, train_tokenizer
+from skillweave.model.model import Model
+from skillweave.surgery import export as package
+from skillweave.surgery.carve import carve, towers
+from skillweave.surgery.export import export_tower
+from skillweave.surgery.export.graph import run_graph, write_graph
+from skillweave.surgery.export.hugging_face import run_stock
+
+LENGTHS = {"image": 5, "video": 9}
+
+
+def model_of(norm_position: str, **options: str) -> Model:
+    encoder = {
+        "norm_position": norm_position,
+        "sparse": {"linears": {"route": "attribute", "experts": 4}},
+        **options,
+    }
+    return tiny_model(tiny_config(encoder=encoder), torch.float32)
+
+
+def batch_of(task: str, model: Model, samples: list[int]) -> Batch:
+    """Samples whose text, code and sound have these lengths."""
+    spans = [span["modality"] for span in TASKS[task]["spans"]]
+    lengths = [[LENGTHS.get(m, length) for m in spans] for length in samples]
+    return make_batch(
+        task, random_examples(task, lengths, model.config, torch.float32), model.config
+    )
+
+
+def one_pass(batch: Batch, number: int) -> Batch:
+    spans = batch.layout.passes[number]
+    return Batch(
+        batch.layout.only(number),
+        tuple(batch.inputs[s] for s in spans),
+        batch.lengths[:, list(spans)],
+    )
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor, batch: Batch) -> bool:
+    parts = [
+        torch.arange(s.length) < batch.lengths[:, i : i + 1]
+        for i, s in enumerate(batch.layout.spans)
+    ]
+    own = torch.cat(parts, 1)
+    return relative_error(found[own], expected[own]) <= 2e-6
+
+
+@pytest.mark.parametrize(
+    ("task", "forms"),
+    [
+        ("to_image", ["RobertaPreLayerNormModel", "ViTModel"]),
+        ("to_video", ["RobertaPreLayerNormModel", "VivitModel"]),
+        ("to_code", ["RobertaPreLayerNormModel", "RobertaPreLayerNormModel"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_stock_models_read_back_give_the_same_vectors(
+    task: str, forms: list[str], tmp_path: Path
+) -> None:
+    model = model_of("pre")
+    first, second = batch_of(task, model, [7, 4]), batch_of(task, model, [3, 9, 5])
+    for p, (name, tower) in enumerate(towers(carve(model, task), task).items()):
+        about = export_tower(
+            tower, one_pass(first, p), model.hidden(first)[p], tmp_path / "towers", name
+        )
+        assert (
+            about["format"] == forms[p] and about["path"] == f"towers/{name}" and not about["why"]
+        )
+        assert about["largest_relative_error"] <= 2e-6
+        again = one_pass(second, p)
+        assert agree(
+            run_stock(tower, tmp_path / "towers" / name, again), model.hidden(second)[p], again
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_post_norm_text_is_bert(tmp_path: Path) -> None:
+    model = model_of("post")
+    batch = batch_of("classify", model, [7, 4])
+    (tower,) = towers(model, "classify").values()
+    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    assert about["format"] == "BertModel" and about["largest_relative_error"] <= 2e-6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nonlinearities_have_other_names_there(tmp_path: Path) -> None:
+    model = model_of("pre", activation="gelu_tanh")
+    batch = batch_of("classify", model, [7, 4])
+    (tower,) = towers(carve(model, "classify"), "classify").values()
+    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    assert about["format"] == "RobertaPreLayerNormModel" and about["largest_relative_error"] <= 2e-6
+
+
+@pytest.mark.parametrize("task", ["to_image", "transcribe", "denoising"])
+@pytest.mark.filterwarnings("ignore")
+def test_graphs_hold_for_other_sizes(task: str, tmp_path: Path) -> None:
+    """Of pictures, of padded recordings, and of three spans of which one is causal; one sample is
+    no constant."""
+    model = model_of("post")
+    first, second = batch_of(task, model, [7]), batch_of(task, model, [9, 3, 5])
+    p = len(first.layout.passes) - 1
+    tower = list(towers(model, task).values())[p]
+    write_graph(tower, one_pass(first, p), tmp_path / "tower.pt2")
+    for batch in (first, second):
+        own = one_pass(batch, p)
+        assert agree(run_graph(tmp_path / "tower.pt2", own), model.hidden(batch)[p].detach(), own)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_transformers_it_is_a_graph(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(package, "find_spec", lambda name: None)
+    model = model_of("pre")
+    batch = batch_of("transcribe", model, [7, 4])
+    (tower,) = towers(model, "transcribe").values()
+    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", SOUND)
+    assert about["format"] == "torch.export" and "pip install 'skillweave[hf]'" in about["why"]
+    assert about["path"] == "towers/sound.pt2" and about["largest_relative_error"] <= 2e-6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_tokeniser_goes_with_the_text(tmp_path: Path) -> None:
+    model = model_of("pre")
+    config = model.config.streams.text.tokenizer.model_copy(update={"min_frequency": 1})
+    tokenizer = train_tokenizer(["red square", "a blue ring"], config, 30)
+    model.assets[tokenizer_asset(Modality.TEXT)] = tokenizer.to_str().encode()
+    (tower,) = towers(model, "classify").values()
+    batch = batch_of("classify", model, [7, 4])
+    export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "towers" / TEXT)
+    ours = build_processors(tower.config, tower.assets)[TEXT]
+    for text in ("red ring", "a blue blue square of some length, longer than fits"):
+        assert theirs(text, truncation=True)["input_ids"] == ours(text).data.tolist()
