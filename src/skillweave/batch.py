@@ -251,7 +251,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Skip:
+class SkippedSample:
     """A sample left out: where it came from and why, for `skipped.jsonl` and the counts on
     screen."""
 
@@ -279,7 +279,7 @@ class Batch:
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     masked: tuple[Tensor | None, ...] = ()
     keys: tuple[str, ...] = ()
-    skipped: tuple[Skip, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
     candidates: Batch | None = None
     notes: tuple[Mapping[str, Any], ...] = ()
 

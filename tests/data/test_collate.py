@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import layout_of, make_batch, random_examples, tiny_config
 
-from skillweave.batch import IGNORE, Example, Features, Skip
+from skillweave.batch import IGNORE, Example, Features, SkippedSample
 from skillweave.data.collate import collate
 
 CONFIG = tiny_config()
@@ -84,6 +84,6 @@ def test_pictures_and_clips_stack() -> None:
 
 
 def test_skips_travel_with_the_batch() -> None:
-    skip = Skip("classify", "k", "0 bytes")
+    skip = SkippedSample("classify", "k", "0 bytes")
     examples = random_examples("classify", [[3]], CONFIG)
     assert collate(layout_of("classify"), examples, CONFIG.streams, 8, [skip]).skipped == (skip,)

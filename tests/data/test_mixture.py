@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from skillweave.batch import Batch, Example, Features, Layout, Modality, Skip, Span
+from skillweave.batch import Batch, Example, Features, Layout, Modality, SkippedSample, Span
 from skillweave.config import ConfigError
 from skillweave.config.streams import Streams, TextStream
 from skillweave.data.collate import collate
@@ -52,7 +52,10 @@ class Numbers:
         return f"row {index}"
 
     def collate(
-        self, examples: list[Example], skipped: list[Skip], rng: np.random.Generator | None = None
+        self,
+        examples: list[Example],
+        skipped: list[SkippedSample],
+        rng: np.random.Generator | None = None,
     ) -> Batch:
         labels = {"drawn": int(rng.integers(10**6))}
         return collate(

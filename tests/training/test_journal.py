@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from skillweave.analysis.experts import Use
-from skillweave.batch import Skip
+from skillweave.batch import SkippedSample
 from skillweave.training import progress as display_module
 from skillweave.training.journal import Journal, truncate
 from skillweave.training.progress import Display, clock
@@ -45,7 +45,10 @@ def test_a_torn_line_that_reads_as_json_goes_too(tmp_path):
 
 
 def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
-    skip, later = Skip("image", "a.png", "0 bytes"), Skip("image", "b.png", "0 bytes")
+    skip, later = (
+        SkippedSample("image", "a.png", "0 bytes"),
+        SkippedSample("image", "b.png", "0 bytes"),
+    )
     with journal(tmp_path) as first:
         first.skipped(1, [skip, skip])
         first.skipped(2, [skip])
@@ -123,7 +126,7 @@ def test_numbers_that_json_cannot_name_are_null(tmp_path):
 
 def test_other_processes_write_nothing(tmp_path):
     with journal(None, quiet=True) as book:
-        book.skipped(1, [Skip("a", "k", "r")])
+        book.skipped(1, [SkippedSample("a", "k", "r")])
         book.trained(1, "a", 1.0, 4, 0.1, last=True)
     assert not list(tmp_path.iterdir())
 

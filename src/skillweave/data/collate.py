@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, Skip, Span
+from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, SkippedSample, Span
 from skillweave.config.streams import SoundStream, Stream, Streams, TargetStream
 
 PER_POSITION = frozenset({"words", "before", "replaced", "units", "tags", "slots"})
@@ -23,7 +23,7 @@ def collate(
     examples: Sequence[Example],
     streams: Streams,
     bucket: int,
-    skipped: Sequence[Skip] = (),
+    skipped: Sequence[SkippedSample] = (),
     answers: TargetStream | None = None,
 ) -> Batch:
     """Stack and pad examples of one task. Lengths are rounded up to a multiple of `bucket`, so that
@@ -57,7 +57,7 @@ def collate_packed(
     examples: Sequence[Example],
     streams: Streams,
     bucket: int,
-    skipped: Sequence[Skip],
+    skipped: Sequence[SkippedSample],
     room: int,
 ) -> Batch:
     """Examples of one span, several to a row of at most `room` positions, with labels of positions

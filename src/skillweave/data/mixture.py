@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import Dataset
 
-from skillweave.batch import Batch, Example, Skip
+from skillweave.batch import Batch, Example, SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
@@ -42,7 +42,7 @@ class Examples(Protocol):
     def collate(
         self,
         examples: Sequence[Example],
-        skipped: Sequence[Skip],
+        skipped: Sequence[SkippedSample],
         rng: np.random.Generator | None = None,
     ) -> Batch:
         """A batch of examples; with `rng` one to train on."""
@@ -114,7 +114,7 @@ class Mixture(Dataset[Batch]):
         rng = np.random.default_rng([self.recipe.training.seed, purpose, number, self.rank])
         return self.datasets[name].collate(examples, skipped, rng)
 
-    def _load(self, name: str, epoch: int, row: int, skipped: list[Skip]) -> Example:
+    def _load(self, name: str, epoch: int, row: int, skipped: list[SkippedSample]) -> Example:
         """A sample, or in place of a broken one another that the same seed always picks."""
         dataset, seed = (
             self.datasets[name],
@@ -125,7 +125,7 @@ class Mixture(Dataset[Batch]):
             try:
                 return dataset.example(row, rng)
             except BadInput as error:
-                skipped.append(Skip(name, dataset.key(row), str(error)))
+                skipped.append(SkippedSample(name, dataset.key(row), str(error)))
                 row = int(rng.integers(len(dataset)))
         raise ConfigError(
             f"task {name!r}: {MOST_REPLACEMENTS} broken samples in a row, the last"

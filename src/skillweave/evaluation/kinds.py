@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skillweave.batch import Batch, Skip
+from skillweave.batch import Batch, SkippedSample
 from skillweave.model.model import Model
 
 
@@ -24,7 +24,7 @@ class Predictions:
     """`keys` of the N samples that were measured; `skipped` lists those that could not be read."""
 
     keys: list[str] = field(default_factory=list)
-    skipped: list[Skip] = field(default_factory=list)
+    skipped: list[SkippedSample] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

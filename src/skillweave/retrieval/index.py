@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from skillweave.batch import Example, Layout, Modality, Skip
+from skillweave.batch import Example, Layout, Modality, SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
 from skillweave.data.collate import collate
@@ -63,7 +63,7 @@ class Index:
     modality: str
     vectors: NDArray[np.float32]
     entries: Sequence[Entry]
-    skipped: Sequence[Skip] = ()
+    skipped: Sequence[SkippedSample] = ()
 
     def search(self, query_D: NDArray[np.float32], k: int) -> list[Hit]:
         """The k most similar entries, best first; equal scores in the order of the entries."""
@@ -172,7 +172,7 @@ def _embed(
     ]
     total, device = sum(map(len, sources.values())), next(model.parameters()).device
     entries: list[Entry] = []
-    skipped: list[Skip] = []
+    skipped: list[SkippedSample] = []
     vectors = []
     with evaluating(model):
         resolved = model.resolve(task)
@@ -198,7 +198,7 @@ def _examples(
     processor: Processor,
     sources: Mapping[Split, Source],
     field: str,
-    skipped: list[Skip],
+    skipped: list[SkippedSample],
 ) -> Iterator[tuple[list[Entry], list[Example]]]:
     """Samples in groups of `BATCH`; broken ones go to `skipped`."""
     is_text = layout.spans[0].modality is Modality.TEXT
@@ -211,7 +211,7 @@ def _examples(
             try:
                 examples.append(Example((processor(value),), {}, row["key"]))
             except BadInput as error:
-                skipped.append(Skip(layout.task, row["key"], str(error)))
+                skipped.append(SkippedSample(layout.task, row["key"], str(error)))
                 continue
             entries.append(
                 Entry(row["key"], first(row.get(field if is_text else "text", "")), split, i)
@@ -254,5 +254,5 @@ def _read(file: Path, mark: str) -> Index | None:
         about["modality"],
         vectors,
         entries,
-        [Skip(**skip) for skip in about["skipped"]],
+        [SkippedSample(**skip) for skip in about["skipped"]],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skillweave.batch import Batch, Example, Skip
+from skillweave.batch import Batch, Example, SkippedSample
 from skillweave.config import ConfigError, choose, nearest
 from skillweave.config.data import Split
 from skillweave.config.targets import PATCHES_ASSET, UNITS_ASSET
@@ -111,12 +111,12 @@ class TaskDataset:
         one). Raises ConfigError when none can be read.
         """
         examples: list[Example] = []
-        skipped: list[Skip] = []
+        skipped: list[SkippedSample] = []
         for index in stable_order(self.keys)[:limit]:
             try:
                 found = self.examples(int(index))
             except BadInput as error:
-                skipped.append(Skip(self.name, self.key(int(index)), str(error)))
+                skipped.append(SkippedSample(self.name, self.key(int(index)), str(error)))
                 continue
             for example in found:
                 if len(examples) == batch_size:
@@ -134,7 +134,7 @@ class TaskDataset:
     def collate(
         self,
         examples: Sequence[Example],
-        skipped: Sequence[Skip] = (),
+        skipped: Sequence[SkippedSample] = (),
         rng: np.random.Generator | None = None,
     ) -> Batch:
         """A batch of the task's examples; with `rng` one to train on: packed, or with some

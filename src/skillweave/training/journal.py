@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from skillweave.analysis.experts import KIND, Use, by_choice, summarise
-from skillweave.batch import Skip
+from skillweave.batch import SkippedSample
 from skillweave.training.progress import Display
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Journal:
         self.board: Any = None
         if folder:
             for line in truncate(folder / SKIPPED, step):
-                self._count(Skip(line["task"], line["key"], line["reason"]))
+                self._count(SkippedSample(line["task"], line["key"], line["reason"]))
             for line in truncate(folder / METRICS, step):
                 if line["kind"] == KIND:
                     self.shares[line["place"], line["layer"]] = line["shares"]
@@ -105,7 +105,7 @@ class Journal:
         self.waited += time.perf_counter() - start
         return batch
 
-    def skipped(self, step: int, skips: Iterable[Skip]) -> None:
+    def skipped(self, step: int, skips: Iterable[SkippedSample]) -> None:
         """List samples that were left out, each once."""
         for skip in skips:
             if self._count(skip):
@@ -212,7 +212,7 @@ class Journal:
             count = sum(self.skips.values())
             self.display.note(f"samples skipped: {count}, listed in {SKIPPED}: {'; '.join(parts)}")
 
-    def _count(self, skip: Skip) -> bool:
+    def _count(self, skip: SkippedSample) -> bool:
         if (skip.task, skip.key) in self.skipped_keys:
             return False
         self.skipped_keys.add((skip.task, skip.key))

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from skillweave.batch import Skip
+from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
 from skillweave.data.mixture import Mixture
 from skillweave.model.config import ModelConfig
@@ -133,7 +133,12 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
         journal.skipped(
-            0, [Skip(name, *row) for name, data in datasets.items() for row in data.source.skipped]
+            0,
+            [
+                SkippedSample(name, *row)
+                for name, data in datasets.items()
+                for row in data.source.skipped
+            ],
         )
         with Signals(trainer.stop):
             signal = trainer.fit()

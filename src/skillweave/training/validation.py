@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from skillweave.analysis.experts import Load, Use, add_load, counted, decided, watch_load
-from skillweave.batch import Batch, Skip
+from skillweave.batch import Batch, SkippedSample
 from skillweave.evaluation.figures import columns_of, figures
 from skillweave.evaluation.predictions import encode_candidates, predict_task
 from skillweave.model.model import Model
@@ -21,7 +21,7 @@ class Validated(NamedTuple):
     do with each task's tokens."""
 
     results: Mapping[str, Mapping[str, float]]
-    skips: list[Skip]
+    skips: list[SkippedSample]
     uses: list[Use]
 
 
@@ -35,7 +35,7 @@ class Validation:
     def __call__(self, model: Model) -> Validated:
         """Measure the model as it is; a task without samples has no results."""
         results: dict[str, dict[str, float]] = {}
-        skips: list[Skip] = []
+        skips: list[SkippedSample] = []
         load: Load = {}
         for name, dataset in self.datasets.items():
             losses: list[tuple[Tensor, int]] = []
