@@ -16,7 +16,7 @@ import torch
 from sparse import Turn, compare
 
 from skillweave.analysis.sampled_batches import draw_batches
-from skillweave.evaluation.predictions import encode_candidates
+from skillweave.tasks.predictions import encode_candidates
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
 from skillweave.tasks.dataset import open_task

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from skillweave.analysis.interference import Interference, interference
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
     from skillweave.config import ConfigError
-    from skillweave.inference.api import encode, load, with_tuning
+    from skillweave.inference import Predictor, encode, load, predict, with_tuning
     from skillweave.interop.huggingface import from_hf, to_hf
     from skillweave.model.config import ModelConfig
     from skillweave.model.model import Model, Output
     from skillweave.recipe import RecipeConfig, read_recipe
+    from skillweave.retrieval.index import Index
     from skillweave.surgery.carve import carve
     from skillweave.surgery.upcycle import upcycle
     from skillweave.training import train
@@ -30,24 +31,27 @@ _HOME = {
     "Example": "batch",
     "Features": "batch",
     "Interference": "analysis.interference",
+    "Index": "retrieval.index",
     "Layout": "batch",
     "Modality": "batch",
     "Model": "model.model",
     "ModelConfig": "model.config",
     "Output": "model.model",
+    "Predictor": "inference",
     "RecipeConfig": "recipe",
     "Role": "batch",
     "Span": "batch",
     "carve": "surgery.carve",
-    "encode": "inference.api",
+    "encode": "inference",
     "from_hf": "interop.huggingface",
     "interference": "analysis.interference",
-    "load": "inference.api",
+    "load": "inference",
+    "predict": "inference",
     "read_recipe": "recipe",
     "to_hf": "interop.huggingface",
     "train": "training",
     "upcycle": "surgery.upcycle",
-    "with_tuning": "inference.api",
+    "with_tuning": "inference",
 }
 
 __all__ = [
@@ -56,12 +60,14 @@ __all__ = [
     "ConfigError",
     "Example",
     "Features",
+    "Index",
     "Interference",
     "Layout",
     "Modality",
     "Model",
     "ModelConfig",
     "Output",
+    "Predictor",
     "RecipeConfig",
     "Role",
     "Span",
@@ -70,6 +76,7 @@ __all__ = [
     "from_hf",
     "interference",
     "load",
+    "predict",
     "read_recipe",
     "to_hf",
     "train",

@@ -237,17 +237,21 @@ class Features:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample of a task: features per span of its layout, and labels by name (tensors or plain
-    numbers).
+    """One sample of a task: the features of each span, and labels by name.
 
-    `notes`: what predictions are read with and no loss looks at, such as the text in which an
-    answer is found.
+    `labels`: one value or list a sample. `token_labels`: [L] one value for each position of the
+    last pass, padding excluded, IGNORE where there is none. `logits_to_keep`: [L] bool, the
+    positions of the last pass for which logits are wanted; those that have a token label when
+    None. `metadata`: what turns logits into an answer and no loss looks at, such as the text in
+    which an answer is found.
     """
 
     spans: tuple[Features, ...]
-    labels: Mapping[str, Tensor | float]
+    labels: Mapping[str, Tensor | float] = field(default_factory=dict)
     key: str = ""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    token_labels: Mapping[str, Tensor] = field(default_factory=dict)
+    logits_to_keep: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,8 @@ class Batch:
     one [N, L] bool tensor per span, or None. `candidates`: the answers that the task chooses from,
     where it encodes them: a batch of the task's last pass, with rows of its own number and order.
     Its label `stands_for` [C] counts for how many answers each row stands, itself included;
-    `numbers` [C] are the answers' own. `notes`: those of each example.
+    `numbers` [C] are the answers' own. `metadata`: that of each example. `logits_to_keep`: [N, L]
+    bool, the positions of the last pass for which logits are wanted; None for all.
     """
 
     layout: Layout
@@ -281,7 +286,8 @@ class Batch:
     keys: tuple[str, ...] = ()
     skipped: tuple[SkippedSample, ...] = ()
     candidates: Batch | None = None
-    notes: tuple[Mapping[str, Any], ...] = ()
+    metadata: tuple[Mapping[str, Any], ...] = ()
+    logits_to_keep: Tensor | None = None
 
     def __len__(self) -> int:
         return int((self.lengths > 0).sum()) if self.layout.packed else self.lengths.shape[0]
@@ -297,6 +303,11 @@ class Batch:
                 None if x is None else x.to(target, non_blocking=True) for x in self.masked
             ),
             candidates=None if self.candidates is None else self.candidates.to(target),
+            logits_to_keep=(
+                None
+                if self.logits_to_keep is None
+                else self.logits_to_keep.to(target, non_blocking=True)
+            ),
         )
 
     @property

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from skillweave.analysis.experts import decided, looking_at_data
-from skillweave.evaluation.figures import active_skills
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.prepare import with_tasks
+from skillweave.tasks.resolve import model_with_tasks
 from skillweave.weights.adapters import weights_file
 
 
@@ -35,7 +34,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
 def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
     """As `inspect_model`, without reading data: vocabularies count at their largest, class lists
     and alphabets as written."""
-    return inspect_config(with_tasks(recipe))
+    return inspect_config(model_with_tasks(recipe))
 
 
 def inspect_config(config: ModelConfig) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def inspect_model(model: Model) -> dict[str, Any]:
         first, second = name.split(".")[:2]
         part = first if first == "encoder" else f"{first}.{second}"
         parts[part] = parts.get(part, 0) + parameter.numel()
-    skills = active_skills(model.config)
+    skills = model.config.active_skills
     tasks = {
         name: {
             "skills": list(dict.fromkeys(skills[span.modality] for span in task.spans)),

@@ -36,9 +36,9 @@ from torch import Tensor
 from skillweave.analysis.blocks import find_blocks
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
-from skillweave.evaluation.figures import Columns, figures
-from skillweave.evaluation.predictions import Progress
+from skillweave.metrics import Columns, estimate
 from skillweave.model.model import Model
+from skillweave.tasks.predictions import Progress
 
 Floats = NDArray[np.float64]
 
@@ -306,7 +306,7 @@ def _arrays(
                 "values": (_mean, [theirs_X / own_X]),
                 "pooled": (_ratio_of_means, [theirs_X, own_X]),
             }
-            values, intervals = figures(columns, resamples)
+            values, intervals = estimate(columns, resamples)
             for name, plural in (("values", "intervals"), ("pooled", "pooled_intervals")):
                 arrays[name][here], arrays[plural][here] = values[name], intervals.get(name, np.nan)
             arrays["against"][here], arrays["shared"][here] = (own_X <= 0).mean(), count

@@ -9,9 +9,7 @@ from skillweave.batch import Batch
 from skillweave.config import choose
 from skillweave.data.mixture import Mixture
 from skillweave.evaluation.evaluator import SPLITS
-from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_task
+from skillweave.tasks.resolve import ResolvedRecipe
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,7 @@ class DrawnBatches:
 
 
 def draw_batches(
-    model: Model,
-    recipe: RecipeConfig,
+    recipe: ResolvedRecipe,
     count: int,
     split: str = "train",
     tasks: Sequence[str] = (),
@@ -45,13 +42,16 @@ def draw_batches(
     an unknown task or split.
     """
     part = choose(SPLITS, split, "split")
-    chosen = {name: choose(recipe.tasks, name, "task") for name in tasks or recipe.tasks}
-    datasets = {name: open_task(recipe, name, part, model.assets) for name in chosen}
+    settings = recipe.recipe
+    chosen = {name: choose(settings.tasks, name, "task") for name in tasks or settings.tasks}
+    datasets = {name: recipe.dataset(name, part, training=True) for name in chosen}
     halves = {name: max(len(datasets[name]) // 2, 1) for name in chosen}
     smaller = {
         n: t.model_copy(update={"batch_size": min(t.batch_size, halves[n])})
         for n, t in chosen.items()
     }
-    training = recipe.training.model_copy(update={"seed": seed})
-    mixture = Mixture(datasets, recipe.model_copy(update={"tasks": smaller, "training": training}))
+    training = settings.training.model_copy(update={"seed": seed})
+    mixture = Mixture(
+        datasets, settings.model_copy(update={"tasks": smaller, "training": training})
+    )
     return {name: DrawnBatches(mixture, name, count) for name in chosen}

@@ -21,7 +21,7 @@ from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation.agreement import SAME, comparison_batches, differences
 from skillweave.evaluation.evaluator import measure
 from skillweave.evaluation.zero_shot import read_tasks, with_unseen
-from skillweave.inference.api import RECIPE_FILE, load, open_run
+from skillweave.inference.loading import RECIPE_FILE, load, open_run
 from skillweave.inference.predict import hit_row
 from skillweave.model.config import ModelConfig
 from skillweave.model.folders import model_folder

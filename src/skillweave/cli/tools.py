@@ -17,7 +17,7 @@ from skillweave.config.streams import TokenizerConfig
 from skillweave.data.processors import BadInput, train_tokenizer
 from skillweave.data.sharding import Plan, shard
 from skillweave.data.sources import open_rows
-from skillweave.inference.api import encode, load, open_run
+from skillweave.inference.loading import encode, load, open_run
 from skillweave.inference.predict import fields_given, predict, read_rows, read_words, write_rows
 from skillweave.inference.whitening import Vectors, Whitening
 from skillweave.model.config import ModelConfig

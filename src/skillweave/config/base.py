@@ -120,7 +120,9 @@ def _unwrap(kind: Any) -> list[Any]:
     if origin in (typing.Union, types.UnionType):
         return [inner for member in typing.get_args(kind) for inner in _unwrap(member)]
     if origin is typing.Annotated:
-        return _unwrap(typing.get_args(kind)[0])
+        base, *notes = typing.get_args(kind)
+        registries = [note.registry for note in notes if hasattr(note, "registry")]
+        return list(registries[0].values()) if registries else _unwrap(base)
     return [kind]
 
 

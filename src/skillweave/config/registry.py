@@ -3,12 +3,15 @@ own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from skillweave.config.base import ConfigError, nearest
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from skillweave.config.base import Config, ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -56,3 +59,62 @@ def load_plugins() -> None:
     `skillweave.plugins`, once."""
     for point in entry_points(group=PLUGINS):
         point.load()
+
+
+class OneOf:
+    """Annotation of a field that holds one of the configuration classes of a registry.
+
+    `Annotated[Base, OneOf(REGISTRY)]` reads a mapping by the class that its `kind` names, now or
+    registered later; pydantic's own unions are closed when the class is defined.
+    """
+
+    def __init__(self, registry: Registry[type[Any]]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """How a value is validated and written."""
+        return core_schema.no_info_plain_validator_function(
+            self.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The classes that are registered now, told apart by `kind`."""
+        return {
+            "oneOf": [handler(kind.__pydantic_core_schema__) for kind in self.registry.values()],
+            "discriminator": {"propertyName": "kind"},
+        }
+
+    def read(self, value: Any) -> Config:
+        """A mapping as the class of its `kind`. Faults inside it keep their paths."""
+        if isinstance(value, Config):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("dict_type", "expected a mapping of settings by name")
+        kind = str(value.get("kind"))
+        if kind not in self.registry:
+            load_plugins()
+        if kind not in self.registry:
+            expected = ", ".join(self.registry)
+            raise PydanticCustomError(
+                "literal_error", "unknown kind", {"expected": expected, "tag": kind}
+            )
+        try:
+            return self.registry[kind].model_validate(value)
+        except ValidationError as error:
+            faults = [
+                InitErrorDetails(
+                    type=fault["type"],
+                    loc=(kind, *fault["loc"]),  # as in pydantic's own unions
+                    input=fault["input"],
+                    ctx=fault.get("ctx", {}),
+                )
+                for fault in error.errors()
+            ]
+            raise ValidationError.from_exception_data(error.title, faults) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveFloat, field_validator
 
@@ -10,48 +10,27 @@ from skillweave.config.base import Config, Positive
 from skillweave.config.data import AugmentConfig, DataConfig, MaskingConfig
 
 
-class TaskConfig(Config):
-    """One task of the mixture."""
+class TaskSettings(Config):
+    """What the inputs and answers of a task mean. The settings are saved with the model."""
 
     kind: str = ""
     """Entry of the task catalogue; the task's own name when absent."""
-    target: str | None = None
-    """Name in `model.targets`; the catalogue's default when absent."""
-    data: DataConfig
-    """Where its samples come from."""
-    weight: PositiveFloat = 1.0
-    """How often the task is drawn, relative to the others (SkillNet: 2/4/2/1/4)."""
-    batch_size: Positive = 32
-    """Samples per micro-batch and process."""
-    together: str | None = None
-    """Column whose equal values come in the same training batch, such as an album: what tells them
-    apart is then learned."""
-    augment: AugmentConfig = AugmentConfig()
-    """Changes to training samples."""
-    masking: MaskingConfig = MaskingConfig()
-    """Masked text: what is hidden, anew each epoch."""
-    pack: Positive | None = None
-    """Masked text: training samples share rows of so many positions without seeing each other, so
-    that rows are alike in length; a row each when absent."""
     classes: dict[str, str] = {}
     """Naming tasks and prompts: label in the data → its name as text, which the model encodes or
-    finds at [MASK]; a list where both are the same. When empty, the labels of the training data."""
+    expects at [MASK]; a list where both are the same. When empty, the labels of the training
+    data."""
     decoder: bool = False
-    """Classes, numbers and answers of texts: the decoder reads the text once more, one position
-    later, and the target looks at what it makes of it, as a class by default at its last token
-    (BART section 3.1)."""
+    """Classes, numbers and answers of texts: the decoder reads the text again, one position later,
+    and the target reads the decoder's output. Classification pools its last token by default (BART
+    section 3.1)."""
     choices: Positive | None = None
-    """Choices of a sample, at most; those of the task's entry when absent (multiple choice 4, idiom
+    """Most choices of a sample; those of the task's entry when absent (multiple choice 4, idiom
     cloze 10)."""
     template: str = "{text} [MASK]"
     """Prompts: what the model reads; [MASK] stands where the class's word belongs."""
     stride: Positive = 128
-    """Reading comprehension: a text that is too long is read in windows that begin so many pieces
+    """Reading comprehension: a text that is too long is read in windows that begin this many tokens
     apart."""
-    metrics: list[Literal["f1", "macro_f1", "matthews"]] = []
-    """Classes: further figures. `f1` is that of the last class, such as 1 of 0 and 1 (GLUE)."""
-    pool: Positive | None = None
-    """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -66,3 +45,36 @@ class TaskConfig(Config):
                 f"class name {unclear[0]!r} is empty or given twice; names must tell classes apart"
             )
         return classes
+
+
+class TaskConfig(TaskSettings):
+    """One task of the mixture."""
+
+    target: str | None = None
+    """Name in `model.targets`; the catalogue's default when absent."""
+    data: DataConfig
+    """Where its samples come from."""
+    weight: PositiveFloat = 1.0
+    """How often the task is drawn, relative to the others (SkillNet: 2/4/2/1/4)."""
+    batch_size: Positive = 32
+    """Samples per micro-batch and process."""
+    together: str | None = None
+    """Column whose equal values come in the same training batch, such as an album: what tells them
+    apart is then learned."""
+    augment: AugmentConfig = AugmentConfig()
+    """Changes to training samples."""
+    masking: MaskingConfig = MaskingConfig()
+    """What pretraining tasks mask, drawn anew each epoch."""
+    pack: Positive | None = None
+    """Masked text: training samples share rows of this many positions without seeing each other, so
+    that rows have similar lengths; a row each when absent."""
+    metrics: list[str] = []
+    """Classes: further metrics, of `f1`, `macro_f1` and `matthews`. `f1` is that of the last class,
+    such as 1 of 0 and 1 (GLUE)."""
+    pool: Positive | None = None
+    """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
+
+    @property
+    def settings(self) -> TaskSettings:
+        """The settings that are saved with the model."""
+        return TaskSettings(**{name: getattr(self, name) for name in TaskSettings.model_fields})

@@ -13,10 +13,6 @@ from torch import Tensor
 from skillweave.batch import IGNORE, Batch, Example, Features, Layout, Modality, SkippedSample, Span
 from skillweave.config.streams import SoundStream, Stream, Streams, TargetStream
 
-PER_POSITION = frozenset({"words", "before", "replaced", "units", "tags", "slots"})
-"""Labels that have one entry per position of the last pass; the others are one per sample, or lists
-of their own."""
-
 
 def collate(
     layout: Layout,
@@ -44,11 +40,23 @@ def collate(
         )
     _require_room(layout, lengths, streams, answers)
     layout = layout.with_lengths(tuple(padded))
-    labels = {name: _labels(name, layout, examples) for name in examples[0].labels}
-    keys = tuple(example.key for example in examples)
-    notes = tuple(example.notes for example in examples)
+    labels = {
+        name: _stack_labels([e.labels[name] for e in examples]) for name in examples[0].labels
+    }
+    for name in examples[0].token_labels:
+        rows = [torch.as_tensor(example.token_labels[name]) for example in examples]
+        labels[name] = _place(rows, layout, lengths, IGNORE)
+    keep = [_kept(example) for example in examples]
     return Batch(
-        layout, tuple(inputs), lengths, labels, tuple(masked), keys, tuple(skipped), notes=notes
+        layout,
+        tuple(inputs),
+        lengths,
+        labels,
+        tuple(masked),
+        tuple(example.key for example in examples),
+        tuple(skipped),
+        metadata=tuple(example.metadata for example in examples),
+        logits_to_keep=None if keep[0] is None else _place(keep, layout, lengths, False),
     )
 
 
@@ -64,18 +72,20 @@ def collate_packed(
     alone: see `Layout.packed`."""
     rows = pack(examples, room)
     slots = max(map(len, rows))
-    empty = {name: torch.empty(0, dtype=torch.int64) for name in examples[0].labels}
-    nothing = Example((Features(torch.empty(0, dtype=torch.int64), 0),), empty)
+    nothing = Example(
+        (Features(torch.empty(0, dtype=torch.int64), 0),),
+        token_labels={name: torch.empty(0, dtype=torch.int64) for name in examples[0].token_labels},
+    )
     joined = []
     for row in rows:
         full = [*row, *[nothing] * (slots - len(row))]
         labels = {
-            name: torch.cat([torch.as_tensor(one.labels[name]) for one in full]) for name in empty
+            name: torch.cat([torch.as_tensor(one.token_labels[name]) for one in full])
+            for name in nothing.token_labels
         }
-        joined.append(Example(tuple(one.spans[0] for one in full), labels))
-    batch = collate(
-        replace(layout, spans=layout.spans * slots, packed=True), joined, streams, bucket, skipped
-    )
+        joined.append(Example(tuple(one.spans[0] for one in full), token_labels=labels))
+    packed = replace(layout, spans=layout.spans * slots, packed=True)
+    batch = collate(packed, joined, streams, bucket, skipped)
     return replace(batch, keys=tuple(one.key for row in rows for one in row))
 
 
@@ -144,23 +154,31 @@ def _pad(rows: Sequence[Tensor], length: int, value: float) -> Tensor:
     )
 
 
-def _labels(name: str, layout: Layout, examples: Sequence[Example]) -> Tensor:
-    values = [torch.as_tensor(example.labels[name]) for example in examples]
-    if name in PER_POSITION:
-        return torch.stack([_place(v, layout, e) for v, e in zip(values, examples, strict=True)])
-    if values[0].ndim == 0:
-        return torch.stack(values)
-    return _pad(values, max(len(v) for v in values), IGNORE)
+def _stack_labels(values: Sequence[Tensor | float]) -> Tensor:
+    """One value a sample [N], or lists [N, K] padded with IGNORE."""
+    rows = [torch.as_tensor(value) for value in values]
+    if rows[0].ndim == 0:
+        return torch.stack(rows)
+    return _pad(rows, max(map(len, rows)), IGNORE)
 
 
-def _place(labels: Tensor, layout: Layout, example: Example) -> Tensor:
-    """Labels of the true positions of the last pass, spread to where its spans stand after
-    padding."""
+def _kept(example: Example) -> Tensor | None:
+    """[L] the positions for which logits are wanted; None for all of them."""
+    if example.logits_to_keep is not None or not example.token_labels:
+        return example.logits_to_keep
+    labelled = [torch.as_tensor(row) != IGNORE for row in example.token_labels.values()]
+    return torch.stack(labelled).any(0)
+
+
+def _place(rows: Sequence[Tensor], layout: Layout, lengths_NS: Tensor, padding: int) -> Tensor:
+    """[N, L] values for the positions of the last pass, each at its place after padding."""
     spans = layout.passes[-1]
-    parts = labels.split([example.spans[s].length for s in spans])
-    return torch.cat(
-        [
-            F.pad(p, (0, layout.spans[s].length - len(p)), value=IGNORE)
-            for s, p in zip(spans, parts, strict=True)
+    placed = []
+    for row, lengths in zip(rows, lengths_NS[:, list(spans)].tolist(), strict=True):
+        parts = row.split(lengths)
+        sizes = [layout.spans[s].length for s in spans]
+        filled = [
+            F.pad(x, (0, n - len(x)), value=padding) for x, n in zip(parts, sizes, strict=True)
         ]
-    )
+        placed.append(torch.cat(filled))
+    return torch.stack(placed)

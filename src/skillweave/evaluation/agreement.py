@@ -14,10 +14,9 @@ from skillweave.config import ConfigError
 from skillweave.config.data import Split
 from skillweave.config.streams import ImageStream, SoundStream, Stream, VideoStream
 from skillweave.data.collate import collate
-from skillweave.inference.api import run_recipe
+from skillweave.inference.loading import run_recipe
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_task
+from skillweave.tasks.resolve import ResolvedRecipe, resolved
 
 SAME = 1e-5
 """What float32's rounding may make of two models that are the same function, as a share of the
@@ -53,8 +52,8 @@ def comparison_batches(model: Model, path: str | Path) -> tuple[list[Batch], str
     if not model.config.tasks:
         raise ConfigError(f"{path}: the model has no task, so there is no output to compare")
     try:
-        recipe = run_recipe(path)
-        data = [open_task(recipe, name, "validation", model.assets) for name in recipe.tasks]
+        recipe = resolved(run_recipe(path), model.assets)
+        data = [recipe.dataset(name, "validation") for name in recipe.tasks]
         batches = [
             replace(next(d.batches(SAMPLES, SAMPLES)), candidates=next(d.candidate_batches(), None))
             for d in data
@@ -66,7 +65,7 @@ def comparison_batches(model: Model, path: str | Path) -> tuple[list[Batch], str
         ], f"made inputs, as there are no samples ({error})"
 
 
-def real_batch(model: Model, recipe: RecipeConfig, task: str, samples: int) -> tuple[Batch, str]:
+def real_batch(recipe: ResolvedRecipe, task: str, samples: int) -> tuple[Batch, str]:
     """A batch of a task's own samples, and the split they are from: validation, or test where that
     has none.
 
@@ -76,10 +75,7 @@ def real_batch(model: Model, recipe: RecipeConfig, task: str, samples: int) -> t
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
         try:
-            return (
-                next(open_task(recipe, task, split, model.assets).batches(samples, samples)),
-                split,
-            )
+            return next(recipe.dataset(task, split).batches(samples, samples)), split
         except ConfigError as error:
             reasons.append(str(error))
     raise ConfigError(f"task {task!r}: no validation or test sample can be read ({reasons[0]})")

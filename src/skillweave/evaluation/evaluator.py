@@ -5,25 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from skillweave.analysis.experts import Load, Use, counted, watch_load
 from skillweave.batch import Batch
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import Split
-from skillweave.evaluation.chance import Context, baseline, chance
-from skillweave.evaluation.figures import columns_of, figures
-from skillweave.evaluation.predictions import (
-    Embedded,
+from skillweave.metrics import estimate
+from skillweave.model.model import Model
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.predictions import (
     Predictions,
     Progress,
     encode_candidates,
-    predict_task,
+    evaluating,
     watched,
 )
-from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task, task_of
+from skillweave.tasks.resolve import ResolvedRecipe
+from skillweave.tasks.retrieval import RetrievalPredictions
 
 Table = dict[str, Any]
 """A task's figures; see `evaluate`."""
@@ -32,100 +30,131 @@ SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "test"
 """What may be measured."""
 
 
+class Observer(Protocol):
+    """Looks at the batches of an evaluation, such as to count how experts are used."""
+
+    def observe(self, task: str, batch: Batch) -> None:
+        """Called for each batch before it is predicted."""
+        ...
+
+    def table(self, task: str) -> dict[str, Any]:
+        """What is added to a task's table after its last batch."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measured:
-    """A task's figures, with the predictions and the samples they come from (for the report's case
-    studies).
-
-    `uses`: where the tokens of its first samples went, of gates that look at the data.
-    """
+    """A task's figures, with the predictions and the samples they come from."""
 
     table: Table
     predictions: Predictions
     dataset: TaskDataset
-    uses: list[Use]
 
 
 def evaluate(
     model: Model,
-    recipe: RecipeConfig,
+    recipe: ResolvedRecipe,
     split: str = "test",
     tasks: Sequence[str] | None = None,
     bootstrap: int = 1000,
     progress: Progress | None = None,
+    observers: Sequence[Observer] = (),
 ) -> dict[str, Table]:
     """Measure tasks (all of the recipe's by default) on a split.
 
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
     `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
     candidates (retrieval, else None); `skipped` samples; the `activated_parameters` of
-    `total_parameters`; and, where the data decide which experts are used, `experts`: a row for each
-    `Use`. Raises ConfigError for an unknown task or split.
+    `total_parameters`; and what the `observers` add. Raises ConfigError for an unknown task or
+    split.
     """
-    return {
-        name: m.table
-        for name, m in measure(model, recipe, split, tasks, bootstrap, progress).items()
-    }
+    measured = measure(model, recipe, split, tasks, bootstrap, progress, observers)
+    return {name: one.table for name, one in measured.items()}
 
 
 def measure(
     model: Model,
-    recipe: RecipeConfig,
+    recipe: ResolvedRecipe,
     split: str = "test",
     tasks: Sequence[str] | None = None,
     bootstrap: int = 1000,
     progress: Progress | None = None,
+    observers: Sequence[Observer] = (),
 ) -> dict[str, Measured]:
     """As `evaluate`, with the predictions behind the figures."""
+    chosen = choose(SPLITS, split, "split")
     return {
-        name: _measure_task(model, recipe, name, split, bootstrap, progress)
+        name: _measure_task(model, recipe, name, chosen, bootstrap, progress, observers)
         for name in tasks or recipe.tasks
     }
 
 
 def _measure_task(
     model: Model,
-    recipe: RecipeConfig,
+    recipe: ResolvedRecipe,
     name: str,
-    split: str,
+    split: Split,
     resamples: int,
     progress: Progress | None,
+    observers: Sequence[Observer],
 ) -> Measured:
-    config = choose(recipe.tasks, name, "task")
-    dataset = open_task(recipe, name, choose(SPLITS, split, "split"), model.assets)
-    retrieval = task_of(recipe, name).target == "contrastive"
-    size = min(config.pool or len(dataset), len(dataset)) if retrieval else len(dataset)
-    load: Load = {}
+    task, dataset = recipe.task(name), recipe.dataset(name, split)
+    config, size = recipe.recipe.tasks[name], len(dataset)
     batches = dataset.batches(config.batch_size)
-    batches = watched(_first(batches, size) if retrieval else batches, name, size, progress)
-    candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
-    found = predict_task(model, name, watch_load(model, batches, load), candidates)
+    if task.compares_samples:
+        size = min(config.pool or size, size)
+        batches = _first(batches, size)
+    batches = watched(batches, name, size, progress)
+    found = predict_dataset(model, dataset, batches, observers)
     if not found.keys:
-        reason = (
-            f", such as {found.skipped[0].key}: {found.skipped[0].reason}" if found.skipped else ""
-        )
+        reason = ""
+        if found.skipped:
+            reason = f", such as {found.skipped[0].key}: {found.skipped[0].reason}"
         raise ConfigError(
             f"task {name!r}: none of its {len(dataset)} {split} samples could be read{reason}"
         )
-    if isinstance(found, Embedded):
+    if isinstance(found, RetrievalPredictions):
         found = _pool(found, size)
-    values, intervals = figures(columns_of(found, config.metrics), resamples)
-    context = Context(model, recipe, name, dataset)
+    entry = task.entry
+    values, intervals = estimate(entry.all_columns(found, config.metrics), resamples)
     table: Table = {
         **values,
         "interval": intervals,
-        "chance": chance(found, context),
+        "chance": entry.chance(found, dataset),
         "n": len(found.keys),
-        "pool": len(found.keys) if retrieval else None,
+        "pool": len(found.keys) if task.compares_samples else None,
         "skipped": len(found.skipped),
         "activated_parameters": model.count_parameters(name),
         "total_parameters": model.count_parameters(),
     }
-    if (simple := baseline(found, context)) is not None:
+    if (simple := entry.baseline(found, dataset)) is not None:
         table["baseline"] = simple
-    if uses := counted(model, load):
-        table["experts"] = [use._asdict() for use in uses]
-    return Measured(table, found, dataset, uses)
+    for observer in observers:
+        table |= observer.table(name)
+    return Measured(table, found, dataset)
+
+
+def predict_dataset(
+    model: Model,
+    dataset: TaskDataset,
+    batches: Iterable[Batch],
+    observers: Sequence[Observer] = (),
+) -> Predictions:
+    """What the model says about batches of a task's samples."""
+    name = dataset.name
+    candidates = encode_candidates(model, _observed(dataset.candidate_batches(), name, observers))
+    with evaluating(model):
+        observed = _observed(batches, name, observers)
+        return dataset.task.entry.predict(model, dataset.task, observed, candidates)
+
+
+def _observed(
+    batches: Iterable[Batch], task: str, observers: Sequence[Observer]
+) -> Iterator[Batch]:
+    for batch in batches:
+        for observer in observers:
+            observer.observe(task, batch)
+        yield batch
 
 
 def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
@@ -139,9 +168,7 @@ def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
             return
 
 
-def _pool(found: Embedded, size: int) -> Embedded:
+def _pool(found: RetrievalPredictions, size: int) -> RetrievalPredictions:
     """The first `size` samples, as queries and as candidates."""
-    arrays = {
-        name: getattr(found, name)[:size] for name in ("keys", "queries", "items", "captions")
-    }
-    return replace(found, **arrays)
+    names = ("keys", "queries", "items", "captions")
+    return replace(found, **{name: getattr(found, name)[:size] for name in names})

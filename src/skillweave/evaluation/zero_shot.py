@@ -17,9 +17,7 @@ from skillweave.config.task import TaskConfig
 from skillweave.evaluation.evaluator import SPLITS
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks import TASKS
-from skillweave.tasks.prepare import STANDS_IN, with_classes
+from skillweave.tasks.resolve import ResolvedRecipe, bound_entry, resolved, with_classes
 from skillweave.tasks.task import Task
 
 
@@ -37,8 +35,8 @@ def read_tasks(file: str | Path) -> dict[str, TaskConfig]:
 
 
 def with_unseen(
-    model: Model, recipe: RecipeConfig, tasks: Mapping[str, TaskConfig], split: str = "test"
-) -> tuple[Model, RecipeConfig]:
+    model: Model, recipe: ResolvedRecipe, tasks: Mapping[str, TaskConfig], split: str = "test"
+) -> tuple[Model, ResolvedRecipe]:
     """The model and the recipe for these tasks, which `evaluate` can measure; the parameters are
     the model's own.
 
@@ -46,30 +44,36 @@ def with_unseen(
     that needs a stream, a target or a route's vector that the model lacks.
     """
     part: Split = choose(SPLITS, split, "split")
-    layouts, chosen = {}, {}
+    layouts: dict[str, ModelTask] = {}
+    chosen: dict[str, TaskConfig] = {}
     for name, config in tasks.items():
-        entry = choose(TASKS, config.kind or name, "task kind").with_choices(config.choices)
+        entry = bound_entry(name, config.settings, None, model.config)
         _require_streams(model.config, name, entry)
         target = _target(model.config, name, entry, config)
-        layouts[name] = ModelTask(spans=entry.span_configs, targets={target: 1.0})
+        layouts[name] = ModelTask(
+            spans=entry.span_configs, targets={target: 1.0}, columns=config.data.columns
+        )
         chosen[name] = config.model_copy(update={"target": target})
     able = model.with_tasks(layouts)
     for name in tasks:
         able.resolve(name)  # a route that knows trained tasks alone says so before any data is read
-    return able, with_classes(
-        recipe.model_copy(update={"model": able.config, "tasks": chosen}), part
-    )
+    unseen = recipe.recipe.model_copy(update={"model": able.config, "tasks": chosen})
+    named = with_classes(unseen, part)
+    for name, config in named.tasks.items():
+        layouts[name] = layouts[name].model_copy(update={"settings": config.settings})
+    able = model.with_tasks(layouts)
+    return able, resolved(named.model_copy(update={"model": able.config}), model.assets)
 
 
 def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> str:
     """The model's target for a task: the one it names, or the first that can learn such tasks."""
-    kinds = [kind for kind in (entry.target, STANDS_IN.get(entry.target)) if kind]
-    able = [target for target, spec in config.targets.items() if spec.kind in kinds]
+    kinds = " or ".join(entry.targets)
+    able = [target for target, spec in config.targets.items() if spec.kind in entry.targets]
     if task.target:
-        choose(dict.fromkeys(able), task.target, f"target of kind {' or '.join(kinds)}")
+        choose(dict.fromkeys(able), task.target, f"target of kind {kinds}")
     elif not able:
         raise ConfigError(
-            f"task {name!r} needs a target of kind {' or '.join(kinds)}, and this model has"
+            f"task {name!r} needs a target of kind {kinds}, and this model has"
             f" {', '.join(config.targets)}; measure a task of another kind, or train with such a"
             " target"
         )
@@ -80,13 +84,8 @@ def _require_streams(config: ModelConfig, name: str, entry: Task) -> None:
     present = config.streams.present()
     for span in entry.spans:
         if span.modality not in present:
-            line = (
-                f"task {name!r} needs a stream {span.modality.value!r}, and this model has"
-                f" {', '.join(present)}"
-            )
-            frames = (
-                "; kind text_to_frames shows a clip's frames to the image stream"
-                if entry.name == "text_to_video"
-                else ""
-            )
-            raise ConfigError(line + frames)
+            fault = f"task {name!r} needs a stream {span.modality.value!r}, and this model has"
+            frames = ""
+            if span.modality is Modality.VIDEO and Modality.IMAGE in present:
+                frames = "; kind text_to_frames shows a clip's frames to the image stream"
+            raise ConfigError(f"{fault} {', '.join(present)}{frames}")

@@ -1,1 +1,15 @@
-"""Using a saved model: predictions and vectors of raw inputs."""
+"""Using a saved model: answers and vectors of raw inputs."""
+
+from skillweave.inference.loading import choose_device, load, open_run, run_recipe, with_tuning
+from skillweave.inference.predictor import Predictor, encode, predict
+
+__all__ = [
+    "Predictor",
+    "choose_device",
+    "encode",
+    "load",
+    "open_run",
+    "predict",
+    "run_recipe",
+    "with_tuning",
+]

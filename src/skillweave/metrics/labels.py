@@ -10,10 +10,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from skillweave.metrics.ranking import Floats
+from skillweave.metrics.base import Floats
 
 
 def f1_of_counts(right: Floats, given: Floats, wanted: Floats) -> Floats:
@@ -54,12 +55,15 @@ def _by_row(metric: Callable[..., float], *columns: Floats) -> Floats:
         return np.reshape([metric(*row) for row in zip(*rows, strict=True)], columns[0].shape[:-1])
 
 
-CLASS_METRICS: dict[str, Callable[..., Floats]] = {
-    "f1": f1,
-    "macro_f1": macro_f1,
-    "matthews": matthews,
-}
-"""What a recipe may ask for beside accuracy."""
+def of_classes(metric: Callable[..., Floats]) -> Callable[[Any], tuple[Any, list[Any]]]:
+    """A metric of predicted and labelled classes, from predictions with `probabilities` [N, C] and
+    `labels` [N]."""
+
+    def compute(found: Any) -> tuple[Any, list[Any]]:
+        predicted, classes = found.probabilities.argmax(-1), found.probabilities.shape[1]
+        return partial(metric, classes=classes), [predicted, found.labels]
+
+    return compute
 
 
 def pearson(values: Floats, references: Floats) -> Floats:

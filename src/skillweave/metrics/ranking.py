@@ -1,100 +1,17 @@
-"""Metrics, what chance gives, and bootstrap intervals, on arrays: training validates with the same
-functions.
+"""Metrics of retrieval: ranks with ties, Recall@k and what chance gives.
 
-Shape letters: Q queries, P items of the pool, N samples, B resamples.
+Shape letters: Q queries, P items of the pool.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rapidfuzz.distance import Levenshtein
 
-Floats = NDArray[np.float64]
-
-
-class MetricError(ValueError):
-    """Figures that no metric can be computed from; the message says which."""
-
-
-def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """Share of samples [N] whose predicted class is the labelled one."""
-    return float(np.mean(np.asarray(predicted) == np.asarray(labels)))
-
-
-def edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Floats, Floats]:
-    """Edits [N] and reference lengths [N], in characters; their sums' ratio is the character error
-    rate."""
-    edits = [Levenshtein.distance(r, h) for r, h in zip(references, hypotheses, strict=True)]
-    return np.array(edits, float), np.array([len(r) for r in references], float)
-
-
-def ratio(edits: Floats, lengths: Floats) -> Floats:
-    """Sum of edits over sum of lengths along the last axis: the character error rate of each
-    row."""
-    return edits.sum(-1) / np.maximum(lengths.sum(-1), 1)
-
-
-def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Edits over reference characters, both summed over the samples (as jiwer's `cer`, whose values
-    the tests compare)."""
-    return float(ratio(*edit_counts(references, hypotheses)))
-
-
-def best_constant(
-    train: Sequence[str], references: Sequence[str], most: int = 2000
-) -> tuple[str, float]:
-    """The constant answer with the least character error rate on `references`, and that rate:
-    chance for transcription.
-
-    Candidates are the empty string, the `most` most frequent training transcripts, and for each
-    length up to the longest of those the string of each position's most frequent character; the
-    best is then improved by single edits while that helps.
-    """
-    counts = _frequent(train)[:most]
-    candidates = ["", *counts, *_typical(train, max(map(len, counts), default=0))]
-    alphabet = _frequent("".join(train))[:64]
-    # the search looks at 500 answers at most; the rate returned is that of all
-    sample = list(references)[:500]
-
-    def score(answer: str) -> int:
-        return sum(Levenshtein.distance(reference, answer) for reference in sample)
-
-    best = min(candidates, key=score)
-    while (better := min(_neighbours(best, alphabet), key=score, default=best)) != best and score(
-        better
-    ) < score(best):
-        best = better
-    return best, character_error_rate(references, [best] * len(references))
-
-
-def _frequent(values: Iterable[str]) -> list[str]:
-    """Distinct values, most frequent first; equal counts in alphabetical order."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return sorted(counts, key=lambda value: (-counts[value], value))
-
-
-def _typical(strings: Sequence[str], longest: int) -> list[str]:
-    """The string of each position's most frequent character, cut at every length."""
-    columns = [_frequent(s[i] for s in strings if len(s) > i) for i in range(longest)]
-    whole = "".join(column[0] for column in columns if column)
-    return [whole[:n] for n in range(1, len(whole) + 1)]
-
-
-def _neighbours(text: str, alphabet: Sequence[str]) -> list[str]:
-    """All strings one edit away, with characters of the alphabet."""
-    deleted = [text[:i] + text[i + 1 :] for i in range(len(text))]
-    changed = [
-        text[:i] + c + text[i + 1 :] for i in range(len(text)) for c in alphabet if c != text[i]
-    ]
-    inserted = [text[:i] + c + text[i:] for i in range(len(text) + 1) for c in alphabet]
-    return deleted + changed + inserted
+from skillweave.metrics.base import Floats, MetricError
 
 
 @dataclass(frozen=True)
@@ -179,32 +96,3 @@ def chance_median_rank(relevant: ArrayLike) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if recall_at_k(guess, middle) >= 0.5 else (middle + 1, high)
     return float(low)
-
-
-def perplexity(losses: ArrayLike) -> float:
-    """exp of the mean negative log-likelihood (nats) over predicted positions."""
-    return float(np.exp(np.mean(np.asarray(losses, float))))
-
-
-def bootstrap(
-    statistic: Callable[..., Floats],
-    *columns: ArrayLike,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of a statistic, resampling samples (the queries) with replacement;
-    deterministic by seed.
-
-    `statistic` maps columns [b, N] to [b] (reduce the last axis); each of `columns` is [N]. Source:
-    Efron 1979.
-    """
-    arrays = [np.asarray(column, float) for column in columns]
-    size, generator, values = len(arrays[0]), np.random.default_rng(seed), []
-    # bounds the memory of one draw to 16 MB a column
-    chunk = max(1, min(resamples, 2_000_000 // max(size, 1)))
-    for start in range(0, resamples, chunk):
-        drawn = generator.integers(size, size=(min(chunk, resamples - start), size))
-        values.append(statistic(*(array[drawn] for array in arrays)))
-    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

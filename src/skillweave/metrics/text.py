@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from skillweave.metrics.ranking import Floats
+from skillweave.metrics.base import Floats
 
 
 @cache

@@ -6,15 +6,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
 
 from skillweave.batch import Attention, Layout, Modality, Role, Span
+from skillweave.components.targets import TARGETS, TargetConfig
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
+from skillweave.config.data import LimitsConfig
 from skillweave.config.encoder import DecoderConfig, EncoderConfig
 from skillweave.config.layering import load_yaml, merge
+from skillweave.config.registry import OneOf
 from skillweave.config.streams import (
     ImageStream,
     Streams,
@@ -23,15 +26,7 @@ from skillweave.config.streams import (
     VideoStream,
     tokenizer_asset,
 )
-from skillweave.config.targets import (
-    PATCHES_ASSET,
-    TRANSCRIPTS_ASSET,
-    UNITS_ASSET,
-    CTCTarget,
-    MaskedImageTokenTarget,
-    MaskedUnitTarget,
-    Target,
-)
+from skillweave.config.task import TaskSettings
 from skillweave.model.faults import part_faults, task_faults
 from skillweave.model.folders import begin_from
 from skillweave.model.formats import as_own
@@ -58,6 +53,10 @@ class ModelTask(Config):
     """In the order of the sequence; at least one."""
     targets: dict[str, float]
     """Names in `targets`, with the weight of each one's loss."""
+    settings: TaskSettings = TaskSettings()
+    """What its inputs and answers mean."""
+    columns: dict[str, str | list[str]] = {}
+    """Field of the task → column of the data that it was trained on."""
 
     @field_validator("spans")
     @classmethod
@@ -97,13 +96,17 @@ class ModelConfig(Config):
     decoder: DecoderConfig | None = None
     """Reads the spans that are targets, in a pass of their own, and looks at the first pass (T5,
     BART)."""
-    targets: dict[str, Target] = {}
+    targets: dict[str, Annotated[TargetConfig, OneOf(TARGETS)]] = {}
     """What is learned, by a name of your choice; `kind` defaults to that name."""
     tasks: dict[str, ModelTask] = {}
     """Filled in from the recipe's tasks."""
     sliced: bool = False
     """Whether the weights are no more than the tasks activate; set where a slice is loaded or
     carved."""
+    limits: LimitsConfig = LimitsConfig()
+    """What counts as broken media; filled in from the recipe."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the forward pass in inference; filled in from the recipe's training."""
     initializer_range: PositiveFloat | None = None
     """Standard deviation of the normal initialisation; when absent BERT's 0.02 at width 768, and as
     1 / √width elsewhere."""
@@ -163,12 +166,23 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        if faults := [
-            *part_faults(self),
-            *(fault for name in self.tasks for fault in task_faults(self, name)),
-        ]:
+        if faults := self.faults():
             raise ValueError("; ".join(faults))
         return self
+
+    def faults(self) -> list[str]:
+        """What does not go together, each with its remedy."""
+        found = list(part_faults(self))
+        for name in self.tasks:
+            found += task_faults(self, name)
+        return found
+
+    def changed(self, **changes: Any) -> ModelConfig:
+        """The configuration with some settings changed. Raises ConfigError with all faults."""
+        model = self.model_copy(update=changes)
+        if faults := model.faults():
+            raise ConfigError(f"model: {'; '.join(faults)}")
+        return model
 
     def sharers(self, modality: Modality) -> frozenset[Modality]:
         """The modalities that use the same wordpieces as `modality`."""
@@ -260,14 +274,7 @@ class ModelConfig(Config):
         ]
         words += [Modality.TEXT] if self.target_embedding else []
         names = {tokenizer_asset(Modality.TEXT if len(self.sharers(m)) > 1 else m) for m in words}
-        targets = self.targets.values()
-        names |= {
-            TRANSCRIPTS_ASSET
-            for target in targets
-            if isinstance(target, CTCTarget) and target.language
-        }
-        names |= {PATCHES_ASSET for target in targets if isinstance(target, MaskedImageTokenTarget)}
-        return names | {UNITS_ASSET for target in targets if isinstance(target, MaskedUnitTarget)}
+        return names.union(*(target.assets for target in self.targets.values()))
 
     def restricted(self, tasks: str | Collection[str]) -> ModelConfig:
         """A slice: these tasks, their streams (so their skills) and targets. Raises ConfigError for
@@ -309,6 +316,14 @@ class ModelConfig(Config):
         """Modality → skill, for the modalities that have a stream."""
         table = self.encoder.sparse.at(0)["qkv"].skills or {}
         return {m: table.get(m, m.value) for m in self.streams.present()}
+
+    @property
+    def active_skills(self) -> dict[Modality, str]:
+        """Modality → skill where projections are routed by skill; one skill that is always active
+        where they are dense."""
+        if self.encoder.sparse.at(0)["qkv"].route == "skill":
+            return self.skills
+        return dict.fromkeys(self.skills, "shared")
 
     @classmethod
     def from_file(cls, path: str | Path) -> ModelConfig:

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 from skillweave.batch import Attention, Modality
 from skillweave.config.base import nearest
-from skillweave.config.streams import ImageStream, TextStream
-from skillweave.config.targets import (
-    BidirectionalLanguageTarget,
-    ClassificationTarget,
-    LanguageTarget,
-    MaskedAutoencoderTarget,
-    MaskedLanguageTarget,
-    PromptTarget,
-)
+from skillweave.config.streams import ImageStream
 
 if TYPE_CHECKING:
     from skillweave.model.config import ModelConfig
@@ -31,14 +23,6 @@ CONTENT = {
     "visible_tubelet",
 }
 """Embedding modules that positions are added to."""
-MASKS = {
-    ("masked_image_token", Modality.IMAGE): "masked_patch",
-    ("masked_pixels", Modality.IMAGE): "masked_patch",
-    ("masked_autoencoder", Modality.IMAGE): "visible_patch",
-    ("masked_autoencoder", Modality.VIDEO): "visible_tubelet",
-}
-"""Kind of target, and whose patches it predicts → the embedding module that hides them from the
-encoder."""
 
 
 def part_faults(model: ModelConfig) -> Iterator[str]:
@@ -90,54 +74,12 @@ def part_faults(model: ModelConfig) -> Iterator[str]:
                 " positions are added to"
             )
     for name, target in model.targets.items():
-        modality = getattr(target, "stream", Modality.IMAGE)
-        module, stream = MASKS.get((target.kind, modality)), getattr(model.streams, modality.value)
-        if module and (stream is None or module not in stream.embedding):
-            what = "picture" if modality is Modality.IMAGE else "clip"
-            remedy = f"give the stream {modality.value!r} `embedding: [{module}, position]`"
-            if (
-                (target.kind, Modality.VIDEO) in MASKS
-                and modality is Modality.IMAGE
-                and model.streams.video
-            ):
-                remedy += ", or say `stream: video` of the target"
-            yield f"target {name!r} predicts what masks hide of a {what}; {remedy}"
-        if isinstance(target, MaskedAutoencoderTarget):
-            yield from target.decoder.misfit(target.width)
-        if isinstance(target, BidirectionalLanguageTarget):
-            if model.encoder_of(target.modality).direction != "apart":
-                yield (
-                    f"target {name!r} predicts the words on both sides; give an rnn, lstm or gru"
-                    " with direction 'apart'"
-                )
-            if not model.vocabulary(target.modality):
-                yield (
-                    f"target {name!r} predicts the words of a stream {target.modality.value!r}; add"
-                    " it under model.streams"
-                )
-        if (
-            isinstance(target, LanguageTarget)
-            and target.tied
-            and (size := model.answer_size(target.modality)) != model.width
-        ):
-            yield (
-                f"target {name!r} is tied to words of size {size}, and its vectors have"
-                f" {model.width}; say `tied: false`"
-            )
-        tied = isinstance(target, MaskedLanguageTarget | PromptTarget) or (
-            isinstance(target, LanguageTarget) and not model.decoder
-        )
-        if tied and not model.vocabulary(target.modality):
-            yield (
-                f"target {name!r} is tied to the words of a stream {target.modality.value!r}; add"
-                " it under model.streams"
-            )
+        yield from (f"target {name!r} {fault}" for fault in target.check(model))
 
 
 def task_faults(model: ModelConfig, name: str) -> Iterator[str]:
     """What a task needs and the model lacks."""
     task, present = model.tasks[name], model.streams.present()
-    modalities = dict.fromkeys(span.modality for span in task.spans)
     decoded = model.decoded(name)
     for modality in dict.fromkeys(
         span.modality for span in task.layout(name).spans if span not in decoded
@@ -156,31 +98,8 @@ def task_faults(model: ModelConfig, name: str) -> Iterator[str]:
                 " follows; attention: full"
             )
     for target in task.targets:
-        spec, picture = model.targets.get(target), present.get(task.spans[0].modality)
-        if (
-            isinstance(spec, ClassificationTarget)
-            and spec.distilled
-            and not getattr(picture, "distilled", False)
-        ):
-            remedy = "say `distilled: true` of its stream"
-            yield (
-                f"target {target!r} looks at a picture's second token, and task {name!r} has none;"
-                f" {remedy}"
-            )
         if target not in model.targets:
             yield f"task {name!r} asks for target {target!r}{nearest(target, model.targets)}"
-    tied = [
-        spec.modality
-        for t in task.targets
-        if isinstance(spec := model.targets.get(t), MaskedLanguageTarget)
-    ]
-    predicted = {sharer for modality in tied for sharer in model.sharers(modality)}
-    for modality in modalities:
-        if tied and modality not in predicted and isinstance(present.get(modality), TextStream):
-            remedy = (
-                f"give it a target {{kind: mlm, modality: {modality.value}}} too, or add `shared:"
-                " [word]`"
-            )
-            yield (
-                f"task {name!r}: no target predicts the wordpieces of {modality.value!r}; {remedy}"
-            )
+            continue
+        faults = model.targets[target].check_task(model, name)
+        yield from (f"target {target!r} {fault}" for fault in faults)

@@ -7,22 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError
 
 CONFIG_FILE = "config.json"
-OF_ITS_TASKS = ("tasks", "sliced", "preset")
+OF_ITS_TASKS = ("tasks", "sliced", "preset", "limits", "precision")
 """What a model's configuration says of the tasks that it was trained on."""
-OF_ITS_LABELS = (
-    "classes",
-    "characters",
-    "words",
-    "mean",
-    "deviation",
-    "least",
-    "most",
-    "corrections",
-)
-"""What its targets know of those tasks' labels."""
 
 
 def model_folder(path: str | Path) -> Path:
@@ -71,11 +61,9 @@ def begin_from(path: str | Path) -> dict[str, Any]:
         data = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file}: not valid JSON: {error}") from None
-    targets = data.get("targets", {}).items()
-    kept = {
-        name: {key: value for key, value in target.items() if key not in OF_ITS_LABELS}
-        for name, target in targets
-    }
-    return {key: value for key, value in data.items() if key not in OF_ITS_TASKS} | {
-        "targets": kept
-    }
+    targets = {}
+    for name, target in data.get("targets", {}).items():
+        fitted = TARGETS.find(target["kind"]).fitted
+        targets[name] = {key: value for key, value in target.items() if key not in fitted}
+    kept = {key: value for key, value in data.items() if key not in OF_ITS_TASKS}
+    return {**kept, "targets": targets}

@@ -15,18 +15,14 @@ from skillweave.components.decoders import DECODERS
 from skillweave.components.embeddings import CONTENT, StreamEmbedding
 from skillweave.components.encoders import ENCODERS
 from skillweave.components.encoders.base import Encoder, Resolved
-from skillweave.components.targets import TARGETS, Encoded
-from skillweave.components.targets.contrastive import Contrastive
+from skillweave.components.targets import Encoded, Target, TargetOutput
+from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
-from skillweave.config.targets import CosineTarget, SimilarityTarget
 from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.pretrained import Pretrained
-
-MASKED = ("masked_unit", "masked_image_token", "masked_pixels")
-"""Kinds of targets whose tasks mask what the embedding gives."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels.
-    `losses` and `logits`: by target. `load`: condition → [G, E] how many of its tokens' assignments
+    `losses`, `logits`, `positions`: by target; see `TargetOutput`. `load`: condition → [G, E] how
     each expert of each token gate received, in the order of the gates, padded with zeros where they
     differ in their number of experts; empty without token gates.
     """
@@ -42,6 +38,7 @@ class Output:
     loss: Tensor | None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Mapping[str, Tensor | None] = field(default_factory=dict)
     load: Mapping[Condition, Tensor] = field(default_factory=dict)
 
 
@@ -83,7 +80,7 @@ class Model(Pretrained):
             self.target_embedding = StreamEmbedding(Modality.TEXT, target, size, tied, decoder)
             self.decoder = DECODERS[decoder.name](decoder, config.width, known)
         self.targets = nn.ModuleDict(
-            {name: TARGETS[t.kind](t, config) for name, t in config.targets.items()}
+            {name: target.build(config) for name, target in config.targets.items()}
         )
         self._initialise(config.initial_std)
 
@@ -106,25 +103,22 @@ class Model(Pretrained):
         passes, load, balance = self._encode(batch, generator, resolved)
         labels = batch.labels
         if batch.candidates is not None:
-            candidates, labels = (
-                passes.pop().vector(self._pooling(task)),
-                {**labels, **batch.candidates.labels},
-            )
-        losses: dict[str, Tensor] = {}
-        logits: dict[str, Tensor] = {}
+            candidates = self._vector(task, passes.pop())
+            labels = {**labels, **batch.candidates.labels}
+        results: dict[str, TargetOutput] = {}
         for name in task.targets:
-            words = self._words(batch.layout.task, name) if candidates is None else candidates
-            result = self.targets[name](passes, labels, words)
-            logits[name] = result.logits
-            if result.loss is not None:
-                losses[name] = result.loss
+            embeddings = candidates
+            if embeddings is None:
+                embeddings = self._output_embeddings(batch.layout.task, name)
+            results[name] = self.targets[name](passes, labels, embeddings)
+        losses = {name: one.loss for name, one in results.items() if one.loss is not None}
         loss = None
         if losses:
-            loss = (
-                torch.stack([task.targets[name] * value for name, value in losses.items()]).sum()
-                + balance
-            )
-        return Output(loss, losses, logits, load)
+            weighted = [task.targets[name] * value for name, value in losses.items()]
+            loss = torch.stack(weighted).sum() + balance
+        logits = {name: one.logits for name, one in results.items()}
+        positions = {name: one.positions for name, one in results.items()}
+        return Output(loss, losses, logits, positions, load)
 
     @torch.no_grad()
     def resolve(self, task: str) -> Resolved:
@@ -140,13 +134,7 @@ class Model(Pretrained):
         """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
         task = self._task(batch.layout.task)
         passes = self._encode(batch, None, resolved)[0]
-        pairs = [
-            target for name in task.targets if isinstance(target := self.targets[name], Contrastive)
-        ]
-        return [
-            pairs[0].vector(encoded) if pairs else encoded.vector(self._pooling(task))
-            for encoded in passes
-        ]
+        return [self._vector(task, encoded) for encoded in passes]
 
     def hidden(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
         """The encoder's output, [N, L, D] per pass, zeros where there is no token. `resolved`: as
@@ -157,11 +145,11 @@ class Model(Pretrained):
         """Which experts the batch's tokens go to, without noise: see `Output.load`."""
         return self._encode(batch)[1]
 
-    def _pooling(self, task: ModelTask) -> str:
-        targets = [self.config.targets[name] for name in task.targets]
-        return next(
-            (t.pooling for t in targets if isinstance(t, CosineTarget | SimilarityTarget)), "first"
-        )
+    def _vector(self, task: ModelTask, encoded: Encoded) -> Tensor:
+        """[N, D] the unit vectors of a pass, as the task's targets compare them."""
+        targets = [cast(Target, self.targets[name]) for name in task.targets]
+        target = next((one for one in targets if one.embeds), None)
+        return target.vector(encoded) if target else encoded.vector()
 
     def _decodes(self, condition: Condition) -> bool:
         """Whether the decoder reads spans of a condition."""
@@ -244,7 +232,11 @@ class Model(Pretrained):
         hidden_TD, statistics = part(
             x_TD, tokens, weights, generator, memory if part is self.decoder else None
         )
-        return Encoded(hidden_TD, tokens), statistics
+        spans = batch.layout.passes[encoder_pass]
+        masked = batch.masked[spans[0]] if batch.masked and len(spans) == 1 else None
+        last = encoder_pass == len(batch.layout.passes) - 1
+        keep = batch.logits_to_keep if last else None
+        return Encoded(hidden_TD, tokens, keep, masked), statistics
 
     def memory(self, batch: Batch, resolved: Resolved) -> Memory:
         """What the decoder looks at: the first pass, encoded. `resolved`: what `resolve` gave for
@@ -257,9 +249,9 @@ class Model(Pretrained):
         alone."""
         encoded, _ = self._run(batch, 0, resolved, memory)
         task = batch.layout.task
-        name = next(t for t in self._task(task).targets if self.config.targets[t].kind == "lm")
-        last = Encoded(encoded.last(), encoded.tokens)
-        return self.targets[name]([last], {}, self._words(task, name)).logits
+        name = next(t for t in self._task(task).targets if self.config.targets[t].writes_text)
+        embeddings = self._output_embeddings(task, name)
+        return cast(Language, self.targets[name]).token_logits(encoded.last(), embeddings)
 
     def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
         spans = batch.layout.passes[encoder_pass]
@@ -285,20 +277,18 @@ class Model(Pretrained):
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
 
-    def _words(self, task: str, target: str) -> Tensor | None:
+    def _output_embeddings(self, task: str, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
-        path = self._words_path(task, target)
+        path = self._output_path(task, target)
         return None if path is None else self.get_parameter(path)
 
-    def _words_path(self, task: str, target: str) -> str | None:
-        """Where it is: the decoder's own for a task that the decoder reads spans of, otherwise the
+    def _output_path(self, task: str, target: str) -> str | None:
+        """Its path: the decoder's own for a task of which the decoder reads spans, otherwise the
         modality's."""
-        modality, own = (
-            getattr(self.config.targets[target], "modality", None),
-            self.config.target_embedding,
-        )
-        if modality is None or not getattr(self.config.targets[target], "tied", True):
+        modality = self.config.targets[target].tied_to
+        if modality is None:
             return None
+        own = self.config.target_embedding
         if own is not None and not own.tied and self.config.decoded(task):
             return "target_embedding.content.word.weight"
         return self._path_of_words(modality)
@@ -347,7 +337,7 @@ class Model(Pretrained):
             path
             for task in wanted
             for t in self._task(task).targets
-            if (path := self._words_path(task, t))
+            if (path := self._output_path(task, t))
         }
         parts = self.active_parts(conditions)
         idle = {
@@ -355,7 +345,7 @@ class Model(Pretrained):
             for path, own in parts.items()
             for name in self._part(own[0]).inactive(own)
         }
-        if not any(self.config.targets[t].kind in MASKED for t in targets):
+        if not any(self.config.targets[t].masks_inputs for t in targets):
             idle |= {f"embeddings.{m.value}.mask" for m in modalities}
         active = tuple([*(f"{path}." for path in parts), *prefixes])
         return [

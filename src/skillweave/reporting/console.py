@@ -15,13 +15,13 @@ from rich.table import Table
 
 from skillweave.analysis.advice import Proposal
 from skillweave.analysis.experts import Shares, Use, by_place
-from skillweave.evaluation.figures import METRICS
-from skillweave.evaluation.predictions import Progress as Step
+from skillweave.metrics import METRICS
 from skillweave.reporting.heat_map import FIGURES, number, span
 from skillweave.reporting.pictures import millions
 from skillweave.reporting.report import number as metric_number
 from skillweave.reporting.report import rows_of
 from skillweave.surgery.provenance import OriginRow
+from skillweave.tasks.predictions import Progress as Step
 
 LISTED = 4
 """Experts listed in a cell."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from skillweave.evaluation.figures import METRICS, active_skills
+from skillweave.metrics import METRICS
 from skillweave.model.config import ModelConfig
 from skillweave.reporting import svg
 
@@ -137,7 +137,7 @@ def _headline(entry: Mapping[str, Any]) -> tuple[str, float]:
 def pillars(config: ModelConfig, counts: Mapping[str, int], total: int) -> Markup:
     """Which skills each task activates: a row per task, a pillar per skill, and the parameters in
     use."""
-    table = active_skills(config)
+    table = config.active_skills
     skills = list(dict.fromkeys(table.values()))
     left, step, row = 190, 64, 62
     bar = left + step * len(skills) + 18

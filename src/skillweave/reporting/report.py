@@ -11,15 +11,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from skillweave.analysis.experts import decided
-from skillweave.config.targets import ClassificationTarget
+from skillweave.analysis.experts import Use, decided
 from skillweave.evaluation.evaluator import Measured
-from skillweave.evaluation.figures import METRICS
+from skillweave.metrics import METRICS
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting import expert_pictures, pictures
-from skillweave.reporting.cases import Case, build_cases
+from skillweave.reporting.cases import build_cases
 from skillweave.reporting.heat_map import heat_map
+from skillweave.tasks.cases import Case
 
 REPORT_FILE = "report.html"
 INTERFERENCE_FILE = "interference.json"
@@ -62,6 +62,7 @@ def write_report(
     recipe: RecipeConfig,
     measured: Mapping[str, Measured],
     compare: Sequence[str | Path] = (),
+    uses: Sequence[Use] = (),
 ) -> Path:
     """Write `report.html` into a run folder and return its path.
 
@@ -85,9 +86,7 @@ def write_report(
         runs=list(runs),
         curves=pictures.learning_curves(runs, tables),
         pillars=pillars(model),
-        experts=expert_pictures.heat_maps(
-            [*decided(model), *(use for m in measured.values() for use in m.uses)]
-        ),
+        experts=expert_pictures.heat_maps([*decided(model), *uses]),
         experts_over_training=expert_pictures.over_training(runs[recipe.name]),
         interference=heat_map(found) if (found := read_json(run / INTERFERENCE_FILE)) else "",
         skipped=_skipped(run, measured),
@@ -159,14 +158,7 @@ def number(metric: str, value: float) -> str:
 
 
 def _section(name: str, measured: Measured) -> Section:
-    tools = measured.dataset.tools
-    classes = (
-        tools.target.classes
-        if isinstance(tools.target, ClassificationTarget)
-        else list(tools.config.classes)
-    )
-    classes = classes or [str(choice) for choice in range(tools.choices)]
-    return Section(name, measured.table, rows_of(measured.table), build_cases(measured, classes))
+    return Section(name, measured.table, rows_of(measured.table), build_cases(measured))
 
 
 def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

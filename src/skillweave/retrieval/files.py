@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skillweave.evaluation.chance import first
-from skillweave.recipe import RecipeConfig
+from skillweave.data.values import first_text
 from skillweave.retrieval.index import Hit, Index
-from skillweave.tasks.dataset import open_fields
 
 SIGNATURES = (
     (b"\x89PNG", ".png"),
@@ -25,19 +23,22 @@ SIGNATURES = (
 """First bytes of a file → suffix."""
 
 
-def save_hits(
-    recipe: RecipeConfig, index: Index, hits: Sequence[Hit], folder: str | Path
-) -> list[Path]:
+def save_hits(index: Index, hits: Sequence[Hit], folder: str | Path) -> list[Path]:
     """Write each hit's file (text and code as UTF-8) into a folder, made if absent; names begin
     with the place in the list.
 
-    Raises OSError when it cannot be written.
+    Raises OSError when it cannot be written, ValueError for an index without its items.
     """
+    if index.items is None:
+        raise ValueError("the index was opened without its items")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     saved = []
     for place, hit in enumerate(hits, 1):
-        value = open_fields(recipe, index.task, hit.entry.split)[hit.entry.row][index.modality]
+        row = index.items.row(hit.entry)
+        value = (
+            row["second"] if index.modality == "text" and "second" in row else row[index.modality]
+        )
         content, suffix = contents(value, index.modality)
         name = re.sub(r"[^\w.-]+", "_", hit.entry.key)[-80:]
         file = target / (f"{place:02d}_{name}" + ("" if name.endswith(suffix) else suffix))
@@ -49,7 +50,7 @@ def save_hits(
 def contents(value: Any, modality: str) -> tuple[bytes, str]:
     """The bytes of a source's value and the suffix that fits them."""
     if modality in ("text", "code"):
-        return first(value).encode("utf-8"), ".txt"
+        return first_text(value).encode("utf-8"), ".txt"
     path = value.get("path")
     content = value["bytes"] if value.get("bytes") is not None else Path(path).read_bytes()
     return content, suffix_of(content) or (Path(path).suffix if path else "")

@@ -1,233 +1,275 @@
-"""An exact index in memory: unit vectors of a run's samples, and where each came from."""
+"""An exact index in memory: unit vectors of items, and where each came from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from skillweave.batch import Example, Layout, Modality, SkippedSample
+from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
-from skillweave.data.collate import collate
-from skillweave.data.processors import BadInput, Processor, build_processors
-from skillweave.data.sources import Source
-from skillweave.evaluation.chance import first
-from skillweave.evaluation.predictions import evaluating
-from skillweave.inference.api import BATCH, BUCKET, encode, single_pass
+from skillweave.data.processors import BadInput
+from skillweave.data.values import first_text
+from skillweave.inference.inputs import read_inputs
+from skillweave.inference.predictor import Predictor, Vectors, as_predictor
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_fields, task_of
-from skillweave.weights.files import fingerprint as hash_weights
+from skillweave.tasks.dataset import open_fields
+from skillweave.tasks.predictions import Progress
+from skillweave.tasks.resolve import ResolvedRecipe
+from skillweave.tasks.retrieval import Retrieval
+from skillweave.weights.files import fingerprint as weights_fingerprint
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FOLDER = "index"
 """Where a run keeps its indexes."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with the task, samples done and samples in all."""
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A sample in the index: its key, its first caption, its split and its row there."""
+    """An item of the index: its key, its first caption, and for a run's own data its split. `row`:
+    its number in that split, or in the data."""
 
     key: str
     caption: str
-    split: Split
+    split: str
     row: int
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer: cosine similarity and the sample."""
+    """An answer: cosine similarity and the item."""
 
     score: float
     entry: Entry
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        entry = self.entry
+        row = {"score": self.score, "key": entry.key, "caption": entry.caption}
+        return {**row, "split": entry.split} if entry.split else row
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is indexed: rows under the task's field names, by split ("" for data without splits),
+    and a fingerprint of the data."""
+
+    rows: Mapping[str, Sequence[Row]]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+    def __iter__(self) -> Iterator[tuple[str, int, Row]]:
+        for split, rows in self.rows.items():
+            for number in range(len(rows)):
+                yield split, number, rows[number]
+
+    def row(self, entry: Entry) -> Row:
+        """The row of an entry."""
+        return self.rows[entry.split][entry.row]
+
 
 @dataclass(frozen=True)
 class Index:
-    """`vectors`: [N, D] unit float32, one per entry, of one modality as one task encodes it."""
+    """`vectors`: [N, D] unit float32, one per entry, of one modality as one task encodes it.
+
+    `predictor`: the model that encodes queries. `items`: what was indexed, where it is at hand.
+    """
 
     task: str
     modality: str
     vectors: NDArray[np.float32]
     entries: Sequence[Entry]
     skipped: Sequence[SkippedSample] = ()
+    predictor: Predictor | None = None
+    items: Items | None = None
 
-    def search(self, query_D: NDArray[np.float32], k: int) -> list[Hit]:
-        """The k most similar entries, best first; equal scores in the order of the entries."""
+    @classmethod
+    def build(
+        cls,
+        model: Model | Predictor | str | Path,
+        data: str | Path,
+        modality: str | None = None,
+        task: str | None = None,
+        progress: Progress | None = None,
+    ) -> Index:
+        """An index of a folder of files, a table or a single file, in memory.
+
+        `modality`: of the items; by default the first that the model can relate to texts and that
+        `data` holds. `task`: whose vectors are used. Raises ConfigError for data that cannot be
+        read, or a modality that cannot be searched.
+        """
+        predictor = as_predictor(model)
+        modality = modality or _modality_of(predictor, data)
+        name = task or task_for(predictor, modality)
+        return embed(
+            predictor, own_items(predictor, name, modality, data), name, modality, progress
+        )
+
+    def search(self, k: int = 5, **media: Any) -> list[Hit]:
+        """The k items most similar to one raw input: `text="一个笑脸"`, `image="cat.png"`, ...
+
+        Raises ConfigError for a modality that the index's task does not encode, BadInput for an
+        input that cannot be used.
+        """
+        if self.predictor is None:
+            raise ConfigError("the index has no model to encode queries; build or open it with one")
+        values = {name: [value] for name, value in media.items()}
+        return self.hits(self.predictor.encode(self.task, **values)[0], k)
+
+    def hits(self, query_D: Vectors, k: int) -> list[Hit]:
+        """The k most similar items, best first; equal scores in the order of the entries."""
         scores = self.vectors @ query_D
         best = np.argsort(-scores, kind="stable")[:k]
         return [Hit(float(scores[i]), self.entries[i]) for i in best]
 
-
-def query(model: Model, index: Index, k: int = 5, **media: Any) -> list[Hit]:
-    """The k entries most similar to one raw input: `text="一个笑脸"`, `image="cat.png"`, ...
-
-    Raises ConfigError for a modality that the index's task does not encode, BadInput for an input
-    that cannot be used.
-    """
-    return index.search(
-        encode(model, index.task, **{name: [value] for name, value in media.items()})[0], k
-    )
+    def find(self, query_D: Vectors, k: int) -> list[dict[str, Any]]:
+        """As `hits`, as plain data."""
+        return [hit.to_json() for hit in self.hits(query_D, k)]
 
 
-def searchable(model: Model, recipe: RecipeConfig) -> dict[str, tuple[str, ...]]:
-    """Retrieval task → the modalities that it encodes alone; pretraining tasks last."""
+def searchable(predictor: Predictor) -> dict[str, dict[str, str]]:
+    """Retrieval task → its modalities, each with the field that holds it; pretraining tasks
+    last."""
     found = {}
-    for name in sorted(recipe.tasks, key=lambda n: task_of(recipe, n).pretraining):
-        spans = model.config.tasks[name].spans
-        # of a clip's frames none stands for the clip
-        if task_of(recipe, name).target == "contrastive" and len(spans) == 2:
-            found[name] = tuple(span.modality.value for span in spans)
+    tasks = predictor.tasks
+    for name in sorted(tasks, key=lambda n: tasks[n].entry.pretraining):
+        entry = tasks[name].entry
+        if isinstance(entry, Retrieval) and entry.searchable:
+            found[name] = entry.searchable
     return found
 
 
-def task_for(model: Model, recipe: RecipeConfig, modality: str, asked: str = "text") -> str:
+def task_for(predictor: Predictor, modality: str, asked: str = "text") -> str:
     """The retrieval task that relates `asked` inputs to items of `modality`. Raises ConfigError
     when there is none."""
-    tasks = searchable(model, recipe)
-    for name, modalities in tasks.items():
-        if {modality, asked} <= set(modalities):
+    tasks = searchable(predictor)
+    for name, fields in tasks.items():
+        if {modality, asked} <= fields.keys():
             return name
     known = ", ".join(f"{' and '.join(m)} ({name})" for name, m in tasks.items()) or "none"
-    raise ConfigError(f"no task of this run relates {asked} to {modality}; it can search {known}")
+    raise ConfigError(f"no task of this model relates {asked} to {modality}; it can search {known}")
+
+
+def own_items(predictor: Predictor, task: str, modality: str, data: str | Path) -> Items:
+    """A user's own items. Raises ConfigError for data that cannot be read."""
+    field = _field(predictor, task, modality)
+    found = read_inputs(data, [field], predictor.task(task).columns)
+    rows = [*found.rows] if not isinstance(found.rows, Sequence) else found.rows
+    path = Path(data)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return Items({"": rows}, hashlib.sha256(json.dumps(states).encode()).hexdigest())
+
+
+def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLITS) -> Items:
+    """A run's own data of the splits that it has. Raises the first split's ConfigError when it has
+    none."""
+    config, rows, errors = recipe.recipe.tasks[task], {}, []
+    for split in splits:
+        try:
+            rows[split] = open_fields(recipe.task(task), config, split)
+        except ConfigError as error:
+            errors.append(error)
+    if not rows:
+        raise errors[0]
+    sizes = {split: len(source) for split, source in rows.items()}
+    told = json.dumps([config.data.model_dump(mode="json"), sizes])
+    return Items(rows, hashlib.sha256(told.encode()).hexdigest())
 
 
 def build_index(
-    model: Model,
-    recipe: RecipeConfig,
+    predictor: Predictor,
+    items: Items,
+    folder: Path,
+    task: str,
     modality: str,
-    splits: Sequence[Split] = SPLITS,
-    task: str | None = None,
     progress: Progress | None = None,
 ) -> Index:
-    """The index of a modality's samples, from the run folder if weights and data are the same, else
-    built and stored there.
-
-    `task`: which retrieval task's vectors; by default the one that relates text to the modality.
-    Raises ConfigError for a modality that cannot be searched.
-    """
-    name = task or task_for(model, recipe, modality)
-    single_pass(model, name, modality)
-    sources = _sources(recipe, name, splits)
-    mark = fingerprint(
-        model, recipe, name, {split: len(source) for split, source in sources.items()}
-    )
-    file = recipe.folder / FOLDER / f"{name}.{modality}.safetensors"
-    stored = _read(file, mark)
+    """The index of some items, from `folder` if weights and data are the same, else built and
+    stored there."""
+    mark = fingerprint(predictor.model, items)
+    file = folder / f"{task}.{modality}.safetensors"
+    stored = _read(file, mark, predictor, items)
     if stored is None:
-        stored = _embed(model, recipe, name, modality, sources, progress)
+        stored = embed(predictor, items, task, modality, progress)
         _write(stored, file, mark)
     return stored
 
 
-def fingerprint(model: Model, recipe: RecipeConfig, task: str, sizes: Mapping[str, int]) -> str:
-    """A hash of the weights, the tokenisers, the task's data settings and the splits' sizes."""
-    digest = hashlib.sha256(
-        json.dumps([recipe.tasks[task].data.model_dump(mode="json"), dict(sizes)]).encode()
-    )
-    digest.update(hash_weights(model.state_dict()).encode())
+def embed(
+    predictor: Predictor,
+    items: Items,
+    task: str,
+    modality: str,
+    progress: Progress | None = None,
+) -> Index:
+    """Embed all items. Raises ConfigError when none can be read."""
+    field, total = _field(predictor, task, modality), len(items)
+    entries: list[Entry] = []
+    skipped: list[SkippedSample] = []
+    vectors: list[Vectors] = []
+    values = (row[field] for _, _, row in items)
+    encoded = predictor.encode_each(task, modality, values)
+    captions = field if modality == "text" else "text"
+    for (split, number, row), vector in zip(items, encoded, strict=True):
+        if isinstance(vector, BadInput):
+            skipped.append(SkippedSample(task, row["key"], str(vector)))
+        else:
+            entries.append(Entry(row["key"], first_text(row.get(captions, "")), split, number))
+            vectors.append(vector)
+        if progress:
+            progress(f"{task} · {modality}", len(entries) + len(skipped), total)
+    if not vectors:
+        reason = f"{skipped[0].key}: {skipped[0].reason}" if skipped else "there are none"
+        raise ConfigError(f"task {task!r}: none of its {total} samples could be read ({reason})")
+    return Index(task, modality, np.stack(vectors), entries, skipped, predictor, items)
+
+
+def fingerprint(model: Model, items: Items) -> str:
+    """A hash of the weights, the tokenizers and the data."""
+    digest = hashlib.sha256(items.fingerprint.encode())
+    digest.update(weights_fingerprint(model.state_dict()).encode())
     for name, content in sorted(model.assets.items()):
         digest.update(name.encode() + content)
     return digest.hexdigest()
 
 
-def _sources(recipe: RecipeConfig, task: str, splits: Sequence[Split]) -> dict[Split, Source]:
-    """The splits that the data has. Raises the first split's ConfigError when it has none."""
-    sources: dict[Split, Source] = {}
-    errors = []
-    for split in splits:
+def _field(predictor: Predictor, task: str, modality: str) -> str:
+    predictor.single_pass(task, modality)  # says which modalities there are
+    return cast(Retrieval, predictor.task(task).entry).searchable[modality]
+
+
+def _modality_of(predictor: Predictor, data: str | Path) -> str:
+    """The first modality that some task relates to texts and of which `data` holds items."""
+    candidates = {m for fields in searchable(predictor).values() for m in fields} - {"text"}
+    for modality in [*sorted(candidates), "text"]:
         try:
-            sources[split] = open_fields(recipe, task, split)
-        except ConfigError as error:
-            errors.append(error)
-    if not sources:
-        raise errors[0]
-    return sources
-
-
-def _embed(
-    model: Model,
-    recipe: RecipeConfig,
-    task: str,
-    modality: str,
-    sources: Mapping[Split, Source],
-    progress: Progress | None,
-) -> Index:
-    layout, field = single_pass(model, task, modality), _field(recipe, task, modality)
-    processor = build_processors(model.config, model.assets, recipe.limits)[
-        layout.spans[0].modality
-    ]
-    total, device = sum(map(len, sources.values())), next(model.parameters()).device
-    entries: list[Entry] = []
-    skipped: list[SkippedSample] = []
-    vectors = []
-    with evaluating(model):
-        resolved = model.resolve(task)
-        for found, examples in _examples(layout, processor, sources, field, skipped):
-            entries += found
-            batch = collate(layout, examples, model.config.streams, BUCKET)
-            vectors.append(model.embed(batch.to(device), resolved)[0].float().cpu())
-            if progress:
-                progress(f"{task} · {modality}", len(entries) + len(skipped), total)
-    if not vectors:
-        reason = f"{skipped[0].key}: {skipped[0].reason}" if skipped else "there are none"
-        raise ConfigError(f"task {task!r}: none of its {total} samples could be read ({reason})")
-    return Index(task, modality, torch.cat(vectors).numpy(), entries, skipped)
-
-
-def _field(recipe: RecipeConfig, task: str, modality: str) -> str:
-    """The field whose values are looked for: of two texts the second."""
-    return "second" if modality == "text" and "second" in task_of(recipe, task).fields else modality
-
-
-def _examples(
-    layout: Layout,
-    processor: Processor,
-    sources: Mapping[Split, Source],
-    field: str,
-    skipped: list[SkippedSample],
-) -> Iterator[tuple[list[Entry], list[Example]]]:
-    """Samples in groups of `BATCH`; broken ones go to `skipped`."""
-    is_text = layout.spans[0].modality is Modality.TEXT
-    entries: list[Entry] = []
-    examples: list[Example] = []
-    for split, source in sources.items():
-        for i in range(len(source)):
-            row = source[i]
-            value = first(row[field]) if is_text else row[field]
-            try:
-                examples.append(Example((processor(value),), {}, row["key"]))
-            except BadInput as error:
-                skipped.append(SkippedSample(layout.task, row["key"], str(error)))
-                continue
-            entries.append(
-                Entry(row["key"], first(row.get(field if is_text else "text", "")), split, i)
-            )
-            if len(examples) == BATCH:
-                yield entries, examples
-                entries, examples = [], []
-    if examples:
-        yield entries, examples
+            name = task_for(predictor, modality)
+            own_items(predictor, name, modality, data)
+            return modality
+        except ConfigError:
+            continue
+    raise ConfigError(f"{data}: holds nothing that this model can search")
 
 
 def _write(index: Index, file: Path, mark: str) -> None:
     """Vectors and entries, each with the fingerprint, so that a write cut short is noticed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     about = {"fingerprint": mark, "task": index.task, "modality": index.modality}
-    rows = {
+    rows: dict[str, Iterable[Any]] = {
         "entries": [asdict(e) for e in index.entries],
         "skipped": [asdict(s) for s in index.skipped],
     }
@@ -238,7 +280,7 @@ def _write(index: Index, file: Path, mark: str) -> None:
     partial.replace(file.with_suffix(".json"))
 
 
-def _read(file: Path, mark: str) -> Index | None:
+def _read(file: Path, mark: str, predictor: Predictor, items: Items) -> Index | None:
     """A stored index, None when there is none or its fingerprint is another."""
     listing = file.with_suffix(".json")
     if not (file.is_file() and listing.is_file()):
@@ -249,10 +291,5 @@ def _read(file: Path, mark: str) -> Index | None:
             return None
         vectors = stored.get_tensor("vectors")
     entries = [Entry(**entry) for entry in about["entries"]]
-    return Index(
-        about["task"],
-        about["modality"],
-        vectors,
-        entries,
-        [SkippedSample(**skip) for skip in about["skipped"]],
-    )
+    skipped = [SkippedSample(**skip) for skip in about["skipped"]]
+    return Index(about["task"], about["modality"], vectors, entries, skipped, predictor, items)

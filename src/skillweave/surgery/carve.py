@@ -19,7 +19,7 @@ from skillweave.components.encoders.base import PATHS, Encoder
 from skillweave.config import ConfigError, choose
 from skillweave.config.encoder import DENSE, EncoderConfig, RouteConfig, SparseConfig
 from skillweave.evaluation.agreement import SAME, differences, real_batch
-from skillweave.inference.api import RECIPE_FILE, open_run
+from skillweave.inference.loading import RECIPE_FILE, open_run
 from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, StaticRoute
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model

@@ -16,15 +16,14 @@ from torch import Tensor
 from skillweave.batch import Modality
 from skillweave.config import ConfigError, choose
 from skillweave.config.streams import TextStream
-from skillweave.config.targets import UNITS_ASSET, MaskedLanguageTarget
 from skillweave.data.processors import tokenizer_asset
 from skillweave.data.processors.tokenizer import read_tokenizer
-from skillweave.inference.api import load
+from skillweave.inference.loading import load
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.surgery.provenance import Origin, by_place, place, skill_owners
-from skillweave.tasks.prepare import prepare, with_tasks
+from skillweave.tasks.resolve import model_with_tasks, resolve
 
 WORDS = re.compile(r"shared\.word\.weight|embeddings\.(\w+)\.content\.word\.weight")
 """Tables with a row per wordpiece; a masked-language target's bias is another."""
@@ -93,7 +92,7 @@ def weave(
     """
     if not models:
         raise ConfigError("give at least one model to weave from, such as text=runs/texts")
-    config = with_tasks(recipe)
+    config = model_with_tasks(recipe)
     sources = [_open(config, modality, path) for modality, path in models.items()]
     lead = (
         choose({s.modality.value: s for s in sources}, shared, "model to share")
@@ -103,7 +102,8 @@ def weave(
     words = next(
         (source.model.config for source in sources if source.modality is Modality.TEXT), None
     )
-    recipe, assets = prepare(recipe, _assets(config, sources), words)
+    ready = resolve(recipe, _assets(config, sources), words)
+    recipe, assets = ready.recipe, ready.assets
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model = Model(recipe.model, assets)
@@ -146,6 +146,7 @@ def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
     A recipe that names a tokeniser's `path` gets that one; any other is trained on its texts.
     """
     assets: dict[str, bytes] = {}
+    fitted = frozenset().union(*(target.assets for target in config.targets.values()))
     for source in sources:
         modality, theirs = source.modality, source.model.config
         stream = getattr(config.streams, modality.value)
@@ -155,8 +156,8 @@ def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
             and config.sharers(modality) <= theirs.sharers(modality)
         ):
             assets.setdefault(_tokenizer(config, modality), _tokenizer_of(source.model, modality))
-        if modality is Modality.SOUND and UNITS_ASSET in source.model.assets:
-            assets[UNITS_ASSET] = source.model.assets[UNITS_ASSET]
+        for name in fitted & source.model.assets.keys():
+            assets.setdefault(name, source.model.assets[name])
     return assets
 
 
@@ -239,8 +240,8 @@ def _wordpieces(
         if name.startswith("targets.") and name.count(".") == 2
         else None
     )
-    if isinstance(target, MaskedLanguageTarget) and name.endswith(".bias"):
-        here = there = target.modality
+    if target is not None and target.tied_to and name.endswith(".bias"):
+        here = there = target.tied_to
     elif match := WORDS.fullmatch(name):
         here, there = Modality(match[1] or "text"), source.modality
     else:

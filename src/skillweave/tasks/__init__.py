@@ -1,13 +1,21 @@
-"""The task catalogue: one file per modality lists its tasks as data."""
+"""Task families: one file each, with its entries in the catalogue `TASKS`."""
 
-from skillweave.tasks import code, image, sound, text, unified, video
-from skillweave.tasks.task import Task
+from skillweave.tasks import (  # noqa: F401
+    classification,
+    generation,
+    language_modelling,
+    masked_images,
+    masked_prediction,
+    multi_label,
+    multiple_choice,
+    naming,
+    prompting,
+    question_answering,
+    regression,
+    retrieval,
+    token_labels,
+    transcription,
+)
+from skillweave.tasks.task import TASKS, ResolvedTask, Task, TaskContext
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for module in (text, sound, image, video, code, unified)
-    for task in module.TASKS
-}
-"""By name; a recipe's task says which entry it is with `kind`, or by its own name."""
-
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "ResolvedTask", "Task", "TaskContext"]

@@ -1,5 +1,5 @@
-"""The answers that a task chooses from, where the model encodes them: class names or wordpieces,
-each a text of its own."""
+"""The answers that a task chooses from, where the model encodes them: class names or tokens, each a
+text of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skillweave.config import ConfigError
 from skillweave.config.streams import Streams
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
-from skillweave.tasks.task import Task, Tools
+from skillweave.tasks.task import ResolvedTask, TaskContext
 
 AT_ONCE = 512
 """Candidates encoded at once in evaluation."""
@@ -38,7 +38,7 @@ class Candidates:
         """These candidates as a batch."""
         examples = [Example((self.features(int(number)),), {}, str(number)) for number in numbers]
         # they are short: padding would double them
-        return collate(self.layout, examples, self.streams, bucket=1)
+        return collate(self.layout, examples, self.streams, 1)
 
     def batches(self) -> Iterator[Batch]:
         """All candidates, in order."""
@@ -60,31 +60,30 @@ class Candidates:
         stands_for = torch.cat([torch.ones(len(answers)), torch.full((len(drawn),), weight)])
         rows = torch.searchsorted(answers, labels).where(labels != IGNORE, IGNORE)
         numbers = [*answers.tolist(), *drawn.tolist()]
-        candidates = replace(
-            self.batch(numbers), labels={"stands_for": stands_for, "numbers": torch.tensor(numbers)}
-        )
+        about = {"stands_for": stands_for, "numbers": torch.tensor(numbers)}
+        candidates = replace(self.batch(numbers), labels=about)
         return replace(batch, labels={**batch.labels, self.label: rows}, candidates=candidates)
 
 
-def build_candidates(name: str, task: Task, tools: Tools) -> Candidates | None:
+def build_candidates(task: ResolvedTask, context: TaskContext) -> Candidates | None:
     """The candidates of a task; None where answers are not encoded. Raises ConfigError for a class
     name without tokens."""
-    if task.candidates is None:
+    kind = task.entry.candidates
+    if kind is None:
         return None
-    processor = tools.processors[Modality.TEXT]
-    layout = task.layout(name).only(1)
-    if task.candidates == "words":
+    processor, layout = context.processors[Modality.TEXT], task.layout.only(1)
+    streams = task.model.streams
+    if kind == "label_ids":
 
-        def word(number: int) -> Features:
+        def token(number: int) -> Features:
             return Features(torch.tensor([processor.cls, number]), 2)
 
-        return Candidates(layout, task.candidates, processor.vocabulary, word, tools.model.streams)
-    names = tools.config.classes
+        return Candidates(layout, kind, processor.vocabulary, token, streams)
     try:
-        texts = [processor(text) for text in names.values()]
+        texts = [processor(text) for text in task.settings.classes.values()]
     except BadInput as error:
         raise ConfigError(
-            f"tasks.{name}.classes: a class name cannot be used: {error}; write what the class is"
-            " called"
+            f"tasks.{task.name}.classes: a class name cannot be used: {error}; write what the class"
+            " is called"
         ) from None
-    return Candidates(layout, "class", len(texts), texts.__getitem__, tools.model.streams)
+    return Candidates(layout, kind, len(texts), texts.__getitem__, streams)

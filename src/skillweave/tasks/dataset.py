@@ -1,107 +1,131 @@
-"""A task's samples: source, processors and builder together."""
+"""The samples of a task: source, processors and task together."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from skillweave.batch import Batch, Example, SkippedSample
-from skillweave.config import ConfigError, choose, nearest
+from skillweave.config import ConfigError
 from skillweave.config.data import Split
-from skillweave.config.targets import PATCHES_ASSET, UNITS_ASSET
+from skillweave.config.task import TaskConfig
 from skillweave.data.collate import collate, collate_packed
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
-from skillweave.data.processors.units import PatchModel, UnitModel
+from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source, open_source
 from skillweave.data.tokenized import Pieces
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks import TASKS
-from skillweave.tasks.build_answers import by_decoder
+from skillweave.data.values import first_text
 from skillweave.tasks.candidates import Candidates, build_candidates
-from skillweave.tasks.task import Row, Task, Tools
-
-UNITS: dict[str, tuple[str, type[UnitModel] | type[PatchModel]]] = {
-    "masked_unit": (UNITS_ASSET, UnitModel),
-    "masked_image_token": (PATCHES_ASSET, PatchModel),
-}
-"""Kind of target → the asset that holds what it predicts, and how it is read."""
+from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
 
 
 class TaskDataset:
-    """One split of a task, by index (the mixture's `Examples`)."""
+    """One split of a task, by index (the mixture's `Examples`).
+
+    `open_split`: gives another split of the same task; raises ConfigError where there is none.
+    """
 
     def __init__(
         self,
-        name: str,
-        task: Task,
+        task: ResolvedTask,
+        config: TaskConfig,
         split: Split,
         source: Source,
-        tools: Tools,
-        bucket: int,
+        context: TaskContext,
+        pad_to_multiple_of: int,
         candidates: Candidates | None = None,
+        open_split: Callable[[Split], TaskDataset] | None = None,
     ) -> None:
-        self.name, self.task, self.split = name, task, split
-        self.source = source
-        self.tools = tools
-        self.bucket = bucket
-        self.candidates = candidates
-        self.layout = task.layout(name) if candidates is None else task.layout(name).only(0)
+        self.task, self.config, self.split = task, config, split
+        self.source, self.context = source, context
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.candidates, self.open_split = candidates, open_split
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    @property
+    def further_metrics(self) -> Sequence[str]:
+        """The metrics that the recipe asks for besides the task's own."""
+        return self.config.metrics
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def row(self, index: int) -> Row:
-        """The raw row, media undecoded."""
-        return self.source[index]
-
     def key(self, index: int) -> str:
-        """Where a sample comes from."""
+        """The key of a sample, which says where it comes from."""
         return self.keys[index]
 
     @cached_property
     def keys(self) -> list[str]:
-        """Where each sample comes from."""
+        """The key of each sample."""
         return [str(key) for key in self.source.column("key")]
 
-    def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-        """One sample, augmented when `rng` is given. Raises BadInput for a broken one."""
-        return self.task.build(self.source[index], self.tools, rng)
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {key: i for i, key in enumerate(self.keys)}
+
+    def row(self, key: str) -> Row:
+        """The raw row of a key, media undecoded."""
+        return self.source[self._numbers[key]]
+
+    def values(self, field: str, keys: Sequence[str]) -> list[str]:
+        """A text field of some samples; of several captions the first, as in evaluation."""
+        column = self.source.column(field)
+        return [first_text(column[self._numbers[key]]) for key in keys]
+
+    def training_values(self, field: str) -> list[str]:
+        """A text field of all training samples. Raises ConfigError where there are none."""
+        return [first_text(value) for value in self._training.source.column(field)]
+
+    def training_examples(self, count: int) -> Iterator[Example]:
+        """The first `count` training examples in the hash order of their keys, without broken
+        ones, not augmented. Raises ConfigError where there are none."""
+        data = self._training
+        for index in stable_order(data.keys)[:count]:
+            try:
+                yield data.examples(int(index))[0]
+            except BadInput:
+                continue  # training lists it
+
+    @property
+    def _training(self) -> TaskDataset:
+        if self.open_split is None:
+            raise ConfigError(f"task {self.name!r} has no training data here")
+        return self.open_split("train")
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """One sample to train on. Raises BadInput for a broken one."""
+        return self.task.entry.build(self.source[index], self.context, rng)
 
     def examples(self, index: int) -> list[Example]:
         """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken
         one."""
-        return (
-            self.task.parts(self.source[index], self.tools)
-            if self.task.parts
-            else [self.example(index)]
-        )
+        return self.task.entry.build_parts(self.source[index], self.context)
 
     def sizes(self) -> np.ndarray | None:
-        """Characters of each sample's longest text field, None for tasks without text to sort
-        by."""
-        fields = [f for f in ("code", "text") if f in self.task.fields]
-        if not fields or (self.task.metric == "recall" and "code" not in fields):
+        """Characters of the text field that training batches are sorted by; None for tasks without
+        one."""
+        field = self.task.entry.length_field
+        if field is None:
             return None
-        return np.array(
-            [
-                len(value if isinstance(value, Pieces) else str(value))
-                for value in self.source.column(fields[0])
-            ]
-        )
+        values = self.source.column(field)
+        return np.array([len(v if isinstance(v, Pieces) else str(v)) for v in values])
 
     def kin(self) -> np.ndarray | None:
-        """A number for each sample, equal for those that belong in one batch; None where the recipe
-        says nothing of it."""
-        column = self.tools.config.together
+        """[N] the group of each sample, of which a batch holds whole groups where possible; None
+        where the recipe names no column."""
+        column = self.config.together
         if column is None:
             return None
-        return np.unique([str(value) for value in self.source.column(column)], return_inverse=True)[
-            1
-        ]
+        values = [str(value) for value in self.source.column(column)]
+        return np.unique(values, return_inverse=True)[1]
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """All samples in a fixed order that depends on their keys alone, or the first `limit` of
@@ -137,17 +161,16 @@ class TaskDataset:
         skipped: Sequence[SkippedSample] = (),
         rng: np.random.Generator | None = None,
     ) -> Batch:
-        """A batch of the task's examples; with `rng` one to train on: packed, or with some
-        candidates, as the task asks for."""
-        model = self.tools.model
-        if rng is not None and (room := self.tools.config.pack):
-            return collate_packed(self.layout, examples, model.streams, self.bucket, skipped, room)
-        batch = collate(
-            self.layout, examples, model.streams, self.bucket, skipped, model.target_embedding
-        )
+        """A batch of the task's examples. In training it is packed or has sampled candidates, where
+        the task asks for it; `rng` draws these."""
+        layout, streams = self.task.input_layout, self.task.model.streams
+        multiple, answers = self.pad_to_multiple_of, self.task.model.target_embedding
+        if rng is not None and self.config.pack:
+            return collate_packed(layout, examples, streams, multiple, skipped, self.config.pack)
+        batch = collate(layout, examples, streams, multiple, skipped, answers)
         if rng is None or self.candidates is None:
             return batch
-        return self.candidates.sample(batch, self.tools.target.negatives, rng)
+        return self.candidates.sample(batch, self.task.target.negatives, rng)
 
     def candidate_batches(self) -> Iterator[Batch]:
         """All candidates in the order of their labels, to be encoded once for an evaluation; none
@@ -161,81 +184,73 @@ def stable_order(keys: Sequence[str]) -> np.ndarray:
     return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=int)
 
 
-def task_of(recipe: RecipeConfig, name: str) -> Task:
-    """The catalogue entry of a recipe's task, which has its layout. Raises ConfigError with the
-    nearest valid name."""
-    config = choose(recipe.tasks, name, "task")
-    kind = config.kind or name
-    if kind not in TASKS:
-        raise ConfigError(
-            f"tasks.{name} has no layout, set its `kind`: unknown task kind"
-            f" {kind!r}{nearest(kind, TASKS)}"
-        )
-    target = recipe.model.targets.get(config.target or "")
-    task = TASKS[kind].with_output(
-        target.kind if target else config.target or "", recipe.model.decoder is not None
-    )
-    task = task.with_streams(recipe.model.streams)
-    task = by_decoder(task) if config.decoder else task
-    return task.with_choices(config.choices)
+def build_context(
+    task: ResolvedTask,
+    assets: Mapping[str, bytes],
+    mode: Mode,
+    config: TaskConfig | None = None,
+    draw: Callable[[np.random.Generator], Row] | None = None,
+) -> TaskContext:
+    """What building a task's examples may use. `config`: the recipe's, with its augmentation and
+    masking; the defaults in prediction."""
+    more: dict[str, Any] = {}
+    if config is not None:
+        more = {"masking": config.masking, "augment": config.augment}
+    if task.entry.decodes:
+        more["answers"] = build_answer_processor(task.model, assets)
+    if task.target.asset in assets:
+        more["asset"] = task.target.load_asset(assets[task.target.asset])
+    augment = config.augment if config and mode is Mode.TRAINING else NO_AUGMENT
+    processors = build_processors(task.model, assets, task.model.limits, augment)
+    return TaskContext(mode, task.model, task.settings, task.target, processors, draw=draw, **more)
 
 
-def open_task(
-    recipe: RecipeConfig, name: str, split: Split, assets: Mapping[str, bytes]
+def open_fields(
+    task: ResolvedTask,
+    config: TaskConfig,
+    split: Split,
+    whole: bool = False,
+    more: Sequence[str] = (),
+) -> Source:
+    """The source of a task's split, checked to have the task's fields and `more`. `whole`: whatever
+    `data.fraction` says. Raises ConfigError for a source that is absent, empty or lacks a field."""
+    data = config.data.model_copy(update={"fraction": 1.0}) if whole else config.data
+    try:
+        return open_source(data, split, [*task.entry.fields, *more])
+    except ConfigError as error:
+        raise ConfigError(f"tasks.{task.name}.data: {error}") from None
+
+
+def open_dataset(
+    task: ResolvedTask,
+    config: TaskConfig,
+    split: Split,
+    assets: Mapping[str, bytes],
+    pad_to_multiple_of: int = 8,
+    training: bool = False,
 ) -> TaskDataset:
-    """A task's split, ready to give examples. `recipe` must be resolved by `prepare`.
+    """A task's split, ready to give examples. `training`: whether examples are augmented and drawn
+    anew.
 
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
-    task, together = task_of(recipe, name), recipe.tasks[name].together
-    source = open_fields(
-        recipe, name, split, more=[together] if together and split == "train" else []
-    )
-    if task.target == "contrastive" and split == "train" and len(source) < 2:
+    grouped = [config.together] if config.together and training else []
+    source = open_fields(task, config, split, more=grouped)
+    if task.compares_samples and split == "train" and len(source) < 2:
         raise ConfigError(
-            f"tasks.{name}.data: 1 training sample, but contrastive learning compares samples; at"
-            " least 2"
+            f"tasks.{task.name}.data: 1 training sample, but contrastive learning compares samples;"
+            " at least 2"
         )
-    tools = build_tools(recipe, name, assets, draw=partial(_draw, source))
-    return TaskDataset(
-        name,
-        task,
-        split,
-        source,
-        tools,
-        recipe.training.bucket,
-        build_candidates(name, task, tools),
+    mode = Mode.TRAINING if training else Mode.EVALUATION
+    context = build_context(task, assets, mode, config, partial(_draw, source))
+    another = partial(
+        open_dataset, task, config, assets=assets, pad_to_multiple_of=pad_to_multiple_of
     )
-
-
-def build_tools(recipe: RecipeConfig, name: str, assets: Mapping[str, bytes], **more: Any) -> Tools:
-    """What builds a task's examples, from a recipe resolved by `prepare`. `more`: as in `Tools`."""
-    task, config = task_of(recipe, name), recipe.tasks[name]
-    processors = build_processors(recipe.model, assets, recipe.limits, config.augment)
-    target = recipe.model.targets[config.target or task.target]
-    units = None
-    if task.target in UNITS:
-        asset, model = UNITS[task.target]
-        units = model.from_bytes(assets[asset])
-    answers = build_answer_processor(recipe.model, assets) if task.decodes else None
-    more |= {"choices": task.choices, "answers": answers, "answer": task.answer or ""}
-    return Tools(processors, recipe.model, config, target, units, **more)
+    candidates = build_candidates(task, context)
+    return TaskDataset(
+        task, config, split, source, context, pad_to_multiple_of, candidates, another
+    )
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:
     return source[int(rng.integers(len(source)))]
-
-
-def open_fields(
-    recipe: RecipeConfig, name: str, split: Split, whole: bool = False, more: Sequence[str] = ()
-) -> Source:
-    """The source of a task's split, checked to have the task's fields and `more`. `whole`: whatever
-    `data.fraction` says."""
-    data = recipe.tasks[name].data
-    fields = [*task_of(recipe, name).fields, *more]
-    try:
-        return open_source(
-            data.model_copy(update={"fraction": 1.0}) if whole else data, split, fields
-        )
-    except ConfigError as error:
-        raise ConfigError(f"tasks.{name}.data: {error}") from None

@@ -1,97 +1,192 @@
-"""A task: which spans it has, what it learns, and how a raw row becomes an example."""
+"""A task: its spans, what it learns, how a row becomes an example, and how outputs become answers.
+
+A task family is one file with a subclass of `Task` and its entries in the catalogue. It is the only
+place that knows about its data, predictions, metrics, chance level, answers and report cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from skillweave.batch import Attention, Example, Layout, Modality, Role, Span
-from skillweave.config.streams import Streams
-from skillweave.config.task import TaskConfig
+from skillweave.batch import (
+    IGNORE,
+    Attention,
+    Batch,
+    Example,
+    Features,
+    Layout,
+    Modality,
+    Role,
+    Span,
+)
+from skillweave.components.targets import TargetConfig
+from skillweave.config import ConfigError
+from skillweave.config.data import AugmentConfig, MaskingConfig
+from skillweave.config.registry import Registry
+from skillweave.config.task import TaskSettings
+from skillweave.data.processors import BadInput
+from skillweave.data.processors.base import NO_AUGMENT
+from skillweave.data.tokenized import Pieces
+from skillweave.data.values import as_text
+from skillweave.metrics import METRICS, Columns
 from skillweave.model.config import ModelConfig, SpanConfig
+from skillweave.model.model import Model
+from skillweave.tasks.cases import Case
+from skillweave.tasks.predictions import Predictions
 
 Row = Mapping[str, Any]
-TEXTS = {
+Figures = dict[str, float]
+"""Metric → value."""
+TEXT_FIELDS = {
     Modality.TEXT: ("text", "second", "question", "choices", "candidates"),
     Modality.CODE: ("code",),
 }
-"""Fields that hold texts or lists of texts of a modality."""
-ASKED = frozenset({"label", "labels", "score", "tags", "answers", "transcript", "answer"})
-"""Fields that hold what a task is asked for; a row to predict for need not have them."""
-
+"""Fields that hold texts, or lists of texts, of a modality."""
+NO_MASKING = MaskingConfig()
 ANSWER = Span(Modality.TEXT, Role.TARGET, encoder_pass=1, attention=Attention.CAUSAL)
 """What a decoder reads."""
-LOOKING = frozenset({"classification", "multi_label", "regression", "span"})
-"""Kinds of targets that may look at a decoder's tokens in place of the encoder's."""
+
+
+class Mode(StrEnum):
+    """What examples are built for. Training augments them; prediction has no labels."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    PREDICTION = "prediction"
 
 
 @dataclass(frozen=True)
-class Tools:
-    """What building an example may use: the processors by modality, the configurations, and other
-    rows of the same split.
+class TaskContext:
+    """What building an example may use.
 
-    `answers`: the processor of what a decoder reads, and `answer`: the field that holds what it is
-    to write. `labelled`: whether rows hold what the task is asked for; not in prediction.
-    `choices`: see `Task`.
+    `target`: the configuration of the task's first target. `processors`: by modality. `answers`:
+    the processor of what a decoder reads. `asset`: what the target's asset holds. `draw`: gives
+    another row of the same split.
     """
 
-    processors: Mapping[Modality, Any]
+    mode: Mode
     model: ModelConfig
-    config: TaskConfig
-    target: Any
-    units: Any = None
-    draw: Callable[[np.random.Generator], Row] | None = None
-    labelled: bool = True
-    choices: int = 0
+    settings: TaskSettings
+    target: TargetConfig
+    processors: Mapping[Modality, Any]
     answers: Any = None
-    answer: str = ""
+    asset: Any = None
+    masking: MaskingConfig = NO_MASKING
+    augment: AugmentConfig = NO_AUGMENT
+    draw: Callable[[np.random.Generator], Row] | None = None
+
+    @property
+    def training(self) -> bool:
+        """Whether examples are augmented and drawn anew each time."""
+        return self.mode is Mode.TRAINING
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows hold what the task predicts."""
+        return self.mode is not Mode.PREDICTION
+
+    def augmentation(self, rng: np.random.Generator) -> np.random.Generator | None:
+        """The generator that augments a sample; None outside training."""
+        return rng if self.training else None
+
+    def features(
+        self, row: Row, modality: Modality, rng: np.random.Generator, field: str | None = None
+    ) -> Features:
+        """What a row holds of a modality, in `field` (the modality's name by default). Raises
+        BadInput where that is nothing."""
+        name = field or modality.value
+        value = row.get(name)
+        if value is None:
+            raise BadInput(f"no {name}")
+        drawn = self.augmentation(rng)
+        if modality is Modality.TEXT and not isinstance(value, Path | bytes):
+            value = caption_of(row, name, drawn, whole=False)
+        return self.processors[modality](value, drawn)
 
 
-Builder = Callable[[Row, Tools, np.random.Generator | None], Example]
-Parts = Callable[[Row, Tools], list[Example]]
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """An entry of the catalogue: its data here, its behaviour in the subclasses of each family.
 
-
-@dataclass(frozen=True)
-class Task:
-    """An entry of the catalogue: data, not code, but for `build`.
-
-    `target`: the kind of target it learns. `metric`: how it is judged. `fields`: what a row must
-    hold; the first text field is what tokenisers are trained on. `candidates`: the label that picks
-    one of the answers which the last pass encodes, `class` (a class by its name) or `words` (a
-    wordpiece); None where answers are not encoded, or are the batch's own pairs. `choices`: how
-    many passes there are, each of which holds `spans` with one of a sample's choices; 0 where there
-    is no choice. `parts`: evaluation sees these examples in place of a row's one, such as the
-    windows of a long text; they share the row's key. `also`: further targets, by name, whose losses
-    are added; metrics are those of `target`. `answer`: the field that holds the text which a
-    decoder writes; None where none does.
+    `targets`: kinds of targets that can learn it, the default first. `fields`: what a row must hold
+    for training. `also`: further targets by name, whose losses are added; metrics are those of the
+    first. `candidates`: the label that picks one of the answers which the last pass encodes,
+    `class` (a class by its name) or `label_ids` (a token); None where answers are not encoded, or
+    are the batch's own pairs. `answer_field`: the field that holds the text which a decoder writes;
+    None where none does. `reread`: whether a decoder reads the text again and the target reads the
+    decoder's output (BART section 3.1).
     """
 
     name: str
     summary: str
     spans: tuple[Span, ...]
-    target: str
-    metric: str
+    targets: tuple[str, ...]
     fields: tuple[str, ...]
-    build: Builder = field(repr=False)
     pretraining: bool = False
-    candidates: Literal["class", "words"] | None = None
-    choices: int = 0
-    parts: Parts | None = field(default=None, repr=False)
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    answer: str | None = None
+    candidates: Literal["class", "label_ids"] | None = None
+    answer_field: str | None = None
+    reread: bool = False
 
-    def texts(self, modality: Modality) -> tuple[str, ...]:
-        """The fields that a modality's tokeniser is trained on."""
-        written = self.answer if modality is Modality.TEXT else None
-        return tuple(name for name in self.fields if name in TEXTS[modality] or name == written)
+    answers: ClassVar[bool] = True
+    """Whether it gives an answer for a single input."""
+    names_classes: ClassVar[bool] = False
+    """Whether the recipe's `classes` name the task's classes as texts."""
+    uses_template: ClassVar[bool] = False
+    """Whether the recipe's `template` says what the model reads."""
+    asked_fields: ClassVar[frozenset[str]] = frozenset({"label"})
+    """Fields that hold what the task predicts; a row to predict for need not have them."""
 
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The fields that a row to predict for must have."""
-        return tuple(name for name in self.fields if name not in ASKED and name != self.answer)
+    # What it is made of, for a given model
+
+    def bind(self, target: TargetConfig | None, model: ModelConfig, settings: TaskSettings) -> Task:
+        """The entry as a model learns it: with the attention of its streams, and with what the
+        target and the settings change.
+
+        Raises ConfigError for `decoder: true` of a task whose text no decoder reads again.
+        """
+        causal = {m for m, s in model.streams.present().items() if getattr(s, "causal", False)}
+        spans = tuple(
+            replace(span, attention=Attention.CAUSAL)
+            if span.modality in causal and not (span.role is Role.TARGET and span.encoder_pass)
+            else span
+            for span in self.spans
+        )
+        task = replace(self, spans=spans)
+        if not settings.decoder:
+            return task
+        alone = all(s.modality is Modality.TEXT and not s.encoder_pass for s in spans)
+        if not alone or (target is not None and not target.reads_decoder):
+            raise ConfigError(
+                f"the task {self.name} has no text that a decoder reads again; leave `decoder` out"
+            )
+        return replace(task, spans=(*spans, ANSWER), reread=True)
+
+    def bound_targets(
+        self, name: str, target: TargetConfig, model: ModelConfig
+    ) -> dict[str, TargetConfig]:
+        """The targets of the task by name, from its first one; settings that the recipe leaves out
+        are chosen for the task.
+
+        A causal text is pooled at its last token: the first one has read nothing.
+        """
+        causal = self.decodes or all(span.causal for span in self.spans)
+        open_pooling = "pooling" in type(target).model_fields and (
+            "pooling" not in target.model_fields_set
+        )
+        if causal and target.reads_decoder and open_pooling:
+            target = target.model_copy(update={"pooling": "last"})
+        return {name: target}
 
     @property
     def decodes(self) -> bool:
@@ -99,74 +194,239 @@ class Task:
         return any(span.written for span in self.spans)
 
     @property
-    def names_classes(self) -> bool:
-        """Whether the recipe's `classes` name the task's classes as texts."""
-        return self.candidates == "class" or self.target == "prompt"
+    def given(self) -> tuple[str, ...]:
+        """The fields that a row to predict for must have."""
+        asked = {*self.asked_fields, self.answer_field}
+        return tuple(name for name in self.fields if name not in asked)
 
-    def with_output(self, kind: str, decoder: bool) -> Task:
-        """A task that chooses words, with an output layer over the vocabulary in place of
-        candidates that are encoded.
+    @property
+    def query_fields(self) -> tuple[str, ...]:
+        """The fields of an input: those of `given`, or what a search is made for."""
+        return self.given
 
-        `kind`: `lm`, which predicts the next word from what stands before it, or, with a `decoder`,
-        from what that has read of the answer (GPT-2; BART); `bilm`, for which a text is read from
-        both ends (ELMo). Other tasks stay as they are.
-        """
-        if self.candidates != "words" or not self.spans[-2].causal:
-            return self
-        if kind not in ("lm", "bilm") or (kind == "bilm" and len(self.spans) > 2):
-            return self
-        task = replace(self, target=kind, candidates=None, spans=self.spans[:-1])
-        if kind == "bilm":
-            return replace(
-                task,
-                spans=tuple(
-                    replace(span, role=Role.INPUT, attention=Attention.FULL) for span in task.spans
-                ),
-            )
-        if not decoder or len(task.spans) == 1:
-            return task
-        spans = (*task.spans[:-1], replace(task.spans[-1], encoder_pass=1))
-        return replace(
-            task, spans=spans, answer="text", metric="perplexity" if self.pretraining else "chrf"
-        )
+    @property
+    def length_field(self) -> str | None:
+        """The field whose lengths training batches are sorted by; None for tasks without text."""
+        return next((name for name in ("code", "text") if name in self.fields), None)
 
-    def with_streams(self, streams: Streams) -> Task:
-        """The task with what it reads as the streams are: from left to right where that is
-        causal."""
-        causal = {m for m, stream in streams.present().items() if getattr(stream, "causal", False)}
-        given = [
-            s.modality in causal and not (s.role is Role.TARGET and s.encoder_pass)
-            for s in self.spans
-        ]
-        spans = zip(self.spans, given, strict=True)
-        return replace(
-            self,
-            spans=tuple(
-                replace(s, attention=Attention.CAUSAL) if changed else s for s, changed in spans
-            ),
-        )
-
-    def with_choices(self, choices: int | None) -> Task:
-        """The task with a pass for each of so many choices; as many as the entry says when None."""
-        count = choices or self.choices
-        if not self.choices:
-            return self
-        return replace(
-            self,
-            choices=count,
-            spans=tuple(replace(s, encoder_pass=c) for c in range(count) for s in self.spans),
-        )
-
-    def layout(self, name: str) -> Layout:
-        """The task's template under the name a recipe gave it."""
-        return Layout(name, self.spans)
+    def text_fields(self, modality: Modality) -> tuple[str, ...]:
+        """The fields that a modality's tokenizer is trained on."""
+        written = self.answer_field if modality is Modality.TEXT else None
+        names = TEXT_FIELDS[modality]
+        return tuple(name for name in self.fields if name in names or name == written)
 
     @property
     def span_configs(self) -> list[SpanConfig]:
         """The spans as the model's configuration stores them."""
         return [
             SpanConfig(
-                modality=s.modality, role=s.role, encoder_pass=s.encoder_pass, attention=s.attention
+                modality=s.modality,
+                role=s.role,
+                encoder_pass=s.encoder_pass,
+                attention=s.attention,
             )
             for s in self.spans
         ]
+
+    # From a row to examples
+
+    @abstractmethod
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """The example of a row. Raises BadInput for a row that cannot be used."""
+
+    def parts(self, row: Row, context: TaskContext, rng: np.random.Generator) -> list[Example]:
+        """What evaluation and prediction see of a row, such as the windows of a long text; they
+        share the row's key."""
+        return [self.example(row, context, rng)]
+
+    def build(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """The example of a row, with what a decoder reads again."""
+        example = self.example(row, context, rng)
+        return read_again(example, context) if self.reread else example
+
+    def build_parts(self, row: Row, context: TaskContext) -> list[Example]:
+        """As `parts`, with what a decoder reads again, always the same for a row."""
+        found = self.parts(row, context, fixed_generator(row))
+        return [read_again(example, context) for example in found] if self.reread else found
+
+    # From outputs to answers
+
+    @abstractmethod
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Batch], candidates: Tensor | None
+    ) -> Predictions:
+        """What the model says about the samples. `candidates`: see `encode_candidates`."""
+
+    @abstractmethod
+    def columns(self, found: Predictions) -> Columns:
+        """Its metrics, each as a statistic of per-sample columns."""
+
+    def all_columns(self, found: Predictions, further: Sequence[str] = ()) -> Columns:
+        """Its metrics, and the further ones that the recipe asks for (`tasks.*.metrics`)."""
+        columns = dict(self.columns(found))
+        for name in further:
+            compute = METRICS.find(name).compute
+            if compute is not None:
+                columns[name] = compute(found)
+        return columns
+
+    @abstractmethod
+    def chance(self, found: Predictions, data: MeasuredData) -> Figures:
+        """By metric, what guessing without learning gives."""
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Figures | None:
+        """The metrics of a simple model on the same samples; None where there is none."""
+        return None
+
+    def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
+        """What a user is told about sample `index`."""
+        raise NotImplementedError
+
+    def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
+        """Case studies for the report."""
+        return []
+
+
+@dataclass(frozen=True)
+class ResolvedTask:
+    """A task of a model: everything that inference needs to know about it.
+
+    `entry`: the catalogue's entry, bound to the model. `target_name`: its first target in
+    `model.targets`. `columns`: field → column of the data that it was trained on.
+    """
+
+    name: str
+    entry: Task
+    settings: TaskSettings
+    model: ModelConfig
+    target_name: str
+    columns: Mapping[str, str | list[str]] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Any:
+        """The configuration of its first target."""
+        return self.model.targets[self.target_name]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of its whole samples; lengths are not known yet."""
+        return Layout(self.name, self.entry.spans)
+
+    @property
+    def input_layout(self) -> Layout:
+        """The layout of its batches: without the pass of candidates, which are encoded apart."""
+        return self.layout if self.entry.candidates is None else self.layout.only(0)
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether its samples are pairs that are compared with each other."""
+        return self.target.compares_samples and self.entry.candidates is None
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names of its answers, in the order of the logits; empty where it has none."""
+        return list(self.settings.classes) or list(getattr(self.target, "classes", []))
+
+
+class MeasuredData(Protocol):
+    """The samples that were measured, and the training data of the same task."""
+
+    task: ResolvedTask
+    further_metrics: Sequence[str]
+
+    def row(self, key: str) -> Row:
+        """A measured row by its key."""
+        ...
+
+    def values(self, field: str, keys: Sequence[str]) -> list[str]:
+        """A text field of the measured samples, in the order of their keys."""
+        ...
+
+    def training_values(self, field: str) -> list[str]:
+        """A text field of all training samples. Raises ConfigError where there are none."""
+        ...
+
+    def training_examples(self, count: int) -> Iterable[Example]:
+        """The first `count` training examples in the hash order of their keys, without broken ones.
+        Raises ConfigError where there are none."""
+        ...
+
+
+TASKS: Registry[Task] = Registry("task kind")
+"""The catalogue: name of an entry → the entry. A recipe's task names it by `kind`, or by its own
+name."""
+
+
+def register(*entries: Task) -> None:
+    """Add entries to the catalogue."""
+    for entry in entries:
+        TASKS.register(entry.name)(entry)
+
+
+def caption_of(
+    row: Row,
+    field: str = "text",
+    rng: np.random.Generator | None = None,
+    join: int = 1,
+    whole: bool = True,
+) -> Any:
+    """A row's text: the first of several captions, or with `rng` any of them, or up to `join` of
+    them joined.
+
+    `whole`: whether the text itself is needed; otherwise the token ids of a shard do. Raises
+    BadInput when there is none, ConfigError for token ids where the text is needed.
+    """
+    value: Any = row.get(field)
+    if isinstance(value, Pieces):
+        if whole:
+            raise ConfigError(
+                f"the task needs the {field} itself, and a shard holds its token ids; read it from"
+                " the source"
+            )
+        return value
+    values = value if isinstance(value, list | tuple) else [value]
+    captions = [caption for one in values if (caption := as_text(one)) and caption.strip()]
+    if not captions:
+        raise BadInput(f"no {field}")
+    if rng is None:
+        return captions[0]
+    count = min(int(rng.integers(join)) + 1, len(captions))
+    return " ".join(captions[i] for i in rng.choice(len(captions), count, replace=False))
+
+
+def caption_hash(caption: str) -> int:
+    """A stable 63-bit number. Captions that differ in case or spaces alone have the same."""
+    digest = hashlib.blake2b(" ".join(caption.casefold().split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def fixed_generator(row: Row) -> np.random.Generator:
+    """A generator that depends on the row's key alone: evaluation masks a sample always alike."""
+    return np.random.default_rng(caption_hash(str(row["key"])))
+
+
+def read_again(example: Example, context: TaskContext) -> Example:
+    """The texts with [SEP] at their end, and the same for the decoder after a [CLS] of its own:
+    position i has read the tokens before i."""
+    processor, last = context.processors[Modality.TEXT], example.spans[-1]
+    if last.data[-1] != processor.separator:
+        ids = last.data[: processor.max_length - 1].tolist()
+        last = processor.assemble(ids, cls=False, separator=True)
+    spans = (*example.spans[:-1], last)
+    ids = torch.cat([span.data for span in spans])[:-1].tolist()
+    return replace(example, spans=(*spans, context.answers.assemble(ids, cls=True)))
+
+
+def decoded_answer(ids: Sequence[int], context: TaskContext) -> tuple[Features, Tensor]:
+    """What a decoder reads of an answer, and the token that each of its positions predicts, up to
+    [SEP]."""
+    begin = context.answers.numbers(getattr(context.target, "begin", []))
+    whole = context.answers.assemble([*begin, *ids], cls=True, separator=True)
+    ignored = torch.full((len(begin),), IGNORE)
+    labels = torch.cat([ignored, whole.data[1 + len(begin) :]])
+    return Features(whole.data[:-1], whole.length - 1), labels
+
+
+def answer_room(context: TaskContext) -> int:
+    """Tokens that an answer may have besides [CLS], what it begins with, and [SEP]."""
+    return context.answers.max_length - 2 - len(getattr(context.target, "begin", []))

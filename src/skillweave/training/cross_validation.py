@@ -11,8 +11,8 @@ import numpy as np
 
 from skillweave.config import ConfigError
 from skillweave.evaluation.evaluator import evaluate
-from skillweave.evaluation.figures import METRICS
-from skillweave.inference.api import load, run_recipe
+from skillweave.inference.loading import load, run_recipe
+from skillweave.metrics import METRICS
 from skillweave.recipe import RecipeConfig
 from skillweave.training.run import train
 

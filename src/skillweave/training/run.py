@@ -17,8 +17,8 @@ from skillweave.model.config import ModelConfig
 from skillweave.model.folders import CONFIG_FILE
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import ResolvedRecipe, resolve, resolved
 from skillweave.training.checkpoint import Checkpoints, State
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.folder import abandon, claim, establish, require_same, require_space
@@ -57,7 +57,8 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     fabric = make_fabric(recipe.training)
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
-    recipe, assets = prepare(recipe, read_assets(source) if source else {}, base)
+    ready = resolve(recipe, read_assets(source) if source else {}, base)
+    recipe, assets = ready.recipe, dict(ready.assets)
     if found:
         require_same(recipe)
     else:
@@ -116,14 +117,15 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     checkpoints = Checkpoints(recipe.folder, config.keep)
     newest = checkpoints.newest()
     state = State.read(newest) if newest else State(seed=config.seed)
-    datasets = {name: open_task(recipe, name, "train", assets) for name in recipe.tasks}
+    ready = resolved(recipe, assets)
+    datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
     mixture = Mixture(datasets, recipe, fabric.global_rank, fabric.world_size)
     display = Display(mixture.steps, state.step, quiet=quiet or not first)
     model, tuning = build_model(recipe, assets, newest, display)
     require_space(recipe.folder, model, assets, config.keep)
     if first:
         checkpoints.clean(state)
-    validation = Validation(open_validation(recipe, assets, display), recipe)
+    validation = Validation(open_validation(ready, display), recipe)
     with Journal(
         recipe.folder if first else None, display, config.log_every, state.progress, state.step
     ) as journal:
@@ -169,14 +171,12 @@ def build_model(
     return model, None
 
 
-def open_validation(
-    recipe: RecipeConfig, assets: dict[str, bytes], display: Display
-) -> dict[str, TaskDataset]:
+def open_validation(recipe: ResolvedRecipe, display: Display) -> dict[str, TaskDataset]:
     """The validation datasets of those tasks that have validation samples."""
     datasets = {}
     for name in recipe.tasks:
         try:
-            datasets[name] = open_task(recipe, name, "validation", assets)
+            datasets[name] = recipe.dataset(name, "validation")
         except ConfigError as error:
             display.note(f"task {name} is not validated: {error}")
     return datasets

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch
 from skillweave.data.mixture import Mixture
-from skillweave.evaluation.figures import score
+from skillweave.metrics import summary_score
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.training.checkpoint import Checkpoints, State
@@ -220,7 +220,7 @@ class Trainer:
         self.journal.experts(self.state.step, uses)
         if not results:
             return False
-        value = sum(score(metrics) for metrics in results.values()) / len(results)
+        value = sum(summary_score(metrics) for metrics in results.values()) / len(results)
         best = math.isfinite(value) and (
             self.state.best_value is None or value > self.state.best_value
         )

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from skillweave.analysis.experts import Load, Use, add_load, counted, decided, watch_load
 from skillweave.batch import Batch, SkippedSample
-from skillweave.evaluation.figures import columns_of, figures
-from skillweave.evaluation.predictions import encode_candidates, predict_task
+from skillweave.metrics import estimate
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.predictions import encode_candidates, evaluating
 
 
 class Validated(NamedTuple):
@@ -50,17 +50,19 @@ class Validation:
                 batches,
                 losses,
                 load,
-                2 if dataset.task.metric == "recall" else 1,
+                2 if dataset.task.compares_samples else 1,
                 candidates,
             )
-            found = predict_task(model, name, watched, candidates)
+            task = dataset.task
+            with evaluating(model):
+                found = task.entry.predict(model, task, watched, candidates)
             if losses:
                 loss = sum(float(value) * count for value, count in losses) / sum(
                     count for _, count in losses
                 )
                 results[name] = {
                     "loss": loss,
-                    **figures(columns_of(found, self.recipe.tasks[name].metrics), 0)[0],
+                    **estimate(task.entry.all_columns(found, dataset.further_metrics), 0)[0],
                 }
             skips += found.skipped
         return Validated(

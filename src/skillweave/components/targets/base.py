@@ -1,129 +1,328 @@
-"""What a target sees and gives."""
+"""Targets: the last component. A target turns the encoder's output into logits and a loss.
+
+Each target is one file with two classes: a `TargetConfig`, which holds the settings, describes the
+target to the rest of the package and builds it, and the `Target` module itself.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.batch import IGNORE, Modality
+from skillweave.batch import IGNORE, Features, Modality
+from skillweave.config.base import Config, ConfigError
+from skillweave.config.registry import Registry
 from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
+if TYPE_CHECKING:
+    from skillweave.config.encoder import EncoderConfig
+    from skillweave.config.streams import ImageStream, TargetStream, VideoStream
+    from skillweave.config.task import TaskSettings
+
+Pooling = Literal["first", "mean", "max", "last", "rest"]
+"""The first token, the mean of all tokens, the largest value of each component, the last token, or
+the mean of all tokens but the first."""
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """A pass after the encoder: flat tokens [T, D] and where they stand."""
+    """One pass after the encoder: flat tokens [T, D] and their positions.
+
+    `keep_NL`: [N, L] the positions for which logits are wanted; None for all of them. `masked_NL`:
+    [N, L] which positions of the pass's input were masked; None for a pass of several spans, and
+    where nothing was masked.
+    """
 
     hidden_TD: Tensor
     tokens: TokenMap
+    keep_NL: Tensor | None = None
+    masked_NL: Tensor | None = None
 
     def first(self, span: int = 0) -> Tensor:
-        """[N, D]: the vector of each sample's first token of a span, its [CLS]."""
+        """[N, D] the vector of the first token of a span in each sample, its [CLS]."""
         return self.hidden_TD.index_select(0, self.tokens.first[span])
 
     def second(self) -> Tensor:
-        """[N, D]: the vector of each sample's second token, DeiT's distillation token."""
+        """[N, D] the vector of each sample's second token, DeiT's distillation token."""
         return self.hidden_TD.index_select(0, self.tokens.first[0] + 1)
 
     def padded(self) -> Tensor:
-        """[N, L, D], zeros where there is no token."""
+        """[N, L, D], zeros at padding."""
         return self.tokens.to_padded(self.hidden_TD)
 
     def mean(self) -> Tensor:
-        """[N, D]: the mean of each sample's true tokens."""
+        """[N, D] the mean of each sample's tokens."""
         hidden_NLD = self.padded()
         if self.tokens.valid is not None:
             hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
 
     def rest(self) -> Tensor:
-        """[N, D]: the mean of each sample's true tokens but the first, such as the patches behind
+        """[N, D] the mean of each sample's tokens but the first, such as the patches after
         [CLS]."""
         lengths_N1 = self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1)
         return (self.mean() * lengths_N1 - self.first()) / (lengths_N1 - 1).clamp(min=1)
 
     def last(self) -> Tensor:
-        """[N, D]: the vector of each sample's last true token."""
-        hidden_NLD, rows = (
-            self.padded(),
-            torch.arange(self.tokens.samples, device=self.hidden_TD.device),
-        )
+        """[N, D] the vector of each sample's last token."""
+        hidden_NLD = self.padded()
+        rows = torch.arange(self.tokens.samples, device=self.hidden_TD.device)
         if self.tokens.valid is None:
             return hidden_NLD[:, -1]
         places_NL = torch.arange(self.tokens.length, device=rows.device) * self.tokens.valid
         return hidden_NLD[rows, places_NL.argmax(1)]
 
     def max(self) -> Tensor:
-        """[N, D]: the largest of each number over each sample's true tokens."""
+        """[N, D] the largest value of each component over a sample's tokens."""
         hidden_NLD = self.padded()
         if self.tokens.valid is not None:
             hidden_NLD = hidden_NLD.masked_fill(~self.tokens.valid.unsqueeze(-1), -torch.inf)
         return hidden_NLD.amax(1)
 
     def pooled(self, pooling: str) -> Tensor:
-        """[N, D]: one vector a sample: `first`, `last`, `mean`, `max` or `rest`."""
-        ways = {
-            "first": self.first,
-            "last": self.last,
-            "mean": self.mean,
-            "max": self.max,
-            "rest": self.rest,
-        }
-        return ways[pooling]()
+        """[N, D] one vector a sample: see `Pooling`."""
+        return getattr(self, pooling)()
 
     def vector(self, pooling: str = "first") -> Tensor:
-        """[N, D]: the unit-length vector of each sample, for cosine similarity."""
+        """[N, D] one unit-length vector a sample, for cosine similarity."""
         return F.normalize(at_least_float32(self.pooled(pooling)), dim=-1)
+
+    def kept(self, modalities: Collection[Modality]) -> Tensor:
+        """[M] the flat indices of the tokens for which logits are wanted, of these modalities."""
+        device = self.hidden_TD.device
+        wanted = [condition.modality in modalities for condition in self.tokens.conditions]
+        inside_T = torch.tensor(wanted).repeat_interleave(torch.tensor(self.tokens.sizes))
+        inside_T = inside_T.to(device)
+        if self.keep_NL is not None:
+            inside_T = inside_T & self.tokens.to_tokens(self.keep_NL)
+        return inside_T.nonzero().squeeze(1)
+
+    def positions(self, kept_M: Tensor) -> Tensor:
+        """[M, 2] sample and padded position of tokens given by their flat indices."""
+        place_M = kept_M if self.tokens.index is None else self.tokens.index[kept_M]
+        length = self.tokens.length
+        return torch.stack([place_M // length, place_M % length], dim=1)
 
 
 def joint(vectors: Sequence[Tensor]) -> Tensor:
-    """[N, D]: the unit vector of samples that several passes encode, such as the frames of a clip:
+    """[N, D] the unit vector of samples that several passes encode, such as the frames of a clip:
     their mean direction."""
-    return (
-        vectors[0] if len(vectors) == 1 else F.normalize(torch.stack(list(vectors)).sum(0), dim=-1)
-    )
+    if len(vectors) == 1:
+        return vectors[0]
+    return F.normalize(torch.stack(list(vectors)).sum(0), dim=-1)
 
 
 @dataclass(frozen=True)
 class TargetOutput:
-    """`loss`: scalar, None without labels. `logits`: see each target."""
+    """`loss`: a scalar, None without labels. `logits`: see each target; their shape does not depend
+    on the labels. `positions`: [M, 2] sample and padded position of each row of logits, for targets
+    with logits per token [M, ...]; None for targets with logits per sample."""
 
     loss: Tensor | None
     logits: Tensor
+    positions: Tensor | None = None
+
+
+class ModelSpec(Protocol):
+    """What a target may ask about the model that it belongs to (`ModelConfig` answers)."""
+
+    width: int
+    encoder: EncoderConfig
+    decoder: EncoderConfig | None
+    target_embedding: TargetStream | None
+    streams: Any
+    tasks: Any
+    targets: Any
+
+    @property
+    def widths(self) -> dict[Modality, int]:
+        """The width of each stream."""
+        ...
+
+    @property
+    def skills(self) -> dict[Modality, str]:
+        """Modality → skill."""
+        ...
+
+    def vocabulary(self, modality: Modality) -> int:
+        """How many tokens a modality has; 0 for none."""
+        ...
+
+    def sharers(self, modality: Modality) -> frozenset[Modality]:
+        """The modalities that use the same tokens."""
+        ...
+
+    def word_size(self, modality: Modality) -> int:
+        """The size of a modality's word embedding."""
+        ...
+
+    def answer_vocabulary(self, modality: Modality) -> int:
+        """How many tokens are predicted: the decoder's, or those of a modality."""
+        ...
+
+    def answer_size(self, modality: Modality) -> int:
+        """The size of the embedding of the tokens that are predicted."""
+        ...
+
+    def encoder_of(self, modality: Modality) -> EncoderConfig:
+        """The encoder that runs on a stream."""
+        ...
+
+    def visual(self, modality: Modality) -> ImageStream | VideoStream:
+        """The image or the video stream. Raises ConfigError where there is none."""
+        ...
+
+
+class TrainingData(Protocol):
+    """The training data of a task, as far as settings and assets are fitted on it.
+
+    `name` and `settings`: of the task. `seed`: of the training.
+    """
+
+    name: str
+    settings: TaskSettings
+    seed: int
+
+    def column(self, field: str) -> list[Any]:
+        """All values of a field in the training data, whatever share of it is trained on."""
+        ...
+
+    def features(self, modality: Modality) -> Iterator[Features]:
+        """Some samples as the model reads them; broken ones are left out."""
+        ...
+
+    def token_ids(self, text: str) -> list[int]:
+        """The token ids of a text, without special tokens."""
+        ...
+
+
+class TargetConfig(Config):
+    """Settings of a target, and what the package needs to know about it.
+
+    A subclass adds its settings, sets the class variables that differ, and is registered by its
+    kind: `@TARGETS.register("my_target")`.
+    """
+
+    label_field: ClassVar[str | None] = None
+    """Field of a row that holds what is to be predicted; None when it is made from the input."""
+    fitted: ClassVar[tuple[str, ...]] = ()
+    """Settings that `fit` takes from the training data where the configuration leaves them open."""
+    decoding_options: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change how answers are written, but not what the model computes."""
+    masks_inputs: ClassVar[bool] = False
+    """Whether its tasks replace parts of the input by the embedding's mask vector."""
+    compares_samples: ClassVar[bool] = False
+    """Whether its loss compares the samples of a batch, so that a batch needs two of them."""
+    reads_decoder: ClassVar[bool] = False
+    """Whether it can look at a decoder's tokens in place of the encoder's."""
+    writes_text: ClassVar[bool] = False
+    """Whether it predicts the next token, so that texts can be generated with it."""
+    packable: ClassVar[bool] = False
+    """Whether samples of one span may share rows in training, as it predicts tokens alone."""
+    asset: ClassVar[str | None] = None
+    """Name of a file that is fitted on training data and saved with the model."""
+
+    kind: str
+
+    @property
+    def mask_ratio(self) -> float | None:
+        """Share of the input's patches that its tasks mask by default; None where they do not."""
+        return None
+
+    @property
+    def tied_to(self) -> Modality | None:
+        """The modality whose word embedding is the output layer; None without such a layer."""
+        return None
+
+    @property
+    def open_settings(self) -> tuple[str, ...]:
+        """The `fitted` settings that the configuration leaves open."""
+        return tuple(name for name in self.fitted if getattr(self, name) in ([], None))
+
+    @property
+    def assets(self) -> frozenset[str]:
+        """Names of the files that it needs beside the weights."""
+        return frozenset({self.asset} if self.asset else ())
+
+    def build(self, model: ModelSpec) -> Target:
+        """The module, with fresh weights."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is built")
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """Faults of the target in this model, as the end of a sentence that begins with its name:
+        what is wrong, and what to change."""
+        return iter(())
+
+    def check_task(self, model: ModelSpec, task: str) -> Iterator[str]:
+        """Faults of a task that uses the target, in the same form."""
+        return iter(())
+
+    def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
+        """Values of the `fitted` settings, from the training data of the tasks that share it.
+
+        Raises ConfigError for labels from which nothing can be learned.
+        """
+        return {}
+
+    def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
+        """The files of `assets`, from a task's training data. Raises ConfigError without data."""
+        return {}
+
+    def load_asset(self, content: bytes) -> Any:
+        """What the file `asset` holds, for building examples."""
+        raise NotImplementedError(f"{type(self).__name__} has no asset")
+
+
+TARGETS: Registry[type[TargetConfig]] = Registry("kind of target")
+"""Kind → configuration class. A model's configuration chooses among them by `kind`."""
 
 
 class Target(nn.Module):
-    """The last component: a loss on the encoder's output. `modalities`: of the spans whose labels
-    it looks at."""
+    """A loss on the encoder's output.
+
+    `modalities`: of the spans whose tokens it looks at. `labels`: names of the labels that it
+    compares its logits with. `tuned`: names of its parameters that prompt tuning trains.
+    """
 
     modalities: Collection[Modality] = frozenset(Modality)
+    labels: Sequence[str] = ()
     tuned: Collection[str] = ()
-    """Names of its parameters that prompt tuning trains."""
+    embeds: bool = False
+    """Whether `vector` is what its tasks compare samples by."""
 
     @abstractmethod
     def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """`labels`: empty for inference.
+        """`labels`: by name, empty for inference.
 
-        `words`: what the output is compared with, if anything: the word embedding [V, D] that the
-        output layer is tied to, or the candidates' unit vectors [C, D].
+        `output_embeddings`: what the output is compared with, if anything: the word embedding
+        [V, D] that the output layer is tied to, or the unit vectors [C, D] of the candidates.
         """
+
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] the unit-length vector of each sample of a pass."""
+        return encoded.vector()
 
 
 class SampleTarget(Target):
     """A target on one vector [N, D] a sample.
 
-    `hidden`: whether it goes through BERT's pooler, a dense layer and a nonlinearity. `pooling`:
-    how it is made of the tokens' vectors. `epsilon`: of a layer normalisation of it before that;
-    None for none. `seen`: the size of what the dense layer sees, if that is not one such vector.
-    `size`: what it makes of it; None for the same.
+    `pooling`: how the vector is made from the tokens. `hidden`: whether it then goes through BERT's
+    pooler, a dense layer and the `activation`. `norm_epsilon`: adds a layer normalisation before
+    the pooler. `inputs`: size of what the pooler reads, if that is not one such vector; `outputs`:
+    size of what it gives, if that is not `width`.
     """
 
     def __init__(
@@ -132,67 +331,86 @@ class SampleTarget(Target):
         hidden: bool = True,
         pooling: str = "first",
         activation: str = "tanh",
-        epsilon: float | None = None,
-        seen: int | None = None,
-        size: int | None = None,
+        norm_epsilon: float | None = None,
+        inputs: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.norm = None if epsilon is None else nn.LayerNorm(width, epsilon)
-        self.pooler = nn.Linear(seen or width, size or width) if hidden else None
+        self.norm = None if norm_epsilon is None else nn.LayerNorm(width, norm_epsilon)
+        self.pooler = nn.Linear(inputs or width, outputs or width) if hidden else None
         self.activation = ACTIVATIONS[activation]
 
-    def vector(self, encoded: Encoded) -> Tensor:
-        """[N, D] of a pass."""
+    def sample_vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] of a pass, after the pooler."""
         return self.transform(self.pool(encoded))
 
     def pool(self, encoded: Encoded) -> Tensor:
-        """[N, D] of a pass, before the dense layer."""
+        """[N, D] of a pass, before the pooler."""
         x_ND = encoded.pooled(self.pooling)
         return x_ND if self.norm is None else self.norm(x_ND)
 
     def transform(self, x_ND: Tensor) -> Tensor:
-        """Through the dense layer, if there is one."""
+        """The pooler, if there is one."""
         return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
 
 
-def labelled_tokens(
-    tokens: TokenMap, labels_NL: Tensor, modalities: Collection[Modality]
-) -> Tensor:
-    """[M] the tokens that bear a label and stand in spans of these modalities, in order."""
-    labels_T = tokens.to_tokens(labels_NL)
-    wanted = [condition.modality in modalities for condition in tokens.conditions]
-    if not all(wanted):
-        inside = (
-            torch.tensor(wanted).repeat_interleave(torch.tensor(tokens.sizes)).to(labels_T.device)
-        )
-        labels_T = labels_T.where(inside, IGNORE)
-    return (labels_T != IGNORE).nonzero().squeeze(1)
+class Head(SampleTarget):
+    """A linear layer on one vector a sample.
 
-
-def at_labels(
-    encoded: Encoded,
-    labels_NL: Tensor | None,
-    modalities: Collection[Modality] = frozenset(Modality),
-) -> tuple[Tensor, Tensor | None]:
-    """The tokens that bear a label [M, D] and their labels [M]; all tokens when there are no
-    labels.
-
-    Computing logits for these alone saves most of the output layer's cost.
+    `inner`: width of a layer between the pooler and the last one, with its norm and GELU (ViLT,
+    arXiv 2102.03334 section 4.2); None for none.
     """
+
+    tuned = ("output.weight", "output.bias")
+
+    def __init__(
+        self,
+        width: int,
+        outputs: int,
+        hidden: bool = True,
+        pooling: str = "first",
+        inner: int | None = None,
+    ) -> None:
+        super().__init__(width, hidden, pooling)
+        self.inner = nn.Identity()
+        if inner:
+            self.inner = nn.Sequential(nn.Linear(width, inner), nn.LayerNorm(inner), nn.GELU())
+        self.output = nn.Linear(inner or width, outputs)
+
+    def outputs(self, encoded: Encoded) -> Tensor:
+        """[N, outputs] of a pass."""
+        return at_least_float32(self.output(self.inner(self.sample_vector(encoded))))
+
+
+def labels_at(encoded: Encoded, labels_NL: Tensor | None, kept_M: Tensor) -> Tensor | None:
+    """[M] the labels of the tokens given by their flat indices; None without labels."""
     if labels_NL is None:
-        return encoded.hidden_TD, None
-    chosen_M = labelled_tokens(encoded.tokens, labels_NL, modalities)
-    labels_M = encoded.tokens.to_tokens(labels_NL).index_select(0, chosen_M)
-    return encoded.hidden_TD.index_select(0, chosen_M), labels_M
+        return None
+    return encoded.tokens.to_tokens(labels_NL).index_select(0, kept_M)
 
 
 def mean_cross_entropy(
     logits_MC: Tensor, labels_M: Tensor | None, smoothing: float = 0.0
 ) -> Tensor | None:
-    """The mean over labelled rows; 0 (with a gradient) for none at all."""
+    """The mean over the rows that have a label; 0 (with a gradient) when no row has one."""
     if labels_M is None:
         return None
-    if len(labels_M) == 0:
+    if not (labels_M != IGNORE).any():
         return logits_MC.sum() * 0
-    return F.cross_entropy(at_least_float32(logits_MC), labels_M, label_smoothing=smoothing)
+    return F.cross_entropy(
+        at_least_float32(logits_MC), labels_M, ignore_index=IGNORE, label_smoothing=smoothing
+    )
+
+
+def class_names(labels: Sequence[Any], least: int = 2) -> list[str]:
+    """The distinct labels as texts, sorted. Raises ConfigError for fewer than `least`."""
+    classes = sorted(set(map(str, labels)))
+    if len(classes) < least:
+        raise ConfigError(f"the training data has {len(classes)} classes; check the label column")
+    return classes
+
+
+def present_values(data: Sequence[TrainingData], field: str) -> list[Any]:
+    """The values of a field in the training data of all tasks, without empty cells."""
+    return [value for one in data for value in one.column(field) if value is not None]

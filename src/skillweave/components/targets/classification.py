@@ -1,37 +1,126 @@
-"""One class per sample."""
+"""Classification: one class per sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from skillweave.components.targets.base import Encoded, SampleTarget, TargetOutput
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Pooling,
+    SampleTarget,
+    TargetConfig,
+    TargetOutput,
+    TrainingData,
+    class_names,
+    present_values,
+)
+from skillweave.config.base import ConfigError, Positive
 from skillweave.layers.precision import at_least_float32
 
-COMPARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "first": lambda u, v: u,
     "second": lambda u, v: v,
     "difference": lambda u, v: (u - v).abs(),
     "product": lambda u, v: u * v,
 }
-"""What a classifier may see of the vectors of two passes."""
+"""What a classifier may read of the vectors u and v of two passes."""
+
+
+@TARGETS.register("classification")
+class ClassificationConfig(TargetConfig):
+    """Cross-entropy over classes."""
+
+    label_field: ClassVar[str | None] = "label"
+    fitted: ClassVar[tuple[str, ...]] = ("classes",)
+    reads_decoder: ClassVar[bool] = True
+
+    kind: Literal["classification"] = "classification"
+    classes: list[str] = []
+    """Label names in order; taken from the training data when empty."""
+    hidden: bool = True
+    """Whether BERT's pooler (a dense layer and a nonlinearity) stands before the classifier."""
+    hidden_size: Positive | None = None
+    """Width of the pooler's dense layer (wav2vec 2.0: 256); the model's width when absent."""
+    activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
+    """The pooler's nonlinearity (BERT: tanh; DistilBERT: relu; ELECTRA: gelu; wav2vec 2.0:
+    none)."""
+    bias: bool = True
+    """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
+    distilled: bool = False
+    """Whether a second classifier on the second token learns from a teacher. The prediction is the
+    mean of both (DeiT)."""
+    pooling: Pooling = "first"
+    """How a sample's tokens become one vector: its first or last token, the mean or the largest of
+    all tokens, or the mean of all but the first (`rest`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Adds a layer normalisation of that vector with this epsilon (BEiT, VideoMAE); none when
+    absent."""
+    compared: list[Literal["first", "second", "difference", "product"]] = []
+    """For a task of two passes: what the classifier reads of their vectors u and v, side by side:
+    u, v, |u - v| and u · v. InferSent (arXiv 1705.02364) uses all four, SBERT (arXiv 1908.10084)
+    the first three. When empty, it reads the last pass (that of the decoder, if there is one)."""
+
+    def build(self, model: ModelSpec) -> Classification:
+        """See `TargetConfig`."""
+        return Classification(
+            model.width,
+            len(self.classes),
+            self.bias,
+            self.compared,
+            self.distilled,
+            hidden=self.hidden,
+            outputs=self.hidden_size,
+            pooling=self.pooling,
+            activation=self.activation,
+            norm_epsilon=self.norm_epsilon,
+        )
+
+    def check_task(self, model: ModelSpec, task: str) -> Iterator[str]:
+        """See `TargetConfig`."""
+        modality = model.tasks[task].spans[0].modality
+        stream = model.streams.present().get(modality)
+        if self.distilled and not getattr(stream, "distilled", False):
+            remedy = f"set `distilled: true` in the stream {modality.value!r}"
+            yield f"reads a picture's second token, and task {task!r} has none; {remedy}"
+
+    def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
+        """The classes of all tasks that share the classifier.
+
+        Raises ConfigError for tasks that have no label in common: each would guess among the
+        labels of all.
+        """
+        labels = {one.name: set(map(str, present_values([one], "label"))) for one in data}
+        for (one, own), (other, others) in combinations(labels.items(), 2):
+            if own and others and not own & others:
+                shown = "; ".join(", ".join(sorted(side)[:3]) for side in (own, others))
+                raise ConfigError(
+                    f"tasks.{one} and tasks.{other} share it and have no label in common ({shown});"
+                    f" give one of them a classifier of its own: `target: {other}` under"
+                    f" tasks.{other}"
+                )
+        return {"classes": class_names(present_values(data, "label"))}
 
 
 class Classification(SampleTarget):
     """Cross-entropy on one vector a sample (SkillNet section 4.1).
 
-    `compared`: see of two passes what these say (InferSent, arXiv 1705.02364, section 3.1).
-    `distilled`: a second classifier looks at the second token (DeiT). `pooling`: see
+    `compared`: what the classifier reads of two passes (InferSent, arXiv 1705.02364, section 3.1).
+    `distilled`: whether a second classifier reads the second token (DeiT). `pooling`: see
     `SampleTarget`.
     """
 
+    labels = ("class",)
     # Uni-Perceiver-MoE's code adds a linear layer that begins at zero to frozen logits. Where these
-    # are linear themselves,
-    # training their own layer is the same.
+    # are linear themselves, training their own layer is the same.
     tuned = ("classifier.weight", "classifier.bias")
 
     def __init__(
@@ -43,58 +132,43 @@ class Classification(SampleTarget):
         distilled: bool = False,
         **pooling: Any,
     ) -> None:
-        seen = width * max(len(compared), 1)
-        super().__init__(width, seen=seen, **pooling)
+        inputs = width * max(len(compared), 1)
+        super().__init__(width, inputs=inputs, **pooling)
         self.compared = compared
-        self.classifier = nn.Linear(
-            seen if self.pooler is None else self.pooler.out_features, classes, bias
-        )
+        size = inputs if self.pooler is None else self.pooler.out_features
+        self.classifier = nn.Linear(size, classes, bias)
         self.distilled = nn.Linear(width, classes, bias) if distilled else None
 
     def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """Logits [N, C], with two classifiers their mean. Label `class` [N].
+        """Logits [N, C]; with two classifiers their mean. Label `class` [N].
 
-        The second learns `teacher_class` [N], what a teacher would answer; without it the same
-        (arXiv 2012.12877 equation 3). Raises ValueError for one pass where two are compared.
+        The second classifier learns `teacher_class` [N], the teacher's prediction, or the same
+        label without it (arXiv 2012.12877 equation 3). Raises ValueError for one pass where two
+        are compared.
         """
-        logits = [
-            self.classifier(
-                self.transform(self.compare(passes) if self.compared else self.pool(passes[-1]))
-            )
-        ]
+        vector_ND = self.compare(passes) if self.compared else self.pool(passes[-1])
+        logits = [self.classifier(self.transform(vector_ND))]
         if self.distilled is not None:
             logits.append(self.distilled(passes[0].second()))
-        found_NC = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
-        if (wanted_N := labels.get("class")) is None:
-            return TargetOutput(None, found_NC)
-        answers = (wanted_N, labels.get("teacher_class", wanted_N))
+        mean_NC = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
+        label_N = labels.get("class")
+        if label_N is None:
+            return TargetOutput(None, mean_NC)
+        expected = (label_N, labels.get("teacher_class", label_N))
         losses = [
             F.cross_entropy(at_least_float32(x_NC), answer_N)
-            for x_NC, answer_N in zip(logits, answers, strict=False)
+            for x_NC, answer_N in zip(logits, expected, strict=False)
         ]
-        return TargetOutput(torch.stack(losses).mean(), found_NC)
+        return TargetOutput(torch.stack(losses).mean(), mean_NC)
 
     def compare(self, passes: list[Encoded]) -> Tensor:
-        """[N, seen] what the classifier sees of two passes."""
+        """[N, inputs] what the classifier reads of two passes."""
         if len(passes) != 2:
             raise ValueError(f"the classifier compares 2 passes, not {len(passes)}")
         u_ND, v_ND = (self.pool(encoded) for encoded in passes)
-        return torch.cat([COMPARED[name](u_ND, v_ND) for name in self.compared], dim=-1)
-
-
-class Pooled(SampleTarget):
-    """A vector a sample, without a loss. `projection`: the size to which a linear layer takes it at
-    last; None for none."""
-
-    def __init__(self, width: int, projection: int | None = None, **pooling: Any) -> None:
-        """`pooling`: see `SampleTarget`."""
-        super().__init__(width, **pooling)
-        self.projection = nn.Linear(width, projection, bias=False) if projection else nn.Identity()
-
-    def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
-    ) -> TargetOutput:
-        """Logits [N, D]: the vectors."""
-        return TargetOutput(None, self.projection(self.vector(passes[0])))
+        return torch.cat([COMPARISONS[name](u_ND, v_ND) for name in self.compared], dim=-1)

@@ -1,32 +1,74 @@
-"""Matching pairs among a batch."""
+"""Contrastive learning: matching pairs among the samples of a batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
-from skillweave.components.targets.base import Encoded, Target, TargetOutput, joint
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Pooling,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    joint,
+)
+from skillweave.config.base import Positive
 from skillweave.layers.precision import at_least_float32
 
 
+@TARGETS.register("contrastive")
+class ContrastiveConfig(TargetConfig):
+    """Symmetric in-batch contrastive loss between two passes (SkillNet section 4.1, CLIP)."""
+
+    compares_samples: ClassVar[bool] = True
+
+    kind: Literal["contrastive"] = "contrastive"
+    temperature: PositiveFloat = 0.07
+    """Initial value of the learned temperature."""
+    max_scale: PositiveFloat = 100.0
+    """Upper bound of 1 / temperature, by which cosines are multiplied."""
+    pooling: Pooling | dict[Modality, Pooling] = "first"
+    """How a sample's tokens become one vector: the first token (the paper), the last one, or the
+    mean of all (learns faster from scratch). One for all passes, or one for each modality."""
+    projection: Positive | None = None
+    """Size of the space in which vectors are compared; each stream has a linear layer to it (CLIP).
+    The model's width, without such layers, when absent."""
+
+    def build(self, model: ModelSpec) -> Contrastive:
+        """See `TargetConfig`."""
+        projections = {
+            modality: (width, self.projection)
+            for modality, width in model.widths.items()
+            if self.projection
+        }
+        return Contrastive(self.temperature, self.max_scale, self.pooling, projections)
+
+
 class Contrastive(Target):
-    """Symmetric in-batch contrastive loss on cosines with a learned temperature (SkillNet section
+    """Cross-entropy on cosines with a learned temperature, in both directions (SkillNet section
     4.1, CLIP).
 
-    Negatives come from all ranks. Samples with equal captions are not negatives of each other.
-    Passes after the first are one item, seen in parts. `pooling`: one for all, or by modality.
+    Negatives come from all ranks. Samples with equal captions are not negatives of each other. The
+    passes after the first are parts of one item. `pooling`: one for all passes, or by modality.
     `projections`: by modality, the width of its vectors and the size of the space to which a linear
     layer takes them (CLIP); none to compare vectors as they are.
     """
 
+    labels = ("caption",)
     tuned = ("log_scale",)
+    embeds = True
 
     def __init__(
         self,
@@ -51,70 +93,56 @@ class Contrastive(Target):
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit vectors of a pass."""
         modality = encoded.tokens.conditions[0].modality
-        x_ND = encoded.pooled(
-            self.pooling if isinstance(self.pooling, str) else self.pooling.get(modality, "first")
-        )
+        pooling = self.pooling
+        if not isinstance(pooling, str):
+            pooling = pooling.get(modality, "first")
+        x_ND = encoded.pooled(pooling)
         if modality.value in self.projections:
             x_ND = self.projections[modality.value](x_ND)
         return F.normalize(at_least_float32(x_ND), dim=-1)
 
     def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """Logits [N, N over all ranks]: row i is query i against every candidate. Raises ValueError
-        for a single pass."""
+        """Logits [N, N over all ranks]: row i is query i against every candidate.
+
+        Label `caption` [N]: a number that equal captions share. Raises ValueError for a single
+        pass, and in training for a single sample.
+        """
         if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
         scale = self.scale
         query_ND, *parts = (self.vector(encoded) for encoded in passes)
-        other_ND = joint(parts)
-        captions_N = labels.get("caption")
-        if captions_N is None:
-            return TargetOutput(None, scale * query_ND @ other_ND.T)
-        # in validation each rank may stand at another batch
-        together = gather if self.training else lambda x: x
-        queries_MD, others_MD, captions_M = (
-            together(query_ND),
-            together(other_ND),
-            together(captions_N),
-        )
-        if self.training and len(captions_M) < 2:
+        item_ND = joint(parts)
+        caption_N = labels.get("caption")
+        if caption_N is None:
+            return TargetOutput(None, scale * query_ND @ item_ND.T)
+        # in validation each rank may be at another batch
+        collect = gather if self.training else lambda x: x
+        query_MD, item_MD, caption_M = collect(query_ND), collect(item_ND), collect(caption_N)
+        if self.training and len(caption_M) < 2:
             raise ValueError(
                 "a contrastive loss needs a batch of at least 2 samples; raise the task's"
                 " batch_size"
             )
         rank = dist.get_rank() if self.training and dist.is_initialized() else 0
-        own_N = torch.arange(len(captions_N), device=captions_N.device) + rank * len(captions_N)
-        same_NM = captions_N[:, None] == captions_M[None, :]
+        own_N = torch.arange(len(caption_N), device=caption_N.device) + rank * len(caption_N)
+        same_NM = caption_N[:, None] == caption_M[None, :]
         same_NM = same_NM.scatter(1, own_N[:, None], False)
-        forward_NM = (scale * query_ND @ others_MD.T).masked_fill(same_NM, -torch.inf)
-        backward_NM = (scale * other_ND @ queries_MD.T).masked_fill(same_NM, -torch.inf)
+        forward_NM = (scale * query_ND @ item_MD.T).masked_fill(same_NM, -torch.inf)
+        backward_NM = (scale * item_ND @ query_MD.T).masked_fill(same_NM, -torch.inf)
         loss = (F.cross_entropy(forward_NM, own_N) + F.cross_entropy(backward_NM, own_N)) / 2
         return TargetOutput(loss, forward_NM)
 
 
-class AllGather(torch.autograd.Function):
-    """Concatenates every rank's rows; each rank's part of the gradient is summed over the ranks on
-    the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """[N, ...] → [ranks * N, ...], in the order of the ranks."""
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The rows of this rank."""
-        # autograd may hold the original elsewhere
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
-
-
 def gather(x: Tensor) -> Tensor:
-    """`x` of every rank where there are several, else `x`."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    """The rows of all ranks [ranks · N, ...], in their order; `x` itself where there is one rank.
+
+    The gradient of each rank's rows is summed over the ranks.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return x
-    return AllGather.apply(x)
+    return torch.cat(dist_functional.all_gather(x.contiguous()))

@@ -1,39 +1,121 @@
-"""Transcripts without an alignment."""
+"""CTC: transcripts without an alignment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
-from skillweave.components.targets.base import Encoded, Target, TargetOutput
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    TrainingData,
+    present_values,
+)
+from skillweave.config.base import ConfigError, Positive
+from skillweave.data.values import texts_of
 from skillweave.layers.precision import at_least_float32
+
+
+@TARGETS.register("ctc")
+class CTCConfig(TargetConfig):
+    """Connectionist temporal classification over characters (SkillNet section 4.1)."""
+
+    label_field: ClassVar[str | None] = "transcript"
+    fitted: ClassVar[tuple[str, ...]] = ("characters",)
+    decoding_options: ClassVar[frozenset[str]] = frozenset(
+        {"beams", "language", "language_text", "language_weight", "length_bonus"}
+    )
+    asset: ClassVar[str | None] = "transcripts.txt"
+
+    kind: Literal["ctc"] = "ctc"
+    characters: list[str] = []
+    """The alphabet without the blank; taken from the training transcripts when empty."""
+    beams: Positive = 1
+    """Beams of the search for a transcript; 1 takes the most probable class of each frame."""
+    language: NonNegativeInt = 0
+    """Length, in characters, of the n-grams of a language model of the training transcripts that
+    the search uses; 0 for none."""
+    language_text: str | None = None
+    """A text file, a sentence a line, from which the language model learns besides the
+    transcripts."""
+    language_weight: NonNegativeFloat = 0.5
+    """Factor of the language model's log-probability."""
+    length_bonus: float = 0.5
+    """With a language model, added to a transcript's log-probability for each character."""
+
+    @property
+    def assets(self) -> frozenset[str]:
+        """The transcripts, where a language model learns from them."""
+        return frozenset({"transcripts.txt"} if self.language else ())
+
+    def build(self, model: ModelSpec) -> CTC:
+        """See `TargetConfig`."""
+        return CTC(model.width, len(self.characters))
+
+    def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
+        """The characters of the training transcripts."""
+        texts = texts_of(present_values(data, "transcript"))
+        characters = sorted({character for text in texts for character in text})
+        if not characters:
+            raise ConfigError("the training data has 0 characters; check the label column")
+        return {"characters": characters}
+
+    def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
+        """The transcripts, and the lines of `language_text` that the alphabet can spell."""
+        texts = list(texts_of(data.column("transcript")))
+        if self.language_text:
+            file = Path(self.language_text)
+            if not file.is_file():
+                raise ConfigError(
+                    f"language_text {file}: no such file; give a text file with a sentence a line"
+                )
+            lines = file.read_text("utf-8").split("\n")
+            texts += [line for line in lines if line and set(line) <= set(self.characters)]
+        return {"transcripts.txt": "".join(f"{text}\n" for text in texts).encode()}
+
+    def load_asset(self, content: bytes) -> list[str]:
+        """The texts that the language model learns from."""
+        return content.decode("utf-8").split("\n")[:-1]
 
 
 class CTC(Target):
     """Connectionist temporal classification over characters; class 0 is the blank (SkillNet section
     4.1)."""
 
+    labels = ("characters",)
+
     def __init__(self, width: int, characters: int) -> None:
         super().__init__()
         self.classifier = nn.Linear(width, characters + 1)
 
     def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """Logits [N, L, 1 + characters]; rows beyond a recording's true length mean nothing."""
+        """Logits [N, L, 1 + characters]; those at padding mean nothing. Label `characters` [N, K],
+        padded with IGNORE."""
         tokens = passes[0].tokens
         logits_NLC = tokens.to_padded(self.classifier(passes[0].hidden_TD))
-        wanted = labels.get("characters")
-        if wanted is None:
+        label_NK = labels.get("characters")
+        if label_NK is None:
             return TargetOutput(None, logits_NLC)
         loss = F.ctc_loss(
             at_least_float32(logits_NLC).log_softmax(-1).transpose(0, 1),
-            wanted.clamp(min=0),
+            label_NK.clamp(min=0),
             tokens.lengths,
-            (wanted != IGNORE).sum(1),
+            (label_NK != IGNORE).sum(1),
             zero_infinity=True,
         )
         return TargetOutput(loss, logits_NLC)

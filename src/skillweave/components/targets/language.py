@@ -1,38 +1,106 @@
-"""Predicting the next word, and telling words that were put in from true ones."""
+"""Language modelling: the token after each position."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.components.targets.base import (
+    TARGETS,
     Encoded,
+    ModelSpec,
     Target,
+    TargetConfig,
     TargetOutput,
-    at_labels,
+    labels_at,
     mean_cross_entropy,
 )
-from skillweave.layers.precision import at_least_float32
+from skillweave.components.targets.masked_language import tied_stream_faults
+from skillweave.config.base import Positive, Share
+
+
+@TARGETS.register("lm")
+class LanguageConfig(TargetConfig):
+    """Language modelling: each position predicts the next token (GPT-2; with a decoder, T5)."""
+
+    decoding_options: ClassVar[frozenset[str]] = frozenset(
+        {"label_smoothing", "beams", "length_penalty", "max_answer_tokens", "begin"}
+    )
+    writes_text: ClassVar[bool] = True
+    packable: ClassVar[bool] = True
+
+    kind: Literal["lm"] = "lm"
+    modality: Modality = Modality.TEXT
+    """Whose tokens are predicted."""
+    tied: bool = True
+    """Whether the output layer is the word embedding; that of the decoder, if there is one."""
+    bias: bool = False
+    """Whether the output layer adds a bias (BART)."""
+    scaled: bool = False
+    """Whether vectors are divided by √width before the output layer (T5)."""
+    label_smoothing: Share = 0.0
+    """In training, the share of the label's probability that is spread over all tokens
+    (Transformer, arXiv 1706.03762 section 5.4)."""
+    beams: Positive = 1
+    """Beams of the search that writes a text; 1 takes the most probable token each time."""
+    length_penalty: NonNegativeFloat = 1.0
+    """With beams, a text's log-probability is divided by its length to this power. Larger values
+    favour longer texts."""
+    begin: list[str] = []
+    """Tokens that every text of a decoder begins with after [CLS], and that are not predicted: for
+    Whisper `<|zh|>`, `<|transcribe|>`, `<|notimestamps|>`."""
+    max_answer_tokens: Positive = 128
+    """The longest text that is written, in tokens; never longer than the decoder can read."""
+
+    @property
+    def tied_to(self) -> Modality | None:
+        """See `TargetConfig`."""
+        return self.modality if self.tied else None
+
+    def build(self, model: ModelSpec) -> Language:
+        """See `TargetConfig`."""
+        vocabulary = model.answer_vocabulary(self.modality)
+        return Language(
+            model.width,
+            None if self.tied else vocabulary,
+            vocabulary if self.bias else None,
+            model.sharers(self.modality),
+            model.width**-0.5 if self.scaled else 1.0,
+            self.label_smoothing,
+        )
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """See `TargetConfig`."""
+        size = model.answer_size(self.modality)
+        if self.tied and size != model.width:
+            yield (
+                f"is tied to words of size {size}, and its vectors have {model.width};"
+                " set `tied: false`"
+            )
+        if not model.decoder:
+            yield from tied_stream_faults(model, self.modality)
 
 
 class Language(Target):
-    """Each position of the last pass predicts the word that its label names, the one after it
-    (GPT-2; of a decoder: T5).
+    """Each position of the last pass predicts its label, the next token (GPT-2; of a decoder: T5).
 
-    `words`: how many an output layer of its own has; None where the output is tied to the word
-    embedding. `bias`: how many numbers are added to the output, if any. `scale`: of the vectors
-    before it. `smoothing`: share of the labels' probability that goes to all words in training.
+    `outputs`: tokens of an output layer of its own; None where the output is tied to the word
+    embedding. `bias`: length of the bias, if any. `scale`: of the vectors before the output layer.
+    `smoothing`: label smoothing in training.
     """
+
+    labels = ("label_ids",)
 
     def __init__(
         self,
         width: int,
-        words: int | None,
+        outputs: int | None,
         bias: int | None,
         modalities: Collection[Modality],
         scale: float = 1.0,
@@ -40,78 +108,28 @@ class Language(Target):
     ) -> None:
         super().__init__()
         self.modalities, self.scale, self.smoothing = modalities, scale, smoothing
-        self.output = None if words is None else nn.Linear(width, words, bias=False)
+        self.output = None if outputs is None else nn.Linear(width, outputs, bias=False)
         self.bias = None if bias is None else nn.Parameter(torch.zeros(bias))
 
     def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """Logits [M, V] at the labelled tokens alone, or at all tokens without labels."""
-        weight = words if self.output is None else self.output.weight
+        """Logits [M, V] at the kept positions of the last pass. Label `label_ids` [N, L]."""
+        kept_M = passes[-1].kept(self.modalities)
+        logits_MV = self.token_logits(
+            passes[-1].hidden_TD.index_select(0, kept_M), output_embeddings
+        )
+        label_M = labels_at(passes[-1], labels.get("label_ids"), kept_M)
+        smoothing = self.smoothing if self.training else 0.0
+        loss = mean_cross_entropy(logits_MV, label_M, smoothing)
+        return TargetOutput(loss, logits_MV, passes[-1].positions(kept_M))
+
+    def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
+        """[M, V] of vectors [M, D]. Raises ValueError without an output layer."""
+        weight = output_embeddings if self.output is None else self.output.weight
         if weight is None:
-            raise ValueError(
-                "language modelling ties its output to a word embedding, and the stream has none"
-            )
-        x_MD, wanted_M = at_labels(passes[-1], labels.get("words"), self.modalities)
-        logits_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
-        loss = mean_cross_entropy(logits_MV, wanted_M, self.smoothing if self.training else 0.0)
-        return TargetOutput(loss, logits_MV)
-
-
-class BidirectionalLanguage(Target):
-    """Each position predicts the word behind it from the first half of its vector, and the word
-    before it from the second.
-
-    ELMo (arXiv 1802.05365, section 3.1); one output layer serves both.
-    """
-
-    def __init__(
-        self, width: int, words: int, bias: bool, modalities: Collection[Modality]
-    ) -> None:
-        super().__init__()
-        self.modalities = modalities
-        self.output = nn.Linear(width // 2, words, bias)
-
-    def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
-    ) -> TargetOutput:
-        """Logits [M, V] of the words behind, then of those before, at the labelled tokens, or of
-        both at all tokens.
-
-        Labels `words` and `before` [N, L]: the word behind and before each position.
-        """
-        halves = passes[-1].hidden_TD.chunk(2, dim=-1)
-        ways = [replace(passes[-1], hidden_TD=half_TD) for half_TD in halves]
-        found = [
-            at_labels(way, labels.get(name), self.modalities)
-            for way, name in zip(ways, ("words", "before"), strict=True)
-        ]
-        logits_MV = self.output(torch.cat([x_MD for x_MD, _ in found]))
-        wanted = [wanted_M for _, wanted_M in found if wanted_M is not None]
-        return TargetOutput(
-            mean_cross_entropy(logits_MV, torch.cat(wanted) if wanted else None), logits_MV
-        )
-
-
-class Replaced(Target):
-    """Whether each word was put in by a generator: a dense layer, GELU, and a number a token
-    (ELECTRA, arXiv 2003.10555)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.transform = nn.Linear(width, width)
-        self.classifier = nn.Linear(width, 1)
-
-    def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
-    ) -> TargetOutput:
-        """Logits [M] at the labelled tokens alone, or at all tokens without labels. Label
-        `replaced` [N, L]: 1 where it was."""
-        x_MD, wanted_M = at_labels(passes[0], labels.get("replaced"))
-        logits_M = self.classifier(F.gelu(self.transform(x_MD))).squeeze(-1)
-        if wanted_M is None:
-            return TargetOutput(None, logits_M)
-        wide_M = at_least_float32(logits_M)
-        return TargetOutput(
-            F.binary_cross_entropy_with_logits(wide_M, wanted_M.to(wide_M.dtype)), logits_M
-        )
+            raise ValueError("the output is tied to a word embedding, and the stream has none")
+        return F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)

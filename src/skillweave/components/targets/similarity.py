@@ -1,39 +1,82 @@
-"""Every task in one formulation: the answer is the candidate of largest similarity (Uni-Perceiver
-section 3.1)."""
+"""Similarity: the answer of every task is the candidate of largest similarity (Uni-Perceiver)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.components.targets.base import (
+    TARGETS,
     Encoded,
+    ModelSpec,
+    Pooling,
     Target,
+    TargetConfig,
     TargetOutput,
-    at_labels,
     joint,
+    labels_at,
     mean_cross_entropy,
 )
 from skillweave.components.targets.contrastive import Contrastive
-from skillweave.config import ConfigError
+from skillweave.config.base import ConfigError, Positive
 from skillweave.layers.precision import at_least_float32
 
 
-class Similarity(Target):
-    """Cross-entropy over scaled cosines between inputs and candidates, which the same encoder made
-    vectors of.
+@TARGETS.register("similarity")
+class SimilarityConfig(TargetConfig):
+    """The answer is the candidate of largest similarity; candidates are encoded by the same model
+    (Uni-Perceiver section 3.1).
 
-    An input is the position whose word is asked for, where `words` are labelled, and the whole
-    sample otherwise. Where the candidates were sampled, each negative stands for several that were
-    not drawn, so that the loss estimates that of them all. Without candidates the pairs of the
-    batch are each other's: the contrastive loss, with the same scale.
+    One such target serves all tasks of a model, retrieval too. Its scale is its only parameter.
+    """
+
+    compares_samples: ClassVar[bool] = True
+    fitted: ClassVar[tuple[str, ...]] = ("corrections",)
+
+    kind: Literal["similarity"] = "similarity"
+    temperature: PositiveFloat = 0.07
+    """Initial value of the learned temperature."""
+    max_scale: PositiveFloat = 100.0
+    """Upper bound of 1 / temperature, by which cosines are multiplied."""
+    pooling: Pooling = "first"
+    """How the tokens of a candidate, or of an input as a whole, become one vector: the first token,
+    or the mean of all of them."""
+    negatives: Positive = 256
+    """Class names or tokens drawn as candidates for each training batch, besides its answers."""
+    corrections: dict[str, Positive] = {}
+    """Task → its number of classes, for which a linear layer corrects the similarities; set by
+    prompt tuning."""
+
+    @property
+    def open_settings(self) -> tuple[str, ...]:
+        """None: corrections are set by prompt tuning, not fitted on data."""
+        return ()
+
+    def build(self, model: ModelSpec) -> Similarity:
+        """See `TargetConfig`."""
+        corrections = {task: (classes, model.width) for task, classes in self.corrections.items()}
+        return Similarity(self.temperature, self.max_scale, self.pooling, corrections)
+
+
+class Similarity(Target):
+    """Cross-entropy over scaled cosines between inputs and candidates.
+
+    An input is a kept position where the batch asks for some, and the whole sample otherwise. Where
+    candidates were sampled, each negative stands for several that were not drawn, so that the loss
+    estimates that over all candidates. Without candidates the pairs of the batch belong together:
+    the contrastive loss, with the same scale.
 
     `corrections`: task → (classes, width) of a linear layer that is added to the logits of a task
     with classes.
     """
+
+    labels = ("label_ids",)
+    embeds = True
 
     def __init__(
         self,
@@ -48,38 +91,48 @@ class Similarity(Target):
             {task: Correction(*sizes) for task, sizes in (corrections or {}).items()}
         )
 
-    def forward(
-        self, passes: list[Encoded], labels: Mapping[str, Tensor], words: Tensor | None
-    ) -> TargetOutput:
-        """Logits [N, C] of samples or [M, C] of labelled positions; of pairs as `Contrastive`.
-        `words`: the candidates [C, D].
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] the unit vectors of a pass."""
+        return self.pairs.vector(encoded)
 
-        Labels `class` [N] and `words` [N, L] are rows of the candidates; `numbers` [C] are the
-        candidates' own, all in order when absent. Raises ValueError for such labels without
-        candidates.
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [M, C] of the kept positions or [N, C] of the samples; of pairs as `Contrastive`.
+
+        `output_embeddings`: the candidates [C, D]. Labels `label_ids` [N, L] and `class` [N] are
+        rows of the candidates; `numbers` [C] are the candidates' own numbers, in order when absent.
+        Raises ValueError for such labels without candidates.
         """
-        if words is None:
-            if "class" in labels or "words" in labels:
+        if output_embeddings is None:
+            if "class" in labels or "label_ids" in labels:
                 raise ValueError(
                     "no candidates to choose from: encode them with model.embed and give them to"
                     " the model"
                 )
-            return self.pairs(passes, labels, words)
-        if "words" in labels:
-            hidden_MD, wanted_M = at_labels(passes[0], labels["words"])
-            x_MD = F.normalize(at_least_float32(hidden_MD), dim=-1)
+            return self.pairs(passes, labels, output_embeddings)
+        positions = None
+        if passes[0].keep_NL is not None or "label_ids" in labels:
+            kept_M = passes[0].kept(self.modalities)
+            x_MD = at_least_float32(passes[0].hidden_TD.index_select(0, kept_M))
+            x_MD = F.normalize(x_MD, dim=-1)
+            label_M = labels_at(passes[0], labels.get("label_ids"), kept_M)
+            positions = passes[0].positions(kept_M)
         else:
-            x_MD, wanted_M = (
-                joint([self.pairs.vector(encoded) for encoded in passes]),
-                labels.get("class"),
-            )
-        logits_MC = self.pairs.scale * x_MD @ words.T
+            x_MD = joint([self.vector(encoded) for encoded in passes])
+            label_M = labels.get("class")
+        logits_MC = self.pairs.scale * x_MD @ output_embeddings.T
         task = passes[0].tokens.conditions[0].task
         if task in self.corrections:
-            logits_MC = logits_MC + self.corrections[task](x_MD, labels.get("numbers"), len(words))
+            correction = self.corrections[task]
+            added_MC = correction(x_MD, labels.get("numbers"), len(output_embeddings))
+            logits_MC = logits_MC + added_MC
         if "stands_for" in labels:
             logits_MC = logits_MC + labels["stands_for"].log()
-        return TargetOutput(mean_cross_entropy(logits_MC, wanted_M), logits_MC)
+        return TargetOutput(mean_cross_entropy(logits_MC, label_M), logits_MC, positions)
 
 
 class Correction(nn.Module):

@@ -3,7 +3,8 @@ modality."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
@@ -12,13 +13,14 @@ from skillweave.config.streams import (
     ImageStream,
     SoundStream,
     Stream,
+    Streams,
+    TargetStream,
     TextStream,
     VideoStream,
     tokenizer_asset,
 )
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
 from skillweave.data.processors.tokenizer import load_tokenizer, read_tokenizer, train_tokenizer
-from skillweave.model.config import ModelConfig
 
 __all__ = [
     "BadInput",
@@ -31,8 +33,16 @@ __all__ = [
 ]
 
 
+class Inputs(Protocol):
+    """What processors need to know of a model (`ModelConfig` says it)."""
+
+    streams: Streams
+    shared: Sequence[str]
+    target_embedding: TargetStream | None
+
+
 def build_processors(
-    config: ModelConfig,
+    config: Inputs,
     assets: Mapping[str, bytes],
     limits: LimitsConfig = DEFAULT_LIMITS,
     augment: AugmentConfig = NO_AUGMENT,
@@ -48,7 +58,7 @@ def build_processors(
     }
 
 
-def build_answer_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> Processor:
+def build_answer_processor(config: Inputs, assets: Mapping[str, bytes]) -> Processor:
     """The processor of what the decoder reads. Raises ConfigError when the tokeniser is absent, or
     the decoder."""
     if config.target_embedding is None:
@@ -62,7 +72,7 @@ def build_answer_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> 
 
 
 def _build(
-    config: ModelConfig,
+    config: Inputs,
     modality: Modality,
     stream: Stream,
     assets: Mapping[str, bytes],

@@ -12,7 +12,7 @@ from skillweave.interop.huggingface.family import Family, Head
 from skillweave.model.config import ModelConfig
 
 PREDICTION = {
-    "lm": ("label_smoothing", "beams", "length_penalty", "most_pieces", "begin"),
+    "lm": ("label_smoothing", "beams", "length_penalty", "max_answer_tokens", "begin"),
     "ctc": ("beams", "language", "language_text", "language_weight", "length_bonus"),
 }
 PREDICTED = tuple(

@@ -6,23 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from skillweave.components.targets.language import LanguageConfig
 from skillweave.config import ConfigError
-from skillweave.config.targets import LanguageTarget
 from skillweave.model.config import ModelConfig
 
 FILE = "generation_config.json"
 OPTIONS = {
     "beams": "num_beams",
     "length_penalty": "length_penalty",
-    "most_pieces": "max_new_tokens",
+    "max_answer_tokens": "max_new_tokens",
 }
 """Ours → theirs."""
 
 
-def writer(config: ModelConfig) -> LanguageTarget | None:
+def writer(config: ModelConfig) -> LanguageConfig | None:
     """The target by which a decoder writes."""
     return next(
-        (t for t in config.targets.values() if isinstance(t, LanguageTarget) and config.decoder),
+        (t for t in config.targets.values() if isinstance(t, LanguageConfig) and config.decoder),
         None,
     )
 
@@ -56,7 +56,9 @@ def set_search(theirs: Any, config: ModelConfig) -> None:
     target = writer(config)
     if target is None or not theirs.can_generate():
         return
-    room = config.target_embedding.max_length if config.target_embedding else target.most_pieces
+    room = (
+        config.target_embedding.max_length if config.target_embedding else target.max_answer_tokens
+    )
     found = {other: getattr(target, own) for own, other in OPTIONS.items()}
-    found["max_new_tokens"] = min(target.most_pieces, room - 1 - len(target.begin))
+    found["max_new_tokens"] = min(target.max_answer_tokens, room - 1 - len(target.begin))
     theirs.generation_config.update(**found, forced_eos_token_id=None)

@@ -38,3 +38,14 @@ def hub_folder(source: str | Path) -> Path:
             f"{source}: no such folder, and not to be had from the Hugging Face hub: {reason}"
         ) from None
     return folder
+
+
+def is_hugging_face(source: str | Path) -> bool:
+    """Whether something is a model folder of Transformers, or the id of a model on the hub: `a/b`
+    where there is no folder `a` here."""
+    folder = Path(source)
+    if folder.is_dir():
+        file = folder / "config.json"
+        return file.is_file() and '"model_type"' in file.read_text("utf-8", "replace")
+    name = str(source)
+    return NAME.fullmatch(name) is not None and "/" in name and not folder.parent.is_dir()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from skillweave.config.targets import CTCTarget, LanguageTarget
+from skillweave.components.targets.ctc import CTCConfig
 from skillweave.interop.huggingface.generation_settings import with_search
 from skillweave.interop.huggingface.preprocessors import with_preprocessor, write_preprocessor
 from skillweave.interop.huggingface.tokens import (
@@ -50,7 +50,7 @@ def write_beside(model: Model, out: Path, family: str) -> None:
         segments = text.segments if text and "segment" in text.embedding else 1
         write_tokenizer(processor, out, _closed(config), segments, TOKENISERS.get(family))
     for target in config.targets.values():
-        if isinstance(target, CTCTarget):
+        if isinstance(target, CTCConfig):
             write_characters(out, target.characters)
     write_preprocessor(out, config)
 
@@ -58,7 +58,7 @@ def write_beside(model: Model, out: Path, family: str) -> None:
 def _closed(config: ModelConfig) -> bool | None:
     """Whether a text by itself ends with [SEP]: one that a decoder reads again does, and one that
     is to go on does not."""
-    language = any(isinstance(target, LanguageTarget) for target in config.targets.values())
+    language = any(target.writes_text for target in config.targets.values())
     decodes = any(config.decoded(task) for task in config.tasks)
     return None if language == decodes else decodes
 

@@ -1,0 +1,84 @@
+"""Bidirectional language modelling: the tokens before and after each position (ELMo)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from skillweave.batch import Modality
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    labels_at,
+    mean_cross_entropy,
+)
+
+
+@TARGETS.register("bilm")
+class BidirectionalLanguageConfig(TargetConfig):
+    """Each position predicts the tokens on both sides, each from one half of its vector (ELMo). The
+    encoder must read both directions `apart`."""
+
+    kind: Literal["bilm"] = "bilm"
+    modality: Modality = Modality.TEXT
+    """Whose tokens are predicted."""
+    bias: bool = False
+    """Whether the output layer, which both directions share, adds a bias."""
+
+    def build(self, model: ModelSpec) -> BidirectionalLanguage:
+        """See `TargetConfig`."""
+        vocabulary, sharers = model.vocabulary(self.modality), model.sharers(self.modality)
+        return BidirectionalLanguage(model.width, vocabulary, self.bias, sharers)
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """See `TargetConfig`."""
+        if getattr(model.encoder_of(self.modality), "direction", None) != "apart":
+            yield (
+                "predicts the tokens on both sides; use an rnn, lstm or gru encoder with direction"
+                " 'apart'"
+            )
+        if not model.vocabulary(self.modality):
+            yield (
+                f"predicts the tokens of a stream {self.modality.value!r}; add it under"
+                " model.streams"
+            )
+
+
+class BidirectionalLanguage(Target):
+    """The next token from the first half of each vector, the previous token from the second half
+    (ELMo, arXiv 1802.05365, section 3.1); one output layer serves both."""
+
+    labels = ("label_ids", "previous_ids")
+
+    def __init__(
+        self, width: int, outputs: int, bias: bool, modalities: Collection[Modality]
+    ) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.output = nn.Linear(width // 2, outputs, bias)
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [2 M, V] at the M kept positions: of the next tokens, then of the previous ones.
+
+        Labels `label_ids` and `previous_ids` [N, L].
+        """
+        last = passes[-1]
+        kept_M = last.kept(self.modalities)
+        halves = last.hidden_TD.index_select(0, kept_M).chunk(2, dim=-1)
+        logits_MV = self.output(torch.cat(halves))
+        parts = [labels_at(last, labels.get(name), kept_M) for name in self.labels]
+        known = [part for part in parts if part is not None]
+        loss = mean_cross_entropy(logits_MV, torch.cat(known) if known else None)
+        return TargetOutput(loss, logits_MV, last.positions(kept_M).repeat(2, 1))

@@ -1,0 +1,65 @@
+"""Choice: which of several passes is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skillweave.batch import IGNORE
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    Head,
+    ModelSpec,
+    Pooling,
+    TargetConfig,
+    TargetOutput,
+)
+
+
+@TARGETS.register("choice")
+class ChoiceConfig(TargetConfig):
+    """Which of several passes is right: a score each, cross-entropy over them (BERT section
+    4.4)."""
+
+    label_field: ClassVar[str | None] = "label"
+
+    kind: Literal["choice"] = "choice"
+    hidden: bool = True
+    """Whether BERT's pooler (a dense layer and tanh) stands before the score."""
+    pooling: Pooling = "first"
+    """How a pass's tokens become one vector: its first token, or the mean of all tokens."""
+
+    def build(self, model: ModelSpec) -> Choice:
+        """See `TargetConfig`."""
+        return Choice(model.width, 1, self.hidden, self.pooling)
+
+
+class Choice(Head):
+    """Cross-entropy over passes, each of which holds one of the choices."""
+
+    labels = ("class",)
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [N, choices]. Label `class` [N]: the right one.
+
+        `choices` [N]: how many a sample has; the logits beyond are -inf.
+        """
+        logits_NC = torch.cat([self.outputs(encoded) for encoded in passes], dim=1)
+        if (counts_N := labels.get("choices")) is not None:
+            numbers_C = torch.arange(len(passes), device=logits_NC.device)
+            logits_NC = logits_NC.masked_fill(numbers_C >= counts_N.unsqueeze(1), -torch.inf)
+        label_N = labels.get("class")
+        if label_N is None:
+            return TargetOutput(None, logits_NC)
+        loss = F.cross_entropy(logits_NC, label_N, ignore_index=IGNORE)
+        return TargetOutput(loss, logits_NC)

@@ -1,0 +1,129 @@
+"""Masked language modelling: the masked tokens of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.batch import Modality
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    labels_at,
+    mean_cross_entropy,
+)
+from skillweave.config.encoder import Activation
+from skillweave.layers.feed_forward import ACTIVATIONS
+
+
+@TARGETS.register("mlm")
+class MaskedLanguageConfig(TargetConfig):
+    """Masked language modelling: logits at masked positions alone, by an output layer that is tied
+    to the word embedding (BERT)."""
+
+    packable: ClassVar[bool] = True
+
+    kind: Literal["mlm"] = "mlm"
+    modality: Modality = Modality.TEXT
+    """Whose tokens are predicted, and whose word embedding is the output layer."""
+    activation: Activation = "gelu"
+    """The nonlinearity of the layer before the output."""
+
+    @property
+    def tied_to(self) -> Modality:
+        """See `TargetConfig`."""
+        return self.modality
+
+    def build(self, model: ModelSpec) -> MaskedLanguage:
+        """See `TargetConfig`."""
+        return MaskedLanguage(
+            model.width,
+            model.vocabulary(self.modality),
+            model.encoder.norm_epsilon,
+            model.sharers(self.modality),
+            model.word_size(self.modality),
+            self.activation,
+        )
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """See `TargetConfig`."""
+        yield from tied_stream_faults(model, self.modality)
+
+    def check_task(self, model: ModelSpec, task: str) -> Iterator[str]:
+        """Tokens of every text and code span must be predicted by some target of the task."""
+        own = [
+            target
+            for name in model.tasks[task].targets
+            if isinstance(target := model.targets.get(name), MaskedLanguageConfig)
+        ]
+        if own[0] is not self:
+            return
+        predicted = {one for target in own for one in model.sharers(target.modality)}
+        for modality in dict.fromkeys(span.modality for span in model.tasks[task].spans):
+            if modality not in predicted and model.vocabulary(modality):
+                remedy = f"add a target {{kind: mlm, modality: {modality.value}}} to the task"
+                yield (
+                    f"predicts no tokens of {modality.value!r}, which task {task!r} masks too;"
+                    f" {remedy}, or set `shared: [word]`"
+                )
+
+
+def tied_stream_faults(model: ModelSpec, modality: Modality) -> Iterator[str]:
+    """The fault of an output layer that is tied to a word embedding which the model lacks."""
+    if not model.vocabulary(modality):
+        yield f"is tied to the words of a stream {modality.value!r}; add it under model.streams"
+
+
+class MaskedLanguage(Target):
+    """BERT's transform, then the word embedding as the output layer.
+
+    Only tokens of that embedding are predicted: where text and code have tokens of their own, each
+    has its own target. `size`: of the word embedding, if that is not `width` (ALBERT, ELECTRA).
+    """
+
+    labels = ("label_ids",)
+
+    def __init__(
+        self,
+        width: int,
+        vocabulary: int,
+        epsilon: float,
+        modalities: Collection[Modality],
+        size: int | None = None,
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.transform = nn.Linear(width, size or width)
+        self.activation = ACTIVATIONS[activation]
+        self.norm = nn.LayerNorm(size or width, epsilon)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [M, V] at the kept positions. Label `label_ids` [N, L]."""
+        kept_M = passes[0].kept(self.modalities)
+        x_MD = passes[0].hidden_TD.index_select(0, kept_M)
+        logits_MV = self.token_logits(x_MD, output_embeddings)
+        label_M = labels_at(passes[0], labels.get("label_ids"), kept_M)
+        loss = mean_cross_entropy(logits_MV, label_M)
+        return TargetOutput(loss, logits_MV, passes[0].positions(kept_M))
+
+    def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
+        """[..., V] of vectors [..., D]. Raises ValueError without a word embedding."""
+        if output_embeddings is None:
+            raise ValueError("the output is tied to a word embedding, and the stream has none")
+        x_MD = self.norm(self.activation(self.transform(x_MD)))
+        return F.linear(x_MD, output_embeddings, self.bias)

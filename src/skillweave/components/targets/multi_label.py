@@ -1,0 +1,73 @@
+"""Multi-label classification: any number of classes per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    Head,
+    ModelSpec,
+    Pooling,
+    TargetConfig,
+    TargetOutput,
+    TrainingData,
+    class_names,
+    present_values,
+)
+from skillweave.config.base import Positive
+from skillweave.data.values import split_cell
+
+
+@TARGETS.register("multi_label")
+class MultiLabelConfig(TargetConfig):
+    """Any number of classes a sample: binary cross-entropy for each class."""
+
+    label_field: ClassVar[str | None] = "labels"
+    fitted: ClassVar[tuple[str, ...]] = ("classes",)
+    reads_decoder: ClassVar[bool] = True
+
+    kind: Literal["multi_label"] = "multi_label"
+    classes: list[str] = []
+    """Label names in order; taken from the training data when empty."""
+    hidden: bool = True
+    """Whether BERT's pooler (a dense layer and tanh) stands before the classifier."""
+    inner: Positive | None = None
+    """Width of a layer with its own norm and GELU before the last one (ViLT: twice the model's);
+    no such layer when absent."""
+    pooling: Pooling = "first"
+    """How a sample's tokens become one vector: its first token, or the mean of all tokens."""
+
+    def build(self, model: ModelSpec) -> MultiLabel:
+        """See `TargetConfig`."""
+        return MultiLabel(model.width, len(self.classes), self.hidden, self.pooling, self.inner)
+
+    def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
+        """The classes that occur in any sample."""
+        cells = present_values(data, "labels")
+        return {"classes": class_names([one for cell in cells for one in split_cell(cell)], 1)}
+
+
+class MultiLabel(Head):
+    """Binary cross-entropy for each class."""
+
+    labels = ("classes",)
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [N, C]. Label `classes` [N, C]: 1 for the sample's own classes."""
+        logits_NC = self.outputs(passes[-1])
+        label_NC = labels.get("classes")
+        if label_NC is None:
+            return TargetOutput(None, logits_NC)
+        loss = F.binary_cross_entropy_with_logits(logits_NC, label_NC.to(logits_NC.dtype))
+        return TargetOutput(loss, logits_NC)

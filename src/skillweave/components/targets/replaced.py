@@ -1,0 +1,62 @@
+"""Replaced-token detection (ELECTRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skillweave.batch import IGNORE
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    labels_at,
+)
+from skillweave.layers.precision import at_least_float32
+
+
+@TARGETS.register("replaced")
+class ReplacedConfig(TargetConfig):
+    """Whether each token was put in by a generator (ELECTRA, arXiv 2003.10555)."""
+
+    kind: Literal["replaced"] = "replaced"
+
+    def build(self, model: ModelSpec) -> Replaced:
+        """See `TargetConfig`."""
+        return Replaced(model.width)
+
+
+class Replaced(Target):
+    """A dense layer, GELU, and a number a token (ELECTRA, arXiv 2003.10555)."""
+
+    labels = ("replaced",)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.classifier = nn.Linear(width, 1)
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [M] at the kept positions. Label `replaced` [N, L]: 1 where the token was."""
+        kept_M = passes[0].kept(self.modalities)
+        x_MD = passes[0].hidden_TD.index_select(0, kept_M)
+        logits_M = self.classifier(F.gelu(self.transform(x_MD))).squeeze(-1)
+        positions = passes[0].positions(kept_M)
+        label_M = labels_at(passes[0], labels.get("replaced"), kept_M)
+        if label_M is None:
+            return TargetOutput(None, logits_M, positions)
+        known_M = label_M != IGNORE
+        wide_M = at_least_float32(logits_M)[known_M]
+        loss = F.binary_cross_entropy_with_logits(wide_M, label_M[known_M].to(wide_M.dtype))
+        return TargetOutput(loss, logits_M, positions)

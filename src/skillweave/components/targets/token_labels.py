@@ -1,0 +1,70 @@
+"""Token labels: a class for each word, such as the names in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from skillweave.components.targets.base import (
+    TARGETS,
+    Encoded,
+    ModelSpec,
+    Target,
+    TargetConfig,
+    TargetOutput,
+    TrainingData,
+    class_names,
+    mean_cross_entropy,
+    present_values,
+)
+from skillweave.data.values import split_cell
+
+
+@TARGETS.register("token_labels")
+class TokenLabelsConfig(TargetConfig):
+    """A label for each word: cross-entropy at its first token (BERT section 5.3)."""
+
+    label_field: ClassVar[str | None] = "tags"
+    fitted: ClassVar[tuple[str, ...]] = ("classes",)
+
+    kind: Literal["token_labels"] = "token_labels"
+    classes: list[str] = []
+    """Label names in order, such as O, B-PER, I-PER; taken from the training data when empty."""
+
+    def build(self, model: ModelSpec) -> TokenLabels:
+        """See `TargetConfig`."""
+        return TokenLabels(model.width, len(self.classes))
+
+    def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
+        """The labels that occur in any sample."""
+        cells = present_values(data, "tags")
+        return {"classes": class_names([one for cell in cells for one in split_cell(cell)], 1)}
+
+
+class TokenLabels(Target):
+    """Cross-entropy at the positions that have a label (BERT section 5.3)."""
+
+    labels = ("tags",)
+    tuned = ("classifier.weight", "classifier.bias")
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> TargetOutput:
+        """Logits [N, L, C]. Label `tags` [N, L], IGNORE where there is none."""
+        tokens = passes[0].tokens
+        logits_TC = self.classifier(passes[0].hidden_TD)
+        loss = None
+        if (label_NL := labels.get("tags")) is not None:
+            label_T = tokens.to_tokens(label_NL)
+            labelled_T = label_T >= 0
+            loss = mean_cross_entropy(logits_TC[labelled_T], label_T[labelled_T])
+        return TargetOutput(loss, tokens.to_padded(logits_TC))

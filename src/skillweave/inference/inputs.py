@@ -1,0 +1,119 @@
+"""Raw inputs of a task: single values, files, tables and folders.
+
+Only the fields that a task needs for an answer are required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skillweave.config import ConfigError
+from skillweave.data.sources import MEDIA, SUFFIXES, open_rows
+from skillweave.data.sources.base import FIELDS, Selection, name_fields
+from skillweave.data.sources.split import first_skip
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows under a task's field names. `shown`: what is told of each row besides its answer.
+    `skipped`: how many rows could not be read, and why; empty for none."""
+
+    rows: Sequence[Row] | Selection
+    shown: Sequence[Row]
+    skipped: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+
+def read_inputs(
+    source: str | Path, fields: Sequence[str], columns: Mapping[str, str | list[str]] | None = None
+) -> Inputs:
+    """The rows of a table, of a folder of files, or of a single file.
+
+    `fields`: what the task needs. `columns`: field → column, for the columns that a table has; other
+    fields have columns of their own name. Media paths in a table are relative to its folder. Raises
+    ConfigError for a source that cannot be read or lacks a field.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, fields)
+    if path.is_file() and _holds(path, fields):
+        return Inputs([_row(path, path.name, fields)], [{"input": str(path)}])
+    table = open_rows(str(source))
+    named = {
+        field: column
+        for field, column in (columns or {}).items()
+        if field in fields and {*_listed(column)} <= {*table.columns}
+    }
+    rows = Selection(table, range(len(table)), name_fields(table, named, fields))
+    hidden = table.media | (MEDIA - {*fields})
+    names = [name for name in table.columns if name not in hidden]
+    shown = [table.read(i, names) for i in range(len(table))]
+    return Inputs(rows, shown, first_skip(table).lstrip(", "))
+
+
+def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
+    """Inputs that were typed: files, or texts for a task over text or code. Raises ConfigError for
+    none, or where a task needs more than one field."""
+    if not words:
+        raise ConfigError(f"nothing to answer for: give {fields[0]} inputs, or --input FILE")
+    if len(fields) > 1:
+        raise ConfigError(
+            f"the task is given {', '.join(fields)}: write them as columns of a file, and give"
+            " --input FILE"
+        )
+    is_text = fields[0] in ("text", "code")
+    rows = [
+        {fields[0]: word if is_text and not Path(word).is_file() else Path(word)} for word in words
+    ]
+    return Inputs(rows, [{"input": word} for word in words])
+
+
+def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
+    """Values as rows: mappings as they are, anything else as the task's first field."""
+    for value in values:
+        is_row = isinstance(value, Mapping) and fields[0] in value
+        yield value if is_row else {fields[0]: value}
+
+
+def _folder(folder: Path, fields: Sequence[str]) -> Inputs:
+    """Every file below a folder that holds the first field, with a text beside it where there is
+    one."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and _holds(file, fields)]
+    if not files:
+        raise ConfigError(f"{folder}: no file in it holds {fields[0]}")
+    keys = [file.relative_to(folder).as_posix() for file in files]
+    rows = [_row(file, key, fields) for file, key in zip(files, keys, strict=True)]
+    return Inputs(rows, [{"key": key} for key in keys])
+
+
+def _holds(file: Path, fields: Sequence[str]) -> bool:
+    """Whether a file is an item of the first field, and no table."""
+    suffix = file.suffix.lower()
+    is_table = suffix in SUFFIXES and fields[0] not in ("text", "code")
+    return not is_table and FIELDS.get(suffix[1:]) == fields[0] and len(fields) == 1
+
+
+def _row(file: Path, key: str, fields: Sequence[str]) -> Row:
+    field = fields[0]
+    value: Any = {"bytes": None, "path": str(file)}
+    if field not in MEDIA:
+        value = file.read_text("utf-8", "replace")
+    row = {"key": key, field: value}
+    beside = file.with_suffix(".txt")
+    if field != "text" and beside.is_file():
+        row["text"] = beside.read_text("utf-8", "replace").split("\n")[0]
+    return row
+
+
+def _listed(column: str | list[str]) -> list[str]:
+    return [column] if isinstance(column, str) else column

@@ -1,0 +1,93 @@
+"""Open a saved model: a run, a checkpoint, a model folder, a Hugging Face folder or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from skillweave.config import ConfigError
+from skillweave.interop.huggingface import from_hf
+from skillweave.interop.huggingface.hub import is_hugging_face
+from skillweave.model.folders import CONFIG_FILE, model_folder
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig, read_recipe
+from skillweave.tasks.resolve import ResolvedRecipe, resolved
+
+RECIPE_FILE = "recipe.yaml"
+"""A run's resolved recipe."""
+
+
+def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
+    """A saved model, ready for inference: a run (its best checkpoint), a checkpoint, a model folder,
+    a folder of Hugging Face's or the id of a model on the hub.
+
+    `tasks`: read and hold no more than what these tasks activate; all experts of routes that look
+    at the data belong to it. Raises ConfigError when there is no model or it has no such task,
+    WeightsError when its weights do not fit.
+    """
+    if is_hugging_face(path):
+        model = from_hf(path)
+        if tasks is not None:
+            model.config.restricted(tasks)  # its one task is the whole model
+        return model
+    return Model.from_pretrained(model_folder(path), tasks)
+
+
+def with_tuning(model: Model, path: str | Path) -> Model:
+    """The tuned model of a run or model folder on a base that is in memory already, whose weights
+    it shares.
+
+    So one base serves many tunings: prompts share all that they leave alone. Raises ConfigError
+    when there is no model, WeightsError when it is not a tuned one, or was tuned on another base.
+    """
+    return model.with_tuning(model_folder(path))
+
+
+def open_run(path: str | Path) -> tuple[Model, ResolvedRecipe]:
+    """The model of a run (or of one of its checkpoints) and its recipe, with the run's present
+    folder as its output.
+
+    Raises ConfigError when there is no run.
+    """
+    recipe = run_recipe(path)
+    model = load(path)
+    return model, resolved(recipe, model.assets)
+
+
+def run_recipe(path: str | Path) -> RecipeConfig:
+    """The recipe of a run or of one of its checkpoints, with the run's present folder as its
+    output.
+
+    Raises ConfigError when there is no run.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise ConfigError(
+            f"{folder}: no such run; train one first, for instance with: skillweave quickstart"
+        )
+    parents = (folder, folder.parent, folder.parent.parent)
+    places = [place for place in parents if (place / RECIPE_FILE).is_file()]
+    if not places:
+        remedy = ""
+        if (folder / CONFIG_FILE).is_file():
+            remedy = "; a model folder has no data of its own: name it with --data"
+        raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){remedy}")
+    return read_recipe(places[0] / RECIPE_FILE).model_copy(update={"output": str(places[0])})
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of a name. `auto`: CUDA if there is a GPU, then MPS, then the CPU.
+
+    Raises ConfigError for a device that this machine does not have.
+    """
+    available = {"cpu": True, "mps": torch.backends.mps.is_available()}
+    available["cuda"] = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device(next(one for one in ("cuda", "mps", "cpu") if available[one]))
+    kind = name.partition(":")[0]
+    if not available.get(kind, False):
+        there = ", ".join(one for one, is_there in available.items() if is_there)
+        raise ConfigError(f"device {name!r} is not available here; choose among {there}")
+    return torch.device(name)

@@ -1,0 +1,283 @@
+"""One object for every saved model: it answers for raw inputs and encodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillweave.batch import Example, Layout, Modality
+from skillweave.config import ConfigError, choose
+from skillweave.data.collate import collate
+from skillweave.data.processors import BadInput, Processor, build_processors
+from skillweave.data.values import first_text
+from skillweave.inference.inputs import as_rows
+from skillweave.inference.loading import choose_device, load
+from skillweave.model.model import Model
+from skillweave.tasks.candidates import build_candidates
+from skillweave.tasks.dataset import build_context
+from skillweave.tasks.predictions import encode_candidates, evaluating
+from skillweave.tasks.resolve import resolved_task
+from skillweave.tasks.task import Mode, ResolvedTask, TaskContext
+
+Answer = dict[str, Any]
+Vectors = NDArray[np.float32]
+BATCH = 32
+"""Inputs that the model sees at once."""
+WINDOW = 8
+"""Batches among which inputs are sorted by length, so that little is padding."""
+PAD_TO_MULTIPLE_OF = 8
+"""Lengths are padded to a multiple of it."""
+
+
+class Searchable(Protocol):
+    """An index of vectors, in which a retrieval task looks for its answers."""
+
+    def find(self, query_D: Vectors, k: int) -> list[Answer]:
+        """The k most similar items, best first."""
+        ...
+
+
+class Predictor:
+    """A saved model with its tasks and processors.
+
+    `model`: a model, or where one is saved (see `load`). `tasks`: load only these. `device`: see
+    `choose_device`. Raises ConfigError and WeightsError as `load` does.
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path,
+        tasks: str | Collection[str] | None = None,
+        device: str | None = "auto",
+    ) -> None:
+        found = model if isinstance(model, Model) else load(model, tasks)
+        self.model = found if device is None else found.to(choose_device(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def tasks(self) -> dict[str, ResolvedTask]:
+        """The model's tasks by name."""
+        config = self.model.config
+        return {name: resolved_task(config, name) for name in config.tasks}
+
+    def task(self, name: str) -> ResolvedTask:
+        """A task by name. Raises ConfigError with the nearest valid name."""
+        return choose(self.tasks, name, "task")
+
+    def answering(self, name: str) -> ResolvedTask:
+        """A task that gives answers. Raises ConfigError for one that does not, with those that
+        do."""
+        task = self.task(name)
+        if task.entry.answers:
+            return task
+        usable = [one for one, other in self.tasks.items() if other.entry.answers]
+        others = ", ".join(usable) or "nothing: this model has no other task"
+        what = "is a pretraining task" if task.entry.pretraining else "predicts the words of a text"
+        raise ConfigError(f"task {name!r} {what} and has no answer; predict with {others}")
+
+    def predict(
+        self,
+        task: str,
+        inputs: Iterable[Any],
+        index: Searchable | None = None,
+        k: int = 5,
+    ) -> Iterator[Answer]:
+        """One answer per input, in order: `class` and `probability` (and all `probabilities`),
+        `labels`, `score`, `tags`, `answer`, `transcript`, or `found` (the best `k` of `index`).
+
+        `inputs`: rows under the task's field names, as `{"text": ..., "second": ...}`; for tasks
+        that are given one thing also that alone: a text, a path, bytes, an array. A broken input
+        gives `{"error": reason}`. Raises ConfigError for an unknown task or one without answers.
+        """
+        found = self.answering(task)
+        if not found.compares_samples:
+            return self._answers(found, inputs)
+        if index is None:
+            raise ConfigError(
+                f"task {task!r} finds its answers in an index; build one with sw.Index.build and"
+                " give it as index="
+            )
+        return self._search(found, inputs, index, k)
+
+    def encode(self, task: str, **media: Sequence[Any]) -> Vectors:
+        """Unit-length vectors [N, D] (float32) of raw inputs of one modality, comparable across the
+        passes of the task.
+
+        `media`: one of `text=`, `image=`, `sound=`, `video=`, `code=`, a list of texts, paths,
+        bytes or decoded values. Raises ConfigError for an unknown task or a modality that the task
+        does not encode alone, BadInput (naming it) for a broken item.
+        """
+        if len(media) != 1:
+            raise ConfigError(
+                "encode: give one of text=, image=, sound=, video=, code=, not"
+                f" {' and '.join(media) or 'none'}"
+            )
+        modality, values = next(iter(media.items()))
+        if isinstance(values, str | bytes | Path):
+            raise ConfigError(
+                f"encode: {modality}= is a list; write {modality}=[...] for a single item"
+            )
+        layout, processor = self._encoder(task, modality)
+        examples = []
+        for i, value in enumerate(values):
+            try:
+                examples.append(Example((processor(value),), {}, str(i)))
+            except BadInput as error:
+                named = value if isinstance(value, str | Path) else f"number {i}"
+                where = "" if str(value) in str(error) else f"{named}: "
+                raise BadInput(f"{modality} {where}{error}") from None
+        return self.encode_examples(layout, examples)
+
+    def encode_each(
+        self, task: str, modality: str, values: Iterable[Any]
+    ) -> Iterator[Vectors | BadInput]:
+        """For each raw value its unit vector [D], or the reason why it is broken, in order."""
+        layout, processor = self._encoder(task, modality)
+        rest = iter(values)
+        while group := list(islice(rest, BATCH * WINDOW)):
+            results: list[Vectors | BadInput] = []
+            examples: list[Example] = []
+            for value in group:
+                try:
+                    examples.append(Example((processor(_plain(value, modality)),), {}, ""))
+                    results.append(np.zeros(0, np.float32))
+                except BadInput as error:
+                    results.append(error)
+            vectors = iter(self.encode_examples(layout, examples))
+            for result in results:
+                yield result if isinstance(result, BadInput) else next(vectors)
+
+    def encode_examples(self, layout: Layout, examples: Sequence[Example]) -> Vectors:
+        """Unit vectors [N, D] of examples of one pass, batched by length."""
+        task, streams = layout.task, self.model.config.streams
+        found: list[Tensor | None] = [None] * len(examples)
+        with evaluating(self.model):
+            resolved = self.model.resolve(task)
+            for numbers in _by_length(examples):
+                batch = collate(layout, [examples[i] for i in numbers], streams, PAD_TO_MULTIPLE_OF)
+                vectors_ND = self.model.embed(batch.to(self.device), resolved)[0].float().cpu()
+                for number, vector_D in zip(numbers, vectors_ND, strict=True):
+                    found[number] = vector_D
+        rows = [vector for vector in found if vector is not None]
+        if not rows:
+            return np.zeros((0, self.model.config.width), np.float32)
+        return torch.stack(rows).numpy()
+
+    def context(self, task: ResolvedTask) -> TaskContext:
+        """What builds the examples of a task for prediction."""
+        return build_context(task, self.model.assets, Mode.PREDICTION)
+
+    def single_pass(self, task: str, modality: str) -> Layout:
+        """The layout of the task's pass that holds nothing but `modality`. Raises ConfigError when
+        there is none."""
+        layout = self.task(task).layout
+        alone = [layout.only(p) for p in range(len(layout.passes))]
+        found = {one.spans[0].modality.value: one for one in alone if len(one.spans) == 1}
+        choose({m.value: m for m in Modality}, modality, "modality")
+        return choose(found, modality, f"modality of task {task!r}")
+
+    def _encoder(self, task: str, modality: str) -> tuple[Layout, Processor]:
+        layout, config = self.single_pass(task, modality), self.model.config
+        processors = build_processors(config, self.model.assets, config.limits)
+        return layout, processors[layout.spans[0].modality]
+
+    def _search(
+        self, task: ResolvedTask, inputs: Iterable[Any], index: Searchable, k: int
+    ) -> Iterator[Answer]:
+        field = task.entry.query_fields[0]
+        modality = task.entry.spans[0].modality.value
+        values = (row[field] for row in as_rows(inputs, [field]))
+        for vector in self.encode_each(task.name, modality, values):
+            if isinstance(vector, BadInput):
+                yield {"error": str(vector)}
+            else:
+                yield {"found": index.find(vector, k)}
+
+    def _answers(self, task: ResolvedTask, inputs: Iterable[Any]) -> Iterator[Answer]:
+        context, entry = self.context(task), task.entry
+        candidates = build_candidates(task, context)
+        vectors = encode_candidates(self.model, candidates.batches()) if candidates else None
+        rest = as_rows(inputs, entry.given)
+        while group := list(islice(rest, BATCH * WINDOW)):
+            examples: list[Example] = []
+            answers: dict[str, Answer] = {}
+            for i, row in enumerate(group):
+                try:
+                    for field in entry.given:
+                        if row.get(field) is None:
+                            raise BadInput(f"no {field}")
+                    examples += entry.build_parts({**row, "key": str(i)}, context)
+                except BadInput as error:
+                    answers[str(i)] = {"error": str(error)}
+            if examples:
+                answers |= self._predicted(task, examples, vectors)
+            for i in range(len(group)):
+                yield answers[str(i)]
+
+    def _predicted(
+        self, task: ResolvedTask, examples: Sequence[Example], candidates: Tensor | None
+    ) -> dict[str, Answer]:
+        """Answers by key."""
+        config = self.model.config
+        batches = (
+            collate(
+                task.input_layout,
+                [examples[i] for i in numbers],
+                config.streams,
+                PAD_TO_MULTIPLE_OF,
+                answers=config.target_embedding,
+            )
+            for numbers in _by_length(examples)
+        )
+        with evaluating(self.model):
+            found = task.entry.predict(self.model, task, batches, candidates)
+        return {key: task.entry.answer(found, i, task) for i, key in enumerate(found.keys)}
+
+
+def predict(
+    model: Model | Predictor | str | Path,
+    task: str,
+    inputs: Iterable[Any],
+    index: Searchable | None = None,
+    k: int = 5,
+) -> list[Answer]:
+    """One answer per input: see `Predictor.predict`."""
+    return list(as_predictor(model).predict(task, inputs, index, k))
+
+
+def encode(model: Model | Predictor | str | Path, task: str, **media: Sequence[Any]) -> Vectors:
+    """Unit-length vectors of raw inputs: see `Predictor.encode`."""
+    return as_predictor(model).encode(task, **media)
+
+
+def as_predictor(model: Model | Predictor | str | Path) -> Predictor:
+    """A predictor of a model, which stays on its device, or of a saved model."""
+    if isinstance(model, Predictor):
+        return model
+    return Predictor(model, device=None if isinstance(model, Model) else "auto")
+
+
+def _by_length(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Numbers of examples of similar length, a batch at a time."""
+    lengths = [sum(span.length for span in example.spans) for example in examples]
+    order = sorted(range(len(examples)), key=lengths.__getitem__)
+    for start in range(0, len(order), BATCH):
+        yield order[start : start + BATCH]
+
+
+def _plain(value: Any, modality: str) -> Any:
+    """Of several captions the first; media as they are."""
+    is_text = modality in ("text", "code") and not isinstance(value, bytes | Path | Mapping)
+    return first_text(value) if is_text else value

@@ -1,0 +1,31 @@
+"""The metrics of the package, in the order of tables."""
+
+from skillweave.metrics.base import METRICS, Metric
+from skillweave.metrics.labels import f1, macro_f1, matthews, of_classes
+
+METRICS.update(
+    {
+        "accuracy": Metric("accuracy"),
+        "f1": Metric("F1", compute=of_classes(f1)),
+        "macro_f1": Metric("macro F1", compute=of_classes(macro_f1)),
+        "micro_f1": Metric("micro F1"),
+        "matthews": Metric("Matthews correlation", compute=of_classes(matthews)),
+        "pearson": Metric("Pearson correlation"),
+        "spearman": Metric("Spearman correlation"),
+        "squared_error": Metric("mean squared error", lower=True, unbounded=True),
+        "entity_f1": Metric("entity F1"),
+        "tag_accuracy": Metric("accuracy of words"),
+        "exact_match": Metric("exact match"),
+        "answer_f1": Metric("F1 of answers"),
+        "bleu": Metric("BLEU"),
+        "chrf": Metric("chrF"),
+        "cer": Metric("character error rate", lower=True),
+        "recall_at_1": Metric("recall@1"),
+        "recall_at_5": Metric("recall@5"),
+        "recall_at_10": Metric("recall@10"),
+        "median_rank": Metric("median rank", lower=True, unbounded=True),
+        "perplexity": Metric("perplexity", lower=True, unbounded=True),
+        "masked_accuracy": Metric("accuracy where asked"),
+        "pixel_error": Metric("error of hidden pixels", lower=True),
+    }
+)

@@ -1,0 +1,163 @@
+"""Classification: one class per sample, of one or two inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillweave.batch import Example, Modality, Span
+from skillweave.config import ConfigError
+from skillweave.data.values import class_index
+from skillweave.metrics import Columns, accuracy, estimate, mean
+from skillweave.model.model import Model
+from skillweave.tasks.cases import CASES, SHOWN, Case, Item
+from skillweave.tasks.inputs import Inputs, OneInput, text_pair
+from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
+from skillweave.tasks.task import (
+    Figures,
+    MeasuredData,
+    ResolvedTask,
+    Row,
+    Task,
+    TaskContext,
+    register,
+)
+
+
+@dataclass(kw_only=True)
+class ClassPredictions(Predictions):
+    """`labels`: [N] int64. `probabilities`: [N, C] float32."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """The class of a sample, by a classifier. `inputs`: the spans of a row."""
+
+    inputs: Inputs = field(repr=False)
+
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """See `Task`."""
+        return Example(self.inputs(row, context, rng), self.labels(row, context), row["key"])
+
+    def labels(self, row: Row, context: TaskContext) -> dict[str, float]:
+        """The class of a row; nothing in prediction."""
+        if not context.labelled:
+            return {}
+        return {"class": class_index(row["label"], context.target.classes)}
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> ClassPredictions:
+        """The probabilities of the classes."""
+        labels, probabilities, seen = [], [], Predictions()
+        for batch in on_device(model, batches, seen):
+            if "class" in batch.labels:
+                labels.append(batch.labels["class"].cpu())
+            logits_NC = first_logits(model, batch, candidates)
+            probabilities.append(logits_NC.float().softmax(-1).cpu())
+        return ClassPredictions(
+            labels=stack(labels), probabilities=stack(probabilities), **vars(seen)
+        )
+
+    def columns(self, found: Predictions) -> Columns:
+        """Accuracy."""
+        found = cast(ClassPredictions, found)
+        return {"accuracy": (mean, [found.probabilities.argmax(-1) == found.labels])}
+
+    def chance(self, found: Predictions, data: MeasuredData) -> Figures:
+        """Always the most frequent class of the training data; any class without such data."""
+        found = cast(ClassPredictions, found)
+        classes = data.task.classes
+        try:
+            counts = Counter(label for label in data.training_values("label") if label in classes)
+        except ConfigError:  # a task that was not trained may have no training data
+            counts = Counter()
+        if not counts:
+            return {"accuracy": 1 / found.probabilities.shape[1]}
+        commonest = max(sorted(counts), key=counts.__getitem__)
+        constant = np.zeros_like(found.probabilities)
+        constant[:, classes.index(commonest)] = 1
+        guess = replace(found, probabilities=constant)
+        return estimate(self.all_columns(guess, data.further_metrics), 0)[0]
+
+    def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
+        """`class`, its `probability`, and all `probabilities` by class."""
+        shares = cast(ClassPredictions, found).probabilities[index].tolist()
+        # choices have no names: their numbers, from 0
+        names = task.classes or [str(i) for i, share in enumerate(shares) if share > 0]
+        best = max(range(len(names)), key=shares.__getitem__)
+        return {
+            "class": names[best],
+            "probability": shares[best],
+            "probabilities": dict(zip(names, shares, strict=False)),
+        }
+
+    def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
+        """The first samples with their most probable classes."""
+        found = cast(ClassPredictions, found)
+        modality = self.spans[0].modality.value
+        classes = data.task.classes or [str(i) for i in range(found.probabilities.shape[1])]
+        cases = []
+        for i, key in enumerate(found.keys[:CASES]):
+            order = np.argsort(-found.probabilities[i], kind="stable")[:SHOWN]
+            cases.append(
+                Case(
+                    Item(modality, data.row(key)[modality]),
+                    label=classes[found.labels[i]],
+                    classes=[(classes[c], float(found.probabilities[i, c])) for c in order],
+                )
+            )
+        return cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassification(Classification):
+    """Classification of one text, which has a baseline."""
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Figures:
+        """Logistic regression on TF-IDF of characters."""
+        from skillweave.metrics.baselines import classify_texts  # scikit-learn is slow to import
+
+        train, labels = data.training_values("text"), data.training_values("label")
+        guess = classify_texts(train, labels, data.values("text", found.keys))
+        return {"accuracy": accuracy(guess, data.values("label", found.keys))}
+
+
+def _of(modality: Modality, summary: str, family: type[Classification] = Classification) -> Task:
+    return family(
+        name=f"{modality.value}_classification",
+        summary=summary,
+        spans=(Span(modality),),
+        targets=("classification",),
+        fields=(modality.value, "label"),
+        inputs=OneInput(modality),
+    )
+
+
+register(
+    _of(
+        Modality.TEXT,
+        "which category a text belongs to (SkillNet section 4.1)",
+        TextClassification,
+    ),
+    Classification(
+        name="text_pair_classification",
+        summary="how two texts relate, such as entailment (BERT section 4.1)",
+        spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
+        targets=("classification",),
+        fields=("text", "second", "label"),
+        inputs=text_pair,
+    ),
+    _of(Modality.IMAGE, "which category a picture shows (ViT)"),
+    _of(Modality.SOUND, "which category a recording holds (wav2vec 2.0)"),
+    _of(Modality.VIDEO, "which category a clip shows (VideoMAE)"),
+)

@@ -1,0 +1,165 @@
+"""Text generation: a text about an input, written by a decoder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skillweave.batch import Example, Modality, Span
+from skillweave.config import ConfigError
+from skillweave.data.processors import build_answer_processor
+from skillweave.generation import write
+from skillweave.metrics import Columns, estimate, mean
+from skillweave.metrics import text as text_metrics
+from skillweave.model.model import Model
+from skillweave.tasks.cases import Case
+from skillweave.tasks.predictions import Predictions, on_device
+from skillweave.tasks.task import (
+    ANSWER,
+    Figures,
+    MeasuredData,
+    ResolvedTask,
+    Row,
+    Task,
+    TaskContext,
+    answer_room,
+    caption_of,
+    decoded_answer,
+    register,
+)
+from skillweave.tasks.transcription import TranscriptMetrics, Transcripts, text_cases
+
+_HAN = r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
+_SPACES_AT_HAN = re.compile(rf"(?<={_HAN}) | (?={_HAN})")
+"""Spaces beside Chinese characters and signs, which WordPiece puts there."""
+
+
+@dataclass(kw_only=True)
+class GeneratedText(Predictions):
+    """The text that was asked for and the one that was written, one each a sample."""
+
+    references: list[str]
+    hypotheses: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGeneration(Task):
+    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions
+    predicts the next token."""
+
+    asked_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """See `Task`."""
+        given = context.features(row, self.spans[0].modality, rng)
+        if not context.labelled:
+            begin = context.answers.numbers(context.target.begin)
+            return Example((given, context.answers.assemble(begin, cls=True)), {}, row["key"])
+        answer = caption_of(row, self.answer_field or "text", context.augmentation(rng))
+        ids = context.answers.pieces(answer, answer_room(context))
+        read, labels = decoded_answer(ids, context)
+        metadata = {"answer": answer}
+        return Example((given, read), {}, row["key"], metadata, {"label_ids": labels})
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> GeneratedText:
+        """The text that the decoder writes for every sample."""
+        return GeneratedText(**vars(write_texts(model, task, batches)))
+
+    def columns(self, found: Predictions) -> Columns:
+        """Exact match, BLEU and chrF."""
+        found = cast(GeneratedText, found)
+        pairs = zip(found.hypotheses, found.references, strict=True)
+        exact = [float(hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs]
+        columns: Columns = {"exact_match": (mean, [np.array(exact)])}
+        for name in ("bleu", "chrf"):
+            counts = text_metrics.counts(name, found.references, found.hypotheses)
+            columns[name] = (partial(text_metrics.score, name), counts)
+        return columns
+
+    def chance(self, found: Predictions, data: MeasuredData) -> Figures:
+        """Always the commonest text of the training data."""
+        counts = Counter(data.training_values(self.answer_field or "text"))
+        constant = max(sorted(counts), key=counts.__getitem__)
+        guess = replace(cast(GeneratedText, found), hypotheses=[constant] * len(found.keys))
+        return estimate(self.columns(guess), 0)[0]
+
+    def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
+        """`answer`: the text."""
+        return {"answer": cast(GeneratedText, found).hypotheses[index]}
+
+    def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
+        """The first samples with what was asked for and written."""
+        return text_cases(self.given[0], found, data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechToText(TranscriptMetrics, TextGeneration):
+    """A transcript, written by a decoder (S2T, Whisper)."""
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> Transcripts:
+        """Transcripts."""
+        return Transcripts(**vars(write_texts(model, task, batches)))
+
+
+def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> GeneratedText:
+    """The text that the decoder writes for every sample, and the one that was asked for.
+
+    Raises ConfigError for a task whose first target predicts no next tokens.
+    """
+    target, seen = task.target, Predictions()
+    if not target.writes_text:
+        raise ConfigError(
+            f"task {task.name!r}: its first target is of kind {target.kind!r}, which writes no"
+            " text; use kind 'lm'"
+        )
+    processor: Any = build_answer_processor(model.config, model.assets)
+    begin = torch.tensor([processor.cls, *processor.numbers(target.begin)])
+    most = min(target.max_answer_tokens, processor.max_length - len(begin))
+    references, hypotheses = [], []
+    for batch in on_device(model, batches, seen):
+        begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
+        end, penalty = processor.separator, target.length_penalty
+        ids = write(model, batch, begin_NL, end, most, target.beams, penalty)
+        hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
+        references += [about["answer"] for about in batch.metadata if "answer" in about]
+    return GeneratedText(references=references, hypotheses=hypotheses, **vars(seen))
+
+
+register(
+    TextGeneration(
+        name="text_to_text",
+        summary="a text for a text, such as its translation, summary or answer (T5)",
+        spans=(Span(Modality.TEXT), ANSWER),
+        targets=("lm",),
+        fields=("text", "answer"),
+        answer_field="answer",
+    ),
+    TextGeneration(
+        name="code_to_text",
+        summary="what a function does, in words",
+        spans=(Span(Modality.CODE), ANSWER),
+        targets=("lm",),
+        fields=("code", "text"),
+        answer_field="text",
+    ),
+    SpeechToText(
+        name="speech_to_text",
+        summary="what was said, word by word, by a decoder (S2T)",
+        spans=(Span(Modality.SOUND), ANSWER),
+        targets=("lm",),
+        fields=("sound", "transcript"),
+        answer_field="transcript",
+    ),
+)

@@ -1,0 +1,82 @@
+"""Predictions: what a model says about the samples of a task, gathered over batches.
+
+Each task family adds its own kind. Shape letters: N samples, C classes, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillweave.batch import Batch, SkippedSample
+from skillweave.model.model import Model
+
+Progress = Callable[[str, int, int], None]
+"""Called with the task, the samples done and the samples in all."""
+
+
+@dataclass(kw_only=True)
+class Predictions:
+    """`keys` of the N samples that were measured; `skipped` lists those that could not be read."""
+
+    keys: list[str] = field(default_factory=list)
+    skipped: list[SkippedSample] = field(default_factory=list)
+
+
+@contextmanager
+def evaluating(model: Model) -> Generator[None]:
+    """No gradients and no dropout. The model's mode is restored afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def on_device(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:
+    """The batches on the model's device. Their keys and skipped samples are added to `seen`."""
+    device = next(model.parameters()).device
+    for batch in batches:
+        seen.keys += batch.keys
+        seen.skipped += batch.skipped
+        yield batch.to(device)
+
+
+def first_logits(model: Model, batch: Batch, candidates: Tensor | None = None) -> Tensor:
+    """The logits of a task's first target."""
+    return next(iter(model(batch, candidates=candidates).logits.values()))
+
+
+def stack(parts: list[Tensor]) -> NDArray[Any]:
+    """Parts of batches as one array; empty for none."""
+    return torch.cat(parts).numpy() if parts else np.zeros(0)
+
+
+def encode_candidates(model: Model, batches: Iterable[Batch]) -> Tensor | None:
+    """The unit vectors [C, D] of a task's candidates, for as long as the weights stay the same;
+    None for a task without candidates."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        vectors = [model.embed(batch.to(device))[0] for batch in batches]
+    return torch.cat(vectors) if vectors else None
+
+
+def watched(
+    batches: Iterable[Batch], task: str, total: int, progress: Progress | None
+) -> Iterator[Batch]:
+    """The same batches; the progress is reported as they pass."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch) + len(batch.skipped)
+        if progress:
+            progress(task, done, total)

@@ -1,0 +1,116 @@
+"""Regression: a number per sample, such as how similar two texts are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillweave.batch import Example, Features, Modality, Span
+from skillweave.data.values import as_number
+from skillweave.metrics import Columns, mean
+from skillweave.metrics.labels import pearson, spearman
+from skillweave.model.model import Model
+from skillweave.tasks.inputs import Inputs, OneInput, text_pair
+from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
+from skillweave.tasks.task import (
+    Figures,
+    MeasuredData,
+    ResolvedTask,
+    Row,
+    Task,
+    TaskContext,
+    caption_of,
+    register,
+)
+
+
+@dataclass(kw_only=True)
+class NumberPredictions(Predictions):
+    """`references` that were asked for and `values` that were predicted, [N] float32."""
+
+    references: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(Task):
+    """A number for a sample. `inputs`: the spans of a row."""
+
+    asked_fields: ClassVar[frozenset[str]] = frozenset({"score"})
+
+    inputs: Inputs = field(repr=False)
+
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """See `Task`."""
+        labels = {"score": as_number(row["score"])} if context.labelled else {}
+        return Example(self.inputs(row, context, rng), labels, row["key"])
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> NumberPredictions:
+        """The numbers."""
+        references, values, seen = [], [], Predictions()
+        for batch in on_device(model, batches, seen):
+            if "score" in batch.labels:
+                references.append(batch.labels["score"].float().cpu())
+            values.append(first_logits(model, batch).float().cpu())
+        return NumberPredictions(references=stack(references), values=stack(values), **vars(seen))
+
+    def columns(self, found: Predictions) -> Columns:
+        """Correlations and mean squared error."""
+        found = cast(NumberPredictions, found)
+        pair = [found.values, found.references]
+        return {
+            "pearson": (pearson, pair),
+            "spearman": (spearman, pair),
+            "squared_error": (mean, [(found.values - found.references) ** 2]),
+        }
+
+    def chance(self, found: Predictions, data: MeasuredData) -> Figures:
+        """Always the mean."""
+        variance = float(cast(NumberPredictions, found).references.var())
+        return {"pearson": 0.0, "spearman": 0.0, "squared_error": variance}
+
+    def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
+        """`score`."""
+        return {"score": float(cast(NumberPredictions, found).values[index])}
+
+
+def two_texts(row: Row, context: TaskContext, rng: np.random.Generator) -> tuple[Features, ...]:
+    """Two texts, encoded apart."""
+    processor, drawn = context.processors[Modality.TEXT], context.augmentation(rng)
+    second = caption_of(row, "second", drawn)
+    return processor(caption_of(row, "text", drawn), drawn), processor(second, drawn)
+
+
+register(
+    Regression(
+        name="text_regression",
+        summary="a number for a text",
+        spans=(Span(Modality.TEXT),),
+        targets=("regression",),
+        fields=("text", "score"),
+        inputs=OneInput(Modality.TEXT),
+    ),
+    Regression(
+        name="text_pair_regression",
+        summary="a number for two texts, such as how similar they are (BERT section 4.1, STS-B)",
+        spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
+        targets=("regression",),
+        fields=("text", "second", "score"),
+        inputs=text_pair,
+    ),
+    Regression(
+        name="text_similarity",
+        summary="how similar two texts are, by the cosine of their vectors (SBERT)",
+        spans=(Span(Modality.TEXT), Span(Modality.TEXT, encoder_pass=1)),
+        targets=("cosine",),
+        fields=("text", "second", "score"),
+        inputs=two_texts,
+    ),
+)

@@ -1,0 +1,130 @@
+"""Token labels: a class for each word, such as names of persons and places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skillweave.batch import IGNORE, Example, Modality, Span
+from skillweave.data.processors import BadInput
+from skillweave.data.values import class_index, split_cell
+from skillweave.metrics import Columns, estimate, ratio
+from skillweave.metrics.labels import entities, f1_of_counts
+from skillweave.model.model import Model
+from skillweave.tasks.predictions import Predictions, first_logits, on_device
+from skillweave.tasks.task import (
+    Figures,
+    MeasuredData,
+    ResolvedTask,
+    Row,
+    Task,
+    TaskContext,
+    register,
+)
+
+
+@dataclass(kw_only=True)
+class TokenLabelPredictions(Predictions):
+    """A label for each word of each sample. A word that found no room in the sequence has the label
+    that stands for none."""
+
+    references: list[list[str]]
+    hypotheses: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLabelling(Task):
+    """A label for each word, at its first token (BERT section 5.3).
+
+    `text` and `tags` of a row: lists, or texts whose words are separated by spaces.
+    """
+
+    asked_fields: ClassVar[frozenset[str]] = frozenset({"tags"})
+
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """See `Task`."""
+        processor, words = context.processors[Modality.TEXT], split_cell(row.get("text"))
+        if not words:
+            raise BadInput("no text")
+        before, after = processor.frame
+        room = processor.max_length - len(before) - len(after)
+        spaced = [f" {word}" if i and processor.spaced else word for i, word in enumerate(words)]
+        encoded = processor.tokenizer.encode(spaced, is_pretokenized=True, add_special_tokens=False)
+        ids = encoded.ids[:room] or [processor.special("unknown")]
+        # word → the position of its first token; a word without tokens or room has none
+        first: dict[int, int] = {}
+        for position, word in enumerate(encoded.word_ids[:room], len(before)):
+            first.setdefault(word, position)
+        features = processor.assemble(ids, context.augmentation(rng), separator=None)
+        metadata = {"words": len(words), "first": first}
+        if not context.labelled:
+            return Example((features,), {}, row["key"], metadata)
+        tags = split_cell(row["tags"])
+        if len(tags) != len(words):
+            raise BadInput(f"{len(words)} words but {len(tags)} tags")
+        labels = torch.full((features.length,), IGNORE)
+        for word, position in first.items():
+            labels[position] = class_index(tags[word], context.target.classes)
+        return Example((features,), {}, row["key"], metadata, {"tags": labels})
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> TokenLabelPredictions:
+        """A label for every word. Of words that found no room no reference is compared."""
+        classes = task.classes
+        none = "O" if "O" in classes else classes[0]
+        references, hypotheses, seen = [], [], Predictions()
+        for batch in on_device(model, batches, seen):
+            best_NL = first_logits(model, batch).argmax(-1).cpu().tolist()
+            for n, about in enumerate(batch.metadata):
+                first, words = about["first"], range(about["words"])
+                tags = {word: classes[best_NL[n][position]] for word, position in first.items()}
+                hypotheses.append([tags.get(word, none) for word in words])
+                if "tags" in batch.labels:
+                    labels = batch.labels["tags"][n].tolist()
+                    references.append(
+                        [classes[labels[first[w]]] if w in first else none for w in words]
+                    )
+        return TokenLabelPredictions(references=references, hypotheses=hypotheses, **vars(seen))
+
+    def columns(self, found: Predictions) -> Columns:
+        """Entity F1, where the labels mark entities, and the accuracy of words."""
+        found = cast(TokenLabelPredictions, found)
+        pairs = list(zip(found.references, found.hypotheses, strict=True))
+        right = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in pairs]
+        sizes = [len(reference) for reference in found.references]
+        columns: Columns = {"tag_accuracy": (ratio, [np.array(right, float), np.array(sizes)])}
+        if not any(tag.startswith("B-") for tags in found.references for tag in tags):
+            return columns  # parts of speech, say: no entities
+        both = [(entities(reference), entities(guess)) for reference, guess in pairs]
+        counts = [[len(r & h), len(h), len(r)] for r, h in both]
+        return {"entity_f1": (f1_of_counts, list(np.array(counts, float).T)), **columns}
+
+    def chance(self, found: Predictions, data: MeasuredData) -> Figures:
+        """Always the commonest label."""
+        found = cast(TokenLabelPredictions, found)
+        counts = Counter(tag for tags in found.references for tag in tags)
+        tag = counts.most_common(1)[0][0]
+        guess = replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])
+        return estimate(self.columns(guess), 0)[0]
+
+    def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
+        """`tags`, one for each word."""
+        return {"tags": cast(TokenLabelPredictions, found).hypotheses[index]}
+
+
+register(
+    TokenLabelling(
+        name="sequence_labelling",
+        summary="a label for each word, such as names of persons and places (BERT section 5.3)",
+        spans=(Span(Modality.TEXT),),
+        targets=("token_labels",),
+        fields=("text", "tags"),
+    )
+)
