@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "convert model.bin --out new",
-            "a checkpoint of TencentPretrain's needs --config FILE.json too",
+            "a checkpoint of TencentPretrain also needs --config FILE.json",
         ),
         (
             "shard other.jsonl --tokenizer pieces.json --out new",
@@ -87,8 +87,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("predict run --task text_classification --input empty.txt", "empty.txt: no rows"),
         ("predict run --task text_classification good --input texts.jsonl", "not both"),
-        ("predict run --task text_to_image good --k 0", "--k 0: at least 1"),
-        ("search run good --k 0", "--k 0: at least 1"),
         (
             "features run --task text_to_image --input gaps.jsonl --out new.npy",
             "gaps.jsonl:2: no text",
@@ -124,6 +122,33 @@ def test_a_mistake_is_told_in_a_line(
     assert cli.main(words.split()) == 2
     error = capsys.readouterr().err
     assert told in error and error.startswith(f"skillweave {words.split()[0]}: ")
+    assert not list(folder.glob("new*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("predict run --task text_to_image good --k 0", "'--k': Input should be greater than or"),
+        ("search run good --k 0", "'--k': Input should be greater than or equal to 1"),
+        ("shard texts.jsonl --tokenizer pieces.json --out new --rows 0", "'--rows': Input should"),
+        ("shard texts.jsonl --tokenizer pieces.json --out new --workers -1", "'--workers': Input"),
+        ("evaluate run --split tset", "'tset' is not one of 'train', 'validation', 'test'"),
+        ("evaluate run --bootstrap many", "'--bootstrap': Input should be a valid integer"),
+        ("evaluate run --splt test", "No such option: --splt (Possible options: --split)"),
+        ("evaluate run --spl test", "No such option: --spl (Possible options: --split)"),
+        ("evaluate run --bootstrap", "Option '--bootstrap' requires an argument"),
+        ("evaluate", "Missing argument 'RUN'"),
+        ("evaluate run other", "unexpected extra argument(s) (other)"),
+        ("search run good bad", "unexpected extra argument(s) (bad)"),
+        ("evalute run", "No such command 'evalute'. Did you mean 'evaluate'?"),
+        ("carve run", "Missing option '--task'"),
+    ],
+)
+def test_a_wrong_option_is_told(words: str, told: str, folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert told in error.splitlines()[-1] and "Traceback" not in error
     assert not list(folder.glob("new*"))
 
 

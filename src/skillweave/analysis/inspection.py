@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from skillweave.analysis.experts import decided, looking_at_data
 from skillweave.evaluation.figures import active_skills
 from skillweave.model.config import ModelConfig
@@ -14,6 +12,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.prepare import with_tasks
 from skillweave.weights.adapters import weights_file
+from skillweave.weights.meta import meta_device
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
 
 def inspect_config(config: ModelConfig) -> dict[str, Any]:
     """As `inspect_model`, of a configuration alone."""
-    with torch.device("meta"):
+    with meta_device():
         return inspect_model(Model(config))
 
 
