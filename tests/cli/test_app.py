@@ -8,20 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tiny_run import make_run
 
 from skillweave import cli
-from skillweave.cli import app, training
-from skillweave.cli.shared import choose_device
+from skillweave.cli import app, shared, training
 from skillweave.config import ConfigError
 
 SKILLWEAVE = [sys.executable, "-m", "skillweave"]
 HEAVY = {"lightning_fabric", "torch._dynamo", "matplotlib", "transformers", "sklearn"}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("app"))
 
 
 def mark(*words: str) -> list[str]:
@@ -140,7 +133,7 @@ def test_device(monkeypatch: pytest.MonkeyPatch, run: Path, capsys: pytest.Captu
     def choose(name: str, *found: str) -> str:
         for function in available:
             monkeypatch.setattr(function, lambda found=function.split(".")[-2] in found: found)
-        return choose_device(name)
+        return shared.choose_device(name)
 
     assert choose("auto", "cuda", "mps") == choose("cuda", "cuda") == "cuda"
     assert choose("auto", "mps") == "mps"
@@ -150,6 +143,12 @@ def test_device(monkeypatch: pytest.MonkeyPatch, run: Path, capsys: pytest.Captu
     choose("auto")
     assert cli.main(["index", str(run), "--device", "cuda"]) == 2
     assert "--device cuda: PyTorch finds no such device here" in capsys.readouterr().err
+
+
+def test_a_model_is_moved_to_its_device(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    monkeypatch.setattr(shared, "choose_device", lambda name: "meta")
+    model, recipe = shared.open_model(str(run), "auto")
+    assert all(x.is_meta for x in model.parameters()) and recipe.folder == run
 
 
 def test_debug_shows_the_stack() -> None:

@@ -111,7 +111,7 @@ def _repeat_options(words: Iterable[str], repeatable: Collection[str]) -> Iterat
         yield word
 
 
-def _run(function: FunctionType) -> Callable[..., None]:
+def _with_errors(function: FunctionType) -> Callable[..., None]:
     """Add `--debug` to a subcommand; without it, report expected errors in one line."""
 
     @wraps(function)
@@ -165,7 +165,7 @@ app = Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in COMMANDS:
-    app.command()(_run(function))
+    app.command()(_with_errors(function))
 
 
 @app.callback()

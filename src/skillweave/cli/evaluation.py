@@ -134,7 +134,8 @@ def interference(
     if advise:
         nothing = "" if proposals else "no proposal: no effect is clear in either direction"
         lines.append(advice.undecided(table) or nothing)
-    print("\n".join([*filter(None, lines), ""]), end="")
+    for line in filter(None, lines):
+        print(line)
     figures = recipe.folder / INTERFERENCE_FILE
     picture = out or figures.with_suffix(".svg")
     write_whole(picture, heat_map(found, alone=True))
