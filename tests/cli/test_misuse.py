@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "convert model.bin --out new",
-            "a checkpoint of TencentPretrain's needs --config FILE.json too",
+            "a checkpoint of TencentPretrain also needs --config FILE.json",
         ),
         (
             "shard other.jsonl --tokenizer pieces.json --out new",
@@ -87,8 +87,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("predict run --task text_classification --input empty.txt", "empty.txt: no rows"),
         ("predict run --task text_classification good --input texts.jsonl", "not both"),
-        ("predict run --task text_to_image good --k 0", "--k 0: at least 1"),
-        ("search run good --k 0", "--k 0: at least 1"),
         (
             "features run --task text_to_image --input gaps.jsonl --out new.npy",
             "gaps.jsonl:2: no text",
@@ -127,6 +125,33 @@ def test_a_mistake_is_told_in_a_line(
     assert not list(folder.glob("new*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("predict run --task text_to_image good --k 0", "'--k': Input should be greater than or"),
+        ("search run good --k 0", "'--k': Input should be greater than or equal to 1"),
+        ("shard texts.jsonl --tokenizer pieces.json --out new --rows 0", "'--rows': Input should"),
+        ("shard texts.jsonl --tokenizer pieces.json --out new --workers -1", "'--workers': Input"),
+        ("evaluate run --split tset", "'tset' is not one of 'train', 'validation', 'test'"),
+        ("evaluate run --bootstrap many", "'--bootstrap': Input should be a valid integer"),
+        ("evaluate run --splt test", "No such option: --splt (Possible options: --split)"),
+        ("evaluate run --spl test", "No such option: --spl (Possible options: --split)"),
+        ("evaluate run --bootstrap", "Option '--bootstrap' requires an argument"),
+        ("evaluate", "Missing argument 'RUN'"),
+        ("evaluate run other", "unexpected extra argument(s) (other)"),
+        ("search run good bad", "unexpected extra argument(s) (bad)"),
+        ("evalute run", "No such command 'evalute'. Did you mean 'evaluate'?"),
+        ("carve run", "Missing option '--task'"),
+    ],
+)
+def test_a_wrong_option_is_told(words: str, told: str, folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert told in error.splitlines()[-1] and "Traceback" not in error
+    assert not list(folder.glob("new*"))
+
+
 def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(folder)
     assert (
@@ -138,3 +163,80 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
         len(shown.out.splitlines()) == 1
         and "broken.jsonl: 1 skipped (first: broken.jsonl:2: " in shown.err
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["train", "quickstart", "training.stesp=3"],
+            "training.stesp: unknown key; did you mean 'steps'?",
+        ),
+        (["train", "/nowhere.yaml"], "/nowhere.yaml: no such recipe"),
+        (["train", "quickstrat"], "unknown recipe 'quickstrat'; did you mean 'quickstart'?"),
+        (["evaluate", "/nowhere"], "/nowhere: no such run"),
+        (["search", "RUN", "x", "--in", "vidoe"], "no task of this run relates text to vidoe"),
+        (["search", "RUN"], "give one thing to look for"),
+        (
+            ["search", "RUN", "--image", "/nowhere.png", "--in", "text"],
+            "/nowhere.png: no such file",
+        ),
+        (
+            ["predict", "RUN", "--task", "text_to_imgae", "x"],
+            "unknown task 'text_to_imgae'; did you mean 'text_to_image'?",
+        ),
+        (
+            ["predict", "RUN", "--task", "text_classification", "--input", "/nowhere.jsonl"],
+            "no such file",
+        ),
+        (
+            ["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"],
+            "No such file",
+        ),
+        (
+            ["inspect", "RUN", "training.steps=3"],
+            "is not a recipe; only a recipe takes settings such as training.steps=3",
+        ),
+        (
+            ["upcycle", "RUN", "--sparse", "{qkv: {rout: skill}}"],
+            "qkv.rout: unknown key; did you mean 'route'?",
+        ),
+        (["upcycle", "RUN", "--sparse", "{qkv"], "--sparse: neither a mapping such as"),
+        (
+            ["upcycle", "RUN", "--sparse", "quickstart", "--out", "RUN"],
+            "already exists; choose another with --out",
+        ),
+        (
+            ["weave", "text=RUN", "--recipe", "quickstrat", "--out", "/nowhere"],
+            "did you mean 'quickstart'?",
+        ),
+        (
+            ["weave", "RUN", "--recipe", "quickstart", "--out", "/nowhere"],
+            "as MODALITY=MODEL, such as text=runs/texts",
+        ),
+        (
+            ["carve", "RUN", "--task", "text_to_cod"],
+            "unknown task 'text_to_cod'; did you mean 'text_to_code'?",
+        ),
+        (
+            ["carve", "RUN", "--task", "text_to_code", "--out", "RUN"],
+            "already exists; choose another with --out",
+        ),
+        (["interference", "RUN", "--tasks", "text_to_code"], "give two or more, not text_to_code"),
+        (["interference", "RUN", "--blocks", "1"], "there is no layer 1"),
+        (["interference", "RUN", "--batches", "1"], "1 usable batches, but 2 are needed"),
+    ],
+)
+def test_expected_errors_are_one_line_without_stack(run, words, told, capsys):
+    assert cli.main([word.replace("RUN", str(run)) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert (
+        told in error and "Traceback" not in error and error.startswith(f"skillweave {words[0]}: ")
+    )
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["upcycle", "--sparse", "{qkv: {route: skill}}"]])
+def test_a_hugging_face_folder_is_told(command, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    assert cli.main([command[0], str(tmp_path), *command[1:]]) == 2
+    assert "a Hugging Face model (bert); convert it" in capsys.readouterr().err

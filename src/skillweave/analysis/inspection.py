@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from skillweave.analysis.experts import decided, looking_at_data
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.resolve import model_with_tasks
 from skillweave.weights.adapters import weights_file
+from skillweave.weights.meta import meta_device
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def inspect_recipe(recipe: RecipeConfig) -> dict[str, Any]:
 
 def inspect_config(config: ModelConfig) -> dict[str, Any]:
     """As `inspect_model`, of a configuration alone."""
-    with torch.device("meta"):
+    with meta_device():
         return inspect_model(Model(config))
 
 

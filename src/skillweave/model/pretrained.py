@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 
-import torch
 from torch import nn
 
 from skillweave.config import ConfigError, choose
@@ -18,6 +17,7 @@ from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.folders import CONFIG_FILE
 from skillweave.weights.adapters import Adapter, read_state, weights_file
 from skillweave.weights.files import FILE, STORED, pack, read_assets, require_equal, write_weights
+from skillweave.weights.meta import meta_device
 
 
 class Pretrained(nn.Module, ABC):
@@ -86,7 +86,7 @@ class Pretrained(nn.Module, ABC):
         whole = ModelConfig.from_file(path / CONFIG_FILE)
         config = whole if tasks is None else whole.restricted(tasks)
         # no memory and no random numbers for weights that are about to be read
-        with torch.device("meta"):
+        with meta_device():
             model = cls(config, read_assets(path, whole.asset_names - config.asset_names))
         if config.sliced:
             if gates := [name for name in model.state_dict() if ".route." in name]:
@@ -123,7 +123,7 @@ class Pretrained(nn.Module, ABC):
         """
         path = Path(folder)
         adapter = Adapter.read(path)
-        with torch.device("meta"):
+        with meta_device():
             tuned = type(self)(ModelConfig.from_file(path / CONFIG_FILE), read_assets(path))
         own, base = tuned.state_dict(), self.state_dict()
         adapter.require(base, own)

@@ -26,6 +26,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.surgery.export import export_tower
 from skillweave.weights.files import FILE
+from skillweave.weights.meta import meta_device
 
 SAMPLES = 16
 """Real samples that the carved model is compared on."""
@@ -78,7 +79,7 @@ def _carve(model: Model, config: ModelConfig, conditions: Sequence[Condition]) -
     for path, own in parts.items():
         config = _with_sparse(config, path, _carved_routes(model, path, own))
     left_out = model.config.asset_names - config.asset_names
-    with torch.device("meta"):
+    with meta_device():
         carved = Model(
             config, {name: asset for name, asset in model.assets.items() if name not in left_out}
         )

@@ -1,0 +1,53 @@
+"""The command `shard`: preparing data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from skillweave.cli.shared import Column
+
+
+def shard(
+    source: Annotated[str, Argument(metavar="SOURCE", help="Texts, in any source of a recipe.")],
+    *,
+    tokenizer: Annotated[
+        str,
+        Option(
+            metavar="PATH",
+            help="tokenizer.json, vocab.txt, or a folder with one of them, such as a model folder.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        Option(
+            metavar="DIR", help="The folder of the shards; the same call again continues there."
+        ),
+    ],
+    column: Column = "text",
+    rows: Annotated[int, Option(metavar="N", min=1, help="Rows of a shard.")] = 100_000,
+    workers: Annotated[
+        int,
+        Option(
+            metavar="N",
+            min=0,
+            help="Processes; 0 uses this one. The shards do not depend on their number.",
+        ),
+    ] = 0,
+) -> None:
+    """Tokenize texts once, into memory-mapped files.
+
+    Tasks over text read them as any other source.
+    """
+    from skillweave.data.sharding import Done, Plan, shard
+    from skillweave.reporting.console import progress
+
+    done = Done(0, 0, 0)
+    with progress() as step:
+        for done in shard(Plan(source, column, tokenizer, out, rows), workers):
+            step("shards", done.shards, done.total)
+    if done.empty:
+        print(f"{done.empty:,} rows hold no text in {column!r}; tasks will skip and list them")
+    recipe = f"data: {{path: {out}/*.arrow}}, tokenizer: {{path: {out}}}"
+    print(f"{out}: {done.total:,} shards; in a recipe {recipe}")

@@ -1,0 +1,205 @@
+"""Commands that measure: `evaluate`, `interference`, `inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+import skillweave as sw
+from skillweave.cli.shared import (
+    Device,
+    Json,
+    Resamples,
+    Run,
+    Seed,
+    Settings,
+    Split,
+    Tasks,
+    open_model,
+    write_json,
+    write_whole,
+)
+
+EVALUATION_FILE = "evaluation.json"
+
+
+def evaluate(
+    run: Run,
+    split: Split = "test",
+    tasks: Tasks = None,
+    zero_shot: Annotated[
+        str | None,
+        Option(
+            metavar="RECIPE",
+            help="Evaluate the tasks of this recipe instead, on which the run was not trained.",
+        ),
+    ] = None,
+    bootstrap: Resamples = 1000,
+    compare: Annotated[
+        list[str] | None,
+        Option(metavar="RUN", help="Draw the learning curves of these runs as well."),
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Evaluate a run on unseen samples.
+
+    Without --split, --tasks and --zero-shot, write evaluation.json and the report page into the
+    run folder.
+    """
+    tables = evaluate_run(run, split, tasks, zero_shot, bootstrap, compare or (), device)
+    write_json(json, tables)
+
+
+def evaluate_run(
+    run: str,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    zero_shot: str | None = None,
+    bootstrap: int = 1000,
+    compare: Sequence[str] = (),
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Evaluate a run as `evaluate` does, and return each task's table."""
+    from skillweave.evaluation.evaluator import measure
+    from skillweave.evaluation.zero_shot import read_tasks, with_unseen
+    from skillweave.recipe import find_recipe
+    from skillweave.reporting.console import console, evaluation_table, progress
+    from skillweave.reporting.report import write_report
+
+    model, recipe = open_model(run, device)
+    if zero_shot:
+        model, recipe = with_unseen(model, recipe, read_tasks(find_recipe(zero_shot)), split)
+    with progress() as step:
+        measured = measure(model, recipe, split, tasks, bootstrap, step)
+    tables = {name: m.table for name, m in measured.items()}
+    console().print(evaluation_table(tables, f"{recipe.name} · {split}"))
+    if split == "test" and not (tasks or zero_shot):
+        write_json(recipe.folder / EVALUATION_FILE, tables)
+        print(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
+    return tables
+
+
+def interference(
+    run: Run,
+    batches: Annotated[int, Option(metavar="N", help="Batches of each task.")] = 100,
+    tasks: Tasks = None,
+    blocks: Annotated[
+        list[str] | None,
+        Option(
+            metavar="BLOCK",
+            help="feed_forward (default) or attention of two layers, the number of a layer,"
+            " counted from 0, or the path of a module.",
+        ),
+    ] = None,
+    split: Split = "train",
+    seed: Seed = 0,
+    bootstrap: Resamples = 1000,
+    advise: Annotated[
+        bool, Option("--advise", help="Propose changes of the recipe, each with its figure.")
+    ] = False,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="The heat map (default: RUN/interference.svg).")
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Measure how much the tasks of a run help or harm each other.
+
+    Print a table, and write a heat map and the figures into the run folder.
+    """
+    from skillweave.analysis import advice
+    from skillweave.analysis.sampled_batches import draw_batches
+    from skillweave.reporting.console import console, interference_tables, progress, proposal_text
+    from skillweave.reporting.heat_map import heat_map
+    from skillweave.reporting.report import INTERFERENCE_FILE
+
+    model, recipe = open_model(run, device)
+    sampled = draw_batches(model, recipe, batches, split, tasks or (), seed)
+    with progress() as step:
+        table = sw.interference(model, sampled, blocks or (), resamples=bootstrap, progress=step)
+    proposals = advice.advise(table, recipe) if advise else []
+    found = {
+        "split": split,
+        "seed": seed,
+        **table.to_json(),
+        "advice": [proposal.to_json() for proposal in proposals],
+    }
+    for shown in interference_tables(found):
+        console().print(shown)
+    lines = [*table.notes, *map(proposal_text, proposals)]
+    if advise:
+        nothing = "" if proposals else "no proposal: no effect is clear in either direction"
+        lines.append(advice.undecided(table) or nothing)
+    for line in filter(None, lines):
+        print(line)
+    figures = recipe.folder / INTERFERENCE_FILE
+    picture = out or figures.with_suffix(".svg")
+    write_whole(picture, heat_map(found, alone=True))
+    write_json(figures, found)
+    write_json(json, found)
+    print(f"heat map: {picture}; figures: {figures}")
+
+
+def inspect(
+    target: Annotated[
+        str,
+        Argument(
+            metavar="RUN-or-RECIPE",
+            help="A run or model folder, a YAML file, the name of a recipe or preset (bert-base),"
+            " or the configuration of a model as .json.",
+        ),
+    ],
+    settings: Settings = None,
+    json: Json = None,
+) -> None:
+    """Show the components, skills and parameters per task of a model.
+
+    For a run, show also which experts each task uses.
+    """
+    from skillweave.analysis.experts import Use
+    from skillweave.reporting.console import console, inspection_tables, routing_tables
+
+    found = _describe(target, settings or ())
+    for table in inspection_tables(found):
+        console().print(table)
+    if sizes := found.get("bytes"):
+        print(
+            f"on disk: weights {sizes['weights'] / 1e6:,.1f} MB, model folder"
+            f" {sizes['folder'] / 1e6:,.1f} MB"
+        )
+    uses = [Use(**row) for row in found.get("routing", [])]
+    for table in routing_tables(uses):
+        console().print(table)
+    if unknown := set(found.get("undecided", [])) - {use.place for use in uses}:
+        print(
+            f"experts of {', '.join(sorted(unknown))}: the data decide; skillweave evaluate"
+            f" {target} counts which are used"
+        )
+    write_json(json, found)
+
+
+def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
+    """What `inspect` shows of a folder, configuration or recipe."""
+    from skillweave.analysis.inspection import inspect_config, inspect_folder, inspect_recipe
+    from skillweave.model.folders import model_folder
+    from skillweave.model.presets import find_model, presets
+    from skillweave.recipe import find_recipe
+    from skillweave.reporting.report import read_json
+
+    file = find_model(target)
+    if not Path(target).is_dir() and file is None:
+        return inspect_recipe(sw.read_recipe(find_recipe(target, presets()), settings))
+    if settings:
+        raise sw.ConfigError(
+            f"{target} is not a recipe; only a recipe takes settings such as {settings[0]}"
+        )
+    if file is not None:
+        return inspect_config(sw.ModelConfig.from_file(file))
+    found = inspect_folder(model_folder(target))
+    for table in read_json(Path(target) / EVALUATION_FILE).values():
+        found["routing"] += table.get("experts", [])
+    return found

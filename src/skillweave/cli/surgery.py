@@ -1,0 +1,284 @@
+"""Commands that make a model of other models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+import skillweave as sw
+from skillweave.cli.shared import (
+    Column,
+    Json,
+    Run,
+    Seed,
+    Task,
+    open_recipe,
+    unused_folder,
+    write_json,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from skillweave.config.encoder import SparseConfig
+
+WEAVE_FILE = "weave.json"
+
+NewModel = Annotated[Path, Option(metavar="DIR", help="The model folder to write.")]
+
+
+def carve(
+    run: Run,
+    *,
+    task: Task,
+    out: Annotated[
+        str | None, Option(metavar="DIR", help="The folder to write (default: RUN-TASK).")
+    ] = None,
+    weights: Annotated[
+        Literal["float32", "bf16", "int8"],
+        Option(help="How matrices are stored; int8 and bf16 are read back as float32."),
+    ] = "float32",
+    no_towers: Annotated[
+        bool, Option("--no-towers", help="Do not export the encoders for other programs.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Write the dense model that one task of a run needs.
+
+    Each pass is also exported for other programs. Nothing is written unless the answers are those
+    of the run.
+    """
+    from skillweave.surgery.carve import REPORT_FILE, carve_lines, carve_run
+
+    folder = unused_folder(out or f"{Path(run)}-{task}")
+    about = carve_run(run, task, folder, weights, not no_towers)
+    print(*carve_lines(about), sep="\n")
+    write_json(json, about)
+    print(f"wrote {folder}; {folder / REPORT_FILE} says the same. Next:")
+    print(f"  skillweave evaluate {folder}")
+
+
+def upcycle(
+    model: Annotated[str, Argument(metavar="RUN-or-MODEL", help="A run or model folder.")],
+    *,
+    sparse: Annotated[
+        str,
+        Option(
+            metavar="SPARSE",
+            help="A recipe with model.encoder.sparse, or that setting as a mapping:"
+            " '{feed_forward: {route: token}}'.",
+        ),
+    ],
+    out: Annotated[
+        str | None, Option(metavar="DIR", help="The folder to write (default: MODEL-upcycled).")
+    ] = None,
+    noise: Annotated[
+        float,
+        Option(
+            metavar="SHARE",
+            help="Add noise to each copy, as a share of the standard deviation of its weights; the"
+            " answers then differ.",
+        ),
+    ] = 0.0,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Make a sparse model of a dense one.
+
+    Its answers are those of the dense model until it is trained further.
+    """
+    from skillweave.evaluation.agreement import SAME, comparison_batches, differences
+    from skillweave.inference.api import RECIPE_FILE
+    from skillweave.reporting.console import console, origins_table
+    from skillweave.surgery.upcycle import copy_table
+
+    folder = unused_folder(out or f"{Path(model)}-upcycled")
+    config, dense = _read_sparse(sparse), sw.load(model)
+    batches, what = comparison_batches(dense, model)
+    result = sw.upcycle(dense, config, noise, seed)
+    rows = copy_table(result, dense)
+    console().print(origins_table(rows, f"{folder} from {model}"))
+    apart = differences(dense, result, batches)
+    print(
+        f"compared on {what}: answers differ by at most {max(apart.values()):.1e} of the largest"
+        " logit"
+    )
+    if not noise and not all(difference <= SAME for difference in apart.values()):
+        raise sw.ConfigError(
+            f"that is more than rounding ({SAME:.0e}), so nothing was written; a part that was"
+            " already sparse has another route"
+        )
+    result.save_pretrained(folder)
+    write_json(json, [asdict(row) for row in rows])
+    recipe = sparse
+    if _is_mapping(sparse):
+        own = Path(model) / RECIPE_FILE
+        recipe = f"{own if own.is_file() else 'RECIPE'} 'model.encoder.sparse={sparse}'"
+    _print_next(folder, recipe)
+
+
+def weave(
+    inputs: Annotated[
+        list[str],
+        Argument(
+            metavar="MODALITY=MODEL",
+            help="Where the weights of a modality come from, such as text=runs/texts.",
+        ),
+    ],
+    *,
+    recipe: Annotated[
+        str,
+        Option(metavar="RECIPE", help="The recipe whose model is made, a YAML file or a name."),
+    ],
+    out: NewModel,
+    shared: Annotated[
+        str | None,
+        Option(
+            metavar="MODALITY",
+            help="The modality whose model gives the parts that all skills share (default: the"
+            " first).",
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Make a model of several skills from a pretrained model of each.
+
+    weave.json in the new folder lists the source of each part.
+    """
+    from skillweave.reporting.console import console, origins_table
+    from skillweave.surgery.provenance import tabulate
+    from skillweave.surgery.weave import weave
+
+    unused_folder(out)
+    sources: dict[str, str] = {}
+    for given in inputs:
+        modality, _, path = given.partition("=")
+        if not path or modality in sources:
+            raise sw.ConfigError(
+                f"{given}: give each modality once, as MODALITY=MODEL, such as text=runs/texts"
+            )
+        sources[modality] = path
+    woven = weave(open_recipe(recipe), sources, shared)
+    rows = tabulate(woven.origins, woven.model.state_dict())
+    console().print(origins_table(rows, f"{out} from {', '.join(inputs)}"))
+    woven.model.save_pretrained(out)
+    for file in (out / WEAVE_FILE, json):
+        write_json(file, [asdict(row) for row in rows])
+    _print_next(out, recipe)
+
+
+def average(
+    models: Annotated[
+        list[str],
+        Argument(metavar="RUN-or-MODEL", help="One run, or several runs or model folders."),
+    ],
+    *,
+    out: NewModel,
+) -> None:
+    """Average the weights of several models or of a run's checkpoints.
+
+    A run keeps several checkpoints when it is trained with a larger training.keep.
+    """
+    from skillweave.surgery.average import average, checkpoints_of
+
+    unused_folder(out)
+    folders = checkpoints_of(models)
+    average(folders).save_pretrained(out)
+    print(f"{out}: the mean of {', '.join(map(str, folders))}")
+
+
+def vocabulary(
+    texts: Annotated[
+        list[str],
+        Argument(
+            metavar="FILE",
+            help="Texts, in any source of a recipe; with --extend, files with a word on each line.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path,
+        Option(metavar="FILE", help="The tokenizer (.json) or, with --extend, the model to write."),
+    ],
+    extend: Annotated[
+        str | None,
+        Option(metavar="RUN-or-MODEL", help="The model whose tokenizer gets the words."),
+    ] = None,
+    size: Annotated[int, Option(metavar="N", help="The largest number of tokens.")] = 21128,
+    kind: Annotated[
+        Literal["wordpiece", "bpe"], Option(help="The algorithm of the tokenizer.")
+    ] = "wordpiece",
+    cased: Annotated[bool, Option("--cased", help="Distinguish upper from lower case.")] = False,
+    min_frequency: Annotated[int, Option(metavar="N", help="How often a token must occur.")] = 2,
+    column: Column = "text",
+) -> None:
+    """Train a tokenizer, or add words to that of a model."""
+    from skillweave.config.streams import TokenizerConfig
+    from skillweave.data.processors import train_tokenizer
+    from skillweave.data.sources import open_rows
+    from skillweave.tasks.labels import flat
+
+    if extend:
+        _extend(extend, texts, out)
+        return
+    if out.suffix != ".json":
+        raise sw.ConfigError(
+            f"{out}: a tokenizer is written as .json; name it in model.streams.text.tokenizer.path"
+        )
+    values = []
+    for path in texts:
+        table = open_rows(path)
+        values += table.column(table.find(column, "--column"))
+    if empty := sum(not any(flat([value])) for value in values):
+        print(f"{empty:,} rows hold no text in {column!r}; they are left out")
+    lines = list(flat(values))
+    settings = TokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
+    tokenizer = train_tokenizer(lines, settings, size)
+    write_whole(out, tokenizer.to_str(pretty=True))
+    print(f"{out}: {tokenizer.get_vocab_size():,} tokens from {len(lines):,} texts")
+
+
+def _extend(path: str, files: list[str], out: Path) -> None:
+    """Add the lines of files to a model's tokenizer."""
+    from skillweave.surgery.vocabulary import extend
+
+    unused_folder(out)
+    model = sw.load(path)
+    words = [word for file in files for word in Path(file).read_text("utf-8").splitlines()]
+    larger = extend(model, words)
+    larger.save_pretrained(out)
+    before, after = (
+        m.config.streams.text.vocabulary if m.config.streams.text else 0 for m in (model, larger)
+    )
+    print(
+        f"{out}: {before:,} tokens became {after:,}; train the model further, so that it learns"
+        " the new ones"
+    )
+
+
+def _read_sparse(text: str) -> SparseConfig:
+    """The sparse layers that `--sparse` names: a mapping, or those of a recipe."""
+    import yaml
+
+    from skillweave.config.encoder import SparseConfig
+
+    if not _is_mapping(text):
+        return open_recipe(text).model.encoder.sparse
+    try:
+        return SparseConfig.parse(yaml.safe_load(text), "--sparse")
+    except yaml.YAMLError as error:
+        raise sw.ConfigError(
+            "--sparse: neither a mapping such as {feed_forward: {route: token}} nor a recipe:"
+            f" {error}"
+        ) from None
+
+
+def _is_mapping(sparse: str) -> bool:
+    return sparse.lstrip().startswith("{")
+
+
+def _print_next(folder: Path, recipe: str) -> None:
+    print(f"wrote {folder}. Next:")
+    print(f"  skillweave train {recipe} start_from={folder} output={folder}-trained")

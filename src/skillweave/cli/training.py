@@ -1,0 +1,99 @@
+"""Commands that train: `quickstart`, `train`, and `schema` of their recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+import skillweave as sw
+from skillweave.cli.shared import Json, Settings, open_recipe, write_json
+
+QUICKSTART = "quickstart"
+
+
+def quickstart(
+    resume: Annotated[bool, Option("--resume", help="Continue an interrupted quickstart.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Train and evaluate a small model of five modalities.
+
+    The data is part of the package. The last lines say what to try next.
+    """
+    from skillweave.cli.evaluation import EVALUATION_FILE, evaluate_run
+    from skillweave.inference.api import RECIPE_FILE
+    from skillweave.reporting.report import REPORT_FILE
+
+    recipe = open_recipe(QUICKSTART, settings)
+    folder = recipe.folder
+    if (folder / EVALUATION_FILE).is_file():
+        print(f"{folder} is complete; see {folder / REPORT_FILE}.")
+        print(
+            "To train again, remove the folder or choose another: skillweave quickstart"
+            f" output={folder}-2"
+        )
+    else:
+        if (folder / RECIPE_FILE).is_file() and not resume:
+            again = " ".join(["skillweave", QUICKSTART, *(settings or ()), "--resume"])
+            raise sw.ConfigError(f"{folder} is incomplete; continue with: {again}")
+        sw.train(recipe, resume=resume)
+        evaluate_run(str(folder))
+    print("\nNext:")
+    print(f'  skillweave search {folder} "一个笑脸" --in image')
+    print(f"  skillweave inspect {folder}")
+    print(f"  skillweave evaluate {folder} --json figures.json")
+
+
+def train(
+    recipe: Annotated[
+        str,
+        Argument(
+            metavar="RECIPE",
+            help="A YAML file, or the name of a recipe in the package, such as quickstart.",
+        ),
+    ],
+    settings: Settings = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Continue from the run's newest checkpoint.")
+    ] = False,
+    fraction: Annotated[
+        float | None,
+        Option(metavar="SHARE", help="Train on this share of all training samples, such as 0.01."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        Option(
+            metavar="K",
+            help="Cross-validate: train K times, each time evaluate on another K-th of the"
+            " training data, and report mean and standard deviation.",
+        ),
+    ] = None,
+    json: Json = None,
+    print_config: Annotated[
+        bool, Option("--print-config", help="Print the recipe with every setting, and exit.")
+    ] = False,
+) -> None:
+    """Train a recipe."""
+    config = open_recipe(recipe, settings, fraction)
+    if print_config:
+        import yaml
+
+        content = config.model_dump(mode="json")
+        print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
+    elif folds is not None:
+        from skillweave.reporting.console import console, folds_table
+        from skillweave.training.cross_validation import cross_validate
+
+        found = cross_validate(config, folds, resume=resume)
+        console().print(folds_table(found, f"{config.name} · {folds} folds"))
+        write_json(json, found)
+    else:
+        folder = sw.train(config, resume=resume)
+        print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    import json
+
+    print(json.dumps(sw.RecipeConfig.model_json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,191 @@
+"""What holds for all commands: the forms of arguments, help, completion, imports, errors."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from skillweave import cli
+from skillweave.cli import app, shared, training
+from skillweave.config import ConfigError
+
+SKILLWEAVE = [sys.executable, "-m", "skillweave"]
+HEAVY = {"lightning_fabric", "torch._dynamo", "matplotlib", "transformers", "sklearn"}
+
+
+def mark(*words: str) -> list[str]:
+    return list(app._mark_settings(words))
+
+
+def test_settings_are_told_from_words() -> None:
+    words = ("train", "r.yaml", "--training.steps", "5", "a.b=c=d", "--x.y=1", "--resume", "name=n")
+    settings = ["training.steps=5", "a.b=c=d", "x.y=1", "name=n"]
+    marked = mark(*words)
+    assert [after for word, after in pairwise(marked) if word == "--set"] == settings
+    rest = [word for word in marked if word not in ("--set", *settings)]
+    assert rest == ["train", "r.yaml", "--resume"]
+    assert mark("train", "--tasks.my-task.weight", "2")[1:] == ["--set", "tasks.my-task.weight=2"]
+
+
+def test_other_commands_keep_their_words() -> None:
+    assert mark("search", "runs/a", "x=y") == ["search", "runs/a", "x=y"]
+
+
+def test_options_with_several_values_are_repeated() -> None:
+    words = "evaluate --tasks a b c --split test run --compare d e"
+    expected = "evaluate --tasks a --tasks b --tasks c --split test run --compare d --compare e"
+    repeated = app._repeat_options(words.split(), {"--tasks", "--compare"})
+    assert " ".join(repeated) == expected
+
+
+@pytest.mark.parametrize("words", [["--training.steps"], ["--set", "training.steps"]])
+def test_a_setting_without_value_is_told(words: list[str], capsys) -> None:
+    assert cli.main(["train", "quickstart", *words]) == 2
+    assert "'training.steps': write it as path.to.key=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [function.__name__ for function in app.COMMANDS])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: skillweave {command} " in shown and "--debug" in shown
+
+
+def test_all_commands_are_listed(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    names = "quickstart train evaluate predict index search features inspect interference carve"
+    names += " upcycle weave average vocabulary convert shard schema"
+    assert [line.split()[0] for line in listed if line.strip()] == names.split()
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """The modules that a program has loaded at its end."""
+    code = f"import sys; from skillweave import cli; {code}; print('loaded', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_no_heavy_library() -> None:
+    modules = loaded("cli.main(['--help'])")
+    assert "typer" in modules
+    assert not {"torch", "numpy", "pydantic", "rich", "yaml", "sklearn", "av"} & modules
+    modules = loaded("cli.main(['train', '--help'])")
+    assert not {"torch", "numpy", "rich", "yaml", "sklearn", "av"} & modules
+
+
+def test_commands_for_inference_load_no_library_for_training(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "so good"}\n')
+    calls = [
+        "predict RUN --task text_classification good",
+        "index RUN",
+        "search RUN square",
+        "features RUN --task text_to_image --input TMP/rows.jsonl --out TMP/vectors.npy",
+        "inspect RUN",
+        "carve RUN --task text_classification --out TMP/small --no-towers",
+    ]
+    words = [call.replace("RUN", str(run)).replace("TMP", str(tmp_path)).split() for call in calls]
+    code = "import json; assert not any(map(cli.main, json.loads(sys.argv[1])))"
+    modules = loaded(code, json.dumps(words))
+    assert "torch" in modules and not HEAVY & modules
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    def complete(words: str) -> str:
+        given = {
+            "_SKILLWEAVE_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+            "_TYPER_COMPLETE_ARGS": words,
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        }
+        return subprocess.run(
+            SKILLWEAVE, env={**os.environ, **given}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "evaluate" in complete("skillweave eval")
+    assert "--resume" in complete("skillweave train quickstart --training.steps 5 --re")
+    assert "validation" in complete("skillweave evaluate runs/a --split v")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    piped = f"set -o pipefail; {' '.join(SKILLWEAVE)} schema | head -c 1"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+def test_inputs_may_follow_options(run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["predict", str(run), "--task", "text_classification", "good", "bad"]) == 0
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["input"] for line in lines] == ["good", "bad"]
+
+
+def test_device(monkeypatch: pytest.MonkeyPatch, run: Path, capsys: pytest.CaptureFixture) -> None:
+    available = {"torch.cuda.is_available": False, "torch.backends.mps.is_available": False}
+
+    def choose(name: str, *found: str) -> str:
+        for function in available:
+            monkeypatch.setattr(function, lambda found=function.split(".")[-2] in found: found)
+        return shared.choose_device(name)
+
+    assert choose("auto", "cuda", "mps") == choose("cuda", "cuda") == "cuda"
+    assert choose("auto", "mps") == "mps"
+    assert choose("auto") == choose("cpu", "cuda") == "cpu"
+    with pytest.raises(ConfigError, match=r"--device mps: .* use one of auto, cuda, cpu"):
+        choose("mps", "cuda")
+    choose("auto")
+    assert cli.main(["index", str(run), "--device", "cuda"]) == 2
+    assert "--device cuda: PyTorch finds no such device here" in capsys.readouterr().err
+
+
+def test_a_model_is_moved_to_its_device(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    monkeypatch.setattr(shared, "choose_device", lambda name: "meta")
+    model, recipe = shared.open_model(str(run), "auto")
+    assert all(x.is_meta for x in model.parameters()) and recipe.folder == run
+
+
+def test_debug_shows_the_stack() -> None:
+    with pytest.raises(ConfigError):
+        cli.main(["evaluate", "/nowhere", "--debug"])
+
+
+def test_interruption_and_full_disk(monkeypatch, capsys, tmp_path: Path) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    def fill(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(training, "open_recipe", stop)
+    assert cli.main(["train", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(training, "open_recipe", fill)
+    assert cli.main(["train", "x"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_exits_with_the_code_of_the_signal(monkeypatch, capsys) -> None:
+    from skillweave.training.errors import Interrupted
+
+    def stop(*arguments: object) -> None:
+        raise Interrupted(Path("runs/a"), 7, 15)
+
+    monkeypatch.setattr(training, "open_recipe", stop)
+    assert cli.main(["train", "x"]) == 128 + 15
+    assert "stopped after step 7" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_keeps_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(training, "open_recipe", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "x"])

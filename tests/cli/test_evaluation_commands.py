@@ -1,0 +1,149 @@
+"""The commands `evaluate`, `inspect` and `interference`."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from tiny_run import make_run
+
+from skillweave import cli
+
+
+def test_evaluate_writes_figures_and_page(run, tmp_path, capsys):
+    assert (
+        cli.main(["evaluate", str(run), "--bootstrap", "10", "--json", str(tmp_path / "out.json")])
+        == 0
+    )
+    written = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert written == json.loads((run / "evaluation.json").read_text("utf-8"))
+    assert {"cer", "chance", "n"} <= written["speech_recognition"].keys()
+    assert (run / "report.html").is_file()
+    assert "recall@10" in capsys.readouterr().out
+
+
+def test_some_tasks_leave_the_runs_figures_alone(run):
+    (run / "evaluation.json").write_text("{}")
+    assert (
+        cli.main(
+            [
+                "evaluate",
+                str(run / "best"),
+                "--tasks",
+                "text_to_code",
+                "--split",
+                "validation",
+                "--bootstrap",
+                "0",
+            ]
+        )
+        == 0
+    )
+    assert (run / "evaluation.json").read_text() == "{}"
+
+
+def test_inspect_adds_up(run, tmp_path, capsys):
+    assert cli.main(["inspect", str(run), "--json", str(tmp_path / "i.json")]) == 0
+    found = json.loads((tmp_path / "i.json").read_text("utf-8"))
+    assert sum(found["components"].values()) == found["total_parameters"]
+    assert found["tasks"]["text_to_image"]["skills"] == ["text", "image"]
+    assert found["bytes"]["weights"] > 4 * found["total_parameters"] < found["bytes"]["folder"]
+    assert "on disk" in capsys.readouterr().out
+
+
+def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
+    run = make_run(
+        tmp_path,
+        feed_forward_in={"route": "token", "experts": 3},
+        feed_forward_out={"route": "task", "experts": 4},
+    )
+    words = ["inspect", str(run), "--json", str(tmp_path / "i.json")]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "experts of qkv (route skill)" in shown
+        and "experts of feed_forward_out (route task)" in shown
+    )
+    assert (
+        f"experts of feed_forward_in: the data decide; skillweave evaluate {run} counts which"
+        " are used" in shown
+    )
+    assert cli.main(["evaluate", str(run), "--bootstrap", "0"]) == 0 and cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "experts of feed_forward_in (route token)" in shown and "the data decide" not in shown
+    rows = json.loads((tmp_path / "i.json").read_text("utf-8"))["routing"]
+    spans = {(row["task"], row["span"]) for row in rows if row["place"] == "feed_forward_in"}
+    assert (
+        spans == {(row["task"], row["span"]) for row in rows if row["place"] == "qkv"}
+        and len(spans) == 8
+    )
+    assert all(sum(row["shares"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
+    page = (run / "report.html").read_text("utf-8")
+    assert all(
+        f"{place} · route" in page for place in ("qkv", "feed_forward_in", "feed_forward_out")
+    )
+
+
+def test_inspect_counts_presets_and_configurations_of_tencentpretrain(capsys, tmp_path):
+    assert cli.main(["inspect", "bert-base"]) == 0
+    assert "109,514,298" in capsys.readouterr().out
+    (tmp_path / "gpt2.json").write_text(
+        '{"embedding": ["word", "pos"], "encoder": "transformer", "target": ["lm"]}'
+    )
+    assert cli.main(["inspect", str(tmp_path / "gpt2.json")]) == 0
+    assert "124,439,808" in capsys.readouterr().out
+    assert cli.main(["inspect", "gpt2", "model.width=3"]) == 2
+
+
+def test_inspect_reads_a_recipe_without_its_data(capsys, tmp_path):
+    model = {
+        "width": 16,
+        "streams": {"text": {"vocabulary": 50}},
+        "encoder": {"heads": 2, "layers": 1},
+    }
+    tasks = {"masked_text": {"data": {"path": "/nowhere.jsonl"}}}
+    recipe = {"model": model, "tasks": tasks, "training": {"steps": 1}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    assert cli.main(["inspect", str(tmp_path / "r.yaml")]) == 0
+    assert "masked_text" in capsys.readouterr().out
+
+
+def test_interference_is_printed_drawn_and_written(run, tmp_path, capsys):
+    words = [
+        "interference",
+        str(run),
+        "--batches",
+        "4",
+        "--bootstrap",
+        "10",
+        "--advise",
+        "--blocks",
+        "feed_forward",
+    ]
+    tasks = ["text_to_image", "speech_recognition"]
+    assert (
+        cli.main(
+            [
+                *words,
+                "--tasks",
+                *tasks,
+                "--json",
+                str(tmp_path / "i.json"),
+                "--out",
+                str(tmp_path / "i.svg"),
+            ]
+        )
+        == 0
+    )
+    found = json.loads((tmp_path / "i.json").read_text("utf-8"))
+    assert found == json.loads((run / "interference.json").read_text("utf-8"))
+    assert (
+        found["tasks"] == tasks and found["blocks"][0]["block"] == "encoder.blocks.0.feed_forward"
+    )
+    assert found["blocks"][0]["values"][0][0] == pytest.approx(1)
+    shown = capsys.readouterr().out
+    assert "encoder.blocks.0.feed_forward" in shown and "with fewer than 10 batches" in shown
+    picture = ElementTree.fromstring((tmp_path / "i.svg").read_text("utf-8"))
+    # eq. 2 and the ratio of means, 2 x 2 tasks
+    assert sum(element.tag.endswith("rect") for element in picture.iter()) == 2 * 4
+    (run / "interference.json").unlink()
