@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 import skillweave as sw
 from skillweave.cli.shared import (
+    Data,
     Device,
     Json,
     Resamples,
@@ -18,7 +19,7 @@ from skillweave.cli.shared import (
     Settings,
     Split,
     Tasks,
-    open_model,
+    open_run,
     write_json,
     write_whole,
 )
@@ -42,15 +43,17 @@ def evaluate(
         list[str] | None,
         Option(metavar="RUN", help="Draw the learning curves of these runs as well."),
     ] = None,
+    data: Data = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Evaluate a run on unseen samples.
+    """Evaluate a model on unseen samples.
 
     Without --split, --tasks and --zero-shot, write evaluation.json and the report page into the
     run folder.
     """
-    tables = evaluate_run(run, split, tasks, zero_shot, bootstrap, compare or (), device)
+    others = compare or ()
+    tables = evaluate_run(run, split, tasks, zero_shot, bootstrap, others, device, data)
     write_json(json, tables)
 
 
@@ -62,24 +65,30 @@ def evaluate_run(
     bootstrap: int = 1000,
     compare: Sequence[str] = (),
     device: str = "auto",
+    data: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run as `evaluate` does, and return each task's table."""
+    from skillweave.analysis.experts import ExpertCounter
     from skillweave.evaluation.evaluator import measure
     from skillweave.evaluation.zero_shot import read_tasks, with_unseen
     from skillweave.recipe import find_recipe
     from skillweave.reporting.console import console, evaluation_table, progress
     from skillweave.reporting.report import write_report
 
-    model, recipe = open_model(run, device)
+    model, recipe = open_run(run, device, data)
     if zero_shot:
         model, recipe = with_unseen(model, recipe, read_tasks(find_recipe(zero_shot)), split)
+    experts = ExpertCounter(model)
     with progress() as step:
-        measured = measure(model, recipe, split, tasks, bootstrap, step)
+        measured = measure(model, recipe, split, tasks, bootstrap, step, [experts])
     tables = {name: m.table for name, m in measured.items()}
-    console().print(evaluation_table(tables, f"{recipe.name} · {split}"))
-    if split == "test" and not (tasks or zero_shot):
-        write_json(recipe.folder / EVALUATION_FILE, tables)
-        print(f"report: {write_report(recipe.folder, model, recipe, measured, compare)}")
+    settings = recipe.recipe
+    console().print(evaluation_table(tables, f"{settings.name} · {split}"))
+    if split == "test" and not (tasks or zero_shot or data):
+        folder = settings.folder
+        write_json(folder / EVALUATION_FILE, tables)
+        page = write_report(folder, model, settings, measured, compare, experts.uses)
+        print(f"report: {page}")
     return tables
 
 
@@ -117,8 +126,9 @@ def interference(
     from skillweave.reporting.heat_map import heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
 
-    model, recipe = open_model(run, device)
-    sampled = draw_batches(model, recipe, batches, split, tasks or (), seed)
+    model, ready = open_run(run, device)
+    recipe = ready.recipe
+    sampled = draw_batches(ready, batches, split, tasks or (), seed)
     with progress() as step:
         table = sw.interference(model, sampled, blocks or (), resamples=bootstrap, progress=step)
     proposals = advice.advise(table, recipe) if advise else []

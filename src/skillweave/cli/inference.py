@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Run, Task, open_model
+from skillweave.cli.shared import Device, SavedModel, Task, open_predictor
 
 if TYPE_CHECKING:
-    from skillweave.inference.whitening import Vectors
-    from skillweave.tasks.task import Row
+    from skillweave.inference.inputs import Inputs
+    from skillweave.inference.predictor import Vectors
 
 
 def predict(
-    run: Run,
+    model: SavedModel,
     inputs: Annotated[
         list[str] | None,
         Argument(metavar="INPUT", help="Files, or texts for tasks over text.", show_default=False),
@@ -29,8 +28,8 @@ def predict(
         str | None,
         Option(
             metavar="FILE",
-            help="A .jsonl, .csv, .tsv or .parquet file whose columns are named as in the data of"
-            " the recipe.",
+            help="A folder of files, or a .jsonl, .csv, .tsv or .parquet file whose columns are"
+            " named as in the data of the recipe.",
         ),
     ] = None,
     out: Annotated[
@@ -41,33 +40,37 @@ def predict(
         ),
     ] = None,
     k: Annotated[int, Option(min=1, help="Answers per query of a retrieval task.")] = 5,
+    data: Annotated[
+        str | None,
+        Option(metavar="PATH", help="What a retrieval task searches (default: the run's data)."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Answer for raw inputs, a JSON line for each.
 
     An answer is a class, a number, labels, a text, a transcript, or the samples found.
     """
-    from skillweave.inference.predict import fields_given, predict, read_words, write_rows
+    from skillweave.inference.answers import Writer
+    from skillweave.inference.inputs import read_inputs, read_words
+    from skillweave.retrieval.stored import index_of
 
     words = inputs or []
     if input and words:
         raise sw.ConfigError(f"give inputs such as {words[0]} or --input {input}, not both")
-    model, recipe = open_model(run, device)
-    if input:
-        rows, own = _read_rows(recipe, task, input)
-    else:
-        rows = read_words(fields_given(recipe, task), words)
-        own = [{"input": word} for word in words]
-    answers = predict(model, recipe, task, rows, k)
-    if out:
-        write_rows(out, own, answers)
-        return
-    for row, answer in zip(own, answers, strict=True):
-        print(json.dumps({**row, **answer}, ensure_ascii=False, default=str), flush=True)
+    predictor = open_predictor(model, device)
+    found = predictor.answering(task)
+    fields = found.entry.query_fields
+    given = read_inputs(input, fields, found.columns) if input else read_words(words, fields)
+    _tell_skipped(input, given)
+    searched = index_of(predictor, model, found, data) if found.compares_samples else None
+    answers = predictor.predict(task, given, searched, k)
+    with Writer(out) as writer:
+        for row, answer in zip(given.shown, answers, strict=True):
+            writer.write(row, answer)
 
 
 def features(
-    run: Run,
+    model: SavedModel,
     *,
     task: Task,
     input: Annotated[str, Option(metavar="FILE", help="A .jsonl, .csv, .tsv or .parquet file.")],
@@ -89,44 +92,46 @@ def features(
     """Write a vector for each row of a file."""
     import numpy as np
 
-    from skillweave.inference.predict import fields_given, write_rows
+    from skillweave.inference.answers import Writer
+    from skillweave.inference.inputs import read_inputs
     from skillweave.inference.whitening import Whitening
 
-    model, recipe = open_model(run, device)
-    field = fields_given(recipe, task)[0]
-    rows, own = _read_rows(recipe, task, input)
-    vectors = _encode(model, task, field, rows)
+    predictor = open_predictor(model, device)
+    found = predictor.task(task)
+    field = found.entry.query_fields[0]
+    given = read_inputs(input, [field], found.columns)
+    _tell_skipped(input, given)
+    vectors = _vectors(predictor, task, field, given)
     if whiten is not None:
-        fitted = _encode(model, task, field, _read_rows(recipe, task, fit)[0]) if fit else vectors
+        others = read_inputs(fit, [field], found.columns) if fit else None
+        fitted = vectors if others is None else _vectors(predictor, task, field, others)
         vectors = Whitening.fit(fitted, whiten)(vectors)
     if out.suffix == ".npy":
         np.save(out, vectors)
     else:
-        write_rows(out, own, [{"vector": vector} for vector in vectors.tolist()])
+        with Writer(out) as writer:
+            for row, vector in zip(given.shown, vectors.tolist(), strict=True):
+                writer.write(row, {"vector": vector})
     print(f"{out}: {len(vectors):,} vectors of {vectors.shape[1]}")
 
 
-def _read_rows(recipe: sw.RecipeConfig, task: str, file: str) -> tuple[list[Row], list[Row]]:
-    """As `read_rows`; report on standard error how many rows were skipped."""
-    from skillweave.inference.predict import read_rows
-
-    rows, own, skipped = read_rows(recipe, task, file)
-    if skipped:
-        print(f"{file}: {skipped}", file=sys.stderr)
-    return rows, own
+def _tell_skipped(file: str | None, given: Inputs) -> None:
+    """Report on standard error how many rows were skipped."""
+    if given.skipped:
+        print(f"{file}: {given.skipped}", file=sys.stderr)
 
 
-def _encode(model: sw.Model, task: str, field: str, rows: list[Row]) -> Vectors:
-    if field in ("image", "sound", "video", "code"):
-        return sw.encode(model, task, **{field: [row[field] for row in rows]})
-    return sw.encode(model, task, text=[_text(row, field) for row in rows])
+def _vectors(predictor: sw.Predictor, task: str, field: str, given: Inputs) -> Vectors:
+    """The vectors of all rows. Raises BadInput (naming the row) for a broken one."""
+    import numpy as np
 
-
-def _text(row: Row, field: str) -> str:
     from skillweave.data.processors import BadInput
-    from skillweave.tasks.build import caption_of
 
-    try:
-        return caption_of(row, field)
-    except BadInput as error:
-        raise BadInput(f"{row['key']}: {error}") from None
+    modality = field if field in ("image", "sound", "video", "code") else "text"
+    encoded = predictor.encode_each(task, modality, (row[field] for row in given))
+    vectors = []
+    for row, vector in zip(given, encoded, strict=True):
+        if isinstance(vector, BadInput):
+            raise BadInput(f"{row['key']}: {vector}")
+        vectors.append(vector)
+    return np.stack(vectors)

@@ -8,21 +8,39 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Json, Run, open_model, write_json
+from skillweave.cli.shared import Device, Json, SavedModel, open_predictor, write_json
+
+OwnData = Annotated[
+    str | None,
+    Option(
+        metavar="PATH",
+        help="A folder of files, a table or a file to search instead of the data of the run.",
+    ),
+]
 
 
-def index(run: Run, device: Device = "auto") -> None:
-    """Embed all samples of a run once, for search."""
+def index(model: SavedModel, data: OwnData = None, device: Device = "auto") -> None:
+    """Embed items once, for search: the data of a run, or your own."""
     from skillweave.reporting.console import progress
-    from skillweave.retrieval.index import build_index, searchable
+    from skillweave.retrieval.index import searchable
+    from skillweave.retrieval.stored import open_index
 
-    model, recipe = open_model(run, device)
-    for task, modalities in searchable(model, recipe).items():
-        for modality in modalities:
-            with progress() as step:
-                built = build_index(model, recipe, modality, task=task, progress=step)
+    predictor = open_predictor(model, device)
+    found = 0
+    for task, fields in searchable(predictor).items():
+        for modality in fields:
+            try:
+                with progress() as step:
+                    built = open_index(predictor, model, task, modality, data, step)
+            except sw.ConfigError:
+                if data is None:
+                    raise
+                continue  # the user's data hold nothing of this modality
+            found += 1
             skipped = f", {len(built.skipped)} skipped" if built.skipped else ""
-            print(f"{task} · {modality}: {len(built.entries):,} samples{skipped}", flush=True)
+            print(f"{task} · {modality}: {len(built.entries):,} items{skipped}", flush=True)
+    if not found:
+        raise sw.ConfigError(f"{data or model}: holds nothing that this model can search")
 
 
 def _example(modality: str) -> object:
@@ -30,7 +48,7 @@ def _example(modality: str) -> object:
 
 
 def search(
-    run: Run,
+    model: SavedModel,
     text: Annotated[
         str | None, Argument(metavar="TEXT", help="What to look for.", show_default=False)
     ] = None,
@@ -46,14 +64,15 @@ def search(
     out: Annotated[
         Path | None, Option(metavar="DIR", help="Save the files found to this folder.")
     ] = None,
+    data: OwnData = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Find samples of a run by a text or a file."""
-    from skillweave.inference.predict import hit_row
+    """Find items by a text or a file: in the data of a run, or in your own."""
     from skillweave.reporting.console import console, hits_table, progress
     from skillweave.retrieval.files import save_hits
-    from skillweave.retrieval.index import build_index, query, task_for
+    from skillweave.retrieval.index import task_for
+    from skillweave.retrieval.stored import open_index
 
     options = {"text": text, "image": image, "sound": sound, "video": video, "code": code}
     given = {name: value for name, value in options.items() if value is not None}
@@ -64,14 +83,14 @@ def search(
     ((asked, value),) = given.items()
     if isinstance(value, Path) and not value.is_file():
         raise sw.ConfigError(f"{value}: no such file")
-    model, recipe = open_model(run, device)
-    task = task_for(model, recipe, within, asked)
+    predictor = open_predictor(model, device)
+    task = task_for(predictor, within, asked)
     with progress() as step:
-        built = build_index(model, recipe, within, task=task, progress=step)
-    hits = query(model, built, k, **given)
-    rows = [hit_row(hit) for hit in hits]
+        built = open_index(predictor, model, task, within, data, step)
+    hits = built.search(k, **given)
+    rows = [hit.to_json() for hit in hits]
     if out:
-        for row, file in zip(rows, save_hits(recipe, built, hits, out), strict=True):
+        for row, file in zip(rows, save_hits(built, hits, out), strict=True):
             row["file"] = str(file)
     console().print(hits_table(rows, f"{within} for {value}"))
     write_json(json, rows)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
 import skillweave as sw
 
+if TYPE_CHECKING:
+    from skillweave.tasks.resolve import ResolvedRecipe
+
 Run = Annotated[
     str, Argument(metavar="RUN", help="A run folder, such as runs/quickstart, or a checkpoint.")
+]
+SavedModel = Annotated[
+    str,
+    Argument(
+        metavar="MODEL",
+        help="A run, a checkpoint, a model folder, a Hugging Face folder or the id of a model on"
+        " the hub.",
+    ),
+]
+Data = Annotated[
+    list[str] | None,
+    Option(metavar="TASK=PATH", help="Other data for a task than those of the run."),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
@@ -40,15 +55,29 @@ Settings = Annotated[
 ]
 
 
-def open_model(run: str, device: str) -> tuple[sw.Model, sw.RecipeConfig]:
-    """Load a run's model onto a device, and read its recipe.
+def open_predictor(model: str, device: str = "auto") -> sw.Predictor:
+    """Load a saved model onto a device.
 
-    Raises ConfigError when there is no run or no such device.
+    Raises ConfigError when there is no model or no such device.
     """
-    from skillweave.inference.api import open_run
+    return sw.Predictor(model, device=device)
 
-    chosen = choose_device(device)
-    model, recipe = open_run(run)
+
+def open_run(
+    run: str, device: str = "auto", data: Sequence[str] | None = None
+) -> tuple[sw.Model, ResolvedRecipe]:
+    """Load a model onto a device, with the recipe of its run, or with the data of `--data`.
+
+    Raises ConfigError when there is no model, no data or no such device.
+    """
+    from skillweave.inference import loading
+
+    chosen = loading.choose_device(device)
+    if data:
+        model = sw.load(run).to(chosen)
+        pairs = [one.partition("=") for one in data]
+        return model, loading.recipe_for(model, {task: path for task, _, path in pairs}, run)
+    model, recipe = loading.open_run(run)
     return model.to(chosen), recipe
 
 
@@ -59,26 +88,6 @@ def open_recipe(
     from skillweave.recipe import find_recipe
 
     return sw.read_recipe(find_recipe(name), settings or (), fraction)
-
-
-def choose_device(name: str) -> str:
-    """Return the name of a PyTorch device for `--device`. Raises ConfigError when there is none."""
-    import torch
-
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    usable = [device for device in available if available[device]]
-    if name == "auto":
-        return usable[0]
-    if name not in usable:
-        raise sw.ConfigError(
-            f"--device {name}: PyTorch finds no such device here; use one of auto,"
-            f" {', '.join(usable)}"
-        )
-    return name
 
 
 def unused_folder(path: str | Path) -> Path:

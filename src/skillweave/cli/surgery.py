@@ -90,7 +90,7 @@ def upcycle(
     Its answers are those of the dense model until it is trained further.
     """
     from skillweave.evaluation.agreement import SAME, comparison_batches, differences
-    from skillweave.inference.api import RECIPE_FILE
+    from skillweave.inference.loading import RECIPE_FILE
     from skillweave.reporting.console import console, origins_table
     from skillweave.surgery.upcycle import copy_table
 
@@ -218,7 +218,7 @@ def vocabulary(
     from skillweave.config.streams import TokenizerConfig
     from skillweave.data.processors import train_tokenizer
     from skillweave.data.sources import open_rows
-    from skillweave.tasks.labels import flat
+    from skillweave.data.values import texts_of
 
     if extend:
         _extend(extend, texts, out)
@@ -231,9 +231,9 @@ def vocabulary(
     for path in texts:
         table = open_rows(path)
         values += table.column(table.find(column, "--column"))
-    if empty := sum(not any(flat([value])) for value in values):
+    if empty := sum(not any(texts_of([value])) for value in values):
         print(f"{empty:,} rows hold no text in {column!r}; they are left out")
-    lines = list(flat(values))
+    lines = list(texts_of(values))
     settings = TokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
     tokenizer = train_tokenizer(lines, settings, size)
     write_whole(out, tokenizer.to_str(pretty=True))

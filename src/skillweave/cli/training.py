@@ -21,7 +21,7 @@ def quickstart(
     The data is part of the package. The last lines say what to try next.
     """
     from skillweave.cli.evaluation import EVALUATION_FILE, evaluate_run
-    from skillweave.inference.api import RECIPE_FILE
+    from skillweave.inference.loading import RECIPE_FILE
     from skillweave.reporting.report import REPORT_FILE
 
     recipe = open_recipe(QUICKSTART, settings)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from skillweave.config.base import Config, ConfigError, nearest
 
 T = TypeVar("T")
+Registered = TypeVar("Registered")
 
 PLUGINS = "skillweave.plugins"
 """Group of the entry points under which a package names the modules that register its own
@@ -32,14 +33,14 @@ class Registry(dict[str, T]):
         super().__init__()
         self.kind = kind
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Registered], Registered]:
         """Decorator that adds a class or object under a name. Raises ValueError for a name that is
         taken."""
 
-        def add(value: T) -> T:
+        def add(value: Registered) -> Registered:
             if name in self:
                 raise ValueError(f"{self.kind} {name!r} is registered already")
-            self[name] = value
+            self[name] = cast(T, value)
             return value
 
         return add

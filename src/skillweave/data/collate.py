@@ -47,6 +47,7 @@ def collate(
         rows = [torch.as_tensor(example.token_labels[name]) for example in examples]
         labels[name] = _place(rows, layout, lengths, IGNORE)
     keep = [_kept(example) for example in examples]
+    kept = [row for row in keep if row is not None]
     return Batch(
         layout,
         tuple(inputs),
@@ -56,7 +57,7 @@ def collate(
         tuple(example.key for example in examples),
         tuple(skipped),
         metadata=tuple(example.metadata for example in examples),
-        logits_to_keep=None if keep[0] is None else _place(keep, layout, lengths, False),
+        logits_to_keep=_place(kept, layout, lengths, False) if kept else None,
     )
 
 

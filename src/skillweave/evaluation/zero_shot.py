@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from skillweave.batch import Modality
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import Split
 from skillweave.config.layering import load_yaml

@@ -39,7 +39,7 @@ def read_inputs(
 ) -> Inputs:
     """The rows of a table, of a folder of files, or of a single file.
 
-    `fields`: what the task needs. `columns`: field → column, for the columns that a table has; other
+    `fields`: what the task needs. `columns`: field → column, for columns that a table has; other
     fields have columns of their own name. Media paths in a table are relative to its folder. Raises
     ConfigError for a source that cannot be read or lacks a field.
     """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 
-from skillweave.config import ConfigError
+from skillweave.config import ConfigError, choose
+from skillweave.config.data import DataConfig
+from skillweave.config.task import TaskConfig
+from skillweave.config.training import TrainingConfig
 from skillweave.interop.huggingface import from_hf
 from skillweave.interop.huggingface.hub import is_hugging_face
 from skillweave.model.folders import CONFIG_FILE, model_folder
@@ -20,8 +23,10 @@ RECIPE_FILE = "recipe.yaml"
 
 
 def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
-    """A saved model, ready for inference: a run (its best checkpoint), a checkpoint, a model folder,
-    a folder of Hugging Face's or the id of a model on the hub.
+    """A saved model, ready for inference.
+
+    `path`: a run (its best checkpoint), a checkpoint, a model folder, a folder of Transformers, or
+    the id of a model on the hub.
 
     `tasks`: read and hold no more than what these tasks activate; all experts of routes that look
     at the data belong to it. Raises ConfigError when there is no model or it has no such task,
@@ -72,9 +77,31 @@ def run_recipe(path: str | Path) -> RecipeConfig:
     if not places:
         remedy = ""
         if (folder / CONFIG_FILE).is_file():
-            remedy = "; a model folder has no data of its own: name it with --data"
+            remedy = "; a model folder has no data of its own: name them with --data TASK=PATH"
         raise ConfigError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){remedy}")
     return read_recipe(places[0] / RECIPE_FILE).model_copy(update={"output": str(places[0])})
+
+
+def recipe_for(model: Model, data: Mapping[str, str], where: str | Path) -> ResolvedRecipe:
+    """A recipe that measures a model without a run: its tasks with the data given for them.
+
+    `data`: task → a source, whose columns are named as when the model was trained. `where`: the
+    folder for results. Raises ConfigError for a task that the model does not have.
+    """
+    tasks = {}
+    for name, path in data.items():
+        task = choose(model.config.tasks, name, "task")
+        settings = task.settings.model_dump(exclude_unset=True)
+        source = DataConfig(path=path, columns=task.columns)
+        tasks[name] = TaskConfig(**settings, target=next(iter(task.targets)), data=source)
+    recipe = RecipeConfig(
+        name=Path(where).name,
+        output=str(where),
+        model=model.config,
+        tasks=tasks,
+        training=TrainingConfig(steps=1),
+    )
+    return resolved(recipe, model.assets)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -31,8 +31,9 @@ class Output:
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels.
     `losses`, `logits`, `positions`: by target; see `TargetOutput`. `load`: condition → [G, E] how
-    each expert of each token gate received, in the order of the gates, padded with zeros where they
-    differ in their number of experts; empty without token gates.
+    many of its tokens' assignments each expert of each token gate received, in the order of the
+    gates, padded with zeros where they differ in their number of experts; empty without token
+    gates.
     """
 
     loss: Tensor | None

@@ -220,9 +220,10 @@ def carve_run(
     ConfigError as `carve` does, where there are no samples, and where the answers differ by more
     than rounding.
     """
-    model, recipe = open_run(run)
+    model, ready = open_run(run)
+    recipe = ready.recipe
     carved = carve(model, task)
-    batch, split = real_batch(model, recipe, task, SAMPLES)
+    batch, split = real_batch(ready, task, SAMPLES)
     apart = differences(model, carved, [batch])[task]
     require_same(apart, "the carved model", "the model's")
     partial = out.with_name(out.name + ".partial")

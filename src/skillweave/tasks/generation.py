@@ -71,7 +71,7 @@ class TextGeneration(Task):
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
-    ) -> GeneratedText:
+    ) -> GeneratedText | Transcripts:
         """The text that the decoder writes for every sample."""
         return GeneratedText(**vars(write_texts(model, task, batches)))
 

@@ -77,7 +77,8 @@ class MaskedImage(Task):
         errors, of_mean, views = [], [], []
         for batch in on_device(model, batches, seen):
             painted_NPC = model(batch).logits[task.target_name].float()
-            pixels, masked_NP = batch.labels["pixels"], batch.masked[0][:, stream.specials :]
+            pixels = batch.labels["pixels"]
+            masked_NP = cast(Tensor, batch.masked[0])[:, stream.specials :]
             if len(views) < CASES:
                 few = slice(CASES - len(views))
                 shown = painted_NPC[few], pixels[few], masked_NP[few]

@@ -105,7 +105,7 @@ class MaskedPrediction(PositionMetrics, Task):
         found = super().bound_targets(name, target, model)
         code = any(span.modality is Modality.CODE for span in self.spans)
         if code and target.tied_to is Modality.TEXT and "word" not in model.shared:
-            found[f"{name}_code"] = type(target)(modality=Modality.CODE)
+            found[f"{name}_code"] = target.model_copy(update={"modality": Modality.CODE})
         return found
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:

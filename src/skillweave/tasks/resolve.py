@@ -196,7 +196,7 @@ def model_with_tasks(recipe: RecipeConfig) -> ModelConfig:
         own = _targets(recipe, small, name, entry)
         if prompted and entry.candidates == "class":
             first, target = next(iter(own.items()))
-            before = targets.get(first, target).corrections
+            before = getattr(targets.get(first, target), "corrections", {})
             classes = {**before, name: len(config.classes)}
             own = {first: target.model_copy(update={"corrections": classes})}
         targets |= own

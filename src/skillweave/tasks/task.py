@@ -77,7 +77,7 @@ class TaskContext:
     mode: Mode
     model: ModelConfig
     settings: TaskSettings
-    target: TargetConfig
+    target: Any
     processors: Mapping[Modality, Any]
     answers: Any = None
     asset: Any = None
@@ -331,8 +331,15 @@ class ResolvedTask:
 class MeasuredData(Protocol):
     """The samples that were measured, and the training data of the same task."""
 
-    task: ResolvedTask
-    further_metrics: Sequence[str]
+    @property
+    def task(self) -> ResolvedTask:
+        """The task."""
+        ...
+
+    @property
+    def further_metrics(self) -> Sequence[str]:
+        """The metrics that the recipe asks for besides the task's own."""
+        ...
 
     def row(self, key: str) -> Row:
         """A measured row by its key."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from skillweave.config import ConfigError
 from skillweave.evaluation.evaluator import evaluate
-from skillweave.inference.loading import load, run_recipe
+from skillweave.inference.loading import open_run
 from skillweave.metrics import METRICS
 from skillweave.recipe import RecipeConfig
 from skillweave.training.run import train
@@ -38,7 +38,8 @@ def cross_validate(
     tables = []
     for fold in range(folds):
         run = train(_without(recipe, fold, folds), resume=resume, quiet=quiet)
-        tables.append(evaluate(load(run / "last"), run_recipe(run), "validation", bootstrap=0))
+        model, ready = open_run(run / "last")
+        tables.append(evaluate(model, ready, "validation", bootstrap=0))
     found = summarise(tables)
     text = json.dumps(found, ensure_ascii=False, indent=2)
     (recipe.folder / FOLDS_FILE).write_text(text + "\n", "utf-8")

@@ -24,7 +24,7 @@ from skillweave.layers.tokens import TokenMap
 
 if TYPE_CHECKING:
     from skillweave.config.encoder import EncoderConfig
-    from skillweave.config.streams import ImageStream, TargetStream, VideoStream
+    from skillweave.config.streams import ImageStream, VideoStream
     from skillweave.config.task import TaskSettings
 
 Pooling = Literal["first", "mean", "max", "last", "rest"]
@@ -134,13 +134,35 @@ class TargetOutput:
 class ModelSpec(Protocol):
     """What a target may ask about the model that it belongs to (`ModelConfig` answers)."""
 
-    width: int
-    encoder: EncoderConfig
-    decoder: EncoderConfig | None
-    target_embedding: TargetStream | None
-    streams: Any
-    tasks: Any
-    targets: Any
+    @property
+    def width(self) -> int:
+        """Size of the vectors between components."""
+        ...
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder that streams share."""
+        ...
+
+    @property
+    def decoder(self) -> EncoderConfig | None:
+        """The decoder, if there is one."""
+        ...
+
+    @property
+    def streams(self) -> Any:
+        """The streams."""
+        ...
+
+    @property
+    def tasks(self) -> Any:
+        """The tasks by name."""
+        ...
+
+    @property
+    def targets(self) -> Any:
+        """The targets by name."""
+        ...
 
     @property
     def widths(self) -> dict[Modality, int]:
@@ -182,14 +204,22 @@ class ModelSpec(Protocol):
 
 
 class TrainingData(Protocol):
-    """The training data of a task, as far as settings and assets are fitted on it.
+    """The training data of a task, as far as settings and assets are fitted on it."""
 
-    `name` and `settings`: of the task. `seed`: of the training.
-    """
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        ...
 
-    name: str
-    settings: TaskSettings
-    seed: int
+    @property
+    def settings(self) -> TaskSettings:
+        """The task's settings."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        ...
 
     def column(self, field: str) -> list[Any]:
         """All values of a field in the training data, whatever share of it is trained on."""
@@ -230,7 +260,8 @@ class TargetConfig(Config):
     asset: ClassVar[str | None] = None
     """Name of a file that is fitted on training data and saved with the model."""
 
-    kind: str
+    kind: str = ""
+    """The name under which the class is registered."""
 
     @property
     def mask_ratio(self) -> float | None:

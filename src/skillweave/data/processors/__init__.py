@@ -36,9 +36,20 @@ __all__ = [
 class Inputs(Protocol):
     """What processors need to know of a model (`ModelConfig` says it)."""
 
-    streams: Streams
-    shared: Sequence[str]
-    target_embedding: TargetStream | None
+    @property
+    def streams(self) -> Streams:
+        """The streams."""
+        ...
+
+    @property
+    def shared(self) -> Sequence[str]:
+        """Embedding modules that streams share."""
+        ...
+
+    @property
+    def target_embedding(self) -> TargetStream | None:
+        """What the decoder reads."""
+        ...
 
 
 def build_processors(
