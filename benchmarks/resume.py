@@ -42,7 +42,7 @@ TRAINING = {
     "checkpoint_every": EVERY,
     "validate_every": 20,
     "validation_samples": 16,
-    "accumulate": 2,
+    "gradient_accumulation_steps": 2,
     "log_every": 1,
     "threads": 1,
     "accelerator": "cpu",

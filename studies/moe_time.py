@@ -70,7 +70,7 @@ def training(model: Model, recipe: RecipeConfig) -> Turn:
             assert loss is not None  # drawn batches have labels
             loss.backward()
             torch.nn.utils.clip_grad_norm_(
-                model.parameters(), recipe.training.optimizer.clip or torch.inf
+                model.parameters(), recipe.training.optimizer.max_grad_norm or torch.inf
             )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -240,16 +240,16 @@ def test_null_takes_a_mapping_away_and_is_a_value_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "below", ["training: {steps: 5}", "training: {steps: 5, optimizer: {clip: 2}}"]
+    "below", ["training: {steps: 5}", "training: {steps: 5, optimizer: {max_grad_norm: 2}}"]
 )
 def test_null_switches_clipping_off(tmp_path: Path, below: str) -> None:
     write(tmp_path, "base.yaml", BASE.replace("training: {steps: 5}", below))
-    for text in ("", "training: {optimizer: {clip: null}}\n"):
+    for text in ("", "training: {optimizer: {max_grad_norm: null}}\n"):
         file = write(tmp_path, "r.yaml", "base: base.yaml\n" + text)
         assert (
             read_recipe(
-                file, [] if text else ["training.optimizer.clip=null"]
-            ).training.optimizer.clip
+                file, [] if text else ["training.optimizer.max_grad_norm=null"]
+            ).training.optimizer.max_grad_norm
             is None
         )
 

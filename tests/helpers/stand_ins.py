@@ -83,13 +83,13 @@ class TinyMixture(Dataset[Batch]):
         spoil: Callable[[int, Tensor], None] | None = None,
     ) -> None:
         self.steps = recipe.training.steps or 0
-        self.accumulate = recipe.training.accumulate
+        self.accumulation = recipe.training.gradient_accumulation_steps
         self.rank, self.world, self.spoil = rank, world, spoil
 
     def __len__(self) -> int:
-        return self.steps * self.accumulate
+        return self.steps * self.accumulation
 
-    def task_of(self, step: int) -> str:
+    def task_of(self, step: int, rank: int) -> str:
         """Alternating by threes, so that a skill rests for some steps."""
         return "left" if step // 3 % 2 == 0 else "right"
 
@@ -100,7 +100,7 @@ class TinyMixture(Dataset[Batch]):
         labels = torch.randint(3, (SAMPLES,), generator=random)
         if self.spoil:
             self.spoil(index, x)
-        layout = Layout(self.task_of(index // self.accumulate), (Span(Modality.TEXT, length=1),))
+        layout = Layout(self.task_of(index // self.accumulation, self.rank), (Span(Modality.TEXT, length=1),))
         keys = tuple(f"{number}/{i}" for i in range(SAMPLES))
         return Batch(
             layout, (x,), torch.ones(SAMPLES, 1, dtype=torch.int64), {"class": labels}, keys=keys
@@ -137,7 +137,7 @@ def tiny_trainer(
     """A trainer on the newest checkpoint of the recipe's folder, or at the beginning."""
     fabric = fabric or make_fabric(recipe.training)
     recipe.folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(recipe.folder, recipe.training.keep)
+    checkpoints = Checkpoints(recipe.folder, recipe.training.save_total_limit)
     newest = checkpoints.newest()
     state = State.read(newest) if newest else State(seed=recipe.training.seed)
     torch.manual_seed(recipe.training.seed)

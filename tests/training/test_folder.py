@@ -44,7 +44,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_the_stored_recipe_is_the_resolved_one(tmp_path):
-    recipe = tiny_recipe(tmp_path / "run", optimizer={"clip": None})
+    recipe = tiny_recipe(tmp_path / "run", optimizer={"max_grad_norm": None})
     establish(recipe)
     stored = yaml.safe_load((recipe.folder / "recipe.yaml").read_text("utf-8"))
     assert type(recipe).parse(stored) == recipe
@@ -53,7 +53,7 @@ def test_the_stored_recipe_is_the_resolved_one(tmp_path):
 
 def test_what_the_weights_do_not_depend_on_may_change(tmp_path):
     establish(tiny_recipe(tmp_path))
-    require_same(tiny_recipe(tmp_path, workers=3, threads=2, keep=4))
+    require_same(tiny_recipe(tmp_path, workers=3, threads=2, save_total_limit=4))
 
 
 def test_other_changes_are_listed_with_their_paths(tmp_path):

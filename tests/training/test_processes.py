@@ -119,7 +119,7 @@ def test_two_processes_train_as_one_that_accumulates_two(tmp_path):
     assert samples == {"left": 6 * 2 * 4, "right": 6 * 2 * 4}
     assert rested == 6  # the right skill's updates alone, though DDP averages gradients
     ranks = [load_file(recipe.folder / f"rank-{rank}.safetensors") for rank in (0, 1)]
-    single = tiny_recipe(tmp_path / "single", accumulate=2, validate_every=6)
+    single = tiny_recipe(tmp_path / "single", gradient_accumulation_steps=2, validate_every=6)
     alone = fit_tiny(single, model=exact_model(), validate=validate_tiny)
     for name, weight in alone.items():
         assert torch.equal(ranks[0][name], ranks[1][name])

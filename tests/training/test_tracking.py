@@ -14,7 +14,7 @@ from torch import nn
 from skillweave.analysis.blocks import find_blocks
 from skillweave.analysis.interference import interference
 from skillweave.config import ConfigError
-from skillweave.config.training import TrackingConfig
+from skillweave.config.training import InterferenceConfig
 from skillweave.training import train
 from skillweave.training.tracking import MOMENTUM, Sketch, Tracker
 
@@ -72,7 +72,7 @@ def steps(model, batches):
 
 def follow(model, batches, dimension):
     tracker = Tracker(
-        model, TrackingConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
+        model, InterferenceConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
     )
     for step, task in steps(model, batches):
         tracker.observe(step, task)
@@ -121,7 +121,7 @@ def test_the_tracker_agrees_with_the_exact_figure_and_with_whole_gradients(seen)
 
 def test_gradients_that_are_not_finite_leave_no_trace(seen):
     model, batches = seen
-    tracker = Tracker(model, TrackingConfig(every=2), list(batches))
+    tracker = Tracker(model, InterferenceConfig(every=2), list(batches))
     for step, task in steps(model, {task: found[:4] for task, found in batches.items()}):
         model.get_parameter(f"{BLOCK}.experts.shared.inner.bias").grad[0] = (
             float("nan") if step % 2 == 0 else 0.0
@@ -136,7 +136,7 @@ def lines(run):
 
 
 def test_a_resumed_run_goes_on_with_the_same_numbers_and_weights_stay_the_same(tmp_path):
-    settings = {"steps": 8, "log_every": 2, "checkpoint_every": 3, "keep": 9}
+    settings = {"steps": 8, "log_every": 2, "checkpoint_every": 3, "save_total_limit": 9}
     tracked = settings | {"interference": {"every": 1, "dimension": 8}}
     whole, plain = (
         train(recipe(tmp_path / name, BOTH, **s), quiet=True)

@@ -45,7 +45,7 @@ def test_same_recipe_same_weights_and_another_seed_others(tmp_path):
 @pytest.mark.parametrize("step", [0, 4, 10])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, step, number):
     whole, cut = (
-        tiny_recipe(tmp_path / name, accumulate=2, validate_every=5) for name in ("whole", "cut")
+        tiny_recipe(tmp_path / name, gradient_accumulation_steps=2, validate_every=5) for name in ("whole", "cut")
     )
     weights = fit_tiny(whole, validate=validate_tiny)
     with tiny_trainer(cut, spoil=stop_at(2 * step, number), validate=validate_tiny) as trainer:
@@ -72,7 +72,7 @@ def test_workers_change_nothing(tmp_path):
 
 
 def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
-    recipe = tiny_recipe(tmp_path, accumulate=2, optimizer={"clip": None})
+    recipe = tiny_recipe(tmp_path, gradient_accumulation_steps=2, optimizer={"max_grad_norm": None})
     model = TinyModel(dropout=0, noise=0)
     with tiny_trainer(recipe, model=model) as trainer:
         batches = [trainer.mixture[0], trainer.mixture[1]]
@@ -88,7 +88,7 @@ def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
 
 
 def test_clipping_limits_the_gradient(tmp_path):
-    recipe = tiny_recipe(tmp_path, optimizer={"clip": 1e-3})
+    recipe = tiny_recipe(tmp_path, optimizer={"max_grad_norm": 1e-3})
     with tiny_trainer(recipe) as trainer:
         trainer.backward(iter([trainer.mixture[0]]))
         norms = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
@@ -129,7 +129,7 @@ def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
         if index >= 4:
             x.fill_(float("inf"))
 
-    recipe = tiny_recipe(tmp_path, max_nonfinite=3, checkpoint_every=2)
+    recipe = tiny_recipe(tmp_path, max_nonfinite_steps=3, checkpoint_every=2)
     with (
         tiny_trainer(recipe, spoil=spoil) as trainer,
         pytest.raises(TrainingError, match=r"3 steps in a row.*6/0, 6/1"),

@@ -128,7 +128,7 @@ def test_only_what_was_trained_is_stored_and_the_rest_is_the_base_bit_for_bit(ba
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tuned_run_resumes_exactly(base, tuned, method, tmp_path):
-    plan = {"start_from": base, "tuning": method, "checkpoint_every": 1, "keep": 9}
+    plan = {"start_from": base, "tuning": method, "checkpoint_every": 1, "save_total_limit": 9}
     cut = train(recipe(tmp_path / "cut", **plan), quiet=True)
     for step in (4, 3):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}")

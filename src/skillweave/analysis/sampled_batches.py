@@ -53,5 +53,5 @@ def draw_batches(
         for n, t in chosen.items()
     }
     training = recipe.training.model_copy(update={"seed": seed})
-    mixture = Mixture(datasets, recipe.model_copy(update={"tasks": smaller, "training": training}))
+    mixture = Mixture(datasets, training, smaller)
     return {name: DrawnBatches(mixture, name, count) for name in chosen}

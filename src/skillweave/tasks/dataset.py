@@ -93,10 +93,10 @@ class TaskDataset:
             ]
         )
 
-    def kin(self) -> np.ndarray | None:
+    def group_ids(self) -> np.ndarray | None:
         """A number for each sample, equal for those that belong in one batch; None where the recipe
         says nothing of it."""
-        column = self.tools.config.together
+        column = self.tools.config.batch_by
         if column is None:
             return None
         return np.unique([str(value) for value in self.source.column(column)], return_inverse=True)[
@@ -187,9 +187,9 @@ def open_task(
 
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
-    task, together = task_of(recipe, name), recipe.tasks[name].together
+    task, batch_by = task_of(recipe, name), recipe.tasks[name].batch_by
     source = open_fields(
-        recipe, name, split, more=[together] if together and split == "train" else []
+        recipe, name, split, more=[batch_by] if batch_by and split == "train" else []
     )
     if task.target == "contrastive" and split == "train" and len(source) < 2:
         raise ConfigError(
@@ -203,7 +203,7 @@ def open_task(
         split,
         source,
         tools,
-        recipe.training.bucket,
+        recipe.training.pad_to_multiple_of,
         build_candidates(name, task, tools),
     )
 

@@ -117,7 +117,9 @@ def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: b
     newest = checkpoints.newest()
     state = State.read(newest) if newest else State(seed=config.seed)
     datasets = {name: open_task(recipe, name, "train", assets) for name in recipe.tasks}
-    mixture = Mixture(datasets, recipe, fabric.global_rank, fabric.world_size)
+    mixture = Mixture(
+        datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size
+    )
     display = Display(mixture.steps, state.step, quiet=quiet or not first)
     model, tuning = build_model(recipe, assets, newest, display)
     require_space(recipe.folder, model, assets, config.keep)
