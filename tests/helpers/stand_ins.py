@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 
 from skillweave.batch import Batch, Layout, Modality, Span
 from skillweave.recipe import RecipeConfig
-from skillweave.training.checkpoint import Checkpoints, State
-from skillweave.training.journal import Journal
-from skillweave.training.parallel import Signals, make_fabric
-from skillweave.training.progress import Display
+from skillweave.training.checkpoint import Checkpoints, TrainingState
+from skillweave.training.parallel import make_fabric
+from skillweave.training.progress import ProgressDisplay
+from skillweave.training.run_logger import RunLogger
+from skillweave.training.signals import SignalHandler
 from skillweave.training.trainer import Trainer
 
 WIDTH = 8
@@ -100,7 +101,9 @@ class TinyMixture(Dataset[Batch]):
         labels = torch.randint(3, (SAMPLES,), generator=random)
         if self.spoil:
             self.spoil(index, x)
-        layout = Layout(self.task_of(index // self.accumulation, self.rank), (Span(Modality.TEXT, length=1),))
+        layout = Layout(
+            self.task_of(index // self.accumulation, self.rank), (Span(Modality.TEXT, length=1),)
+        )
         keys = tuple(f"{number}/{i}" for i in range(SAMPLES))
         return Batch(
             layout, (x,), torch.ones(SAMPLES, 1, dtype=torch.int64), {"class": labels}, keys=keys
@@ -139,7 +142,7 @@ def tiny_trainer(
     recipe.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(recipe.folder, recipe.training.save_total_limit)
     newest = checkpoints.newest()
-    state = State.read(newest) if newest else State(seed=recipe.training.seed)
+    state = TrainingState.read(newest) if newest else TrainingState(seed=recipe.training.seed)
     torch.manual_seed(recipe.training.seed)
     model = model or TinyModel()
     if newest:
@@ -148,13 +151,11 @@ def tiny_trainer(
     if first:
         checkpoints.clean(state)
     mixture: Any = TinyMixture(recipe, fabric.global_rank, fabric.world_size, spoil)
-    display = Display(mixture.steps, state.step, quiet=True)
-    log_every = recipe.training.log_every
-    with Journal(
-        recipe.folder if first else None, display, log_every, state.progress, state.step
-    ) as journal:
-        trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, journal, state)
-        with Signals(trainer.stop):
+    display = ProgressDisplay(mixture.steps, state.step, quiet=True)
+    log_every, folder = recipe.training.log_every, recipe.folder if first else None
+    with RunLogger(folder, display, log_every, state.logger, state.step) as logger:
+        trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, logger, state)
+        with SignalHandler(trainer.stop):
             yield trainer
 
 

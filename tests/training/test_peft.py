@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tuning import recipe
+from test_partial_tuning import recipe
 
 import skillweave as sw
 from skillweave.training import train

@@ -65,7 +65,7 @@ DEATHS = {
     "after a rename": at_call(checkpoint.os, "rename", 2, after=True),
     "between two links": at_call(checkpoint.os, "replace", 3, after=False),
     "in the middle of a deletion": at_call(checkpoint.shutil, "rmtree", 4, after=False),
-    "before the state": at_call(checkpoint.State, "write", 2, after=False),
+    "before the state": at_call(checkpoint.TrainingState, "write", 2, after=False),
 }
 
 

@@ -60,7 +60,14 @@ def test_a_run_leaves_all_that_is_promised_and_resumes_from_any_step(tmp_path):
     Model.from_pretrained(whole / "best")
 
     cut = train(
-        recipe(tmp_path / "cut", both, validate_every=2, checkpoint_every=1, save_total_limit=9, log_every=1),
+        recipe(
+            tmp_path / "cut",
+            both,
+            validate_every=2,
+            checkpoint_every=1,
+            save_total_limit=9,
+            log_every=1,
+        ),
         quiet=True,
     )
     for step in (4, 3):

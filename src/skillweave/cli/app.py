@@ -372,7 +372,8 @@ def _add_using(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_tools(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Commands that work on models, tokenisers and vectors."""
     sub = command(
-        "average", "write the mean of several models, or of a run's checkpoints (training.save_total_limit)"
+        "average",
+        "write the mean of several models, or of a run's checkpoints (training.save_total_limit)",
     )
     sub.add_argument(
         "models",

@@ -9,7 +9,7 @@ import pytest
 COUNT = """
 import resource
 import torch
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 assert keep_freed_memory() if {keep} else True
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -16,7 +16,7 @@ from skillweave.analysis.interference import interference
 from skillweave.config import ConfigError
 from skillweave.config.training import InterferenceConfig
 from skillweave.training import train
-from skillweave.training.tracking import MOMENTUM, Sketch, Tracker
+from skillweave.training.interference_tracker import MOMENTUM, InterferenceTracker, Sketch
 
 BLOCK = "encoder.blocks.0.feed_forward"
 BOTH = ("text_classification", "text_to_image")
@@ -71,7 +71,7 @@ def steps(model, batches):
 
 
 def follow(model, batches, dimension):
-    tracker = Tracker(
+    tracker = InterferenceTracker(
         model, InterferenceConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
     )
     for step, task in steps(model, batches):
@@ -121,7 +121,7 @@ def test_the_tracker_agrees_with_the_exact_figure_and_with_whole_gradients(seen)
 
 def test_gradients_that_are_not_finite_leave_no_trace(seen):
     model, batches = seen
-    tracker = Tracker(model, InterferenceConfig(every=2), list(batches))
+    tracker = InterferenceTracker(model, InterferenceConfig(every=2), list(batches))
     for step, task in steps(model, {task: found[:4] for task, found in batches.items()}):
         model.get_parameter(f"{BLOCK}.experts.shared.inner.bias").grad[0] = (
             float("nan") if step % 2 == 0 else 0.0

@@ -19,7 +19,7 @@ from skillweave.recipe import RecipeConfig
 from skillweave.surgery.carve import carve_run
 from skillweave.tasks.prepare import with_tasks
 from skillweave.training import train
-from skillweave.training.tuning import Tuning, freeze
+from skillweave.training.partial_tuning import PartialTuning, freeze
 from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.weights.files import WeightsError
 
@@ -315,7 +315,7 @@ def test_low_rank_changes_merged_are_as_unmerged(route, dtype, bound, tmp_path):
     folder = tmp_path / "tuned"
     folder.mkdir()
     names = base.state_dict()
-    Tuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(
+    PartialTuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(
         model, folder
     )
     merged = base.with_tuning(folder)
