@@ -173,7 +173,7 @@ def test_model_files_in_yaml_and_json_are_alike(tmp_path: Path) -> None:
     name=st.text(min_size=1, max_size=9),
     streams=st.sets(st.sampled_from(["text", "image", "sound", "video", "code"]), min_size=1),
     route=st.sampled_from(["dense", "skill"]),
-    clip=st.none() | st.floats(0.1, 9),
+    max_grad_norm=st.none() | st.floats(0.1, 9),
 )
 def test_dump_and_parse_is_identity(
     steps: int | None,
@@ -182,7 +182,7 @@ def test_dump_and_parse_is_identity(
     name: str,
     streams: set[str],
     route: str,
-    clip: float | None,
+    max_grad_norm: float | None,
 ) -> None:
     data: dict[str, Any] = {
         "name": name,
@@ -201,7 +201,7 @@ def test_dump_and_parse_is_identity(
         "training": {
             "steps": steps,
             "epochs": None if steps else 2.5,
-            "optimizer": {"learning_rate": rate, "clip": clip},
+            "optimizer": {"learning_rate": rate, "max_grad_norm": max_grad_norm},
         },
     }
     recipe = RecipeConfig.parse(data)

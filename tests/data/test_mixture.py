@@ -1,5 +1,5 @@
-"""The mixture: a pure function of (seed, number, rank), true to the weights, and honest about
-broken samples."""
+"""The mixture: a pure function of (seed, index, rank) that draws tasks by weight and replaces broken
+samples."""
 
 import math
 from dataclasses import replace
@@ -25,8 +25,7 @@ STREAMS = Streams(text=TextStream(max_length=512))
 
 
 class Numbers:
-    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken`
-    cannot be read."""
+    """A task whose sample i is the text [i, random number]. Rows in `broken` cannot be read."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, whatever call the machine dies in."""
+"""A checkpoint is complete or absent, whatever call a crash interrupts."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ CALLS = [(os, "rename"), (os, "replace"), (os, "fsync"), (os, "open"), (shutil, 
 
 
 class Crash(BaseException):
-    """The machine stops here."""
+    """Stands for a crash of the machine."""
 
 
 def write_weights(folder):
@@ -63,7 +63,7 @@ def test_no_best_link_without_validation(tmp_path):
 
 
 def crash_after(monkeypatch, count):
-    """Let `count` calls of the file system through, then crash; returns the calls made."""
+    """Crash after `count` calls of the file system. Returns the calls made."""
     made = []
     for owner, name in CALLS:
         real = getattr(owner, name)

@@ -1,4 +1,4 @@
-"""Runs log what learned gates do, and a resumed run logs the same."""
+"""Runs log the use of experts by learned gates, and a resumed run logs the same."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Beginning from another model's weights."""
+"""Initial weights from another model."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_nothing_in_common_is_an_error():
 
 
 class Words(nn.Module):
-    """Tables under their paths in a model."""
+    """A model with parameters at given paths."""
 
     def __init__(self, **tables):
         super().__init__()

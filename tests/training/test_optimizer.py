@@ -1,4 +1,4 @@
-"""What decays, when the rate rises and falls, and that resting parameters rest."""
+"""Weight decay, the learning rate schedule, and parameters without a gradient."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whole tuned runs on the packed poems and emoji: what they train, store, and give back."""
+"""Complete tuning runs on the packed poems and emoji: trained, stored and loaded parameters."""
 
 import json
 import shutil
@@ -159,7 +159,7 @@ def test_many_tunings_share_one_base_in_memory(base, tuned):
         for name, x in one.state_dict().items():
             assert torch.equal(x, alone.get_parameter(name))
         encoded = [sw.encode(m, "text_to_image", text=["月"]) for m in (one, alone)]
-        # the last bit depends on where weights lie in memory
+        # the last bit depends on the alignment of the weights in memory
         np.testing.assert_allclose(*encoded, atol=1e-6)
 
 

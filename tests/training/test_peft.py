@@ -1,4 +1,4 @@
-"""What LoRA learned, read by peft."""
+"""peft reads our LoRA adapters."""
 
 import pytest
 import torch

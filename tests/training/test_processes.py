@@ -1,4 +1,4 @@
-"""Processes that die and processes that work together."""
+"""Killed processes, and several processes."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def run_and_die(recipe, prepare_death):
-    """Train in a child that kills itself; its exit code."""
+    """Train in a child process that kills itself. Returns its exit code."""
 
     def work():
         torch.set_num_threads(1)
@@ -91,13 +91,13 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death):
 
 
 def exact_model():
-    """Without random numbers, which two processes draw otherwise than one."""
+    """A model without random numbers, which differ between one and two processes."""
     torch.manual_seed(0)
     return TinyModel(dropout=0, noise=0)
 
 
 def work_together(fabric, folder):
-    """One of two processes: train, look whether both came to the same weights."""
+    """Train on one of two processes and save its weights."""
     torch.set_num_threads(1)
     recipe = tiny_recipe(Path(folder), devices=2, validate_every=6)
     with tiny_trainer(

@@ -1,4 +1,4 @@
-"""Whole runs on the packed poems and emoji, with a model of a few thousand weights."""
+"""Complete runs on the packed poems and emoji, with a model of a few thousand weights."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Whose a run folder is, what may change on resuming, and room on the disk."""
+"""Which folders a run accepts, what may change on resuming, and disk space."""
 
 import shutil
 from collections import namedtuple

@@ -1,5 +1,4 @@
-"""What is written down, what a resumed run cuts off, and what is printed where no bar can be
-drawn."""
+"""The logs, their truncation by a resumed run, and the output with and without a terminal."""
 
 import io
 import json

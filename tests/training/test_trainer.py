@@ -1,5 +1,4 @@
-"""The loop: accumulation, exact resumption, steps without a finite loss, validation and what the
-processes agree on."""
+"""The training loop: accumulation, exact resumption, steps without a finite loss, validation."""
 
 import json
 import os
@@ -98,7 +97,7 @@ def test_clipping_limits_the_gradient(tmp_path):
 
 
 def test_the_resting_skill_keeps_its_weights(tmp_path):
-    # all of them steps of the left skill
+    # these steps train the left skill only
     with tiny_trainer(tiny_recipe(tmp_path, steps=3)) as trainer:
         before = trainer.model.skills["right"].weight.clone()
         trainer.fit()
@@ -151,7 +150,7 @@ def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
         pytest.raises(TrainingError, match=r"3 steps in a row.*6/0, 6/1"),
     ):
         trainer.fit()
-    # Those before the stop are kept, with their count: a resumed run does not begin to count anew.
+    # The checkpoint holds the count: a resumed run continues it.
     assert TrainingState.read(tmp_path / "last").nonfinite == 2
 
 
@@ -164,7 +163,7 @@ def test_validation_disturbs_nothing(tmp_path):
 
 def test_best_is_the_highest_mean_score(tmp_path):
     # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks
-    # have no say.
+    # are no scores.
     table = iter([(0.3, 0.6), (0.5, 0.3), (0.7, 0.6), (0.9, 0.9)])
 
     def validate(model):

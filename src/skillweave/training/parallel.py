@@ -20,7 +20,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from skillweave.config import ConfigError
 from skillweave.config.training import TrainingConfig
-from skillweave.training.signals import SignalHandler
+from skillweave.training.signals import handle_signals
 
 # Fabric's messages on ranks and back ends do not help the user.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -98,7 +98,7 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
             if process.pid is not None:
                 os.kill(process.pid, signal.SIGTERM)
 
-    with SignalHandler(forward):
+    with handle_signals(forward):
         return fabric.launch(partial(_run_in_group, work), *args)
 
 

@@ -34,20 +34,18 @@ from skillweave.training.run_folder import (
     require_space,
 )
 from skillweave.training.run_logger import RunLogger
-from skillweave.training.signals import SignalHandler
+from skillweave.training.signals import handle_signals
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
 
 
 class Outcome(NamedTuple):
-    """How a run ended: after `step`, because of a `signal` (0 for none), or with an `error`, the
-    name of an exception, and its message."""
+    """How a run ended: after `step`, because of a `signal` (0 for none), or with an `error`."""
 
     step: int = 0
     signal: int = 0
-    error: str = ""
-    message: str = ""
+    error: ConfigError | TrainingError | None = None
 
 
 def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -73,12 +71,10 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
         outcome = Outcome(*launch(fabric, _run_process, recipe, assets, quiet))
     except (ProcessRaisedException, ProcessExitedException) as error:
         raise TrainingError(str(error).strip().splitlines()[-1]) from error
-    if outcome.error == ConfigError.__name__:
-        if not found:
-            remove_unused(recipe.folder)
-        raise ConfigError(outcome.message)
     if outcome.error:
-        raise TrainingError(outcome.message)
+        if isinstance(outcome.error, ConfigError) and not found:
+            remove_unused(recipe.folder)
+        raise outcome.error
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
     return recipe.folder
@@ -96,13 +92,12 @@ def _run_process(
         return _run(fabric, recipe, assets, quiet)
     except (ConfigError, TrainingError) as error:
         # The error of a data worker has its stack trace before the message.
-        name = type(error).__name__
-        return Outcome(error=name, message=str(error).rpartition(f"{name}: ")[2])
+        kind = type(error)
+        return Outcome(error=kind(str(error).rpartition(f"{kind.__name__}: ")[2]))
     except (OSError, RuntimeError) as error:
         if not (remedy := remedy_for(error)):
             raise
-        message = f"{error}; {remedy} and continue with --resume"
-        return Outcome(error=TrainingError.__name__, message=message)
+        return Outcome(error=TrainingError(f"{error}; {remedy} and continue with --resume"))
 
 
 def remedy_for(error: Exception) -> str:
@@ -141,7 +136,7 @@ def _run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: 
             display.note(f"resuming after step {state.step} of {mixture.steps}")
         for name, dataset in datasets.items():
             logger.log_skipped(0, [SkippedSample(name, *row) for row in dataset.source.skipped])
-        with SignalHandler(trainer.stop):
+        with handle_signals(trainer.stop):
             signal = trainer.fit()
         logger.print_skipped()
     return Outcome(state.step, signal)

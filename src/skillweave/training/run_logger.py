@@ -46,13 +46,11 @@ class RunLogger:
         `folder`: None on all processes except the first, which alone writes logs.
         """
         self.display, self.log_every = display, log_every
-        self.running: dict[str, float] = dict(state.get("running", {}))
+        self.running: dict[str, float] = state.get("running", {})
         # sum and number of each task's losses since the last log entry
-        self.losses: dict[str, list[float]] = {
-            task: list(sums) for task, sums in state.get("losses", {}).items()
-        }
+        self.losses: dict[str, list[float]] = state.get("losses", {})
         # samples, seconds, and seconds of waiting for data since the last log entry
-        self.totals: list[float] = list(state.get("totals", [0.0, 0.0, 0.0]))
+        self.totals: list[float] = state.get("totals", [0.0, 0.0, 0.0])
         self.earlier_seconds = float(state.get("seconds", 0.0))
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
         self.skips: Counter[tuple[str, str]] = Counter()
@@ -97,9 +95,9 @@ class RunLogger:
     def state(self) -> dict[str, Any]:
         """The running values, for the checkpoint."""
         return {
-            "running": dict(self.running),
-            "losses": {task: list(sums) for task, sums in self.losses.items()},
-            "totals": list(self.totals),
+            "running": self.running,
+            "losses": self.losses,
+            "totals": self.totals,
             "seconds": round(self.seconds, 3),
         }
 

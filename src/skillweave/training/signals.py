@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 
-class SignalHandler:
-    """Context manager that handles SIGINT and SIGTERM with `handler` and restores the previous
-    handlers at the end. Outside the main thread, where Python allows no handlers, it does
-    nothing."""
+@contextmanager
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    """Handle SIGINT and SIGTERM with `handler`, and restore the previous handlers at the end.
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self.handler = handler
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> SignalHandler:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self.handler)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+    Outside the main thread, where Python allows no handlers, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = signal.SIGINT, signal.SIGTERM
+    previous = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, earlier in zip(numbers, previous, strict=True):
+            signal.signal(number, earlier)
 
 
 class StopRequest:

@@ -32,11 +32,11 @@ from skillweave.training.partial_tuning import PartialTuning
 from skillweave.training.run_logger import RunLogger
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
-from skillweave.training.validation import Validated
+from skillweave.training.validation import ValidationResult
 
 OPTIMIZER_FILE, TRACKER_FILE = "optimizer.safetensors", "interference.safetensors"
 
-Validate = Callable[[Model], Validated]
+Validate = Callable[[Model], ValidationResult]
 """Validates the model. All processes call it."""
 
 
@@ -54,9 +54,9 @@ class LossModule(nn.Module):
 
 
 class Update(NamedTuple):
-    """The gradients' outcome, equal on all processes. `loss`: mean over the processes. `norm`: of
-    the gradients before clipping. `stop`: number of a signal, or 0. `keys`: the samples, if loss or
-    gradients are not `finite`."""
+    """Result of a step's forward and backward passes, equal on all processes. `loss`: mean over the
+    processes. `norm`: of the gradients before clipping. `stop`: number of a signal, or 0. `keys`:
+    the samples, if loss or gradients are not `finite`."""
 
     loss: float
     norm: float

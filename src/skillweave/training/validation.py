@@ -16,7 +16,7 @@ from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """`results`: task → mean `loss` and metrics. `skips`: samples that were skipped. `uses`: how
     the learned gates route the tokens of each task."""
 
@@ -32,7 +32,7 @@ class Validation:
     def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
         self.datasets, self.recipe = datasets, recipe
 
-    def __call__(self, model: Model) -> Validated:
+    def __call__(self, model: Model) -> ValidationResult:
         """Validate the model. A task without samples has no results."""
         results: dict[str, dict[str, float]] = {}
         skips: list[SkippedSample] = []
@@ -63,7 +63,7 @@ class Validation:
                     **figures(columns_of(found, self.recipe.tasks[name].metrics), 0)[0],
                 }
             skips += found.skipped
-        return Validated(
+        return ValidationResult(
             results, skips, [*decided(model, only_learned=True), *counted(model, load)]
         )
 
