@@ -42,8 +42,8 @@ from skillweave.data.collate import collate
 from skillweave.data.processors import build_processors
 from skillweave.data.sources.installed import package_path
 from skillweave.model.model import Model
-from skillweave.training.memory import keep_freed_memory
-from skillweave.training.optimizer import learning_rate, set_learning_rate
+from skillweave.training.allocator import keep_freed_memory
+from skillweave.training.optimizer import make_schedule
 
 RATE, BATCH, LENGTH, BUCKET = 2e-4, 16, 128, 8
 DRAWS = 2000
@@ -133,15 +133,17 @@ def train(seed: int, names: list[str], training: Data, test: Data, steps: int) -
     encoder = Encoder(model, training)
     sides = {THEIRS: train_theirs(reference), OURS: train_ours(model)}
     config = OptimizerConfig(learning_rate=RATE, warmup=0.1)
+    schedules = [make_schedule(side.optimizer, config, steps) for side in sides.values()]
     order = np.random.default_rng(seed).permutation(len(training.texts))
     losses: dict[str, list[float]] = {name: [] for name in sides}
     ratios = []
     for number in track(range(steps), f"seed {seed}", transient=True):
         given, seconds = encoder.batch(order[number * BATCH : (number + 1) * BATCH].tolist()), {}
         for name, side in sides.items():
-            set_learning_rate(side.optimizer, learning_rate(number, steps, config))
             loss, seconds[name] = step(side, given)
             losses[name].append(loss)
+        for schedule in schedules:
+            schedule.step()
         ratios.append(seconds[THEIRS] / seconds[OURS])
     return Run(
         answer(model.eval(), reference.eval(), Encoder(model, test)),

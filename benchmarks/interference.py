@@ -23,11 +23,11 @@ from report import Figure, report
 from rich.progress import track
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
-from skillweave.config.training import OptimizerConfig, TrackingConfig
+from skillweave.config.training import InterferenceConfig, OptimizerConfig
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
+from skillweave.training.interference_tracker import InterferenceTracker
 from skillweave.training.optimizer import make_optimizer
-from skillweave.training.tracking import Tracker
 
 BOUND = 1.05
 """The most that a step may take, as a multiple of one without tracking."""
@@ -63,7 +63,7 @@ def step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     number: int,
-    tracker: Tracker | None,
+    tracker: InterferenceTracker | None,
 ) -> float:
     """Seconds of one update."""
     start = time.perf_counter()
@@ -82,7 +82,7 @@ def measure(sizes: dict, steps: int) -> list[tuple[float, float]]:
     torch.manual_seed(0)
     model = make_model(sizes)
     tracker, optimizer = (
-        Tracker(model, TrackingConfig(), TASKS),
+        InterferenceTracker(model, InterferenceConfig(), TASKS),
         make_optimizer(model, OptimizerConfig()),
     )
     pairs = []
@@ -108,7 +108,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pairs = measure(QUICK if options.quick else SIZES, options.steps)
-    every = TrackingConfig().every
+    every = InterferenceConfig().every
     groups = [pairs[start : start + every] for start in range(0, len(pairs) - every + 1, every)]
     ratio = statistics.median(
         sum(on for _, on in group) / sum(off for off, _ in group) for group in groups

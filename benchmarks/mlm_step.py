@@ -55,7 +55,7 @@ from skillweave.layers.tokens import map_tokens
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.tasks.dataset import TaskDataset
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 
 
 class Setting(NamedTuple):

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from skillweave.recipe import RecipeConfig
 from skillweave.training import checkpoint, train, trainer
-from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.weights import files as weights
 
 FORK = multiprocessing.get_context("fork")
@@ -42,7 +42,7 @@ TRAINING = {
     "checkpoint_every": EVERY,
     "validate_every": 20,
     "validation_samples": 16,
-    "accumulate": 2,
+    "gradient_accumulation_steps": 2,
     "log_every": 1,
     "threads": 1,
     "accelerator": "cpu",
@@ -140,7 +140,9 @@ def in_checkpoint(
                 die()
             return real(*args, **kwargs)
 
-        def counted_save(self: Checkpoints, state: State, write: Callable[[Path], None]) -> None:
+        def counted_save(
+            self: Checkpoints, state: TrainingState, write: Callable[[Path], None]
+        ) -> None:
             count["saves"] += 1
             real_save(self, state, write)
 
@@ -165,7 +167,7 @@ def half_tensors(real: Any, tensors: Any, file: Path, *rest: Any) -> None:
     os.truncate(file, os.path.getsize(file) // 2)
 
 
-def half_state(real: Any, state: State, folder: Path) -> None:
+def half_state(real: Any, state: TrainingState, folder: Path) -> None:
     """A state that was half written."""
     real(state, folder)
     os.truncate(folder / "state.json", 40)
@@ -180,8 +182,8 @@ POINTS: dict[str, Prepare] = {
     "folder made": in_checkpoint(checkpoint.Path, "mkdir", after),
     "weights half written": in_checkpoint(weights, "save_file", half_tensors),
     "optimiser half written": in_checkpoint(trainer, "save_file", half_tensors),
-    "before the state": in_checkpoint(State, "write", before),
-    "state half written": in_checkpoint(State, "write", half_state),
+    "before the state": in_checkpoint(TrainingState, "write", before),
+    "state half written": in_checkpoint(TrainingState, "write", half_state),
     "before the first fsync": in_checkpoint(os, "fsync", before),
     "after the third fsync": in_checkpoint(os, "fsync", after, call=3),
     "before the rename": in_checkpoint(os, "rename", before),
@@ -224,7 +226,7 @@ def same_bytes(one: Path, other: Path) -> bool:
 def compare(where: str, folder: Path, whole: Path, workers: int) -> Result:
     """Resume a killed run and look at what comes out."""
     last, newest = reached(folder), Checkpoints(folder, 1).newest()
-    resumed = State.read(newest).step if newest else 0
+    resumed = TrainingState.read(newest).step if newest else 0
     finish(folder, workers)
     equal = same_bytes(folder, whole) and not list(folder.rglob("*.partial"))
     result = Result(where, last, resumed, equal, losses(folder) == losses(whole))

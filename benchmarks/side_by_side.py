@@ -21,7 +21,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset, open_task
 from skillweave.tasks.prepare import prepare
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 
 OURS, THEIRS = "skillweave", "Hugging Face"
 VOCABULARY, LENGTH = 21128, 128

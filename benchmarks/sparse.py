@@ -29,7 +29,7 @@ from rich.progress import track
 from skillweave.batch import Batch, Layout
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 
 TASK = "image_classification"
 EXPERTS, ACTIVE = 8, 2

@@ -21,7 +21,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
 from skillweave.tasks.dataset import open_task
 from skillweave.tasks.prepare import prepare
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 from skillweave.training.optimizer import make_optimizer
 
 
@@ -70,7 +70,7 @@ def training(model: Model, recipe: RecipeConfig) -> Turn:
             assert loss is not None  # drawn batches have labels
             loss.backward()
             torch.nn.utils.clip_grad_norm_(
-                model.parameters(), recipe.training.optimizer.clip or torch.inf
+                model.parameters(), recipe.training.optimizer.max_grad_norm or torch.inf
             )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

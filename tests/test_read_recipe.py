@@ -173,7 +173,7 @@ def test_model_files_in_yaml_and_json_are_alike(tmp_path: Path) -> None:
     name=st.text(min_size=1, max_size=9),
     streams=st.sets(st.sampled_from(["text", "image", "sound", "video", "code"]), min_size=1),
     route=st.sampled_from(["dense", "skill"]),
-    clip=st.none() | st.floats(0.1, 9),
+    max_grad_norm=st.none() | st.floats(0.1, 9),
 )
 def test_dump_and_parse_is_identity(
     steps: int | None,
@@ -182,7 +182,7 @@ def test_dump_and_parse_is_identity(
     name: str,
     streams: set[str],
     route: str,
-    clip: float | None,
+    max_grad_norm: float | None,
 ) -> None:
     data: dict[str, Any] = {
         "name": name,
@@ -201,7 +201,7 @@ def test_dump_and_parse_is_identity(
         "training": {
             "steps": steps,
             "epochs": None if steps else 2.5,
-            "optimizer": {"learning_rate": rate, "clip": clip},
+            "optimizer": {"learning_rate": rate, "max_grad_norm": max_grad_norm},
         },
     }
     recipe = RecipeConfig.parse(data)
@@ -240,16 +240,16 @@ def test_null_takes_a_mapping_away_and_is_a_value_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "below", ["training: {steps: 5}", "training: {steps: 5, optimizer: {clip: 2}}"]
+    "below", ["training: {steps: 5}", "training: {steps: 5, optimizer: {max_grad_norm: 2}}"]
 )
 def test_null_switches_clipping_off(tmp_path: Path, below: str) -> None:
     write(tmp_path, "base.yaml", BASE.replace("training: {steps: 5}", below))
-    for text in ("", "training: {optimizer: {clip: null}}\n"):
+    for text in ("", "training: {optimizer: {max_grad_norm: null}}\n"):
         file = write(tmp_path, "r.yaml", "base: base.yaml\n" + text)
         assert (
             read_recipe(
-                file, [] if text else ["training.optimizer.clip=null"]
-            ).training.optimizer.clip
+                file, [] if text else ["training.optimizer.max_grad_norm=null"]
+            ).training.optimizer.max_grad_norm
             is None
         )
 

@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train base.yaml", "base 'quickstrat.yaml' is not there; write its path, counted from"),
         (
             "average run --out new",
-            "0 checkpoints, and a mean is of two or more; train with a larger training.keep",
+            "0 checkpoints, and a mean is of two or more; train with a larger training.save_total_limit",
         ),
         ("vocabulary empty.txt --out new.json", "empty.txt: no rows"),
         ("vocabulary texts.jsonl --out nowhere/new.json", "No such file or directory"),

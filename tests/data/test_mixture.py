@@ -1,5 +1,5 @@
-"""The mixture: a pure function of (seed, number, rank), true to the weights, and honest about
-broken samples."""
+"""The mixture: a pure function of (seed, index, rank) that draws tasks by weight and replaces broken
+samples."""
 
 import math
 from dataclasses import replace
@@ -15,17 +15,17 @@ from torch.utils.data import DataLoader
 from skillweave.batch import Batch, Example, Features, Layout, Modality, SkippedSample, Span
 from skillweave.config import ConfigError
 from skillweave.config.streams import Streams, TextStream
+from skillweave.config.task import TaskConfig
+from skillweave.config.training import TrainingConfig
 from skillweave.data.collate import collate
-from skillweave.data.mixture import MOST_REPLACEMENTS, Mixture, batch_rows, count_steps, shuffle
+from skillweave.data.mixture import MAX_REPLACEMENTS, Mixture, batch_rows, count_steps, shuffle
 from skillweave.data.processors import BadInput
-from skillweave.recipe import RecipeConfig
 
 STREAMS = Streams(text=TextStream(max_length=512))
 
 
 class Numbers:
-    """A task whose sample i is the text [i, random number], and each batch one; rows in `broken`
-    cannot be read."""
+    """A task whose sample i is the text [i, random number]. Rows in `broken` cannot be read."""
 
     def __init__(
         self,
@@ -69,29 +69,29 @@ class Numbers:
     def sizes(self) -> np.ndarray | None:
         return np.array(self.lengths) if self.lengths else None
 
-    def kin(self) -> np.ndarray | None:
+    def group_ids(self) -> np.ndarray | None:
         return None
 
 
-def recipe(tasks: dict[str, dict[str, Any]], **training: Any) -> RecipeConfig:
-    data = {
-        name: {"data": {"path": "none"}, "kind": "text_classification", **spec}
-        for name, spec in tasks.items()
+def mix(
+    datasets: dict[str, Numbers],
+    tasks: dict[str, dict[str, Any]],
+    rank: int = 0,
+    world_size: int = 1,
+    **training: Any,
+) -> Mixture:
+    configs = {
+        name: TaskConfig.parse({"data": {"path": "none"}, **spec}) for name, spec in tasks.items()
     }
-    model = {"width": 4, "streams": {"text": {"max_length": 512}}, "encoder": {"heads": 1}}
-    return RecipeConfig.parse(
-        {"model": model, "tasks": data, "training": {"steps": 20, **training}}
-    )
-
-
-def two_tasks(rank: int = 0, world: int = 1, **training: Any) -> Mixture:
-    datasets = {"a": Numbers("a", 23), "b": Numbers("b", 17, frozenset({3, 4}))}
     return Mixture(
-        datasets,
-        recipe({"a": {"batch_size": 4}, "b": {"batch_size": 3, "weight": 2}}, **training),
-        rank,
-        world,
+        datasets, TrainingConfig.parse({"steps": 20, **training}), configs, rank, world_size
     )
+
+
+def two_tasks(rank: int = 0, world_size: int = 1, **training: Any) -> Mixture:
+    datasets = {"a": Numbers("a", 23), "b": Numbers("b", 17, frozenset({3, 4}))}
+    tasks = {"a": {"batch_size": 4}, "b": {"batch_size": 3, "weight": 2}}
+    return mix(datasets, tasks, rank, world_size, **training)
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
@@ -125,25 +125,24 @@ def test_workers_and_resuming_change_nothing(workers: int) -> None:
 
 
 def test_more_steps_begin_alike() -> None:
-    assert [two_tasks().task_of(i) for i in range(20)] == [
-        two_tasks(steps=30).task_of(i) for i in range(20)
+    assert [two_tasks().task_of(i, 0) for i in range(20)] == [
+        two_tasks(steps=30).task_of(i, 0) for i in range(20)
     ]
 
 
 def test_accumulated_batches_share_their_steps_task() -> None:
-    mixture = two_tasks(accumulate=3)
+    mixture = two_tasks(gradient_accumulation_steps=3)
     assert len(mixture) == 60
-    assert all(mixture[i].layout.task == mixture.task_of(i // 3) for i in range(60))
+    assert all(mixture[i].layout.task == mixture.task_of(i // 3, 0) for i in range(60))
 
 
 def test_tasks_are_drawn_by_weight() -> None:
     """SkillNet's weights; five standard deviations of a binomial."""
     weights = {"text": 2, "sound": 4, "image": 2, "video": 1, "code": 4}
     datasets = {name: Numbers(name, 8) for name in weights}
-    mixture = Mixture(
-        datasets, recipe({name: {"weight": w} for name, w in weights.items()}, steps=20_000)
-    )
-    drawn = [mixture.task_of(i) for i in range(mixture.steps)]
+    tasks = {name: {"weight": weight} for name, weight in weights.items()}
+    mixture = mix(datasets, tasks, steps=20_000)
+    drawn = [mixture.task_of(i, 0) for i in range(mixture.steps)]
     for name, weight in weights.items():
         share = weight / 13
         assert abs(drawn.count(name) - 20_000 * share) < 5 * math.sqrt(20_000 * share * (1 - share))
@@ -152,28 +151,28 @@ def test_tasks_are_drawn_by_weight() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_out_what_one_process_takes(world: int) -> None:
     def single(size: int) -> Mixture:
-        return Mixture({"a": Numbers("a", 40)}, recipe({"a": {"batch_size": size}}))
+        return mix({"a": Numbers("a", 40)}, {"a": {"batch_size": size}})
 
     alone = single(6)
     parts = [
-        Mixture({"a": Numbers("a", 40)}, recipe({"a": {"batch_size": 6 // world}}), r, world)
+        mix({"a": Numbers("a", 40)}, {"a": {"batch_size": 6 // world}}, r, world)
         for r in range(world)
     ]
     for i in range(20):
         shares = [rows(part[i]) for part in parts]
         assert sorted(r for share in shares for r in share) == sorted(rows(alone[i]))
-        assert len({part.task_of(i) for part in parts}) == 1
+        assert len({part.task_of(i, part.rank) for part in parts}) == 1
 
 
 def test_an_epoch_covers_all_rows_once_and_the_next_in_another_order() -> None:
-    mixture = Mixture({"a": Numbers("a", 12)}, recipe({"a": {"batch_size": 3}}))
+    mixture = mix({"a": Numbers("a", 12)}, {"a": {"batch_size": 3}})
     epochs = [[r for i in range(4 * e, 4 * e + 4) for r in rows(mixture[i])] for e in range(5)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 5
 
 
 def test_rows_that_fill_no_batch_come_in_other_epochs() -> None:
-    mixture = Mixture({"a": Numbers("a", 11)}, recipe({"a": {"batch_size": 4}}))
+    mixture = mix({"a": Numbers("a", 11)}, {"a": {"batch_size": 4}})
     assert {r for i in range(20) for r in rows(mixture[i])} == set(range(11))
     for epoch in range(10):
         taken = rows(mixture[2 * epoch]) + rows(mixture[2 * epoch + 1])
@@ -181,7 +180,7 @@ def test_rows_that_fill_no_batch_come_in_other_epochs() -> None:
 
 
 def test_augmentation_differs_between_epochs() -> None:
-    mixture = Mixture({"a": Numbers("a", 4)}, recipe({"a": {"batch_size": 4}}))
+    mixture = mix({"a": Numbers("a", 4)}, {"a": {"batch_size": 4}})
     first, second = (
         {row[0]: row[1] for row in mixture[i].inputs[0][:, :2].tolist()} for i in (0, 1)
     )
@@ -190,7 +189,7 @@ def test_augmentation_differs_between_epochs() -> None:
 
 def test_broken_samples_give_way_to_others_and_are_listed() -> None:
     mixture = two_tasks(steps=60)
-    batches = [mixture[i] for i in range(60) if mixture.task_of(i) == "b"]
+    batches = [mixture[i] for i in range(60) if mixture.task_of(i, 0) == "b"]
     skips = [s for b in batches for s in b.skipped]
     assert {(s.task, s.key, s.reason) for s in skips} == {
         ("b", f"row {i}", "0 bytes") for i in (3, 4)
@@ -199,27 +198,27 @@ def test_broken_samples_give_way_to_others_and_are_listed() -> None:
 
 
 def test_nothing_but_broken_samples() -> None:
-    mixture = Mixture({"a": Numbers("a", 5, frozenset(range(5)))}, recipe({"a": {"batch_size": 2}}))
+    mixture = mix({"a": Numbers("a", 5, frozenset(range(5)))}, {"a": {"batch_size": 2}})
     with pytest.raises(
         ConfigError,
-        match=f"task 'a': {MOST_REPLACEMENTS} broken samples in a row, the last row .: 0 bytes",
+        match=f"task 'a': {MAX_REPLACEMENTS} broken samples in a row, the last row .: 0 bytes",
     ):
         mixture[0]
 
 
 def test_small_data_makes_small_batches_and_too_little_is_an_error() -> None:
-    mixture = Mixture({"a": Numbers("a", 5)}, recipe({"a": {"batch_size": 32}}))
+    mixture = mix({"a": Numbers("a", 5)}, {"a": {"batch_size": 32}})
     assert len(mixture[0]) == 5
     with pytest.raises(ConfigError, match="task 'a': 1 training samples for 2 processes"):
-        Mixture({"a": Numbers("a", 1)}, recipe({"a": {}}), 0, 2)
+        mix({"a": Numbers("a", 1)}, {"a": {}}, 0, 2)
 
 
-def test_windows_reduce_padding() -> None:
+def test_sorting_by_length_reduces_padding() -> None:
     lengths = np.random.default_rng(0).integers(2, 500, 400).tolist()
     datasets = {"a": Numbers("a", 400, lengths=lengths)}
 
-    def padding(window: int) -> float:
-        mixture = Mixture(datasets, recipe({"a": {"batch_size": 8}}, window=window, bucket=1))
+    def padding(bucket_batches: int) -> float:
+        mixture = mix(datasets, {"a": {"batch_size": 8}}, bucket_batches=bucket_batches)
         return float(np.mean([mixture[i].padding for i in range(20)]))
 
     assert padding(16) < 0.15 < 0.3 < padding(1)
@@ -228,16 +227,16 @@ def test_windows_reduce_padding() -> None:
 @given(
     count=st.integers(1, 60),
     batch=st.integers(1, 9),
-    window=st.integers(1, 5),
+    bucket_batches=st.integers(1, 5),
     sized=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_orders(count: int, batch: int, window: int, sized: bool, seed: int) -> None:
+def test_orders(count: int, batch: int, bucket_batches: int, sized: bool, seed: int) -> None:
     if batch > count:
         return
     sizes = np.arange(count) % 7 if sized else None
     rng = np.random.default_rng(seed)
-    order = batch_rows(shuffle(count, None, rng), sizes, batch, window, rng)
+    order = batch_rows(shuffle(count, None, rng), sizes, batch, bucket_batches, rng)
     assert order.shape == (count // batch, batch)
     assert len(set(order.flatten().tolist())) == order.size
     if sizes is not None:
@@ -245,16 +244,16 @@ def test_orders(count: int, batch: int, window: int, sized: bool, seed: int) -> 
 
 
 @given(count=st.integers(1, 60), kinds=st.integers(1, 60), seed=st.integers(0, 99))
-def test_kin_stand_side_by_side(count: int, kinds: int, seed: int) -> None:
-    kin = np.unique(np.arange(count) % kinds, return_inverse=True)[1]
-    rows = shuffle(count, kin, np.random.default_rng(seed))
+def test_rows_of_a_group_are_adjacent(count: int, kinds: int, seed: int) -> None:
+    groups = np.unique(np.arange(count) % kinds, return_inverse=True)[1]
+    rows = shuffle(count, groups, np.random.default_rng(seed))
     assert sorted(rows.tolist()) == list(range(count))
-    assert (np.diff(kin[rows]) != 0).sum() == kin.max()  # each kind begins once
+    assert (np.diff(groups[rows]) != 0).sum() == groups.max()  # each group begins once
 
 
 def test_lengths_of_runs() -> None:
     def steps(**training: Any) -> int:
-        return count_steps(recipe({"a": {}}, **{"steps": None, **training}).training, 7.5, 10.2)
+        return count_steps(TrainingConfig.parse(training), 7.5, 10.2)
 
     assert (steps(steps=3), steps(epochs=1), steps(epochs=2.5), steps(samples=16)) == (3, 11, 26, 3)
 
@@ -264,8 +263,8 @@ def test_an_epoch_is_that_of_the_task_that_takes_longest() -> None:
     16 steps."""
     datasets = {"a": Numbers("a", 100), "b": Numbers("b", 60)}
     tasks = {"a": {"batch_size": 10}, "b": {"batch_size": 5, "weight": 3}}
-    assert Mixture(datasets, recipe(tasks, steps=None, epochs=1)).steps == 40
-    assert Mixture(datasets, recipe(tasks, steps=None, epochs=1, accumulate=2)).steps == 20
-    assert Mixture(datasets, recipe(tasks, steps=None, epochs=1), 0, 2).steps == 20
+    assert mix(datasets, tasks, steps=None, epochs=1).steps == 40
+    assert mix(datasets, tasks, steps=None, epochs=1, gradient_accumulation_steps=2).steps == 20
+    assert mix(datasets, tasks, 0, 2, steps=None, epochs=1).steps == 20
     # 0.25 · 10 + 0.75 · 5 a step
-    assert Mixture(datasets, recipe(tasks, steps=None, samples=250)).steps == 40
+    assert mix(datasets, tasks, steps=None, samples=250).steps == 40

@@ -1,5 +1,4 @@
-"""A model and a mixture just large enough to train: tests of the trainer should fail for the
-trainer's faults alone."""
+"""A minimal model and mixture for tests of the trainer."""
 
 from __future__ import annotations
 
@@ -16,10 +15,11 @@ from torch.utils.data import Dataset
 
 from skillweave.batch import Batch, Layout, Modality, Span
 from skillweave.recipe import RecipeConfig
-from skillweave.training.checkpoint import Checkpoints, State
-from skillweave.training.journal import Journal
-from skillweave.training.parallel import Signals, make_fabric
-from skillweave.training.progress import Display
+from skillweave.training.checkpoint import Checkpoints, TrainingState
+from skillweave.training.parallel import make_fabric
+from skillweave.training.progress import ProgressDisplay
+from skillweave.training.run_logger import RunLogger
+from skillweave.training.signals import handle_signals
 from skillweave.training.trainer import Trainer
 
 WIDTH = 8
@@ -42,14 +42,13 @@ def tiny_recipe(folder: Path, **training: Any) -> RecipeConfig:
 
 @dataclass(frozen=True)
 class TinyOutput:
-    """As the model's."""
+    """The part of the model's output that the trainer uses."""
 
     loss: Tensor | None
 
 
 class TinyModel(nn.Module):
-    """A shared layer and one skill per task, with dropout and noise so that lost random state would
-    show."""
+    """A shared layer and one skill per task. Dropout and noise reveal a lost random state."""
 
     def __init__(self, dropout: float = 0.25, noise: float = 0.1) -> None:
         super().__init__()
@@ -67,13 +66,13 @@ class TinyModel(nn.Module):
         return TinyOutput(nn.functional.cross_entropy(logits, batch.labels["class"]))
 
     def save_pretrained(self, folder: Path) -> None:
-        """One file."""
+        """Write the weights."""
         save_file(self.state_dict(), folder / "model.safetensors")
 
 
 class TinyMixture(Dataset[Batch]):
-    """Micro-batches that are a function of their number alone; ranks share out what one process
-    takes one after another."""
+    """Micro-batches that depend on their index only. Several processes divide the sequence of batches
+    of one process."""
 
     def __init__(
         self,
@@ -83,14 +82,14 @@ class TinyMixture(Dataset[Batch]):
         spoil: Callable[[int, Tensor], None] | None = None,
     ) -> None:
         self.steps = recipe.training.steps or 0
-        self.accumulate = recipe.training.accumulate
+        self.accumulation = recipe.training.gradient_accumulation_steps
         self.rank, self.world, self.spoil = rank, world, spoil
 
     def __len__(self) -> int:
-        return self.steps * self.accumulate
+        return self.steps * self.accumulation
 
-    def task_of(self, step: int) -> str:
-        """Alternating by threes, so that a skill rests for some steps."""
+    def task_of(self, step: int, rank: int) -> str:
+        """Three steps of each task in turn, so that a skill is inactive for some steps."""
         return "left" if step // 3 % 2 == 0 else "right"
 
     def __getitem__(self, index: int) -> Batch:
@@ -100,7 +99,9 @@ class TinyMixture(Dataset[Batch]):
         labels = torch.randint(3, (SAMPLES,), generator=random)
         if self.spoil:
             self.spoil(index, x)
-        layout = Layout(self.task_of(index // self.accumulate), (Span(Modality.TEXT, length=1),))
+        layout = Layout(
+            self.task_of(index // self.accumulation, self.rank), (Span(Modality.TEXT, length=1),)
+        )
         keys = tuple(f"{number}/{i}" for i in range(SAMPLES))
         return Batch(
             layout, (x,), torch.ones(SAMPLES, 1, dtype=torch.int64), {"class": labels}, keys=keys
@@ -108,12 +109,12 @@ class TinyMixture(Dataset[Batch]):
 
 
 def no_validation(model: Any) -> Any:
-    """Nothing to validate on."""
+    """A validation without data."""
     return {}, [], []
 
 
 def validate_tiny(model: Any) -> Any:
-    """Both tasks on micro-batches that training never sees; it draws random numbers on purpose."""
+    """Validate both tasks on other micro-batches than training. Draws random numbers on purpose."""
     torch.rand(3)
     mixture = TinyMixture(tiny_recipe(Path("unused")))
     batches = [mixture[900 + i] for i in (0, 3)]
@@ -134,12 +135,12 @@ def tiny_trainer(
     fabric: Any = None,
     model: Any = None,
 ) -> Iterator[Trainer]:
-    """A trainer on the newest checkpoint of the recipe's folder, or at the beginning."""
+    """A trainer that continues from the newest checkpoint of the recipe's folder, if there is one."""
     fabric = fabric or make_fabric(recipe.training)
     recipe.folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(recipe.folder, recipe.training.keep)
+    checkpoints = Checkpoints(recipe.folder, recipe.training.save_total_limit)
     newest = checkpoints.newest()
-    state = State.read(newest) if newest else State(seed=recipe.training.seed)
+    state = TrainingState.read(newest) if newest else TrainingState(seed=recipe.training.seed)
     torch.manual_seed(recipe.training.seed)
     model = model or TinyModel()
     if newest:
@@ -148,18 +149,16 @@ def tiny_trainer(
     if first:
         checkpoints.clean(state)
     mixture: Any = TinyMixture(recipe, fabric.global_rank, fabric.world_size, spoil)
-    display = Display(mixture.steps, state.step, quiet=True)
-    log_every = recipe.training.log_every
-    with Journal(
-        recipe.folder if first else None, display, log_every, state.progress, state.step
-    ) as journal:
-        trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, journal, state)
-        with Signals(trainer.stop):
+    display = ProgressDisplay(mixture.steps, state.step, quiet=True)
+    log_every, folder = recipe.training.log_every, recipe.folder if first else None
+    with RunLogger(folder, display, log_every, state.logger, state.step) as logger:
+        trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, logger, state)
+        with handle_signals(trainer.stop):
             yield trainer
 
 
 def fit_tiny(recipe: RecipeConfig, **settings: Any) -> dict[str, Tensor]:
-    """Train to the end, or to a signal; the weights."""
+    """Train to the end or until a signal. Returns the weights."""
     with tiny_trainer(recipe, **settings) as trainer:
         trainer.fit()
         return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}

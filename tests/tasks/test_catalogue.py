@@ -145,7 +145,8 @@ def test_evaluation_takes_every_sample_once_in_a_fixed_order(name: str) -> None:
 
 def test_mixture_of_all(model: Model) -> None:
     datasets = {name: dataset(name) for name in TASKS}
-    mixture = Mixture(datasets, prepared()[0])
+    resolved, _ = prepared()
+    mixture = Mixture(datasets, resolved.training, resolved.tasks)
     for i in range(len(mixture)):
         assert torch.isfinite(model(mixture[i]).loss)
 

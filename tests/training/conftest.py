@@ -1,4 +1,4 @@
-"""One thread: the tests compare bits, and fork."""
+"""Use one thread, because the tests compare bits and fork processes."""
 
 import pytest
 import torch

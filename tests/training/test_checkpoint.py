@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, whatever call the machine dies in."""
+"""A checkpoint is complete or absent, whatever call a crash interrupts."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 
 CALLS = [(os, "rename"), (os, "replace"), (os, "fsync"), (os, "open"), (shutil, "rmtree"), (Path, "mkdir"),
@@ -16,7 +16,7 @@ CALLS = [(os, "rename"), (os, "replace"), (os, "fsync"), (os, "open"), (shutil, 
 
 
 class Crash(BaseException):
-    """The machine stops here."""
+    """Stands for a crash of the machine."""
 
 
 def write_weights(folder):
@@ -26,27 +26,27 @@ def write_weights(folder):
 
 
 def save(checkpoints, step, **state):
-    checkpoints.save(State(step=step, **state), write_weights)
+    checkpoints.save(TrainingState(step=step, **state), write_weights)
 
 
 def assert_whole(folder):
-    assert State.read(folder).step == int(folder.name.removeprefix("step-"))
+    assert TrainingState.read(folder).step == int(folder.name.removeprefix("step-"))
     assert (folder / "model.safetensors").read_text() == f"weights of {folder.name}"
     assert (folder / "assets" / "tokenizer.json").is_file()
 
 
 def test_state_survives(tmp_path):
-    state = State(7, 3, {"a": 4}, 5, 1 / 3, 1, {"running": {"a": 2.0 / 3}})
+    state = TrainingState(7, 3, {"a": 4}, 5, 1 / 3, 1, {"running": {"a": 2.0 / 3}})
     state.write(tmp_path)
-    assert State.read(tmp_path) == state
+    assert TrainingState.read(tmp_path) == state
 
 
 def test_newest_of_nothing(tmp_path):
-    assert Checkpoints(tmp_path, keep=1).newest() is None
+    assert Checkpoints(tmp_path, save_total_limit=1).newest() is None
 
 
 def test_links_and_what_is_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, save_total_limit=2)
     for step in (1, 2, 3, 4, 5):
         save(checkpoints, step, best_step=min(step, 2), best_value=0.5)
     assert checkpoints.steps() == [2, 4, 5]
@@ -58,12 +58,12 @@ def test_links_and_what_is_kept(tmp_path):
 
 
 def test_no_best_link_without_validation(tmp_path):
-    save(Checkpoints(tmp_path, keep=1), 3)
+    save(Checkpoints(tmp_path, save_total_limit=1), 3)
     assert not (tmp_path / "best").exists() and (tmp_path / "last").exists()
 
 
 def crash_after(monkeypatch, count):
-    """Let `count` calls of the file system through, then crash; returns the calls made."""
+    """Crash after `count` calls of the file system. Returns the calls made."""
     made = []
     for owner, name in CALLS:
         real = getattr(owner, name)
@@ -79,7 +79,7 @@ def crash_after(monkeypatch, count):
 
 
 def count_calls(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, save_total_limit=1)
     save(checkpoints, 1, best_step=1)
     with pytest.MonkeyPatch.context() as patch:
         made = crash_after(patch, 10**6)
@@ -93,7 +93,7 @@ def test_a_crash_at_any_call_leaves_a_whole_checkpoint(tmp_path):
     outcomes = set()
     for count in range(calls):
         run = tmp_path / str(count)
-        checkpoints = Checkpoints(run, keep=1)
+        checkpoints = Checkpoints(run, save_total_limit=1)
         save(checkpoints, 1, best_step=1)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
             crash_after(patch, count)
@@ -103,7 +103,7 @@ def test_a_crash_at_any_call_leaves_a_whole_checkpoint(tmp_path):
         assert_whole(newest)
         for link in ("best", "last"):
             assert_whole((run / link).resolve())
-        state = State.read(newest)
+        state = TrainingState.read(newest)
         checkpoints.clean(state)
         assert checkpoints.steps() == [state.step]
         assert (run / "last").resolve() == (run / "best").resolve() == newest.resolve()
@@ -120,15 +120,15 @@ def test_a_crash_at_any_call_leaves_a_whole_checkpoint(tmp_path):
     ],
 )
 def test_a_full_disk_says_so_and_the_last_checkpoint_stays(tmp_path, error):
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, save_total_limit=1)
     save(checkpoints, 1)
 
     def write(folder):
         write_weights(folder)
         raise error
 
-    with pytest.raises(TrainingError, match=r"no space left.*step-00000001 is whole.*--resume"):
-        checkpoints.save(State(step=2), write)
+    with pytest.raises(TrainingError, match=r"no space left.*step-00000001 is complete.*--resume"):
+        checkpoints.save(TrainingState(step=2), write)
     assert_whole(checkpoints.newest())
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -138,6 +138,6 @@ def test_other_failures_name_their_cause(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "somewhere")
 
     with pytest.raises(
-        TrainingError, match=r"step 2 .*Permission denied.*no checkpoint was written before"
+        TrainingError, match=r"step 2 .*Permission denied.*there is no earlier checkpoint"
     ):
-        Checkpoints(tmp_path, keep=1).save(State(step=2), write)
+        Checkpoints(tmp_path, save_total_limit=1).save(TrainingState(step=2), write)

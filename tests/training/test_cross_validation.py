@@ -1,5 +1,4 @@
-"""Cross-validation: every sample is left out once, and what is reported is what each fold's run
-measured."""
+"""Cross-validation: every sample is left out once, and the report holds the metrics of each fold."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs log what learned gates do, and a resumed run logs the same."""
+"""Runs log the use of experts by learned gates, and a resumed run logs the same."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SPARSE = {
 
 
 def sparse_recipe(folder):
-    settings = {"steps": 7, "validate_every": 2, "checkpoint_every": 3, "keep": 9}
+    settings = {"steps": 7, "validate_every": 2, "checkpoint_every": 3, "save_total_limit": 9}
     data = recipe(folder, ("text_classification", "text_to_image"), **settings).model_dump(
         mode="json"
     )

@@ -1,24 +1,28 @@
-"""What decays, when the rate rises and falls, and that resting parameters rest."""
+"""Weight decay, the learning rate schedule, and parameters without a gradient."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_config, tiny_model
 from torch import nn
 
+from skillweave.components.embeddings.position import ConvolutionPositionEmbedding
 from skillweave.config import ConfigError
 from skillweave.config.training import OptimizerConfig
 from skillweave.training.optimizer import (
-    decayed,
     learning_rate,
     load_optimizer_tensors,
     make_optimizer,
+    make_schedule,
     optimizer_tensors,
-    set_learning_rate,
+    split_by_decay,
 )
 
 
 class Parts(nn.Module):
+    no_weight_decay = ("position",)
+
     def __init__(self):
         super().__init__()
         self.word = nn.Embedding(5, 4)
@@ -29,18 +33,27 @@ class Parts(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
 
-def test_only_matrices_that_are_no_tables_or_norms_decay():
-    decay, plain = decayed(Parts())
+def test_only_matrices_that_are_not_listed_tables_or_norms_decay():
+    decay, plain = split_by_decay(Parts())
     assert set(decay) == {"linear.weight", "patch.weight"}
     assert set(plain) == {
         "word.weight", "position", "linear.bias", "patch.bias", "norm.weight", "norm.bias", "scale"
     }  # fmt: skip
 
 
+def test_prompts_and_positions_by_convolution_do_not_decay():
+    model = tiny_model(tiny_config(encoder={"prompts": 2}))
+    model.add_module("added", ConvolutionPositionEmbedding(3, 1, 4))
+    decay, plain = split_by_decay(model)
+    assert {"added.direction", "added.gain"} <= set(plain)
+    assert any(name.endswith(".prompts") for name in plain)
+    assert not any(name.endswith((".prompts", ".gain")) for name in decay)
+
+
 def test_frozen_parameters_are_left_out():
     model = Parts()
     model.linear.requires_grad_(False)
-    decay, plain = decayed(model)
+    decay, plain = split_by_decay(model)
     assert "linear.weight" not in decay and "linear.bias" not in plain
 
 
@@ -70,6 +83,19 @@ def test_rate_rises_then_falls_and_stays_positive(steps, warmup):
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
         rates[peak:], reverse=True
     )
+
+
+@pytest.mark.parametrize("done", [0, 1, 4, 7])
+def test_the_schedule_sets_exactly_these_rates_from_any_step(done):
+    config = OptimizerConfig(learning_rate=3e-4, warmup=3)
+    optimizer = make_optimizer(nn.Linear(2, 1), config)
+    schedule = make_schedule(optimizer, config, 7, done)
+    found = []
+    for _ in range(done, 7):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == [learning_rate(step, 7, config) for step in range(done, 7)]
 
 
 def test_first_update_by_hand():
@@ -103,18 +129,19 @@ def test_state_survives_a_round_trip_bit_by_bit():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
 
-    def step(model, optimizer, number):
-        set_learning_rate(optimizer, 0.01 * (number + 1))
+    def step(model, optimizer, schedule, number):
         torch.manual_seed(number)
         model(torch.randn(5, 3)).square().sum().backward()
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad(set_to_none=True)
 
     config = OptimizerConfig()
-    straight, optimizer = build(), None
+    straight = build()
     optimizer = make_optimizer(straight, config)
+    schedule = make_schedule(optimizer, config, 6)
     for number in range(3):
-        step(straight, optimizer, number)
+        step(straight, optimizer, schedule, number)
     weights, stored = (
         {n: t.clone() for n, t in straight.state_dict().items()},
         optimizer_tensors(optimizer, straight),
@@ -124,9 +151,10 @@ def test_state_survives_a_round_trip_bit_by_bit():
     resumed.load_state_dict(weights)
     other = make_optimizer(resumed, config)
     load_optimizer_tensors(other, resumed, stored)
+    resumed_schedule = make_schedule(other, config, 6, done=3)
     for number in range(3, 6):
-        step(straight, optimizer, number)
-        step(resumed, other, number)
+        step(straight, optimizer, schedule, number)
+        step(resumed, other, resumed_schedule, number)
     assert all(
         torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
     )

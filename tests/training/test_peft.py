@@ -1,8 +1,8 @@
-"""What LoRA learned, read by peft."""
+"""peft reads our LoRA adapters."""
 
 import pytest
 import torch
-from test_tuning import recipe
+from test_partial_tuning import recipe
 
 import skillweave as sw
 from skillweave.training import train

@@ -1,4 +1,4 @@
-"""Processes that die and processes that work together."""
+"""Killed processes, and several processes."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def run_and_die(recipe, prepare_death):
-    """Train in a child that kills itself; its exit code."""
+    """Train in a child process that kills itself. Returns its exit code."""
 
     def work():
         torch.set_num_threads(1)
@@ -65,7 +65,7 @@ DEATHS = {
     "after a rename": at_call(checkpoint.os, "rename", 2, after=True),
     "between two links": at_call(checkpoint.os, "replace", 3, after=False),
     "in the middle of a deletion": at_call(checkpoint.shutil, "rmtree", 4, after=False),
-    "before the state": at_call(checkpoint.State, "write", 2, after=False),
+    "before the state": at_call(checkpoint.TrainingState, "write", 2, after=False),
 }
 
 
@@ -91,13 +91,13 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death):
 
 
 def exact_model():
-    """Without random numbers, which two processes draw otherwise than one."""
+    """A model without random numbers, which differ between one and two processes."""
     torch.manual_seed(0)
     return TinyModel(dropout=0, noise=0)
 
 
 def work_together(fabric, folder):
-    """One of two processes: train, look whether both came to the same weights."""
+    """Train on one of two processes and save its weights."""
     torch.set_num_threads(1)
     recipe = tiny_recipe(Path(folder), devices=2, validate_every=6)
     with tiny_trainer(
@@ -119,7 +119,7 @@ def test_two_processes_train_as_one_that_accumulates_two(tmp_path):
     assert samples == {"left": 6 * 2 * 4, "right": 6 * 2 * 4}
     assert rested == 6  # the right skill's updates alone, though DDP averages gradients
     ranks = [load_file(recipe.folder / f"rank-{rank}.safetensors") for rank in (0, 1)]
-    single = tiny_recipe(tmp_path / "single", accumulate=2, validate_every=6)
+    single = tiny_recipe(tmp_path / "single", gradient_accumulation_steps=2, validate_every=6)
     alone = fit_tiny(single, model=exact_model(), validate=validate_tiny)
     for name, weight in alone.items():
         assert torch.equal(ranks[0][name], ranks[1][name])

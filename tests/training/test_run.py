@@ -1,4 +1,4 @@
-"""Whole runs on the packed poems and emoji, with a model of a few thousand weights."""
+"""Complete runs on the packed poems and emoji, with a model of a few thousand weights."""
 
 import errno
 import json
@@ -60,13 +60,20 @@ def test_a_run_leaves_all_that_is_promised_and_resumes_from_any_step(tmp_path):
     Model.from_pretrained(whole / "best")
 
     cut = train(
-        recipe(tmp_path / "cut", both, validate_every=2, checkpoint_every=1, keep=9, log_every=1),
+        recipe(
+            tmp_path / "cut",
+            both,
+            validate_every=2,
+            checkpoint_every=1,
+            save_total_limit=9,
+            log_every=1,
+        ),
         quiet=True,
     )
     for step in (4, 3):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}")
     train(
-        recipe(cut, both, validate_every=2, checkpoint_every=1, keep=9, log_every=1),
+        recipe(cut, both, validate_every=2, checkpoint_every=1, save_total_limit=9, log_every=1),
         resume=True,
         quiet=True,
     )

@@ -1,5 +1,4 @@
-"""The loop: accumulation, exact resumption, steps without a finite loss, validation and what the
-processes agree on."""
+"""The training loop: accumulation, exact resumption, steps without a finite loss, validation."""
 
 import json
 import os
@@ -9,8 +8,9 @@ import pytest
 import torch
 from stand_ins import SAMPLES, TinyModel, fit_tiny, tiny_recipe, tiny_trainer, validate_tiny
 
-from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
+from skillweave.training.optimizer import learning_rate
 
 
 def assert_equal(one, other):
@@ -45,7 +45,8 @@ def test_same_recipe_same_weights_and_another_seed_others(tmp_path):
 @pytest.mark.parametrize("step", [0, 4, 10])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, step, number):
     whole, cut = (
-        tiny_recipe(tmp_path / name, accumulate=2, validate_every=5) for name in ("whole", "cut")
+        tiny_recipe(tmp_path / name, gradient_accumulation_steps=2, validate_every=5)
+        for name in ("whole", "cut")
     )
     weights = fit_tiny(whole, validate=validate_tiny)
     with tiny_trainer(cut, spoil=stop_at(2 * step, number), validate=validate_tiny) as trainer:
@@ -54,9 +55,9 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, step, number):
     assert Checkpoints(cut.folder, 1).steps()[-1] == step + 1
     assert_equal(weights, fit_tiny(cut, validate=validate_tiny))
     assert losses(whole.folder) == losses(cut.folder)
-    ends = [State.read(recipe.folder / "last") for recipe in (whole, cut)]
+    ends = [TrainingState.read(recipe.folder / "last") for recipe in (whole, cut)]
     for state in ends:
-        state.progress.pop("seconds")
+        state.logger.pop("seconds")
     assert ends[0] == ends[1]
 
 
@@ -72,7 +73,7 @@ def test_workers_change_nothing(tmp_path):
 
 
 def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
-    recipe = tiny_recipe(tmp_path, accumulate=2, optimizer={"clip": None})
+    recipe = tiny_recipe(tmp_path, gradient_accumulation_steps=2, optimizer={"max_grad_norm": None})
     model = TinyModel(dropout=0, noise=0)
     with tiny_trainer(recipe, model=model) as trainer:
         batches = [trainer.mixture[0], trainer.mixture[1]]
@@ -88,7 +89,7 @@ def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
 
 
 def test_clipping_limits_the_gradient(tmp_path):
-    recipe = tiny_recipe(tmp_path, optimizer={"clip": 1e-3})
+    recipe = tiny_recipe(tmp_path, optimizer={"max_grad_norm": 1e-3})
     with tiny_trainer(recipe) as trainer:
         trainer.backward(iter([trainer.mixture[0]]))
         norms = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
@@ -96,7 +97,7 @@ def test_clipping_limits_the_gradient(tmp_path):
 
 
 def test_the_resting_skill_keeps_its_weights(tmp_path):
-    # all of them steps of the left skill
+    # these steps train the left skill only
     with tiny_trainer(tiny_recipe(tmp_path, steps=3)) as trainer:
         before = trainer.model.skills["right"].weight.clone()
         trainer.fit()
@@ -124,19 +125,33 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_reported(tmp_path):
     assert report["keys"] == [f"5/{i}" for i in range(SAMPLES)]
 
 
+def test_a_first_step_without_a_finite_loss_advances_the_schedule_silently(tmp_path, recwarn):
+    def spoil(index, x):
+        if index == 0:
+            x.fill_(float("nan"))
+
+    with tiny_trainer(tiny_recipe(tmp_path, steps=3, log_every=1), spoil=spoil) as trainer:
+        recwarn.clear()
+        trainer.fit()
+        config = trainer.config.optimizer
+    assert not recwarn.list
+    rates = [line["learning_rate"] for line in lines(tmp_path) if line["kind"] == "train"]
+    assert rates == [learning_rate(step, 3, config) for step in (1, 2)]
+
+
 def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
     def spoil(index, x):
         if index >= 4:
             x.fill_(float("inf"))
 
-    recipe = tiny_recipe(tmp_path, max_nonfinite=3, checkpoint_every=2)
+    recipe = tiny_recipe(tmp_path, max_nonfinite_steps=3, checkpoint_every=2)
     with (
         tiny_trainer(recipe, spoil=spoil) as trainer,
         pytest.raises(TrainingError, match=r"3 steps in a row.*6/0, 6/1"),
     ):
         trainer.fit()
-    # Those before the stop are kept, with their count: a resumed run does not begin to count anew.
-    assert State.read(tmp_path / "last").nonfinite == 2
+    # The checkpoint holds the count: a resumed run continues it.
+    assert TrainingState.read(tmp_path / "last").nonfinite == 2
 
 
 def test_validation_disturbs_nothing(tmp_path):
@@ -148,7 +163,7 @@ def test_validation_disturbs_nothing(tmp_path):
 
 def test_best_is_the_highest_mean_score(tmp_path):
     # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks
-    # have no say.
+    # are no scores.
     table = iter([(0.3, 0.6), (0.5, 0.3), (0.7, 0.6), (0.9, 0.9)])
 
     def validate(model):
@@ -160,7 +175,7 @@ def test_best_is_the_highest_mean_score(tmp_path):
     fit_tiny(recipe, validate=validate)
     assert os.readlink(tmp_path / "best").endswith("step-00000006")
     assert os.readlink(tmp_path / "last").endswith("step-00000012")
-    assert State.read(tmp_path / "best").best_value == 0.6
+    assert TrainingState.read(tmp_path / "best").best_value == 0.6
     found = [line for line in lines(tmp_path) if line["kind"] == "validation"]
     assert [(line["step"], line["task"]) for line in found][:2] == [(3, "left"), (3, "right")]
     assert found[0]["metric"] == {"accuracy": 0.3, "median_rank": 30.0}
@@ -172,7 +187,7 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
     fit_tiny(
         recipe, validate=lambda model: ({"left": {"loss": 1.0, "accuracy": next(table)}}, [], [])
     )
-    assert State.read(tmp_path / "last").best_step == 6
+    assert TrainingState.read(tmp_path / "last").best_step == 6
 
 
 def test_the_model_trains_in_training_mode_and_validates_in_evaluation_mode(tmp_path):

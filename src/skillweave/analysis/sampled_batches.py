@@ -51,7 +51,5 @@ def draw_batches(
         for n, t in chosen.items()
     }
     training = settings.training.model_copy(update={"seed": seed})
-    mixture = Mixture(
-        datasets, settings.model_copy(update={"tasks": smaller, "training": training})
-    )
+    mixture = Mixture(datasets, training, smaller)
     return {name: DrawnBatches(mixture, name, count) for name in chosen}

@@ -58,9 +58,9 @@ class TaskConfig(TaskSettings):
     """How often the task is drawn, relative to the others (SkillNet: 2/4/2/1/4)."""
     batch_size: Positive = 32
     """Samples per micro-batch and process."""
-    together: str | None = None
-    """Column whose equal values come in the same training batch, such as an album: what tells them
-    apart is then learned."""
+    batch_by: str | None = None
+    """Column, such as an album. Samples with equal values come in the same training batch, so that
+    the model learns what distinguishes them."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training samples."""
     masking: MaskingConfig = MaskingConfig()

@@ -1,4 +1,4 @@
-"""How a model is trained: length, optimiser, schedule, precision, devices, and which part of it."""
+"""Settings of training: length, optimizer, schedule, precision, devices, and the tuned part."""
 
 from __future__ import annotations
 
@@ -10,79 +10,81 @@ from skillweave.config.base import Config, Positive
 
 
 class OptimizerConfig(Config):
-    """AdamW with a linear schedule (SkillNet appendix)."""
+    """AdamW with linear warm-up and linear decay (SkillNet appendix)."""
 
     learning_rate: PositiveFloat = 1e-4
-    """Peak rate."""
+    """Peak learning rate."""
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled decay; biases, norms and one-dimensional parameters are left out."""
+    """Decoupled weight decay. It does not apply to biases, norms and embeddings."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the running mean and mean square of the gradients."""
     epsilon: PositiveFloat = 1e-8
     """Added to the denominator."""
     warmup: NonNegativeFloat = 0.1
-    """Warm-up: a share of all steps below 1, a number of steps from 1."""
-    clip: PositiveFloat | None = 1.0
-    """Largest norm of the gradient; none when null."""
+    """Warm-up: a share of all steps if below 1, else a number of steps."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """Gradients are clipped to this norm; null disables clipping."""
 
 
-class TrackingConfig(Config):
-    """Interference of tasks followed while they train, on sketches of gradients (Uni-Perceiver-MoE
-    eq. 1-2)."""
+class InterferenceConfig(Config):
+    """Estimate the interference between tasks during training, from sketches of the gradients
+    (Uni-Perceiver-MoE eq. 1-2)."""
 
     every: Positive = 2
-    """Steps between looks at the gradient."""
+    """Steps between two sketches."""
     dimension: Positive = 256
-    """Numbers that a block's gradient is projected to; products of two directions err by about 1 /
-    √dimension."""
+    """Size of the sketch of a block's gradient. The error of a product of two directions is about
+    1 / √dimension."""
     blocks: list[str] = []
-    """As `--blocks` of `skillweave interference`: the feed-forwards of two layers when empty."""
+    """As `--blocks` of `skillweave interference`. When empty, the feed-forward blocks of two
+    layers."""
 
 
 class TrainingConfig(Config):
-    """How long and how to train. Give one of `steps`, `epochs` or `samples`."""
+    """How long and how to train. Exactly one of `steps`, `epochs` and `samples` is required."""
 
     steps: Positive | None = None
-    """Updates in all."""
+    """Number of updates."""
     epochs: PositiveFloat | None = None
-    """Passes over the largest task's data, counted by the mixture's weights."""
+    """Passes over the data of the task that needs the most steps for one pass, given the tasks'
+    weights."""
     samples: Positive | None = None
-    """Samples in all, over all tasks and processes."""
+    """Number of samples over all tasks and processes."""
     seed: NonNegativeInt = 0
-    """Of weights, mixture, order, masking, augmentation and dropout."""
+    """Seed of weights, mixture, order, masking, augmentation and dropout."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimiser and schedule."""
-    accumulate: Positive = 1
-    """Micro-batches per update, all of one task."""
+    """Optimizer and learning rate schedule."""
+    gradient_accumulation_steps: Positive = 1
+    """Micro-batches per update. All of them belong to one task."""
     precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the forward under autocast; weights and optimiser stay float32. CPUs without bf16
-    emulate it, slowly."""
+    """`bf16` runs the forward pass under autocast; weights and optimizer state stay float32. CPUs
+    without bf16 instructions emulate it, which is slow."""
     validate_every: NonNegativeInt = 0
-    """Steps between validations of every task; 0 for only at the end."""
+    """Steps between validations of all tasks; 0 validates only at the end."""
     validation_samples: Positive = 256
-    """Most validation samples per task."""
+    """Maximum number of validation samples per task."""
     checkpoint_every: NonNegativeInt = 0
-    """Steps between checkpoints; 0 for only at the end."""
-    keep: Positive = 1
-    """Checkpoints kept beside the best."""
+    """Steps between checkpoints; 0 saves only at the end."""
+    save_total_limit: Positive = 1
+    """Number of checkpoints to keep, besides the best one."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl` and TensorBoard."""
-    interference: TrackingConfig | None = None
-    """How tasks help or harm each other, logged as they train; not followed when absent."""
+    interference: InterferenceConfig | None = None
+    """Log how tasks help or harm each other during training; disabled when absent."""
     workers: NonNegativeInt = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
-    bucket: Positive = 8
-    """Lengths of text, code and sound are padded to a multiple of it."""
-    window: Positive = 16
-    """Batches sorted by length together, so that little is padding."""
-    max_nonfinite: Positive = 5
-    """Steps in a row with a loss that is not finite after which the run stops."""
+    pad_to_multiple_of: Positive = 8
+    """Lengths of text, code and sound are padded to a multiple of this number."""
+    bucket_batches: Positive = 16
+    """Number of consecutive batches whose samples are sorted by length, which reduces padding."""
+    max_nonfinite_steps: Positive = 5
+    """The run stops after this many consecutive steps without a finite loss and gradient."""
     threads: Positive | None = None
-    """CPU threads; PyTorch's own choice when absent."""
+    """CPU threads; PyTorch's default when absent."""
     devices: Positive = 1
-    """Processes, one a device."""
+    """Number of processes, one per device."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to run."""
+    """Kind of device."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
@@ -95,16 +97,16 @@ class TrainingConfig(Config):
 
 
 class TuningConfig(Config):
-    """What is trained of the model that `start_from` names. With `prompt` and `lora` its
-    checkpoints hold that part alone."""
+    """Which part of the model in `start_from` is trained. With `prompt` and `lora` the checkpoints
+    contain only that part."""
 
     method: Literal["prompt", "lora", "full"] = "prompt"
-    """`prompt`: learned vectors before each layer's keys and values, the norms, the similarity
-    scale, and for classes the classifier's last layer or a linear layer added to the similarities
-    (Uni-Perceiver-MoE). `lora`: a change of low rank to each linear layer of the encoder. `full`:
-    everything."""
+    """`prompt`: learned vectors before the keys and values of each layer, the norms, the similarity
+    scale, and for classification the last layer of the classifier or a linear layer added to the
+    similarities (Uni-Perceiver-MoE). `lora`: a low-rank change of each linear layer of the encoder.
+    `full`: all parameters."""
     prompts: Positive = 10
-    """Method `prompt`: vectors per layer."""
+    """Method `prompt`: number of vectors per layer."""
     rank: Positive = 8
     """Method `lora`: rank of the changes."""
     alpha: PositiveFloat = 16.0

@@ -1,8 +1,7 @@
-"""The mixture: which task a step trains, and which samples.
+"""The mixture: which task each step trains, and on which samples.
 
-Every micro-batch is a pure function of (seed, number of the micro-batch, rank). So nothing has to
-be stored to resume, the number of worker processes changes nothing, and any micro-batch can be
-looked at again after the fact.
+Every micro-batch is a pure function of (seed, index, rank). A resumed run therefore needs no data
+state, the number of data workers has no effect, and every micro-batch can be reproduced later.
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from skillweave.config import ConfigError
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
 from skillweave.data.processors import BadInput
-from skillweave.recipe import RecipeConfig
 
-MOST_REPLACEMENTS = 100
-"""Broken samples in a row after which the data itself must be at fault."""
+MAX_REPLACEMENTS = 100
+"""After this many broken samples in a row, the data themselves are reported as broken."""
 
 
 class Examples(Protocol):
-    """A task's samples, by index."""
+    """The training samples of a task, by index."""
 
     def __len__(self) -> int: ...
 
     def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-        """One sample, augmented when `rng` is given. Raises BadInput for a broken one."""
+        """One sample, augmented if `rng` is given. Raises BadInput for a broken sample."""
         ...
 
     def key(self, index: int) -> str:
-        """Where a sample comes from."""
+        """Name of a sample's origin, such as its file."""
         ...
 
     def collate(
@@ -45,138 +43,141 @@ class Examples(Protocol):
         skipped: Sequence[SkippedSample],
         rng: np.random.Generator | None = None,
     ) -> Batch:
-        """A batch of examples; with `rng` one to train on."""
+        """A batch of examples; a training batch if `rng` is given."""
         ...
 
     def sizes(self) -> np.ndarray | None:
-        """A cheap measure of each sample's length, None where all are alike or it is not known."""
+        """A cheap estimate of each sample's length; None if lengths are equal or unknown."""
         ...
 
-    def kin(self) -> np.ndarray | None:
-        """A number for each sample, equal for those that belong in one batch; None where it does
-        not matter."""
+    def group_ids(self) -> np.ndarray | None:
+        """A number per sample; samples with the same number belong in one batch. None if samples
+        are not grouped."""
         ...
 
 
 class Mixture(Dataset[Batch]):
-    """Micro-batches 0, 1, ... of a training run; tasks are drawn by weight, one per step (SkillNet
-    appendix)."""
+    """The micro-batches 0, 1, ... of one process.
+
+    Each step trains one task, drawn by weight (SkillNet appendix).
+    """
 
     def __init__(
-        self, datasets: Mapping[str, Examples], recipe: RecipeConfig, rank: int = 0, world: int = 1
+        self,
+        datasets: Mapping[str, Examples],
+        training: TrainingConfig,
+        tasks: Mapping[str, TaskConfig],
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.datasets = dict(datasets)
-        self.recipe = recipe
-        self.rank, self.world = rank, world
-        self.names = list(recipe.tasks)
-        self.batch_sizes = {name: self._batch_size(name, recipe.tasks[name]) for name in self.names}
-        training = recipe.training
-        weights = np.array([recipe.tasks[name].weight for name in self.names], dtype=float)
-        self.shares = weights / weights.sum()
-        self.steps = count_steps(training, self._samples_per_step(), self._needed_steps())
-        draws = np.random.default_rng([training.seed, zlib.crc32(b"tasks")]).choice(
-            len(self.names), self.steps, p=self.shares
-        )
-        self._orders: dict[str, tuple[int, np.ndarray]] = {}
+        self.datasets, self.training = dict(datasets), training
+        self.rank, self.world_size = rank, world_size
+        self.names = list(tasks)
+        self.batch_sizes = {name: self._batch_size(name, task) for name, task in tasks.items()}
+        weights = np.array([task.weight for task in tasks.values()], dtype=float)
+        self.probabilities = weights / weights.sum()
+        self.steps = count_steps(training, self._samples_per_step(), self._steps_per_epoch())
+        draws = self._rng("tasks").choice(len(self.names), self.steps, p=self.probabilities)
         self._draws = draws.astype(np.int16)
-        self._rank_in_task = np.zeros(self.steps, dtype=np.int64)
+        # the number of earlier steps that train the same task
+        self._occurrence = np.zeros(self.steps, dtype=np.int64)
         for task in range(len(self.names)):
-            mine = draws == task
-            self._rank_in_task[mine] = np.arange(mine.sum())
+            steps = draws == task
+            self._occurrence[steps] = np.arange(steps.sum())
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
-        return self.steps * self.recipe.training.accumulate
+        return self.steps * self.training.gradient_accumulation_steps
 
-    def task_of(self, step: int) -> str:
-        """The task that a step trains, the same on all ranks."""
+    def task_of(self, step: int, rank: int) -> str:
+        """The task that a process trains in a step; at present the same on all ranks."""
         return self.names[self._draws[step]]
 
     def __getitem__(self, index: int) -> Batch:
-        """Micro-batch `index` of this rank."""
-        step, micro = divmod(index, self.recipe.training.accumulate)
-        return self.batch_of(
-            self.task_of(step),
-            int(self._rank_in_task[step]) * self.recipe.training.accumulate + micro,
-        )
+        """Micro-batch `index` of this process."""
+        step, micro_batch = divmod(index, self.training.gradient_accumulation_steps)
+        earlier = int(self._occurrence[step]) * self.training.gradient_accumulation_steps
+        return self.batch_of(self.task_of(step, self.rank), earlier + micro_batch)
 
     def batch_of(self, name: str, number: int) -> Batch:
-        """A task's own micro-batch `number` of this rank, whenever it comes in the mixture.
+        """Micro-batch `number` of a task on this process, counted within the task.
 
-        Broken samples give way to others of the task and are listed in `Batch.skipped`.
+        Broken samples are replaced by others of the task and listed in `Batch.skipped`.
         """
         epoch, position = divmod(number, self._batches_per_epoch(name))
-        # sorted by size: every rank gets its share of each
-        rows = self._order(name, epoch)[position][self.rank :: self.world]
-        examples, skipped = [], []
-        for row in rows:
-            examples.append(self._load(name, epoch, int(row), skipped))
-        purpose = zlib.crc32(f"{name} candidates".encode())
-        rng = np.random.default_rng([self.recipe.training.seed, purpose, number, self.rank])
+        # The rows are sorted by length, so every process gets short and long ones.
+        rows = self._order(name, epoch)[position][self.rank :: self.world_size]
+        skipped: list[SkippedSample] = []
+        examples = [self._load(name, epoch, int(row), skipped) for row in rows]
+        rng = self._rng(f"{name} candidates", number, self.rank)
         return self.datasets[name].collate(examples, skipped, rng)
 
+    def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([self.training.seed, zlib.crc32(purpose.encode()), *numbers])
+
     def _load(self, name: str, epoch: int, row: int, skipped: list[SkippedSample]) -> Example:
-        """A sample, or in place of a broken one another that the same seed always picks."""
-        dataset, seed = (
-            self.datasets[name],
-            [self.recipe.training.seed, zlib.crc32(name.encode()), epoch, row],
-        )
-        for attempt in range(MOST_REPLACEMENTS):
-            rng = np.random.default_rng([*seed, attempt])
+        """A sample. A broken one is replaced by another, which the same seed always picks."""
+        dataset, candidate = self.datasets[name], row
+        for attempt in range(MAX_REPLACEMENTS):
+            rng = self._rng(name, epoch, row, attempt)
             try:
-                return dataset.example(row, rng)
+                return dataset.example(candidate, rng)
             except BadInput as error:
-                skipped.append(SkippedSample(name, dataset.key(row), str(error)))
-                row = int(rng.integers(len(dataset)))
+                skipped.append(SkippedSample(name, dataset.key(candidate), str(error)))
+                candidate = int(rng.integers(len(dataset)))
         raise ConfigError(
-            f"task {name!r}: {MOST_REPLACEMENTS} broken samples in a row, the last"
+            f"task {name!r}: {MAX_REPLACEMENTS} broken samples in a row, the last"
             f" {skipped[-1].key}: {skipped[-1].reason}; check tasks.*.data.columns and the files"
         )
 
     def _batches_per_epoch(self, name: str) -> int:
-        return len(self.datasets[name]) // (self.batch_sizes[name] * self.world)
+        return len(self.datasets[name]) // (self.batch_sizes[name] * self.world_size)
 
     def _order(self, name: str, epoch: int) -> np.ndarray:
-        """[batches, world * batch_size] rows of an epoch; the last one asked for is kept."""
+        """[batches, world_size * batch_size] row numbers of an epoch. The latest epoch is cached
+        for each task."""
         if name not in self._orders or self._orders[name][0] != epoch:
-            rng = np.random.default_rng(
-                [self.recipe.training.seed, zlib.crc32(name.encode()), epoch]
-            )
-            dataset = self.datasets[name]
-            size = self.batch_sizes[name] * self.world
-            kin = dataset.kin()
-            rows, sizes = shuffle(len(dataset), kin, rng), dataset.sizes() if kin is None else None
-            self._orders[name] = (
-                epoch,
-                batch_rows(rows, sizes, size, self.recipe.training.window, rng),
-            )
+            rng, dataset = self._rng(name, epoch), self.datasets[name]
+            groups = dataset.group_ids()
+            rows = shuffle(len(dataset), groups, rng)
+            sizes = dataset.sizes() if groups is None else None
+            batch_size = self.batch_sizes[name] * self.world_size
+            order = batch_rows(rows, sizes, batch_size, self.training.bucket_batches, rng)
+            self._orders[name] = epoch, order
         return self._orders[name][1]
 
     def _batch_size(self, name: str, task: TaskConfig) -> int:
         rows = len(self.datasets[name])
-        size = min(task.batch_size, rows // self.world)
+        size = min(task.batch_size, rows // self.world_size)
         if size < 1:
             raise ConfigError(
-                f"task {name!r}: {rows} training samples for {self.world} processes; add data or"
-                " use fewer"
+                f"task {name!r}: {rows} training samples for {self.world_size} processes; add data"
+                " or use fewer processes"
             )
         return size
 
     def _samples_per_step(self) -> float:
-        training = self.recipe.training
         sizes = np.array([self.batch_sizes[name] for name in self.names])
-        return float((self.shares * sizes).sum() * training.accumulate * self.world)
+        return float(
+            (self.probabilities * sizes).sum()
+            * self.training.gradient_accumulation_steps
+            * self.world_size
+        )
 
-    def _needed_steps(self) -> float:
-        """Expected steps until every task has seen its data once."""
-        per_update = self.recipe.training.accumulate * self.world
+    def _steps_per_epoch(self) -> float:
+        """Expected number of steps until every task has seen all its data."""
+        per_update = self.training.gradient_accumulation_steps * self.world_size
         return max(
-            len(self.datasets[name]) / (self.batch_sizes[name] * per_update * share)
-            for name, share in zip(self.names, self.shares, strict=True)
+            len(self.datasets[name]) / (self.batch_sizes[name] * per_update * probability)
+            for name, probability in zip(self.names, self.probabilities, strict=True)
         )
 
 
 def count_steps(training: TrainingConfig, samples_per_step: float, steps_per_epoch: float) -> int:
-    """Updates of a run, from `steps`, `epochs` (of the task that takes longest) or `samples`."""
+    """Number of updates of a run, from `steps`, `epochs` or `samples`.
+
+    `steps_per_epoch`: of the task that needs the most steps for its data.
+    """
     if training.steps is not None:
         return training.steps
     if training.epochs is not None:
@@ -184,29 +185,34 @@ def count_steps(training: TrainingConfig, samples_per_step: float, steps_per_epo
     return math.ceil((training.samples or 0) / samples_per_step)
 
 
-def shuffle(count: int, kin: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """[count] row numbers in random order, kin side by side."""
+def shuffle(count: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """[count] row numbers in random order. Rows of one group are adjacent."""
     rows = rng.permutation(count)
-    if kin is None:
+    if groups is None:
         return rows
-    turn = rng.permutation(kin.max() + 1)
-    return rows[np.argsort(turn[kin[rows]], kind="stable")]
+    turn = rng.permutation(groups.max() + 1)
+    return rows[np.argsort(turn[groups[rows]], kind="stable")]
 
 
 def batch_rows(
-    rows: np.ndarray, sizes: np.ndarray | None, batch: int, window: int, rng: np.random.Generator
+    rows: np.ndarray,
+    sizes: np.ndarray | None,
+    batch_size: int,
+    bucket_batches: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """[len(rows) // batch, batch]: shuffled rows as an epoch's batches.
+    """[len(rows) // batch_size, batch_size]: the batches of an epoch, from shuffled rows.
 
-    Within each window of batches they are sorted by size, so that a batch's lengths are alike; then
-    the window's batches are shuffled. Rows that do not fill a batch wait for a later epoch's order.
+    Each bucket of `bucket_batches` batches is sorted by size, so that the samples of a batch have
+    similar lengths. The batches of a bucket are then shuffled. Rows that do not fill a batch are
+    left out of this epoch.
     """
-    rows = rows[: len(rows) // batch * batch]
+    rows = rows[: len(rows) // batch_size * batch_size]
     if sizes is None:
-        return rows.reshape(-1, batch)
+        return rows.reshape(-1, batch_size)
     batches = []
-    for start in range(0, len(rows), window * batch):
-        part = rows[start : start + window * batch]
-        part = part[np.argsort(sizes[part], kind="stable")].reshape(-1, batch)
-        batches.append(part[rng.permutation(len(part))])
+    for start in range(0, len(rows), bucket_batches * batch_size):
+        bucket = rows[start : start + bucket_batches * batch_size]
+        bucket = bucket[np.argsort(sizes[bucket], kind="stable")].reshape(-1, batch_size)
+        batches.append(bucket[rng.permutation(len(bucket))])
     return np.concatenate(batches)

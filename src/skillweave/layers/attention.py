@@ -61,6 +61,9 @@ class SelfAttention(nn.Module):
     queries and values have one that experts share; the projection's own is for keys too.
     """
 
+    # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
+    no_weight_decay = tuned = new_in_tuning = ("prompts",)
+
     def __init__(
         self,
         heads: Heads,

@@ -56,6 +56,6 @@ def checkpoints_of(folders: Sequence[str | Path]) -> list[Path]:
     if len(found) < 2:
         raise ConfigError(
             f"{paths[0]}: {len(found)} checkpoints, and a mean is of two or more; train with a"
-            " larger training.keep"
+            " larger training.save_total_limit"
         )
     return found

@@ -118,10 +118,10 @@ class TaskDataset:
         values = self.source.column(field)
         return np.array([len(v if isinstance(v, Pieces) else str(v)) for v in values])
 
-    def kin(self) -> np.ndarray | None:
+    def group_ids(self) -> np.ndarray | None:
         """[N] the group of each sample, of which a batch holds whole groups where possible; None
         where the recipe names no column."""
-        column = self.config.together
+        column = self.config.batch_by
         if column is None:
             return None
         values = [str(value) for value in self.source.column(column)]
@@ -234,7 +234,7 @@ def open_dataset(
 
     Raises ConfigError for a source that is absent or empty or lacks a field.
     """
-    grouped = [config.together] if config.together and training else []
+    grouped = [config.batch_by] if config.batch_by and training else []
     source = open_fields(task, config, split, more=grouped)
     if task.compares_samples and split == "train" and len(source) < 2:
         raise ConfigError(

@@ -65,7 +65,7 @@ class ResolvedRecipe:
         """A task's samples. `training`: whether they are augmented and drawn anew. Raises
         ConfigError for data that cannot be read."""
         task, config = self.task(name), self.recipe.tasks[name]
-        multiple = self.recipe.training.bucket
+        multiple = self.recipe.training.pad_to_multiple_of
         return open_dataset(task, config, split, self.assets, multiple, training)
 
 

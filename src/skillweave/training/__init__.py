@@ -1,5 +1,4 @@
-"""Training: the loop and what surrounds it — optimiser, processes, checkpoints, journal and run
-folder."""
+"""Training: the loop, optimizer, processes, checkpoints, logs and run folder."""
 
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.run import train

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, whatever moment the machine stops at."""
+"""Atomic checkpoints: whatever moment the machine stops at, a checkpoint is complete or absent."""
 
 from __future__ import annotations
 
@@ -18,73 +18,73 @@ from skillweave.training.errors import TrainingError
 
 NAME = re.compile(r"step-(\d{8,})")
 PARTIAL = ".partial"
+"""Suffix of files and folders that are being written or deleted."""
 
 
 @dataclass
-class State:
-    """All of a run that is neither weights nor optimiser; random numbers need none, being drawn
-    from (seed, step)."""
+class TrainingState:
+    """The state of a run besides weights and optimizer. Random numbers need no state: they are
+    drawn from (seed, step)."""
 
     step: int = 0
-    """Updates done, skipped ones included."""
+    """Number of finished steps, those without an update included."""
     seed: int = 0
-    """Of the run."""
+    """Seed of the run."""
     samples: dict[str, int] = field(default_factory=dict)
-    """Samples seen, by task."""
+    """Number of samples seen, by task."""
     best_step: int | None = None
-    """The step of the best validation."""
+    """Step of the best validation."""
     best_value: float | None = None
-    """Its value: the mean of the tasks' scores, from 0 to 1."""
+    """Mean of the tasks' scores in the best validation, from 0 to 1."""
     nonfinite: int = 0
-    """Steps in a row, up to this one, whose loss or gradient was not finite."""
-    progress: dict[str, Any] = field(default_factory=dict)
-    """The journal's running numbers."""
+    """Number of consecutive steps, up to the last one, without a finite loss and gradient."""
+    logger: dict[str, Any] = field(default_factory=dict)
+    """State of the run's logger."""
 
     @classmethod
-    def read(cls, checkpoint: Path) -> State:
-        """The state of a checkpoint folder."""
+    def read(cls, checkpoint: Path) -> TrainingState:
+        """Read the state from a checkpoint folder."""
         return cls(**json.loads((checkpoint / "state.json").read_text("utf-8")))
 
     def write(self, checkpoint: Path) -> None:
-        """Write it into a checkpoint folder."""
-        (checkpoint / "state.json").write_text(
-            json.dumps(asdict(self), indent=1, ensure_ascii=False), "utf-8"
-        )
+        """Write the state into a checkpoint folder."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (checkpoint / "state.json").write_text(text, "utf-8")
 
 
 class Checkpoints:
-    """The checkpoints of a run: `checkpoints/step-XXXXXXXX`, and the links `best` and `last` beside
-    that folder.
+    """The checkpoints of a run, `checkpoints/step-XXXXXXXX`, and the links `best` and `last` in the
+    run folder.
 
-    A checkpoint is written under a name that ends in `.partial`, forced to disk and renamed; so a
-    folder with a plain name is whole. Deleting goes the same way back.
+    A checkpoint is written into a folder whose name ends in `.partial`, forced to disk and renamed.
+    A folder without that suffix is therefore complete. Deletion renames first as well.
     """
 
-    def __init__(self, run: Path, keep: int) -> None:
-        self.run, self.keep = run, keep
+    def __init__(self, run: Path, save_total_limit: int) -> None:
+        self.run, self.save_total_limit = run, save_total_limit
         self.folder = run / "checkpoints"
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Folder of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """The steps of the whole checkpoints, ascending."""
+        """Steps of the complete checkpoints, in ascending order."""
         if not self.folder.is_dir():
             return []
         found = (NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint."""
+        """The newest complete checkpoint."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
-    def save(self, state: State, write: Callable[[Path], None]) -> None:
-        """Write the checkpoint of `state`; `write(folder)` puts model and optimiser into it.
+    def save(self, state: TrainingState, write: Callable[[Path], None]) -> None:
+        """Write the checkpoint of `state`. `write(folder)` writes model and optimizer.
 
-        Raises TrainingError when the disk is full or the folder cannot be written; earlier
-        checkpoints stay whole.
+        Raises TrainingError if the disk is full or the folder cannot be written; earlier
+        checkpoints stay complete.
         """
         target = self.path(state.step)
         partial = target.with_name(target.name + PARTIAL)
@@ -101,26 +101,27 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             raise TrainingError(self._failure(state.step, error)) from error
 
-    def clean(self, state: State) -> None:
-        """Point the links where `state` says and delete what is neither kept nor best, and what was
-        never finished.
+    def clean(self, state: TrainingState) -> None:
+        """Update the links, and delete incomplete checkpoints and those beyond `save_total_limit`.
 
-        Also the repair after a crash between a checkpoint's rename and its links.
+        This also repairs the run folder after a crash between the rename of a checkpoint and the
+        update of its links.
         """
         if state.step:
             self._link_and_prune(state)
         for leftover in self.folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _link_and_prune(self, state: State) -> None:
-        kept = {*self.steps()[-self.keep :], state.step}
+    def _link_and_prune(self, state: TrainingState) -> None:
+        kept = {*self.steps()[-self.save_total_limit :], state.step}
         if state.best_step is not None:
             kept.add(state.best_step)
             self._link("best", state.best_step)
         self._link("last", state.step)
         for step in set(self.steps()) - kept:
-            # Out of sight first: a crash half way through the deletion must not leave a plain name.
-            os.rename(self.path(step), self.path(step).with_name(self.path(step).name + PARTIAL))
+            # Rename first: a crash during the deletion must not leave a complete-looking folder.
+            folder = self.path(step)
+            os.rename(folder, folder.with_name(folder.name + PARTIAL))
 
     def _link(self, name: str, step: int) -> None:
         temporary = self.run / f"{name}{PARTIAL}"
@@ -131,11 +132,19 @@ class Checkpoints:
 
     def _failure(self, step: int, error: Exception) -> str:
         newest = self.newest()
-        kept = f"{newest} is whole" if newest else "no checkpoint was written before"
+        kept = f"{newest} is complete" if newest else "there is no earlier checkpoint"
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         cause = f"no space left on the disk of {self.run}" if full else str(error)
-        remedy = f"{'free some space' if full else 'mend the cause'} and continue with --resume"
+        remedy = f"{'free some space' if full else 'fix the cause'} and continue with --resume"
         return f"the checkpoint of step {step} could not be written: {cause}; {kept}; {remedy}"
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that it is complete or absent."""
+    temporary = file.with_name(file.name + PARTIAL)
+    temporary.write_text(text, "utf-8")
+    sync(temporary)
+    os.replace(temporary, file)
 
 
 def sync(path: Path) -> None:
@@ -148,8 +157,8 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force all files below a folder, and the folders themselves, to disk."""
-    for place, _, files in os.walk(folder, topdown=False):
+    """Force a folder and all files and folders in it to disk."""
+    for parent, _, files in os.walk(folder, topdown=False):
         for name in files:
-            sync(Path(place) / name)
-        sync(Path(place))
+            sync(Path(parent) / name)
+        sync(Path(parent))

@@ -1,5 +1,4 @@
-"""k-fold cross-validation: as many runs, each measured on the part of the data that it did not
-train on."""
+"""k-fold cross-validation: one run per fold, evaluated on the data it was not trained on."""
 
 from __future__ import annotations
 
@@ -17,27 +16,28 @@ from skillweave.recipe import RecipeConfig
 from skillweave.training.run import train
 
 FOLDS_FILE = "folds.json"
-"""In the recipe's folder, beside the folds' own."""
+"""In the recipe's folder, next to the folders of the folds."""
 
 Summary = dict[str, dict[str, dict[str, Any]]]
-"""Task → metric → `mean`, `deviation` (of a sample of folds) and `folds`, its value in each."""
+"""Task → metric → `mean`, `deviation` (sample standard deviation) and `folds`, one value each."""
 
 
 def cross_validate(
     recipe: RecipeConfig, folds: int, *, resume: bool = False, quiet: bool = False
 ) -> Summary:
-    """Train a recipe once for each fold, in `fold-0`, `fold-1`, ... of its folder, and measure each
-    on what it left out.
+    """Train a recipe once per fold, in the folders `fold-0`, `fold-1`, ... of its folder, and
+    evaluate each run on the samples of its fold.
 
-    Training and validation data are parted by group, as evenly as groups allow; test data stay out.
-    Measured is the last checkpoint: the best one was chosen on what was left out. `resume`: go on
-    where an earlier call stopped. Raises ConfigError for fewer than two folds, and as `train` does.
+    Training and validation data are divided by group into folds of similar size; test data are not
+    used. The last checkpoint is evaluated, since the best one was selected on the samples of the
+    fold. `resume`: continue an earlier call. Raises ConfigError for fewer than two folds, and as
+    `train` does.
     """
     if folds < 2:
         raise ConfigError(f"{folds} folds: cross-validation needs at least 2")
     tables = []
     for fold in range(folds):
-        run = train(_without(recipe, fold, folds), resume=resume, quiet=quiet)
+        run = train(_fold_recipe(recipe, fold, folds), resume=resume, quiet=quiet)
         model, ready = open_run(run / "last")
         tables.append(evaluate(model, ready, "validation", bootstrap=0))
     found = summarise(tables)
@@ -46,8 +46,8 @@ def cross_validate(
     return found
 
 
-def _without(recipe: RecipeConfig, fold: int, folds: int) -> RecipeConfig:
-    """The recipe of a fold."""
+def _fold_recipe(recipe: RecipeConfig, fold: int, folds: int) -> RecipeConfig:
+    """The recipe that leaves out a fold."""
     data = recipe.model_dump(mode="json")
     data["output"] = str(recipe.folder / f"fold-{fold}")
     for task in data["tasks"].values():
@@ -56,7 +56,7 @@ def _without(recipe: RecipeConfig, fold: int, folds: int) -> RecipeConfig:
 
 
 def summarise(tables: Sequence[Mapping[str, Any]]) -> Summary:
-    """Mean and standard deviation over folds of each task's metrics."""
+    """Mean and standard deviation over the folds of each task's metrics."""
     found: Summary = {}
     for task, first in tables[0].items():
         for metric in (name for name in METRICS if name in first):

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early."""
+"""Exceptions that end a run early."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says why, what is kept and what to do."""
+    """The run cannot continue. The message gives the cause, what is saved, and the remedy."""
 
 
 class Interrupted(Exception):
-    """A signal ended the run at a step's end, after its checkpoint was written.
+    """A signal ended the run after a step, and the checkpoint of that step is written.
 
-    `folder` is the run's, `step` the last step done; a command line exits with `code` (130 for
-    SIGINT, 143 for SIGTERM).
+    `folder`: the run folder. `step`: the last step. `code`: the exit status for a command line (130
+    for SIGINT, 143 for SIGTERM).
     """
 
     def __init__(self, folder: Path, step: int, signal: int) -> None:

@@ -1,4 +1,5 @@
-"""AdamW with a linear schedule, and its state as flat tensors (SkillNet appendix)."""
+"""AdamW with linear warm-up and decay of the learning rate (SkillNet appendix), and the optimizer
+state as named tensors."""
 
 from __future__ import annotations
 
@@ -6,54 +7,49 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from skillweave.config import ConfigError
 from skillweave.config.training import OptimizerConfig
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
-UNDECAYED = (*NORMS, nn.Embedding)
-"""Modules whose own parameters are never decayed, whatever their shape."""
-LOOKED_UP = ("position", "prompts")
-"""What stands in the names of other parameters that look up rather than project."""
 
 
-def decayed(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """The trainable parameters by name: those that decay, and the others.
+def split_by_decay(
+    model: nn.Module,
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """The trainable parameters by name: those with weight decay, and those without.
 
-    Weights of two or more dimensions decay; vectors, scalars, norms, prompts and the tables and
-    biases of embeddings and positions do not: they scale or look up, so pulling them to zero
-    regularises nothing.
+    Weight decay applies to parameters with two or more dimensions, except those of norms and
+    `nn.Embedding` and those that a module lists in its attribute `no_weight_decay`.
     """
-    kept_whole = {
+    exempt = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, UNDECAYED)
-        for parameter in module.parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, (*NORMS, nn.Embedding))
+        or name in getattr(module, "no_weight_decay", ())
     }
     decay: dict[str, nn.Parameter] = {}
-    plain: dict[str, nn.Parameter] = {}
+    no_decay: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_plain = (
-                parameter.ndim < 2
-                or id(parameter) in kept_whole
-                or any(word in name for word in LOOKED_UP)
-            )
-            (plain if is_plain else decay)[name] = parameter
-    return decay, plain
+            chosen = no_decay if parameter.ndim < 2 or id(parameter) in exempt else decay
+            chosen[name] = parameter
+    return decay, no_decay
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters.
+    """AdamW over the model's trainable parameters, in the fused implementation.
 
-    The fused form runs on CPU, CUDA and MPS alike, always in float32. A parameter without a
-    gradient is neither updated nor decayed, and its step count rests; so clear gradients with
-    `zero_grad(set_to_none=True)`. Raises ConfigError for a model without a trainable parameter.
+    A parameter whose gradient is None is neither updated nor decayed, and its step count does not
+    advance; clear gradients with `zero_grad(set_to_none=True)`. Raises ConfigError for a model
+    without trainable parameters.
     """
-    decay, plain = decayed(model)
+    decay, no_decay = split_by_decay(model)
     groups = [
         {"params": list(decay.values()), "weight_decay": config.weight_decay},
-        {"params": list(plain.values()), "weight_decay": 0.0},
+        {"params": list(no_decay.values()), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
@@ -64,9 +60,9 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The rate of the update that follows `step` done ones, of `steps` in all.
+    """The learning rate of update number `step`, counted from 0, of `steps` updates.
 
-    It rises linearly over the warm-up to its peak and falls linearly to 0, which it would reach one
+    It rises linearly to its peak during the warm-up, then falls linearly; it would reach 0 one
     update after the last.
     """
     warmup = round(config.warmup * steps) if config.warmup < 1 else round(config.warmup)
@@ -75,15 +71,19 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     return config.learning_rate * (steps - step) / max(steps - warmup, 1)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group."""
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int, done: int = 0
+) -> LambdaLR:
+    """A schedule that sets the rates of `learning_rate`, from update number `done` on."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        # LambdaLR multiplies by this. 1 keeps the rate exact.
+        group["initial_lr"] = 1.0
+    return LambdaLR(optimizer, lambda step: learning_rate(step, steps, config), done - 1)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `parameter name/entry` → tensor; a parameter that was never active
-    has none."""
+    """The optimizer state: `parameter name/entry` → tensor. A parameter that was never active has
+    no entries."""
     return {
         f"{name}/{entry}": tensor.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
@@ -94,12 +94,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Restore what `optimizer_tensors` gave.
+    """Restore the state that `optimizer_tensors` returned.
 
-    Raises ConfigError when the tensors belong to other parameters than the model's.
+    Raises ConfigError if the tensors do not fit the model's parameters.
     """
     parameters = dict(model.named_parameters())
-    restored: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         name, _, entry = path.rpartition("/")
         if name not in parameters or (tensor.ndim and tensor.shape != parameters[name].shape):
@@ -107,7 +106,6 @@ def load_optimizer_tensors(
                 f"optimizer.safetensors: {path} {tuple(tensor.shape)} fits no parameter of the"
                 " model"
             )
-        # A copy of its own: the tensor read from the file lies in the file's memory map.
-        restored.setdefault(name, {})[entry] = tensor.to(parameters[name].device, copy=True)
-    for name, state in restored.items():
-        optimizer.state[parameters[name]] = state
+        # A copy: a tensor that was read from a file lies in the file's memory map.
+        copied = tensor.to(parameters[name].device, copy=True)
+        optimizer.state[parameters[name]][entry] = copied

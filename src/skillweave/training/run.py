@@ -1,4 +1,4 @@
-"""A whole run: prepare, claim the folder, start the processes, train, and say how it ended."""
+"""A run: prepare the recipe, create the folder, start the processes, train."""
 
 from __future__ import annotations
 
@@ -19,142 +19,141 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset
 from skillweave.tasks.resolve import ResolvedRecipe, resolve, resolved
-from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.allocator import keep_freed_memory
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import Interrupted, TrainingError
-from skillweave.training.folder import abandon, claim, establish, require_same, require_space
-from skillweave.training.journal import Journal
-from skillweave.training.memory import keep_freed_memory
-from skillweave.training.parallel import Signals, launch, make_fabric
-from skillweave.training.progress import Display
-from skillweave.training.start import start_folder, take_weights
+from skillweave.training.initial_weights import copy_weights, start_folder
+from skillweave.training.parallel import launch, make_fabric
+from skillweave.training.partial_tuning import PartialTuning, build_tuned
+from skillweave.training.progress import ProgressDisplay
+from skillweave.training.run_folder import (
+    create_run_folder,
+    is_run,
+    remove_unused,
+    require_same_recipe,
+    require_space,
+)
+from skillweave.training.run_logger import RunLogger
+from skillweave.training.signals import handle_signals
 from skillweave.training.trainer import Trainer
-from skillweave.training.tuning import Tuning, build_tuned
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
 
 
 class Outcome(NamedTuple):
-    """How a run ended: after `step`, by signal number `signal` (0: at its end), or with an `error`
-    and its message."""
+    """How a run ended: after `step`, because of a `signal` (0 for none), or with an `error`."""
 
     step: int = 0
     signal: int = 0
-    error: str = ""
-    message: str = ""
+    error: ConfigError | TrainingError | None = None
 
 
 def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) -> Path:
-    """Train a recipe and return the run folder, whose `best` and `last` link to checkpoints.
+    """Train a recipe and return the run folder. Its links `best` and `last` name checkpoints.
 
-    `resume`: go on from the newest checkpoint of the run folder; where there is no run yet, start
-    it. `quiet`: no progress on the screen. Raises ConfigError for faults in recipe, data or folder
-    before any training, TrainingError when the run cannot go on, Interrupted after SIGINT or
-    SIGTERM. Several devices start new processes: guard a script's main part with `if __name__ ==
-    "__main__"`.
+    `resume`: continue from the newest checkpoint of the run folder, or start the run if there is
+    none. `quiet`: show no progress. Raises ConfigError before training if recipe, data or folder
+    are faulty, TrainingError if the run cannot continue, and Interrupted after SIGINT or SIGTERM.
+    Several devices start new processes: a script then needs `if __name__ == "__main__"`.
     """
-    found = claim(recipe.folder, resume)
-    newest = Checkpoints(recipe.folder, recipe.training.keep).newest() if found else None
+    found = is_run(recipe.folder, resume)
+    checkpoints = Checkpoints(recipe.folder, recipe.training.save_total_limit)
+    newest = checkpoints.newest() if found else None
     fabric = make_fabric(recipe.training)
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
     ready = resolve(recipe, read_assets(source) if source else {}, base)
     recipe, assets = ready.recipe, dict(ready.assets)
     if found:
-        require_same(recipe)
+        require_same_recipe(recipe)
     else:
-        establish(recipe)
+        create_run_folder(recipe)
     try:
-        outcome = Outcome(*launch(fabric, work, recipe, assets, quiet))
+        outcome = Outcome(*launch(fabric, _run_process, recipe, assets, quiet))
     except (ProcessRaisedException, ProcessExitedException) as error:
         raise TrainingError(str(error).strip().splitlines()[-1]) from error
-    if outcome.error == ConfigError.__name__:
-        if not found:
-            abandon(recipe.folder)
-        raise ConfigError(outcome.message)
     if outcome.error:
-        raise TrainingError(outcome.message)
+        if isinstance(outcome.error, ConfigError) and not found:
+            remove_unused(recipe.folder)
+        raise outcome.error
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
     return recipe.folder
 
 
-def work(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
-    """One process's run.
+def _run_process(
+    fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool
+) -> Outcome:
+    """Train on one process.
 
-    Errors are returned: raised in a spawned process, they would reach the caller as a stack trace.
+    Errors are returned, because an error raised in a spawned process reaches the caller as a stack
+    trace.
     """
     try:
-        return run(fabric, recipe, assets, quiet)
+        return _run(fabric, recipe, assets, quiet)
     except (ConfigError, TrainingError) as error:
-        # A data worker's error brings its stack trace along, before the message.
-        name = type(error).__name__
-        return Outcome(error=name, message=str(error).rpartition(f"{name}: ")[2])
+        # The error of a data worker has its stack trace before the message.
+        kind = type(error)
+        return Outcome(error=kind(str(error).rpartition(f"{kind.__name__}: ")[2]))
     except (OSError, RuntimeError) as error:
         if not (remedy := remedy_for(error)):
             raise
-        return Outcome(
-            error=TrainingError.__name__, message=f"{error}; {remedy} and continue with --resume"
-        )
+        return Outcome(error=TrainingError(f"{error}; {remedy} and continue with --resume"))
 
 
 def remedy_for(error: Exception) -> str:
-    """What to do about a failure of the machine rather than of the program; empty for anything
-    else."""
+    """The remedy for a failure of the machine; empty for other errors."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "free some space"
     if str(error).startswith("DataLoader worker"):
-        return "a data worker died, most often for lack of memory: lower training.workers"
+        return "a data worker died, usually because memory ran out: lower training.workers"
     return ""
 
 
-def run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
-    """Build everything from the newest checkpoint, or afresh, and train."""
-    config, first = recipe.training, fabric.is_global_zero
+def _run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
+    """Build everything, from the newest checkpoint if there is one, and train."""
+    config, is_first = recipe.training, fabric.is_global_zero
     if config.threads:
         torch.set_num_threads(config.threads)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    checkpoints = Checkpoints(recipe.folder, config.keep)
+    checkpoints = Checkpoints(recipe.folder, config.save_total_limit)
     newest = checkpoints.newest()
-    state = State.read(newest) if newest else State(seed=config.seed)
+    state = TrainingState.read(newest) if newest else TrainingState(seed=config.seed)
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
-    mixture = Mixture(datasets, recipe, fabric.global_rank, fabric.world_size)
-    display = Display(mixture.steps, state.step, quiet=quiet or not first)
+    mixture = Mixture(datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size)
+    display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
     model, tuning = build_model(recipe, assets, newest, display)
-    require_space(recipe.folder, model, assets, config.keep)
-    if first:
+    require_space(recipe.folder, model, assets, config.save_total_limit)
+    if is_first:
         checkpoints.clean(state)
     validation = Validation(open_validation(ready, display), recipe)
-    with Journal(
-        recipe.folder if first else None, display, config.log_every, state.progress, state.step
-    ) as journal:
+    folder = recipe.folder if is_first else None
+    with RunLogger(folder, display, config.log_every, state.logger, state.step) as logger:
         trainer = Trainer(
-            fabric, recipe, model, mixture, validation, checkpoints, journal, state, tuning
+            fabric, recipe, model, mixture, validation, checkpoints, logger, state, tuning
         )
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
-        journal.skipped(
-            0,
-            [
-                SkippedSample(name, *row)
-                for name, data in datasets.items()
-                for row in data.source.skipped
-            ],
-        )
-        with Signals(trainer.stop):
+        for name, dataset in datasets.items():
+            logger.log_skipped(0, [SkippedSample(name, *row) for row in dataset.source.skipped])
+        with handle_signals(trainer.stop):
             signal = trainer.fit()
-        journal.summary()
+        logger.print_skipped()
     return Outcome(state.step, signal)
 
 
 def build_model(
-    recipe: RecipeConfig, assets: dict[str, bytes], newest: Path | None, display: Display
-) -> tuple[Model, Tuning | None]:
-    """The model of the newest checkpoint; else a fresh one, with the weights of `start_from` where
-    they fit.
+    recipe: RecipeConfig,
+    assets: dict[str, bytes],
+    newest: Path | None,
+    display: ProgressDisplay,
+) -> tuple[Model, PartialTuning | None]:
+    """The model of the newest checkpoint; without one, a new model with the weights of `start_from`
+    that fit.
 
-    Where a part of it is tuned, also what saves that part.
+    The second value is None if the whole model is trained.
     """
     if recipe.partial:
         model, tuning, report = build_tuned(recipe, recipe.partial, assets, newest)
@@ -167,12 +166,12 @@ def build_model(
     model = Model(recipe.model, assets)
     if recipe.start_from:
         source = Model.from_pretrained(start_folder(recipe.start_from))
-        display.note(take_weights(model, source.state_dict(), recipe.start_from))
+        display.note(copy_weights(model, source.state_dict(), recipe.start_from))
     return model, None
 
 
-def open_validation(recipe: ResolvedRecipe, display: Display) -> dict[str, TaskDataset]:
-    """The validation datasets of those tasks that have validation samples."""
+def open_validation(recipe: ResolvedRecipe, display: ProgressDisplay) -> dict[str, TaskDataset]:
+    """The validation data of the tasks that have any."""
     datasets = {}
     for name in recipe.tasks:
         try:

@@ -1,4 +1,4 @@
-"""The loop: draw a task's micro-batches, go forward and back, clip, step; validate, save, stop."""
+"""The training loop: forward, backward, clip, update; validate, save, stop."""
 
 from __future__ import annotations
 
@@ -18,42 +18,45 @@ from skillweave.data.mixture import Mixture
 from skillweave.metrics import summary_score
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.training.checkpoint import Checkpoints, State
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
-from skillweave.training.journal import Journal
+from skillweave.training.interference_tracker import InterferenceTracker
 from skillweave.training.optimizer import (
-    learning_rate,
     load_optimizer_tensors,
     make_optimizer,
+    make_schedule,
     optimizer_tensors,
-    set_learning_rate,
 )
-from skillweave.training.parallel import StopRequest, gather, ignore_signals, route_noise, seed_step
-from skillweave.training.tracking import Tracker
-from skillweave.training.tuning import Tuning
-from skillweave.training.validation import Validated
+from skillweave.training.parallel import gather_objects
+from skillweave.training.partial_tuning import PartialTuning
+from skillweave.training.run_logger import RunLogger
+from skillweave.training.seeds import route_noise, seed_dropout
+from skillweave.training.signals import StopRequest, ignore_signals
+from skillweave.training.validation import ValidationResult
 
-OPTIMIZER_FILE, TRACKING_FILE = "optimizer.safetensors", "interference.safetensors"
+OPTIMIZER_FILE, TRACKER_FILE = "optimizer.safetensors", "interference.safetensors"
 
-Validate = Callable[[Model], Validated]
-"""Measures the model as it is. Every process calls it alike."""
+Validate = Callable[[Model], ValidationResult]
+"""Validates the model. All processes call it."""
 
 
-class Losses(nn.Module):
-    """A model reduced to its loss: whatever else it returns must not make DDP wait for gradients
-    that never come."""
+class LossModule(nn.Module):
+    """A model that returns only its loss. DistributedDataParallel would wait for the gradients of
+    all other outputs."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The batch's loss, a scalar."""
+        """The loss of the batch, a scalar."""
         return self.model(batch, generator=generator).loss
 
 
 class Update(NamedTuple):
-    """What all processes agree on about an update."""
+    """Result of a step's forward and backward passes, equal on all processes. `loss`: mean over the
+    processes. `norm`: of the gradients before clipping. `stop`: number of a signal, or 0. `keys`:
+    the samples, if loss or gradients are not `finite`."""
 
     loss: float
     norm: float
@@ -64,7 +67,7 @@ class Update(NamedTuple):
 
 
 class Trainer:
-    """One process's part of a run."""
+    """Trains a model on one process."""
 
     def __init__(
         self,
@@ -74,60 +77,61 @@ class Trainer:
         mixture: Mixture,
         validate: Validate,
         checkpoints: Checkpoints,
-        journal: Journal,
-        state: State,
-        tuning: Tuning | None = None,
+        logger: RunLogger,
+        state: TrainingState,
+        tuning: PartialTuning | None = None,
     ) -> None:
-        """Wraps `model` for the devices; goes on from `state`, whose weights `model` already has.
+        """Continues from `state`; `model` must have the weights of the same checkpoint.
 
-        `tuning`: what saves the part of it that is trained; None where that is all of it.
+        `tuning`: saves the trained part of the model; None if the whole model is trained.
         """
-        self.fabric, self.recipe, self.config = fabric, recipe, recipe.training
+        self.fabric, self.config, self.steps = fabric, recipe.training, mixture.steps
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
-        self.checkpoints, self.journal, self.state, self.tuning = (
-            checkpoints,
-            journal,
-            state,
-            tuning,
-        )
-        self.steps = mixture.steps
+        self.checkpoints, self.logger = checkpoints, logger
+        self.state, self.tuning = state, tuning
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
-        tracking = self.config.interference
-        self.tracker = Tracker(self.model, tracking, list(recipe.tasks)) if tracking else None
+        self.schedule = make_schedule(
+            self.bare_optimizer, self.config.optimizer, self.steps, state.step
+        )
+        self.tracker: InterferenceTracker | None = None
+        if self.config.interference:
+            self.tracker = InterferenceTracker(
+                self.model, self.config.interference, list(recipe.tasks)
+            )
         if state.step:
             folder = checkpoints.path(state.step)
-            load_optimizer_tensors(
-                self.bare_optimizer, self.model, load_file(folder / OPTIMIZER_FILE)
-            )
+            tensors = load_file(folder / OPTIMIZER_FILE)
+            load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
             if self.tracker:
-                self.tracker.load(load_file(folder / TRACKING_FILE))
-        self.losses, self.optimizer = fabric.setup(Losses(self.model), self.bare_optimizer)
+                self.tracker.load(load_file(folder / TRACKER_FILE))
+        self.loss_module, self.optimizer = fabric.setup(LossModule(self.model), self.bare_optimizer)
         self.stop = StopRequest()
 
     def fit(self) -> int:
-        """Train to the end: 0, or the number of the signal that ended the run early.
+        """Train to the end. Returns 0, or the number of the signal that stopped the run.
 
-        Raises TrainingError when losses stay non-finite or a checkpoint cannot be written.
+        Raises TrainingError if too many steps have no finite loss and gradient, or if a checkpoint
+        cannot be written.
         """
         self.model.train()
         batches = self.batches()
         while self.state.step < self.steps:
             signal = self.update(batches)
-            last = self.state.step == self.steps
-            improved = self.due(self.config.validate_every, last) and self.validation()
-            if improved or signal or self.due(self.config.checkpoint_every, last):
-                self.save()
-            if signal and not last:
+            improved = self._is_due(self.config.validate_every) and self._run_validation()
+            if improved or signal or self._is_due(self.config.checkpoint_every):
+                self._save()
+            if signal and self.state.step < self.steps:
                 return signal
         return 0
 
     def batches(self) -> Iterator[Batch]:
-        """The micro-batches that are left, in order, whatever the number of workers."""
-        start, workers = self.state.step * self.config.accumulate, self.config.workers
+        """The remaining micro-batches. The number of workers does not change them."""
+        done = self.state.step * self.config.gradient_accumulation_steps
+        workers = self.config.workers
         loader = DataLoader(
             self.mixture,
             batch_size=None,
-            sampler=range(start, self.steps * self.config.accumulate),
+            sampler=range(done, len(self.mixture)),
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,
@@ -135,129 +139,123 @@ class Trainer:
         return iter(loader)
 
     def update(self, batches: Iterator[Batch]) -> int:
-        """One step; the number of the signal that asks to stop, or 0."""
-        done, task = self.state.step, self.mixture.task_of(self.state.step)
-        seed_step(self.config.seed, done, self.fabric.global_rank)
-        outcome = self.agree(*self.backward(batches))
-        self.state.step = step = done + 1
-        self.state.samples[task] = self.state.samples.get(task, 0) + outcome.samples
-        if outcome.finite:
-            rate = learning_rate(done, self.steps, self.config.optimizer)
-            set_learning_rate(self.bare_optimizer, rate)
-            self.optimizer.step()
-            self.state.nonfinite = 0
-            self.journal.trained(
-                step, task, outcome.loss, outcome.samples, rate, last=step == self.steps
-            )
-        else:
-            self.state.nonfinite += 1
-            self.journal.nonfinite(step, task, outcome.loss, outcome.norm, outcome.keys)
-        if self.tracker and self.due(self.config.log_every, step == self.steps):
-            self.journal.interference(step, self.tracker.estimates())
+        """Do one step. Returns the number of the signal that requests a stop, or 0."""
+        state, rank = self.state, self.fabric.global_rank
+        task = self.mixture.task_of(state.step, rank)
+        seed_dropout(self.config.seed, state.step, rank)
+        update = self._agree(*self.backward(batches))
+        state.step += 1
+        state.samples[task] = state.samples.get(task, 0) + update.samples
+        rate = float(self.schedule.get_last_lr()[0])
+        if not update.finite:
+            # Without gradients, the optimizer changes nothing.
+            self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.state.nonfinite >= self.config.max_nonfinite:
-            raise TrainingError(self.diverged(task, outcome))
-        return outcome.stop
+        if update.finite:
+            state.nonfinite = 0
+            last = state.step == self.steps
+            self.logger.log_step(state.step, task, update.loss, update.samples, rate, last)
+        else:
+            state.nonfinite += 1
+            self.logger.log_nonfinite(state.step, task, update.loss, update.norm, update.keys)
+        if self.tracker and self._is_due(self.config.log_every):
+            self.logger.log_interference(state.step, self.tracker.estimates())
+        if state.nonfinite >= self.config.max_nonfinite_steps:
+            raise TrainingError(
+                f"{state.nonfinite} steps in a row without a finite loss and gradient; the last was"
+                f" step {state.step} of task {task} with the samples {', '.join(update.keys)};"
+                " check these, or lower training.optimizer.learning_rate"
+            )
+        return update.stop
 
     def backward(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor, list[Batch]]:
-        """Gradients of one update: its mean loss, the gradient's norm before clipping, and its
-        micro-batches."""
+        """Compute the clipped gradients of one update. Returns its mean loss, the norm of the
+        gradients before clipping, and its micro-batches."""
         noise = route_noise(self.config.seed, self.state.step)
-        total, seen = torch.zeros((), device=self.fabric.device), []
-        for left in reversed(range(self.config.accumulate)):
-            batch = self.journal.waiting(batches)
-            with self.fabric.no_backward_sync(self.losses, enabled=left > 0):
-                loss = self.losses(batch.to(self.fabric.device), noise) / self.config.accumulate
+        total = torch.zeros((), device=self.fabric.device)
+        seen: list[Batch] = []
+        count = self.config.gradient_accumulation_steps
+        for number in range(1, count + 1):
+            batch = self.logger.time_next(batches)
+            with self.fabric.no_backward_sync(self.loss_module, enabled=number < count):
+                loss = self.loss_module(batch.to(self.fabric.device), noise) / count
                 self.fabric.backward(loss)
             total += loss.detach()
             seen.append(batch)
         if self.tracker:
-            self.tracker.observe(self.state.step, self.mixture.task_of(self.state.step))
+            self.tracker.observe(self.state.step, seen[0].layout.task)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.optimizer.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), self.config.optimizer.clip, norm
+        norm = nn.utils.get_total_norm(gradients)
+        if self.config.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), self.config.optimizer.max_grad_norm, norm
             )
         return total, norm, seen
 
-    def agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
-        """Share losses, counts, skips and stop requests among the processes, so that all of them do
-        the same."""
-        numbers = [
-            *torch.stack([loss, norm]).tolist(),
-            sum(len(batch) for batch in batches),
-            self.stop.signal,
-        ]
+    def _agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
+        """Combine the outcomes of all processes, so that all of them do the same."""
+        numbers = torch.stack([loss, norm]).tolist()
+        keys: list[str] = []
+        if not all(map(math.isfinite, numbers)):
+            keys = [key for batch in batches for key in batch.keys]
+        samples = sum(len(batch) for batch in batches)
         skips = [skip for batch in batches for skip in batch.skipped]
-        keys = (
-            []
-            if all(map(math.isfinite, numbers))
-            else [key for batch in batches for key in batch.keys]
-        )
-        shared = gather(self.fabric, (numbers, skips, keys))
-        losses, norms, samples, signals = zip(*(numbers for numbers, _, _ in shared), strict=True)
-        self.journal.skipped(
-            self.state.step + 1, [skip for _, skips, _ in shared for skip in skips]
-        )
-        finite = all(map(math.isfinite, losses + norms))
-        all_keys = [key for _, _, keys in shared for key in keys]
+        shared = gather_objects(self.fabric, (*numbers, samples, self.stop.signal, keys, skips))
+        losses, norms, counts, signals, all_keys, all_skips = zip(*shared, strict=True)
+        self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
         return Update(
-            sum(losses) / len(losses), norms[0], sum(samples), finite, max(signals), all_keys
+            loss=sum(losses) / len(losses),
+            norm=norms[0],
+            samples=sum(counts),
+            finite=all(map(math.isfinite, losses + norms)),
+            stop=max(signals),
+            keys=[key for keys in all_keys for key in keys],
         )
 
-    def due(self, every: int, last: bool) -> bool:
-        """Whether something that happens every so many steps, and at the end, happens now."""
-        return last or bool(every and self.state.step % every == 0)
+    def _is_due(self, every: int) -> bool:
+        """Whether to do now what is done every so many steps and after the last one."""
+        return self.state.step == self.steps or bool(every and self.state.step % every == 0)
 
-    def validation(self) -> bool:
-        """Validate every task; whether the mean of their scores is the best so far."""
+    def _run_validation(self) -> bool:
+        """Validate all tasks. Returns whether the mean of their scores is the best so far."""
+        state = self.state
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
             results, skips, uses = self.fabric.broadcast(self.validate(self.model))
         self.model.train()
-        self.journal.skipped(self.state.step, skips)
-        self.journal.experts(self.state.step, uses)
+        self.logger.log_skipped(state.step, skips)
+        self.logger.log_experts(state.step, uses)
         if not results:
             return False
         value = sum(summary_score(metrics) for metrics in results.values()) / len(results)
-        best = math.isfinite(value) and (
-            self.state.best_value is None or value > self.state.best_value
-        )
+        best = math.isfinite(value) and (state.best_value is None or value > state.best_value)
         if best:
-            self.state.best_step, self.state.best_value = self.state.step, value
-        self.journal.validated(self.state.step, results, value, best)
+            state.best_step, state.best_value = state.step, value
+        self.logger.log_validation(state.step, results, value, best)
         return best
 
-    def save(self) -> None:
-        """Write a checkpoint on the first process; all of them learn of a failure. Raises
-        TrainingError."""
-        self.state.progress = self.journal.state
+    def _save(self) -> None:
+        """Write a checkpoint on the first process. Raises TrainingError on all processes if that
+        fails."""
+        self.state.logger = self.logger.state
         failure = ""
         if self.fabric.is_global_zero:
             try:
-                self.checkpoints.save(self.state, self.write)
+                self.checkpoints.save(self.state, self._write)
             except TrainingError as error:
                 failure = str(error)
         failure = self.fabric.broadcast(failure)
         if failure:
             raise TrainingError(failure)
 
-    def write(self, folder: Path) -> None:
-        """Put the model or what tuning changes of it, the optimiser and what tracking knows into a
-        folder."""
+    def _write(self, folder: Path) -> None:
+        """Write the model or its tuned part, the optimizer and the tracker into a folder."""
         if self.tuning:
             self.tuning.save(self.model, folder)
         else:
             self.model.save_pretrained(folder)
         save_file(optimizer_tensors(self.bare_optimizer, self.model), folder / OPTIMIZER_FILE)
         if self.tracker:
-            save_file(self.tracker.state, folder / TRACKING_FILE)
-
-    def diverged(self, task: str, outcome: Update) -> str:
-        """What to say when losses stay non-finite."""
-        return (
-            f"{self.state.nonfinite} steps in a row without a finite loss and gradient, the last"
-            f" was step {self.state.step} of task {task} with the samples"
-            f" {', '.join(outcome.keys)}; look at these, or lower training.optimizer.learning_rate"
-        )
+            save_file(self.tracker.state, folder / TRACKER_FILE)

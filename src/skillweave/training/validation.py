@@ -1,4 +1,4 @@
-"""Validation during training: each task's loss and metrics on its first validation samples."""
+"""Validation during training: loss and metrics of each task on its first validation samples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from skillweave.tasks.dataset import TaskDataset
 from skillweave.tasks.predictions import encode_candidates, evaluating
 
 
-class Validated(NamedTuple):
-    """Task → mean `loss` and the task's metrics; the samples left out; and what the learned gates
-    do with each task's tokens."""
+class ValidationResult(NamedTuple):
+    """`results`: task → mean `loss` and metrics. `skips`: samples that were skipped. `uses`: how
+    the learned gates route the tokens of each task."""
 
     results: Mapping[str, Mapping[str, float]]
     skips: list[SkippedSample]
@@ -26,14 +26,14 @@ class Validated(NamedTuple):
 
 
 class Validation:
-    """Every process measures the same samples: losses that gather negatives from all of them need
-    all of them."""
+    """Validates a model. All processes use the same samples, since some losses gather negatives
+    from all processes."""
 
     def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
         self.datasets, self.recipe = datasets, recipe
 
-    def __call__(self, model: Model) -> Validated:
-        """Measure the model as it is; a task without samples has no results."""
+    def __call__(self, model: Model) -> ValidationResult:
+        """Validate the model. A task without samples has no results."""
         results: dict[str, dict[str, float]] = {}
         skips: list[SkippedSample] = []
         load: Load = {}
@@ -45,7 +45,7 @@ class Validation:
             candidates = encode_candidates(
                 model, watch_load(model, dataset.candidate_batches(), load)
             )
-            watched = weighed(
+            watched = record_losses(
                 model,
                 batches,
                 losses,
@@ -65,12 +65,12 @@ class Validation:
                     **estimate(task.entry.all_columns(found, dataset.further_metrics), 0)[0],
                 }
             skips += found.skipped
-        return Validated(
+        return ValidationResult(
             results, skips, [*decided(model, only_learned=True), *counted(model, load)]
         )
 
 
-def weighed(
+def record_losses(
     model: Model,
     batches: Iterable[Batch],
     losses: list[tuple[Tensor, int]],
@@ -78,10 +78,10 @@ def weighed(
     least: int,
     candidates: Tensor | None,
 ) -> Iterator[Batch]:
-    """The same batches; of each with at least `least` samples the loss and size go to `losses`, the
-    assignments to `load`.
+    """Yield the same batches. The loss and size of each batch with at least `least` samples are
+    added to `losses`, and its assignments to experts to `load`.
 
-    A pair has no loss alone.
+    `least`: a contrastive loss needs two samples.
     """
     device = next(model.parameters()).device
     for batch in batches:

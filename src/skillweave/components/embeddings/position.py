@@ -92,6 +92,8 @@ class ConvolutionPositionEmbedding(nn.Module):
     gain (weight normalisation, arXiv 1602.07868).
     """
 
+    no_weight_decay = ("direction", "gain")
+
     def __init__(self, kernel: int, groups: int, width: int) -> None:
         super().__init__()
         self.groups = groups

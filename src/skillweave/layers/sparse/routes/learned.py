@@ -56,6 +56,9 @@ class VectorRoute(LearnedRoute):
     """R = embed(id). Each id's vector is a parameter of its own, so that training one leaves the
     others alone."""
 
+    # Tuning on a new task or modality adds its vector.
+    new_in_tuning = ("vectors",)
+
     def __init__(self, config: RouteConfig, width: int, ids: Iterable[str]) -> None:
         super().__init__(config, width)
         self.vectors = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in ids})

@@ -1,5 +1,4 @@
-"""Memory that is freed stays with the process: large tensors after the first seldom cost new
-pages."""
+"""The process keeps freed memory: large tensors after the first rarely need new pages."""
 
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import pytest
 COUNT = """
 import resource
 import torch
-from skillweave.training.memory import keep_freed_memory
+from skillweave.training.allocator import keep_freed_memory
 assert keep_freed_memory() if {keep} else True
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,8 +20,8 @@ print(sum(pages() for _ in range(20)))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory alone can be asked")
 def test_freed_memory_is_used_again() -> None:
-    """Each of 20 tensors of 120 MB costs new pages, or the first and a few more, in whose place
-    what lies beside them took a little."""
+    """By default each of 20 tensors of 120 MB needs new pages. With kept memory, the first one does,
+    and a few more where another object took a part of the place."""
     given, kept = (
         int(subprocess.check_output([sys.executable, "-c", COUNT.format(keep=keep)]))
         for keep in (False, True)

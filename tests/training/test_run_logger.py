@@ -1,5 +1,4 @@
-"""What is written down, what a resumed run cuts off, and what is printed where no bar can be
-drawn."""
+"""The logs, their truncation by a resumed run, and the output with and without a terminal."""
 
 import io
 import json
@@ -11,8 +10,8 @@ from rich.console import Console
 from skillweave.analysis.experts import Use
 from skillweave.batch import SkippedSample
 from skillweave.training import progress as display_module
-from skillweave.training.journal import Journal, truncate
-from skillweave.training.progress import Display, clock
+from skillweave.training.progress import ProgressDisplay
+from skillweave.training.run_logger import RunLogger, truncate
 
 
 def screen(**settings):
@@ -20,10 +19,9 @@ def screen(**settings):
     return Console(file=io.StringIO(), **settings)
 
 
-def journal(folder, console=None, state=None, step=0, steps=10, quiet=False):
-    return Journal(
-        folder, Display(steps, step, quiet=quiet, console=console or screen()), 4, state or {}, step
-    )
+def make_logger(folder, console=None, state=None, step=0, steps=10, quiet=False):
+    display = ProgressDisplay(steps, step, quiet=quiet, console=console or screen())
+    return RunLogger(folder, display, 4, state or {}, step)
 
 
 def read(file):
@@ -49,14 +47,14 @@ def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
         SkippedSample("image", "a.png", "0 bytes"),
         SkippedSample("image", "b.png", "0 bytes"),
     )
-    with journal(tmp_path) as first:
-        first.skipped(1, [skip, skip])
-        first.skipped(2, [skip])
-        first.skipped(3, [later])
+    with make_logger(tmp_path) as first:
+        first.log_skipped(1, [skip, skip])
+        first.log_skipped(2, [skip])
+        first.log_skipped(3, [later])
     console = screen()
-    with journal(tmp_path, console, step=2) as second:
-        second.skipped(3, [skip, later])
-        second.summary()
+    with make_logger(tmp_path, console, step=2) as second:
+        second.log_skipped(3, [skip, later])
+        second.print_skipped()
     assert [(line["step"], line["key"]) for line in read(tmp_path / "skipped.jsonl")] == [
         (1, "a.png"),
         (3, "b.png"),
@@ -68,9 +66,9 @@ def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
 
 
 def test_windows_and_running_losses_survive_an_interruption(tmp_path):
-    def steps(book, numbers):
+    def steps(logger, numbers):
         for step in numbers:
-            book.trained(step, "ab"[step % 2], 1.0 / step, 4, 0.1, last=step == 10)
+            logger.log_step(step, "ab"[step % 2], 1.0 / step, 4, 0.1, last=step == 10)
 
     def losses(folder):
         return [
@@ -79,16 +77,16 @@ def test_windows_and_running_losses_survive_an_interruption(tmp_path):
 
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    with journal(tmp_path / "whole") as book:
-        steps(book, range(1, 11))
-    with journal(tmp_path / "cut") as book:
-        steps(book, range(1, 7))
-        state = json.loads(json.dumps(book.state))
-        steps(book, range(7, 9))  # lost in the crash
-    with journal(tmp_path / "cut", state=state, step=6) as resumed:
+    with make_logger(tmp_path / "whole") as logger:
+        steps(logger, range(1, 11))
+    with make_logger(tmp_path / "cut") as logger:
+        steps(logger, range(1, 7))
+        state = json.loads(json.dumps(logger.state))
+        steps(logger, range(7, 9))  # lost in the crash
+    with make_logger(tmp_path / "cut", state=state, step=6) as resumed:
         steps(resumed, range(7, 11))
         assert (
-            resumed.running == pytest.approx(book.running, rel=1)
+            resumed.running == pytest.approx(logger.running, rel=1)
             and resumed.seconds >= state["seconds"]
         )
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
@@ -99,12 +97,12 @@ def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_pa
     def uses(share):
         return [Use("qkv", 3, "task", "a", "text", {"0": share, "1": round(1 - share, 6)})]
 
-    with journal(tmp_path) as book:
-        book.experts(2, uses(0.9))
-        book.experts(4, uses(0.6))
-        book.experts(6, uses(0.1))  # lost in the crash
-    with journal(tmp_path, step=4) as resumed:
-        resumed.experts(6, uses(0.5))
+    with make_logger(tmp_path) as logger:
+        logger.log_experts(2, uses(0.9))
+        logger.log_experts(4, uses(0.6))
+        logger.log_experts(6, uses(0.1))  # lost in the crash
+    with make_logger(tmp_path, step=4) as resumed:
+        resumed.log_experts(6, uses(0.5))
     found = read(tmp_path / "metrics.jsonl")
     assert [(line["step"], line["kind"], line["place"], line["layer"]) for line in found] == [
         (step, "experts", "qkv", 3) for step in (2, 4, 6)
@@ -118,16 +116,18 @@ def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_pa
 
 
 def test_numbers_that_json_cannot_name_are_null(tmp_path):
-    with journal(tmp_path) as book:
-        book.validated(1, {"a": {"loss": float("nan"), "cer": float("inf")}}, float("nan"), False)
+    with make_logger(tmp_path) as logger:
+        logger.log_validation(
+            1, {"a": {"loss": float("nan"), "cer": float("inf")}}, float("nan"), False
+        )
     (line,) = read(tmp_path / "metrics.jsonl")
     assert line["loss"] is None and line["metric"] == {"cer": None}
 
 
 def test_other_processes_write_nothing(tmp_path):
-    with journal(None, quiet=True) as book:
-        book.skipped(1, [SkippedSample("a", "k", "r")])
-        book.trained(1, "a", 1.0, 4, 0.1, last=True)
+    with make_logger(None, quiet=True) as logger:
+        logger.log_skipped(1, [SkippedSample("a", "k", "r")])
+        logger.log_step(1, "a", 1.0, 4, 0.1, last=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +135,7 @@ def test_plain_lines_come_now_and_then_not_with_every_step(tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(display_module.time, "perf_counter", lambda: now[0])
     console = screen()
-    shown = Display(1000, console=console)
+    shown = ProgressDisplay(1000, console=console)
     for step in range(1, 1001):
         now[0] += 0.125
         shown.update(step, "text", {"text": 1.0}, 50.0, 0.25)
@@ -146,17 +146,17 @@ def test_plain_lines_come_now_and_then_not_with_every_step(tmp_path, monkeypatch
 
 def test_quiet_prints_warnings_alone(tmp_path):
     console = screen()
-    with journal(tmp_path, console, quiet=True) as book:
-        book.trained(1, "a", 1.0, 4, 0.1, last=True)
-        book.validated(1, {"a": {"loss": 1.0}}, 1.0, True)
+    with make_logger(tmp_path, console, quiet=True) as logger:
+        logger.log_step(1, "a", 1.0, 4, 0.1, last=True)
+        logger.log_validation(1, {"a": {"loss": 1.0}}, 1.0, True)
         assert console.file.getvalue() == ""
-        book.nonfinite(2, "a", float("nan"), 1.0, ["k1", "k2"])
+        logger.log_nonfinite(2, "a", float("nan"), 1.0, ["k1", "k2"])
     assert "task a, samples k1, k2" in console.file.getvalue()
 
 
 def test_a_terminal_gets_a_bar_with_losses_below(tmp_path):
     console = screen(force_terminal=True)
-    with Display(10, console=console) as shown:
+    with ProgressDisplay(10, console=console) as shown:
         shown.update(3, "text", {"text": 1.25, "image": 2.5}, 50.0, 0.25)
     assert (
         "3/10" in console.file.getvalue() and "image 2.500 · text 1.250" in console.file.getvalue()
@@ -165,9 +165,17 @@ def test_a_terminal_gets_a_bar_with_losses_below(tmp_path):
 
 def test_brackets_in_names_are_no_markup():
     console = screen()
-    Display(1, console=console).note("took [bold]x[/] of [/nothing]")
+    ProgressDisplay(1, console=console).note("took [bold]x[/] of [/nothing]")
     assert console.file.getvalue() == "took [bold]x[/] of [/nothing]\n"
 
 
-def test_clock():
-    assert [clock(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+def test_lines_say_how_much_time_is_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(display_module.time, "perf_counter", lambda: now[0])
+    console = screen()
+    shown = ProgressDisplay(110, done=10, console=console)
+    for step, seconds in ((20, 410), (60, 2050), (109, 4059)):  # 41 seconds a step
+        now[0] = seconds
+        shown.update(step, "text", {}, 50.0, 0.25)
+    found = re.findall(r"· (\S+) left", console.file.getvalue())
+    assert found == ["1:01:30", "0:34:10", "0:00:41"]

@@ -1,5 +1,4 @@
-"""The run folder: whose it is, what it says of recipe and machine, and whether the disk can hold
-what is to come."""
+"""The run folder: its creation, its recipe and environment, and the checks before training."""
 
 from __future__ import annotations
 
@@ -21,11 +20,18 @@ from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.recipe import RecipeConfig
+from skillweave.training.checkpoint import PARTIAL, write_atomically
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
-FREE_TO_DIFFER = ("name", "output", "training.workers", "training.threads", "training.keep")
-"""What may change when a run is resumed: nothing that the weights depend on."""
+MAY_CHANGE = (
+    "name",
+    "output",
+    "training.workers",
+    "training.threads",
+    "training.save_total_limit",
+)
+"""Settings that may change when a run is resumed. The weights do not depend on them."""
 PACKAGES = (
     "skillweave",
     "torch",
@@ -41,9 +47,9 @@ BYTES_PER_PARAMETER = 3 * 4
 """A weight and AdamW's two running means, in float32."""
 
 
-def claim(folder: Path, resume: bool) -> bool:
-    """Whether the folder holds a run to resume. Raises ConfigError when a new run would mix with
-    what is there."""
+def is_run(folder: Path, resume: bool) -> bool:
+    """Whether a folder holds a run. Raises ConfigError unless the folder is free, or holds a run
+    that is resumed."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give another output")
     if (folder / RECIPE_FILE).is_file():
@@ -52,42 +58,41 @@ def claim(folder: Path, resume: bool) -> bool:
                 f"{folder} already holds a run; continue it with --resume, or give another output"
             )
         return True
-    if folder.is_dir() and any(not entry.name.endswith(".partial") for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.suffix != PARTIAL for entry in folder.iterdir()):
         raise ConfigError(f"{folder} holds other files and no {RECIPE_FILE}; give another output")
     return False
 
 
-def establish(recipe: RecipeConfig) -> None:
-    """Make the run folder of a resolved recipe: recipe.yaml and environment.json.
+def create_run_folder(recipe: RecipeConfig) -> None:
+    """Create the run folder of a resolved recipe, with recipe.yaml and environment.json.
 
-    Raises ConfigError where it cannot be written.
+    Raises ConfigError if it cannot be written.
     """
     folder = recipe.folder
+    text = yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+    )
+    environment = json.dumps(describe_environment(recipe), indent=1, ensure_ascii=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(
-            recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
-        )
-        environment = json.dumps(describe_environment(recipe), indent=1, ensure_ascii=False)
-        write_whole(folder / ENVIRONMENT_FILE, environment + "\n")
-        # Last: the recipe is what marks the folder as a run.
-        write_whole(folder / RECIPE_FILE, text)
+        write_atomically(folder / ENVIRONMENT_FILE, environment + "\n")
+        # Last, because this file marks the folder as a run.
+        write_atomically(folder / RECIPE_FILE, text)
     except OSError as error:
         remedy = "give another output or free some space"
         raise ConfigError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from error
 
 
-def abandon(folder: Path) -> None:
-    """Remove a run folder in which no step was done, so that the recipe can be mended and run
-    again."""
+def remove_unused(folder: Path) -> None:
+    """Remove a run folder in which no step was done, so that the corrected recipe can use it."""
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file() or not metrics.stat().st_size:
         shutil.rmtree(folder)
 
 
-def require_same(recipe: RecipeConfig) -> None:
-    """Raise ConfigError that lists where the resolved recipe differs from the one that the run
-    folder stores."""
+def require_same_recipe(recipe: RecipeConfig) -> None:
+    """Raise ConfigError if the resolved recipe differs from the one in the run folder. The message
+    lists the differences."""
     file = recipe.folder / RECIPE_FILE
     stored = RecipeConfig.parse(yaml.safe_load(file.read_text("utf-8")), str(file))
     found = [
@@ -95,37 +100,37 @@ def require_same(recipe: RecipeConfig) -> None:
         for path, before, now in differences(
             stored.model_dump(mode="json"), recipe.model_dump(mode="json")
         )
-        if path not in FREE_TO_DIFFER
+        if path not in MAY_CHANGE
     ]
     if found:
         raise ConfigError(
-            f"{file}: the run cannot be resumed with another recipe; take these back, or start a"
-            " new run (start_from takes this one's weights)\n" + "\n".join(found)
+            f"{file}: the run cannot be resumed with another recipe; undo these changes, or start a"
+            " new run (start_from uses the weights of this one)\n" + "\n".join(found)
         )
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, value before, value now) of every leaf that differs; None where there is none."""
+    """(path, value before, value now) of each leaf that differs; None for an absent value."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
+        for key in before | now:
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         yield path, before, now
 
 
-def require_space(folder: Path, model: nn.Module, assets: dict[str, bytes], keep: int) -> None:
-    """Raise ConfigError when the disk cannot hold the checkpoints: those kept, the best, and the
-    one being written."""
-    parameters = sum(
-        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
-    )
+def require_space(
+    folder: Path, model: nn.Module, assets: dict[str, bytes], save_total_limit: int
+) -> None:
+    """Raise ConfigError if the disk has no room for the checkpoints: `save_total_limit` of them,
+    the best one, and the one that is being written."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = parameters * BYTES_PER_PARAMETER + sum(map(len, assets.values()))
-    needed, free = size * (keep + 2), shutil.disk_usage(folder).free
+    needed, free = size * (save_total_limit + 2), shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigError(
             f"{folder}: {free / 1e9:.2f} GB free, but checkpoints of {size / 1e9:.2f} GB need"
-            f" {needed / 1e9:.2f} GB (training.keep {keep}, the best and the one being written);"
-            " free some space or give another output"
+            f" {needed / 1e9:.2f} GB (training.save_total_limit {save_total_limit}, the best and"
+            " the one being written); free some space or give another output"
         )
 
 
@@ -144,16 +149,6 @@ def describe_environment(recipe: RecipeConfig) -> dict[str, Any]:
         "processes": recipe.training.devices,
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = file.with_name(file.name + ".partial")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 def _version(package: str) -> str | None:
@@ -175,7 +170,7 @@ def _revision() -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name; Linux tells it in a file, elsewhere Python knows."""
+    """Name of the processor. `platform.processor()` does not know it on Linux."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text("utf-8", "replace").splitlines():

@@ -1,4 +1,4 @@
-"""Whole tuned runs on the packed poems and emoji: what they train, store, and give back."""
+"""Complete tuning runs on the packed poems and emoji: trained, stored and loaded parameters."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from skillweave.recipe import RecipeConfig
 from skillweave.surgery.carve import carve_run
 from skillweave.tasks.prepare import with_tasks
 from skillweave.training import train
-from skillweave.training.tuning import Tuning, freeze
+from skillweave.training.partial_tuning import PartialTuning, freeze
 from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.weights.files import WeightsError
 
@@ -128,7 +128,7 @@ def test_only_what_was_trained_is_stored_and_the_rest_is_the_base_bit_for_bit(ba
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tuned_run_resumes_exactly(base, tuned, method, tmp_path):
-    plan = {"start_from": base, "tuning": method, "checkpoint_every": 1, "keep": 9}
+    plan = {"start_from": base, "tuning": method, "checkpoint_every": 1, "save_total_limit": 9}
     cut = train(recipe(tmp_path / "cut", **plan), quiet=True)
     for step in (4, 3):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}")
@@ -159,7 +159,7 @@ def test_many_tunings_share_one_base_in_memory(base, tuned):
         for name, x in one.state_dict().items():
             assert torch.equal(x, alone.get_parameter(name))
         encoded = [sw.encode(m, "text_to_image", text=["月"]) for m in (one, alone)]
-        # the last bit depends on where weights lie in memory
+        # the last bit depends on the alignment of the weights in memory
         np.testing.assert_allclose(*encoded, atol=1e-6)
 
 
@@ -315,7 +315,7 @@ def test_low_rank_changes_merged_are_as_unmerged(route, dtype, bound, tmp_path):
     folder = tmp_path / "tuned"
     folder.mkdir()
     names = base.state_dict()
-    Tuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(
+    PartialTuning(TuningConfig(method="lora", rank=2), "base", frozen_part(names, names, ())).save(
         model, folder
     )
     merged = base.with_tuning(folder)

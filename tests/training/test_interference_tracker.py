@@ -1,5 +1,5 @@
-"""Sketches keep inner products, the tracker follows the exact figure, and a resumed run goes on
-with the same numbers."""
+"""Sketches preserve inner products, the tracker estimates the exact value, and a resumed run
+continues with the same numbers."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ from torch import nn
 from skillweave.analysis.blocks import find_blocks
 from skillweave.analysis.interference import interference
 from skillweave.config import ConfigError
-from skillweave.config.training import TrackingConfig
+from skillweave.config.training import InterferenceConfig
 from skillweave.training import train
-from skillweave.training.tracking import MOMENTUM, Sketch, Tracker
+from skillweave.training.interference_tracker import MOMENTUM, InterferenceTracker, Sketch
 
 BLOCK = "encoder.blocks.0.feed_forward"
 BOTH = ("text_classification", "text_to_image")
@@ -49,7 +49,7 @@ def test_inner_products_of_sketches_are_unbiased_and_err_as_said():
 @pytest.fixture(scope="module")
 def seen():
     """A model, and batches of two tasks."""
-    torch.manual_seed(1)  # each task's own gain, which figures are divided by, is not near zero
+    torch.manual_seed(1)  # the effect of a task on itself, the divisor, is not near zero
     config = tiny_config()
     spans = {"classify": [5], "to_code": [5, 5]}
     batches = {
@@ -60,7 +60,7 @@ def seen():
 
 
 def steps(model, batches):
-    """Batches in turn, each with its gradients in place."""
+    """Yield the batches in turn, each with its gradients computed."""
     for step, batch in enumerate(
         batch for pair in zip(*batches.values(), strict=True) for batch in pair
     ):
@@ -71,8 +71,8 @@ def steps(model, batches):
 
 
 def follow(model, batches, dimension):
-    tracker = Tracker(
-        model, TrackingConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
+    tracker = InterferenceTracker(
+        model, InterferenceConfig(every=1, dimension=dimension, blocks=[BLOCK]), list(batches)
     )
     for step, task in steps(model, batches):
         tracker.observe(step, task)
@@ -85,8 +85,8 @@ def weighted(values):
 
 
 def follow_plainly(model, batches, i, j):
-    """The same means of whole gradients: what i gains by j and by itself, and the size that errors
-    of products scale with."""
+    """The same running means, of whole gradients: the effect of j and of i itself on i, and the size
+    to which errors of products are proportional."""
     names = find_blocks(model, [BLOCK])[BLOCK]
     directions, gains, scales = {i: [], j: []}, {i: [], j: []}, []
     for _, task in steps(model, batches):
@@ -108,11 +108,11 @@ def test_the_tracker_agrees_with_the_exact_figure_and_with_whole_gradients(seen)
         low, high = exact.pooled_intervals[0, exact.tasks.index(i), exact.tasks.index(j)]
         theirs, own, scale = follow_plainly(model, batches, i, j)
         for dimension, estimates in found.items():
-            # of a ratio of two products of sketches
+            # standard deviation of a ratio of two products of sketches
             deviation = (2 / dimension) ** 0.5 * scale / own * (1 + abs(theirs / own))
             assert abs(estimates[i][j] - theirs / own) < 2 * deviation
-            # Running means forget, so half as many batches count: the interval's width rather than
-            # half of it.
+            # Running means use about half as many batches, so the bound is the interval's width
+            # instead of half of it.
             assert (
                 abs(estimates[i][j] - exact.pooled[0, exact.tasks.index(i), exact.tasks.index(j)])
                 < high - low + 2 * deviation
@@ -121,7 +121,7 @@ def test_the_tracker_agrees_with_the_exact_figure_and_with_whole_gradients(seen)
 
 def test_gradients_that_are_not_finite_leave_no_trace(seen):
     model, batches = seen
-    tracker = Tracker(model, TrackingConfig(every=2), list(batches))
+    tracker = InterferenceTracker(model, InterferenceConfig(every=2), list(batches))
     for step, task in steps(model, {task: found[:4] for task, found in batches.items()}):
         model.get_parameter(f"{BLOCK}.experts.shared.inner.bias").grad[0] = (
             float("nan") if step % 2 == 0 else 0.0
@@ -136,7 +136,7 @@ def lines(run):
 
 
 def test_a_resumed_run_goes_on_with_the_same_numbers_and_weights_stay_the_same(tmp_path):
-    settings = {"steps": 8, "log_every": 2, "checkpoint_every": 3, "keep": 9}
+    settings = {"steps": 8, "log_every": 2, "checkpoint_every": 3, "save_total_limit": 9}
     tracked = settings | {"interference": {"every": 1, "dimension": 8}}
     whole, plain = (
         train(recipe(tmp_path / name, BOTH, **s), quiet=True)

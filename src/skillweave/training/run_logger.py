@@ -1,0 +1,273 @@
+"""Logs of a run: metrics.jsonl, skipped.jsonl, TensorBoard and the progress display."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from skillweave.analysis.experts import KIND, Use, by_choice, summarise
+from skillweave.batch import SkippedSample
+from skillweave.training.checkpoint import write_atomically
+from skillweave.training.progress import ProgressDisplay
+
+T = TypeVar("T")
+METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
+MOMENTUM = 0.95
+"""Decay of a task's running loss per step of the task."""
+SPEED_STEPS = 50
+"""Number of steps over which the displayed speed is averaged."""
+KEYS_SHOWN = 8
+"""Number of sample keys in a warning on the screen."""
+
+
+class RunLogger:
+    """Accumulates the metrics of a run and writes them to its logs.
+
+    The running values are part of a checkpoint (`state`), so that a resumed run logs the same
+    losses as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        display: ProgressDisplay,
+        log_every: int,
+        state: Mapping[str, Any],
+        step: int,
+    ) -> None:
+        """Truncate the logs in `folder` after `step` and continue from `state`, which is empty for
+        a new run.
+
+        `folder`: None on all processes except the first, which alone writes logs.
+        """
+        self.display, self.log_every = display, log_every
+        self.running: dict[str, float] = state.get("running", {})
+        # sum and number of each task's losses since the last log entry
+        self.losses: dict[str, list[float]] = state.get("losses", {})
+        # samples, seconds, and seconds of waiting for data since the last log entry
+        self.totals: list[float] = state.get("totals", [0.0, 0.0, 0.0])
+        self.earlier_seconds = float(state.get("seconds", 0.0))
+        self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
+        self.skips: Counter[tuple[str, str]] = Counter()
+        self.skipped_keys: set[tuple[str, str]] = set()
+        # shares of the experts in the last validation, by place and layer
+        self.shares: dict[tuple[str, int], dict[str, Any]] = {}
+        self.files: dict[str, TextIO] = {}
+        self.tensorboard: Any = None
+        if folder:
+            self._open(folder, step)
+        self.began = self.last_step = time.perf_counter()
+        self.waited = 0.0
+
+    def _open(self, folder: Path, step: int) -> None:
+        for line in truncate(folder / SKIPPED, step):
+            self._count(SkippedSample(line["task"], line["key"], line["reason"]))
+        for line in truncate(folder / METRICS, step):
+            if line["kind"] == KIND:
+                self.shares[line["place"], line["layer"]] = line["shares"]
+        for name in (METRICS, SKIPPED):
+            self.files[name] = (folder / name).open("a", encoding="utf-8")
+        self.tensorboard = open_tensorboard(folder / "tensorboard", step, self.display)
+
+    def __enter__(self) -> RunLogger:
+        self.display.__enter__()
+        self.began = self.last_step = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.display.__exit__(*error)
+        for file in self.files.values():
+            file.close()
+        if self.tensorboard:
+            self.tensorboard.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, without interruptions."""
+        return self.earlier_seconds + time.perf_counter() - self.began
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The running values, for the checkpoint."""
+        return {
+            "running": self.running,
+            "losses": self.losses,
+            "totals": self.totals,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def time_next(self, batches: Iterator[T]) -> T:
+        """The next batch. The time until it is available counts as waiting for data."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self.waited += time.perf_counter() - start
+        return batch
+
+    def log_skipped(self, step: int, skips: Iterable[SkippedSample]) -> None:
+        """Log skipped samples, each of them once."""
+        for skip in skips:
+            if self._count(skip):
+                self._write(SKIPPED, step=step, task=skip.task, key=skip.key, reason=skip.reason)
+
+    def log_step(
+        self, step: int, task: str, loss: float, samples: int, rate: float, last: bool
+    ) -> None:
+        """Log an update. `samples`: number of samples over all processes. `loss`: their mean loss.
+        `rate`: the learning rate."""
+        self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
+        sums = self.losses.setdefault(task, [0.0, 0.0])
+        sums[0] += loss
+        sums[1] += 1
+        self._count_time(samples)
+        counted, seconds, wait = (sum(column) for column in zip(*self.recent, strict=True))
+        self.display.update(step, task, self.running, counted / seconds, wait / seconds)
+        if step % self.log_every == 0 or last:
+            self._log_losses(step, rate)
+
+    def log_nonfinite(
+        self, step: int, task: str, loss: float, norm: float, keys: list[str]
+    ) -> None:
+        """Log a step without an update, because its loss or gradient was not finite. `keys`: its
+        samples."""
+        self._count_time(0)
+        shown = ", ".join(keys[:KEYS_SHOWN])
+        if len(keys) > KEYS_SHOWN:
+            shown += f" and {len(keys) - KEYS_SHOWN} more"
+        self.display.warn(
+            f"step {step}: loss {loss}, gradient norm {norm}: no update; task {task}, samples"
+            f" {shown}"
+        )
+        values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
+        self._write(METRICS, step=step, kind="nonfinite", task=task, **values)
+
+    def log_validation(
+        self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool
+    ) -> None:
+        """Log the `loss` and the metrics of each task. `value`: mean of the tasks' scores.
+        `best`: whether it is the best so far."""
+        for task, metrics in results.items():
+            others = {name: number for name, number in metrics.items() if name != "loss"}
+            line = {"loss": metrics["loss"], "metric": others, "seconds": round(self.seconds, 3)}
+            self._write(METRICS, step=step, kind="validation", task=task, **line)
+            self._scalars(step, {f"validation/{name}/{task}": x for name, x in metrics.items()})
+        parts = [
+            f"{task} " + " ".join(f"{name} {x:.3f}" for name, x in metrics.items())
+            for task, metrics in results.items()
+        ]
+        mark = " · best so far" if best else ""
+        self.display.note(f"step {step}: validation score {value:.3f}{mark} | " + " · ".join(parts))
+        self.last_step = time.perf_counter()
+
+    def log_interference(
+        self, step: int, found: Mapping[str, Mapping[str, Mapping[str, float]]]
+    ) -> None:
+        """Log block → task i → task j → the effect of a step of j on the loss of i, relative to a
+        step of i itself."""
+        for block, tasks in found.items():
+            for task, others in tasks.items():
+                line = {"task": task, "block": block, "metric": dict(others)}
+                self._write(METRICS, step=step, kind="interference", **line)
+                name = f"interference/{block}/{task}"
+                self._scalars(step, {f"{name}/{other}": x for other, x in others.items()})
+
+    def log_experts(self, step: int, uses: Iterable[Use]) -> None:
+        """Log how learned gates used the experts in a validation, as computed by `summarise`. Drift
+        is relative to the previous validation."""
+        for choice in by_choice(uses):
+            place, layer = choice[0].place, choice[0].layer
+            summary = summarise(choice, self.shares.get((place, layer), {}))
+            self.shares[place, layer] = summary["shares"]
+            self._write(METRICS, step=step, kind=KIND, place=place, layer=layer, **summary)
+            scalars = {f"experts/entropy/{place}/{layer}": summary["entropy"]}
+            for kind in ("utilisation", "drift"):
+                name = f"experts/{kind}/{place}/{layer}"
+                scalars |= {f"{name}/{key}": value for key, value in summary[kind].items()}
+            self._scalars(step, scalars)
+
+    def print_skipped(self) -> None:
+        """Print the number of skipped samples by reason and task."""
+        if self.skips:
+            parts = [
+                f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()
+            ]
+            total = self.skips.total()
+            self.display.note(f"samples skipped: {total}, listed in {SKIPPED}: {'; '.join(parts)}")
+
+    def _count(self, skip: SkippedSample) -> bool:
+        """Count a skipped sample. Returns False if it was counted before."""
+        if (skip.task, skip.key) in self.skipped_keys:
+            return False
+        self.skipped_keys.add((skip.task, skip.key))
+        self.skips[skip.task, skip.reason] += 1
+        return True
+
+    def _count_time(self, samples: int) -> None:
+        now = time.perf_counter()
+        step = samples, max(now - self.last_step, 1e-9), self.waited
+        self.recent.append(step)
+        self.totals = [total + more for total, more in zip(self.totals, step, strict=True)]
+        self.last_step, self.waited = now, 0.0
+
+    def _log_losses(self, step: int, rate: float) -> None:
+        samples, seconds, waited = self.totals
+        shared = {
+            "learning_rate": rate,
+            "samples_per_second": round(samples / seconds, 3),
+            "wait": round(waited / seconds, 4),
+        }
+        self._scalars(step, {f"train/{name}": number for name, number in shared.items()})
+        shared["seconds"] = round(self.seconds, 3)
+        for task, (total, count) in self.losses.items():
+            loss = total / count
+            self._write(METRICS, step=step, kind="train", task=task, loss=loss, metric={}, **shared)
+            self._scalars(step, {f"train/loss/{task}": loss})
+        self.losses, self.totals = {}, [0.0, 0.0, 0.0]
+
+    def _write(self, name: str, **values: Any) -> None:
+        if file := self.files.get(name):
+            file.write(json.dumps(to_json(values), ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+
+    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self.tensorboard:
+            for name, value in values.items():
+                self.tensorboard.add_scalar(name, value, step)
+
+
+def to_json(value: Any) -> Any:
+    """`value`, with None for numbers that JSON cannot represent. Dictionaries are searched."""
+    if isinstance(value, dict):
+        return {name: to_json(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def truncate(file: Path, step: int) -> list[dict[str, Any]]:
+    """Remove the lines of a .jsonl file after `step`, and a line that a crash left incomplete.
+    Returns the remaining lines."""
+    if not file.exists():
+        return []
+    kept = []
+    for text in file.read_text("utf-8").split("\n")[:-1]:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        if line["step"] <= step:
+            kept.append(line)
+    write_atomically(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in kept))
+    return kept
+
+
+def open_tensorboard(folder: Path, step: int, display: ProgressDisplay) -> Any:
+    """A TensorBoard writer; None, with a note, if TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an optional extra
+    except ImportError:
+        display.note("no TensorBoard log; to get one: pip install 'skillweave[track]'")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
