@@ -39,7 +39,6 @@ from skillweave.reporting.console import (
     proposal_text,
     routing_tables,
 )
-from skillweave.reporting.heat_map import heat_map
 from skillweave.reporting.report import INTERFERENCE_FILE, REPORT_FILE, read_json, write_report
 from skillweave.retrieval.files import save_hits
 from skillweave.retrieval.index import build_index, query, searchable, task_for
@@ -306,6 +305,8 @@ def unused_folder(path: str) -> Path:
 def run_interference(options: argparse.Namespace) -> None:
     """Measure what tasks do to each other on real batches; print, draw and, with --advise,
     propose."""
+    from skillweave.reporting import plots  # imports matplotlib
+
     model, recipe = open_run(options.folder)
     batches = draw_batches(
         model, recipe, options.batches, options.split, options.tasks, options.seed
@@ -334,7 +335,7 @@ def run_interference(options: argparse.Namespace) -> None:
         )
     figures = recipe.folder / INTERFERENCE_FILE
     picture = Path(options.out or figures.with_suffix(".svg"))
-    write_whole(picture, heat_map(found, alone=True))
+    plots.write_svg(plots.interference_heat_map(found), picture)
     write_json(figures, found)
     write_json(options.json, found)
     say(f"heat map: {picture}; figures: {figures}")

@@ -17,10 +17,14 @@ from skillweave.analysis.advice import Proposal
 from skillweave.analysis.experts import Shares, Use, by_place
 from skillweave.evaluation.figures import METRICS
 from skillweave.evaluation.predictions import Progress as Step
-from skillweave.reporting.heat_map import FIGURES, number, span
-from skillweave.reporting.pictures import millions
-from skillweave.reporting.report import number as metric_number
-from skillweave.reporting.report import rows_of
+from skillweave.reporting.formatting import (
+    INTERFERENCE_MEASURES,
+    format_count,
+    format_effect,
+    format_interval,
+    format_metric,
+    metric_rows,
+)
 from skillweave.surgery.provenance import OriginRow
 
 LISTED = 4
@@ -68,9 +72,9 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
         counts = [
             f"{table['n']:,}",
             f"{table['pool']:,}" if table["pool"] else "",
-            millions(table["activated_parameters"]),
+            format_count(table["activated_parameters"]),
         ]
-        for i, row in enumerate(rows_of(table)):
+        for i, row in enumerate(metric_rows(table)):
             metric = row.metric + (" ↓" if row.metric in lower else "")
             figures = [f"[bold]{row.value}[/]", row.interval, row.chance, row.baseline]
             shown.add_row(
@@ -90,8 +94,8 @@ def folds_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         shown.add_column(column, justify="right")
     for task, metrics in found.items():
         for metric, row in metrics.items():
-            values = " ".join(metric_number(metric, value) for value in row["folds"])
-            numbers = [metric_number(metric, row[name]) for name in ("mean", "deviation")]
+            values = " ".join(format_metric(metric, value) for value in row["folds"])
+            numbers = [format_metric(metric, row[name]) for name in ("mean", "deviation")]
             shown.add_row(task, METRICS[metric].title, *numbers, values)
     return shown
 
@@ -198,22 +202,20 @@ def interference_tables(found: Mapping[str, Any]) -> list[Table]:
 
 def _effect(block: Mapping[str, Any], i: int, j: int) -> str:
     lines = []
-    for values, intervals in FIGURES.values():
+    for values, intervals in INTERFERENCE_MEASURES.values():
         value, interval = block[values][i][j], block[intervals][i][j]
         if value is None or i == j:
-            return "–" if value is None else number(value)
+            return "–" if value is None else format_effect(value)
         low, high = (bound if bound is not None else math.nan for bound in interval)
         colour = "green" if low > 0 else "red" if high < 0 else "dim"
-        lines.append(f"[{colour}]{number(value)}  {span(interval)}[/]")
+        lines.append(f"[{colour}]{format_effect(value)}  {format_interval(interval)}[/]")
     return "\n".join(lines)
 
 
 def proposal_text(proposal: Proposal) -> str:
     """A proposal in lines: what, the figure it rests on, and what to write into the recipe."""
     i, j = proposal.tasks
-    figure = (
-        f"{proposal.figure:.2f} ({span(proposal.interval)}; I = {number(proposal.value)}) of {j} on"
-        f" {i} at {proposal.block}"
-    )
+    interval, value = format_interval(proposal.interval), format_effect(proposal.value)
+    figure = f"{proposal.figure:.2f} ({interval}; I = {value}) of {j} on {i} at {proposal.block}"
     change = proposal.to_json()["recipe"] or "nothing to change\n"
     return f"{proposal.kind}: {proposal.why}\n  rests on {figure}\n" + indent(change, "    ")
