@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from statistics import fmean
 from typing import Any
 
@@ -84,45 +83,52 @@ def _set_small_title(axes: Axes, title: str) -> None:
 
 
 def experts_over_training(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
-    """Entropy by place, drift by task and the utilisation of every expert.
+    """Entropy by place, drift by task, and the share of every expert, over training.
 
-    `lines`: of metrics.jsonl; without lines about experts there are no figures.
+    `lines`: of metrics.jsonl. Without lines about experts there are no figures.
     """
     found = [line for line in lines if line.get("kind") == KIND]
-    if not found:
-        return []
     entropies = [(line["place"], line["step"], line["entropy"]) for line in found]
     drifts = [
         (task, line["step"], value) for line in found for task, value in line["drift"].items()
     ]
-    figures = [
-        _mean_curves(
+    lines_of = {
+        place: [line for line in found if line["place"] == place]
+        for place in sorted({line["place"] for line in found}, key=PLACES.index)
+    }
+    return [
+        *_mean_curves(
             "entropy",
-            "How evenly experts are used: 1 all alike, 0 one alone; mean over layers",
+            "Entropy of the shares: 1 if all experts are used alike, 0 if one expert does"
+            " everything; mean over layers",
             entropies,
-        )
+        ),
+        *_mean_curves(
+            "drift",
+            "How far the gates moved since the previous validation; mean over layers and places",
+            drifts,
+        ),
+        *(_utilisation(place, lines) for place, lines in lines_of.items()),
     ]
-    if drifts:
-        label = "How far gates moved since the validation before; mean over layers and places"
-        figures.append(_mean_curves("drift", label, drifts))
-    by_place = groupby(
-        sorted(found, key=lambda line: PLACES.index(line["place"])), lambda line: line["place"]
-    )
-    return [*figures, *(_utilisation(place, list(group)) for place, group in by_place)]
 
 
-def _mean_curves(title: str, label: str, values: Iterable[tuple[str, int, float]]) -> Figure:
-    """A line for each name through the mean at each step. `values`: (name, step, value)."""
+def _mean_curves(title: str, label: str, values: Sequence[tuple[str, int, float]]) -> list[Figure]:
+    """A figure with a line for each name through the mean at each step; none without values.
+
+    `values`: (name, step, value).
+    """
     by_name: dict[str, dict[int, list[float]]] = {}
     for name, step, value in values:
         by_name.setdefault(name, {}).setdefault(step, []).append(value)
+    if not by_name:
+        return []
     curves = {
         name: [(step, fmean(many)) for step, many in points.items()]
         for name, points in by_name.items()
     }
     figure = line_plot(title, curves, legend=True)
     figure.set_label(label)
-    return figure
+    return [figure]
 
 
 @style()

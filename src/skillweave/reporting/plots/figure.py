@@ -97,7 +97,7 @@ DARK_MODE_CSS = Markup(f"@media (prefers-color-scheme: dark) {{\n{_DARK_RULES}}}
 matplotlib gives them."""
 
 TOOLTIP = "tooltip: "
-GROUP = re.compile(rf'<g id="(?:{TOOLTIP}([^"]*)|[^"]*)">')
+_GROUP_ID = re.compile(rf"""<g id=(["'])(?:{TOOLTIP}(.*?)|.*?)\1""")
 
 
 @contextmanager
@@ -162,4 +162,5 @@ def _render(figure: Figure, **options: Any) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg, count=2)
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(str(figure.get_label()))}"', 1)
-    return GROUP.sub(lambda match: f"<g><title>{match[1]}</title>" if match[1] else "<g>", svg)
+    # ids would be repeated among the plots of a page; those of tooltips become titles
+    return _GROUP_ID.sub(lambda match: f"<g><title>{match[2]}</title" if match[2] else "<g", svg)
