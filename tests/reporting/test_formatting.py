@@ -25,25 +25,25 @@ def test_a_row_holds_the_value_and_what_to_compare_it_with() -> None:
     )
     shown = row.metric, row.value, row.interval, row.chance, row.baseline
     assert shown == ("accuracy", "0.751", "0.500 – 1.000", "0.250", "0.600")
-    assert row.gauge == Gauge(75.12, (50, 100), 25, 60)
+    assert row.gauge == Gauge(75.12, [50, 100], {"chance": 25, "baseline": 60})
 
 
 def test_what_is_unknown_is_left_out() -> None:
     (row,) = metric_rows({"accuracy": 0.5, "chance": {}})
     assert (row.interval, row.chance, row.baseline) == ("", "", "")
-    assert row.gauge == Gauge(50, None, None, None)
+    assert row.gauge == Gauge(50, [], {})
 
 
 def test_a_gauge_reaches_to_the_largest_value() -> None:
     (row,) = metric_rows({"cer": 2.0, "interval": {"cer": [1.0, 4.0]}, "chance": {"cer": 1.0}})
-    assert row.gauge == Gauge(50, (25, 100), 25, None)
+    assert row.gauge == Gauge(50, [25, 100], {"chance": 25})
 
 
 def test_ranks_are_logarithmic_from_1() -> None:
     (row,) = metric_rows({"median_rank": 10.0, "chance": {"median_rank": 1000.0}})
     assert (row.value, row.chance) == ("10.0", "1,000.0")
     assert row.gauge.value == pytest.approx(100 * math.log(10) / math.log(1000), abs=0.01)
-    assert row.gauge.chance == 100
+    assert row.gauge.marks == {"chance": 100}
 
 
 def test_short_numbers() -> None:

@@ -29,15 +29,15 @@ from skillweave.model.presets import find_model, presets
 from skillweave.recipe import find_recipe, read_recipe
 from skillweave.reporting.console import (
     console,
+    cross_validation_table,
     evaluation_table,
-    folds_table,
-    hits_table,
+    expert_tables,
     inspection_tables,
     interference_tables,
-    origins_table,
     progress,
     proposal_text,
-    routing_tables,
+    provenance_table,
+    search_table,
 )
 from skillweave.reporting.report import INTERFERENCE_FILE, REPORT_FILE, read_json, write_report
 from skillweave.retrieval.files import save_hits
@@ -83,7 +83,7 @@ def run_train(options: argparse.Namespace) -> None:
     recipe = read_recipe(find_recipe(options.recipe), options.overrides, options.fraction)
     if options.folds is not None:
         found = cross_validate(recipe, options.folds, resume=options.resume)
-        console().print(folds_table(found, f"{recipe.name} · {options.folds} folds"))
+        console().print(cross_validation_table(found, f"{recipe.name} · {options.folds} folds"))
         write_json(options.json, found)
         return
     folder = train(recipe, resume=options.resume)
@@ -168,7 +168,7 @@ def run_search(options: argparse.Namespace) -> None:
     if options.out:
         for row, file in zip(rows, save_hits(recipe, index, hits, options.out), strict=True):
             row["file"] = str(file)
-    console().print(hits_table(rows, f"{options.within} for {word}"))
+    console().print(search_table(rows, f"{options.within} for {word}"))
     write_json(options.json, rows)
 
 
@@ -201,7 +201,7 @@ def run_inspect(options: argparse.Namespace) -> None:
             f" {sizes['folder'] / 1e6:,.1f} MB"
         )
     uses = [Use(**row) for row in found.get("routing", [])]
-    for table in routing_tables(uses):
+    for table in expert_tables(uses):
         console().print(table)
     if unknown := set(found.get("undecided", [])) - {use.place for use in uses}:
         places = ", ".join(sorted(unknown))
@@ -219,7 +219,7 @@ def run_upcycle(options: argparse.Namespace) -> None:
     batches, what = comparison_batches(model, options.model)
     result = upcycle(model, sparse, options.noise, options.seed)
     rows = copy_table(result, model)
-    console().print(origins_table(rows, f"{out} from {options.model}"))
+    console().print(provenance_table(rows, f"{out} from {options.model}"))
     apart = differences(model, result, batches)
     say(
         f"compared on {what}: answers differ by at most {max(apart.values()):.1e} of the largest"
@@ -255,7 +255,7 @@ def run_weave(options: argparse.Namespace) -> None:
     recipe = read_recipe(find_recipe(options.recipe))
     woven = weave(recipe, {modality: path for modality, _, path in pairs}, options.shared)
     rows = tabulate(woven.origins, woven.model.state_dict())
-    console().print(origins_table(rows, f"{out} from {', '.join(options.inputs)}"))
+    console().print(provenance_table(rows, f"{out} from {', '.join(options.inputs)}"))
     woven.model.save_pretrained(out)
     for file in (out / WEAVE_FILE, options.json):
         write_json(file, [asdict(row) for row in rows])
@@ -305,7 +305,9 @@ def unused_folder(path: str) -> Path:
 def run_interference(options: argparse.Namespace) -> None:
     """Measure what tasks do to each other on real batches; print, draw and, with --advise,
     propose."""
-    from skillweave.reporting import plots  # imports matplotlib
+    # these import matplotlib
+    from skillweave.reporting.figure import write_svg
+    from skillweave.reporting.plots import interference_heat_map
 
     model, recipe = open_run(options.folder)
     batches = draw_batches(
@@ -335,7 +337,7 @@ def run_interference(options: argparse.Namespace) -> None:
         )
     figures = recipe.folder / INTERFERENCE_FILE
     picture = Path(options.out or figures.with_suffix(".svg"))
-    plots.write_svg(plots.interference_heat_map(found), picture)
+    write_svg(interference_heat_map(found), picture)
     write_json(figures, found)
     write_json(options.json, found)
     say(f"heat map: {picture}; figures: {figures}")

@@ -20,12 +20,14 @@ INTERFERENCE_MEASURES = {
 
 
 class Gauge(NamedTuple):
-    """Positions on the scale of a metric, in percent of its length."""
+    """Positions on the scale of a metric, in percent of its length.
+
+    `marks`: those of `chance` and `baseline`, as far as they are known.
+    """
 
     value: float
-    interval: tuple[float, float] | None
-    chance: float | None
-    baseline: float | None
+    interval: Sequence[float]
+    marks: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -46,42 +48,40 @@ def metric_rows(table: Mapping[str, Any]) -> list[MetricRow]:
 
 
 def _metric_row(metric: str, table: Mapping[str, Any]) -> MetricRow:
-    chance, baseline = table["chance"].get(metric), table.get("baseline", {}).get(metric)
-    interval = table.get("interval", {}).get(metric)
+    value, interval = table[metric], table.get("interval", {}).get(metric, ())
+    marks = {
+        kind: table[kind][metric]
+        for kind in ("chance", "baseline")
+        if table.get(kind, {}).get(metric) is not None
+    }
+    shown = {kind: format_metric(metric, mark) for kind, mark in marks.items()}
     return MetricRow(
         metric=METRICS[metric].title,
-        value=format_metric(metric, table[metric]),
-        interval=" – ".join(format_metric(metric, bound) for bound in interval or ()),
-        chance="" if chance is None else format_metric(metric, chance),
-        baseline="" if baseline is None else format_metric(metric, baseline),
-        gauge=_gauge(metric, table[metric], interval, chance, baseline),
+        value=format_metric(metric, value),
+        interval=" – ".join(format_metric(metric, bound) for bound in interval),
+        chance=shown.get("chance", ""),
+        baseline=shown.get("baseline", ""),
+        gauge=_gauge(value, interval, marks, METRICS[metric].unbounded),
     )
 
 
 def _gauge(
-    metric: str,
-    value: float,
-    interval: Sequence[float] | None,
-    chance: float | None,
-    baseline: float | None,
+    value: float, interval: Sequence[float], marks: Mapping[str, float], logarithmic: bool
 ) -> Gauge:
-    """The scale runs from 0 to 1, or to the largest value shown if that is larger. The scale of a
-    metric without an upper bound is logarithmic and starts at 1."""
-    shown = [value, *(interval or ()), *(v for v in (chance, baseline) if v is not None)]
-    largest = max(1.0, *shown)
+    """The scale runs from 0 to 1, or to the largest value if that is larger. A logarithmic scale
+    starts at 1."""
+    largest = max(1.0, value, *interval, *marks.values())
 
     def position(value: float) -> float:
-        if METRICS[metric].unbounded:
+        share = value / largest
+        if logarithmic:
             share = math.log(max(value, 1)) / math.log(max(largest, 2))
-        else:
-            share = value / largest
         return round(100 * min(max(share, 0), 1), 2)
 
     return Gauge(
         position(value),
-        (position(interval[0]), position(interval[1])) if interval else None,
-        None if chance is None else position(chance),
-        None if baseline is None else position(baseline),
+        [position(bound) for bound in interval],
+        {kind: position(mark) for kind, mark in marks.items()},
     )
 
 

@@ -53,7 +53,7 @@ def write_report(
     `compare`: further run folders whose learning curves are drawn beside this run's. Raises OSError
     when it cannot be written.
     """
-    from skillweave.reporting import plots  # imports matplotlib
+    from skillweave.reporting import figure, plots  # import matplotlib
 
     run = Path(folder)
     tables = {name: m.table for name, m in measured.items()}
@@ -81,10 +81,10 @@ def write_report(
         skipped=_skipped(run, measured),
         listed_skips=LISTED_SKIPS,
         format_count=format_count,
-        svg=plots.to_svg,
-        palette=plots.PALETTE,
-        series=plots.SERIES,
-        dark_mode_css=plots.DARK_MODE_CSS,
+        svg=figure.to_svg,
+        palette=figure.PALETTE,
+        series=figure.SERIES,
+        dark_mode_css=figure.DARK_MODE_CSS,
     )
     target = run / REPORT_FILE
     partial = target.with_suffix(".html.partial")

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.figure import Figure
 
-from skillweave.reporting.plots.figure import (
+from skillweave.reporting.figure import (
     DARK_MODE_CSS,
     PALETTE,
+    TOOLTIP,
     new_figure,
     style,
     to_svg,
-    tooltip,
     write_svg,
 )
 
@@ -24,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 @style()
 def drawn(text: str = "<b> & 图像 $x$") -> Figure:
     figure, (axes,) = new_figure(text, (100, 50))
-    axes.plot([0, 1], [0, 1], gid=tooltip(f'"{text}"'))
+    axes.plot([0, 1], [0, 1], gid=f'{TOOLTIP}"{text}"')
     axes.set_title(text)
     return figure
 

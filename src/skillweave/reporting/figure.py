@@ -1,4 +1,7 @@
-"""What all plots share: colours, fonts, the arrangement of panels, and SVG output."""
+"""What all plots share: colours, fonts, the arrangement of panels, and SVG output.
+
+Importing this module imports matplotlib, so import it only where a plot is drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -18,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
+from matplotlib.patches import Rectangle
 
 PALETTE = {
     "ground": ("#fbfaf8", "#16181c"),
@@ -38,53 +42,32 @@ PALETTE = {
     "code": ("#b58a26", "#dcb659"),
     "other": ("#5b6470", "#9aa4b2"),
 }
-"""Name → colour of the page in light and in dark mode. Plots are drawn in the light colours;
-`DARK_MODE_CSS` exchanges them, so two names have the same light colour only with the same dark
-one."""
+"""Name → colour of page and plots in light and in dark mode. A light colour has one dark colour."""
 
 COLOURS = {name: light for name, (light, _) in PALETTE.items()}
 
 SERIES = ("text", "image", "sound", "video", "code", "other")
 """Names of the colours of the first, second, ... line or band of a plot."""
 
-CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "WenQuanYi Micro Hei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Microsoft YaHei",
-    "SimHei",
-)
+CJK_FONTS = {"Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC"}
+CJK_FONTS |= {"Noto Sans SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei"}
 """Fonts for Chinese labels; those that are installed are used to measure text."""
 
 STYLE: dict[Any, Any] = {
-    "figure.dpi": 72,  # as in SVG: one point is one pixel
-    "figure.facecolor": "none",
     "axes.facecolor": "none",
     "axes.prop_cycle": cycler(color=[COLOURS[name] for name in SERIES]),
-    **dict.fromkeys((f"axes.spines.{side}" for side in ("left", "right", "top", "bottom")), False),
-    "axes.axisbelow": True,
-    "axes.labelcolor": COLOURS["soft"],
-    "axes.labelsize": 11,
     "axes.titlelocation": "left",
-    "axes.titlesize": 13,
     "axes.titleweight": "bold",
-    "grid.color": COLOURS["rule"],
+    "figure.facecolor": "none",
+    "font.sans-serif": ["DejaVu Sans", *sorted(CJK_FONTS & {*get_font_names()})],
+    "font.size": 11,
     "legend.frameon": False,
-    "text.color": COLOURS["ink"],
-    "text.parse_math": False,  # a name may contain $
-    **{f"{axis}tick.major.size": 0 for axis in "xy"},
-    "ytick.major.pad": 8,
-    **{f"{axis}tick.labelcolor": COLOURS["soft"] for axis in "xy"},
-    **{f"{axis}tick.labelsize": 11 for axis in "xy"},
-    "font.size": 12,
-    "font.sans-serif": ["DejaVu Sans", *sorted({*CJK_FONTS} & {*get_font_names()})],
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.06,
     "svg.fonttype": "none",  # text stays text, so a browser finds a font for every script
     "svg.hashsalt": "skillweave",  # the same plot gives the same file
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,  # a name may contain $
 }
 
 _DARK_RULES = "".join(
@@ -125,20 +108,41 @@ def new_figure(
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     (width, height), (gap_x, gap_y) = size, gap
-    inches = columns * (width + gap_x) - gap_x, rows * (height + gap_y) - gap_y
-    figure = Figure(figsize=(inches[0] / 72, inches[1] / 72))
+    pixels = columns * (width + gap_x) - gap_x, rows * (height + gap_y) - gap_y
+    figure = Figure(figsize=(pixels[0] / 72, pixels[1] / 72))
     figure.set_label(label)
     figure.subplots_adjust(0, 0, 1, 1, wspace=gap_x / width, hspace=gap_y / height)
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    for panel in axes:
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0, pad=7, labelcolor=COLOURS["soft"])
+    return figure, axes
 
 
-def tooltip(text: str) -> str:
-    """The `gid` of an artist that shows a text under the pointer."""
-    return TOOLTIP + text
+def name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], **names: Any) -> None:
+    """Make the axes a matrix whose cells have size 1, with names at its left and above it.
+
+    `names`: properties of the names above, such as `rotation`.
+    """
+    axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    axes.xaxis.tick_top()
+    axes.set_xticks([i + 0.5 for i in range(len(columns))], columns, **names)
+    axes.set_yticks([i + 0.5 for i in range(len(rows))], rows, color=COLOURS["ink"])
+
+
+def add_cell(
+    axes: Axes, row: int, column: int, told: str = "", width: float = 1, **look: Any
+) -> None:
+    """Fill a cell of a matrix. `told`: text under the pointer; `width` in cells."""
+    corner = column + 0.03, row + 0.05
+    axes.add_patch(Rectangle(corner, width - 0.06, 0.9, lw=0, gid=TOOLTIP + told, **look))
 
 
 def to_svg(figure: Figure) -> Markup:
-    """The figure as `<svg>` element for an HTML page, with its label for screen readers."""
+    """The figure as `<svg>` element for an HTML page, with its label for screen readers.
+
+    An artist whose `gid` is `TOOLTIP` and a text shows the text under the pointer.
+    """
     return Markup(_render(figure))
 
 
