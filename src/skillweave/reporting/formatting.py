@@ -97,7 +97,7 @@ def format_metric(metric: str, value: float) -> str:
 
 def format_effect(value: float) -> str:
     """A value of interference: `-0.57`, `12.3`, `-1.2e+03`."""
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+    return f"{value:z.2f}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def format_interval(interval: Sequence[float | None]) -> str:

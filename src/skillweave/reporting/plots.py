@@ -293,12 +293,16 @@ def interference_heat_map(found: Mapping[str, Any]) -> Figure:
 
 
 def draw_effects(
-    axes: Axes, tasks: Sequence[str], values: Matrix, intervals: Matrix, shared: Matrix
+    axes: Axes,
+    tasks: Sequence[str],
+    values: Matrix,
+    intervals: Matrix,
+    shared: Matrix | None = None,
 ) -> None:
     """Draw the effect of task j (column) on task i (row), with its 95 % interval.
 
     Blue cells: it helps. Red cells: it harms. Pale cells: the interval holds 0, or there is none. A
-    value is None if the tasks share no parameter; `shared`: number of shared parameters.
+    value is None if the tasks share no parameter. `shared`: number of shared parameters.
     """
     names = {"rotation": 30, "ha": "left", "rotation_mode": "anchor", "color": COLOURS["ink"]}
     name_cells(axes, tasks, tasks, **names)
@@ -308,7 +312,8 @@ def draw_effects(
         told = f"{tasks[j]} on {tasks[i]}: no shared parameter"
         texts = {"–": 0.5}
         if value is not None:
-            told = f"{tasks[j]} on {tasks[i]}: {value:.3g}, {shared[i][j]:,} shared parameters"
+            told = f"{tasks[j]} on {tasks[i]}: {value:.3g}"
+            told += f", {shared[i][j]:,} shared parameters" if shared else ""
             strength = min(abs(value), 1) * (0.75 if certain else 0.25)
             add_cell(axes, i, j, told, color=HELPS if value > 0 else HARMS, alpha=strength)
             interval = "" if i == j else format_interval((low, high))
