@@ -6,6 +6,7 @@ Importing this module imports matplotlib, so import it only where a plot is draw
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import warnings
@@ -51,7 +52,8 @@ SERIES = ("text", "image", "sound", "video", "code", "other")
 
 CJK_FONTS = {"Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC"}
 CJK_FONTS |= {"Noto Sans SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei"}
-"""Fonts for Chinese labels; those that are installed are used to measure text."""
+FONTS = ["DejaVu Sans", *sorted(CJK_FONTS & {*get_font_names()})]
+"""Fonts that measure text: one that matplotlib has, then those for Chinese that are installed."""
 
 STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
@@ -59,7 +61,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "figure.facecolor": "none",
-    "font.sans-serif": ["DejaVu Sans", *sorted(CJK_FONTS & {*get_font_names()})],
+    "font.family": [*FONTS, "sans-serif"],
+    "font.sans-serif": FONTS,
     "font.size": 11,
     "legend.frameon": False,
     "savefig.bbox": "tight",
@@ -87,9 +90,15 @@ _GROUP_ID = re.compile(rf"""<g id=(["'])(?:{TOOLTIP}(.*?)|.*?)\1""")
 def style() -> Generator[None]:
     """Apply `STYLE` inside a block, or as decorator of a function that draws."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # a missing glyph affects only the measured width, since the SVG holds the text itself
+        # a missing glyph or bold face affects only measured widths: the SVG holds the text itself
         warnings.filterwarnings("ignore", "Glyph")
-        yield
+        fonts = logging.getLogger("matplotlib.font_manager")
+        level = fonts.level
+        fonts.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            fonts.setLevel(level)
 
 
 def new_figure(
