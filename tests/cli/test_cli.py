@@ -312,7 +312,8 @@ def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
     assert all(sum(row["shares"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
     page = (run / "report.html").read_text("utf-8")
     assert all(
-        f"Experts of {place} (route" in page for place in ("qkv", "feed_forward_in", "feed_forward_out")
+        f"Experts of {place} (route" in page
+        for place in ("qkv", "feed_forward_in", "feed_forward_out")
     )
 
 
