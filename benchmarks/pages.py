@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 from cells import Cell
-from matplotlib.figure import Figure as Picture
 from report import Figure
 
 from skillweave.recipe import RecipeConfig
+from skillweave.reporting.figure import new_figure, style, write_svg
 
 READING = re.compile(r"<!-- reading -->.*<!-- /reading -->", re.DOTALL)
 COLOURS = ("#666666", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
@@ -347,38 +346,28 @@ def machine(conditions: Conditions) -> list[str]:
     ]
 
 
+@style()
 def draw(folder: Path, results: Results) -> str:
-    """NAME.svg: a panel a task, a dot a seed, a bar at their mean ± standard deviation, a dashed
-    line at chance; its link."""
+    """NAME.svg: a panel for each task, a dot for each seed, a bar at their mean ± standard
+    deviation, a dashed line at chance. Returns the link to it."""
     study = results.study
-    matplotlib.rcParams["svg.hashsalt"] = study.name  # the same picture gives the same file
-    height = 1 + 0.4 * len(study.systems)
-    picture = Picture(
-        figsize=(2.6 * len(study.tasks), height), layout="constrained", facecolor="white"
-    )
-    for axes, (name, task) in zip(
-        picture.subplots(1, len(study.tasks), sharey=True), study.tasks.items(), strict=True
-    ):
+    label, count = "The systems, task by task", len(study.tasks)
+    size = (180, 29 * len(study.systems))
+    figure, panels = new_figure(label, size, count, columns=count, gap=(18, 0))
+    for axes, (name, task) in zip(panels, study.tasks.items(), strict=True):
         for row, (system, colour) in enumerate(zip(study.systems, COLOURS, strict=False)):
             if values := results.values(system, name):
                 spread = statistics.stdev(values) if len(values) > 1 else 0
+                bar = {"xerr": spread, "fmt": "|", "markersize": 16, "capsize": 4}
                 axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.5, markersize=4)
-                axes.errorbar(
-                    [statistics.mean(values)],
-                    [row],
-                    xerr=[spread],
-                    fmt="|",
-                    color=colour,
-                    markersize=16,
-                    capsize=4,
-                )
+                axes.errorbar(statistics.mean(values), row, color=colour, **bar)
         if (chance := results.reference(name, "chance")) is not None:
             axes.axvline(chance, linestyle="--", color="0.5", linewidth=1)
-        axes.set_title(
-            f"{task.title}\n({'lower' if task.lower else 'higher'} is better)", fontsize=9
-        )
+        better = "lower" if task.lower else "higher"
+        axes.set_title(f"{task.title}\n({better} is better)", fontsize=9, fontweight="normal")
         axes.set_yticks(range(len(study.systems)), study.systems.values())
         axes.set_ylim(len(study.systems) - 0.5, -0.5)
+        axes.tick_params(labelleft=axes is panels[0])
         axes.grid(axis="x", alpha=0.3)
-    picture.savefig(folder / f"{study.name}.svg", metadata={"Date": None})
-    return f"![The systems, task by task]({study.name}.svg)"
+    write_svg(figure, folder / f"{study.name}.svg")
+    return f"![{label}]({study.name}.svg)"

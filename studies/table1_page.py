@@ -10,11 +10,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-from matplotlib.figure import Figure as Picture
 from pages import markdown, write_parts
 from table3_page import SYSTEMS as TABLE3
 from table3_page import TASKS
+
+from skillweave.reporting.figure import new_figure, style, write_svg
+from skillweave.reporting.plots import draw_effects
 
 SYSTEMS = {system: TABLE3[system] for system in ("dense", "token", "modality", "task", "attribute")}
 FIGURES = {"pooled": "ratio of means", "values": "I, the paper's eq. 2"}
@@ -52,6 +53,11 @@ class Estimate(NamedTuple):
     mean: float
     low: float
     high: float
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """Low and high; None from one seed."""
+        return (None, None) if math.isnan(self.low) else (self.low, self.high)
 
     @property
     def text(self) -> str:
@@ -213,47 +219,29 @@ def reading(found: Found, pairs: Sequence[Pair]) -> Iterator[str]:
                 )
 
 
+@style()
 def draw(file: Path, found: Found, pairs: Sequence[Pair]) -> None:
-    """A row a block, a grid a system: blue where task j (column) helps task i (row), red where it
-    harms."""
-    matplotlib.rcParams["svg.hashsalt"] = "table1"  # the same picture gives the same file
-    blocks, tasks = (
-        list(dict.fromkeys(p.block for p in pairs)),
-        list(dict.fromkeys(p.i for p in pairs)),
+    """A row for each system, a matrix for each block: the ratio of means of task j (column) on task
+    i (row), with its interval."""
+    blocks = list(dict.fromkeys(pair.block for pair in pairs))
+    tasks = list(dict.fromkeys(pair.i for pair in pairs))
+    figure, panels = new_figure(
+        "What task j (column) does to task i (row), ratio of means",
+        (92 * len(tasks), 40 * len(tasks)),
+        panels=len(found) * len(blocks),
+        columns=len(blocks),
+        gap=(44, 120),
     )
-    size = (2.2 * len(found) + 1.4, 2.3 * len(blocks) + 0.8)
-    picture = Picture(figsize=size, layout="constrained", facecolor="white")
-    grids = picture.subplots(len(blocks), len(found), sharex=True, sharey=True, squeeze=False)
-    for row, block in zip(grids, blocks, strict=True):
-        for axes, (system, seeds) in zip(row, found.items(), strict=True):
-            grid = [
-                [1.0 if i == j else mean_of(seeds, Pair(block, i, j)) for j in tasks] for i in tasks
-            ]
-            axes.imshow(grid, cmap="RdBu", vmin=-1, vmax=1)
-            for (i, line), j in product(enumerate(grid), range(len(tasks))):
-                colour = "white" if abs(line[j]) > 0.6 else "black"
-                axes.text(
-                    j,
-                    i,
-                    "–" if math.isnan(line[j]) else f"{line[j]:z.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=colour,
-                )
-            axes.set_title(SYSTEMS[system] if block == blocks[0] else "", fontsize=10)
-            axes.set_xticks(
-                range(len(tasks)),
-                [short(task) for task in tasks],
-                rotation=40,
-                ha="right",
-                fontsize=8,
-            )
-            axes.set_yticks(range(len(tasks)), [short(task) for task in tasks], fontsize=8)
-        row[0].set_ylabel(block.removeprefix("encoder."), fontsize=8)
-    picture.savefig(file, metadata={"Date": None})
-
-
-def mean_of(seeds: Mapping[int, dict[str, Any]], pair: Pair) -> float:
-    found = read(seeds, pair, "pooled")
-    return found.mean if found else math.nan
+    for axes, (system, block) in zip(panels, product(found, blocks), strict=True):
+        estimates = [
+            [read(found[system], Pair(block, i, j), "pooled") for j in tasks] for i in tasks
+        ]
+        draw_effects(
+            axes,
+            [short(task) for task in tasks],
+            [[e and e.mean for e in row] for row in estimates],
+            [[e.interval if e else (None, None) for e in row] for row in estimates],
+        )
+        axes.tick_params(labelleft=block == blocks[0])
+        axes.set_title(f"{SYSTEMS[system]}\n{block.removeprefix('encoder.')}")
+    write_svg(figure, file)

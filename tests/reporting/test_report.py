@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -12,11 +11,9 @@ import soundfile
 from PIL import Image
 from tiny_run import add_journal, make_run
 
-from skillweave.config.encoder import SparseConfig
 from skillweave.evaluation.evaluator import measure
 from skillweave.inference.api import open_run
-from skillweave.model.config import ModelConfig
-from skillweave.reporting import media, pictures, svg
+from skillweave.reporting import media
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.report import write_report
 
@@ -73,8 +70,25 @@ def test_the_page_is_whole_and_needs_no_network(page):
         attrs[name] for _, attrs in checked.tags for name in ("src", "href") if name in attrs
     ]
     assert sources and all(source.startswith("data:") for source in sources)
-    assert not re.search(r"@import|url\(", page)
-    assert not re.sub(r'"http://www.w3.org/2000/svg"', "", page).count("http")
+    # what SVG refers to stands in the page itself
+    assert not re.search(r"@import|url\((?!#)|xlink:href=\"(?!#)", page)
+    assert not re.sub(r'"http://www.w3.org/(2000/svg|1999/xlink)"', "", page).count("http")
+
+
+def test_every_plot_and_gauge_is_described(page):
+    checked = Balance()
+    checked.feed(page)
+    drawn = [attrs for tag, attrs in checked.tags if tag == "svg" or attrs.get("class") == "scale"]
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawn)
+    described = [attrs["aria-label"] for attrs in drawn]
+    assert "Skills that each task activates" in described
+    assert "text_to_image · recall@10 over steps" in described
+    assert "Interference of task j on task i" in described
+    assert any(label.startswith("recall@10 ") for label in described)
+
+
+def test_a_page_has_colours_for_dark_mode(page):
+    assert page.count("prefers-color-scheme: dark") >= 2  # of the page and of its plots
 
 
 def test_interference_is_drawn_where_it_was_measured(page):
@@ -131,61 +145,3 @@ def test_cases_mark_what_is_right(tmp_path):
         assert all(answer.right == (answer.caption == case.query.text) for answer in case.answers)
         assert any(answer.right for answer in case.answers)
         assert case.rank == min(answer.rank for answer in case.answers if answer.right)
-
-
-def test_learning_curves_overlay_runs():
-    line = {"kind": "validation", "task": "t", "loss": 2.0}
-    runs = {
-        "with": [
-            {**line, "step": 10, "metric": {"accuracy": 0.5}},
-            {**line, "step": 20, "metric": {"accuracy": 0.8}},
-        ],
-        "without": [
-            {**line, "step": 10, "metric": {"accuracy": 0.4}},
-            {"kind": "train", "step": 1, "task": "t", "loss": 9},
-        ],
-    }
-    (drawn,) = pictures.learning_curves(runs, {"t": {"chance": {"accuracy": 0.25}, "pool": None}})
-    assert drawn.count("<polyline") == 2 and drawn.count("<circle") == 3
-    assert "chance-line" in drawn and "without · step 10 · 0.4" in drawn
-
-
-def test_a_curve_leaves_out_what_is_not_finite():
-    line = {"kind": "validation", "task": "t", "step": 1, "loss": float("nan"), "metric": {}}
-    assert pictures.learning_curves({"run": [line]}, {}) == []
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 600), (0.031, 0.038), (1, 1), (0, 200_000)])
-def test_ticks_are_round_and_inside(low, high):
-    ticks = svg.ticks(low, high)
-    assert 1 <= len(ticks) <= 9
-    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
-    steps = {round(b - a, 9) for a, b in itertools.pairwise(ticks)}
-    assert len(steps) <= 1
-    assert all(float(f"{step:.1e}"[:3]) in (1, 2, 5) for step in steps)
-
-
-def test_pillars_of_a_decoder_with_words_of_its_own():
-    """Its words are no stream's."""
-    config = ModelConfig.parse({"preset": "s2t-small"})
-    assert pictures.pillars(config, {"lm": 1}, 2).count("shared: activated") == 1
-
-
-def test_pillars_stand_where_a_task_activates_them(tmp_path):
-    config = open_run(make_run(tmp_path))[0].config
-    drawn = pictures.pillars(config, dict.fromkeys(config.tasks, 1), 2)
-    # Five tasks, three of them with two skills, over five skills.
-    assert drawn.count(": activated") == 8 and drawn.count("not activated") == 17
-    dense = config.model_copy(
-        update={"encoder": config.encoder.model_copy(update={"sparse": SparseConfig()})}
-    )
-    drawn = pictures.pillars(dense, dict.fromkeys(config.tasks, 1), 2)
-    assert drawn.count("shared: activated") == 5 and "not activated" not in drawn
-
-
-def test_svg_escapes():
-    assert (
-        svg.tag("a", stroke_width=1.50, class_='"<')
-        == '<a stroke-width="1.5" class="&quot;&lt;"></a>'
-    )
-    assert "&lt;script&gt;" in svg.text("<script>", 0, 0)

@@ -21,7 +21,6 @@ from skillweave.cli.shared import (
     Tasks,
     open_run,
     write_json,
-    write_whole,
 )
 
 EVALUATION_FILE = "evaluation.json"
@@ -123,7 +122,8 @@ def interference(
     from skillweave.analysis import advice
     from skillweave.analysis.sampled_batches import draw_batches
     from skillweave.reporting.console import console, interference_tables, progress, proposal_text
-    from skillweave.reporting.heat_map import heat_map
+    from skillweave.reporting.figure import write_svg
+    from skillweave.reporting.plots import interference_heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
 
     model, ready = open_run(run, device)
@@ -148,7 +148,7 @@ def interference(
         print(line)
     figures = recipe.folder / INTERFERENCE_FILE
     picture = out or figures.with_suffix(".svg")
-    write_whole(picture, heat_map(found, alone=True))
+    write_svg(interference_heat_map(found), picture)
     write_json(figures, found)
     write_json(json, found)
     print(f"heat map: {picture}; figures: {figures}")
@@ -171,7 +171,7 @@ def inspect(
     For a run, show also which experts each task uses.
     """
     from skillweave.analysis.experts import Use
-    from skillweave.reporting.console import console, inspection_tables, routing_tables
+    from skillweave.reporting.console import console, expert_tables, inspection_tables
 
     found = _describe(target, settings or ())
     for table in inspection_tables(found):
@@ -182,7 +182,7 @@ def inspect(
             f" {sizes['folder'] / 1e6:,.1f} MB"
         )
     uses = [Use(**row) for row in found.get("routing", [])]
-    for table in routing_tables(uses):
+    for table in expert_tables(uses):
         console().print(table)
     if unknown := set(found.get("undecided", [])) - {use.place for use in uses}:
         print(

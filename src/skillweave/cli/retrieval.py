@@ -69,7 +69,7 @@ def search(
     json: Json = None,
 ) -> None:
     """Find items by a text or a file: in the data of a run, or in your own."""
-    from skillweave.reporting.console import console, hits_table, progress
+    from skillweave.reporting.console import console, progress, search_table
     from skillweave.retrieval.files import save_hits
     from skillweave.retrieval.index import task_for
     from skillweave.retrieval.stored import open_index
@@ -92,5 +92,5 @@ def search(
     if out:
         for row, file in zip(rows, save_hits(built, hits, out), strict=True):
             row["file"] = str(file)
-    console().print(hits_table(rows, f"{within} for {value}"))
+    console().print(search_table(rows, f"{within} for {value}"))
     write_json(json, rows)

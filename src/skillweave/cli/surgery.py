@@ -91,7 +91,7 @@ def upcycle(
     """
     from skillweave.evaluation.agreement import SAME, comparison_batches, differences
     from skillweave.inference.loading import RECIPE_FILE
-    from skillweave.reporting.console import console, origins_table
+    from skillweave.reporting.console import console, provenance_table
     from skillweave.surgery.upcycle import copy_table
 
     folder = unused_folder(out or f"{Path(model)}-upcycled")
@@ -99,7 +99,7 @@ def upcycle(
     batches, what = comparison_batches(dense, model)
     result = sw.upcycle(dense, config, noise, seed)
     rows = copy_table(result, dense)
-    console().print(origins_table(rows, f"{folder} from {model}"))
+    console().print(provenance_table(rows, f"{folder} from {model}"))
     apart = differences(dense, result, batches)
     print(
         f"compared on {what}: answers differ by at most {max(apart.values()):.1e} of the largest"
@@ -147,7 +147,7 @@ def weave(
 
     weave.json in the new folder lists the source of each part.
     """
-    from skillweave.reporting.console import console, origins_table
+    from skillweave.reporting.console import console, provenance_table
     from skillweave.surgery.provenance import tabulate
     from skillweave.surgery.weave import weave
 
@@ -162,7 +162,7 @@ def weave(
         sources[modality] = path
     woven = weave(open_recipe(recipe), sources, shared)
     rows = tabulate(woven.origins, woven.model.state_dict())
-    console().print(origins_table(rows, f"{out} from {', '.join(inputs)}"))
+    console().print(provenance_table(rows, f"{out} from {', '.join(inputs)}"))
     woven.model.save_pretrained(out)
     for file in (out / WEAVE_FILE, json):
         write_json(file, [asdict(row) for row in rows])

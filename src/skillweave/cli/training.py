@@ -81,11 +81,11 @@ def train(
         content = config.model_dump(mode="json")
         print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
     elif folds is not None:
-        from skillweave.reporting.console import console, folds_table
+        from skillweave.reporting.console import console, cross_validation_table
         from skillweave.training.cross_validation import cross_validate
 
         found = cross_validate(config, folds, resume=resume)
-        console().print(folds_table(found, f"{config.name} · {folds} folds"))
+        console().print(cross_validation_table(found, f"{config.name} · {folds} folds"))
         write_json(json, found)
     else:
         folder = sw.train(config, resume=resume)

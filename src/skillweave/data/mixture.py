@@ -29,8 +29,8 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-        """One sample, augmented if `rng` is given. Raises BadInput for a broken sample."""
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """One sample to train on; `rng` draws its augmentation. Raises BadInput for a broken sample."""
         ...
 
     def key(self, index: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import indent
 from typing import Any
@@ -16,27 +16,31 @@ from rich.table import Table
 from skillweave.analysis.advice import Proposal
 from skillweave.analysis.experts import Shares, Use, by_place
 from skillweave.metrics import METRICS
-from skillweave.reporting.heat_map import FIGURES, number, span
-from skillweave.reporting.pictures import millions
-from skillweave.reporting.report import number as metric_number
-from skillweave.reporting.report import rows_of
+from skillweave.reporting.formatting import (
+    INTERFERENCE_MEASURES,
+    format_count,
+    format_effect,
+    format_interval,
+    format_metric,
+    metric_rows,
+)
 from skillweave.surgery.provenance import OriginRow
 from skillweave.tasks.predictions import Progress as Step
 
-LISTED = 4
+MAX_EXPERTS = 4
 """Experts listed in a cell."""
 
 
 def console() -> Console:
-    """The screen, for results; wide enough for a table when it is a file or a pipe."""
+    """Standard output. A file or a pipe is wide enough for a table."""
     screen = Console()
     return screen if screen.is_terminal else Console(width=140)
 
 
 @contextmanager
 def progress() -> Generator[Step]:
-    """A progress bar on standard error, where that is a terminal; gives a function (what, done,
-    total) that moves it."""
+    """A progress bar on standard error if that is a terminal. Yields a function (what, done, total)
+    that moves the bar."""
     screen = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -55,63 +59,61 @@ def progress() -> Generator[Step]:
         yield step
 
 
+def _table(
+    title: str, columns: Iterable[str], numbers: Iterable[str] = (), **options: Any
+) -> Table:
+    """An empty table. `numbers`: titles of the columns at the right, aligned at the right."""
+    table = Table(title=escape(title), title_justify="left", header_style="bold", **options)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
+
+
 def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """The tables of `evaluate`: a row per task and metric; ↓ marks metrics that fall as a model
-    improves."""
-    shown = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("task", "metric"):
-        shown.add_column(column, no_wrap=True)
-    for column in ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    """What `evaluate` measured: a row for each task and metric. ↓ marks metrics that are better the
+    lower they are."""
+    numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
+    shown = _table(title, ("task", "metric"), numbers)
+    for column in shown.columns:
+        column.no_wrap = True
     lower = {metric.title for metric in METRICS.values() if metric.lower}
     for task, table in tables.items():
-        counts = [
-            f"{table['n']:,}",
-            f"{table['pool']:,}" if table["pool"] else "",
-            millions(table["activated_parameters"]),
-        ]
-        for i, row in enumerate(rows_of(table)):
+        pool = f"{table['pool']:,}" if table["pool"] else ""
+        counts = [f"{table['n']:,}", pool, format_count(table["activated_parameters"])]
+        for row in metric_rows(table):
             metric = row.metric + (" ↓" if row.metric in lower else "")
-            figures = [f"[bold]{row.value}[/]", row.interval, row.chance, row.baseline]
-            shown.add_row(
-                task if i == 0 else "", metric, *figures, *(counts if i == 0 else ["", "", ""])
-            )
+            value = f"[bold]{row.value}[/]"
+            shown.add_row(task, metric, value, row.interval, row.chance, row.baseline, *counts)
+            task, counts = "", []  # only the first row of a task has them
         shown.add_section()
     return shown
 
 
-def folds_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """The table of a cross-validation: mean and deviation of each task's metrics, and their value
-    in each fold."""
-    shown = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("task", "metric"):
-        shown.add_column(column, no_wrap=True)
-    for column in ("mean", "deviation", "folds"):
-        shown.add_column(column, justify="right")
+def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """Mean and standard deviation of each task's metrics over the folds, and the value in each
+    fold."""
+    shown = _table(title, ("task", "metric"), ("mean", "deviation", "folds"))
     for task, metrics in found.items():
         for metric, row in metrics.items():
-            values = " ".join(metric_number(metric, value) for value in row["folds"])
-            numbers = [metric_number(metric, row[name]) for name in ("mean", "deviation")]
+            values = " ".join(format_metric(metric, value) for value in row["folds"])
+            numbers = [format_metric(metric, row[name]) for name in ("mean", "deviation")]
             shown.add_row(task, METRICS[metric].title, *numbers, values)
     return shown
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
-    """The tables of `inspect`: components, then tasks with their skills (SkillNet Table 1) and
-    activated parameters."""
-    parts = Table(title="components", title_justify="left", header_style="bold")
-    parts.add_column("component")
-    parts.add_column("parameters", justify="right")
+    """The tables of `inspect`: the components, then the tasks with their skills (SkillNet Table 1)
+    and activated parameters."""
+    parts = _table("components", ["component"], ["parameters"])
     for name, count in found["components"].items():
         parts.add_row(name, f"{count:,}")
     parts.add_section()
     parts.add_row("all", f"[bold]{found['total_parameters']:,}[/]")
-    tasks = Table(title="tasks", title_justify="left", header_style="bold")
-    tasks.add_column("task")
-    for skill in found["skills"]:
-        tasks.add_column(skill, justify="center")
-    tasks.add_column("activated", justify="right")
-    tasks.add_column("share", justify="right")
+    tasks = _table("tasks", ["task"], [*found["skills"], "activated", "share"])
+    for column in tasks.columns[1:-2]:
+        column.justify = "center"
     for name, task in found["tasks"].items():
         marks = ["●" if skill in task["skills"] else "·" for skill in found["skills"]]
         count = task["activated_parameters"]
@@ -119,101 +121,83 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     return [parts, tasks]
 
 
-def routing_tables(uses: Sequence[Use]) -> list[Table]:
-    """A table per place: which experts each task's kinds of span use in each layer, the most used
-    first."""
+def expert_tables(uses: Sequence[Use]) -> list[Table]:
+    """A table for each place: the experts that each task's kinds of span use in each layer, the
+    most used first."""
     tables = []
     for place, route, columns in by_place(uses):
-        table = Table(
-            title=f"experts of {place} (route {route})", title_justify="left", header_style="bold"
-        )
-        table.add_column("task · span", no_wrap=True)
-        for column in columns:
-            table.add_column(
-                f"layer{'s' * (not column.layers.isdigit())} {column.layers}", justify="right"
-            )
+        layers = [f"layer{'s' * (not c.layers.isdigit())} {c.layers}" for c in columns]
+        table = _table(f"experts of {place} (route {route})", ["task · span"], layers)
+        table.columns[0].no_wrap = True
         for key in columns[0].shares:
-            table.add_row(
-                escape(" · ".join(key)), *(_shares(column.shares[key]) for column in columns)
-            )
+            name = escape(" · ".join(key))
+            table.add_row(name, *(_list_experts(column.shares[key]) for column in columns))
         tables.append(table)
     return tables
 
 
-def _shares(shares: Shares) -> str:
+def _list_experts(shares: Shares) -> str:
     used = sorted(((share, e) for e, share in shares.items() if share), key=lambda pair: -pair[0])
-    lines = [f"{escape(e)} {share:.0%}" for share, e in used[:LISTED]]
-    return "\n".join([*lines, *([f"+{len(used) - LISTED} more"] if len(used) > LISTED else [])])
+    lines = [f"{escape(e)} {share:.0%}" for share, e in used[:MAX_EXPERTS]]
+    if len(used) > MAX_EXPERTS:
+        lines.append(f"+{len(used) - MAX_EXPERTS} more")
+    return "\n".join(lines)
 
 
-def origins_table(rows: Sequence[OriginRow], title: str) -> Table:
-    """Which part of a model comes from where, and how many of its parameters were copied."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
-    for column in ("part", "from", "note"):
-        table.add_column(column, overflow="fold")
-    for column in ("parameters", "copied"):
-        table.add_column(column, justify="right", no_wrap=True)
+def provenance_table(rows: Sequence[OriginRow], title: str) -> Table:
+    """Where each part of a model comes from, and how many of its parameters were copied."""
+    table = _table(title, ("part", "from", "note"), ("parameters", "copied"))
     for row in rows:
         source = escape(row.source) or "[yellow]fresh[/]"
-        table.add_row(
-            escape(row.group), source, escape(row.note), f"{row.numbers:,}", f"{row.copied:,}"
-        )
+        numbers = f"{row.numbers:,}", f"{row.copied:,}"
+        table.add_row(escape(row.group), source, escape(row.note), *numbers)
     table.add_section()
     total, copied = sum(row.numbers for row in rows), sum(row.copied for row in rows)
     table.add_row("all", "", "", f"[bold]{total:,}[/]", f"[bold]{copied:,}[/]")
     return table
 
 
-def hits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+def search_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """What a search found, best first."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
-    table.add_column("score", justify="right")
     columns = [name for name in ("caption", "key", "split", "file") if rows and name in rows[0]]
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    table = _table(title, ["score", *columns])
     for row in rows:
         table.add_row(f"{row['score']:.3f}", *(escape(row[name]) for name in columns))
     return table
 
 
 def interference_tables(found: Mapping[str, Any]) -> list[Table]:
-    """What `Interference.to_json` gave, a table per block: I_ij of task j (column) on task i (row),
-    below it the ratio of means.
+    """What `Interference.to_json` returned, a table for each block: I_ij of task j (column) on task
+    i (row), and below it the ratio of means.
 
-    Green helps, red harms; grey where the 95 % interval holds 0.
+    Green helps, red harms. Values whose 95 % interval holds 0 are grey.
     """
+    tasks = found["tasks"]
     tables = []
     for block in found["blocks"]:
-        table = Table(
-            title=block["block"], title_justify="left", header_style="bold", show_lines=True
-        )
-        table.add_column("on ↓  of →")
-        for task in found["tasks"]:
-            table.add_column(task, justify="right")
-        for i, task in enumerate(found["tasks"]):
-            table.add_row(task, *(_effect(block, i, j) for j in range(len(found["tasks"]))))
+        table = _table(block["block"], ["on ↓  of →"], tasks, show_lines=True)
+        for i, task in enumerate(tasks):
+            table.add_row(task, *(_interference_cell(block, i, j) for j in range(len(tasks))))
         tables.append(table)
     return tables
 
 
-def _effect(block: Mapping[str, Any], i: int, j: int) -> str:
+def _interference_cell(block: Mapping[str, Any], i: int, j: int) -> str:
     lines = []
-    for values, intervals in FIGURES.values():
+    for values, intervals in INTERFERENCE_MEASURES.values():
         value, interval = block[values][i][j], block[intervals][i][j]
         if value is None or i == j:
-            return "–" if value is None else number(value)
+            return "–" if value is None else format_effect(value)
         low, high = (bound if bound is not None else math.nan for bound in interval)
         colour = "green" if low > 0 else "red" if high < 0 else "dim"
-        lines.append(f"[{colour}]{number(value)}  {span(interval)}[/]")
+        lines.append(f"[{colour}]{format_effect(value)}  {format_interval(interval)}[/]")
     return "\n".join(lines)
 
 
 def proposal_text(proposal: Proposal) -> str:
-    """A proposal in lines: what, the figure it rests on, and what to write into the recipe."""
+    """A proposal: its reason, the measured value, and the change of the recipe."""
     i, j = proposal.tasks
-    figure = (
-        f"{proposal.figure:.2f} ({span(proposal.interval)}; I = {number(proposal.value)}) of {j} on"
-        f" {i} at {proposal.block}"
-    )
+    interval, value = format_interval(proposal.interval), format_effect(proposal.value)
+    figure = f"{proposal.figure:.2f} ({interval}; I = {value}) of {j} on {i} at {proposal.block}"
     change = proposal.to_json()["recipe"] or "nothing to change\n"
     return f"{proposal.kind}: {proposal.why}\n  rests on {figure}\n" + indent(change, "    ")

@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from skillweave.analysis.experts import Use, decided
 from skillweave.evaluation.evaluator import Measured
-from skillweave.metrics import METRICS
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.reporting import expert_pictures, pictures
 from skillweave.reporting.cases import build_cases
-from skillweave.reporting.heat_map import heat_map
+from skillweave.reporting.formatting import MetricRow, format_count, metric_rows
 from skillweave.tasks.cases import Case
 
 REPORT_FILE = "report.html"
 INTERFERENCE_FILE = "interference.json"
 """What `skillweave interference` left in the run folder; the report shows it."""
-SKIPS = 20
-"""Skipped samples listed; all of them stand in skipped.jsonl."""
+LISTED_SKIPS = 20
+"""Skipped samples on the page; skipped.jsonl lists all of them."""
 
 PACK_NOTE = (
     "The built-in pack is small and simple: names and keywords for emoji, and where a task has them"
@@ -35,24 +32,12 @@ PACK_NOTE = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """A metric of a task: the measured value, its interval, and what it is to be held against."""
-
-    metric: str
-    value: str
-    interval: str
-    chance: str
-    baseline: str
-    gauge: Markup
-
-
-@dataclass(frozen=True)
 class Section:
     """A task on the page."""
 
     name: str
     table: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     cases: Sequence[Case]
 
 
@@ -69,14 +54,18 @@ def write_report(
     `compare`: further run folders whose learning curves are drawn beside this run's. Raises OSError
     when it cannot be written.
     """
+    from skillweave.reporting import figure, plots  # import matplotlib
+
     run = Path(folder)
     tables = {name: m.table for name, m in measured.items()}
     runs = {recipe.name: read_lines(run / "metrics.jsonl")}
     runs |= {Path(other).name: read_lines(Path(other) / "metrics.jsonl") for other in compare}
+    counts = {task: model.count_parameters(task) for task in model.config.tasks}
+    interference = read_json(run / INTERFERENCE_FILE)
     page = _template().render(
         name=recipe.name,
-        facts=_facts(read_json(run / "environment.json")),
-        data=_data(recipe),
+        details=_run_details(read_json(run / "environment.json")),
+        data=_data_sources(recipe),
         note=(
             PACK_NOTE
             if any(str(task.data.path).startswith("pack:") for task in recipe.tasks.values())
@@ -84,31 +73,24 @@ def write_report(
         ),
         sections=[_section(name, m) for name, m in measured.items()],
         runs=list(runs),
-        curves=pictures.learning_curves(runs, tables),
-        pillars=pillars(model),
-        experts=expert_pictures.heat_maps([*decided(model), *uses]),
-        experts_over_training=expert_pictures.over_training(runs[recipe.name]),
-        interference=heat_map(found) if (found := read_json(run / INTERFERENCE_FILE)) else "",
+        curves=plots.learning_curves(runs, tables),
+        activated_skills=plots.activated_skills(model.config, counts, model.count_parameters()),
+        experts=plots.expert_heat_maps([*decided(model), *uses]),
+        experts_over_training=plots.experts_over_training(runs[recipe.name]),
+        interference=plots.interference_heat_map(interference) if interference else None,
         skipped=_skipped(run, measured),
-        skips=SKIPS,
-        millions=pictures.millions,
+        listed_skips=LISTED_SKIPS,
+        format_count=format_count,
+        svg=figure.to_svg,
+        palette=figure.PALETTE,
+        series=figure.SERIES,
+        dark_mode_css=figure.DARK_MODE_CSS,
     )
     target = run / REPORT_FILE
     partial = target.with_suffix(".html.partial")
     partial.write_text(page, "utf-8")
     partial.replace(target)
     return target
-
-
-def pillars(model: Model) -> Markup:
-    """The activated-pillar picture of a model's tasks."""
-    counts = {task: model.count_parameters(task) for task in model.config.tasks}
-    return pictures.pillars(model.config, counts, model.count_parameters())
-
-
-def rows_of(table: Mapping[str, Any]) -> list[Row]:
-    """The metrics of a task's table, formatted."""
-    return [_row(metric, table) for metric in METRICS if metric in table]
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -137,31 +119,11 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def _row(metric: str, table: Mapping[str, Any]) -> Row:
-    chance, baseline = table["chance"].get(metric), table.get("baseline", {}).get(metric)
-    interval = table.get("interval", {}).get(metric)
-    return Row(
-        metric=METRICS[metric].title,
-        value=number(metric, table[metric]),
-        interval=(
-            f"{number(metric, interval[0])} – {number(metric, interval[1])}" if interval else ""
-        ),
-        chance="" if chance is None else number(metric, chance),
-        baseline="" if baseline is None else number(metric, baseline),
-        gauge=pictures.gauge(metric, table, chance, baseline),
-    )
-
-
-def number(metric: str, value: float) -> str:
-    """Shares with three decimals, ranks and perplexities with one."""
-    return f"{value:,.1f}" if METRICS[metric].unbounded else f"{value:.3f}"
-
-
 def _section(name: str, measured: Measured) -> Section:
-    return Section(name, measured.table, rows_of(measured.table), build_cases(measured))
+    return Section(name, measured.table, metric_rows(measured.table), build_cases(measured))
 
 
-def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _run_details(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     """When and on what the run was made, from its environment.json; what is not known there is left
     out."""
     packages = environment.get("packages", {})
@@ -185,7 +147,7 @@ def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found.items() if value]
 
 
-def _data(recipe: RecipeConfig) -> list[tuple[str, str]]:
+def _data_sources(recipe: RecipeConfig) -> list[tuple[str, str]]:
     """Task and source, for the head of the page."""
     paths = {name: task.data.path for name, task in recipe.tasks.items()}
     return [

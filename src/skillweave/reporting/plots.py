@@ -1,0 +1,323 @@
+"""Plots of the report and of `skillweave interference`. Each function returns matplotlib figures.
+
+Importing this module imports matplotlib, so import it only where a plot is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
+
+from skillweave.analysis.experts import KIND, Column, Use, by_place
+from skillweave.config.encoder import PLACES
+from skillweave.model.config import ModelConfig
+from skillweave.reporting.figure import (
+    COLOURS,
+    SERIES,
+    TOOLTIP,
+    add_cell,
+    name_cells,
+    new_figure,
+    style,
+)
+from skillweave.reporting.formatting import (
+    INTERFERENCE_MEASURES,
+    format_count,
+    format_effect,
+    format_interval,
+    metric_title,
+)
+
+Points = list[tuple[int, float]]
+"""(step, value), in the order of the steps."""
+
+Values = dict[str, dict[int, list[float]]]
+"""Name → step → values."""
+
+PILLAR_X = (0.12, 0.88, 0.88, 0.75, 0.75, 0.88, 0.88, 0.12, 0.12, 0.25, 0.25, 0.12)
+PILLAR_Y = (0.1, 0.1, 0.22, 0.22, 0.78, 0.78, 0.9, 0.9, 0.78, 0.78, 0.22, 0.22)
+"""Outline of a pillar inside a cell of size 1: capital, shaft and base."""
+
+LAYERS_PER_ROW = 6
+LAYER_WIDTH, LAYER_GAP = 112, 14
+"""Width of the panel of a layer, and space between two."""
+CHARACTER = 7
+"""Width of a character."""
+
+HELPS, HARMS = "#4393c3", "#d6604d"
+Matrix = Sequence[Sequence[Any]]
+"""Row i, column j: about the effect of task j on task i."""
+
+
+def learning_curves(
+    runs: Mapping[str, Iterable[Mapping[str, Any]]], tables: Mapping[str, Any]
+) -> list[Figure]:
+    """A figure for each task and metric, with a line for each run (SkillNet Fig. 5).
+
+    `runs`: name → lines of metrics.jsonl, of which `validation` lines are drawn. A task without a
+    metric shows its loss. `tables`: task → its table of `evaluate`, for chance.
+    """
+    found: dict[tuple[str, str], dict[str, Points]] = defaultdict(lambda: defaultdict(list))
+    for run, lines in runs.items():
+        for line in lines:
+            if line.get("kind") == "validation":
+                metric, value = _main_metric(line)
+                if math.isfinite(value):
+                    found[line["task"], metric][run].append((line["step"], value))
+    figures = []
+    for (task, metric), curves in found.items():
+        table = tables.get(task, {})
+        # the pool of validation has another size, and so another chance level
+        chance = None if table.get("pool") else table.get("chance", {}).get(metric)
+        figures.append(line_plot(f"{task} · {metric_title(metric)}", curves, chance))
+    return figures
+
+
+def _main_metric(line: Mapping[str, Any]) -> tuple[str, float]:
+    """Recall@10 for retrieval (as in Fig. 5), else the first metric, else the loss."""
+    metrics = line.get("metric") or {}
+    name = "recall_at_10" if "recall_at_10" in metrics else next(iter(metrics), "loss")
+    return name, float(metrics.get(name, line.get("loss", math.nan)))
+
+
+@style()
+def line_plot(title: str, curves: Mapping[str, Points], chance: float | None = None) -> Figure:
+    """Values over steps, a line for each name. `chance` is a dashed line."""
+    figure, (axes,) = new_figure(f"{title} over steps", (300, 160))
+    for name, points in curves.items():
+        (line,) = axes.plot(*zip(*points, strict=True), linewidth=2, label=name)
+        for step, value in points:  # each point is an artist, so that it can have a tooltip
+            told = f"{TOOLTIP}{name} · step {step:,} · {value:.4g}"
+            axes.plot(step, value, "o", ms=5, color=line.get_color(), clip_on=False, gid=told)
+    if chance is not None:
+        axes.axhline(chance, color=COLOURS["chance"], linestyle="--")
+    values = [value for points in curves.values() for _, value in points]
+    values += [] if chance is None else [chance]
+    margin = 0.06 * (max(values) - min(values)) or 0.05
+    last = max(step for points in curves.values() for step, _ in points)
+    axes.set_xlim(0, last or 1)
+    axes.set_ylim(max(min(values) - margin, min(*values, 0)), max(values) + margin)
+    axes.set_title(title)
+    axes.set_xlabel("step", color=COLOURS["soft"])
+    for axis, layout in ((axes.xaxis, "{x:,.0f}"), (axes.yaxis, "{x:g}")):
+        whole = axis is axes.xaxis
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
+        axis.set_major_formatter(layout)
+    axes.grid(axis="y", color=COLOURS["rule"])
+    return figure
+
+
+def _add_legend(axes: Axes, **options: Any) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.04, 1), borderaxespad=0, **options)
+
+
+@style()
+def activated_skills(config: ModelConfig, counts: Mapping[str, int], total: int) -> Figure:
+    """Which skills each task activates (SkillNet Fig. 1): a row for each task, a pillar for each
+    skill, and a bar for the share of the parameters.
+
+    `counts`: parameters that each task activates, of `total`.
+    """
+    skill_of = config.active_skills
+    skills = list(dict.fromkeys(skill_of.values()))
+    size = (64 * len(skills), 62 * len(config.tasks))
+    figure, (axes,) = new_figure("Skills that each task activates", size)
+    name_cells(axes, list(config.tasks), skills, color=COLOURS["ink"])
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(fontweight="bold", fontsize=13)
+    for row, (task, settings) in enumerate(config.tasks.items()):
+        # what a decoder reads belongs to no stream and so to no skill
+        active = {skill_of.get(span.modality) for span in settings.spans}
+        for column, skill in enumerate(skills):
+            _draw_pillar(axes, row, column, skill, skill in active)
+        share = counts[task] / total
+        left, length = len(skills) + 0.4, 2.6
+        for width, colour in ((length, "track"), (length * share, "accent")):
+            ends = [left, left + width]
+            (bar,) = axes.plot(ends, [row + 0.4] * 2, color=COLOURS[colour], linewidth=8)
+            bar.set(clip_on=False, solid_capstyle="round")
+        text = f"{format_count(counts[task])} of {format_count(total)} · {share:.0%}"
+        axes.text(left, row + 0.78, text, color=COLOURS["soft"])
+    return figure
+
+
+def _draw_pillar(axes: Axes, row: int, column: int, skill: str, active: bool) -> None:
+    colour = COLOURS.get(skill, COLOURS["other"])
+    axes.fill(
+        [column + x for x in PILLAR_X],
+        [row + y for y in PILLAR_Y],
+        facecolor=colour if active else "none",
+        edgecolor=colour if active else COLOURS["rule"],
+        linewidth=1.5,
+        gid=f"{TOOLTIP}{skill}: {'activated' if active else 'not activated'}",
+    )
+
+
+def expert_heat_maps(uses: Iterable[Use]) -> list[Figure]:
+    """A heat map for each place: a row for each task and kind of span, a panel for each layer, a
+    column for each expert. The darker a cell, the larger the share."""
+    return [_heat_map(place, route, columns) for place, route, columns in by_place(uses)]
+
+
+@style()
+def _heat_map(place: str, route: str, columns: Sequence[Column]) -> Figure:
+    rows = [" · ".join(key) for key in columns[0].shares]
+    experts = list(next(iter(columns[0].shares.values())))
+    longest = CHARACTER * max(map(cell_len, experts))
+    upright = longest > LAYER_WIDTH / len(experts)
+    label = f"Experts of {place} (route {route}) by task, span and layer"
+    size, gap = (LAYER_WIDTH, 20 * len(rows)), (LAYER_GAP, 40 + (longest if upright else 12))
+    figure, panels = new_figure(label, size, len(columns), LAYERS_PER_ROW, gap)
+    for i, (axes, column) in enumerate(zip(panels, columns, strict=True)):
+        name_cells(axes, rows, experts, rotation=90 if upright else 0)
+        axes.tick_params(labelleft=i % LAYERS_PER_ROW == 0, labeltop=len(experts) <= 10)
+        _draw_shares(axes, column)
+        _title_layer(axes, column.layers)
+    return figure
+
+
+def _draw_shares(axes: Axes, column: Column) -> None:
+    """A grey track for each row, with a cell for each expert that has a share."""
+    for row, (key, shares) in enumerate(column.shares.items()):
+        add_cell(axes, row, 0, width=len(shares), color=COLOURS["track"])
+        for i, (expert, share) in enumerate(shares.items()):
+            if share:
+                told = f"{' · '.join(key)}, layer {column.layers}, expert {expert}: {share:.3f}"
+                add_cell(axes, row, i, told, color=COLOURS["accent"], alpha=0.1 + 0.9 * share)
+
+
+def _title_layer(axes: Axes, layer: str | int) -> None:
+    axes.set_title(f"layer {layer}", fontsize=11, fontweight="normal", color=COLOURS["soft"], pad=9)
+
+
+def experts_over_training(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
+    """Entropy by place, drift by task, and the share of every expert, over training.
+
+    `lines`: of metrics.jsonl. Without lines about experts there are no figures.
+    """
+    entropy: Values = defaultdict(lambda: defaultdict(list))
+    drift: Values = defaultdict(lambda: defaultdict(list))
+    lines_of: dict[str, list[Mapping[str, Any]]] = {place: [] for place in PLACES}
+    for line in lines:
+        if line.get("kind") == KIND:
+            entropy[line["place"]][line["step"]].append(line["entropy"])
+            for task, value in line["drift"].items():
+                drift[task][line["step"]].append(value)
+            lines_of[line["place"]].append(line)
+    described = {
+        "Entropy of the shares: 1 if all experts are used alike, 0 if one expert does everything;"
+        " mean over layers": entropy,
+        "How far the gates moved since the previous validation; mean over layers and places": drift,
+    }
+    curves = [_mean_curves(label, values) for label, values in described.items() if values]
+    return [*curves, *(_utilisation(place, found) for place, found in lines_of.items() if found)]
+
+
+@style()
+def _mean_curves(label: str, values: Values) -> Figure:
+    curves = {
+        name: [(step, fmean(many)) for step, many in points.items()]
+        for name, points in values.items()
+    }
+    figure = line_plot("", curves)
+    figure.set_label(label)
+    _add_legend(figure.axes[0])
+    return figure
+
+
+@style()
+def _utilisation(place: str, lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """A panel for each layer, in which the height of a band is the share of an expert."""
+    layers: dict[int, list[Mapping[str, float]]] = {}
+    for line in sorted(lines, key=lambda line: (line["layer"], line["step"])):
+        layers.setdefault(line["layer"], []).append(line["utilisation"])
+    label = f"Share of each expert of {place}, over steps from left to right"
+    size, gap = (LAYER_WIDTH, 56), (LAYER_GAP, 28)
+    figure, panels = new_figure(label, size, len(layers), LAYERS_PER_ROW, gap)
+    for axes, (layer, points) in zip(panels, layers.items(), strict=True):
+        _draw_bands(axes, points)
+        _title_layer(axes, layer)
+    last = panels[:LAYERS_PER_ROW][-1]
+    if len(last.collections) <= len(SERIES):
+        _add_legend(last, reverse=True)
+    return figure
+
+
+def _draw_bands(axes: Axes, points: Sequence[Mapping[str, float]]) -> None:
+    points = points if len(points) > 1 else [*points, *points]
+    shares = {expert: [point[expert] for point in points] for expert in points[0]}
+    bands = axes.stackplot(
+        range(len(points)), *shares.values(), edgecolor=COLOURS["card"], linewidth=0.5
+    )
+    for band, (expert, share) in zip(bands, shares.items(), strict=True):
+        band.set(label=expert, gid=f"{TOOLTIP}expert {expert}: {share[0]:.3f} → {share[-1]:.3f}")
+    axes.set(xlim=(0, len(points) - 1), ylim=(0, 1), xticks=[], yticks=[])
+
+
+@style()
+def interference_heat_map(found: Mapping[str, Any]) -> Figure:
+    """The heat map of what `Interference.to_json` returned, with two matrices for each block: eq. 2
+    and the ratio of means. `draw_effects` describes the colours."""
+    tasks, measures = found["tasks"], INTERFERENCE_MEASURES
+    intervals = [
+        format_interval(interval)
+        for block in found["blocks"]
+        for _, key in measures.values()
+        for row in block[key]
+        for interval in row
+    ]
+    width = max(92, 6.5 * max(map(len, intervals)) + 8)
+    figure, panels = new_figure(
+        "Interference of task j on task i",
+        (width * len(tasks), 40 * len(tasks)),
+        panels=len(found["blocks"]) * len(measures),
+        columns=len(measures),
+        gap=(44, 80 + CHARACTER / 2 * max(map(cell_len, tasks))),
+    )
+    matrices = product(found["blocks"], enumerate(measures.items()))
+    for axes, (block, (column, (title, (values, bounds)))) in zip(panels, matrices, strict=True):
+        draw_effects(axes, tasks, block[values], block[bounds], block["shared"])
+        axes.tick_params(labelleft=column == 0)
+        axes.set_title(title if column else f"{block['block']}\n{title}")
+    return figure
+
+
+def draw_effects(
+    axes: Axes,
+    tasks: Sequence[str],
+    values: Matrix,
+    intervals: Matrix,
+    shared: Matrix | None = None,
+) -> None:
+    """Draw the effect of task j (column) on task i (row), with its 95 % interval.
+
+    Blue cells: it helps. Red cells: it harms. Pale cells: the interval holds 0, or there is none. A
+    value is None if the tasks share no parameter. `shared`: number of shared parameters.
+    """
+    names = {"rotation": 30, "ha": "left", "rotation_mode": "anchor", "color": COLOURS["ink"]}
+    name_cells(axes, tasks, tasks, **names)
+    for i, j in product(range(len(tasks)), repeat=2):
+        value, (low, high) = values[i][j], intervals[i][j]
+        certain = low is not None and not low <= 0 <= high
+        told = f"{tasks[j]} on {tasks[i]}: no shared parameter"
+        texts = {"–": 0.5}
+        if value is not None:
+            told = f"{tasks[j]} on {tasks[i]}: {value:.3g}"
+            told += f", {shared[i][j]:,} shared parameters" if shared else ""
+            strength = min(abs(value), 1) * (0.75 if certain else 0.25)
+            add_cell(axes, i, j, told, color=HELPS if value > 0 else HARMS, alpha=strength)
+            interval = "" if i == j else format_interval((low, high))
+            texts = {format_effect(value): 0.36 if interval else 0.5, interval: 0.7}
+        for size, (text, y) in zip((12, 10), texts.items(), strict=False):
+            colour = COLOURS["ink" if certain else "soft"]
+            written = axes.text(j + 0.5, i + y, text, color=colour, fontsize=size)
+            written.set(ha="center", va="center", gid=TOOLTIP + told)
