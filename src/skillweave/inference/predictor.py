@@ -68,13 +68,19 @@ class Predictor:
 
     @cached_property
     def tasks(self) -> dict[str, ResolvedTask]:
-        """The model's tasks by name."""
-        config = self.model.config
-        return {name: resolved_task(config, name) for name in config.tasks}
+        """The model's tasks by name, but for those that encode inputs alone."""
+        found = {}
+        for name in self.model.config.tasks:
+            try:
+                found[name] = self.task(name)
+            except ConfigError:
+                continue  # it encodes inputs alone
+        return found
 
     def task(self, name: str) -> ResolvedTask:
-        """A task by name. Raises ConfigError with the nearest valid name."""
-        return choose(self.tasks, name, "task")
+        """A task by name. Raises ConfigError with the nearest valid name, and for a task that
+        encodes inputs alone."""
+        return resolved_task(self.model.config, name)
 
     def answering(self, name: str) -> ResolvedTask:
         """A task that gives answers. Raises ConfigError for one that does not, with those that
@@ -182,7 +188,7 @@ class Predictor:
     def single_pass(self, task: str, modality: str) -> Layout:
         """The layout of the task's pass that holds nothing but `modality`. Raises ConfigError when
         there is none."""
-        layout = self.task(task).layout
+        layout = choose(self.model.config.tasks, task, "task").layout(task)
         alone = [layout.only(p) for p in range(len(layout.passes))]
         found = {one.spans[0].modality.value: one for one in alone if len(one.spans) == 1}
         choose({m.value: m for m in Modality}, modality, "modality")

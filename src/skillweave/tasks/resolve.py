@@ -107,9 +107,26 @@ def resolved_task(model: ModelConfig, name: str) -> ResolvedTask:
     Raises ConfigError with the nearest valid name for an unknown task or entry of the catalogue.
     """
     task = choose(model.tasks, name, "task")
-    target = next(iter(task.targets))
-    entry = bound_entry(name, task.settings, model.targets[target], model)
-    return ResolvedTask(name, entry, task.settings, model, target, task.columns)
+    target = next(iter(task.targets), None)
+    if target is None:
+        raise ConfigError(f"task {name!r} has no target; it encodes inputs, and answers nothing")
+    settings = task.settings
+    if not settings.kind and name not in TASKS:
+        kind = _kind_of(task, model.targets[target])
+        settings = settings.model_copy(update={"kind": kind})
+    entry = bound_entry(name, settings, model.targets[target], model)
+    return ResolvedTask(name, entry, settings, model, target, task.columns)
+
+
+def _kind_of(task: ModelTask, target: TargetConfig) -> str:
+    """The entry of the catalogue that reads the same inputs and learns by such a target, for a
+    converted model, whose tasks have names of their own; empty where there is none."""
+    inputs = [(span.modality, span.encoder_pass) for span in task.spans]
+    for kind, entry in TASKS.items():
+        same = inputs == [(span.modality, span.encoder_pass) for span in entry.spans]
+        if same and target.kind in entry.targets:
+            return kind
+    return ""
 
 
 def bound_entry(
