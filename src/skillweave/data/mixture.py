@@ -30,7 +30,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """One sample to train on; `rng` draws its augmentation. Raises BadInput for a broken one."""
+        """One sample to train on; `rng` draws its changes. Raises BadInput for a broken one."""
         ...
 
     def key(self, index: int) -> str:

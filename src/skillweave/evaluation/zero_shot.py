@@ -69,7 +69,7 @@ def with_unseen(
 def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> str:
     """The model's target for a task: the one it names, or the first that can learn such tasks."""
     kinds = " or ".join(entry.targets)
-    able = [target for target, spec in config.targets.items() if spec.kind in entry.targets]
+    able = [target for target, spec in config.targets.items() if entry.learns_by(type(spec))]
     if task.target:
         choose(dict.fromkeys(able), task.target, f"target of kind {kinds}")
     elif not able:

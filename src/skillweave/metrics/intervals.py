@@ -50,10 +50,12 @@ def estimate(
 
 def summary_score(values: Mapping[str, float]) -> float:
     """One number for a task's metrics, higher is better: the mean of those that are shares, error
-    rates counted from 1 down."""
+    rates counted from 1 down; without such metrics, the mean of 1 / (1 + value) of the errors."""
+    known = [(metric, values[name]) for name, metric in METRICS.items() if name in values]
     shares = [
-        1 - min(values[name], 1.0) if metric.lower else values[name]
-        for name, metric in METRICS.items()
-        if name in values and not metric.unbounded
+        1 - min(value, 1.0) if metric.lower else value
+        for metric, value in known
+        if not metric.unbounded
     ]
-    return sum(shares) / len(shares)
+    shares = shares or [1 / (1 + value) if metric.lower else value for metric, value in known]
+    return sum(shares) / max(len(shares), 1)

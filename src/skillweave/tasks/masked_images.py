@@ -149,7 +149,7 @@ register(
             " MAE)"
         ),
         spans=(Span(Modality.IMAGE),),
-        targets=("masked_pixels", "masked_autoencoder"),
+        targets=("masked_pixels",),
         fields=("image",),
         pretraining=True,
     ),

@@ -124,7 +124,7 @@ def _kind_of(task: ModelTask, target: TargetConfig) -> str:
     inputs = [(span.modality, span.encoder_pass) for span in task.spans]
     for kind, entry in TASKS.items():
         same = inputs == [(span.modality, span.encoder_pass) for span in entry.spans]
-        if same and target.kind in entry.targets:
+        if same and entry.learns_by(type(target)):
             return kind
     return ""
 
@@ -259,9 +259,10 @@ def _targets(
     wanted = recipe.tasks[name].target or entry.targets[0]
     given = recipe.model.targets.get(wanted)
     if given is None:
-        kind = wanted if wanted in entry.targets else entry.targets[0]
+        named = TARGETS.get(wanted)
+        kind = wanted if named and entry.learns_by(named) else entry.targets[0]
         given = TARGETS.find(kind)()
-    if given.kind not in entry.targets:
+    if not entry.learns_by(type(given)):
         raise ConfigError(
             f"tasks.{name}.target: {wanted!r} is of kind {given.kind!r}, but the task needs"
             f" {entry.targets[0]!r}"

@@ -118,7 +118,8 @@ class TaskContext:
 class Task(ABC):
     """An entry of the catalogue: its data here, its behaviour in the subclasses of each family.
 
-    `targets`: kinds of targets that can learn it, the default first. `fields`: what a row must hold
+    `targets`: kinds of targets that can learn it, the default first; further ones can say that they
+    stand in for these. `fields`: what a row must hold
     for training. `also`: further targets by name, whose losses are added; metrics are those of the
     first. `candidates`: the label that picks one of the answers which the last pass encodes,
     `class` (a class by its name) or `label_ids` (a token); None where answers are not encoded, or
@@ -187,6 +188,11 @@ class Task(ABC):
         if causal and target.reads_decoder and open_pooling:
             target = target.model_copy(update={"pooling": "last"})
         return {name: target}
+
+    def learns_by(self, target: type[TargetConfig]) -> bool:
+        """Whether a class of targets can learn the task."""
+        kinds = {target.model_fields["kind"].default, *target.stands_in_for}
+        return not kinds.isdisjoint(self.targets)
 
     @property
     def decodes(self) -> bool:

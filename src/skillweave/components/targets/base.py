@@ -247,6 +247,8 @@ class TargetConfig(Config):
     """Settings that `fit` takes from the training data where the configuration leaves them open."""
     decoding_options: ClassVar[frozenset[str]] = frozenset()
     """Settings that change how answers are written, but not what the model computes."""
+    stands_in_for: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of targets in whose place it can be used: it learns the same labels."""
     masks_inputs: ClassVar[bool] = False
     """Whether its tasks replace parts of the input by the embedding's mask vector."""
     compares_samples: ClassVar[bool] = False

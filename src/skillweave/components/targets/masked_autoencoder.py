@@ -39,6 +39,7 @@ class MaskedAutoencoderConfig(TargetConfig):
     computed where the stream's are."""
 
     masks_inputs: ClassVar[bool] = True
+    stands_in_for: ClassVar[frozenset[str]] = frozenset({"masked_pixels"})
 
     kind: Literal["masked_autoencoder"] = "masked_autoencoder"
     stream: Literal[Modality.IMAGE, Modality.VIDEO] = Modality.IMAGE

@@ -36,6 +36,7 @@ class SimilarityConfig(TargetConfig):
     """
 
     compares_samples: ClassVar[bool] = True
+    stands_in_for: ClassVar[frozenset[str]] = frozenset({"contrastive"})
     fitted: ClassVar[tuple[str, ...]] = ("corrections",)
 
     kind: Literal["similarity"] = "similarity"
