@@ -287,20 +287,17 @@ class ModelConfig(Config):
         kept = {name: choose(self.tasks, name, "task") for name in names}
         used = {span.modality.value for task in kept.values() for span in task.spans}
         learned = {target for task in kept.values() for target in task.targets}
-        data = self.model_dump(mode="json")
         writes = any(self.decoded(name) for name in names)
-        parts = {
-            "decoder": data["decoder"] if writes else None,
-            "target_embedding": data["target_embedding"] if writes else None,
-            "streams": {name: stream for name, stream in data["streams"].items() if name in used},
-            "targets": {
-                name: target for name, target in data["targets"].items() if name in learned
-            },
-            "tasks": kept,
-            "shared": self.shared if {"text", "code"} & used else [],
-            "sliced": True,
-        }
-        return ModelConfig.parse(data | parts, f"the slice of {', '.join(names)}")
+        unused = {m.value: None for m in self.streams.present() if m.value not in used}
+        return self.changed(
+            decoder=self.decoder if writes else None,
+            target_embedding=self.target_embedding if writes else None,
+            streams=self.streams.model_copy(update=unused),
+            targets={name: target for name, target in self.targets.items() if name in learned},
+            tasks=kept,
+            shared=self.shared if {"text", "code"} & used else [],
+            sliced=True,
+        )
 
     @field_serializer("streams")
     def _only_present(self, streams: Streams) -> dict[str, Any]:

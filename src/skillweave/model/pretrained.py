@@ -137,8 +137,6 @@ class Pretrained(nn.Module, ABC):
 
         Raises ConfigError for a task whose streams or targets the model lacks.
         """
-        added = {name: task.model_dump(mode="json") for name, task in tasks.items()}
-        data = self.config.model_dump(mode="json")
         model = copy.copy(self)
-        model.config = ModelConfig.parse({**data, "tasks": {**data["tasks"], **added}}, "model")
+        model.config = self.config.changed(tasks={**self.config.tasks, **tasks})
         return model
