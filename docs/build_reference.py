@@ -3,15 +3,19 @@ whether it is up to date."""
 
 from __future__ import annotations
 
-import re
+import enum
+import json
 import sys
+import types
 import typing
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from skillweave.recipe import RecipeConfig
 
+LONGEST_DEFAULT = 60
 PAGE = Path(__file__).with_name("recipe.md")
 HEAD = """# Recipe reference
 
@@ -30,37 +34,48 @@ def children(kind: object) -> list[type[BaseModel]]:
 
 
 def describe(kind: object) -> str:
-    """An annotation as a person would write it."""
-    if isinstance(kind, type):
-        return kind.__name__
-    text = str(kind).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    text = re.sub(r"skillweave\.[a-z_.]+\.", "", text)
-    text = re.sub(r"Annotated\[(\w+), AfterValidator[^\]]*\]", r"\1", text)
-    return text if len(text) <= 60 else text[: text.find("[")] if "[" in text else text[:60]
+    """An annotation as a person would write it, with links to configuration classes."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return describe(parts[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{getattr(value, 'value', value)}`" for value in parts)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(part) for part in parts))
+    if origin is dict:
+        return f"mapping of {describe(parts[0])} to {describe(parts[1])}"
+    if origin is tuple and Ellipsis not in parts:
+        return f"[{', '.join(describe(part) for part in parts)}]"
+    if origin in (list, tuple):
+        return f"list of {describe(parts[0])}"
+    if kind is types.NoneType:
+        return "null"
+    name = getattr(kind, "__name__", str(kind))
+    return f"[{name}](#{name.lower()})" if children(kind) else name
+
+
+def initial(field: FieldInfo) -> str:
+    """The default value of a field."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "`null`"
+    if isinstance(value, BaseModel):
+        changed = value.model_dump(exclude_defaults=True)
+        return type(value).__name__ + (f" with `{changed}`" if changed else "")
+    if isinstance(value, enum.Enum):
+        value = value.value
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return f"`{text}`" if len(text) <= LONGEST_DEFAULT else f"`{text[: LONGEST_DEFAULT - 1]}…`"
 
 
 def section(kind: type[BaseModel]) -> str:
     """One class: its meaning and a table of its fields."""
     rows = []
     for name, field in kind.model_fields.items():
-        default = (
-            "required"
-            if field.is_required()
-            else f"`{field.get_default(call_default_factory=True)!r}`"
-        )
-        if children(field.annotation) or len(default) > 60:
-            default = (
-                "required"
-                if field.is_required()
-                else "see there"
-                if children(field.annotation)
-                else default[:57] + "…`"
-            )
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(
-            f"| `{name}` | {describe(field.annotation).replace('|', 'or')} | {default} |"
-            f" {meaning} |"
-        )
+        rows.append(f"| `{name}` | {describe(field.annotation)} | {initial(field)} | {meaning} |")
     meaning = " ".join((kind.__doc__ or "").split())
     table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
     return f"## {kind.__name__}\n\n{meaning}\n\n{table}\n"

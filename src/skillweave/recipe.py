@@ -108,13 +108,13 @@ def read_recipe(
     out. `fraction`: of every task's data. Raises ConfigError with every fault at once.
     """
     file = Path(path)
-    data = load_yaml(file)
+    data = load_yaml(file, RecipeConfig)
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r}: write it as path.to.key=value")
         try:
-            data = merge(data, nest(key.split("."), yaml.safe_load(value)))
+            data = merge(data, nest(key.split("."), yaml.safe_load(value)), RecipeConfig)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
     if fraction is not None and isinstance(data.get("tasks"), dict):

@@ -3,7 +3,7 @@
 import pytest
 
 from skillweave.batch import Modality
-from skillweave.config.streams import ImageStream, SoundStream, Streams, VideoStream
+from skillweave.config.streams import ImageStream, Streams, VideoStream, WaveformStream
 from skillweave.model.config import ModelConfig
 
 
@@ -12,16 +12,16 @@ def test_lengths_at_the_papers_sizes() -> None:
     assert VideoStream().grid == (2, 14, 14) and VideoStream().max_length == 2 * 14 * 14 + 1
     assert (
         ImageStream(distilled=True).max_length == 14 * 14 + 2
-        and VideoStream(first=False).max_length == 2 * 14 * 14
+        and VideoStream(cls_token=False).max_length == 2 * 14 * 14
     )
     # wav2vec's windows reach a little over their 20 ms
-    assert SoundStream().positions(20 * 16_000) == 999
+    assert WaveformStream().positions(20 * 16_000) == 999
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
 def test_less_than_a_window_is_no_frame(samples: int) -> None:
-    assert SoundStream().positions(samples) == 0
-    assert SoundStream().positions(400) == 1
+    assert WaveformStream().positions(samples) == 0
+    assert WaveformStream().positions(400) == 1
 
 
 def test_streams_present_keep_the_order_of_modalities() -> None:

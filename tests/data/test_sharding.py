@@ -14,7 +14,7 @@ import torch
 from skillweave import cli
 from skillweave.cli.app import main
 from skillweave.config import ConfigError
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.sharding import Plan, shard
 from skillweave.data.sources import open_table
@@ -32,7 +32,7 @@ TEXTS = [
 def source(tmp_path: Path) -> Path:
     rows = [{"key": f"k{i}", "text": text, "label": i % 3} for i, text in enumerate(TEXTS)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    train_tokenizer(TEXTS, TokenizerConfig(), 200).save(str(tmp_path / "tokenizer.json"))
+    train_tokenizer(TEXTS, TrainedTokenizerConfig(), 200).save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
 
@@ -106,7 +106,7 @@ def test_what_does_not_go_together(source: Path) -> None:
     list(shard(plan(source)))
     with pytest.raises(ConfigError, match="made with another rows; give another --out"):
         list(shard(plan(source, rows=7)))
-    train_tokenizer(TEXTS, TokenizerConfig(), 60).save(str(source / "other.json"))
+    train_tokenizer(TEXTS, TrainedTokenizerConfig(), 60).save(str(source / "other.json"))
     with pytest.raises(ConfigError, match="made with another fingerprint"):
         list(shard(plan(source, tokenizer=str(source / "other.json"))))
     with pytest.raises(ConfigError, match="is there and holds no shards"):

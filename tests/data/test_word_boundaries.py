@@ -9,13 +9,13 @@ import torch
 
 from skillweave.batch import IGNORE
 from skillweave.config import ConfigError
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.data.masking import mask_words
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.word_boundaries import span_numbers, word_numbers
 
 TEXT = "unbelievable cats, 我爱北京天安门"
-TOKENIZER = train_tokenizer([*"unbeliavcts", TEXT], TokenizerConfig(min_frequency=1), 40)
+TOKENIZER = train_tokenizer([*"unbeliavcts", TEXT], TrainedTokenizerConfig(min_frequency=1), 40)
 SPECIAL = frozenset(range(6))
 
 

@@ -286,16 +286,15 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             stream = model.config.streams.sound
             # Their group norm counts padding, and samples that fill no frame; their filterbanks are
             # not masked in between.
-            lengths.append(
-                list(texts) if stream.convolution_norm == "layer" else [max(texts)] * len(texts)
-            )
-            entries = stream.entries(max(texts) - 1) + 1
-            if stream.frames == "whisper":  # all are as long
+            alone = getattr(stream, "convolution_norm", "") == "layer"
+            lengths.append(list(texts) if alone else [max(texts)] * len(texts))
+            entries = stream.input_length(max(texts) - 1) + 1
+            if stream.features == "whisper":  # all are as long
                 lengths[-1], entries = (
                     [stream.max_length] * len(texts),
-                    stream.entries(stream.max_length),
+                    stream.input_length(stream.max_length),
                 )
-            shape = (len(texts), entries, *([stream.mels] if stream.filterbank else []))
+            shape = (len(texts), entries, *stream.input_shape(1)[1:])
             inputs.append(torch.randn(shape, dtype=dtype))
         elif span.modality is Modality.VIDEO:
             stream = model.config.streams.video

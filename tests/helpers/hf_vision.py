@@ -140,17 +140,17 @@ def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batc
         names
     ):
         return batch
-    patches = stream.max_length - stream.specials
+    patches = stream.max_length - stream.num_prefix_tokens
     kept = int(patches * 0.4)
     masked = torch.rand(len(batch), patches).argsort(1) >= kept
     batch = replace(
         batch,
-        masked=(torch.nn.functional.pad(masked, (stream.specials, 0)),),
+        masked=(torch.nn.functional.pad(masked, (stream.num_prefix_tokens, 0)),),
         labels={"masked": masked},
     )
     if "masked_patch" in names:
         return batch
-    length = stream.specials + kept
+    length = stream.num_prefix_tokens + kept
     return replace(
         batch,
         layout=batch.layout.with_lengths((length,)),

@@ -17,7 +17,7 @@ WORDS = 19
 TEXT = {"vocabulary": WORDS, "max_length": 16}
 CLASSES = {"classification": {"classes": ["a", "b", "c"]}}
 SMALL: dict[str, dict[str, Any]] = {
-    "elmo": {"encoder": {"input_size": 12, "cell": 24}},
+    "elmo": {"encoder": {"input_size": 12, "cell_size": 24}},
     "infersent": {"encoder": {"input_size": 12}, "targets": CLASSES},
     "cove": {
         "encoder": {"input_size": 12},

@@ -9,14 +9,14 @@ import torch
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Modality
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.config.task import TaskConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.tasks import TASKS
 from skillweave.tasks.task import Tools
 
 TEXT = "the red cat. a blue dog sits. the red dog. the cat sees a dog."
-TOKENIZER = train_tokenizer([TEXT] * 3, TokenizerConfig(min_frequency=1), 200)
+TOKENIZER = train_tokenizer([TEXT] * 3, TrainedTokenizerConfig(min_frequency=1), 200)
 CONFIG = tiny_config(
     streams={"text": {"vocabulary": 200, "max_length": 40}}, shared=[], tasks={}, targets={}
 )
@@ -129,7 +129,7 @@ def test_spans_are_asked_for_by_their_sentinels() -> None:
 
 
 def test_sentinels_of_the_tokenizer_come_first() -> None:
-    tokenizer = train_tokenizer([TEXT] * 3, TokenizerConfig(min_frequency=1), 200)
+    tokenizer = train_tokenizer([TEXT] * 3, TrainedTokenizerConfig(min_frequency=1), 200)
     tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(9)])
     processors = build_processors(
         CONFIG, {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()}

@@ -13,7 +13,7 @@ from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Features, Modality
 from skillweave.config.data import AugmentConfig
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.config.task import TaskConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.tasks import TASKS
@@ -28,7 +28,7 @@ STREAMS = {
     "sound": {"channels": 4, "max_length": 40},
 }
 CONFIG = tiny_config(streams=STREAMS, tasks={})
-TOKENIZER = train_tokenizer(WORDS, TokenizerConfig(), 200)
+TOKENIZER = train_tokenizer(WORDS, TrainedTokenizerConfig(), 200)
 ASSETS = {tokenizer_asset(Modality.TEXT): TOKENIZER.to_str().encode()}
 PROCESSORS = build_processors(CONFIG, ASSETS)
 PICTURE = np.zeros((8, 8, 3), np.uint8)

@@ -182,7 +182,7 @@ def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
         "frames": 4,
         "tubelet": [2, 4, 4],
         "embedding": ["visible_tubelet", "interleaved_sinusoidal"],
-        "first": False,
+        "cls_token": False,
     }
     model: dict[str, Any] = {"width": 24, "streams": {"video": video}, "encoder": decoder}
     model["targets"] = {

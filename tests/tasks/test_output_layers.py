@@ -26,7 +26,7 @@ GPT = {"width": 16, "streams": {"text": TEXT}, "encoder": WRITER, "targets": {"l
 BART = {**GPT, "target_embedding": {"max_length": 24}, "decoder": WRITER}
 ELMO = {
     **GPT,
-    "encoder": {"name": "lstm", "layers": 1, "direction": "apart"},
+    "encoder": {"name": "lstm", "layers": 1, "direction": "separate"},
     "targets": {"bilm": {}},
 }
 POEMS = {"path": "pack:poems", "limit": 20}

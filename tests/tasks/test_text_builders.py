@@ -11,7 +11,7 @@ from text_rows import IDIOMS, text_rows
 from tiny import tiny_config
 
 from skillweave.batch import IGNORE, Example, Modality
-from skillweave.config.streams import TokenizerConfig
+from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.config.targets import ClassificationTarget, PromptTarget, TokenLabelsTarget
 from skillweave.config.task import TaskConfig
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
@@ -27,7 +27,7 @@ TEXTS = [
 CONFIG = tiny_config(
     streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={}
 )
-TOKENIZER = train_tokenizer(TEXTS, TokenizerConfig(min_frequency=1), 300)
+TOKENIZER = train_tokenizer(TEXTS, TrainedTokenizerConfig(min_frequency=1), 300)
 PROCESSORS = build_processors(CONFIG, {tokenizer_asset(Modality.TEXT): TOKENIZER.to_str().encode()})
 TEXT = PROCESSORS[Modality.TEXT]
 SAME = ClassificationTarget(classes=["other", "same"])

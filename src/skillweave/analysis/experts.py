@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skillweave.batch import Batch, Condition
 from skillweave.components.encoders.base import Choice
-from skillweave.config.encoder import PLACES
+from skillweave.config.encoder import SITES
 from skillweave.layers.sparse import StaticRoute, TokenRoute
 from skillweave.model.model import Model
 
@@ -133,7 +133,7 @@ def by_choice(uses: Iterable[Use]) -> list[list[Use]]:
     """The uses of each choice together: place by place, and in each layer by layer."""
 
     def key(use: Use) -> tuple[int, int]:
-        return PLACES.index(use.place), use.layer
+        return SITES.index(use.place), use.layer
 
     return [list(group) for _, group in groupby(sorted(uses, key=key), key)]
 

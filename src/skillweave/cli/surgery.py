@@ -215,7 +215,7 @@ def vocabulary(
     column: Column = "text",
 ) -> None:
     """Train a tokenizer, or add words to that of a model."""
-    from skillweave.config.streams import TokenizerConfig
+    from skillweave.config.streams import TrainedTokenizerConfig
     from skillweave.data.processors import train_tokenizer
     from skillweave.data.sources import open_rows
     from skillweave.data.values import texts_of
@@ -234,7 +234,7 @@ def vocabulary(
     if empty := sum(not any(texts_of([value])) for value in values):
         print(f"{empty:,} rows hold no text in {column!r}; they are left out")
     lines = list(texts_of(values))
-    settings = TokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
+    settings = TrainedTokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
     tokenizer = train_tokenizer(lines, settings, size)
     write_whole(out, tokenizer.to_str(pretty=True))
     print(f"{out}: {tokenizer.get_vocab_size():,} tokens from {len(lines):,} texts")

@@ -6,7 +6,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
@@ -25,6 +25,14 @@ class Config(BaseModel):
     """Keyword-only, immutable, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    discriminator: ClassVar[str] = "kind"
+    """The field whose value names the class where it is a member of a union."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The values that name this class in a union; none for a class without a discriminator."""
+        field = cls.model_fields.get(cls.discriminator)
+        return typing.get_args(field.annotation) if field else ()
 
     @classmethod
     def parse(cls: type[C], data: Mapping[str, Any], where: str = "") -> C:
@@ -56,15 +64,17 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
     """All faults of a validation, a line each: path, what is wrong, what to write instead."""
     lines = []
     for fault in error.errors():
-        path, nodes = _walk(model, [str(p) for p in fault["loc"]])
+        path, nodes, siblings = _walk(model, [str(p) for p in fault["loc"]])
         name = ".".join(path) or "recipe"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{name}: unknown key{nearest(path[-1], _fields(nodes))}")
+            lines.append(f"{name}: {_unknown_key(path[-1], nodes, siblings)}")
         elif fault["type"] in ("enum", "literal_error", "union_tag_invalid"):
             context = fault["ctx"]
             expected = str(context.get("expected_tags") or context["expected"])
             valid = [v.strip(" '") for v in expected.replace(" or ", ",").split(",")]
             value = context.get("tag", fault["input"])
+            if (key := context.get("discriminator", "")).endswith("()"):
+                name += f".{key.removesuffix('()')}"
             lines.append(f"{name}: unknown value {value!r}{nearest(str(value), valid)}")
         elif fault["type"] in ("model_type", "dict_type"):
             lines.append(f"{name}: expected a mapping of settings by name (got {fault['input']!r})")
@@ -77,29 +87,45 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
     return f"{where or model.__name__}: {count}\n" + "\n".join(f"  - {line}" for line in lines)
 
 
-def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any]]:
-    """The path as a person writes it, without the names of union members that pydantic puts in, and
-    the nodes above its end."""
-    nodes, path = [model], []
+def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any], list[Any]]:
+    """The path as a person writes it, the classes above its end, and, where these are members of a
+    union, its other members.
+
+    pydantic puts the names of union members into a location; the path does without them.
+    """
+    nodes, path, siblings = [model], [], []
     location = [step for step in location if step != "[key]"]
     for i, step in enumerate(location):
-        members = [kind for node in nodes for kind in _unwrap(node)]
+        kinds = [kind for node in nodes for kind in members_of(node)]
         named = (
-            [kind for kind in members if step.partition("[")[0] in _tags(kind)]
-            if len(members) > 1
+            [kind for kind in kinds if step.partition("[")[0] in _tags(kind)]
+            if len(kinds) > 1
             else []
         )
-        if named and not any(_is_config(kind) and step in kind.model_fields for kind in members):
-            nodes = named
+        if named and not any(_is_config(kind) and step in kind.model_fields for kind in kinds):
+            nodes, siblings = named, [kind for kind in kinds if kind not in named]
             continue
         path.append(step)
         if i < len(location) - 1:
-            nodes = [child for kind in members for child in _children(kind, step)]
-    return path, nodes
+            nodes, siblings = [child for kind in kinds for child in children_of(kind, step)], []
+    return path, nodes, siblings
+
+
+def _unknown_key(key: str, nodes: list[Any], siblings: list[Any]) -> str:
+    """What is wrong with a key that a class does not have, and what to write instead."""
+    options, others = _fields(nodes), _fields(siblings)
+    if key in others:
+        owners = ", ".join(_name(kind) for kind in siblings if key in _fields([kind]))
+        return (
+            f"{_name(nodes[0])} has no {key}, which is an option of {owners}; its options are"
+            f" {', '.join(sorted(options))}"
+        )
+    near = difflib.get_close_matches(key, options) or not difflib.get_close_matches(key, others)
+    return f"unknown key{nearest(key, options if near else others)}"
 
 
 def _fields(nodes: list[Any]) -> list[str]:
-    kinds = [kind for node in nodes for kind in _unwrap(node) if _is_config(kind)]
+    kinds = [kind for node in nodes for kind in members_of(node) if _is_config(kind)]
     return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
 
 
@@ -107,26 +133,30 @@ def _is_config(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
+def _name(kind: type[Config]) -> str:
+    """What a member of a union is called in a message."""
+    return " or ".join(map(repr, kind.names())) or kind.__name__
+
+
 def _tags(kind: Any) -> set[str]:
-    """What pydantic may call a member of a union: its class, or its discriminator's value."""
-    discriminator = kind.model_fields.get("kind") if _is_config(kind) else None
-    tags = {getattr(typing.get_origin(kind) or kind, "__name__", "")}
-    return {*tags, str(discriminator.default)} if discriminator else tags
+    """What pydantic may call a member of a union: its class, or a value of its discriminator."""
+    names = kind.names() if _is_config(kind) else ()
+    return {getattr(typing.get_origin(kind) or kind, "__name__", ""), *names}
 
 
-def _unwrap(kind: Any) -> list[Any]:
+def members_of(kind: Any) -> list[Any]:
     """The members of a union or annotated type; anything else alone."""
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
-        return [inner for member in typing.get_args(kind) for inner in _unwrap(member)]
+        return [inner for member in typing.get_args(kind) for inner in members_of(member)]
     if origin is typing.Annotated:
         base, *notes = typing.get_args(kind)
         registries = [note.registry for note in notes if hasattr(note, "registry")]
-        return list(registries[0].values()) if registries else _unwrap(base)
+        return list(registries[0].values()) if registries else members_of(base)
     return [kind]
 
 
-def _children(kind: Any, step: str) -> list[Any]:
+def children_of(kind: Any, step: str) -> list[Any]:
     """What stands below a class's field, or below any key of a mapping or sequence."""
     if _is_config(kind):
         return [kind.model_fields[step].annotation] if step in kind.model_fields else []

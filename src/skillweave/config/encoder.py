@@ -1,15 +1,17 @@
-"""The encoder's configuration: its sizes, the options of its layers, and where it is sparse."""
+"""Encoders and decoders: one class for each architecture, and where the Transformer is sparse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, model_validator
 from pydantic_core import PydanticKnownError
 
 from skillweave.batch import SPAN_NAMES
 from skillweave.config.base import Config, Positive, Share
+from skillweave.config.position import NoPositionConfig, PositionConfig
+from skillweave.config.variants import Tagged, Variant
 
 
 def _span_name(name: str) -> str:
@@ -22,38 +24,41 @@ SpanName = Annotated[str, AfterValidator(_span_name)]
 
 
 class RouteConfig(Config):
-    """How the experts of one sparse place are mixed (Uni-Perceiver-MoE section 3.2; `skill`:
-    SkillNet section 3.2)."""
+    """How the experts of a sparse layer are chosen and mixed (Uni-Perceiver-MoE section 3.2; for
+    `skill` SkillNet section 3.2)."""
 
     route: Literal[
         "dense", "skill", "token", "context", "modality", "task", "attribute", "follow"
     ] = "dense"
-    """`dense`: one expert. `skill`: one expert per skill, picked by the table. In the others a
-    learned gate picks: `token` from the token, `context` from the token and its sample's inputs,
-    `modality` and `task` by a learned vector each, `attribute` from what the layout says. `follow`:
-    the choice of the linear layer before it in the same part."""
+    """`dense`: one expert, used by everything. `skill`: one expert per skill, chosen by a table.
+    With the others a learned gate chooses. Its input is the token (`token`); the token and the
+    sample's inputs (`context`); a learned vector of the modality (`modality`) or of the task
+    (`task`); attributes of the layout (`attribute`). `follow`: the choice of the linear layer
+    before it in the same block."""
     skills: dict[SpanName, str] | None = None
-    """Route `skill`: modality → skill; absent, each is a skill of its own (SkillNet Table 1). Spans
-    that are targets or causal may have their own, as in `text/target: read`, `text/target/causal:
-    write`."""
+    """Route `skill`: modality → skill. Default: each modality is a skill of its own (SkillNet Table
+    1). Target spans and causal spans may have skills of their own: `text/target: read`,
+    `text/target/causal: write`."""
     experts: Positive = 5
-    """Learned gates: how many experts (SkillNet section 5.1: as many as there are skills;
-    Uni-Perceiver-MoE: 8)."""
+    """Learned gates: number of experts. SkillNet section 5.1 has as many as skills,
+    Uni-Perceiver-MoE 8."""
     active: Positive = 2
-    """Learned gates: how many of them are used at once; as gates sum to 1, with 1 no task teaches
-    the gate."""
+    """Learned gates: number of experts that are used at once (top-k). Gates sum to 1, so with 1 the
+    gate gets no gradient from the task."""
     noise: float = Field(default=0.0, ge=0)
-    """Learned gates: standard deviation of the normal noise on the logits in training, the same on
-    all ranks (authors: 0.125)."""
+    """Learned gates: standard deviation of the normal noise that training adds to the logits, the
+    same on all ranks (0.125 in the code of Uni-Perceiver-MoE)."""
     balance: float = Field(default=0.0, ge=0)
-    """Routes `token` and `context`: weight of the loss that evens the experts' load; 0 for none."""
+    """Routes `token` and `context`: weight of the loss that balances the load of the experts; 0 for
+    none."""
     attributes: Literal["paper", "authors", "extended"] = "paper"
-    """Route `attribute`: the 8 bits of Uni-Perceiver-MoE Table 2; those of its authors' code, for
-    their weights; or the 8 and 9 more, which tell sound, video and code apart."""
+    """Route `attribute`: which attributes the gate sees. `paper`: the 8 bits of Uni-Perceiver-MoE
+    Table 2. `authors`: those of the authors' code, for their weights. `extended`: the 8 bits and 9
+    more, which distinguish sound, video and code."""
 
     @property
     def learned(self) -> bool:
-        """Whether a gate is learned."""
+        """Whether a learned gate chooses."""
         return self.route not in ("dense", "skill", "follow")
 
     @model_validator(mode="after")
@@ -72,31 +77,32 @@ class RouteConfig(Config):
 
 DENSE, FOLLOW = RouteConfig(), RouteConfig(route="follow")
 LEADERS = {"attention_output": "qkv", "feed_forward_out": "feed_forward_in"}
-"""Linear layer that may follow → the one before it in the same part."""
-PLACES = ("qkv", "attention_output", "feed_forward_in", "feed_forward_out", "feed_forward")
-"""Where a layer can be sparse."""
+"""Linear layer that may follow → the linear layer before it in the same block."""
+SITES = ("qkv", "attention_output", "feed_forward_in", "feed_forward_out", "feed_forward")
+"""The layers of a block that can be sparse."""
 
 
 class SparseConfig(Config):
-    """Where the encoder is sparse; everything not named is dense and shared."""
+    """Which layers of the blocks are sparse. All others are dense and shared by all modalities and
+    tasks."""
 
     qkv: RouteConfig = DENSE
-    """Query, key and value projections: `skill` makes SkillNet (section 3.2)."""
+    """Query, key and value projections; `skill` makes SkillNet (section 3.2)."""
     attention_output: RouteConfig = DENSE
-    """The projection after attention; `follow` takes the choice of `qkv`."""
+    """Output projection of attention; `follow` uses the choice of `qkv`."""
     feed_forward_in: RouteConfig = DENSE
-    """The feed-forward's first linear layer."""
+    """First linear layer of the feed-forward."""
     feed_forward_out: RouteConfig = DENSE
-    """The feed-forward's second linear layer; `follow` takes the choice of `feed_forward_in`."""
+    """Second linear layer of the feed-forward; `follow` uses the choice of `feed_forward_in`."""
     linears: RouteConfig = DENSE
-    """All four at once, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` with this route, the
-    others follow."""
+    """All four linear layers, as in Uni-Perceiver-MoE: `qkv` and `feed_forward_in` have this route,
+    the other two follow."""
     feed_forward: RouteConfig = DENSE
-    """Whole feed-forwards mixed after their nonlinearity: `token` makes the MoE baseline (SkillNet
-    section 5.1)."""
+    """Whole feed-forwards, mixed after their nonlinearity; `token` makes the mixture-of-experts
+    baseline (SkillNet section 5.1)."""
     every: Positive = 1
-    """Sparse in every so many layers, from the first on; the others are dense (Uni-Perceiver-MoE-B
-    and -L: 2)."""
+    """Every so many layers are sparse, beginning with the first; the others are dense
+    (Uni-Perceiver-MoE-B and -L: 2)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SparseConfig:
@@ -106,20 +112,20 @@ class SparseConfig(Config):
         return self
 
     def _faults(self) -> Iterator[str]:
-        named = [place for place in PLACES if getattr(self, place).route != "dense"]
+        named = [site for site in SITES if getattr(self, site).route != "dense"]
         inside = [
-            place
-            for place in ("linears", "feed_forward_in", "feed_forward_out")
-            if getattr(self, place).route != "dense"
+            site
+            for site in ("linears", "feed_forward_in", "feed_forward_out")
+            if getattr(self, site).route != "dense"
         ]
-        for place in ("linears", *named):
-            if getattr(self, place).route == "follow" and place not in LEADERS:
-                yield f"{place} has nothing before it to follow; name the route itself"
-        for place in named:
-            if self.linears.route != "dense" and place != "feed_forward":
+        for site in ("linears", *named):
+            if getattr(self, site).route == "follow" and site not in LEADERS:
+                yield f"{site} has nothing before it to follow; name the route itself"
+        for site in named:
+            if self.linears.route != "dense" and site != "feed_forward":
                 yield (
-                    f"linears sets {place} too; give one of them (in a recipe with a base,"
-                    f" `{place}: null` takes it away)"
+                    f"linears sets {site} too; give one of them (in a recipe with a base,"
+                    f" `{site}: null` takes it away)"
                 )
         if self.feed_forward.route != "dense" and inside:
             yield (
@@ -128,187 +134,111 @@ class SparseConfig(Config):
             )
 
     def at(self, layer: int) -> dict[str, RouteConfig]:
-        """The route of each of `PLACES` in a layer, counted from 0: what follows a dense layer is
+        """The route of each of `SITES` in a layer, counted from 0. What follows a dense layer is
         dense."""
         if layer % self.every:
-            return dict.fromkeys(PLACES, DENSE)
-        routes = {place: getattr(self, place) for place in PLACES}
+            return dict.fromkeys(SITES, DENSE)
+        routes = {site: getattr(self, site) for site in SITES}
         if self.linears.route != "dense":
             routes |= dict.fromkeys(LEADERS.values(), self.linears) | dict.fromkeys(LEADERS, FOLLOW)
-        behind_dense = [
-            place for place, leader in LEADERS.items() if routes[leader].route == "dense"
-        ]
-        return routes | {place: DENSE for place in behind_dense if routes[place].route == "follow"}
+        behind_dense = [site for site, leader in LEADERS.items() if routes[leader].route == "dense"]
+        return routes | {site: DENSE for site in behind_dense if routes[site].route == "follow"}
 
 
-class RotaryScaling(Config):
-    """How rotary positions reach beyond the length that a model was first trained on."""
-
-    kind: Literal["linear", "llama3", "yarn"] = "linear"
-    """`linear`: all angles divided by `factor` (arXiv 2306.15595). `llama3`, `yarn`: slow ones
-    alone, as in LLaMA 3.1, and as in YaRN (arXiv 2309.00071), which Qwen uses."""
-    factor: PositiveFloat = 1.0
-    """How many times longer texts become."""
-    low_frequency_factor: PositiveFloat = 1.0
-    """`llama3`: waves longer than `original_length` divided by it are slowed wholly."""
-    high_frequency_factor: PositiveFloat = 4.0
-    """`llama3`: waves shorter than `original_length` divided by it stay as they are."""
-    fast_rotations: PositiveFloat = 32.0
-    """`yarn`: waves that turn more often within `original_length` stay as they are."""
-    slow_rotations: PositiveFloat = 1.0
-    """`yarn`: waves that turn less often are slowed wholly."""
-    attention_factor: PositiveFloat | None = None
-    """`yarn`: what turned queries and keys are multiplied by; 1 + ln(factor) / 10 when absent."""
-    original_length: Positive = 8192
-    """`llama3`, `yarn`: positions of the first training."""
-
-
-class PositionConfig(Config):
-    """How attention knows of positions, beside what the embedding adds."""
-
-    kind: Literal["none", "rope", "t5_bias", "alibi", "relative_2d"] = "none"
-    """`rope`: queries and keys are turned by their position (RoFormer, arXiv 2104.09864).
-    `t5_bias`: a learned bias for each bucket of distances (T5, arXiv 1910.10683 section 2.1).
-    `alibi`: a fixed one that grows with distance (arXiv 2108.12409). `relative_2d`: a learned one
-    for each offset in rows and columns among the patches of a picture (BEiT, arXiv 2106.08254)."""
-    base: PositiveFloat = 10_000.0
-    """`rope`: the slowest wave is about so many positions long, times 2 π."""
-    scaling: RotaryScaling | None = None
-    """`rope`: for texts longer than those of the first training."""
-    buckets: Positive = 32
-    """`t5_bias`: how many distances are told apart."""
-    max_distance: Positive = 128
-    """`t5_bias`: from here on all distances are one."""
-    grid: tuple[Positive, Positive] = (14, 14)
-    """`relative_2d`: rows and columns of patches in a picture."""
-    per_layer: bool = False
-    """`t5_bias`, `relative_2d`: each layer learns biases of its own; otherwise all layers share
-    them."""
-
-    @model_validator(mode="after")
-    def _learned(self) -> PositionConfig:
-        if self.per_layer and self.kind not in ("t5_bias", "relative_2d"):
-            raise ValueError(
-                f"position {self.kind!r} learns nothing, so layers cannot differ; leave"
-                " per_layer out"
-            )
-        return self
-
-
-BIASED = ("qkv", "attention_output", "feed_forward", "norm")
-Biased = Literal["qkv", "query_value", "attention_output", "feed_forward", "norm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 Norm = Literal["layer", "rms"]
-COMMON = frozenset({"name", "layers", "dropout", "norm", "norm_epsilon", "biases"})
-"""Options of every encoder; norm and bias are then those of the embedding."""
-OWN: dict[str, frozenset[str]] = {
-    "rnn": frozenset({"input_size", "direction"}),
-    "lstm": frozenset({"input_size", "direction", "cell"}),
-    "gru": frozenset({"input_size", "direction"}),
-    "gated_cnn": frozenset({"input_size", "kernel", "residual"}),
-}
-"""Encoders other than the Transformer → their further options; all others are the Transformer's."""
+Bias = Literal["qkv", "query_value", "attention_output", "feed_forward", "norm"]
 
 
-class EncoderConfig(Config):
-    """The encoder all streams share."""
+class Architecture(Variant):
+    """Options of all encoders and decoders."""
 
-    name: Literal["transformer", "rnn", "lstm", "gru", "gated_cnn"] = "transformer"
-    """Encoder module. The recurrent ones and the gated CNN (arXiv 1612.08083) have `layers`,
-    `dropout` and the options that name them; all others are the Transformer's."""
+    discriminator = "name"
+    name: str
+    """Name of the architecture."""
     layers: Positive = 12
-    """Number of blocks."""
-    input_size: Positive | None = None
-    """`rnn`, `lstm`, `gru`, `gated_cnn`: size of the embeddings, which the first layer takes as
-    they are; absent, the width."""
-    direction: Literal["forward", "both", "apart"] = "forward"
-    """`rnn`, `lstm`, `gru`: how a text is read. `both`: each layer reads it both ways, and each way
-    has half of the width. `apart`: so do two stacks that meet at the end alone, so that neither
-    sees what it is to predict (ELMo, arXiv 1802.05365)."""
-    cell: Positive | None = None
-    """`lstm`: size of the cell, projected to that of the output (ELMo: 4,096); absent, they are the
-    same."""
-    kernel: Positive = 4
-    """`gated_cnn`: words that a convolution sees, the last of which is its own."""
-    residual: Positive = 2
-    """`gated_cnn`: layers of a residual block; the first layer stands before them."""
-    distinct_layers: Positive | None = None
-    """Blocks with weights of their own, each used for a run of layers (ALBERT: 1); absent, every
-    layer has its own."""
-    heads: Positive = 12
-    """Attention heads; the model's width must be a multiple, unless `head_size` is given."""
-    key_value_heads: Positive | None = None
-    """Heads of keys and values, each shared by as many query heads (grouped-query attention);
-    absent, as many as `heads`."""
-    head_size: Positive | None = None
-    """Width of a head; absent, the model's width divided by `heads`."""
-    scaled: bool = True
-    """Attention scores divided by √head_size; T5 leaves it out."""
-    position: PositionConfig = PositionConfig()
-    """How attention knows of positions."""
-    window: Positive | None = None
-    """Sliding window: a position sees only so many up to itself, and as many behind it where
-    attention goes both ways."""
-    qk_norm: bool = False
-    """RMS norm of each head's queries and keys (Qwen 3)."""
-    feed_forward: Positive = 3072
-    """Width inside the feed-forward."""
-    activation: Activation = "gelu"
-    """The feed-forward's nonlinearity."""
-    gated: bool = False
-    """The feed-forward's inner vector is multiplied by a second one that goes through the
-    nonlinearity (arXiv 2002.05202)."""
-    biases: list[Biased] = list(BIASED)
-    """Which layers add a bias. `query_value` in place of `qkv`: keys add none (BEiT), and experts
-    share the others'."""
+    """Number of layers."""
+    dropout: Share = 0.1
+    """Dropout probability of the embeddings and of each layer's outputs."""
     norm: Norm = "layer"
-    """`layer`: mean 0 and variance 1 (BERT). `rms`: mean square 1, without a mean or a bias (T5,
-    LLaMA)."""
-    norm_position: Literal["pre", "post"] = "post"
-    """Normalisation before each part (with a last one at the end) or after each residual sum
-    (BERT)."""
-    last_norm: bool = True
-    """`pre`: whether there is the last one at the end; a target may have its own instead (BEiT,
-    VideoMAE)."""
+    """Kind of normalisation. `layer`: mean 0 and variance 1 (BERT). `rms`: root mean square 1, with
+    neither mean nor bias (T5, LLaMA). An architecture without normalisation has it in the embedding
+    alone."""
     norm_epsilon: PositiveFloat = 1e-12
     """Added to the variance in normalisation."""
+    biases: list[Bias] = ["qkv", "attention_output", "feed_forward", "norm"]
+    """Which layers have a bias. `query_value` in place of `qkv`: only queries and values have one
+    (BEiT), which the experts share. Without attention, `norm` alone has a meaning."""
+
+    def check(self, width: int) -> Iterator[str]:
+        """What does not fit vectors of this width."""
+        yield from ()
+
+
+class TransformerConfig(Architecture):
+    """Transformer (arXiv 1706.03762): blocks of self-attention and feed-forward.
+
+    As a decoder, each block also attends to the output of the encoder.
+    """
+
+    name: Literal["transformer"] = "transformer"
+    """Selects the Transformer, which is the default."""
+    distinct_layers: Positive | None = None
+    """Number of blocks with parameters of their own, each used for a run of layers (ALBERT: 1).
+    Default: `layers`."""
+    heads: Positive = 12
+    """Number of attention heads. The model's width must be a multiple of it unless `head_size` is
+    given."""
+    key_value_heads: Positive | None = None
+    """Number of heads of keys and values, each shared by equally many query heads (grouped-query
+    attention, arXiv 2305.13245). Default: `heads`."""
+    head_size: Positive | None = None
+    """Width of a head. Default: the model's width divided by `heads`."""
+    scale_attention: bool = True
+    """Whether attention scores are divided by √head_size (T5: no)."""
+    position: PositionConfig = NoPositionConfig()
+    """How attention uses positions."""
+    window: Positive | None = None
+    """Sliding-window attention: number of positions that a position sees up to and including
+    itself, and as many after it where attention is bidirectional (Longformer, arXiv 2004.05150;
+    Mistral). Default: all."""
+    qk_norm: bool = False
+    """Whether the queries and keys of each head go through an RMS norm (Qwen 3)."""
+    feed_forward: Positive = 3072
+    """Width of the feed-forward's hidden layer."""
+    activation: Activation = "gelu"
+    """Nonlinearity of the feed-forward."""
+    gated: bool = False
+    """Gated linear units: the hidden layer is multiplied by a second one, which goes through the
+    nonlinearity (arXiv 2002.05202)."""
+    norm_position: Literal["pre", "post"] = "post"
+    """`pre`: normalisation before attention and before the feed-forward, and once more after the
+    last layer. `post`: after each residual sum (BERT)."""
+    last_norm: bool = True
+    """With `norm_position: pre`: whether the last layer is followed by a normalisation. A target
+    may have one instead (BEiT, VideoMAE)."""
     layer_scale: PositiveFloat | None = None
-    """Each part's output is multiplied by a learned vector that starts here (CaiT, arXiv
-    2103.17239); absent, by none."""
-    dropout: Share = 0.1
-    """Dropout of embeddings and of each part's output."""
+    """LayerScale: initial value of a learned vector that multiplies the outputs of attention and
+    feed-forward (CaiT, arXiv 2103.17239). Default: none."""
     attention_dropout: Share = 0.1
-    """Dropout of attention weights."""
+    """Dropout probability of the attention weights."""
     activation_dropout: Share = 0.0
-    """Dropout inside the feed-forward, after its nonlinearity (BART, wav2vec 2.0)."""
+    """Dropout probability after the nonlinearity of the feed-forward (BART, wav2vec 2.0)."""
     drop_path: Share = 0.0
-    """Chance with which a sample skips a part of the last layer in training; earlier layers less
-    (arXiv 1603.09382)."""
+    """Stochastic depth: probability with which training skips the attention or the feed-forward of
+    the last layer for a sample; it rises linearly from 0 at the first layer (arXiv 1603.09382)."""
     prompts: NonNegativeInt = 0
-    """Learned vectors that stand before each layer's keys and values; set by the recipe's
+    """Number of learned vectors before the keys and values of each layer; set by the recipe's
     `tuning`."""
     sparse: SparseConfig = SparseConfig()
-    """Where experts stand and which route mixes them."""
+    """Which layers have experts, and how these are chosen."""
+
+    # what other architectures have in addition, for whoever reads a configuration of any kind
+    input_size: ClassVar[None] = None
+    direction: ClassVar[Literal["forward"]] = "forward"
 
     @model_validator(mode="after")
-    def _options(self) -> EncoderConfig:
-        known = COMMON | OWN.get(
-            self.name, set(type(self).model_fields) - frozenset().union(*OWN.values())
-        )
-        changed = {
-            name
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name) != field.default
-        }
-        if strange := sorted(changed - known):
-            raise ValueError(
-                f"{self.name!r} has no {', '.join(strange)}; its options are"
-                f" {', '.join(sorted(known))}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _heads(self) -> EncoderConfig:
+    def _consistent(self) -> TransformerConfig:
         if self.heads % (self.key_value_heads or self.heads):
             raise ValueError(
                 f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly;"
@@ -328,35 +258,113 @@ class EncoderConfig(Config):
         """The width of a head."""
         return self.head_size or width // self.heads
 
-    def misfit(self, width: int) -> Iterator[str]:
-        """What does not go together with the model's width."""
-        if self.name in OWN:
-            size = width if self.direction == "forward" else width // 2
-            if self.direction != "forward" and width % 2:
-                yield f"width {width} is odd, and two directions share it"
-            if self.cell and self.cell <= size:
-                yield f"cell {self.cell} is projected to {size}, which is not smaller; leave it out"
-        elif not self.head_size and width % self.heads:
+    def check(self, width: int) -> Iterator[str]:
+        """The heads share the width."""
+        if not self.head_size and width % self.heads:
             yield f"width {width} is not a multiple of {self.heads} heads"
-        elif self.position.kind == "rope" and self.size(width) % 2:
-            yield (
-                f"rope turns pairs of numbers, and heads have {self.size(width)}; give an even"
-                " head_size"
-            )
+        else:
+            yield from self.position.check(self.size(width))
 
 
-class DecoderConfig(EncoderConfig):
-    """Blocks that also look at what the encoder made of the input (cross-attention; Transformer,
-    arXiv 1706.03762).
+class SequentialConfig(Architecture):
+    """Options of the architectures that read a text token by token, in its order."""
 
-    A recurrent decoder attends to it with its states (arXiv 1508.04025).
+    input_size: Positive | None = None
+    """Width of the embeddings, which are the input of the first layer. Default: the model's
+    width."""
+
+    # what the Transformer has in addition, for whoever reads a configuration of either kind
+    heads: ClassVar[int] = 1
+    norm_position: ClassVar[Literal["post"]] = "post"
+    position: ClassVar[NoPositionConfig] = NoPositionConfig()
+    prompts: ClassVar[int] = 0
+    sparse: ClassVar[SparseConfig] = SparseConfig()
+
+
+class RecurrentConfig(SequentialConfig):
+    """Options of recurrent networks.
+
+    A recurrent decoder attends to the output of the encoder with its states (Luong et al., arXiv
+    1508.04025).
     """
 
-    @model_validator(mode="after")
-    def _forward(self) -> DecoderConfig:
-        if self.name == "gated_cnn" or self.direction != "forward":
-            raise ValueError(
-                "a decoder writes word by word; it is a transformer, rnn, lstm or gru with"
-                " direction 'forward'"
+    direction: Literal["forward", "bidirectional", "separate"] = "forward"
+    """In which direction a text is read. `bidirectional`: each layer reads it in both directions,
+    and each has half of the width. `separate`: two stacks read it, one in each direction, and are
+    concatenated after the last layer; neither sees what it has to predict (ELMo, arXiv
+    1802.05365)."""
+
+    def check(self, width: int) -> Iterator[str]:
+        """Two directions share the width."""
+        if self.direction != "forward" and width % 2:
+            yield f"width {width} is odd, and two directions share it"
+
+    def state_size(self, width: int) -> int:
+        """Width of the outputs of one direction."""
+        return width if self.direction == "forward" else width // 2
+
+
+class RNNConfig(RecurrentConfig):
+    """Elman network: recurrent layers with tanh (`torch.nn.RNN`)."""
+
+    name: Literal["rnn"] = "rnn"
+    """Selects the Elman network."""
+
+
+class LSTMConfig(RecurrentConfig):
+    """Long short-term memory (`torch.nn.LSTM`)."""
+
+    name: Literal["lstm"] = "lstm"
+    """Selects the LSTM."""
+    cell_size: Positive | None = None
+    """Width of the cell, which is projected to the width of the output (ELMo: 4,096). Default: the
+    two are the same, without a projection."""
+
+    def check(self, width: int) -> Iterator[str]:
+        """A projection makes the cell's vector smaller."""
+        yield from super().check(width)
+        size = self.state_size(width)
+        if self.cell_size and self.cell_size <= size:
+            yield (
+                f"cell_size {self.cell_size} is projected to {size}, which is not smaller; leave it"
+                " out"
             )
-        return self
+
+
+class GRUConfig(RecurrentConfig):
+    """Gated recurrent units (`torch.nn.GRU`)."""
+
+    name: Literal["gru"] = "gru"
+    """Selects the gated recurrent units."""
+
+
+class GatedCNNConfig(SequentialConfig):
+    """Gated convolutional network, which sees only the tokens before (arXiv 1612.08083)."""
+
+    name: Literal["gated_cnn"] = "gated_cnn"
+    """Selects the gated convolutional network."""
+    kernel_size: Positive = 4
+    """Number of tokens that a convolution sees, its own the last."""
+    block_layers: Positive = 2
+    """Number of layers in a residual block; the first layer stands before the blocks."""
+
+    direction: ClassVar[Literal["forward"]] = "forward"
+
+
+EncoderConfig = Annotated[
+    TransformerConfig | RNNConfig | LSTMConfig | GRUConfig | GatedCNNConfig, Tagged()
+]
+
+
+def _forward(decoder: TransformerConfig | RecurrentConfig) -> TransformerConfig | RecurrentConfig:
+    if decoder.direction != "forward":
+        raise ValueError(
+            "a decoder writes word by word; it is a transformer, rnn, lstm or gru with direction"
+            " 'forward'"
+        )
+    return decoder
+
+
+DecoderConfig = Annotated[
+    TransformerConfig | RNNConfig | LSTMConfig | GRUConfig, Tagged(), AfterValidator(_forward)
+]

@@ -7,11 +7,14 @@ from typing import Any
 
 import yaml
 
-from skillweave.config.base import ConfigError
+from skillweave.config.base import Config, ConfigError, children_of, members_of
+from skillweave.config.variants import remaining
 
 
-def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping with its `base` files merged beneath it."""
+def load_yaml(
+    file: Path, model: type[Config] | None = None, seen: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """A YAML mapping merged over its `base` files. `model`: the class that it configures."""
     if not file.is_file():
         raise ConfigError(
             f"{file}: no such recipe; give a YAML file, or the name of a recipe in the package such"
@@ -36,19 +39,30 @@ def load_yaml(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise ConfigError(
                 f"{file}: base {base!r} is not there; write its path, counted from {file.parent}"
             )
-        merged = merge(merged, load_yaml(below, (*seen, file.resolve())))
-    return merge(merged, data)
+        merged = merge(merged, load_yaml(below, model, (*seen, file.resolve())), model)
+    return merge(merged, data, model)
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings merge, other values replace, and null takes a mapping (a task,
-    a stream) away."""
+def merge(below: dict[str, Any], above: dict[str, Any], *classes: Any) -> dict[str, Any]:
+    """`above` over `below`: mappings merge, other values replace, and null removes a mapping (a
+    task, a stream).
+
+    `classes`: the configuration class of the settings. Where a setting of it is a union, and
+    `above` names another member than `below`, the options that this one does not have are removed.
+    """
     result = dict(below)
     for key, value in above.items():
-        if value is None and isinstance(result.get(key), dict):
+        under = result.get(key)
+        if value is None and isinstance(under, dict):
             result.pop(key)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merge(result[key], value)
+        elif isinstance(value, dict) and isinstance(under, dict):
+            nested = [
+                member
+                for kind in classes
+                for child in children_of(kind, key)
+                for member in members_of(child)
+            ]
+            result[key] = merge(remaining(under, value, nested), value, *nested)
         else:
             result[key] = value
     return result

@@ -1,17 +1,22 @@
-"""Streams: one per modality, with the settings of its processor and of its embedding modules."""
+"""Streams: for each modality, the options of its preprocessing and of its embedding."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, model_validator
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive
 from skillweave.config.encoder import EncoderConfig
+from skillweave.config.position import Relative2DConfig
+from skillweave.config.variants import Tagged, Variant
 
 ASSETS_FOLDER = "assets"
-"""Where a model's folder holds its assets."""
+"""Folder of a saved model that holds its assets."""
 
 
 def tokenizer_asset(modality: Modality) -> str:
@@ -22,110 +27,197 @@ def tokenizer_asset(modality: Modality) -> str:
 SpecialToken = Literal["pad", "unknown", "cls", "separator", "mask"]
 
 
-class TokenizerConfig(Config):
-    """Where a stream's tokeniser comes from."""
+class Tokenizer(Variant):
+    """Where a tokeniser comes from."""
 
-    path: str | None = None
-    """A tokeniser folder of Hugging Face's, its `tokenizer.json`, or a model folder; when absent,
-    trained on training texts."""
+    @classmethod
+    def named_in(cls, settings: Mapping[str, Any]) -> str | None:
+        """The `kind`, or what the options tell of it."""
+        loaded = LoadedTokenizerConfig.model_fields.keys() & settings.keys()
+        return settings.get("kind") or ("loaded" if loaded else "wordpiece" if settings else None)
+
+
+class TrainedTokenizerConfig(Tokenizer):
+    """A tokeniser that is trained on the texts of the training data."""
+
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
-    """The model to train when `path` is absent."""
+    """`wordpiece`: WordPiece after the normalisation of BERT. `bpe`: byte-level BPE (GPT-2)."""
     lowercase: bool = True
-    """Fold case before training and use."""
+    """Whether texts are lowercased before training and use."""
     min_frequency: Positive = 2
-    """How often a piece must occur to enter a trained vocabulary."""
+    """Number of times that a pair of tokens must occur to be merged."""
+
+    # what a loaded tokeniser has in addition, for whoever reads a configuration of either kind
+    path: ClassVar[None] = None
+    special: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def with_special_tokens(self, special: Mapping[str, str]) -> TokenizerConfig:
+        """The tokeniser after training. The names of its special tokens are those of BERT unless
+        `special` has others, which belong to a tokeniser that existed."""
+        return LoadedTokenizerConfig.parse({"special": special}) if special else self
+
+
+class LoadedTokenizerConfig(Tokenizer):
+    """A tokeniser that exists: a file, or the one that is saved with the model."""
+
+    kind: Literal["loaded"] = "loaded"
+    """Selects a tokeniser that exists; `path` or `special` selects it too."""
+    path: str | None = None
+    """A folder of Hugging Face with `tokenizer.json` or `vocab.txt`, one of these files, or a model
+    folder. Default: the tokeniser saved with the model that training starts from."""
     special: dict[SpecialToken, str] = {}
-    """What special tokens are called where it is not as in BERT ([PAD], [UNK], [CLS], [SEP],
-    [MASK]); when empty, as the tokeniser's own folder says (`special_tokens_map.json`,
-    `tokenizer_config.json`)."""
+    """Special tokens whose names differ from those of BERT ([PAD], [UNK], [CLS], [SEP], [MASK]).
+    Default: as in `special_tokens_map.json` and `tokenizer_config.json` beside the tokeniser."""
+
+    def with_special_tokens(self, special: Mapping[str, str]) -> LoadedTokenizerConfig:
+        """The tokeniser with the names of its special tokens."""
+        return self.model_copy(update={"special": {**special}})
+
+
+TokenizerConfig = Annotated[TrainedTokenizerConfig | LoadedTokenizerConfig, Tagged()]
 
 
 class StreamConfig(Config):
-    """What all streams have in common."""
+    """Options of all streams."""
+
+    content: ClassVar[tuple[str, ...]] = ()
+    """Embedding modules that turn the input into vectors; the others add something to these."""
 
     width: Positive | None = None
-    """Size of the stream's vectors, where it has an encoder of its own; absent, the model's."""
+    """Width of the stream's vectors, if it has an encoder of its own. Default: the model's."""
     encoder: EncoderConfig | None = None
-    """An encoder of its own, instead of the one that streams share (CLIP)."""
+    """An encoder for this stream alone, in place of the shared one (CLIP)."""
+    embedding: Sequence[str]
+    """Embedding modules."""
+    norm: bool
+    """Whether the sum of the modules is normalised."""
+
+    @property
+    def learns_mask(self) -> bool:
+        """Whether a learned vector takes the place of masked positions."""
+        return "masked_patch" in self.embedding
+
+    @property
+    def leaves_out_masked(self) -> bool:
+        """Whether masked positions are left out of the encoder's input."""
+        return any(name.startswith("visible_") for name in self.embedding)
+
+    def embedding_width(self, width: int) -> int:
+        """Width of the sum of the modules. `width`: of the encoder's input."""
+        return width
+
+    def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
+        """What does not fit together, for the stream of this name. `width`, `encoder`: the
+        model's."""
+        if self.encoder is not None:
+            yield from self.encoder.check(self.width or width)
+        elif self.width not in (None, width):
+            yield (
+                f"stream {name!r} has width {self.width}, the encoder {width}; give it an encoder"
+                " of its own"
+            )
+        if not set(self.content) & set(self.embedding):
+            yield (
+                f"stream {name!r}: embedding {self.embedding} lacks the content that positions are"
+                " added to"
+            )
 
 
 class TextStream(StreamConfig):
-    """Text: word, position and segment embeddings (SkillNet section 3.3, BERT)."""
+    """Text: token, position and segment embeddings (BERT; SkillNet section 3.3)."""
 
+    content = ("word",)
     embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = [
         "word",
         "position",
         "segment",
     ]
-    """Embedding modules, summed; `position` is learned, `sinusoidal` computed, `timing` as in
-    tensor2tensor; `modality` is a vector of the stream's own that is added after the norm
-    (ViLT)."""
-    size: Positive | None = None
-    """Size of the embeddings, projected to the stream's width after their norm (ALBERT, ELECTRA);
-    absent, that width."""
-    scaled: bool = False
-    """Word embeddings multiplied by √size (Transformer, arXiv 1706.03762 section 3.4)."""
+    """Embedding modules, whose outputs are added. `word`: a learned vector for each token.
+    `position`: one for each position. `segment`: one for each segment. `sinusoidal`: fixed sines
+    and cosines (Transformer, arXiv 1706.03762 section 3.5). `timing`: those of tensor2tensor and
+    fairseq. `modality`: a learned vector of the stream, added after the normalisation (ViLT)."""
     norm: bool = True
-    """Layer normalisation after the sum (BERT)."""
+    """Whether the sum of the modules is normalised (BERT)."""
+    embedding_size: Positive | None = None
+    """Width of the embeddings. If it differs from the stream's width, a linear layer follows their
+    normalisation (ALBERT, ELECTRA). Default: the stream's width."""
+    scale_embedding: bool = False
+    """Whether token embeddings are multiplied by the square root of their width (Transformer, arXiv
+    1706.03762 section 3.4)."""
     vocabulary: Positive = 21128
-    """The most wordpieces a trained tokeniser may have; the loaded tokeniser's size replaces it."""
+    """Largest number of tokens of a trained tokeniser; a loaded one replaces it by its own
+    number."""
     max_length: Positive = 512
-    """Most positions, special tokens included; longer texts are cut."""
+    """Largest number of tokens in a text, special tokens included. Longer texts are cut."""
     position_offset: NonNegativeInt = 0
-    """Rows of the position table before that of the first position (RoBERTa, BART: 2)."""
+    """Number of rows in the position table before that of the first token (RoBERTa, BART: 2)."""
     segments: Positive = 2
-    """Rows of the segment embedding; with 1 all segments are the same."""
+    """Number of segments; with 1 all texts of a sample are in the same segment."""
     causal: bool = False
-    """Whether texts are read from left to right by every task, each position seeing what stands
-    before it (GPT-2, LLaMA, CLIP); so it is as well where all tasks that a configuration has
-    already read them so."""
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    """How the tokeniser is made or loaded."""
+    """Whether attention in texts is causal in every task: each token sees the tokens before it
+    (GPT-2, LLaMA, CLIP). It is set where all tasks of a given configuration are causal."""
+    tokenizer: TokenizerConfig = TrainedTokenizerConfig()
+    """Where the tokeniser comes from."""
+
+    def embedding_width(self, width: int) -> int:
+        """`embedding_size`, or else the stream's width."""
+        return self.embedding_size or width
 
 
 class CodeStream(TextStream):
-    """Code: as text, with its own wordpieces (SkillNet section 3.3, CodeBERT) unless `word` is
-    shared."""
+    """Source code: as text (CodeBERT; SkillNet section 3.3), with a tokeniser of its own unless the
+    model shares `word`."""
 
-    tokenizer: TokenizerConfig = TokenizerConfig(lowercase=False)
-    """How the tokeniser is made or loaded; case carries meaning in code."""
+    tokenizer: TokenizerConfig = TrainedTokenizerConfig(lowercase=False)
+    """Where the tokeniser comes from. Default: trained without lowercasing, since case has a
+    meaning in code."""
 
 
 class TargetStream(TextStream):
-    """What a decoder reads: the words of the answer so far."""
+    """Input of the decoder: the tokens of the answer so far."""
 
     tied: bool = True
-    """Whether its word embedding is that of the text stream."""
+    """Whether the token embedding is that of the text stream."""
 
 
-VISIBLE = frozenset({"visible_patch", "visible_tubelet"})
-"""Embedding modules that leave out what is masked (MAE, VideoMAE)."""
+Colour = tuple[float, float, float]
 
 
-class ImageStream(StreamConfig):
-    """Images cut into patches (SkillNet section 3.3, ViT)."""
+class VisualStream(StreamConfig):
+    """Options of images and videos."""
 
+    norm: bool = False
+    """Whether the sum of the modules is normalised."""
+    size: Positive = 224
+    """Height and width of the input in pixels; it is square."""
+    mean: Colour = (0.5, 0.5, 0.5)
+    """Mean of each colour channel, which is subtracted; channels have values from 0 to 1."""
+    std: Colour = (0.5, 0.5, 0.5)
+    """Standard deviation of each colour channel, by which it is divided."""
+
+    position_offset: ClassVar[int] = 0
+
+
+class ImageStream(VisualStream):
+    """Images, cut into patches (ViT; SkillNet section 3.3)."""
+
+    content = ("patch", "masked_patch", "visible_patch")
     embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = [
         "patch",
         "position",
     ]
-    """Embedding modules, summed. With `masked_patch` a learned vector takes the place of masked
-    patches (BEiT), with `visible_patch` they are left out (MAE); `modality` is a vector of the
-    stream's own that is added after the norm (ViLT)."""
-    norm: bool = False
-    """Layer normalisation after the sum."""
-    size: Positive = 224
-    """Side of the square picture, in pixels."""
+    """Embedding modules, whose outputs are added. `patch`: a convolution makes a vector of each
+    patch. `masked_patch`: as `patch`, and a learned vector replaces those of masked patches (BEiT).
+    `visible_patch`: as `patch`, and masked patches are left out (MAE). `position`: a learned vector
+    for each position. `modality`: a learned vector of the stream, added after the normalisation
+    (ViLT)."""
     patch: Positive = 16
-    """Side of a patch, in pixels."""
+    """Height and width of a patch in pixels."""
     patch_bias: bool = True
-    """Whether the convolution that makes patches adds a bias (CLIP: none)."""
+    """Whether the convolution that makes the patches' vectors has a bias (CLIP: no)."""
     distilled: bool = False
-    """Whether a second learned token stands behind [CLS], which learns from a teacher (DeiT)."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each colour channel, which runs from 0 to 1."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Each colour channel is divided by it after the mean is taken off."""
+    """Whether a second learned token, which learns from a teacher, follows [CLS] (DeiT, arXiv
+    2012.12877)."""
 
     @model_validator(mode="after")
     def _whole_patches(self) -> ImageStream:
@@ -134,138 +226,40 @@ class ImageStream(StreamConfig):
         return self
 
     @property
-    def max_length(self) -> int:
-        """Positions of a picture, [CLS] and what stands beside it included."""
-        return (self.size // self.patch) ** 2 + self.specials
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        """Patches along time, rows and columns, as of a clip of one frame."""
-        return 1, self.size // self.patch, self.size // self.patch
-
-    @property
     def tubelet(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of a patch."""
+        """Number of frames, rows and columns of pixels in a patch, as for a video of one frame."""
         return 1, self.patch, self.patch
 
     @property
-    def specials(self) -> int:
-        """Positions before the patches."""
+    def grid(self) -> tuple[int, int, int]:
+        """Number of patches along time, rows and columns, as for a video of one frame."""
+        return 1, self.size // self.patch, self.size // self.patch
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of learned tokens before the patches."""
         return 1 + self.distilled
 
-
-WHISPER_RATE = 16_000
-"""Samples per second of Whisper's frames."""
-
-
-class SoundStream(StreamConfig):
-    """Sound through convolutions: of a waveform (SkillNet section 3.3, wav2vec) or of log-mel
-    frames (S2T, Whisper)."""
-
-    embedding: list[
-        Literal["waveform", "filterbank", "position", "sinusoidal", "timing", "convolution"]
-    ] = [
-        "waveform",
-        "position",
-    ]
-    """Embedding modules, summed: one of `waveform` and `filterbank`, and positions. `position` is
-    learned, `sinusoidal` and `timing` are computed, `convolution` sees a frame's neighbourhood
-    (wav2vec 2.0)."""
-    mels: Positive = 80
-    """`filterbank`: bins of the mel scale, in frames of 25 ms every 10 ms."""
-    frames: Literal["kaldi", "whisper"] = "kaldi"
-    """`filterbank`: how frames are made. `kaldi`: each bin has mean 0 and variance 1 over a
-    recording (S2T). `whisper`: the loudest 80 dB, with silence behind a recording up to
-    `max_length`, which the encoder sees too (arXiv 2212.04356)."""
-    gated: bool = True
-    """`filterbank`: its convolutions end in gated linear units (S2T), and otherwise in GELU
-    (Whisper)."""
-    scaled: bool = False
-    """`filterbank`: vectors multiplied by √width before positions are added (S2T)."""
-    position_offset: NonNegativeInt = 0
-    """Positions before that of the first frame (S2T: 2)."""
-    norm: bool = True
-    """Layer normalisation after the sum."""
-    rate: Positive = 16_000
-    """Samples per second; every recording is resampled to it."""
-    channels: Positive = 512
-    """Width of the convolutions."""
-    kernels: tuple[Positive, ...] = (10, 3, 3, 3, 3, 2, 2)
-    """Kernel widths, in frames of the layer below."""
-    strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
-    """Strides, in frames of the layer below."""
-    convolution_norm: Literal["group", "layer"] = "group"
-    """`group`: each channel of the first convolution over time (wav2vec 2.0 base). `layer`: each
-    frame of all (large)."""
-    convolution_bias: bool = False
-    """Whether the convolutions add a bias (wav2vec 2.0 large)."""
-    position_kernel: Positive = 128
-    """`convolution`: how many frames it sees at once."""
-    position_groups: Positive = 16
-    """`convolution`: groups of numbers that do not mix; the width must be a multiple."""
-    mask_vector: bool = True
-    """Whether there is a learned vector that masked frames give way to."""
-    max_length: Positive = 1000
-    """Most positions: 1,000 at 20 ms each are 20 s (the paper's "20ms" is a slip)."""
-
-    @model_validator(mode="after")
-    def _pairs(self) -> SoundStream:
-        if len(self.kernels) != len(self.strides):
-            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
-        if self.filterbank and (
-            "waveform" in self.embedding or not all(kernel % 2 for kernel in self.kernels)
-        ):
-            raise ValueError(
-                "filterbank stands without waveform and has odd kernels, such as [5, 5] with"
-                " strides [2, 2]"
-            )
-        if self.frames == "whisper" and (not self.filterbank or self.rate != WHISPER_RATE):
-            raise ValueError(
-                f"whisper's frames are those of a filterbank at a rate of {WHISPER_RATE}"
-            )
-        return self
-
     @property
-    def filterbank(self) -> bool:
-        """Whether the model is given log-mel frames, and not a waveform."""
-        return "filterbank" in self.embedding
+    def max_length(self) -> int:
+        """Number of positions: the patches and the tokens before them."""
+        return math.prod(self.grid) + self.num_prefix_tokens
 
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Samples that a log-mel frame needs, and from one to the next; Whisper's reach over a
-        recording's ends."""
-        step = self.rate // 100
-        return (step if self.frames == "whisper" else self.rate // 40), step
-
-    def length(self, entries: int) -> int:
-        """Positions that so many samples, or log-mel frames, give: of a waveform only windows that
-        lie wholly inside count."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            # a filterbank's windows are padded
-            entries = (entries - (1 if self.filterbank else kernel)) // stride + 1
-        return max(entries, 0)
-
-    def entries(self, positions: int) -> int:
-        """The most samples, or log-mel frames, that give so many positions; what a bucket is padded
-        to."""
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            positions = positions * stride + (0 if self.filterbank else kernel - 1)
-        return positions
-
-    def positions(self, samples: int) -> int:
-        """Positions that `samples` samples of a waveform give."""
-        size, step = self.frame if self.filterbank else (1, 1)
-        return self.length((samples - size) // step + 1)
-
-    def samples(self, positions: int) -> int:
-        """The most samples that give `positions` positions."""
-        size, step = self.frame if self.filterbank else (1, 1)
-        return (self.entries(positions) - 1) * step + size + step - 1
+    def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
+        """Relative positions in two dimensions need the grid of the patches."""
+        position = (self.encoder or encoder).position
+        if isinstance(position, Relative2DConfig) and position.grid != self.grid[1:]:
+            yield (
+                f"position.grid is {position.grid}, but a picture has {self.grid[1]} ×"
+                f" {self.grid[2]} patches; make them the same"
+            )
+        yield from super().check(name, width, encoder)
 
 
-class VideoStream(StreamConfig):
-    """Video cut into tubelets (SkillNet section 3.3, ViViT)."""
+class VideoStream(VisualStream):
+    """Videos, cut into tubelets: patches of several frames (ViViT; SkillNet section 3.3)."""
 
+    content = ("tubelet", "visible_tubelet")
     embedding: list[
         Literal[
             "tubelet",
@@ -278,27 +272,20 @@ class VideoStream(StreamConfig):
         "tubelet",
         "factorised_position",
     ]
-    """Embedding modules, summed; positions are factorised into time, row and column, or one for
-    each tubelet: learned (`position`), or computed, sines and cosines in turns (VideoMAE). With
-    `visible_tubelet` masked tubelets are left out."""
-    first: bool = True
-    """Whether a [CLS] stands before the tubelets."""
-    norm: bool = False
-    """Layer normalisation after the sum."""
-    size: Positive = 224
-    """Side of the square frames, in pixels."""
+    """Embedding modules, whose outputs are added. `tubelet`: a convolution makes a vector of each
+    tubelet. `visible_tubelet`: as `tubelet`, and masked tubelets are left out (VideoMAE).
+    `factorised_position`: a learned vector for each time, row and column. `position`: one for each
+    position. `interleaved_sinusoidal`: fixed sines and cosines, which alternate (VideoMAE)."""
+    cls_token: bool = True
+    """Whether a [CLS] token stands before the tubelets (VideoMAE: no)."""
     frames: Positive = 6
-    """Frames sampled from a clip."""
+    """Number of frames sampled from a video."""
     tubelet: tuple[Positive, Positive, Positive] = (3, 16, 16)
-    """Frames, rows and columns of a tubelet."""
+    """Number of frames, rows and columns of pixels in a tubelet."""
     frames_per_second: PositiveFloat = 3.0
-    """The rate at which a clip is read before `frames` of it are sampled."""
+    """Rate at which a video is read before `frames` frames are sampled from it."""
     max_seconds: PositiveFloat = 10.0
-    """What lies beyond is cut."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each colour channel, which runs from 0 to 1."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Each colour channel is divided by it after the mean is taken off."""
+    """Length in seconds from which on a video is cut."""
 
     @model_validator(mode="after")
     def _whole_tubelets(self) -> VideoStream:
@@ -311,34 +298,216 @@ class VideoStream(StreamConfig):
         return self
 
     @property
-    def specials(self) -> int:
-        """Positions before the tubelets."""
-        return int(self.first)
-
-    @property
     def grid(self) -> tuple[int, int, int]:
-        """Tubelets along time, rows and columns."""
+        """Number of tubelets along time, rows and columns."""
         t, h, w = self.tubelet
         return self.frames // t, self.size // h, self.size // w
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """Number of learned tokens before the tubelets."""
+        return int(self.cls_token)
+
+    @property
     def max_length(self) -> int:
-        """Positions of a clip, [CLS] included."""
-        t, h, w = self.grid
-        return t * h * w + self.specials
+        """Number of positions: the tubelets and the tokens before them."""
+        return math.prod(self.grid) + self.num_prefix_tokens
+
+
+WHISPER_RATE = 16_000
+"""Samples per second of the log-mel frames of Whisper."""
+
+
+class SoundStream(StreamConfig, Variant):
+    """Options of sound, which goes through convolutions over time.
+
+    The module in `embedding` that makes the vectors tells the two kinds of streams apart.
+    """
+
+    norm: bool = True
+    """Whether the sum of the modules is normalised."""
+    sample_rate: Positive = 16_000
+    """Samples per second. Recordings with another rate are resampled."""
+    max_length: Positive = 1000
+    """Largest number of positions: by default 1,000 of 20 ms each, which are 20 s (the "20ms" in
+    SkillNet section 3.3 is a slip)."""
+    channels: Positive = 512
+    """Number of channels of the convolutions."""
+    kernels: tuple[Positive, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel size of each convolution, in steps of its input."""
+    strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Stride of each convolution, in steps of its input."""
+    position_offset: NonNegativeInt = 0
+    """`position`: number of rows in the table before that of the first position. `timing`: number
+    of the first position (S2T: 2)."""
+    position_kernel: Positive = 128
+    """`convolution`: kernel size in positions (wav2vec 2.0)."""
+    position_groups: Positive = 16
+    """`convolution`: number of groups of channels; the stream's width must be a multiple of it."""
+    mask_vector: bool = True
+    """Whether there is a learned vector that takes the place of masked positions (wav2vec 2.0)."""
+
+    padding: ClassVar[float] = 0.0
+    """Value of the input behind the end of a recording."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The module that makes the vectors."""
+        return cls.content
+
+    @classmethod
+    def named_in(cls, settings: Mapping[str, Any]) -> str | None:
+        """The module in `embedding` that makes the vectors."""
+        modules = settings.get("embedding")
+        names = (*WaveformStream.content, *FilterbankStream.content)
+        return next((name for name in names if isinstance(modules, list) and name in modules), None)
+
+    @model_validator(mode="after")
+    def _as_many_strides(self) -> SoundStream:
+        if len(self.kernels) != len(self.strides):
+            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        return self
+
+    @property
+    def learns_mask(self) -> bool:
+        """As `mask_vector` says."""
+        return self.mask_vector
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Number of samples in a step of the input, and from one step to the next."""
+        return 1, 1
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Number of input steps that each convolution needs for an output, padding not counted."""
+        return self.kernels
+
+    def input_shape(self, positions: int) -> tuple[int, ...]:
+        """The shape of the longest input that gives so many positions, steps first."""
+        return (self.input_length(positions),)
+
+    def input_length(self, positions: int) -> int:
+        """The largest number of input steps that give so many positions."""
+        for window, stride in zip(reversed(self.windows), reversed(self.strides), strict=True):
+            positions = positions * stride + window - 1
+        return positions
+
+    def output_length(self, steps: int) -> int:
+        """The number of positions that so many input steps give."""
+        for window, stride in zip(self.windows, self.strides, strict=True):
+            steps = (steps - window) // stride + 1
+        return max(steps, 0)
+
+    def positions(self, samples: int) -> int:
+        """The number of positions that so many samples of a recording give."""
+        size, step = self.frame
+        return self.output_length((samples - size) // step + 1)
+
+    def samples(self, positions: int) -> int:
+        """The largest number of samples that give so many positions."""
+        size, step = self.frame
+        return self.input_length(positions) * step + size - 1
+
+    def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
+        """The groups of the convolution over positions share the width."""
+        own = self.width or width
+        if "convolution" in self.embedding and own % self.position_groups:
+            yield f"width {own} is not a multiple of {self.position_groups} position_groups"
+        yield from super().check(name, width, encoder)
+
+
+class WaveformStream(SoundStream):
+    """Sound as a waveform, through convolutions without padding (wav2vec 2.0, arXiv 2006.11477;
+    SkillNet section 3.3)."""
+
+    content = ("waveform",)
+    embedding: list[Literal["waveform", "position", "sinusoidal", "timing", "convolution"]] = [
+        "waveform",
+        "position",
+    ]
+    """Embedding modules, whose outputs are added. `waveform`: convolutions over the samples.
+    `position`: a learned vector for each position. `sinusoidal`, `timing`: fixed sines and cosines,
+    as in text streams. `convolution`: a convolution over the neighbouring positions (wav2vec
+    2.0)."""
+    convolution_norm: Literal["group", "layer"] = "group"
+    """`group`: the first convolution is normalised per channel over time (wav2vec 2.0 base).
+    `layer`: all convolutions are normalised per position (large)."""
+    convolution_bias: bool = False
+    """Whether the convolutions have a bias (wav2vec 2.0 large)."""
+
+    features: ClassVar[None] = None
+
+
+class FilterbankStream(SoundStream):
+    """Sound as log-mel frames, through convolutions that are padded at both ends (S2T, arXiv
+    2010.05171; Whisper, arXiv 2212.04356)."""
+
+    content = ("filterbank",)
+    embedding: list[Literal["filterbank", "position", "sinusoidal", "timing", "convolution"]] = [
+        "filterbank",
+        "position",
+    ]
+    """Embedding modules, whose outputs are added. `filterbank`: convolutions over log-mel frames.
+    The others as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`."""
+    kernels: tuple[Positive, ...] = (5, 5)
+    """Kernel size of each convolution, in steps of its input; odd numbers."""
+    strides: tuple[Positive, ...] = (2, 2)
+    """Stride of each convolution, in steps of its input."""
+    mel_bins: Positive = 80
+    """Number of bins on the mel scale. A frame comes every 10 ms and covers 25 ms."""
+    features: Literal["kaldi", "whisper"] = "kaldi"
+    """How frames are computed. `kaldi`: each bin has mean 0 and variance 1 over a recording (S2T).
+    `whisper`: the range is limited to 80 dB below the maximum, and silence follows a recording up
+    to `max_length`, which the encoder sees too (Whisper)."""
+    gated: bool = True
+    """Whether a gated linear unit follows each convolution (S2T), rather than GELU (Whisper)."""
+    scale_embedding: bool = False
+    """Whether the vectors are multiplied by √width before positions are added (S2T)."""
+
+    padding = math.nan
+
+    @model_validator(mode="after")
+    def _possible(self) -> FilterbankStream:
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ValueError(
+                "a filterbank has odd kernels, such as [5, 5] with strides [2, 2]; these are"
+                f" {list(self.kernels)}"
+            )
+        if self.features == "whisper" and self.sample_rate != WHISPER_RATE:
+            raise ValueError(
+                f"features 'whisper' need sample_rate {WHISPER_RATE}, not {self.sample_rate}"
+            )
+        return self
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """25 ms every 10 ms; the frames of Whisper extend beyond the ends of a recording."""
+        step = self.sample_rate // 100
+        return (step if self.features == "whisper" else self.sample_rate // 40), step
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """A convolution with padding needs one frame."""
+        return (1,) * len(self.kernels)
+
+    def input_shape(self, positions: int) -> tuple[int, ...]:
+        """[frames, mel bins]."""
+        return (*super().input_shape(positions), self.mel_bins)
 
 
 class Streams(Config):
-    """One stream a modality; a modality without a stream cannot be used."""
+    """The streams of a model, at most one for each modality. A modality without a stream cannot be
+    used."""
 
     text: TextStream | None = None
-    """Text, Chinese and English first."""
+    """Text; the defaults suit Chinese and English."""
     image: ImageStream | None = None
-    """Pictures."""
-    sound: SoundStream | None = None
-    """Recordings."""
+    """Images."""
+    sound: Annotated[WaveformStream | FilterbankStream, Tagged()] | None = None
+    """Recordings, as waveforms or, with `filterbank` in `embedding`, as log-mel frames."""
     video: VideoStream | None = None
-    """Clips."""
+    """Videos."""
     code: CodeStream | None = None
     """Source code."""
 
@@ -346,5 +515,10 @@ class Streams(Config):
         """The streams that are configured, by modality."""
         return {m: stream for m in Modality if (stream := getattr(self, m.value)) is not None}
 
+    def check(self, width: int, encoder: EncoderConfig) -> Iterator[str]:
+        """What does not fit together in each stream. `width`, `encoder`: the model's."""
+        for modality, stream in self.present().items():
+            yield from stream.check(modality.value, width, encoder)
 
-Stream = TextStream | CodeStream | ImageStream | SoundStream | VideoStream
+
+Stream = TextStream | CodeStream | ImageStream | WaveformStream | FilterbankStream | VideoStream

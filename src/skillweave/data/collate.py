@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -133,10 +132,8 @@ def _stack(features: Sequence[Features], modality: Modality, length: int, stream
     if modality in (Modality.IMAGE, Modality.VIDEO):
         return torch.stack(data)
     if isinstance(stream, SoundStream):
-        entries = stream.entries(length)
-        return _pad(
-            [sound[:entries] for sound in data], entries, math.nan if stream.filterbank else 0
-        )
+        longest = stream.input_length(length)
+        return _pad([sound[:longest] for sound in data], longest, stream.padding)
     return _pad(data, length, 0)
 
 

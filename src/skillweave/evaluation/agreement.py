@@ -116,7 +116,7 @@ def _made(stream: Stream, share: int, generator: torch.Generator) -> Features:
             shape = (3, stream.frames, stream.size, stream.size)
             return Features(torch.randn(shape, generator=generator), stream.max_length)
         case SoundStream():
-            shape = (stream.entries(length), *([stream.mels] if stream.filterbank else []))
+            shape = stream.input_shape(length)
             return Features(torch.randn(shape, generator=generator), length)
         case _:
             return Features(

@@ -154,7 +154,7 @@ class CrossAttention(nn.Module):
     """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762,
     section 3.2.3).
 
-    `biases`: which projections add one, as `EncoderConfig.biases` names them.
+    `biases`: which projections add one, as `TransformerConfig.biases` names them.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from skillweave.batch import Attention, Layout, Modality, Role, Span
 from skillweave.components.targets import TARGETS, TargetConfig
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.data import LimitsConfig
-from skillweave.config.encoder import DecoderConfig, EncoderConfig
+from skillweave.config.encoder import DecoderConfig, EncoderConfig, TransformerConfig
 from skillweave.config.layering import load_yaml, merge
 from skillweave.config.registry import OneOf
 from skillweave.config.streams import (
@@ -89,7 +89,7 @@ class ModelConfig(Config):
     shared: list[Literal["word"]] = []
     """Embedding modules of the same name that streams share: with `word`, code uses text's
     wordpieces."""
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: EncoderConfig = TransformerConfig()
     """The encoder."""
     target_embedding: TargetStream | None = None
     """What the decoder reads; needed with a decoder, and only then."""
@@ -156,13 +156,13 @@ class ModelConfig(Config):
         own = {key: value for key, value in data.items() if key != "preset"}
         if Path(name).is_dir():
             try:
-                return merge(begin_from(name), own)
+                return merge(begin_from(name), own, cls)
             except ConfigError as error:
                 raise ValueError(f"preset: {error}") from None
         file = find_model(name)
         if file is None or not file.is_file():
             raise ValueError(f"preset: unknown model {name!r}{nearest(name, presets())}")
-        return merge(as_own(_read(file)) if file.suffix == ".json" else load_yaml(file), own)
+        return merge(as_own(_read(file)) if file.suffix == ".json" else load_yaml(file), own, cls)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -217,7 +217,7 @@ class ModelConfig(Config):
         stream says."""
         sharers, streams = self.sharers(modality), self.streams.present()
         sizes = (
-            s.size or self.input_size(m)
+            s.embedding_width(self.input_size(m))
             for m, s in streams.items()
             if m in sharers and isinstance(s, TextStream)
         )
@@ -242,7 +242,7 @@ class ModelConfig(Config):
         own, decoder = self.target_embedding, self.decoder
         if own is None or decoder is None or own.tied:
             return self.word_size(modality)
-        return own.size or decoder.input_size or self.width
+        return own.embedding_width(decoder.input_size or self.width)
 
     @property
     def picture(self) -> ImageStream:

@@ -7,32 +7,19 @@ from typing import TYPE_CHECKING
 
 from skillweave.batch import Attention, Modality
 from skillweave.config.base import nearest
-from skillweave.config.streams import ImageStream
 
 if TYPE_CHECKING:
     from skillweave.model.config import ModelConfig
-
-CONTENT = {
-    "word",
-    "patch",
-    "masked_patch",
-    "visible_patch",
-    "waveform",
-    "filterbank",
-    "tubelet",
-    "visible_tubelet",
-}
-"""Embedding modules that positions are added to."""
 
 
 def part_faults(model: ModelConfig) -> Iterator[str]:
     """What does not go together among width, streams and targets."""
     present = model.streams.present()
-    yield from model.encoder.misfit(model.width)
+    yield from model.encoder.check(model.width)
     if (model.decoder is None) != (model.target_embedding is None):
         yield "decoder and target_embedding go together; give both or neither"
     if model.decoder is not None:
-        yield from model.decoder.misfit(model.width)
+        yield from model.decoder.check(model.width)
         if (
             model.target_embedding
             and model.target_embedding.tied
@@ -48,31 +35,7 @@ def part_faults(model: ModelConfig) -> Iterator[str]:
         and not (Modality.TEXT in present and Modality.CODE in present)
     ):
         yield "shared 'word' needs both a text and a code stream"
-    for modality, stream in present.items():
-        position = (stream.encoder or model.encoder).position
-        if isinstance(stream, ImageStream) and position.kind == "relative_2d":
-            side = stream.size // stream.patch
-            if position.grid != (side, side):
-                yield (
-                    f"position.grid is {position.grid}, but a picture has {side} × {side} patches;"
-                    " make them the same"
-                )
-        if stream.encoder is not None:
-            yield from stream.encoder.misfit(model.widths[modality])
-        elif stream.width not in (None, model.width):
-            remedy = "give it an encoder of its own"
-            yield (
-                f"stream {modality.value!r} has width {stream.width}, the encoder {model.width};"
-                f" {remedy}"
-            )
-        groups = getattr(stream, "position_groups", 1) if "convolution" in stream.embedding else 1
-        if model.widths[modality] % groups:
-            yield f"width {model.widths[modality]} is not a multiple of {groups} position_groups"
-        if not CONTENT.intersection(stream.embedding):
-            yield (
-                f"stream {modality.value!r}: embedding {stream.embedding} lacks the content that"
-                " positions are added to"
-            )
+    yield from model.streams.check(model.width, model.encoder)
     for name, target in model.targets.items():
         yield from (f"target {name!r} {fault}" for fault in target.check(model))
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.batch import Batch, Condition, Modality, span_name
-from skillweave.components.decoders import DECODERS
-from skillweave.components.embeddings import CONTENT, StreamEmbedding
-from skillweave.components.encoders import ENCODERS
+from skillweave.components.decoders import build_decoder
+from skillweave.components.embeddings import EMBEDDINGS, StreamEmbedding
+from skillweave.components.encoders import build_encoder
 from skillweave.components.encoders.base import Encoder, Resolved
 from skillweave.components.targets import Encoded, Target, TargetOutput
 from skillweave.components.targets.language import Language
@@ -58,7 +58,7 @@ class Model(Pretrained):
         )
         self.shared = nn.ModuleDict(
             {
-                name: CONTENT[name](sharer, encoder.input_size or config.width)
+                name: EMBEDDINGS[name].from_stream(sharer, encoder.input_size or config.width)
                 for name in sorted(shared)
             }
         )
@@ -67,9 +67,9 @@ class Model(Pretrained):
             for m, s in streams.items()
         }
         self.embeddings = nn.ModuleDict(embeddings)
-        self.encoder = ENCODERS[encoder.name](encoder, config.width, known)
+        self.encoder = build_encoder(encoder, config.width, known)
         own = {
-            m.value: ENCODERS[s.encoder.name](s.encoder, config.widths[m], known)
+            m.value: build_encoder(s.encoder, config.widths[m], known)
             for m, s in streams.items()
             if s.encoder
         }
@@ -79,7 +79,7 @@ class Model(Pretrained):
             tied = {"word"} if target.tied else set()
             size = decoder.input_size or config.width
             self.target_embedding = StreamEmbedding(Modality.TEXT, target, size, tied, decoder)
-            self.decoder = DECODERS[decoder.name](decoder, config.width, known)
+            self.decoder = build_decoder(decoder, config.width, known)
         self.targets = nn.ModuleDict(
             {name: target.build(config) for name, target in config.targets.items()}
         )
@@ -388,4 +388,4 @@ class Model(Pretrained):
                 if getattr(module, "bias", None) is not None:
                     nn.init.zeros_(module.bias)
         for embedding in cast(Mapping[str, StreamEmbedding], self.embeddings).values():
-            embedding.initialise_pictures()
+            embedding.initialise_patches()

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
 from skillweave.analysis.experts import KIND, Column, Use, by_place
-from skillweave.config.encoder import PLACES
+from skillweave.config.encoder import SITES
 from skillweave.model.config import ModelConfig
 from skillweave.reporting.figure import (
     COLOURS,
@@ -206,7 +206,7 @@ def experts_over_training(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
     """
     entropy: Values = defaultdict(lambda: defaultdict(list))
     drift: Values = defaultdict(lambda: defaultdict(list))
-    lines_of: dict[str, list[Mapping[str, Any]]] = {place: [] for place in PLACES}
+    lines_of: dict[str, list[Mapping[str, Any]]] = {place: [] for place in SITES}
     for line in lines:
         if line.get("kind") == KIND:
             entropy[line["place"]][line["step"]].append(line["entropy"])

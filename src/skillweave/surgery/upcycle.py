@@ -88,7 +88,6 @@ def _with_sparse(config: ModelConfig, sparse: SparseConfig | Mapping[str, Any]) 
         raise ConfigError(
             "the model has these experts already; say in `sparse` which places get which route"
         )
-    encoder = config.encoder.model_copy(update={"sparse": wanted})
-    return ModelConfig.parse(
-        config.model_copy(update={"encoder": encoder}).model_dump(mode="json"), "upcycled model"
-    )
+    data = config.model_dump(mode="json")
+    data["encoder"]["sparse"] = wanted.model_dump(mode="json")
+    return ModelConfig.parse(data, "upcycled model")

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from skillweave.batch import IGNORE, Example, Features, Modality, Span
 from skillweave.components.targets import TargetConfig
-from skillweave.config.streams import VISIBLE
 from skillweave.data.masking import mask_squares
 from skillweave.data.processors.picture import to_bytes
 from skillweave.metrics import Columns, ratio
@@ -78,7 +77,7 @@ class MaskedImage(Task):
         for batch in on_device(model, batches, seen):
             painted_NPC = model(batch).logits[task.target_name].float()
             pixels = batch.labels["pixels"]
-            masked_NP = cast(Tensor, batch.masked[0])[:, stream.specials :]
+            masked_NP = cast(Tensor, batch.masked[0])[:, stream.num_prefix_tokens :]
             if len(views) < CASES:
                 few = slice(CASES - len(views))
                 shown = painted_NPC[few], pixels[few], masked_NP[few]
@@ -126,16 +125,16 @@ def masked_patches(
     share = masking.share or context.target.mask_ratio
     masked = mask_squares(stream.grid[1], share, masking.block, rng).repeat(stream.grid[0])
     seen = features.length
-    if VISIBLE.intersection(stream.embedding):
+    if stream.leaves_out_masked:
         seen -= int(masked.sum())
-    return Features(features.data, seen, F.pad(masked, (stream.specials, 0))), masked
+    return Features(features.data, seen, F.pad(masked, (stream.num_prefix_tokens, 0))), masked
 
 
 def masked_image_tokens(row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
     """A picture with some of its patches hidden, and the visual token of each (BEiT)."""
     features, masked = masked_patches(Modality.IMAGE, row, context, rng)
     tokens = context.asset(features.data)
-    specials = torch.full((context.model.visual(Modality.IMAGE).specials,), IGNORE)
+    specials = torch.full((context.model.visual(Modality.IMAGE).num_prefix_tokens,), IGNORE)
     hidden = torch.where(masked, tokens, torch.full_like(tokens, IGNORE))
     labels = {"units": torch.cat([specials, hidden])}
     return Example((features,), {}, row["key"], token_labels=labels)

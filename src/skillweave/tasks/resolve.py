@@ -17,7 +17,7 @@ from skillweave.batch import Features, Modality
 from skillweave.components.targets import TARGETS, TargetConfig
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import Split
-from skillweave.config.streams import TextStream, TokenizerConfig
+from skillweave.config.streams import TextStream, TokenizerConfig, TrainedTokenizerConfig
 from skillweave.config.task import TaskConfig, TaskSettings
 from skillweave.data.processors import (
     build_processors,
@@ -404,7 +404,7 @@ def _with_tokenizers(
 
 
 def _with_vocabulary(stream: Any, size: int, special: Mapping[str, str]) -> Any:
-    tokenizer = stream.tokenizer.model_copy(update={"special": dict(special)})
+    tokenizer = stream.tokenizer.with_special_tokens(special)
     return stream.model_copy(update={"vocabulary": size, "tokenizer": tokenizer})
 
 
@@ -421,9 +421,14 @@ def _tokenizer(
     modalities: Sequence[Modality],
     special: Mapping[str, str],
 ) -> Tokenizer:
-    if stream.tokenizer.path:
-        return load_tokenizer(stream.tokenizer.path, special)
-    return train_tokenizer(_texts(recipe, modalities), stream.tokenizer, stream.vocabulary)
+    if isinstance(stream.tokenizer, TrainedTokenizerConfig):
+        return train_tokenizer(_texts(recipe, modalities), stream.tokenizer, stream.vocabulary)
+    if stream.tokenizer.path is None:
+        raise ConfigError(
+            "a tokenizer with special tokens is loaded, not trained; give its path under"
+            " model.streams, or start_from a model that has it"
+        )
+    return load_tokenizer(stream.tokenizer.path, special)
 
 
 def _texts(recipe: RecipeConfig, modalities: Sequence[Modality]) -> Iterator[str]:

@@ -121,7 +121,7 @@ def text_cases(field: str, found: Any, data: MeasuredData) -> list[Case]:
 def join_recordings(parts: Sequence[Features], stream: SoundStream) -> Features:
     """Recordings one after the other. Raises BadInput when they do not fit the stream together."""
     sound = torch.cat([part.data for part in parts])
-    length = stream.length(len(sound))
+    length = stream.output_length(len(sound))
     if length > stream.max_length:
         raise BadInput(
             f"{len(parts)} joined recordings take {length} positions, more than the"

@@ -11,12 +11,12 @@ from transformers import Speech2TextFeatureExtractor, WhisperFeatureExtractor
 from skillweave.batch import Example, Layout, Modality, Span
 from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.config import ConfigError
-from skillweave.config.streams import SoundStream, Streams
+from skillweave.config.streams import FilterbankStream, Streams
 from skillweave.data.collate import collate
 from skillweave.data.processors.sound import SoundProcessor
 
-STREAM = SoundStream(
-    embedding=["filterbank", "timing"], kernels=(5, 3), strides=(2, 2), channels=6, mels=20
+STREAM = FilterbankStream(
+    embedding=["filterbank", "timing"], kernels=(5, 3), strides=(2, 2), channels=6, mel_bins=20
 )
 
 
@@ -46,7 +46,7 @@ def test_frames_are_those_of_hugging_face(samples: int) -> None:
 def test_whispers_frames_are_those_of_hugging_face(samples: int) -> None:
     """2 s of them, with silence behind; what is longer is cut."""
     options = {
-        "frames": "whisper",
+        "features": "whisper",
         "gated": False,
         "kernels": (3, 3),
         "strides": (1, 2),
@@ -71,9 +71,12 @@ def test_as_many_positions_as_the_convolutions_make(
     strides = tuple(stride for _ in kernels)
     stream = STREAM.model_copy(update={"kernels": tuple(kernels), "strides": strides})
     made = FilterbankEmbedding(20, 6, kernels, strides, 8)(torch.zeros(1, frames, 20))
-    assert made.shape[1] == stream.length(frames)
-    most = stream.entries(made.shape[1])
-    assert stream.length(most) == made.shape[1] and stream.length(most + 1) == made.shape[1] + 1
+    assert made.shape[1] == stream.output_length(frames)
+    most = stream.input_length(made.shape[1])
+    assert (
+        stream.output_length(most) == made.shape[1]
+        and stream.output_length(most + 1) == made.shape[1] + 1
+    )
     samples = stream.samples(made.shape[1])
     assert (
         stream.positions(samples) == made.shape[1]
@@ -99,15 +102,11 @@ def test_padding_and_other_recordings_change_nothing() -> None:
         torch.testing.assert_close(row[: features.length], alone)
 
 
-def test_whispers_frames_need_a_filterbank_at_their_rate() -> None:
-    for options in (
-        {"embedding": ["waveform"]},
-        {"embedding": ["filterbank"], "kernels": [3], "strides": [2], "rate": 8000},
-    ):
-        with pytest.raises(ConfigError, match="16000"):
-            SoundStream.parse({"frames": "whisper", **options})
+def test_whispers_frames_need_their_rate() -> None:
+    with pytest.raises(ConfigError, match="features 'whisper' need sample_rate 16000, not 8000"):
+        FilterbankStream.parse({"features": "whisper", "sample_rate": 8000})
 
 
 def test_kernels_of_a_filterbank_are_odd() -> None:
     with pytest.raises(ConfigError, match="odd kernels"):
-        SoundStream.parse({"embedding": ["filterbank"], "kernels": [4], "strides": [2]})
+        FilterbankStream.parse({"kernels": [4], "strides": [2]})

@@ -9,16 +9,17 @@ from tiny import randomise, relative_error, tiny_config
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.embeddings.position import ConvolutionPositionEmbedding
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.config import ConfigError
-from skillweave.config.streams import SoundStream
+from skillweave.config.streams import WaveformStream
 
-STREAM = SoundStream(channels=16)
-SMALL = SoundStream(channels=4, kernels=(4, 3, 2), strides=(2, 2, 1))
+STREAM = WaveformStream(channels=16)
+SMALL = WaveformStream(channels=4, kernels=(4, 3, 2), strides=(2, 2, 1))
 
 
-def build(stream: SoundStream) -> WaveformEmbedding:
+def build(stream: WaveformStream) -> WaveformEmbedding:
     embedding = WaveformEmbedding(stream.channels, stream.kernels, stream.strides, 12).double()
     randomise(embedding)
     return embedding
@@ -63,9 +64,9 @@ def test_neighbours_behind_the_end_count_as_nothing() -> None:
     torch.manual_seed(0)
     position = ConvolutionPositionEmbedding(6, 3, 12).double()
     x_NLD, lengths = torch.randn(3, 9, 12, dtype=torch.float64), [9, 4, 1]
-    found = position(x_NLD, torch.tensor(lengths))
+    found = position(x_NLD, SpanPlace(lengths_N=torch.tensor(lengths)))
     for row, x_LD, length in zip(found, x_NLD, lengths, strict=True):
-        torch.testing.assert_close(row[:length], position(x_LD[None, :length], None)[0])
+        torch.testing.assert_close(row[:length], position(x_LD[None, :length])[0])
 
 
 def test_groups_must_share_the_width() -> None:
@@ -99,7 +100,7 @@ def test_samples_are_the_most_that_give_the_positions(
     layers: list[tuple[int, int]], positions: int
 ) -> None:
     kernels, strides = zip(*layers, strict=True)
-    stream = SoundStream(kernels=kernels, strides=strides)
+    stream = WaveformStream(kernels=kernels, strides=strides)
     samples = stream.samples(positions)
     assert stream.positions(samples) == positions
     assert stream.positions(samples + 1) == positions + 1

@@ -75,27 +75,29 @@ def stack_of(model: Model, number: int) -> nn.RNNBase:
     return model.encoder.stacks[number]
 
 
-@pytest.mark.parametrize("direction", ["forward", "both", "apart"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional", "separate"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recurrent_layers(kind: str, direction: str) -> None:
     model = build({"name": kind, "direction": direction})
     batch = pairs(model)
-    size, both = (WIDTH, False) if direction == "forward" else (WIDTH // 2, direction == "both")
+    size, both = (
+        (WIDTH, False) if direction == "forward" else (WIDTH // 2, direction == "bidirectional")
+    )
     stacks = [
         KINDS[kind](WIDTH, size, 3, bidirectional=both).double() for _ in model.encoder.stacks
     ]
-    assert len(stacks) == (2 if direction == "apart" else 1)
+    assert len(stacks) == (2 if direction == "separate" else 1)
     for i, stack in enumerate(stacks):
         stack.load_state_dict(stack_of(model, i).state_dict())
     for x_LD, found in zip(samples(model, batch), flat(model, batch), strict=True):
         expected = stacks[0](x_LD)[0]
-        if direction == "apart":
+        if direction == "separate":
             expected = torch.cat([expected, stacks[1](x_LD.flip(0))[0].flip(0)], dim=1)
         assert relative_error(found, expected) < 1e-12
 
 
 def test_a_cell_larger_than_its_output() -> None:
-    model = build({"name": "lstm", "direction": "apart", "cell": 17})
+    model = build({"name": "lstm", "direction": "separate", "cell_size": 17})
     batch = pairs(model)
     stack = nn.LSTM(WIDTH, 17, 3, proj_size=WIDTH // 2).double()
     stack.load_state_dict(stack_of(model, 0).state_dict())
@@ -104,7 +106,7 @@ def test_a_cell_larger_than_its_output() -> None:
 
 
 def test_gradients_of_a_padded_batch_are_those_of_its_samples() -> None:
-    for encoder in ({"name": "lstm", "direction": "both"}, {"name": "gated_cnn"}):
+    for encoder in ({"name": "lstm", "direction": "bidirectional"}, {"name": "gated_cnn"}):
         model = build(encoder)
         batch = pairs(model)
         torch.cat(flat(model, batch)).square().sum().backward()
@@ -126,7 +128,7 @@ def test_gradients_of_a_padded_batch_are_those_of_its_samples() -> None:
 
 def test_the_gated_cnn_by_its_equation() -> None:
     """(X * W + b) ⊗ σ(X * V + c), word by word; blocks of two layers after the first."""
-    model = build({"name": "gated_cnn", "layers": 5, "kernel": 3})
+    model = build({"name": "gated_cnn", "layers": 5, "kernel_size": 3})
     batch = pairs(model)
 
     def layer(x_LD: Tensor, i: int) -> Tensor:
@@ -162,7 +164,7 @@ def test_no_word_knows_the_next(encoder: dict[str, Any]) -> None:
 
 
 def test_neither_direction_of_a_bidirectional_language_model_sees_what_it_predicts() -> None:
-    model = build({"name": "lstm", "direction": "apart"}, target="bilm")
+    model = build({"name": "lstm", "direction": "separate"}, target="bilm")
     batch = pairs(model, [[6, 4]])
     before = model(batch).logits["bilm"].chunk(2)
     batch.inputs[1][0, 2] = (batch.inputs[1][0, 2] + 1) % WORDS  # the word in place 8
@@ -176,7 +178,7 @@ def test_neither_direction_of_a_bidirectional_language_model_sees_what_it_predic
 
 
 def test_the_bidirectional_loss_by_hand() -> None:
-    model = build({"name": "gru", "direction": "apart"}, target="bilm")
+    model = build({"name": "gru", "direction": "separate"}, target="bilm")
     ignored = torch.full((4, 12), -100)
     words, before = ignored.clone(), ignored.clone()
     words[0, :6], before[0, 1:7] = torch.arange(6), torch.arange(6, 12)
@@ -199,7 +201,7 @@ def test_a_recurrent_decoder_attends_to_the_input() -> None:
         {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1},
     ]
     model = build(
-        {"name": "lstm", "direction": "both"},
+        {"name": "lstm", "direction": "bidirectional"},
         decoder={"name": "lstm", "layers": 2, "dropout": 0},
         target_embedding=target,
         targets={"lm": {}},
@@ -234,20 +236,24 @@ def test_a_recurrent_decoder_attends_to_the_input() -> None:
         (
             {"name": "lstm", "heads": 2},
             {},
-            "'lstm' has no heads; its options are biases, cell, direction",
+            "'lstm' has no heads, which is an option of 'transformer'; its options are biases, cell_size, direction",
         ),
-        ({"name": "gated_cnn", "direction": "both"}, {}, "'gated_cnn' has no direction"),
-        ({"direction": "both"}, {}, "'transformer' has no direction"),
+        ({"name": "gated_cnn", "direction": "bidirectional"}, {}, "'gated_cnn' has no direction"),
+        ({"direction": "bidirectional"}, {}, "'transformer' has no direction"),
         (
-            {"name": "gru", "direction": "both"},
+            {"name": "gru", "direction": "bidirectional"},
             {"width": 9},
             "width 9 is odd, and two directions share it",
         ),
-        ({"name": "lstm", "cell": 10}, {}, "cell 10 is projected to 10, which is not smaller"),
         (
-            {"name": "lstm", "direction": "both"},
+            {"name": "lstm", "cell_size": 10},
+            {},
+            "cell_size 10 is projected to 10, which is not smaller",
+        ),
+        (
+            {"name": "lstm", "direction": "bidirectional"},
             {"targets": {"bilm": {}}},
-            "give an rnn, lstm or gru with direction 'apart'",
+            "use an rnn, lstm or gru encoder with direction 'separate'",
         ),
     ],
 )
@@ -262,8 +268,10 @@ def test_what_reads_both_ways_cannot_be_causal() -> None:
     with pytest.raises(
         ConfigError, match="the lstm reads both ways, so a causal span would see what follows"
     ):
-        build({"name": "lstm", "direction": "apart"}, "causal")
+        build({"name": "lstm", "direction": "separate"}, "causal")
     with pytest.raises(ConfigError, match="a decoder writes word by word"):
         build(
-            {}, decoder={"name": "gru", "direction": "both"}, target_embedding={"vocabulary": WORDS}
+            {},
+            decoder={"name": "gru", "direction": "bidirectional"},
+            target_embedding={"vocabulary": WORDS},
         )

@@ -12,11 +12,11 @@ from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import (
     CodeStream,
     ImageStream,
-    SoundStream,
     Streams,
     TextStream,
-    TokenizerConfig,
+    TrainedTokenizerConfig,
     VideoStream,
+    WaveformStream,
 )
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.complete import check_complete
@@ -26,10 +26,12 @@ ALL = Streams(
     text=TextStream(),
     code=CodeStream(),
     image=ImageStream(size=32),
-    sound=SoundStream(),
+    sound=WaveformStream(),
     video=VideoStream(size=32, tubelet=(3, 16, 16)),
 )
-TOKENIZER = train_tokenizer(["x = 1", "一个笑脸"] * 2, TokenizerConfig(), 100).to_str().encode()
+TOKENIZER = (
+    train_tokenizer(["x = 1", "一个笑脸"] * 2, TrainedTokenizerConfig(), 100).to_str().encode()
+)
 ASSETS = {tokenizer_asset(Modality.TEXT): TOKENIZER}
 PROCESSORS = build_processors(ModelConfig(streams=ALL, shared=["word"]), ASSETS)
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
-from skillweave.config.streams import SoundStream
+from skillweave.config.streams import WaveformStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.sound import SoundProcessor
 
-STREAM = SoundStream(max_length=100)
+STREAM = WaveformStream(max_length=100)
 PROCESS = SoundProcessor(STREAM)
 KINDS = [
     ("WAV", "PCM_16"),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skillweave.config.data import AugmentConfig
-from skillweave.config.streams import SoundStream
+from skillweave.config.streams import WaveformStream
 from skillweave.data.processors.sound import SoundProcessor, mask_sound
 
 RATE = 16_000
@@ -39,7 +39,7 @@ def test_missing_bands() -> None:
 
 def test_training_alone_masks() -> None:
     processor = SoundProcessor(
-        SoundStream(), augment=AugmentConfig(time_mask=0.5, frequency_mask=0.5)
+        WaveformStream(), augment=AugmentConfig(time_mask=0.5, frequency_mask=0.5)
     )
     plain, masked = processor(NOISE).data, processor(NOISE, np.random.default_rng(1)).data
     assert np.array_equal(processor(NOISE).data, plain) and not np.array_equal(masked, plain)

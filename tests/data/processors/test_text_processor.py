@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from skillweave.batch import Modality
 from skillweave.config.data import AugmentConfig
-from skillweave.config.streams import CodeStream, TextStream, TokenizerConfig
+from skillweave.config.streams import CodeStream, TextStream, TrainedTokenizerConfig
 from skillweave.data.processors import BadInput, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
 
 CLS, SEP, MASK, CLS_CODE = 2, 3, 4, 5
 TOKENIZER = train_tokenizer(
-    ["你好世界", "def add(x, y): return x + y", "mask [ ] cls"] * 3, TokenizerConfig(), 200
+    ["你好世界", "def add(x, y): return x + y", "mask [ ] cls"] * 3, TrainedTokenizerConfig(), 200
 )
 TEXT = TextProcessor(TextStream(max_length=16), TOKENIZER)
 CODE = TextProcessor(CodeStream(max_length=16), TOKENIZER, Modality.CODE)

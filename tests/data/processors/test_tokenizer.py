@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.streams import TextStream, TokenizerConfig
+from skillweave.config.streams import LoadedTokenizerConfig, TextStream, TrainedTokenizerConfig
 from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer, special_names
@@ -28,26 +28,28 @@ def in_order(tokenizer):
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_special_tokens_come_first(kind):
-    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(kind=kind), 400)
+    tokenizer = train_tokenizer(TEXTS, TrainedTokenizerConfig(kind=kind), 400)
     assert in_order(tokenizer)[:6] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[CLS_code]"]
     assert sorted(tokenizer.get_vocab().values()) == list(range(tokenizer.get_vocab_size()))
 
 
 def test_frequent_words_become_pieces_and_case_follows_the_setting():
-    folded = train_tokenizer(TEXTS, TokenizerConfig(), 400)
+    folded = train_tokenizer(TEXTS, TrainedTokenizerConfig(), 400)
     assert folded.encode("The THE sat").tokens == ["the", "the", "sat"]
-    kept = train_tokenizer(TEXTS, TokenizerConfig(lowercase=False), 400)
+    kept = train_tokenizer(TEXTS, TrainedTokenizerConfig(lowercase=False), 400)
     assert kept.encode("The").tokens == ["The"]
     assert "THE" not in kept.get_vocab()
 
 
 def test_min_frequency_keeps_rare_words_in_pieces():
-    tokenizer = train_tokenizer(["often often often rarely"], TokenizerConfig(min_frequency=3), 400)
+    tokenizer = train_tokenizer(
+        ["often often often rarely"], TrainedTokenizerConfig(min_frequency=3), 400
+    )
     assert "often" in tokenizer.get_vocab() and "rarely" not in tokenizer.get_vocab()
 
 
 def test_byte_level_bpe_loses_nothing():
-    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(kind="bpe", lowercase=False), 300)
+    tokenizer = train_tokenizer(TEXTS, TrainedTokenizerConfig(kind="bpe", lowercase=False), 300)
     text = "Ünseen 文字 \t x\n  y 🙂"
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
@@ -56,14 +58,14 @@ def test_byte_level_bpe_loses_nothing():
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6), st.integers(8, 60))
 def test_a_vocabulary_is_never_larger_than_asked(texts, size):
     try:
-        tokenizer = train_tokenizer(texts, TokenizerConfig(min_frequency=1), size)
+        tokenizer = train_tokenizer(texts, TrainedTokenizerConfig(min_frequency=1), size)
     except ConfigError:
         return
     assert tokenizer.get_vocab_size() <= size
 
 
 def test_with_little_room_the_commonest_characters_stay():
-    tokenizer = train_tokenizer(["a a a b b c"], TokenizerConfig(), 8)
+    tokenizer = train_tokenizer(["a a a b b c"], TrainedTokenizerConfig(), 8)
     assert in_order(tokenizer)[6:] == ["a", "b"]
 
 
@@ -72,11 +74,11 @@ def test_training_gives_the_same_in_every_process(kind):
     # Ties abound in these texts; the library's own order of the alphabet differs between processes.
     script = (
         "import hashlib, random\n"
-        "from skillweave.config.streams import TokenizerConfig\n"
+        "from skillweave.config.streams import LoadedTokenizerConfig, TrainedTokenizerConfig\n"
         "from skillweave.data.processors import train_tokenizer\n"
         "draw = random.Random(0)\n"
         "texts = [''.join(draw.choice('abcdefghij ') for _ in range(60)) for _ in range(60)]\n"
-        f"tokenizer = train_tokenizer(texts, TokenizerConfig(kind={kind!r}), 500)\n"
+        f"tokenizer = train_tokenizer(texts, TrainedTokenizerConfig(kind={kind!r}), 500)\n"
         "print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())\n"
     )
     runs = {
@@ -89,21 +91,21 @@ def test_training_gives_the_same_in_every_process(kind):
 @pytest.mark.parametrize("texts", [[], [""], ["  ", "\n"], ["\ud800"]])
 def test_no_text_is_an_error(texts):
     with pytest.raises(ConfigError, match="no text"):
-        train_tokenizer(texts, TokenizerConfig(), 100)
+        train_tokenizer(texts, TrainedTokenizerConfig(), 100)
 
 
 @pytest.mark.parametrize(("kind", "size"), [("bpe", 200), ("wordpiece", 6)])
 def test_too_small_a_vocabulary_is_an_error(kind, size):
     with pytest.raises(ConfigError, match=f"vocabulary {size}"):
-        train_tokenizer(TEXTS, TokenizerConfig(kind=kind), size)
+        train_tokenizer(TEXTS, TrainedTokenizerConfig(kind=kind), size)
 
 
 def test_half_a_surrogate_pair_does_not_stop_training():
-    assert "好" in train_tokenizer(["好\ud800", "好"], TokenizerConfig(), 100).get_vocab()
+    assert "好" in train_tokenizer(["好\ud800", "好"], TrainedTokenizerConfig(), 100).get_vocab()
 
 
 def test_an_asset_holds_the_tokeniser():
-    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(), 400)
+    tokenizer = train_tokenizer(TEXTS, TrainedTokenizerConfig(), 400)
     again = read_tokenizer(tokenizer.to_str().encode())
     text = "The cat [MASK] 一个"
     assert again.encode(text).ids == tokenizer.encode(text).ids
@@ -169,7 +171,7 @@ def test_names_of_special_tokens_are_those_of_the_folder(tmp_path):
     assert special_names(tmp_path) == names
     tokenizer = load_tokenizer(tmp_path, names)
     assert tokenizer.get_vocab_size() == 8  # [CLS_code] alone was lacking
-    stream = TextStream(tokenizer=TokenizerConfig(special=names))
+    stream = TextStream(tokenizer=LoadedTokenizerConfig(special=names))
     processor = TextProcessor(stream, tokenizer)
     assert processor("a", separator=True).data.tolist() == [0, 5, 2]
     assert (processor.mask, processor.special_ids) == (4, {0, 1, 2, 3, 4, 7})
@@ -187,7 +189,7 @@ def test_an_asset_gets_no_pieces_that_its_model_has_no_words_for(tmp_path):
     tokenizer = read_tokenizer((tmp_path / "tokenizer.json").read_bytes())
     assert tokenizer.get_vocab_size() == len(ROBERTA)
     processor = TextProcessor(
-        TextStream(tokenizer=TokenizerConfig(special={"cls": "<s>"})), tokenizer
+        TextStream(tokenizer=LoadedTokenizerConfig(special={"cls": "<s>"})), tokenizer
     )
     assert processor("b").data.tolist() == [0, 6]
     with pytest.raises(

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from skillweave.config.base import ConfigError
-from skillweave.config.streams import SoundStream
+from skillweave.config.streams import WaveformStream
 from skillweave.data.processors.units import UnitModel, mfcc
 
-STREAM = SoundStream()
+STREAM = WaveformStream()
 
 
 def tones(tone, *pitches, seconds=0.5):

@@ -76,7 +76,12 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
             {"norm": False},
             "BertModel has a layer norm over its embeddings, this tower has none",
         ),
-        ("text", "pre", {"scaled": True}, "stock encoders have nothing like its stream's scaled"),
+        (
+            "text",
+            "pre",
+            {"scale_embedding": True},
+            "stock encoders have nothing like its stream's scale_embedding",
+        ),
         (
             "image",
             "pre",

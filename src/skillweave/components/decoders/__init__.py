@@ -1,18 +1,26 @@
-"""Decoders by name (TencentPretrain section 3.1): what reads the answer so far and looks at the
-encoded input."""
+"""Decoders: the module of each configuration class.
+
+A decoder reads the answer so far and attends to the encoded input (TencentPretrain section 3.1).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from functools import partial, singledispatch
 
 from skillweave.components.encoders.base import Encoder
-from skillweave.components.encoders.recurrent import CELLS, RecurrentDecoder
+from skillweave.components.encoders.recurrent import RecurrentDecoder
 from skillweave.components.encoders.transformer import TransformerEncoder
+from skillweave.config.encoder import Architecture, RecurrentConfig, TransformerConfig
+from skillweave.layers.sparse import Known
 
-DECODERS: dict[str, Callable[..., Encoder]] = {
-    "transformer": partial(TransformerEncoder, cross=True),
-    **dict.fromkeys(CELLS, RecurrentDecoder),
-}
-"""A block of the Transformer decoder is one of the encoder with attention to a memory in
-between."""
+
+@singledispatch
+def build_decoder(config: Architecture, width: int, known: Known) -> Encoder:
+    """The decoder of a configuration. `width`: of its vectors. `known`: the skills and tasks that
+    the routes of experts distinguish. Raises TypeError for a class without a module."""
+    raise TypeError(f"no decoder is registered for {type(config).__name__}")
+
+
+# a block of the Transformer decoder is a block of the encoder that also attends to a memory
+build_decoder.register(TransformerConfig, partial(TransformerEncoder, cross=True))
+build_decoder.register(RecurrentConfig, RecurrentDecoder)

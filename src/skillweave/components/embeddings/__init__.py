@@ -1,5 +1,5 @@
-"""Embeddings by name, and the sum of a stream's modules."""
+"""Embedding modules by name, and their sum for a stream."""
 
-from skillweave.components.embeddings.stream import CONTENT, POSITIONS, StreamEmbedding
+from skillweave.components.embeddings.stream import EMBEDDINGS, StreamEmbedding
 
-__all__ = ["CONTENT", "POSITIONS", "StreamEmbedding"]
+__all__ = ["EMBEDDINGS", "StreamEmbedding"]

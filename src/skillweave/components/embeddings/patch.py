@@ -1,17 +1,20 @@
-"""Embeddings of pictures and clips by one convolution whose stride is its kernel."""
+"""Embeddings of images and videos by one convolution whose stride is its kernel size."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from skillweave.config.streams import ImageStream, VideoStream
+
 
 class PatchEmbedding(nn.Module):
-    """[CLS_image] and one vector per patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (SkillNet
-    section 3.3, ViT).
+    """[CLS] and a vector for each patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (ViT;
+    SkillNet section 3.3).
 
-    `distilled`: whether a second learned vector stands behind [CLS] (DeiT, arXiv 2012.12877 section
-    3).
+    `distilled`: whether a second learned vector follows [CLS] (DeiT, arXiv 2012.12877 section 3).
     """
 
     def __init__(self, patch: int, width: int, bias: bool = True, distilled: bool = False) -> None:
@@ -20,27 +23,37 @@ class PatchEmbedding(nn.Module):
         self.first = nn.Parameter(torch.zeros(width))
         self.second = nn.Parameter(torch.zeros(width)) if distilled else None
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Patches row by row."""
+    @classmethod
+    def from_stream(cls, stream: ImageStream, width: int) -> Self:
+        """The module that a stream describes."""
+        return cls(stream.patch, width, stream.patch_bias, stream.distilled)
+
+    def forward(self, pixels: Tensor, lengths_N: Tensor | None = None) -> Tensor:
+        """Patches in the order of rows."""
         return _with_first(
             [self.first, self.second], self.projection(pixels).flatten(2).transpose(1, 2)
         )
 
 
 class TubeletEmbedding(nn.Module):
-    """[CLS_video] and one vector per tubelet: frames [N, 3, T, H, W] → [N, 1 + T/t·H/h·W/w, D]
-    (SkillNet section 3.3, ViViT).
+    """[CLS] and a vector for each tubelet: frames [N, 3, T, H, W] → [N, 1 + T/t·H/h·W/w, D] (ViViT;
+    SkillNet section 3.3).
 
-    `first`: whether there is a [CLS] (VideoMAE: none).
+    `cls_token`: whether there is a [CLS] (VideoMAE: no).
     """
 
-    def __init__(self, tubelet: tuple[int, int, int], width: int, first: bool = True) -> None:
+    def __init__(self, tubelet: tuple[int, int, int], width: int, cls_token: bool = True) -> None:
         super().__init__()
         self.projection = nn.Conv3d(3, width, tubelet, tubelet)
-        self.first = nn.Parameter(torch.zeros(width)) if first else None
+        self.first = nn.Parameter(torch.zeros(width)) if cls_token else None
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Tubelets by time, then row by row."""
+    @classmethod
+    def from_stream(cls, stream: VideoStream, width: int) -> Self:
+        """The module that a stream describes."""
+        return cls(stream.tubelet, width, stream.cls_token)
+
+    def forward(self, frames: Tensor, lengths_N: Tensor | None = None) -> Tensor:
+        """Tubelets in the order of time, then of rows."""
         return _with_first([self.first], self.projection(frames).flatten(2).transpose(1, 2))
 
 

@@ -1,95 +1,116 @@
-"""Positions that are added to the content: learned, one table per modality (SkillNet section 3.3),
-or computed."""
+"""Embeddings of positions: learned, one table per modality (SkillNet section 3.3), or computed."""
 
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.components.embeddings.base import ANYWHERE, AddedEmbedding, SpanPlace
+from skillweave.config.streams import SoundStream, Stream, TextStream, VideoStream
 
-class PositionEmbedding(nn.Module):
-    """One learned vector per position. `offset`: rows of the table before that of the first one,
-    which nothing uses."""
+
+class PositionEmbedding(AddedEmbedding):
+    """A learned vector for each position. `offset`: number of unused rows of the table before that
+    of the first position."""
 
     def __init__(self, max_length: int, width: int, offset: int = 0) -> None:
         super().__init__()
         self.table = nn.Embedding(offset + max_length, width)
         self.offset = offset
 
-    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
-        """[1, L, D], to be added to every sample; with `starts_N`, the position of each one's
-        first, [N, L, D].
+    @classmethod
+    def from_stream(cls, stream: Stream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(stream.max_length, width, stream.position_offset)
 
-        Raises ValueError beyond the table.
-        """
-        most = self.table.num_embeddings - self.offset
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[1, L, D]; with `starts_N` [N, L, D]. Raises ValueError for more positions than the table
+        has."""
+        length, most = x_NLD.shape[1], self.table.num_embeddings - self.offset
         if length > most:
             raise ValueError(
                 f"{length} positions but the stream has {most}; raise its `max_length`"
             )
-        if starts_N is None:
+        if place.starts_N is None:
             return self.table.weight[self.offset : self.offset + length].unsqueeze(0)
         positions_NL = (
-            self.offset + starts_N.unsqueeze(1) + torch.arange(length, device=starts_N.device)
+            self.offset
+            + place.starts_N.unsqueeze(1)
+            + torch.arange(length, device=place.starts_N.device)
         )
         # only padding lies beyond
         return self.table(positions_NL.clamp(max=self.table.num_embeddings - 1))
 
 
-class SinusoidalPositionEmbedding(nn.Module):
-    """Sines and cosines of falling frequency, without parameters (Transformer, arXiv 1706.03762
+class SinusoidalPositionEmbedding(AddedEmbedding):
+    """Sines and cosines of decreasing frequency, without parameters (Transformer, arXiv 1706.03762
     section 3.5).
 
-    The first half of a vector holds the sines, the second the cosines; `interleaved`: they take
-    turns, as in the paper.
+    The first half of a vector holds the sines, the second half the cosines. `interleaved`: they
+    alternate, as in the paper.
     """
 
     def __init__(self, width: int, interleaved: bool = False) -> None:
         super().__init__()
         self.width, self.interleaved = width, interleaved
 
-    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
-        """[1, L, D] on the host, to be added to every sample; with `starts_N`, the position of each
-        one's first, [N, L, D]."""
-        starts_N1 = torch.zeros(1, 1) if starts_N is None else starts_N.cpu().unsqueeze(1)
-        positions_NL1 = (starts_N1 + torch.arange(length)).unsqueeze(2)
+    @classmethod
+    def from_stream(cls, stream: Stream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(width, interleaved="interleaved_sinusoidal" in stream.embedding)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[1, L, D]; with `starts_N` [N, L, D]. It is computed on the host."""
+        starts_N1 = (
+            torch.zeros(1, 1) if place.starts_N is None else place.starts_N.cpu().unsqueeze(1)
+        )
+        positions_NL1 = (starts_N1 + torch.arange(x_NLD.shape[1])).unsqueeze(2)
         angles = positions_NL1 / 10_000 ** (
             torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
         )
         pairs = torch.stack([angles.sin(), angles.cos()], dim=-1 if self.interleaved else -2)
-        return pairs.flatten(2)[..., : self.width]
+        return pairs.flatten(2)[..., : self.width].to(x_NLD)
 
 
-class TimingPositionEmbedding(nn.Module):
-    """Sines and cosines as tensor2tensor and fairseq compute them: waves from 2 π to exactly 20,000
-    π positions, sines first.
+class TimingPositionEmbedding(AddedEmbedding):
+    """Sines and cosines as tensor2tensor and fairseq compute them: wavelengths from 2 π to exactly
+    20,000 π positions, sines first.
 
-    `offset`: the number of the first position. Of an odd width the last number is 0.
+    `offset`: number of the first position. If the width is odd, the last number is 0.
     """
 
     def __init__(self, width: int, offset: int = 0) -> None:
         super().__init__()
         self.width, self.offset = width, offset
 
-    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
-        """[1, L, D] on the host, to be added to every sample; with `starts_N`, the position of each
-        one's first, [N, L, D]."""
+    @classmethod
+    def from_stream(cls, stream: TextStream | SoundStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(width, stream.position_offset)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[1, L, D]; with `starts_N` [N, L, D]. It is computed on the host."""
         half = self.width // 2
         frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
-        starts_N1 = torch.zeros(1, 1) if starts_N is None else starts_N.cpu().unsqueeze(1)
-        angles = (self.offset + starts_N1 + torch.arange(length)).unsqueeze(2) * frequencies
-        return F.pad(torch.cat([angles.sin(), angles.cos()], dim=2), (0, self.width % 2))
+        starts_N1 = (
+            torch.zeros(1, 1) if place.starts_N is None else place.starts_N.cpu().unsqueeze(1)
+        )
+        positions_NL1 = (self.offset + starts_N1 + torch.arange(x_NLD.shape[1])).unsqueeze(2)
+        angles = positions_NL1 * frequencies
+        both = torch.cat([angles.sin(), angles.cos()], dim=2)
+        return F.pad(both, (0, self.width % 2)).to(x_NLD)
 
 
-class ConvolutionPositionEmbedding(nn.Module):
-    """What a convolution over time makes of each frame's neighbours, which tells of relative
-    positions (wav2vec 2.0, section 2).
+class ConvolutionPositionEmbedding(AddedEmbedding):
+    """A convolution over the neighbouring positions, which gives relative positions (wav2vec 2.0,
+    section 2).
 
-    Its weight is a learned direction of unit length for each place of the kernel, times a learned
-    gain (weight normalisation, arXiv 1602.07868).
+    Weight normalisation (arXiv 1602.07868): the weight is a learned direction of unit length for
+    each place of the kernel, times a learned gain.
     """
 
     no_weight_decay = ("direction", "gain")
@@ -105,11 +126,15 @@ class ConvolutionPositionEmbedding(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x_NLD: Tensor, lengths_N: Tensor | None) -> Tensor:
-        """[N, L, D], to be added. `lengths_N`: true frames of each recording; those behind them
-        count as zeros."""
-        if lengths_N is not None:
-            true_NL = torch.arange(x_NLD.shape[1], device=x_NLD.device) < lengths_N.to(
+    @classmethod
+    def from_stream(cls, stream: SoundStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(stream.position_kernel, stream.position_groups, width)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[N, L, D]. Positions behind `lengths_N` count as zeros."""
+        if place.lengths_N is not None:
+            true_NL = torch.arange(x_NLD.shape[1], device=x_NLD.device) < place.lengths_N.to(
                 x_NLD.device
             ).unsqueeze(1)
             x_NLD = x_NLD * true_NL.unsqueeze(2)
@@ -125,21 +150,26 @@ class ConvolutionPositionEmbedding(nn.Module):
         return F.gelu(y_NDL[..., : x_NLD.shape[1]]).transpose(1, 2)
 
 
-class FactorisedPositionEmbedding(nn.Module):
-    """A vector per time step, one per row and one per column, summed (SkillNet section 3.3, ViViT).
+class FactorisedPositionEmbedding(AddedEmbedding):
+    """A vector for each time step, row and column, which are added (ViViT; SkillNet section 3.3).
 
-    `first`: whether there is a [CLS] before them; it gets none.
+    `cls_token`: whether there is a [CLS] before the patches; zeros are added to it.
     """
 
-    def __init__(self, grid: tuple[int, int, int], width: int, first: bool = True) -> None:
+    def __init__(self, grid: tuple[int, int, int], width: int, cls_token: bool = True) -> None:
         super().__init__()
-        self.first = first
+        self.cls_token = cls_token
         self.time, self.row, self.column = (nn.Embedding(size, width) for size in grid)
 
-    def forward(self, length: int, segment: int, starts_N: Tensor | None = None) -> Tensor:
-        """[1, 1 + T·H·W, D], to be added to every sample; without [CLS] one less."""
+    @classmethod
+    def from_stream(cls, stream: VideoStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(stream.grid, width, stream.cls_token)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[1, 1 + T·H·W, D]; without [CLS] one position less."""
         t, h, w = self.time.weight, self.row.weight, self.column.weight
         grid_THWD = t[:, None, None] + h[None, :, None] + w[None, None, :]
         return torch.cat(
-            [t.new_zeros(int(self.first), t.shape[1]), grid_THWD.flatten(0, 2)]
+            [t.new_zeros(int(self.cls_token), t.shape[1]), grid_THWD.flatten(0, 2)]
         ).unsqueeze(0)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skillweave.config.streams import WaveformStream
+
 
 class WaveformEmbedding(nn.Module):
-    """Convolutions and a projection: waveforms [N, samples] → [N, L, D], a vector per 20 ms
-    (SkillNet section 3.3, wav2vec).
+    """Convolutions and a projection: waveforms [N, samples] → [N, L, D], by default a vector per 20
+    ms (wav2vec 2.0, arXiv 2006.11477, section 2; SkillNet section 3.3).
 
-    As in wav2vec 2.0 (arXiv 2006.11477, section 2) the first convolution is normalised per channel
-    over time, here over the true samples alone, so that padding changes nothing; the projection
-    normalises each frame first. `norm`: `group` for this, `layer` for a norm of each frame of all
-    convolutions instead (the large models).
+    `norm`: what is normalised. `group`: each channel of the first convolution over time (the base
+    model), here over the true samples alone, so padding changes nothing. `layer`: each output of
+    all convolutions (the large models). A layer norm precedes the projection.
     """
 
     def __init__(
@@ -47,8 +48,20 @@ class WaveformEmbedding(nn.Module):
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(convolution.weight)
 
+    @classmethod
+    def from_stream(cls, stream: WaveformStream, width: int) -> Self:
+        """The module that a stream describes."""
+        return cls(
+            stream.channels,
+            stream.kernels,
+            stream.strides,
+            width,
+            stream.convolution_norm,
+            stream.convolution_bias,
+        )
+
     def forward(self, waveform_NW: Tensor, lengths_N: Tensor) -> Tensor:
-        """`lengths_N`: true frames of each recording, at the output."""
+        """[N, L, D]. `lengths_N`: number of true output positions of each recording."""
         x_NCW = waveform_NW.unsqueeze(1)
         for i, convolution in enumerate(self.convolutions):
             x_NCW = convolution(x_NCW)
@@ -61,17 +74,17 @@ class WaveformEmbedding(nn.Module):
         return self.projection(x_NLC.transpose(1, 2)).transpose(1, 2)
 
     def _first_lengths(self, lengths_N: Tensor) -> Tensor:
-        """The frames of the first convolution that reach the true output frames."""
+        """The number of outputs of the first convolution that reach the true output positions."""
         for convolution in reversed(self.convolutions[1:]):
             lengths_N = (lengths_N - 1) * convolution.stride[0] + convolution.kernel_size[0]
         return lengths_N.clamp(min=1)
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
-        """Per sample and channel over the true frames: mean 0, variance 1, then learned scale and
-        shift.
+        """Mean 0 and variance 1 per sample and channel over the true outputs, then a learned scale
+        and shift.
 
-        This is the largest tensor of the model, so it is read and written as seldom as the formula
-        allows. An exported graph must hold for padded recordings too.
+        This tensor is the largest of the model, so it is read and written as few times as the
+        formula allows. An exported graph must be valid for padded recordings too.
         """
         if not torch.compiler.is_exporting() and bool((lengths_N >= x_NCW.shape[2]).all()):
             return F.group_norm(x_NCW, len(self.scale), self.scale, self.shift)

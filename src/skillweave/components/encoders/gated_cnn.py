@@ -9,26 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.components.encoders.base import Encoder, EncoderWeights
-from skillweave.config.encoder import EncoderConfig
+from skillweave.config.encoder import GatedCNNConfig
 from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, back_in_place
 
 
 class GatedCNNEncoder(Encoder):
-    """Layers (X * W + b) ⊗ σ(X * V + c) (eq. 1) of convolutions that see only what stands before.
+    """Layers (X * W + b) ⊗ σ(X * V + c) (eq. 1) of convolutions that see only the tokens before.
 
-    After the first layer, every `residual` of them are a block whose input is added to its output
-    (section 2, Table 1).
+    After the first layer, every `block_layers` layers are a block whose input is added to its
+    output (section 2, Table 1).
     """
 
-    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+    def __init__(self, config: GatedCNNConfig, width: int, known: Known) -> None:
         super().__init__()
         self.blocks = ()
-        self.kernel, self.residual = config.kernel, config.residual
+        self.kernel_size, self.block_layers = config.kernel_size, config.block_layers
         sizes = [config.input_size or width, *[width] * (config.layers - 1)]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(size, 2 * width, config.kernel) for size in sizes
+            nn.Conv1d(size, 2 * width, config.kernel_size) for size in sizes
         )
         self.dropout = nn.Dropout(config.dropout)
 
@@ -44,7 +44,7 @@ class GatedCNNEncoder(Encoder):
         x_NLD, order = tokens.in_order(tokens.to_padded(x_TD))
         x_NDL = before_NDL = x_NLD.transpose(1, 2)
         for layer, convolution in enumerate(self.convolutions):
-            x_NDL = F.glu(convolution(F.pad(x_NDL, (self.kernel - 1, 0))), dim=1)
-            if layer % self.residual == 0:
+            x_NDL = F.glu(convolution(F.pad(x_NDL, (self.kernel_size - 1, 0))), dim=1)
+            if layer % self.block_layers == 0:
                 x_NDL = before_NDL = x_NDL + before_NDL if layer else x_NDL
         return tokens.to_tokens(back_in_place(self.dropout(x_NDL.transpose(1, 2)), order)), []

@@ -1,5 +1,4 @@
-"""Recurrent encoders and decoders (TencentPretrain section 3.2): RNN, LSTM and GRU, which read a
-text word by word."""
+"""Recurrent encoders and decoders: RNN, LSTM and GRU (TencentPretrain section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from skillweave.components.encoders.base import Encoder, EncoderWeights
-from skillweave.config.encoder import EncoderConfig
+from skillweave.config.encoder import LSTMConfig, RecurrentConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory
 from skillweave.layers.sparse import Known, RouteStatistics
 from skillweave.layers.tokens import TokenMap, back_in_place
@@ -19,21 +18,19 @@ CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "
 
 
 class RecurrentEncoder(Encoder):
-    """Layers of recurrent cells over the true tokens of a pass, in their order, over all its spans.
+    """Recurrent layers over the true tokens of a pass, in their order over all its spans.
 
-    Both directions share the width. `apart` (ELMo, arXiv 1802.05365, section 3.1) is two stacks
-    that meet at the end alone.
+    Both directions share the width. With `separate` directions (ELMo, arXiv 1802.05365, section
+    3.1) two stacks are concatenated after the last layer.
     """
 
-    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+    def __init__(self, config: RecurrentConfig, width: int, known: Known) -> None:
         super().__init__()
         self.blocks = ()
-        size = width if config.direction == "forward" else width // 2
-        options = (
-            {"hidden_size": config.cell, "proj_size": size}
-            if config.cell
-            else {"hidden_size": size}
-        )
+        size = config.state_size(width)
+        options = {"hidden_size": size}
+        if isinstance(config, LSTMConfig) and config.cell_size:
+            options = {"hidden_size": config.cell_size, "proj_size": size}
         between = config.dropout if config.layers > 1 else 0.0
         self.stacks = nn.ModuleList(
             CELLS[config.name](
@@ -41,10 +38,10 @@ class RecurrentEncoder(Encoder):
                 num_layers=config.layers,
                 batch_first=True,
                 dropout=between,
-                bidirectional=config.direction == "both",
+                bidirectional=config.direction == "bidirectional",
                 **options,
             )
-            for _ in range(2 if config.direction == "apart" else 1)
+            for _ in range(2 if config.direction == "separate" else 1)
         )
         self.dropout = nn.Dropout(config.dropout)
 
@@ -63,10 +60,10 @@ class RecurrentEncoder(Encoder):
 
 
 class RecurrentDecoder(RecurrentEncoder):
-    """A recurrent encoder whose states look at a memory: tanh(W [context; state]) (Luong et al.,
+    """A recurrent encoder whose states attend to a memory: tanh(W [context; state]) (Luong et al.,
     arXiv 1508.04025, eq. 5)."""
 
-    def __init__(self, config: EncoderConfig, width: int, known: Known) -> None:
+    def __init__(self, config: RecurrentConfig, width: int, known: Known) -> None:
         super().__init__(config, width, known)
         self.attention = CrossAttention(Heads(1, 1, width), width)
         self.combination = nn.Linear(2 * width, width)
@@ -88,8 +85,8 @@ class RecurrentDecoder(RecurrentEncoder):
 
 
 def _read(stack: nn.Module, x_NLD: Tensor, tokens: TokenMap, backward: bool) -> Tensor:
-    """What a stack makes of the true tokens, from the first on or from the last, at their own
-    places; elsewhere zeros."""
+    """The outputs of a stack for the true tokens, which it reads from the first or (`backward`)
+    from the last; zeros elsewhere."""
     x_NLD, order = tokens.in_order(x_NLD, backward)
     given = pack_padded_sequence(x_NLD, tokens.lengths, batch_first=True, enforce_sorted=False)
     read_NLD, _ = pad_packed_sequence(stack(given)[0], batch_first=True, total_length=tokens.length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
@@ -11,21 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.components.encoders.base import Encoder, EncoderWeights
-from skillweave.config.encoder import EncoderConfig, RotaryScaling, RouteConfig
+from skillweave.components.encoders.position import build_position
+from skillweave.config.encoder import RouteConfig, TransformerConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
 from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
-from skillweave.layers.position import (
-    Alibi,
-    LinearScaling,
-    Llama3Scaling,
-    PictureBias,
-    Rotary,
-    T5Bias,
-    YarnScaling,
-    within_window,
-)
+from skillweave.layers.position import within_window
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -45,7 +36,7 @@ class TransformerEncoder(Encoder):
     """
 
     def __init__(
-        self, config: EncoderConfig, width: int, known: Known, cross: bool = False
+        self, config: TransformerConfig, width: int, known: Known, cross: bool = False
     ) -> None:
         super().__init__()
         self.layers, self.window = config.layers, config.window
@@ -55,9 +46,10 @@ class TransformerEncoder(Encoder):
         )
         self.blocks = cast(Sequence[Block], blocks)
         own = distinct if config.position.per_layer else 0
-        self.position = None if own else build_position(config, width, cross)
+        heads = _heads(config, width)
+        self.position = None if own else build_position(config.position, heads, cross)
         self.positions = nn.ModuleList(
-            cast(nn.Module, build_position(config, width, cross)) for _ in range(own)
+            cast(nn.Module, build_position(config.position, heads, cross)) for _ in range(own)
         )
         self.last_norm = (
             _norm(config, width)
@@ -87,49 +79,11 @@ class TransformerEncoder(Encoder):
         return self.last_norm(x_TD), statistics
 
 
-def build_position(config: EncoderConfig, width: int, causal: bool = False) -> nn.Module | None:
-    """What attention knows of positions; None for nothing. `causal`: it never looks ahead."""
-    position = config.position
-    match position.kind:
-        case "rope":
-            return _rotary(config.size(width), position.base, position.scaling)
-        case "t5_bias":
-            return T5Bias(config.heads, position.buckets, position.max_distance, causal)
-        case "relative_2d":
-            return PictureBias(config.heads, position.grid)
-        case "alibi":
-            return Alibi(config.heads)
-    return None
-
-
-def _rotary(size: int, base: float, scaling: RotaryScaling | None) -> Rotary:
-    if scaling is None:
-        return Rotary(size, base)
-    factor, length = scaling.factor, scaling.original_length
-    if scaling.kind == "linear":
-        return Rotary(size, base, LinearScaling(factor))
-    if scaling.kind == "llama3":
-        return Rotary(
-            size,
-            base,
-            Llama3Scaling(
-                factor, scaling.low_frequency_factor, scaling.high_frequency_factor, length
-            ),
-        )
-    amplitude = scaling.attention_factor or 1 + 0.1 * max(math.log(factor), 0)
-    return Rotary(
-        size,
-        base,
-        YarnScaling(factor, scaling.fast_rotations, scaling.slow_rotations, length),
-        amplitude,
-    )
-
-
-def _norm(config: EncoderConfig, width: int) -> nn.Module:
+def _norm(config: TransformerConfig, width: int) -> nn.Module:
     return build_norm(config.norm, width, config.norm_epsilon, "norm" in config.biases)
 
 
-def _block(config: EncoderConfig, layer: int, width: int, known: Known, cross: bool) -> Block:
+def _block(config: TransformerConfig, layer: int, width: int, known: Known, cross: bool) -> Block:
     rate = config.drop_path * layer / max(config.layers - 1, 1)
 
     def residual() -> Residual:
@@ -146,11 +100,11 @@ def _block(config: EncoderConfig, layer: int, width: int, known: Known, cross: b
     return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
 
 
-def _heads(config: EncoderConfig, width: int) -> Heads:
+def _heads(config: TransformerConfig, width: int) -> Heads:
     return Heads(config.heads, config.key_value_heads or config.heads, config.size(width))
 
 
-def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> SelfAttention:
+def _attention(config: TransformerConfig, layer: int, width: int, known: Known) -> SelfAttention:
     routes, heads, biases = config.sparse.at(layer), _heads(config, width), config.biases
     qkv = ConditionalLinear(
         width, sum(heads.sizes), build_route(routes["qkv"], width, known), "qkv" in biases
@@ -166,19 +120,19 @@ def _attention(config: EncoderConfig, layer: int, width: int, known: Known) -> S
             nn.RMSNorm(heads.size, config.norm_epsilon),
             nn.RMSNorm(heads.size, config.norm_epsilon),
         )
-    scale, bias = None if config.scaled else 1.0, "query_value" in biases
+    scale, bias = None if config.scale_attention else 1.0, "query_value" in biases
     return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias)
 
 
-def _cross_attention(config: EncoderConfig, width: int) -> CrossAttention:
-    scale = None if config.scaled else 1.0
+def _cross_attention(config: TransformerConfig, width: int) -> CrossAttention:
+    scale = None if config.scale_attention else 1.0
     return CrossAttention(
         _heads(config, width), width, config.attention_dropout, scale, config.biases
     )
 
 
 def _feed_forward(
-    config: EncoderConfig, layer: int, width: int, known: Known
+    config: TransformerConfig, layer: int, width: int, known: Known
 ) -> ConditionalFeedForward | SparseFeedForward:
     routes, hidden, bias = (
         config.sparse.at(layer),

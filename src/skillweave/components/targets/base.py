@@ -23,7 +23,7 @@ from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
 
 if TYPE_CHECKING:
-    from skillweave.config.encoder import EncoderConfig
+    from skillweave.config.encoder import DecoderConfig, EncoderConfig
     from skillweave.config.streams import ImageStream, VideoStream
     from skillweave.config.task import TaskSettings
 
@@ -145,7 +145,7 @@ class ModelSpec(Protocol):
         ...
 
     @property
-    def decoder(self) -> EncoderConfig | None:
+    def decoder(self) -> DecoderConfig | None:
         """The decoder, if there is one."""
         ...
 

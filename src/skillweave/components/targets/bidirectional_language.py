@@ -39,10 +39,10 @@ class BidirectionalLanguageConfig(TargetConfig):
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""
-        if getattr(model.encoder_of(self.modality), "direction", None) != "apart":
+        if model.encoder_of(self.modality).direction != "separate":
             yield (
                 "predicts the tokens on both sides; use an rnn, lstm or gru encoder with direction"
-                " 'apart'"
+                " 'separate'"
             )
         if not model.vocabulary(self.modality):
             yield (

@@ -24,12 +24,12 @@ from skillweave.components.targets.base import (
 )
 from skillweave.components.targets.masked_pixels import masking_faults
 from skillweave.config.base import Positive
-from skillweave.config.encoder import EncoderConfig
+from skillweave.config.encoder import TransformerConfig
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse import Known
 from skillweave.layers.tokens import map_padded
 
-DECODER = EncoderConfig(layers=8, heads=16, feed_forward=2048, norm_position="pre", dropout=0.0)
+DECODER = TransformerConfig(layers=8, heads=16, feed_forward=2048, norm_position="pre", dropout=0.0)
 
 
 @TARGETS.register("masked_autoencoder")
@@ -46,7 +46,7 @@ class MaskedAutoencoderConfig(TargetConfig):
     """Whose patches are masked: a picture's, or a clip's (`video`)."""
     width: Positive = 512
     """Size of the decoder's vectors."""
-    decoder: EncoderConfig = DECODER
+    decoder: TransformerConfig = DECODER
     """The decoder's blocks, which see all patches."""
     norm_epsilon: PositiveFloat | None = None
     """Adds a layer normalisation after the decoder with this epsilon, where the decoder's own
@@ -71,7 +71,7 @@ class MaskedAutoencoderConfig(TargetConfig):
             self.width,
             stream.tubelet,
             stream.max_length,
-            stream.specials,
+            stream.num_prefix_tokens,
             TransformerEncoder(self.decoder, self.width, known),
             self.normalised,
             self.stream,
@@ -88,7 +88,7 @@ class MaskedAutoencoderConfig(TargetConfig):
             clips = model.streams.present().get(Modality.VIDEO)
             remedy = ", or set `stream: video` in the target" if clips else ""
             yield from masking_faults(model, Modality.IMAGE, "visible_patch", remedy)
-        yield from self.decoder.misfit(self.width)
+        yield from self.decoder.check(self.width)
 
 
 class MaskedAutoencoder(Target):
@@ -165,10 +165,7 @@ class MaskedAutoencoder(Target):
         )
         x_NLD = torch.cat([visible_NVD[:, : self.specials], patches_NPD], dim=1)
         samples, length = x_NLD.shape[:2]
-        added = self.position(length, 0)
-        if not isinstance(self.position, PositionEmbedding):
-            added = added.to(x_NLD)  # computed on the host
-        x_NLD = x_NLD + added
+        x_NLD = x_NLD + self.position(x_NLD)
         task = encoded.tokens.conditions[0].task
         layout = Layout(task, (Span(self.modality, length=length),))
         tokens = map_padded(layout, samples, None, x_NLD.device)

@@ -37,7 +37,7 @@ class MaskedPixelsConfig(TargetConfig):
     def build(self, model: ModelSpec) -> MaskedPixels:
         """See `TargetConfig`."""
         stream = model.visual(Modality.IMAGE)
-        return MaskedPixels(model.width, stream.tubelet[-1], stream.specials)
+        return MaskedPixels(model.width, stream.tubelet[-1], stream.num_prefix_tokens)
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""

@@ -21,6 +21,7 @@ from skillweave.components.targets.base import (
     mean_cross_entropy,
 )
 from skillweave.config.base import ConfigError, Positive
+from skillweave.config.streams import FilterbankStream
 from skillweave.data.processors.units import UnitModel
 
 
@@ -42,7 +43,7 @@ class MaskedUnitConfig(TargetConfig):
     def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
         """k-means on the MFCC of training recordings (SkillNet section 4.2)."""
         stream = model.streams.sound
-        if stream is not None and stream.filterbank:
+        if isinstance(stream, FilterbankStream):
             raise ConfigError(
                 f"tasks.{data.name}: masked units are made from waveforms; give streams.sound the"
                 " embedding waveform"
@@ -53,7 +54,7 @@ class MaskedUnitConfig(TargetConfig):
                 f"tasks.{data.name}: no recording could be decoded, so there are no units to learn"
             )
         hop = math.prod(stream.strides)
-        units = UnitModel.fit(recordings, self.clusters, stream.rate, hop, data.seed)
+        units = UnitModel.fit(recordings, self.clusters, stream.sample_rate, hop, data.seed)
         return {self.asset or "": units.to_bytes()}
 
     def load_asset(self, content: bytes) -> UnitModel:

@@ -15,7 +15,7 @@ from torch import from_numpy
 
 from skillweave.batch import Features
 from skillweave.config.data import AugmentConfig, LimitsConfig
-from skillweave.config.streams import WHISPER_RATE, SoundStream
+from skillweave.config.streams import WHISPER_RATE, FilterbankStream, SoundStream
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
 from skillweave.data.processors.media import open_media
 
@@ -73,7 +73,9 @@ class SoundProcessor:
         length = self.stream.positions(len(waveform))
         if length == 0:
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
-        level = (lambda x: x) if self.stream.frames == "whisper" else _normalise
+        frames = self.stream if isinstance(self.stream, FilterbankStream) else None
+        whisper = frames is not None and frames.features == "whisper"
+        level = (lambda x: x) if whisper else _normalise
         waveform = level(waveform)
         if noise and rng is not None:
             waveform = level(
@@ -84,18 +86,20 @@ class SoundProcessor:
             )
         if rng is not None and (self.augment.time_mask or self.augment.frequency_mask):
             waveform = mask_sound(
-                waveform, self.stream.rate, self.augment.time_mask, self.augment.frequency_mask, rng
+                waveform,
+                self.stream.sample_rate,
+                self.augment.time_mask,
+                self.augment.frequency_mask,
+                rng,
             )
-        if self.stream.frames == "whisper":
-            most = self.stream.entries(self.stream.max_length)
+        if frames is None:
+            return Features(from_numpy(waveform), length)
+        if whisper:
+            most = frames.input_length(frames.max_length)
             return Features(
-                from_numpy(whisper_frames(waveform, most, self.stream.mels)), self.stream.max_length
+                from_numpy(whisper_frames(waveform, most, frames.mel_bins)), frames.max_length
             )
-        if self.stream.filterbank:
-            return Features(
-                from_numpy(log_mel(waveform, self.stream.rate, self.stream.mels)), length
-            )
-        return Features(from_numpy(waveform), length)
+        return Features(from_numpy(log_mel(waveform, frames.sample_rate, frames.mel_bins)), length)
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
         """At the stream's rate and so many times as fast, within the stream's longest."""
@@ -105,22 +109,22 @@ class SoundProcessor:
             raise BadInput(
                 f"{len(samples) / rate:.3f} s are less than min_seconds {self.limits.min_seconds}"
             )
-        natural = len(samples) * self.stream.rate / rate
+        natural = len(samples) * self.stream.sample_rate / rate
         if natural >= self.most + 1:
             if self.limits.too_long == "skip":
                 raise BadInput(f"longer than the stream's {self.stream.max_length} positions")
         else:  # slowing down must not push the end out
             speed = max(speed, natural / self.most)
-        if rate * speed != self.stream.rate:
-            samples = soxr.resample(samples, rate * speed, self.stream.rate)
+        if rate * speed != self.stream.sample_rate:
+            samples = soxr.resample(samples, rate * speed, self.stream.sample_rate)
         return samples[: self.most]
 
     def _decode(self, value: Any) -> tuple[np.ndarray, int]:
         """Mono samples and their rate; of a long file a little more than the stream holds at the
         greatest speed."""
         if isinstance(value, np.ndarray):
-            return _from_array(value, self.stream.rate)
-        seconds = (self.most / self.stream.rate + 0.1) * (1 + self.augment.speed)
+            return _from_array(value, self.stream.sample_rate)
+        seconds = (self.most / self.stream.sample_rate + 0.1) * (1 + self.augment.speed)
         with open_media(value, self.limits) as file:
             start = file.read(4)
             file.seek(0)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
-from skillweave.config.streams import ASSETS_FOLDER, TokenizerConfig, tokenizer_asset
+from skillweave.config.streams import ASSETS_FOLDER, TrainedTokenizerConfig, tokenizer_asset
 
 PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
     "[PAD]",
@@ -91,7 +91,9 @@ def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -
         ) from None
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig, vocabulary: int) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], config: TrainedTokenizerConfig, vocabulary: int
+) -> Tokenizer:
     """Wordpieces after BERT's normalisation, or byte-level BPE, with at most `vocabulary` pieces.
 
     The same texts give the same pieces and ids. Raises ConfigError when there is no text, or no
@@ -127,7 +129,7 @@ def _learn(
     trainer: Any,
     texts: list[str],
     alphabet: list[str],
-    config: TokenizerConfig,
+    config: TrainedTokenizerConfig,
     vocabulary: int,
 ) -> dict[str, Any]:
     """Train, and give the model as `tokenizer.json` has it.

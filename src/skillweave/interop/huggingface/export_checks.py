@@ -136,14 +136,14 @@ def flatten(config: ModelConfig) -> dict[str, Any]:
         (stream["encoder"], stream["width"] or config.width) for stream in data["streams"].values()
     ]
     for part, width in parts:
-        if part:
+        if part and "heads" in part:
             part["key_value_heads"] = part["key_value_heads"] or part["heads"]
             part["head_size"] = part["head_size"] or width // part["heads"]
             part["distinct_layers"] = part["distinct_layers"] or part["layers"]
     for stream in filter(None, [*data["streams"].values(), data["target_embedding"]]):
         stream["width"] = stream["width"] or config.width
         if "vocabulary" in stream:
-            stream["size"] = stream["size"] or stream["width"]
+            stream["embedding_size"] = stream["embedding_size"] or stream["width"]
     flat = dict(_walk(data, ""))
     return {path: value for path, value in flat.items() if not _aside(path)}
 

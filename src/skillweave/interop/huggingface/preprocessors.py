@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
-from skillweave.config.streams import ImageStream, SoundStream, VideoStream
+from skillweave.config.streams import FilterbankStream, ImageStream, SoundStream, VideoStream
 from skillweave.model.config import ModelConfig
 
 FILES = ("processor_config.json", "preprocessor_config.json")
@@ -33,7 +33,7 @@ def with_preprocessor(folder: Path, config: ModelConfig) -> ModelConfig:
                 stream["mean"] = [0, 0, 0] if plain else given.get("image_mean", stream["mean"])
                 stream["std"] = [1, 1, 1] if plain else given.get("image_std", stream["std"])
         if (stream := data["streams"].get("sound")) and "sampling_rate" in given:
-            stream["rate"] = given["sampling_rate"]
+            stream["sample_rate"] = given["sampling_rate"]
             if not given.get("do_normalize", True) and "waveform" in stream["embedding"]:
                 warnings.warn(
                     f"{folder}: made for recordings as loud as they are; here each has mean 0 and"
@@ -87,22 +87,22 @@ def _pictures(stream: ImageStream | VideoStream) -> dict[str, Any]:
 
 
 def _recordings(stream: SoundStream) -> dict[str, Any]:
-    size = stream.mels if stream.filterbank else 1
+    filterbank = isinstance(stream, FilterbankStream)
     found = {
-        "sampling_rate": stream.rate,
-        "feature_size": size,
+        "sampling_rate": stream.sample_rate,
+        "feature_size": stream.mel_bins if filterbank else 1,
         "padding_value": 0.0,
         "return_attention_mask": True,
     }
-    if not stream.filterbank:
+    if not filterbank:
         return found | {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
-    if stream.frames == "whisper":
-        seconds = stream.entries(stream.max_length) // 100  # 100 frames a second
+    if stream.features == "whisper":
+        seconds = stream.input_length(stream.max_length) // 100  # 100 frames a second
         return found | {
             "feature_extractor_type": "WhisperFeatureExtractor",
             "chunk_length": seconds,
         }
     return found | {
         "feature_extractor_type": "Speech2TextFeatureExtractor",
-        "num_mel_bins": stream.mels,
+        "num_mel_bins": stream.mel_bins,
     }

@@ -73,12 +73,13 @@ def with_special_names(
     first = None
     if start is not None and (asset := assets.get(tokenizer_asset(Modality.TEXT))):
         first = read_tokenizer(asset).id_to_token(start)
-    for stream, cls in (
-        (data["streams"].get("text"), special.get("cls", first)),
-        (data["target_embedding"], first),
+    for stream, written, cls in (
+        (config.streams.text, data["streams"].get("text"), special.get("cls", first)),
+        (config.target_embedding, data["target_embedding"], first),
     ):
         if stream:
-            stream["tokenizer"]["special"] = special | ({"cls": cls} if cls else {})
+            names = special | ({"cls": cls} if cls else {})
+            written["tokenizer"] = stream.tokenizer.with_special_tokens(names).model_dump()
     return ModelConfig.parse(data, str(folder))
 
 

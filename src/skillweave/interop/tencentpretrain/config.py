@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from skillweave.config.base import ConfigError, choose, nearest
-from skillweave.config.encoder import COMMON, OWN
+from skillweave.config.base import ConfigError, choose, members_of, nearest
+from skillweave.config.encoder import EncoderConfig
 from skillweave.config.layering import load_yaml, merge
 from skillweave.model.formats import FORMATS, ConfigFormat
 from skillweave.model.presets import presets
@@ -54,11 +54,14 @@ PLACED = {
 }
 """What else a stream's embedding may have. Positions of pictures are their own, which tells them
 from words as segments do."""
+BUCKETS = ("relative_attention_buckets_num",)
+"""Options that only relative positions have."""
+SEQUENTIAL = {kind.names()[0]: kind for kind in members_of(EncoderConfig)[1:]}
 RECURRENT = ("rnn", "lstm", "gru")
 ENCODERS: dict[str, Mapped] = {
     "transformer": {"name": "transformer"},
     **{name: {"name": name, "direction": "forward"} for name in RECURRENT},
-    **{f"bi{name}": {"name": name, "direction": "apart"} for name in RECURRENT},
+    **{f"bi{name}": {"name": name, "direction": "separate"} for name in RECURRENT},
     "gatedcnn": {"name": "gated_cnn"},
 }
 ACTIVATIONS = {
@@ -98,16 +101,16 @@ BLOCKS: dict[str, Callable[[Any], Mapped]] = {
     "layernorm": lambda name: {"norm": choose(NORMS, name, "layernorm")},
     "layernorm_eps": lambda epsilon: {"norm_epsilon": epsilon},
     "layernorm_positioning": lambda where: {"norm_position": where},
-    "remove_attention_scale": lambda on: {"scaled": not on},
+    "remove_attention_scale": lambda on: {"scale_attention": not on},
     "remove_transformer_bias": lambda on: {"biases": ["norm"]} if on else {},
     "parameter_sharing": lambda on: {"distinct_layers": 1} if on else {},
     "relative_position_embedding": _where("t5_bias"),
     "rotary_position_embedding": _where("rope"),
     "alibi_position_embedding": _where("alibi"),
     "relative_attention_buckets_num": lambda n: {"position": {"buckets": n}},
-    "bidirectional": lambda on: {"direction": "both"} if on else {},
-    "kernel_size": lambda n: {"kernel": n},
-    "block_size": lambda n: {"residual": n},
+    "bidirectional": lambda on: {"direction": "bidirectional"} if on else {},
+    "kernel_size": lambda n: {"kernel_size": n},
+    "block_size": lambda n: {"block_layers": n},
 }
 """Their options of encoder and decoder → ours."""
 PARTS = {
@@ -276,7 +279,7 @@ def _model(parts: list[Mapped], common: Mapped) -> Mapped:
             else {}
         )
         words = _stream({**common, "embedding": common.get("tgt_embedding", "word")}) | tied
-        model["target_embedding"] = words | ({"scaled": True} if _scaled(common) else {})
+        model["target_embedding"] = words | ({"scale_embedding": True} if _scaled(common) else {})
     wanted = _names(common.get("target"))
     model["targets"] = dict(_target(name, parts, common) for name in wanted)
     task = {"spans": _spans(parts, common, wanted), "targets": dict.fromkeys(model["targets"], 1.0)}
@@ -331,8 +334,8 @@ def _stream(part: Mapped, modality: str = "text") -> Mapped:
     sizes = {
         "max_length": part.get("max_seq_length"),
         "vocabulary": part.get("vocab_size"),
-        "size": size,
-        "scaled": _scaled(part),
+        "embedding_size": size,
+        "scale_embedding": _scaled(part),
     }
     return stream | {name: size for name, size in sizes.items() if size}
 
@@ -340,7 +343,7 @@ def _stream(part: Mapped, modality: str = "text") -> Mapped:
 def _sound(part: Mapped) -> Mapped:
     """Log-mel frames, of which each convolution keeps every other one."""
     given = {
-        "mels": "audio_feature_size",
+        "mel_bins": "audio_feature_size",
         "channels": "conv_channels",
         "kernels": "conv_kernel_sizes",
     }
@@ -359,13 +362,14 @@ def _blocks(part: Mapped, name: str) -> Mapped:
     """An encoder or decoder."""
     kind = choose(ENCODERS, name, "encoder")
     blocks: Mapped = {}
+    unused = () if part.get("relative_position_embedding", True) else BUCKETS
     for key, convert in BLOCKS.items():
-        if part.get(key) is not None:
+        if part.get(key) is not None and key not in unused:
             blocks = merge(blocks, convert(part[key]))
-    if kind["name"] in OWN:  # the Transformer's options stand there without effect
+    if config := SEQUENTIAL.get(kind["name"]):  # the Transformer's options have no effect there
         if "emb_size" in part:
             blocks["input_size"] = part["emb_size"]
-        blocks = {key: value for key, value in blocks.items() if key in COMMON | OWN[kind["name"]]}
+        blocks = {key: value for key, value in blocks.items() if key in config.model_fields}
     return kind | blocks
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skillweave.config import ConfigError
+from skillweave.config.encoder import TransformerConfig
 from skillweave.interop.huggingface.checkpoint import load_pickle
 from skillweave.interop.huggingface.convert import match
 from skillweave.interop.huggingface.engine import Rule, joined, reshaped, rule, transposed
@@ -120,7 +121,7 @@ def _embeddings(config: ModelConfig, two: bool) -> dict[str, str]:
 
 
 def _rules(config: ModelConfig, two: bool) -> Iterator[Rule]:
-    gated = config.encoder.gated
+    gated = isinstance(config.encoder, TransformerConfig) and config.encoder.gated
     for i, (theirs, ours) in enumerate(_embeddings(config, two).items()):
         yield rule(f"{ours}.content.word", f"{theirs}.word.embedding")
         yield rule(f"{ours}.content.patch.first", reshaped(f"{theirs}.patch.cls_emb"))
@@ -227,9 +228,12 @@ def _turned(name: str, x: Tensor, config: ModelConfig) -> Tensor:
     apart, not side by side."""
     if _renamed(name).endswith(".seg.embedding.weight"):
         return x[1:]
-    if config.encoder.position.kind == "rope" and re.search(
-        r"self_attn\.linear_layers\.[01]\.", name
+    encoder = config.encoder
+    if (
+        isinstance(encoder, TransformerConfig)
+        and encoder.position.kind == "rope"
+        and re.search(r"self_attn\.linear_layers\.[01]\.", name)
     ):
-        size = config.encoder.size(config.width)
+        size = encoder.size(config.width)
         return x.unflatten(0, (-1, size // 2, 2)).transpose(1, 2).flatten(0, 2)
     return x.clone()

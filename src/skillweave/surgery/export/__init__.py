@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
-from skillweave.components.encoders.recurrent import CELLS
 from skillweave.config import ConfigError
+from skillweave.config.encoder import RecurrentConfig
 from skillweave.model.model import Model
 from skillweave.surgery.export.graph import run_graph, write_graph
 from skillweave.surgery.export.stock import misfit
@@ -32,7 +32,7 @@ def export_tower(
     `largest_relative_error` of the hidden states. Raises ConfigError for a recurrent encoder, which
     reads each sample to its own end, as a graph cannot.
     """
-    if tower.config.encoder.name in CELLS:
+    if isinstance(tower.config.encoder, RecurrentConfig):
         raise ConfigError(
             f"{name}: a graph cannot hold an encoder {tower.config.encoder.name!r}; use --no-towers"
         )

@@ -96,10 +96,10 @@ def _stream(tower: Model) -> tuple[Modality, Any]:
 def _positions(tower: Model, modality: Modality, length: int) -> Tensor:
     """[L, D] all that is added to the content, whatever it is made of; the segment is that of a
     single span."""
-    table = torch.zeros(length, tower.config.width)
+    x_1LD = next(tower.parameters()).new_zeros(1, length, tower.config.width)
     for module in tower.get_submodule(f"embeddings.{modality.value}.positions").children():
-        table = table + module(length, 0)[0]
-    return table.detach()
+        x_1LD = x_1LD + module(x_1LD)
+    return x_1LD[0].detach()
 
 
 def _visual(

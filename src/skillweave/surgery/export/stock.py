@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from skillweave.batch import Attention, Modality
 from skillweave.config.base import Config
-from skillweave.config.streams import VISIBLE
+from skillweave.config.encoder import TransformerConfig
 from skillweave.model.model import Model
 
 CLASSES = {
@@ -30,12 +30,14 @@ EXPRESSED = (
 )
 """Options of an encoder that stock encoders have too; of all others they have the default."""
 OWN = {
-    "TextStream": ("size", "scaled"),
-    "CodeStream": ("size", "scaled"),
+    "TextStream": ("embedding_size", "scale_embedding"),
+    "CodeStream": ("embedding_size", "scale_embedding"),
     "ImageStream": ("distilled",),
-    "VideoStream": ("first",),
+    "VideoStream": ("cls_token",),
 }
 """Options of a stream of which they have the default."""
+MODULES = ("modality", "masked_patch", "visible_patch", "visible_tubelet")
+"""Embedding modules that they do not have."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
@@ -48,21 +50,20 @@ def misfit(tower: Model) -> str:
             f"the pass joins {len(task.spans)} spans, each embedded in its own way; stock encoders"
             " read one"
         )
-    modality, norms = span.modality, tower.config.encoder.norm_position
+    modality, encoder = span.modality, tower.config.encoder
+    norms = encoder.norm_position
     if modality is Modality.SOUND:
         return "Wav2Vec2Model adds positions by a convolution, this tower by a table of vectors"
     if span.attention is Attention.CAUSAL:
         return "its attention is causal, which stock encoders do not have"
-    if tower.config.encoder.prompts:
+    if encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
-    encoder, stream = tower.config.encoder, tower.config.streams.present()[modality]
-    if own := _changed(
-        encoder, [name for name in type(encoder).model_fields if name not in EXPRESSED]
-    ):
+    stream = tower.config.streams.present()[modality]
+    options = [name for name in TransformerConfig.model_fields if name not in EXPRESSED]
+    own = _changed(encoder, options) if isinstance(encoder, TransformerConfig) else ["name"]
+    if own:
         return f"stock encoders have nothing like its encoder's {', '.join(own)}"
-    modules = [
-        name for name in ("modality", "masked_patch", *sorted(VISIBLE)) if name in stream.embedding
-    ]
+    modules = [name for name in MODULES if name in stream.embedding]
     if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
         return f"stock encoders have nothing like its stream's {', '.join(own)}"
     if (modality, norms) not in CLASSES:

@@ -29,7 +29,7 @@ ALBERT = replace(
     model_type="albert",
     fields={
         **BERT.fields,
-        "streams.text.size": "embedding_size",
+        "streams.text.embedding_size": "embedding_size",
         "encoder.distinct_layers": "num_hidden_groups",
     },
     rules=(

@@ -56,7 +56,7 @@ def _fields(side: str) -> dict[str, str | Field]:
     return {
         f"{stream}.vocabulary": "vocab_size",
         f"{stream}.max_length": "max_position_embeddings",
-        f"{stream}.scaled": "scale_embedding",
+        f"{stream}.scale_embedding": "scale_embedding",
         **sizes(side),
     }
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from skillweave.config import ConfigError
-from skillweave.config.encoder import BIASED
 from skillweave.interop.huggingface.engine import rule
 from skillweave.interop.huggingface.families.bert import CLASSIFIER
 from skillweave.interop.huggingface.families.vit import LINEAR, SIZES, embedding, layers
@@ -47,10 +46,8 @@ def _ours(config: Any) -> dict[str, Any]:
 
 
 def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
-    relative, own = (
-        ours["encoder.position.kind"] == "relative_2d",
-        ours["encoder.position.per_layer"],
-    )
+    relative = ours["encoder.position.kind"] == "relative_2d"
+    own = ours.get("encoder.position.per_layer", False)
     return {
         "use_mask_token": "masked_patch" in ours["streams.image.embedding"],
         "use_absolute_position_embeddings": "position" in ours["streams.image.embedding"],
@@ -118,7 +115,7 @@ BEIT = Family(
     base="beit.",
     constants={
         "encoder.norm_position": "pre",
-        "encoder.biases": ["query_value", *(place for place in BIASED if place != "qkv")],
+        "encoder.biases": ["query_value", "attention_output", "feed_forward", "norm"],
     },
     required={"num_channels": 3},
     ours=_ours,

@@ -27,7 +27,7 @@ GENERATOR = masked(
 ELECTRA = replace(
     BERT,
     model_type="electra",
-    fields={**BERT.fields, "streams.text.size": "embedding_size"},
+    fields={**BERT.fields, "streams.text.embedding_size": "embedding_size"},
     rules=(
         *embedding("electra."),
         rule(f"{TEXT}.projection", "electra.embeddings_project"),

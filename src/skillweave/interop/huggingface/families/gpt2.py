@@ -26,7 +26,7 @@ GPT2 = Family(
         "encoder.norm_epsilon": "layer_norm_epsilon",
         "encoder.dropout": "resid_pdrop",
         "encoder.attention_dropout": "attn_pdrop",
-        "encoder.scaled": "scale_attn_weights",
+        "encoder.scale_attention": "scale_attn_weights",
     },
     (
         rule("embeddings.text.content.word", "transformer.wte"),

@@ -26,7 +26,7 @@ FIXED = {
     "position.kind": "t5_bias",
     "norm": "rms",
     "norm_position": "pre",
-    "scaled": False,
+    "scale_attention": False,
     "biases": [],
 }
 SIDES = ("encoder", "decoder")

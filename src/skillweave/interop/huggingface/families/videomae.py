@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skillweave.config.encoder import BIASED
 from skillweave.interop.huggingface.engine import reshaped, rule
 from skillweave.interop.huggingface.families.bert import CLASSIFIER
 from skillweave.interop.huggingface.families.vit import LINEAR, SIZES, blocks, layers
@@ -23,10 +22,8 @@ CLIP_SIZES = {
 
 
 def _ours(config: Any) -> dict[str, Any]:
-    biases = [
-        *(["query_value"] if config.qv_bias else []),
-        *(place for place in BIASED if place != "qkv"),
-    ]
+    biases = ["query_value"] if config.qv_bias else []
+    biases += ["attention_output", "feed_forward", "norm"]
     return {
         "streams.video.tubelet": [config.tubelet_size, config.patch_size, config.patch_size],
         "encoder.biases": biases,
@@ -99,7 +96,7 @@ VIDEOMAE = Family(
     base="videomae.",
     constants={
         "streams.video.embedding": ["tubelet", "interleaved_sinusoidal"],
-        "streams.video.first": False,
+        "streams.video.cls_token": False,
         "encoder.norm_position": "pre",
     },
     required={"num_channels": 3},

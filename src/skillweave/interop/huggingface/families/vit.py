@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skillweave.config.encoder import BIASED
 from skillweave.interop.huggingface.engine import Rule, joined, reshaped, rule
 from skillweave.interop.huggingface.families.bert import CLASSIFIER, ENCODER
 from skillweave.interop.huggingface.family import Family, Head
@@ -78,7 +77,8 @@ def blocks(ours: str, theirs: str, *files: str) -> tuple[Rule, ...]:
 
 def biases(config: Any) -> dict[str, Any]:
     """Which layers add one."""
-    return {"encoder.biases": [place for place in BIASED if place != "qkv" or config.qkv_bias]}
+    qkv = ["qkv"] if config.qkv_bias else []
+    return {"encoder.biases": [*qkv, "attention_output", "feed_forward", "norm"]}
 
 
 def qkv_bias(ours: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from skillweave.config.encoder import BIASED
 from skillweave.interop.huggingface.engine import rule
 from skillweave.interop.huggingface.families.bart import cross, sizes
 from skillweave.interop.huggingface.families.speech_to_text import (
@@ -23,7 +22,7 @@ from skillweave.interop.huggingface.family import CLASSES, Family, Field, Head
 STREAMS = {
     "streams.sound": {
         "embedding": ["filterbank", "position"],
-        "frames": "whisper",
+        "features": "whisper",
         "gated": False,
         "kernels": [3, 3],
         "strides": [1, 2],
@@ -32,7 +31,7 @@ STREAMS = {
     },
     "target_embedding": {"embedding": ["word", "position"], "norm": False, "tied": False},
 }
-BIASES = ["query_value", *(place for place in BIASED if place != "qkv")]
+BIASES = ["query_value", "attention_output", "feed_forward", "norm"]
 PADDING = 50_256
 """The number of padding where their configuration names none."""
 
@@ -56,7 +55,7 @@ ENCODER = Family(
     {
         "width": "d_model",
         "streams.sound.channels": "d_model",
-        "streams.sound.mels": "num_mel_bins",
+        "streams.sound.mel_bins": "num_mel_bins",
         "streams.sound.max_length": "max_source_positions",
         **sizes("encoder"),
     },

@@ -1,0 +1,150 @@
+"""How attention uses positions: nothing, rotary embeddings, or a bias on the attention scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import PositiveFloat
+
+from skillweave.config.base import Positive
+from skillweave.config.variants import Tagged, Variant
+
+
+class RotaryScaling(Variant):
+    """A change of the rotary frequencies for texts that are longer than those of the first
+    training."""
+
+    kind: str
+    """Name of the scaling."""
+    factor: PositiveFloat = 1.0
+    """How many times longer the texts become."""
+
+
+class LinearScalingConfig(RotaryScaling):
+    """All frequencies are divided by `factor` (position interpolation, arXiv 2306.15595)."""
+
+    kind: Literal["linear"] = "linear"
+    """Selects linear scaling, which is the default."""
+
+
+class Llama3ScalingConfig(RotaryScaling):
+    """Low frequencies are divided by `factor`, high ones are kept, those between are interpolated
+    (LLaMA 3.1)."""
+
+    kind: Literal["llama3"] = "llama3"
+    """Selects the scaling of LLaMA 3.1."""
+    low_frequency_factor: PositiveFloat = 1.0
+    """Wavelengths above `original_length` / `low_frequency_factor` are scaled by the whole
+    `factor`."""
+    high_frequency_factor: PositiveFloat = 4.0
+    """Wavelengths below `original_length` / `high_frequency_factor` are not scaled."""
+    original_length: Positive = 8192
+    """Number of positions in the first training."""
+
+
+class YarnScalingConfig(RotaryScaling):
+    """Low frequencies are divided by `factor`, high ones are kept, those between are interpolated
+    by their rank (YaRN, arXiv 2309.00071 section 3.2; Qwen)."""
+
+    kind: Literal["yarn"] = "yarn"
+    """Selects YaRN."""
+    fast_rotations: PositiveFloat = 32.0
+    """Frequencies with more rotations than this within `original_length` are not scaled (β in the
+    paper)."""
+    slow_rotations: PositiveFloat = 1.0
+    """Frequencies with fewer rotations than this within `original_length` are scaled by the whole
+    `factor` (α in the paper)."""
+    attention_factor: PositiveFloat | None = None
+    """Factor on the rotated queries and keys. Default: 1 + ln(`factor`) / 10 (section 3.4)."""
+    original_length: Positive = 8192
+    """Number of positions in the first training."""
+
+
+ScalingConfig = Annotated[LinearScalingConfig | Llama3ScalingConfig | YarnScalingConfig, Tagged()]
+
+
+class Position(Variant):
+    """What attention computes from positions, in addition to the position embeddings of the
+    streams."""
+
+    kind: str
+    """Name of the method."""
+
+    def check(self, head_size: int) -> Iterator[str]:
+        """What does not fit heads of this size."""
+        yield from ()
+
+
+class FixedPosition(Position):
+    """Positions without parameters."""
+
+    per_layer: ClassVar[bool] = False
+
+
+class LearnedBias(Position):
+    """A bias on the attention scores that is learned."""
+
+    per_layer: bool = False
+    """Whether each layer learns biases of its own. Default: all layers share them."""
+
+
+class NoPositionConfig(FixedPosition):
+    """Attention does not use positions; the streams add position embeddings to their input (BERT,
+    ViT)."""
+
+    kind: Literal["none"] = "none"
+    """Selects attention without positions, which is the default."""
+
+
+class RotaryConfig(FixedPosition):
+    """Rotary position embeddings: queries and keys are rotated by angles that grow with their
+    position (RoFormer, arXiv 2104.09864; LLaMA)."""
+
+    kind: Literal["rope"] = "rope"
+    """Selects rotary position embeddings."""
+    base: PositiveFloat = 10_000.0
+    """Base of the frequencies base^(-2i / head size), in radians per position (θ in LLaMA)."""
+    scaling: ScalingConfig | None = None
+    """Change of the frequencies for texts longer than those of the first training. Default:
+    none."""
+
+    def check(self, head_size: int) -> Iterator[str]:
+        """Rotations need an even number of dimensions."""
+        if head_size % 2:
+            yield f"rope turns pairs of numbers, and heads have {head_size}; give an even head_size"
+
+
+class AlibiConfig(FixedPosition):
+    """Attention with linear biases: each head subtracts a fixed multiple of the distance from its
+    scores (ALiBi, arXiv 2108.12409; BLOOM)."""
+
+    kind: Literal["alibi"] = "alibi"
+    """Selects linear biases."""
+
+
+class T5BiasConfig(LearnedBias):
+    """A learned bias on the scores for each head and bucket of distances (T5, arXiv 1910.10683
+    section 2.1)."""
+
+    kind: Literal["t5_bias"] = "t5_bias"
+    """Selects the relative position biases of T5."""
+    buckets: Positive = 32
+    """Number of buckets, each with a bias of its own."""
+    max_distance: Positive = 128
+    """Distance in tokens from which on all distances share the last bucket."""
+
+
+class Relative2DConfig(LearnedBias):
+    """A learned bias on the scores for each head and each offset in rows and columns between the
+    patches of an image (BEiT, arXiv 2106.08254)."""
+
+    kind: Literal["relative_2d"] = "relative_2d"
+    """Selects the relative position biases of BEiT."""
+    grid: tuple[Positive, Positive] = (14, 14)
+    """Number of rows and columns of patches in an image."""
+
+
+PositionConfig = Annotated[
+    NoPositionConfig | RotaryConfig | T5BiasConfig | AlibiConfig | Relative2DConfig, Tagged()
+]
