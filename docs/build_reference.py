@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from skillweave.config.base import members_of
 from skillweave.recipe import RecipeConfig
 
 LONGEST_DEFAULT = 60
@@ -30,18 +31,18 @@ def children(kind: object) -> list[type[BaseModel]]:
     """The configuration classes named in an annotation, in order."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
-    return [child for part in typing.get_args(kind) for child in children(part)]
+    members = members_of(kind)
+    parts = typing.get_args(kind) if members == [kind] else members
+    return [child for part in parts for child in children(part)]
 
 
 def describe(kind: object) -> str:
     """An annotation as a person would write it, with links to configuration classes."""
+    if (members := members_of(kind)) != [kind]:
+        return " or ".join(dict.fromkeys(describe(member) for member in members))
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return describe(parts[0])
     if origin is typing.Literal:
         return " or ".join(f"`{getattr(value, 'value', value)}`" for value in parts)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(part) for part in parts))
     if origin is dict:
         return f"mapping of {describe(parts[0])} to {describe(parts[1])}"
     if origin is tuple and Ellipsis not in parts:
