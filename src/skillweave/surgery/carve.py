@@ -105,7 +105,10 @@ def _config_of(config: ModelConfig, path: str) -> EncoderConfig:
 
 def _with_sparse(config: ModelConfig, path: str, sparse: SparseConfig) -> ModelConfig:
     """The configuration with other routes in that part."""
-    part = _config_of(config, path).model_copy(update={"sparse": sparse})
+    part = _config_of(config, path)
+    if part.sparse == sparse:
+        return config
+    part = part.model_copy(update={"sparse": sparse})
     if "." not in path:
         return config.model_copy(update={path: part})
     modality = path.rpartition(".")[2]

@@ -203,7 +203,8 @@ def model_with_tasks(recipe: RecipeConfig) -> ModelConfig:
     prompted = recipe.partial is not None and recipe.partial.method == "prompt"
     encoder = model.encoder
     if prompted:
-        encoder = encoder.model_copy(update={"prompts": recipe.partial.prompts})
+        settings = {**encoder.model_dump(), "prompts": recipe.partial.prompts}
+        encoder = type(encoder).parse(settings, f"tuning by prompts of encoder {encoder.name!r}")
     small = model.model_copy(update={"shared": shared})
     targets: dict[str, TargetConfig] = {}
     tasks: dict[str, ModelTask] = {}
