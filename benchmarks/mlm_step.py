@@ -109,13 +109,18 @@ def batches(
     """Reviews in random order, the same for a setting in every run."""
     for examples in draw(reviews, setting.batch, count, setting.full):
         yield (
-            collate(replace(reviews.layout, task="mlm"), examples, config.streams, reviews.bucket),
+            collate(
+                replace(reviews.task.layout, task="mlm"),
+                examples,
+                config.streams,
+                reviews.pad_to_multiple_of,
+            ),
             their_batch(examples),
         )
 
 
 def their_batch(examples: list[Example]) -> dict[str, Tensor]:
-    labels = padded_labels([example.labels["words"] for example in examples])
+    labels = padded_labels([example.token_labels["label_ids"] for example in examples])
     return {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
 

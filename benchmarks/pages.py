@@ -1,5 +1,4 @@
-"""The page of a study: what was measured beside the paper's figures, and which of the paper's
-findings hold."""
+"""Pages of studies: results beside those of the paper, and which of the paper's findings hold."""
 
 from __future__ import annotations
 
@@ -25,8 +24,8 @@ Rows = dict[tuple[str, str], dict[int, dict[str, Any]]]
 
 
 class Conditions(NamedTuple):
-    """How it was measured: a recipe, steps by system, seeds, the runs' environment.json, the
-    command."""
+    """How a study was measured: a recipe, the steps of each system, seeds, the environment.json of
+    each run, and the command."""
 
     recipe: RecipeConfig
     steps: dict[str, int]
@@ -49,8 +48,11 @@ class Conditions(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A column: its metric, how often it is shown larger, whether lower is better, the paper's
-    figures by system, decimals, and the paper's title where that differs."""
+    """A column of a study's table.
+
+    `metric` is multiplied by `scale` and shown with `digits` decimals. `lower`: whether lower values
+    are better. `paper`: the paper's values by system. `there`: the paper's title if it differs.
+    """
 
     title: str
     metric: str
@@ -71,7 +73,8 @@ class Task(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What the paper says: on these tasks `one` is better than `other`, or else only not worse."""
+    """A claim of the paper: on these tasks `one` is better than `other`, or, without `better`, not
+    worse."""
 
     claim: str
     one: str
@@ -81,7 +84,7 @@ class Finding(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What a page compares. `name`: of its files; `systems`: rows and their titles; `tasks`:
+    """What a page compares. `name`: of its files. `systems`: the rows with their titles. `tasks`: the
     columns."""
 
     name: str
@@ -187,7 +190,7 @@ class Results:
 
 
 def write_parts(folder: Path, name: str, before: Sequence[str], after: Sequence[str]) -> None:
-    """Write NAME.md; what stands between its reading marks is kept, between `before` and
+    """Write NAME.md. The text between its reading marks is kept; it is placed between `before` and
     `after`."""
     file = folder / f"{name}.md"
     kept = READING.search(file.read_text("utf-8")) if file.is_file() else None
@@ -212,7 +215,7 @@ def tables(results: Results, *references: tuple[str, str]) -> list[str]:
         [title, *(results.show_reference(task, kind) for task in study.tasks)]
         for title, kind in references
     ]
-    here = ["## Here", markdown(header, rows)]
+    here = ["## Results", markdown(header, rows)]
     printed = {name: task for name, task in study.tasks.items() if task.paper}
     if not printed:
         return here
@@ -221,7 +224,7 @@ def tables(results: Results, *references: tuple[str, str]) -> list[str]:
         [title, *(f"{t.paper[system]:.2f}" for t in printed.values())]
         for system, title in study.systems.items()
     ]
-    return [*here, "## In the paper", markdown(there, theirs)]
+    return [*here, "## Results of the paper", markdown(there, theirs)]
 
 
 def above_chance(results: Results, system: str, name: str) -> bool:
@@ -255,12 +258,13 @@ def findings(results: Results, title: str = "The paper's findings") -> list[str]
     lower = sorted(
         {task.title.partition(", ")[2] for task in results.study.tasks.values() if task.lower}
     )
-    note = f" (for {', '.join(lower)}: lower)" if lower else ""
+    note = f" (for {', '.join(lower)}, lower values are better)" if lower else ""
     rule = f"""## {title}
 
-Gain: by how much the system named first is better{note}, ± the root of both systems' variances over
-seeds. "Better" asks for a gain above that spread on every task listed, "keeps up" for no loss beyond it; ✗ marks the tasks that
-fail. Means of so few seeds are uncertain themselves: this sorts differences, it proves none."""
+"Gain" is how much better the first system is than the second{note}, ± the square root of the sum of both systems' variances over
+seeds. A claim that one system is better needs a gain above this spread on every task listed. A claim that it keeps up needs no loss
+beyond this spread. ✗ marks the tasks on which the claim fails. Means of so few seeds are uncertain themselves, so the verdicts sort
+differences and prove nothing."""
     return [rule, markdown(["finding", "verdict", "gain by task"], rows)]
 
 
@@ -290,7 +294,7 @@ def parameters(results: Results, note: str) -> list[str]:
         rows.append(
             [title, millions(whole), *(millions(row.get("activated_parameters")) for row in found)]
         )
-    header = ["system", "in all", *(task.short for task in study.tasks.values())]
+    header = ["system", "total", *(task.short for task in study.tasks.values())]
     return [f"## Parameters\n\n{note}", markdown(header, rows)]
 
 

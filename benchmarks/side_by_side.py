@@ -19,8 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from skillweave.batch import IGNORE, Batch, Example
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import resolve
 from skillweave.training.allocator import keep_freed_memory
 
 OURS, THEIRS = "skillweave", "Hugging Face"
@@ -120,8 +120,8 @@ def open_reviews() -> TaskDataset:
         "model": {"streams": {"text": {"max_length": LENGTH}}},
         "tasks": {TASK: {"data": {"path": "installed:reviews"}}},
     }
-    resolved, assets = prepare(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
-    return open_task(resolved, TASK, "train", assets)
+    ready = resolve(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
+    return ready.dataset(TASK, "train", training=True)
 
 
 def draw(reviews: TaskDataset, samples: int, count: int, full: bool) -> Iterator[list[Example]]:

@@ -135,9 +135,12 @@ def vit(setting: Setting) -> Any:
 def masked_words(model: Model, reviews: TaskDataset, examples: list[Example]) -> Given:
     """Words predicted where they are masked."""
     ours = collate(
-        replace(reviews.layout, task="mlm"), examples, model.config.streams, reviews.bucket
+        replace(reviews.task.layout, task="mlm"),
+        examples,
+        model.config.streams,
+        reviews.pad_to_multiple_of,
     )
-    labels = padded_labels([example.labels["words"] for example in examples])
+    labels = padded_labels([example.token_labels["label_ids"] for example in examples])
     return ours, {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
 
@@ -185,7 +188,7 @@ def pictures(model: Model, reviews: TaskDataset, examples: list[Example]) -> Giv
 
 def original(example: Example) -> Tensor:
     """A review without its masks."""
-    words, ids = example.labels["words"], example.spans[0].data
+    words, ids = example.token_labels["label_ids"], example.spans[0].data
     assert isinstance(words, Tensor)
     return torch.where(words == IGNORE, ids, words)
 
@@ -195,7 +198,7 @@ def as_batch(model: Model, spans: list[list[Tensor]], labels: Tensor) -> Batch:
     inputs = tuple(padded("", rows)["input_ids"] for rows in spans)
     lengths = torch.tensor([[len(row) for row in rows] for rows in spans]).T
     layout = model.config.tasks["lm"].layout("lm").with_lengths(tuple(x.shape[1] for x in inputs))
-    return Batch(layout, inputs, lengths, {"words": labels})
+    return Batch(layout, inputs, lengths, {"label_ids": labels})
 
 
 KINDS: dict[

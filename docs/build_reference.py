@@ -1,5 +1,10 @@
-"""Write docs/recipe.md from the docstrings of the configuration classes; `--check` only says
-whether it is up to date."""
+"""Write docs/recipe.md from the configuration classes, the registered targets, the catalogue of
+tasks and the metrics.
+
+python docs/build_reference.py [--check]
+
+`--check` writes nothing and exits with an error when the page is not up to date.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +13,84 @@ import json
 import sys
 import types
 import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from skillweave.components.targets import TARGETS
 from skillweave.config.base import members_of
+from skillweave.config.task import TaskConfig
+from skillweave.config.training import TrainingConfig, TuningConfig
+from skillweave.metrics import METRICS
+from skillweave.model.config import ModelConfig
 from skillweave.recipe import RecipeConfig
+from skillweave.tasks import TASKS, Task
 
-LONGEST_DEFAULT = 60
 PAGE = Path(__file__).with_name("recipe.md")
-HEAD = """# Recipe reference
+LONGEST_DEFAULT = 60
+PARTS: dict[str, tuple[type[BaseModel], ...]] = {
+    "Recipe": (RecipeConfig,),
+    "Tasks and data": (TaskConfig,),
+    "Training": (TrainingConfig, TuningConfig),
+    "Model": (ModelConfig,),
+}
+"""Part of the page → the classes that it begins with. The classes of their fields follow."""
 
-Generated from the configuration classes by `make docs`. A recipe is a YAML mapping; every key below may also be given on the
-command line, as `--training.steps 100`. `base: other.yaml` begins from another recipe: mappings merge, later values win, null
-takes a mapping away. `skillweave train RECIPE --print-config` prints a recipe with every setting; `skillweave schema` prints a
-JSON schema for editors.
+HEAD = """\
+# Recipe reference
+
+This page lists every setting of a recipe, every target, every task and every metric. `make docs` generates it from the
+code; do not edit it.
+
+A recipe is a YAML mapping. This is a small one:
+
+```yaml
+name: photos
+model:
+  streams: {text: {}, image: {}}
+tasks:
+  text_to_image: {data: {path: captions.jsonl}}
+training: {steps: 2000}
+```
+
+- **On the command line** any setting can follow `skillweave train RECIPE`: `--training.steps 100`, `training.steps=100` and
+  `--set training.steps=100` mean the same.
+- **`base: other.yaml`** starts from another recipe, or from a list of recipes. Mappings are merged, the later value of a
+  setting wins, and null removes a mapping.
+- **`skillweave train RECIPE --print-config`** prints a recipe with every setting. **`skillweave schema`** prints a JSON
+  schema for editors.
+- **Unknown keys and values** are errors that name the nearest valid one.
+- In the tables, "required" means that the setting has no default.
+- If the type of a setting lists several classes, its own settings choose one of them, for example by `kind` or `name`. The
+  first class is the default.
+
+[Your data](data.md) explains sources, columns and splits. [The glossary](glossary.md) explains the terms.
+"""
+TARGETS_HEAD = """\
+## Targets
+
+A target turns the encoder's output into logits and a loss. Entries of `model.targets` have a name of your choice; `kind`
+chooses the class and defaults to the name. A task that needs a target which the recipe does not list gets one with default
+settings. Settings in the column "taken from the data" are computed from the training data when the recipe leaves them open.
+Other packages can [add targets](architecture.md#a-target).
+"""
+TASKS_HEAD = """\
+## Catalogue of tasks
+
+The name of a task in a recipe chooses its entry in this catalogue. `kind` chooses another entry, so that a recipe can use one
+entry for several tasks. An arrow separates the fields that the model is given from those that it predicts or finds. Prediction
+needs only the fields before the arrow. Where several targets are listed, the first one is the default, and `target` chooses
+another. The metrics are those with the default target; captions that a decoder writes (`target: lm`) have the metrics of
+`text_to_text`. Other packages can [add task families](architecture.md#a-task-family).
+"""
+METRICS_HEAD = """\
+## Metrics
+
+`skillweave evaluate` reports every metric with its 95 % bootstrap interval over samples and with the chance level. The
+metrics marked "on request" are computed for classification tasks if `tasks.NAME.metrics` lists them. Other packages can
+[add metrics](architecture.md#a-metric).
 """
 
 
@@ -36,9 +103,17 @@ def children(kind: object) -> list[type[BaseModel]]:
     return [child for part in parts for child in children(part)]
 
 
+def link(kind: type) -> str:
+    """A link to the section of a class."""
+    return f"[{kind.__name__}](#{kind.__name__.lower()})"
+
+
 def describe(kind: object) -> str:
     """An annotation as a person would write it, with links to configuration classes."""
-    if (members := members_of(kind)) != [kind]:
+    members = members_of(kind)
+    if members == [*TARGETS.values()]:
+        return "a [target](#targets)"
+    if members != [kind]:
         return " or ".join(dict.fromkeys(describe(member) for member in members))
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
@@ -49,46 +124,129 @@ def describe(kind: object) -> str:
         return f"[{', '.join(describe(part) for part in parts)}]"
     if origin in (list, tuple):
         return f"list of {describe(parts[0])}"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(f"`{member.value}`" for member in kind)
     if kind is types.NoneType:
         return "null"
-    name = getattr(kind, "__name__", str(kind))
-    return f"[{name}](#{name.lower()})" if children(kind) else name
+    return link(kind) if children(kind) else getattr(kind, "__name__", str(kind))
 
 
-def initial(field: FieldInfo) -> str:
+def default_of(field: FieldInfo) -> str:
     """The default value of a field."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is None:
-        return "`null`"
     if isinstance(value, BaseModel):
-        changed = value.model_dump(exclude_defaults=True)
-        return type(value).__name__ + (f" with `{changed}`" if changed else "")
-    if isinstance(value, enum.Enum):
-        value = value.value
+        changed = value.model_dump(mode="json", exclude_defaults=True)
+        return type(value).__name__ + (f" with {code(changed)}" if changed else "")
+    return code(value.value if isinstance(value, enum.Enum) else value)
+
+
+def code(value: object) -> str:
+    """A value as JSON; long ones are cut."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return f"`{text}`" if len(text) <= LONGEST_DEFAULT else f"`{text[: LONGEST_DEFAULT - 1]}…`"
+
+
+def prose(text: str | None) -> str:
+    """A docstring as one line of a table."""
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names, separated by commas."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def section(kind: type[BaseModel]) -> str:
     """One class: its meaning and a table of its fields."""
     rows = []
     for name, field in kind.model_fields.items():
-        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {describe(field.annotation)} | {initial(field)} | {meaning} |")
-    meaning = " ".join((kind.__doc__ or "").split())
-    table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
-    return f"## {kind.__name__}\n\n{meaning}\n\n{table}\n"
+        chooses = "Chooses this class." if name == "kind" else ""
+        meaning = prose(field.description) or chooses
+        rows.append((f"`{name}`", describe(field.annotation), default_of(field), meaning))
+    fields = table(("key", "type", "default", "meaning"), rows)
+    return f"### {kind.__name__}\n\n{prose(kind.__doc__)}\n\n{fields}\n"
+
+
+def classes(begin: Sequence[type[BaseModel]], taken: set[type[BaseModel]]) -> list[type[BaseModel]]:
+    """The classes reachable from `begin`, breadth first, without those that are taken, to which
+    they are added."""
+    queue = list(begin)
+    for kind in queue:
+        for field in kind.model_fields.values():
+            new = [one for one in children(field.annotation) if one not in taken | {*queue}]
+            queue += dict.fromkeys(new)
+    taken.update(queue)
+    return queue
+
+
+def settings() -> Iterator[str]:
+    """The settings of a recipe, by part."""
+    taken = {kind for begin in PARTS.values() for kind in begin} | {*TARGETS.values()}
+    for title, begin in PARTS.items():
+        yield f"## {title}\n"
+        yield from (section(kind) for kind in classes(begin, taken))
+
+
+def targets() -> Iterator[str]:
+    """A table of the registered targets, and a section for each."""
+    rows = []
+    for kind, config in TARGETS.items():
+        fitted = listed(config.fitted)
+        label = f"`{config.label_field}`" if config.label_field else ""
+        meaning = prose(config.__doc__)
+        rows.append((f"`{kind}`", link(config), meaning, label, fitted))
+    header = ("kind", "class", "meaning", "field with the label", "taken from the data")
+    yield TARGETS_HEAD
+    yield table(header, rows) + "\n"
+    own = {*TARGETS.values()}
+    shown = {kind for begin in PARTS.values() for kind in classes(begin, {*own})}
+    yield from (section(kind) for kind in classes(list(TARGETS.values()), shown))
+
+
+def task_row(task: Task) -> tuple[str, ...]:
+    """The row of a task."""
+    given = task.query_fields
+    asked = [name for name in task.fields if name not in given]
+    fields = " → ".join(map(listed, (given, asked) if asked else (given,)))
+    able = [kind for kind, config in TARGETS.items() if task.learns_by(config)]
+    targets = dict.fromkeys((*task.targets, *able))
+    return (
+        f"`{task.name}`",
+        prose(task.summary),
+        fields,
+        listed(targets),
+        listed(task.metrics),
+    )
+
+
+def tasks() -> Iterator[str]:
+    """The catalogue of tasks."""
+    header = ("task", "what it learns", "fields", "targets", "metrics")
+    yield TASKS_HEAD
+    yield table(header, map(task_row, TASKS.values())) + "\n"
+
+
+def metrics() -> Iterator[str]:
+    """The metrics."""
+    rows = []
+    for name, metric in METRICS.items():
+        better = "lower" if metric.lower else "higher"
+        rows.append((f"`{name}`", metric.title, better, "on request" if metric.compute else ""))
+    yield METRICS_HEAD
+    yield table(("metric", "title in tables", "better", ""), rows) + "\n"
 
 
 def build() -> str:
-    """The page: every class reachable from a recipe, breadth first."""
-    queue: list[type[BaseModel]] = [RecipeConfig]
-    for kind in queue:
-        for field in kind.model_fields.values():
-            queue += [child for child in children(field.annotation) if child not in queue]
-    return "\n".join([HEAD, *(section(kind) for kind in queue)])
+    """The page."""
+    return "\n".join([HEAD, *settings(), *targets(), *tasks(), *metrics()])
 
 
 if __name__ == "__main__":

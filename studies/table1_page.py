@@ -1,4 +1,4 @@
-"""The page on Uni-Perceiver-MoE's Table 1: interference of the dense model and of those with
+"""The page on Uni-Perceiver-MoE's Table 1: interference in the dense model and in models with
 experts, over seeds."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from skillweave.reporting.figure import new_figure, style, write_svg
 from skillweave.reporting.plots import draw_effects
 
 SYSTEMS = {system: TABLE3[system] for system in ("dense", "token", "modality", "task", "attribute")}
-FIGURES = {"pooled": "ratio of means", "values": "I, the paper's eq. 2"}
+FIGURES = {"pooled": "ratio of means", "values": "I, equation 2 of the paper"}
 """Name in `Interference.to_json` → title."""
 Found = dict[str, dict[int, dict[str, Any]]]
 """System → seed → what `skillweave interference --json` wrote."""
@@ -27,18 +27,20 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365
 
 INTRODUCTION = """# Uni-Perceiver-MoE's Table 1 at small scale
 
-<!-- Written by studies/moe_table1.py; only what stands between the reading marks is kept. -->
+<!-- Written by studies/moe_table1.py; only the text between the reading marks is kept. -->
 
-How much a step of task j helps or harms task i, in units of what a step of i's own gains (section 3.1, eq. 1-2): 1 means as much,
-below 0 means harm. Measured on the runs of [Table 3](table3.md), on training batches, among the parameters of a block that both
-tasks use. The ratio of means has one denominator, a mean over batches; in eq. 2 every batch has its own, and one of
-them near 0 decides the figure ([how to read it](tutorials/interference.md)). A cell has the mean over seeds and its 95 % interval
-(Student's t, wide for so few); – where the two tasks share no parameter of the block. One interval in twenty lies beyond 0 by
-chance alone."""
-PAPER = """## In the paper
+This page shows how much a training step on task j helps or harms task i (section 3.1, equations 1 and 2). The unit is the gain of i
+from a step of its own: 1 means the same gain, and values below 0 mean harm. It was measured on the runs of [Table 3](table3.md), on
+training batches, for those parameters of a block that both tasks use.
 
-I at the 4th and the 12th feed-forward of 12 of a dense model (Ti); rows are the tasks i that something is done to, columns the
-tasks j that do it.
+The ratio of means has one denominator, which is a mean over batches. In equation 2 every batch has its own denominator, and a single one
+near 0 can dominate the result ([how to read it](tutorials/interference.md)). A cell contains the mean over seeds and its 95 % interval
+(Student's t, which is wide for so few seeds). – means that the two tasks share no parameter of the block. One interval in twenty
+excludes 0 by chance alone."""
+PAPER = """## Results of the paper
+
+I at the 4th and the 12th feed-forward of a dense model with 12 layers (Ti). Rows are the affected tasks i, columns are the tasks j that
+affect them.
 
 | i | naming (4th) | MLM (4th) | captioning (4th) | naming (12th) | MLM (12th) | captioning (12th) |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -111,7 +113,7 @@ def write_page(
     draw(folder / "table1.svg", found, pairs)
     before = [
         INTRODUCTION,
-        "![What task j (column) does to task i (row), ratio of means](table1.svg)",
+        "![Effect of task j (column) on task i (row), ratio of means](table1.svg)",
         *summary(found, pairs),
     ]
     before += ["## Reading", "\n".join(f"- {line}" for line in reading(found, pairs))]
@@ -185,37 +187,39 @@ def summary(found: Found, pairs: Sequence[Pair]) -> list[str]:
         "block",
         "system",
         "mean ratio",
-        "interval below 0",
+        "intervals below 0",
         "above 0",
         "nothing shared",
         "pairs",
     ]
-    return ["## Here", markdown(header, rows)]
+    return ["## Results", markdown(header, rows)]
 
 
 def reading(found: Found, pairs: Sequence[Pair]) -> Iterator[str]:
     """What the figures say, in sentences."""
     for block, counts in by_block(found, pairs):
         if dense := counts.get("dense"):
-            counted = f"{dense.harm} of {dense.total} pairs harm and {dense.help} help"
-            yield f"{block}: in the dense model {counted}, with their whole intervals."
+            yield (
+                f"{block}: in the dense model, the whole interval is below 0 for {dense.harm} of"
+                f" {dense.total} pairs (harm) and above 0 for {dense.help} (help)."
+            )
             low, pair = min(
                 (e.mean, p)
                 for p in pairs
                 if p.block == block and (e := read(found["dense"], p, "pooled"))
             )
             yield (
-                f"{block}: the lowest mean in the dense model is {low:z.2f}, of {short(pair.j)} on"
+                f"{block}: the lowest mean in the dense model is {low:z.2f}, for {short(pair.j)} on"
                 f" {short(pair.i)}."
             )
         for system, c in counts.items():
             if system != "dense" and dense and c.mean and dense.mean:
                 apart = c.mean.low > dense.mean.high or c.mean.high < dense.mean.low
                 more = "more" if c.mean.mean > dense.mean.mean else "less"
-                sure = "and the intervals lie apart" if apart else "but the intervals overlap"
+                sure = "and the intervals do not overlap" if apart else "but the intervals overlap"
                 yield (
-                    f"{block}: by {SYSTEMS[system]}, what is shared helps {more} on average than in"
-                    f" the dense model, {sure}."
+                    f"{block}: with route {SYSTEMS[system]}, shared parameters help {more} on average"
+                    f" than in the dense model, {sure}."
                 )
 
 
@@ -226,7 +230,7 @@ def draw(file: Path, found: Found, pairs: Sequence[Pair]) -> None:
     blocks = list(dict.fromkeys(pair.block for pair in pairs))
     tasks = list(dict.fromkeys(pair.i for pair in pairs))
     figure, panels = new_figure(
-        "What task j (column) does to task i (row), ratio of means",
+        "Effect of task j (column) on task i (row), ratio of means",
         (92 * len(tasks), 40 * len(tasks)),
         panels=len(found) * len(blocks),
         columns=len(blocks),

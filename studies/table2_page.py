@@ -1,4 +1,4 @@
-"""The page on SkillNet's Table 2: its systems, tasks, figures and findings."""
+"""The page on SkillNet's Table 2: its systems, tasks, results and findings."""
 
 from __future__ import annotations
 
@@ -108,15 +108,15 @@ STUDY = Study("table2", SYSTEMS, TASKS, FINDINGS)
 
 INTRODUCTION = """# SkillNet's Table 2 at small scale
 
-<!-- Written by studies/skillnet_table2.py; only what stands between the reading marks is kept. -->
+<!-- Written by studies/skillnet_table2.py; only the text between the reading marks is kept. -->
 
-Five systems with the same sizes, tasks, data and budget, after Table 2 of SkillNet (One Model, Multiple Modalities: A Sparsely
-Activated Approach for Text, Sound, Image, Video and Code). The data, sizes and budget are far smaller than the paper's, so only
-the order of the systems can be compared, not the figures. R@10 is Recall@10 in percent; CER is the character error rate, where
-lower is better; ± is the standard deviation over seeds. The paper's row of modality-specific *pretrained* models is not run."""
+This page compares five systems with the same sizes, tasks, data and budget, as Table 2 of SkillNet does (One Model, Multiple
+Modalities: A Sparsely Activated Approach for Text, Sound, Image, Video and Code). The data, sizes and budget are far smaller than
+the paper's. So only the order of the systems can be compared, not the values. R@10 is Recall@10 in percent. CER is the character
+error rate; lower is better. ± is the standard deviation over seeds. The paper's modality-specific *pretrained* models were not run."""
 PARAMETERS = """\
-Millions: in all (of the modality-specific models, their sum), and those that a task activates (of the MoE's experts, the two that
-a token uses)."""
+In millions: all parameters (of the modality-specific models, their sum), and the parameters that each task activates. Of the MoE's
+experts, the two that a token uses are counted."""
 
 
 def write_page(folder: Path, results: Results, conditions: Conditions) -> list[Figure]:
@@ -128,15 +128,15 @@ def write_page(folder: Path, results: Results, conditions: Conditions) -> list[F
         draw(folder, results),
     ]
     points = [
-        "One vocabulary for text and code where a model has both.",
+        "A model with text and code has one vocabulary for both.",
         (
-            "The five modality-specific models share as many steps as each of the others has, by"
-            " their tasks' weights."
+            "The five modality-specific models together have as many steps as each of the other"
+            " systems, divided by the weights of their tasks."
         ),
-        "Pretraining comes on top of the pretrained system's budget.",
+        "Pretraining is added to the budget of the pretrained system.",
         (
-            "Recipes: `recipes/table2/*.yaml`. Figures are of the test split, whose groups no"
-            " training sample shares."
+            "Recipes: `recipes/table2/*.yaml`. Results are on the test split. None of its groups is in"
+            " the training data."
         ),
     ]
     after = [

@@ -1,5 +1,4 @@
-"""The page on Uni-Perceiver-MoE's Table 3: its systems, tasks, figures, times and findings, and
-what they say."""
+"""The page on Uni-Perceiver-MoE's Table 3: its systems, tasks, results, times and findings."""
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ PAPER_TIMES = {
     "inference": paper(1.0, 1.0, 2.2, 2.6, 1.0, 1.0, 1.0),
 }
 EQUAL = 1.03
-"""Two equal dense models differ by up to so much when timed."""
+"""The largest ratio of the times of two equal dense models."""
 
 FINDINGS = [
     Finding("Task-specific models beat the dense one on every task", "specific", "dense", ALL),
@@ -105,17 +104,17 @@ STUDY = Study("table3", SYSTEMS, TASKS, FINDINGS)
 
 INTRODUCTION = """# Uni-Perceiver-MoE's Table 3 at small scale
 
-<!-- Written by studies/moe_table3.py; only what stands between the reading marks is kept. -->
+<!-- Written by studies/moe_table3.py; only the text between the reading marks is kept. -->
 
-Seven systems with the same sizes, tasks, data and budget, after Table 3 of Uni-Perceiver-MoE (Learning Sparse Generalist Models
-with Conditional MoEs). Every task is answered by similarity to candidates that the same model encodes. The sparse ones have 8
-experts in every linear layer, of which 2 are active. Data, sizes and budget are far smaller than the paper's, and captions are
-measured by how often the next word is right, so only the order of the systems can be compared, not the figures. R@10 is
-Recall@10; ± is the standard deviation over seeds. Chance is the training data's commonest class or word, its frequencies of words
-(for perplexity), or a random order."""
+This page compares seven systems with the same sizes, tasks, data and budget, as Table 3 of Uni-Perceiver-MoE does (Learning Sparse
+Generalist Models with Conditional MoEs). The answer of every task is the candidate with the largest similarity, and the same model
+encodes the candidates. The sparse systems have 8 experts in every linear layer, of which 2 are active. Data, sizes and budget are far
+smaller than the paper's, and captions are measured by the accuracy of the next word. So only the order of the systems can be
+compared, not the values. R@10 is Recall@10. ± is the standard deviation over seeds. Chance is the most frequent class or word of the
+training data, its word frequencies (for perplexity), or a random order."""
 PARAMETERS = """\
-Millions: in all (of the task-specific models, their sum), and those that a task activates (of experts picked by token, the two
-that a token uses)."""
+In millions: all parameters (of the task-specific models, their sum), and the parameters that each task activates. Of experts that
+are chosen per token, the two that a token uses are counted."""
 
 
 def write_page(
@@ -133,12 +132,12 @@ def write_page(
     before += ["## Reading", "\n".join(f"- {line}" for line in (*quality(results), *cost(ratios)))]
     points = [
         (
-            "The task-specific models share as many steps as each of the others has, by their"
-            " tasks' weights."
+            "The task-specific models together have as many steps as each of the other systems,"
+            " divided by the weights of their tasks."
         ),
         (
-            "Recipes: `recipes/table3/*.yaml`. Figures are of the test split, whose groups no"
-            " training sample shares."
+            "Recipes: `recipes/table3/*.yaml`. Results are on the test split. None of its groups is in"
+            " the training data."
         ),
     ]
     after = [
@@ -167,9 +166,9 @@ def time_table(times: Mapping[str, Any]) -> list[str]:
     )
     note = f"""## Time
 
-Against the dense model, interleaved in one process, {how}: `python studies/moe_table3.py --time`. A round goes
-over the mixture, as many batches of a task as its weight says. In inference candidates are encoded and experts merged
-beforehand. A task-specific model is a dense one."""
+Times relative to the dense model, measured alternately in one process, {how}: `python studies/moe_table3.py --time`. A
+round contains a number of batches of each task that is equal to its weight. For inference, candidates are encoded and experts are
+merged beforehand. A task-specific model is a dense model."""
     return [note, markdown(header, rows)]
 
 
@@ -195,7 +194,7 @@ def quality(results: Results) -> Iterator[str]:
         f"{SYSTEMS[s]} on {TASKS[t].short}" for s, t in measured if not above_chance(results, s, t)
     ]
     listed = ", ".join(low) or "none"
-    yield f"Not above chance by more than the seeds' spread: {listed}."
+    yield f"Not better than chance by more than the spread over seeds: {listed}."
     for name, task in TASKS.items():
         means = {
             system: statistics.mean(values)
@@ -210,15 +209,15 @@ def quality(results: Results) -> Iterator[str]:
                 else ""
             )
             yield (
-                f"{task.short.capitalize()}: {SYSTEMS[best]} is best with"
+                f"{task.short.capitalize()}: the best system is {SYSTEMS[best]} with"
                 f" {results.cell(best, name)}{dense}."
             )
     verdicts = Counter(verdict(results, route, name) for route in ROUTES for name in TASKS)
     if total := sum(verdicts[kind] for kind in ("better", "worse", "undecided")):
         yield (
-            f"Of {total} comparisons of a route with the dense model, a route is better by more"
-            f" than the seeds' spread in {verdicts['better']}, worse in {verdicts['worse']}, and"
-            f" {verdicts['undecided']} are undecided."
+            f"A route was compared with the dense model {total} times. It is better by more than the"
+            f" spread over seeds in {verdicts['better']} comparisons, worse in {verdicts['worse']},"
+            f" and {verdicts['undecided']} are undecided."
         )
 
 
@@ -239,8 +238,11 @@ def cost(ratios: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         most = " and ".join(
             f"{max(found[kind] for found in merged):.2f} × in {kind}" for kind in PAPER_TIMES
         )
-        yield f"Experts that do not look at the data cost at most {most} (paper: 1.4 × and 1.0 ×)."
+        yield (
+            f"Routes that do not look at the data take at most {most} of the dense model's time"
+            " (paper: 1.4 × and 1.0 ×)."
+        )
         for route in ("token", "context"):
             own = " and ".join(f"{ratios[route][kind]:.2f} × in {kind}" for kind in PAPER_TIMES)
             theirs = " and ".join(f"{found[route]:.1f} ×" for found in PAPER_TIMES.values())
-            yield f"Experts picked by {route} cost {own} (paper: {theirs})."
+            yield f"Route {route} takes {own} of the dense model's time (paper: {theirs})."

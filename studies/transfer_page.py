@@ -1,5 +1,4 @@
-"""The page on tasks held out of training: the ways to get at them, their figures, and what they
-say."""
+"""The page on tasks held out of training: ways to use a model for them, and their results."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ WAYS = {
     "prompt1": Way("prompt-tuned, 1 %", "prompt", 0.01),
     "prompt10": Way("prompt-tuned, 10 %", "prompt", 0.1),
     "full": Way("fine-tuned, 100 %", "full"),
-    "scratch": Way("from nothing, 100 %"),
+    "scratch": Way("from scratch, 100 %"),
 }
 TASKS = {
     "text_to_frames": Task("clips by text, R@10 %", "recall_at_10", 100, digits=1),
@@ -51,19 +50,25 @@ FINDINGS = [
     Finding(
         "Fine-tuning on all improves on prompt-tuning on 1 % (paper)", "full", "prompt1", TUNED
     ),
-    Finding("Fine-tuning beats the same steps from nothing", "full", "scratch", TUNED),
+    Finding("Fine-tuning beats the same steps from scratch", "full", "scratch", TUNED),
 ]
 STUDY = Study("transfer", {name: way.title for name, way in WAYS.items()}, TASKS, FINDINGS)
 
 INTRODUCTION = """# Tasks held out of training
 
-<!-- Written by studies/transfer.py; only what stands between the reading marks is kept. -->
+<!-- Written by studies/transfer.py; only the text between the reading marks is kept. -->
 
-The models of [Table 3](table3.md) with experts by attribute, asked for what they were not trained on: clips by their captions, of
-which they see frames (no clip was in training, but the pictures that move in them were); what a picture shows, as one of 12
-kinds; and its name, among those of all test pictures. The kinds are English keywords of the emoji, which training never showed,
-asked by Chinese words. Names cannot be tuned: no training picture has a test picture's name. ± is the standard deviation over
-seeds, each of which has a base of its own. No picture of the test split is in training, nor in a clip of it."""
+The models of [Table 3](table3.md) with the route `attribute` are used for three tasks that they were not trained on:
+
+- find video clips by their captions. The models see frames of the clips. No clip was in training, but the pictures that move in
+  them were.
+- say what a picture shows, as one of 12 kinds. The kinds are English keywords of the emoji. Training did not show these keywords. The
+  models get the kinds as Chinese words.
+- find the name of a picture among the names of all test pictures. This task cannot be tuned, because no training picture has the name of a
+  test picture.
+
+± is the standard deviation over seeds. Each seed has its own base model. No picture of the test split is in the training data, or in a
+clip of the training data."""
 
 
 def write_page(folder: Path, results: Results, conditions: Conditions) -> list[Figure]:
@@ -73,15 +78,15 @@ def write_page(folder: Path, results: Results, conditions: Conditions) -> list[F
     before += ["## Reading", "\n".join(f"- {line}" for line in reading(results))]
     points = [
         (
-            "Prompt tuning: 10 vectors per layer, norms, similarity scale, and a linear layer on"
-            " the similarities of classes."
+            "Prompt tuning trains 10 vectors per layer, the norms, the similarity scale, and a linear"
+            " layer on the similarities of classes."
         ),
         (
-            "1 % of the data are a few dozen clips or a handful of pictures; the paper's 1 % are"
+            "1 % of the data is a few dozen clips or a handful of pictures. The paper's 1 % is"
             " thousands of samples."
         ),
         (
-            "Recipe: `recipes/transfer.yaml`; learning rates are in `studies/transfer.py`,"
+            "Recipe: `recipes/transfer.yaml`. The learning rates are in `studies/transfer.py`; they were"
             " chosen without a search."
         ),
     ]
@@ -98,9 +103,9 @@ def reading(results: Results) -> Iterator[str]:
     """What the figures say, in sentences."""
     for name, task in TASKS.items():
         if values := results.values("zero", name):
-            verdict = "above" if above_chance(results, "zero", name) else "not above"
+            verdict = "better" if above_chance(results, "zero", name) else "not better"
             chance = results.show_reference(name, "chance")
-            spread = "chance by more than the seeds' spread"
+            spread = "than chance by more than the spread over seeds"
             yield (
                 f"{task.short.capitalize()}, zero-shot: {results.cell('zero', name)}, {verdict}"
                 f" {spread} (chance {chance})."
@@ -111,6 +116,6 @@ def reading(results: Results) -> Iterator[str]:
         if len(means) > 1:
             best = max(means, key=means.__getitem__)
             yield (
-                f"{task.short.capitalize()}: {WAYS[best].title} is best with"
-                f" {results.cell(best, name)}."
+                f"{task.short.capitalize()}: the best result is {results.cell(best, name)}"
+                f" ({WAYS[best].title})."
             )

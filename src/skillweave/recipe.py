@@ -19,29 +19,29 @@ from skillweave.model.config import ModelConfig
 
 
 class RecipeConfig(Config):
-    """All that a run needs; stored resolved in the run folder."""
+    """Everything that a run needs. The resolved recipe is stored in the run folder."""
 
     name: str = "run"
-    """What the run is called on pages and plots."""
+    """Name of the run on pages and plots."""
     output: str | None = None
-    """The run's folder; `runs/NAME` when absent."""
+    """The run folder; `runs/NAME` if absent."""
     start_from: str | None = None
-    """A run or checkpoint whose weights are taken where name and shape agree (pretraining, then
-    fine-tuning)."""
+    """A run or checkpoint to start from. Weights are copied where name and shape agree
+    (pretraining, then fine-tuning)."""
     tuning: TuningConfig | None = None
-    """Train a part of the model in `start_from` alone; everything when absent."""
+    """Train only a part of the model in `start_from`; everything is trained if absent."""
     model: ModelConfig
-    """The model; that of `start_from` when absent, and where it has no streams that of `start_from`
-    with this on top."""
+    """The model. If absent, it is that of `start_from`. If it has no streams, its settings are
+    merged over the model of `start_from`."""
     tasks: dict[str, TaskConfig] = Field(min_length=1)
-    """The mixture."""
+    """The tasks of the mixture, by name."""
     only: list[str] = []
-    """Train these tasks alone, for the steps that the whole mixture would have given them: a
+    """Train only these tasks, for the number of steps that they would have in the whole mixture: a
     modality-specific model."""
     limits: LimitsConfig = LimitsConfig()
-    """What counts as broken media."""
+    """Limits of media files."""
     training: TrainingConfig
-    """How to train."""
+    """Length of the training, optimizer, precision and devices."""
 
     @model_validator(mode="before")
     @classmethod

@@ -116,11 +116,9 @@ def test_table_3_counts_the_routes_that_beat_the_dense_model(tmp_path: Path) -> 
     times = {"threads": 1, "rounds": 7, "ratios": ratios}
     figures = table3_page.write_page(tmp_path, found, times, conditions("table3/attribute.yaml"))
     page = (tmp_path / "table3.md").read_text("utf-8")
-    assert (
-        "Of 20 comparisons" in page
-        and "better by more than the seeds' spread in 20, worse in 0" in page
-    )
-    assert "1.50 × in training and 1.00 × in inference (paper: 1.4 × and 1.0 ×)" in page
+    assert "compared with the dense model 20 times" in page
+    assert "better by more than the spread over seeds in 20 comparisons, worse in 0" in page
+    assert "at most 1.50 × in training and 1.00 × in inference of the dense model's time" in page
     assert "| attribute | 1.50 × | 1.4 × | 1.00 × | 1.0 × |" in page
     assert [figure.holds for figure in figures] == [True] * len(study.findings)
     assert [f.holds for f in table3_page.time_figures(ratios)] == [True, True] * 2 + [
@@ -134,15 +132,15 @@ def test_table_3_says_what_is_at_chance_and_works_without_times(tmp_path: Path) 
     table3_page.write_page(tmp_path, found, {}, conditions("table3/attribute.yaml"))
     page = (tmp_path / "table3.md").read_text("utf-8")
     assert "dense on word filling" in page and "dense on naming" not in page
-    assert "Naming: dense is best with 50.1 ± 0.1." in page
+    assert "Naming: the best system is dense with 50.1 ± 0.1." in page
     assert "and 20 are undecided" in page and "not measured yet" in page
 
 
 def test_transfer_names_the_best_way(tmp_path: Path) -> None:
     transfer_page.write_page(tmp_path, made(transfer_page.STUDY, 0.1), conditions("transfer.yaml"))
     page = (tmp_path / "transfer.md").read_text("utf-8")
-    assert "Clips by text: from nothing, 100 % is best with 90.1 ± 0.1." in page
-    assert "In the paper" not in page and "(chance 25.0)" in page
+    assert "Clips by text: the best result is 90.1 ± 0.1 (from scratch, 100 %)." in page
+    assert "Results of the paper" not in page and "(chance 25.0)" in page
 
 
 def interference(ratio: float | None) -> dict:
@@ -161,8 +159,8 @@ def test_table_1_has_intervals_over_seeds_and_leaves_out_what_is_not_shared(tmp_
     )
     page = (tmp_path / "table1.md").read_text("utf-8")
     assert "| b | word filling on naming | -0.30 (-0.55 … -0.05) | – |" in page  # 4.303 · 0.1 / √3
-    assert "in the dense model 1 of 2 pairs harm and 1 help, with their whole intervals" in page
-    assert "the lowest mean in the dense model is -0.30, of word filling on naming" in page
+    assert "below 0 for 1 of 2 pairs (harm) and above 0 for 1 (help)" in page
+    assert "the lowest mean in the dense model is -0.30, for word filling on naming" in page
     assert "30 batches of each task, after 600 steps of training; seeds 0, 1, 2." in page
     assert len(rows) == 3 and (tmp_path / "table1.svg").is_file()
 

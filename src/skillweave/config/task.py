@@ -11,23 +11,22 @@ from skillweave.config.data import AugmentConfig, DataConfig, MaskingConfig
 
 
 class TaskSettings(Config):
-    """What the inputs and answers of a task mean. The settings are saved with the model."""
+    """What the inputs and answers of a task mean. These settings are saved with the model."""
 
     kind: str = ""
-    """Entry of the task catalogue; the task's own name when absent."""
+    """Entry of the catalogue of tasks; the task's own name if absent."""
     classes: dict[str, str] = {}
     """Naming tasks and prompts: label in the data → its name as text, which the model encodes or
-    expects at [MASK]; a list where both are the same. When empty, the labels of the training
-    data."""
+    expects at [MASK]. A list if both are the same. If empty, the labels of the training data."""
     decoder: bool = False
     """Classes, numbers and answers of texts: the decoder reads the text again, one position later,
     and the target reads the decoder's output. Classification pools its last token by default (BART
     section 3.1)."""
     choices: Positive | None = None
-    """Most choices of a sample; those of the task's entry when absent (multiple choice 4, idiom
-    cloze 10)."""
+    """Largest number of choices of a sample; that of the task's entry if absent (multiple choice 4,
+    idiom cloze 10)."""
     template: str = "{text} [MASK]"
-    """Prompts: what the model reads; [MASK] stands where the class's word belongs."""
+    """Prompts: what the model reads. [MASK] is the place of the class's word."""
     stride: Positive = 128
     """Reading comprehension: a text that is too long is read in windows that begin this many tokens
     apart."""
@@ -51,11 +50,11 @@ class TaskConfig(TaskSettings):
     """One task of the mixture."""
 
     target: str | None = None
-    """Name in `model.targets`; the catalogue's default when absent."""
+    """Name in `model.targets`; the default of the catalogue if absent."""
     data: DataConfig
-    """Where its samples come from."""
+    """Where the samples come from."""
     weight: PositiveFloat = 1.0
-    """How often the task is drawn, relative to the others (SkillNet: 2/4/2/1/4)."""
+    """How often a step trains the task, relative to the other tasks (SkillNet: 2/4/2/1/4)."""
     batch_size: Positive = 32
     """Samples per micro-batch and process."""
     batch_by: str | None = None
@@ -66,13 +65,13 @@ class TaskConfig(TaskSettings):
     masking: MaskingConfig = MaskingConfig()
     """What pretraining tasks mask, drawn anew each epoch."""
     pack: Positive | None = None
-    """Masked text: training samples share rows of this many positions without seeing each other, so
-    that rows have similar lengths; a row each when absent."""
+    """Masked text: short training samples share rows of this many positions, without seeing each
+    other. If absent, each sample has a row of its own."""
     metrics: list[str] = []
     """Classes: further metrics, of `f1`, `macro_f1` and `matthews`. `f1` is that of the last class,
     such as 1 of 0 and 1 (GLUE)."""
     pool: Positive | None = None
-    """Retrieval: size of the evaluation's candidate pool; the whole split when absent."""
+    """Retrieval: number of candidates in the evaluation; the whole split if absent."""
 
     @property
     def settings(self) -> TaskSettings:

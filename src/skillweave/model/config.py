@@ -37,22 +37,22 @@ class SpanConfig(Config):
     """A span of a task's layout."""
 
     modality: Modality
-    """What the span holds."""
+    """Modality of the span."""
     role: Role = Role.INPUT
-    """Given or asked for."""
+    """Whether the span is given (`input`) or predicted (`target`)."""
     encoder_pass: int = Field(default=0, ge=0)
-    """Which pass of the encoder it belongs to."""
+    """Number of the pass that the span belongs to."""
     attention: Attention = Attention.FULL
-    """Both ways or causal."""
+    """Whether positions attend in both directions (`full`) or only backwards (`causal`)."""
 
 
 class ModelTask(Config):
-    """What the model must know of a task: its spans and its targets."""
+    """What the model knows about a task: its spans, its targets and its settings."""
 
     spans: list[SpanConfig] = Field(default=[], validate_default=True)
-    """In the order of the sequence; at least one."""
+    """The spans in the order of the sequence; at least one."""
     targets: dict[str, float]
-    """Names in `targets`, with the weight of each one's loss."""
+    """Name in `targets` → weight of its loss."""
     settings: TaskSettings = TaskSettings()
     """What its inputs and answers mean."""
     columns: dict[str, str | list[str]] = {}
@@ -76,40 +76,40 @@ class ModelTask(Config):
 
 
 class ModelConfig(Config):
-    """A model: what is declared once is shared, what stands inside a stream is private to it."""
+    """A model. What is declared once is shared. What is declared inside a stream is private to
+    it."""
 
     preset: str | None = None
-    """Begin from a published model's configuration by name, such as `bert-base`, from that of a
-    model folder or run, or from a file of TencentPretrain's (JSON); what stands beside it is merged
-    over that, and null takes a part away."""
+    """Start from another configuration: that of a published model by name, such as `bert-base`,
+    that of a model folder or run, or a JSON file of TencentPretrain. The other settings are merged
+    over it, and null removes a part."""
     width: Positive = 768
     """Size of the vectors between components."""
     streams: Streams
-    """Embeddings, by modality."""
+    """The streams, by modality."""
     shared: list[Literal["word"]] = []
-    """Embedding modules of the same name that streams share: with `word`, code uses text's
-    wordpieces."""
+    """Embedding modules that streams share. With `word`, code uses the tokens of text."""
     encoder: EncoderConfig = TransformerConfig()
-    """The encoder."""
+    """The encoder that all streams share."""
     target_embedding: TargetStream | None = None
-    """What the decoder reads; needed with a decoder, and only then."""
+    """Embedding of what the decoder reads. It is required with a decoder, and only then."""
     decoder: DecoderConfig | None = None
-    """Reads the spans that are targets, in a pass of their own, and looks at the first pass (T5,
+    """The decoder. It runs the pass of the target spans, and attends to the first pass (T5,
     BART)."""
     targets: dict[str, Annotated[TargetConfig, OneOf(TARGETS)]] = {}
-    """What is learned, by a name of your choice; `kind` defaults to that name."""
+    """The targets, by a name of your choice. `kind` defaults to this name."""
     tasks: dict[str, ModelTask] = {}
-    """Filled in from the recipe's tasks."""
+    """The tasks. They are taken from the recipe's tasks."""
     sliced: bool = False
-    """Whether the weights are no more than the tasks activate; set where a slice is loaded or
-    carved."""
+    """Whether the model has only the weights that its tasks activate. It is set when a slice is
+    loaded or carved."""
     limits: LimitsConfig = LimitsConfig()
-    """What counts as broken media; filled in from the recipe."""
+    """Limits of media files. They are taken from the recipe."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the forward pass in inference; filled in from the recipe's training."""
+    """Precision of the forward pass in inference. It is taken from the recipe's training."""
     initializer_range: PositiveFloat | None = None
-    """Standard deviation of the normal initialisation; when absent BERT's 0.02 at width 768, and as
-    1 / √width elsewhere."""
+    """Standard deviation of the normal initialization. If absent, it is BERT's 0.02 at width 768,
+    and proportional to 1 / √width elsewhere."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class ClassPredictions(Predictions):
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
     """The class of a sample, by a classifier. `inputs`: the spans of a row."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     inputs: Inputs = field(repr=False)
 

@@ -56,6 +56,7 @@ class TextGeneration(Task):
     predicts the next token."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "bleu", "chrf")
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""

@@ -53,6 +53,7 @@ class MaskedImage(Task):
 
     answers: ClassVar[bool] = False
     asked_fields: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[str, ...]] = ("pixel_error",)
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""

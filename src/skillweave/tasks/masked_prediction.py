@@ -67,6 +67,7 @@ class PositionMetrics:
 
     answers: ClassVar[bool] = False
     asked_fields: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "masked_accuracy")
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None

@@ -42,6 +42,7 @@ class MultiLabelClassification(Task):
     """All classes of a sample. `inputs`: the spans of a row."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"labels"})
+    metrics: ClassVar[tuple[str, ...]] = ("micro_f1",)
 
     inputs: Inputs = field(repr=False)
 

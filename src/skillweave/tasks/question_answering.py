@@ -47,6 +47,7 @@ class QuestionAnswering(Task):
     """`[CLS] question [SEP] text [SEP]`; a long text is read in windows (BERT section 4.2)."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"answers"})
+    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "answer_f1")
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """In training any window of a long text."""

@@ -42,6 +42,7 @@ class Regression(Task):
     """A number for a sample. `inputs`: the spans of a row."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"score"})
+    metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "squared_error")
 
     inputs: Inputs = field(repr=False)
 

@@ -74,6 +74,7 @@ class Retrieval(Task):
     """Two sides of a pair, encoded apart and compared. `pair`: the sides of a row."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[str, ...]] = (*(f"recall_at_{k}" for k in RECALL_AT), "median_rank")
 
     pair: Pair = field(repr=False)
 

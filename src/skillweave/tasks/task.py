@@ -147,6 +147,8 @@ class Task(ABC):
     """Whether the recipe's `template` says what the model reads."""
     asked_fields: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields that hold what the task predicts; a row to predict for need not have them."""
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of its metrics: those that `columns` may return."""
 
     # What it is made of, for a given model
 

@@ -46,6 +46,7 @@ class TokenLabelling(Task):
     """
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"tags"})
+    metrics: ClassVar[tuple[str, ...]] = ("entity_f1", "tag_accuracy")
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""

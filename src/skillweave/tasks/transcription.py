@@ -44,6 +44,8 @@ class Transcripts(Predictions):
 class TranscriptMetrics:
     """Metrics, chance level and report cases of transcripts, however they are made."""
 
+    metrics: ClassVar[tuple[str, ...]] = ("cer",)
+
     def columns(self, found: Predictions) -> Columns:
         """Character error rate."""
         found = cast(Transcripts, found)

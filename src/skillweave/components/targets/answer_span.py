@@ -23,7 +23,7 @@ from skillweave.layers.precision import at_least_float32
 
 @TARGETS.register("span")
 class AnswerSpanConfig(TargetConfig):
-    """Where an answer begins and ends in a text: cross-entropy over its positions (BERT section
+    """The beginning and the end of an answer in a text: cross-entropy over positions (BERT section
     4.2)."""
 
     label_field: ClassVar[str | None] = "answers"
@@ -32,7 +32,7 @@ class AnswerSpanConfig(TargetConfig):
 
     kind: Literal["span"] = "span"
     max_answer_tokens: Positive = 30
-    """The longest answer that is given, in tokens."""
+    """Length of the longest answer, in tokens."""
 
     def build(self, model: ModelSpec) -> AnswerSpan:
         """See `TargetConfig`."""

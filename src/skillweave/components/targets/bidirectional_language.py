@@ -23,12 +23,12 @@ from skillweave.components.targets.base import (
 
 @TARGETS.register("bilm")
 class BidirectionalLanguageConfig(TargetConfig):
-    """Each position predicts the tokens on both sides, each from one half of its vector (ELMo). The
-    encoder must read both directions `apart`."""
+    """Each position predicts the next and the previous token, each from one half of its vector
+    (ELMo). The encoder must read the two directions separately."""
 
     kind: Literal["bilm"] = "bilm"
     modality: Modality = Modality.TEXT
-    """Whose tokens are predicted."""
+    """Modality whose tokens are predicted."""
     bias: bool = False
     """Whether the output layer, which both directions share, adds a bias."""
 

@@ -23,8 +23,8 @@ from skillweave.components.targets.base import (
 
 @TARGETS.register("choice")
 class ChoiceConfig(TargetConfig):
-    """Which of several passes is right: a score each, cross-entropy over them (BERT section
-    4.4)."""
+    """The right one of several passes: a score for each pass, and cross-entropy over the scores
+    (BERT section 4.4)."""
 
     label_field: ClassVar[str | None] = "label"
 
@@ -32,7 +32,8 @@ class ChoiceConfig(TargetConfig):
     hidden: bool = True
     """Whether BERT's pooler (a dense layer and tanh) stands before the score."""
     pooling: Pooling = "first"
-    """How a pass's tokens become one vector: its first token, or the mean of all tokens."""
+    """How a pass's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> Choice:
         """See `TargetConfig`."""

@@ -37,7 +37,7 @@ COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @TARGETS.register("classification")
 class ClassificationConfig(TargetConfig):
-    """Cross-entropy over classes."""
+    """One class per sample: cross-entropy over classes."""
 
     label_field: ClassVar[str | None] = "label"
     fitted: ClassVar[tuple[str, ...]] = ("classes",)
@@ -45,11 +45,11 @@ class ClassificationConfig(TargetConfig):
 
     kind: Literal["classification"] = "classification"
     classes: list[str] = []
-    """Label names in order; taken from the training data when empty."""
+    """Names of the classes in order; taken from the training data if empty."""
     hidden: bool = True
     """Whether BERT's pooler (a dense layer and a nonlinearity) stands before the classifier."""
     hidden_size: Positive | None = None
-    """Width of the pooler's dense layer (wav2vec 2.0: 256); the model's width when absent."""
+    """Width of the pooler's dense layer (wav2vec 2.0: 256); the model's width if absent."""
     activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
     """The pooler's nonlinearity (BERT: tanh; DistilBERT: relu; ELECTRA: gelu; wav2vec 2.0:
     none)."""
@@ -59,15 +59,15 @@ class ClassificationConfig(TargetConfig):
     """Whether a second classifier on the second token learns from a teacher. The prediction is the
     mean of both (DeiT)."""
     pooling: Pooling = "first"
-    """How a sample's tokens become one vector: its first or last token, the mean or the largest of
-    all tokens, or the mean of all but the first (`rest`)."""
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
     norm_epsilon: PositiveFloat | None = None
-    """Adds a layer normalisation of that vector with this epsilon (BEiT, VideoMAE); none when
+    """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
     absent."""
     compared: list[Literal["first", "second", "difference", "product"]] = []
-    """For a task of two passes: what the classifier reads of their vectors u and v, side by side:
+    """For a task with two passes: what the classifier reads of their vectors u and v, concatenated:
     u, v, |u - v| and u · v. InferSent (arXiv 1705.02364) uses all four, SBERT (arXiv 1908.10084)
-    the first three. When empty, it reads the last pass (that of the decoder, if there is one)."""
+    the first three. If empty, it reads the last pass (that of the decoder, if there is one)."""
 
     def build(self, model: ModelSpec) -> Classification:
         """See `TargetConfig`."""

@@ -40,11 +40,12 @@ class ContrastiveConfig(TargetConfig):
     max_scale: PositiveFloat = 100.0
     """Upper bound of 1 / temperature, by which cosines are multiplied."""
     pooling: Pooling | dict[Modality, Pooling] = "first"
-    """How a sample's tokens become one vector: the first token (the paper), the last one, or the
-    mean of all (learns faster from scratch). One for all passes, or one for each modality."""
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first. The paper uses `first`; `mean` learns faster
+    from scratch. One value for all passes, or one for each modality."""
     projection: Positive | None = None
-    """Size of the space in which vectors are compared; each stream has a linear layer to it (CLIP).
-    The model's width, without such layers, when absent."""
+    """Size of the space in which vectors are compared. Each stream has a linear layer to it (CLIP).
+    If absent, vectors of the model's width are compared, without such layers."""
 
     def build(self, model: ModelSpec) -> Contrastive:
         """See `TargetConfig`."""

@@ -23,7 +23,7 @@ from skillweave.components.targets.regression import fitted_numbers
 
 @TARGETS.register("cosine")
 class CosineConfig(TargetConfig):
-    """How similar two texts are: mean squared error of the cosine of their vectors (SBERT section
+    """The similarity of two texts: mean squared error of the cosine of their vectors (SBERT section
     3)."""
 
     label_field: ClassVar[str | None] = "score"
@@ -31,13 +31,12 @@ class CosineConfig(TargetConfig):
 
     kind: Literal["cosine"] = "cosine"
     least: float | None = None
-    """The score of texts that have nothing in common (cosine 0); the smallest of the training data
-    when absent."""
+    """The score of texts with cosine 0; the smallest score of the training data if absent."""
     most: float | None = None
-    """The score of texts that mean the same (cosine 1); the largest of the training data when
-    absent."""
+    """The score of texts with cosine 1; the largest score of the training data if absent."""
     pooling: Pooling = "mean"
-    """How a text's tokens become one vector: its first token, or the mean of all tokens."""
+    """How a text's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> Cosine:
         """See `TargetConfig`."""

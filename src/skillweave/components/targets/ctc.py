@@ -39,19 +39,18 @@ class CTCConfig(TargetConfig):
 
     kind: Literal["ctc"] = "ctc"
     characters: list[str] = []
-    """The alphabet without the blank; taken from the training transcripts when empty."""
+    """The alphabet without the blank; taken from the training transcripts if empty."""
     beams: Positive = 1
-    """Beams of the search for a transcript; 1 takes the most probable class of each frame."""
+    """Beams of the search for a transcript. 1 takes the most probable class of each frame."""
     language: NonNegativeInt = 0
-    """Length, in characters, of the n-grams of a language model of the training transcripts that
-    the search uses; 0 for none."""
+    """The search uses a language model of the training transcripts with n-grams of this many
+    characters; 0 for none."""
     language_text: str | None = None
-    """A text file, a sentence a line, from which the language model learns besides the
-    transcripts."""
+    """A text file with one sentence per line, from which the language model also learns."""
     language_weight: NonNegativeFloat = 0.5
     """Factor of the language model's log-probability."""
     length_bonus: float = 0.5
-    """With a language model, added to a transcript's log-probability for each character."""
+    """With a language model: added to the log-probability of a transcript for each character."""
 
     @property
     def assets(self) -> frozenset[str]:

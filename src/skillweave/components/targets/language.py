@@ -37,26 +37,27 @@ class LanguageConfig(TargetConfig):
 
     kind: Literal["lm"] = "lm"
     modality: Modality = Modality.TEXT
-    """Whose tokens are predicted."""
+    """Modality whose tokens are predicted."""
     tied: bool = True
-    """Whether the output layer is the word embedding; that of the decoder, if there is one."""
+    """Whether the output layer is tied to the word embedding (of the decoder, if there is one)."""
     bias: bool = False
     """Whether the output layer adds a bias (BART)."""
     scaled: bool = False
     """Whether vectors are divided by √width before the output layer (T5)."""
     label_smoothing: Share = 0.0
-    """In training, the share of the label's probability that is spread over all tokens
+    """In training, the share of the label's probability that is spread evenly over all tokens
     (Transformer, arXiv 1706.03762 section 5.4)."""
     beams: Positive = 1
-    """Beams of the search that writes a text; 1 takes the most probable token each time."""
+    """Beams of the search that writes a text. 1 takes the most probable token at each step."""
     length_penalty: NonNegativeFloat = 1.0
-    """With beams, a text's log-probability is divided by its length to this power. Larger values
-    favour longer texts."""
+    """With several beams, the log-probability of a text is divided by its length to this power.
+    Larger values favour longer texts."""
     begin: list[str] = []
-    """Tokens that every text of a decoder begins with after [CLS], and that are not predicted: for
-    Whisper `<|zh|>`, `<|transcribe|>`, `<|notimestamps|>`."""
+    """Tokens with which every text of a decoder begins after [CLS]. They are not predicted. For
+    Whisper: `<|zh|>`, `<|transcribe|>`, `<|notimestamps|>`."""
     max_answer_tokens: Positive = 128
-    """The longest text that is written, in tokens; never longer than the decoder can read."""
+    """Length of the longest text that is written, in tokens. It is never longer than the decoder
+    can read."""
 
     @property
     def tied_to(self) -> Modality | None:

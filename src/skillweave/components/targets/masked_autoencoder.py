@@ -34,28 +34,28 @@ DECODER = TransformerConfig(layers=8, heads=16, feed_forward=2048, norm_position
 
 @TARGETS.register("masked_autoencoder")
 class MaskedAutoencoderConfig(TargetConfig):
-    """The pixels of patches that the encoder has not seen, by a decoder of its own (MAE, arXiv
-    2111.06377; of clips VideoMAE, arXiv 2203.12602). The decoder's positions are learned, or
-    computed where the stream's are."""
+    """The pixels of patches that the encoder has not seen, predicted by a decoder of its own (MAE,
+    arXiv 2111.06377; for video VideoMAE, arXiv 2203.12602). The decoder's positions are computed if
+    those of the stream are, and learned otherwise."""
 
     masks_inputs: ClassVar[bool] = True
     stands_in_for: ClassVar[frozenset[str]] = frozenset({"masked_pixels"})
 
     kind: Literal["masked_autoencoder"] = "masked_autoencoder"
     stream: Literal[Modality.IMAGE, Modality.VIDEO] = Modality.IMAGE
-    """Whose patches are masked: a picture's, or a clip's (`video`)."""
+    """Stream whose patches are masked."""
     width: Positive = 512
     """Size of the decoder's vectors."""
     decoder: TransformerConfig = DECODER
-    """The decoder's blocks, which see all patches."""
+    """Blocks of the decoder, which sees all patches."""
     norm_epsilon: PositiveFloat | None = None
-    """Adds a layer normalisation after the decoder with this epsilon, where the decoder's own
-    blocks have none at their end (`last_norm: false`; VideoMAE); none when absent."""
+    """Adds a layer normalization with this epsilon after the decoder, for a decoder without one
+    (`last_norm: false`; VideoMAE); none if absent."""
     bias: bool = True
     """Whether the layer from the encoder to the decoder adds a bias (VideoMAE: none)."""
     normalised: bool = False
-    """Whether the pixels of each patch are brought to mean 0 and variance 1 before they are
-    compared (MAE table 1d); in a clip each colour by itself (VideoMAE)."""
+    """Whether the pixels of each patch are normalized to mean 0 and variance 1 before they are
+    compared (MAE table 1d); in a video each colour by itself (VideoMAE)."""
 
     @property
     def mask_ratio(self) -> float:

@@ -26,16 +26,16 @@ from skillweave.layers.feed_forward import ACTIVATIONS
 
 @TARGETS.register("mlm")
 class MaskedLanguageConfig(TargetConfig):
-    """Masked language modelling: logits at masked positions alone, by an output layer that is tied
-    to the word embedding (BERT)."""
+    """Masked language modelling: logits at masked positions only. The output layer is tied to the
+    word embedding (BERT)."""
 
     packable: ClassVar[bool] = True
 
     kind: Literal["mlm"] = "mlm"
     modality: Modality = Modality.TEXT
-    """Whose tokens are predicted, and whose word embedding is the output layer."""
+    """Modality whose tokens are predicted, and to whose word embedding the output layer is tied."""
     activation: Activation = "gelu"
-    """The nonlinearity of the layer before the output."""
+    """Nonlinearity of the layer before the output layer."""
 
     @property
     def tied_to(self) -> Modality:

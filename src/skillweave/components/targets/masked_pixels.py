@@ -23,7 +23,7 @@ from skillweave.layers.precision import at_least_float32
 
 @TARGETS.register("masked_pixels")
 class MaskedPixelsConfig(TargetConfig):
-    """The pixels of masked patches, by a linear layer (SimMIM, arXiv 2111.09886)."""
+    """The pixels of masked patches, predicted by a linear layer (SimMIM, arXiv 2111.09886)."""
 
     masks_inputs: ClassVar[bool] = True
 

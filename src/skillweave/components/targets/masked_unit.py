@@ -34,7 +34,7 @@ class MaskedUnitConfig(TargetConfig):
 
     kind: Literal["masked_unit"] = "masked_unit"
     clusters: Positive = 100
-    """k of the k-means on MFCC."""
+    """Number of clusters of the k-means on MFCC."""
 
     def build(self, model: ModelSpec) -> MaskedUnit:
         """See `TargetConfig`."""

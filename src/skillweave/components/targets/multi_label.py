@@ -26,7 +26,7 @@ from skillweave.data.values import split_cell
 
 @TARGETS.register("multi_label")
 class MultiLabelConfig(TargetConfig):
-    """Any number of classes a sample: binary cross-entropy for each class."""
+    """Any number of classes per sample: binary cross-entropy for each class."""
 
     label_field: ClassVar[str | None] = "labels"
     fitted: ClassVar[tuple[str, ...]] = ("classes",)
@@ -34,14 +34,15 @@ class MultiLabelConfig(TargetConfig):
 
     kind: Literal["multi_label"] = "multi_label"
     classes: list[str] = []
-    """Label names in order; taken from the training data when empty."""
+    """Names of the classes in order; taken from the training data if empty."""
     hidden: bool = True
     """Whether BERT's pooler (a dense layer and tanh) stands before the classifier."""
     inner: Positive | None = None
-    """Width of a layer with its own norm and GELU before the last one (ViLT: twice the model's);
-    no such layer when absent."""
+    """Width of an additional layer with norm and GELU before the last layer (ViLT: twice the
+    model's width); none if absent."""
     pooling: Pooling = "first"
-    """How a sample's tokens become one vector: its first token, or the mean of all tokens."""
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> MultiLabel:
         """See `TargetConfig`."""

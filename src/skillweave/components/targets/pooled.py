@@ -22,19 +22,19 @@ from skillweave.config.base import Positive
 
 @TARGETS.register("pooled")
 class PooledConfig(TargetConfig):
-    """A sample's vector, for use as a feature; it has no loss."""
+    """A vector per sample, for use as a feature. It has no loss."""
 
     kind: Literal["pooled"] = "pooled"
     hidden: bool = True
     """Whether the vector goes through BERT's pooler, a dense layer and tanh."""
     pooling: Pooling = "first"
-    """How a sample's tokens become one vector: its first or last token, the mean of all, or the
-    mean of all but the first (`rest`)."""
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
     norm_epsilon: PositiveFloat | None = None
-    """Adds a layer normalisation of that vector with this epsilon (BEiT); none when absent."""
+    """Adds a layer normalization of that vector with this epsilon (BEiT); none if absent."""
     projection: Positive | None = None
-    """Size to which a last linear layer takes the vector (CLIP's text or image model alone); no
-    such layer when absent."""
+    """Output size of an additional last linear layer (CLIP's text or image model alone); none if
+    absent."""
 
     def build(self, model: ModelSpec) -> Pooled:
         """See `TargetConfig`."""

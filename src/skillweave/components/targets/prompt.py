@@ -28,17 +28,17 @@ MASK = "[MASK]"
 
 @TARGETS.register("prompt")
 class PromptConfig(TargetConfig):
-    """Classes as words at [MASK] (PET). The head has the parameters of masked language modelling,
-    and takes their weights by name."""
+    """One class per text, by the word that a masked language model predicts at [MASK] (PET). It has
+    the same parameters as `mlm`, so weights of such a model are copied by name."""
 
     label_field: ClassVar[str | None] = "label"
     fitted: ClassVar[tuple[str, ...]] = ("words",)
 
     kind: Literal["prompt"] = "prompt"
     words: list[list[int]] = []
-    """The token ids of each class's word; taken from the task's `classes`."""
+    """Token ids of the word of each class; taken from the task's `classes`."""
     modality: Modality = Modality.TEXT
-    """Whose word embedding the output layer is tied to."""
+    """Modality to whose word embedding the output layer is tied."""
 
     @property
     def tied_to(self) -> Modality:

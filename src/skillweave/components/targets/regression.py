@@ -28,7 +28,7 @@ from skillweave.data.values import as_number
 
 @TARGETS.register("regression")
 class RegressionConfig(TargetConfig):
-    """A number a sample: mean squared error."""
+    """A number per sample: mean squared error."""
 
     label_field: ClassVar[str | None] = "score"
     fitted: ClassVar[tuple[str, ...]] = ("mean", "deviation")
@@ -36,14 +36,14 @@ class RegressionConfig(TargetConfig):
 
     kind: Literal["regression"] = "regression"
     mean: float | None = None
-    """Subtracted from the numbers before they are learned; that of the training data when
-    absent."""
+    """Subtracted from the numbers in training; the mean of the training data if absent."""
     deviation: PositiveFloat | None = None
-    """The numbers are divided by it; the standard deviation of the training data when absent."""
+    """The numbers are then divided by it; the standard deviation of the training data if absent."""
     hidden: bool = True
     """Whether BERT's pooler (a dense layer and tanh) stands before the last layer."""
     pooling: Pooling = "first"
-    """How a sample's tokens become one vector: its first token, or the mean of all tokens."""
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> Regression:
         """See `TargetConfig`."""

@@ -23,7 +23,7 @@ from skillweave.layers.precision import at_least_float32
 
 @TARGETS.register("replaced")
 class ReplacedConfig(TargetConfig):
-    """Whether each token was put in by a generator (ELECTRA, arXiv 2003.10555)."""
+    """Whether each token was replaced (ELECTRA, arXiv 2003.10555)."""
 
     kind: Literal["replaced"] = "replaced"
 

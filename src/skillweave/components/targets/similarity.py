@@ -29,10 +29,11 @@ from skillweave.layers.precision import at_least_float32
 
 @TARGETS.register("similarity")
 class SimilarityConfig(TargetConfig):
-    """The answer is the candidate of largest similarity; candidates are encoded by the same model
-    (Uni-Perceiver section 3.1).
+    """The answer is the candidate with the largest similarity. The same model encodes the
+    candidates (Uni-Perceiver section 3.1).
 
-    One such target serves all tasks of a model, retrieval too. Its scale is its only parameter.
+    One such target can serve all tasks of a model, including retrieval. Its only parameter is the
+    scale.
     """
 
     compares_samples: ClassVar[bool] = True
@@ -45,13 +46,14 @@ class SimilarityConfig(TargetConfig):
     max_scale: PositiveFloat = 100.0
     """Upper bound of 1 / temperature, by which cosines are multiplied."""
     pooling: Pooling = "first"
-    """How the tokens of a candidate, or of an input as a whole, become one vector: the first token,
-    or the mean of all of them."""
+    """How the tokens of a candidate, or of an input as a whole, become one vector: `first` or
+    `last` token, `mean` or `max` of all tokens, or `rest`, the mean of all but the first."""
     negatives: Positive = 256
-    """Class names or tokens drawn as candidates for each training batch, besides its answers."""
+    """Number of class names or tokens that are drawn as candidates for each training batch, besides
+    its answers."""
     corrections: dict[str, Positive] = {}
-    """Task → its number of classes, for which a linear layer corrects the similarities; set by
-    prompt tuning."""
+    """Task → its number of classes. A linear layer corrects the similarities of these classes.
+    Prompt tuning sets it."""
 
     @property
     def open_settings(self) -> tuple[str, ...]:

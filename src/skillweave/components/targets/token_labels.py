@@ -24,14 +24,15 @@ from skillweave.data.values import split_cell
 
 @TARGETS.register("token_labels")
 class TokenLabelsConfig(TargetConfig):
-    """A label for each word: cross-entropy at its first token (BERT section 5.3)."""
+    """A label per word: cross-entropy at the word's first token (BERT section 5.3)."""
 
     label_field: ClassVar[str | None] = "tags"
     fitted: ClassVar[tuple[str, ...]] = ("classes",)
 
     kind: Literal["token_labels"] = "token_labels"
     classes: list[str] = []
-    """Label names in order, such as O, B-PER, I-PER; taken from the training data when empty."""
+    """Names of the labels in order, such as O, B-PER, I-PER; taken from the training data if
+    empty."""
 
     def build(self, model: ModelSpec) -> TokenLabels:
         """See `TargetConfig`."""
