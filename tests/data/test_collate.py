@@ -18,8 +18,12 @@ def ids(*numbers: int) -> Features:
 
 def test_labels_of_two_padded_spans() -> None:
     """[code; text]: each span's labels stand where its tokens stand after padding."""
-    first = Example((ids(10, 11, 12), ids(20)), key="a", token_labels={"label_ids": torch.tensor([1, 2, 3, 4])})
-    second = Example((ids(13), ids(21, 22)), key="b", token_labels={"label_ids": torch.tensor([5, 6, 7])})
+    first = Example(
+        (ids(10, 11, 12), ids(20)), key="a", token_labels={"label_ids": torch.tensor([1, 2, 3, 4])}
+    )
+    second = Example(
+        (ids(13), ids(21, 22)), key="b", token_labels={"label_ids": torch.tensor([5, 6, 7])}
+    )
     batch = make_batch("masked_code", [first, second], CONFIG, bucket=2)
     assert [s.length for s in batch.layout.spans] == [4, 2]
     assert batch.inputs[0].tolist() == [[10, 11, 12, 0], [13, 0, 0, 0]]
