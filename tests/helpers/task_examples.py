@@ -19,9 +19,7 @@ def text_processors(
 ) -> Mapping[Modality, Any]:
     """The processors of a model whose tokenizer is trained on some texts."""
     tokenizer = train_tokenizer(list(texts) * 3, TrainedTokenizerConfig(min_frequency=1), vocabulary)
-    return build_processors(
-        model, {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()}
-    )
+    return build_processors(model, {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()})
 
 
 def make_context(

@@ -1,8 +1,10 @@
 """From a recipe as written to one that says everything: what is filled in, and what does not go
 together."""
 
+from typing import Any
+
 import pytest
-from every_task import recipe
+from every_task import SOURCES, recipe
 
 from skillweave.config import ConfigError
 from skillweave.recipe import RecipeConfig
@@ -27,6 +29,63 @@ def test_it_is_deterministic_and_keeps_what_is_resolved() -> None:
     assert resolved(once.recipe, once.assets) == once
     read = RecipeConfig.parse(once.recipe.model_dump(mode="json"))
     assert read == once.recipe and resolved(read, once.assets) == once
+
+
+TEXT = {"vocabulary": 400, "max_length": 24}
+SIDE = {"layers": 1, "heads": 2, "feed_forward": 32}
+ENCODER = {"width": 16, "streams": {"text": TEXT}, "encoder": SIDE}
+DECODER = {**ENCODER, "target_embedding": {"max_length": 24}, "decoder": SIDE}
+LSTM = {**ENCODER, "encoder": {"name": "lstm", "layers": 1, "direction": "separate"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "more"),
+    [
+        (ENCODER, "language_modelling", {"target": "lm"}),
+        (ENCODER, "language_modelling", {}),
+        (DECODER, "language_modelling", {"target": "lm"}),
+        (LSTM, "language_modelling", {"target": "bilm"}),
+        (ENCODER, "text_denoising", {"target": "lm"}),
+        (DECODER, "text_denoising", {"target": "lm"}),
+        (DECODER, "text_to_text", {}),
+        (DECODER, "text_regression", {"decoder": True}),
+        (DECODER, "multiple_choice", {"choices": 3}),
+        (ENCODER, "text_prompting", {"template": "{text} is [MASK]"}),
+        (ENCODER, "text_similarity", {}),
+        (ENCODER, "sequence_labelling", {}),
+        (ENCODER, "text_multi_label", {}),
+        (ENCODER, "masked_text_pair", {}),
+        (ENCODER, "text_naming", {}),
+    ],
+)
+def test_a_resolved_recipe_is_the_same_when_it_is_read_from_a_run(
+    model: dict[str, Any], task: str, more: dict[str, Any]
+) -> None:
+    tasks = {task: {"data": {**SOURCES[task], "limit": 40}, **more}}
+    once = resolve(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1}}))
+    read = RecipeConfig.parse(once.recipe.model_dump(mode="json"))
+    assert read == once.recipe
+    assert resolved(read, once.assets) == resolve(read, once.assets) == once
+
+
+def test_the_stream_of_a_model_that_reads_from_left_to_right_is_causal() -> None:
+    tasks = {"language_modelling": {"data": SOURCES["language_modelling"], "target": "lm"}}
+    data = {"model": ENCODER, "tasks": tasks, "training": {"steps": 1}}
+    assert resolve(RecipeConfig.parse(data)).model.streams.text.causal
+    tasks["masked_text"] = {"data": SOURCES["masked_text"]}
+    assert not resolve(RecipeConfig.parse(data)).model.streams.text.causal
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_language_model_of_transcripts_learns_from_those_that_are_trained_on(
+    fraction: float,
+) -> None:
+    data = recipe("speech_recognition").model_dump(mode="json")
+    data["model"]["targets"] = {"ctc": {"language": 2}}
+    data["tasks"]["speech_recognition"]["data"]["fraction"] = fraction
+    run = resolve(RecipeConfig.parse(data))
+    lines = run.assets["transcripts.txt"].decode().splitlines()
+    assert lines == list(run.dataset("speech_recognition", "train").source.column("transcript"))
 
 
 def test_streams_and_targets_that_no_task_uses_are_left_out() -> None:

@@ -344,9 +344,9 @@ class _TrainingData:
     def seed(self) -> int:
         return self.recipe.training.seed
 
-    def column(self, field: str) -> list[Any]:
+    def column(self, field: str, whole: bool = True) -> list[Any]:
         config = self.recipe.tasks[self.name]
-        return open_fields(self.task, config, "train", whole=True).column(field)
+        return open_fields(self.task, config, "train", whole).column(field)
 
     def features(self, modality: Modality) -> Iterator[Features]:
         source = open_fields(self.task, self.recipe.tasks[self.name], "train")
