@@ -104,6 +104,7 @@ def test_batches_move_and_travel() -> None:
     )
     moved = batch.to("meta")
     assert moved.inputs[0].device.type == "meta" and moved.labels["units"].device.type == "meta"
+    assert moved.logits_to_keep.device.type == "meta"
     assert moved.lengths.device.type == "cpu"
 
 

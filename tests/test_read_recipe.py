@@ -9,13 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skillweave.components.targets import TARGETS
 from skillweave.config import Config, ConfigError
 from skillweave.config.layering import load_yaml, merge
 from skillweave.model.config import ModelConfig
-from skillweave.model.folders import OF_ITS_LABELS
+from skillweave.model.folders import begin_from
 from skillweave.recipe import RecipeConfig, find_recipe, read_recipe
-from skillweave.tasks.labels import LEARNED
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 BASE = """
 name: base
@@ -321,8 +321,8 @@ def test_a_recipe_of_a_published_model(tmp_path: Path) -> None:
         " 40}}}\ntraining: {steps: 1}"
     )
     recipe = read_recipe(write(tmp_path, "r.yaml", text))
-    resolved, _ = prepare(recipe)
-    assert resolved.model.encoder.layers == 1 and set(resolved.model.tasks) == {"masked_text"}
+    model = resolve(recipe).model
+    assert model.encoder.layers == 1 and set(model.tasks) == {"masked_text"}
     with pytest.raises(
         ConfigError, match=r"model: preset: unknown model 'bert-bas'; did you mean 'bert-base'"
     ):
@@ -380,7 +380,30 @@ def test_a_recipe_has_the_model_that_it_starts_from(tmp_path: Path) -> None:
         read_recipe(write(tmp_path, "r.yaml", text))
 
 
-def test_what_labels_give_is_not_taken_over() -> None:
-    """The settings that training data fill in are those that a model beginning from another one
-    leaves behind."""
-    assert {key for keys, _ in LEARNED.values() for key in keys} <= {*OF_ITS_LABELS}
+def test_what_labels_give_is_not_taken_over(tmp_path: Path) -> None:
+    """A model that begins from another one leaves behind the settings that training data fill
+    in."""
+    others = {kind: {"kind": kind, "pooling": "mean"} for kind in TARGETS}
+    targets = {
+        kind: {**others[kind], **dict.fromkeys(TARGETS[kind].fitted, "of the labels")}
+        for kind in TARGETS
+    }
+    write(tmp_path, "config.json", json.dumps({"width": 16, "targets": targets}))
+    assert begin_from(tmp_path) == {"width": 16, "targets": others}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fitted"),
+    [
+        ("classification", {"classes"}),
+        ("multi_label", {"classes"}),
+        ("token_labels", {"classes"}),
+        ("ctc", {"characters"}),
+        ("regression", {"mean", "deviation"}),
+        ("cosine", {"least", "most"}),
+        ("prompt", {"words"}),
+        ("similarity", {"corrections"}),
+    ],
+)
+def test_what_labels_give(kind: str, fitted: set[str]) -> None:
+    assert set(TARGETS[kind].fitted) == fitted

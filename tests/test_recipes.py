@@ -9,7 +9,7 @@ import yaml
 import skillweave
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
-from skillweave.tasks.dataset import task_of
+from skillweave.tasks.resolve import recipe_entry
 
 FOLDER = Path(skillweave.__file__).parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
@@ -35,7 +35,7 @@ def test_a_recipe_loads_and_survives_its_own_dump(path: Path) -> None:
 def test_a_recipe_names_known_tasks_that_its_model_can_do(path: Path) -> None:
     recipe = read_recipe(path)
     for name in recipe.tasks:
-        spans = task_of(recipe, name).layout(name).spans
+        spans = recipe_entry(recipe, name).spans
         encoded = {span.modality for span in spans if not (span.written and recipe.model.decoder)}
         assert encoded <= set(recipe.model.streams.present())
     with torch.device("meta"):

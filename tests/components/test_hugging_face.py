@@ -1,6 +1,8 @@
 """The dense encoder against Hugging Face's BERT and ViT on random weights: hidden states, logits,
 losses and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import hidden_states, randomise, relative_error
@@ -135,13 +137,15 @@ def text_batch(labelled: bool = False) -> tuple[Batch, Tensor]:
     lengths = torch.tensor([[9], [4], [1]])
     mask = torch.arange(9) < lengths
     ids = torch.randint(0, VOCABULARY, (3, 9)) * mask
-    labels = {}
-    if labelled:
-        labels["words"] = torch.where(
-            (torch.rand(3, 9) < 0.4) & mask, torch.randint(0, VOCABULARY, (3, 9)), IGNORE
-        )
-        labels["words"][0, 2] = 7
-    return Batch(Layout("t", (Span(Modality.TEXT, length=9),)), (ids,), lengths, labels), mask
+    batch = Batch(Layout("t", (Span(Modality.TEXT, length=9),)), (ids,), lengths)
+    if not labelled:
+        return batch, mask
+    label_ids = torch.where(
+        (torch.rand(3, 9) < 0.4) & mask, torch.randint(0, VOCABULARY, (3, 9)), IGNORE
+    )
+    label_ids[0, 2] = 7
+    keep = label_ids != IGNORE
+    return replace(batch, labels={"label_ids": label_ids}, logits_to_keep=keep), mask
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -179,9 +183,10 @@ def test_positions_of_a_pair_run_on_as_in_bert(dtype: torch.dtype, tolerance: fl
 def test_bert_masked_language_modelling(dtype: torch.dtype, tolerance: float) -> None:
     model, reference = bert_pair(dtype)
     batch, mask = text_batch(labelled=True)
-    labels = batch.labels["words"]
+    labels = batch.labels["label_ids"]
     expected = reference(batch.inputs[0], attention_mask=mask.long(), labels=labels)
     found = model(batch)
+    assert torch.equal(found.positions["mlm"], (labels != IGNORE).nonzero())
     assert relative_error(found.logits["mlm"], expected.logits[labels != IGNORE]) < tolerance
     assert found.loss.item() == pytest.approx(expected.loss.item(), rel=tolerance)
     expected.loss.backward()

@@ -18,16 +18,35 @@ def ids(*numbers: int) -> Features:
 
 def test_labels_of_two_padded_spans() -> None:
     """[code; text]: each span's labels stand where its tokens stand after padding."""
-    first = Example((ids(10, 11, 12), ids(20)), {"words": torch.tensor([1, 2, 3, 4])}, "a")
-    second = Example((ids(13), ids(21, 22)), {"words": torch.tensor([5, 6, 7])}, "b")
+    first = Example(
+        (ids(10, 11, 12), ids(20)), key="a", token_labels={"label_ids": torch.tensor([1, 2, 3, 4])}
+    )
+    second = Example(
+        (ids(13), ids(21, 22)), key="b", token_labels={"label_ids": torch.tensor([5, 6, 7])}
+    )
     batch = make_batch("masked_code", [first, second], CONFIG, bucket=2)
     assert [s.length for s in batch.layout.spans] == [4, 2]
     assert batch.inputs[0].tolist() == [[10, 11, 12, 0], [13, 0, 0, 0]]
     assert batch.inputs[1].tolist() == [[20, 0], [21, 22]]
     assert batch.lengths.tolist() == [[3, 1], [1, 2]]
     o = IGNORE
-    assert batch.labels["words"].tolist() == [[1, 2, 3, o, 4, o], [5, o, o, o, 6, 7]]
+    assert batch.labels["label_ids"].tolist() == [[1, 2, 3, o, 4, o], [5, o, o, o, 6, 7]]
     assert batch.keys == ("a", "b") and batch.masked == (None, None)
+    assert torch.equal(batch.logits_to_keep, batch.labels["label_ids"] != IGNORE)
+
+
+def test_positions_whose_logits_are_wanted() -> None:
+    """Those that an example names, those that have any label, or all of them."""
+    code, text = ids(10, 11, 12), ids(20)
+    last = torch.tensor([False, False, True, True])
+    named = Example((code, text), token_labels={"tags": torch.arange(4)}, logits_to_keep=last)
+    batch = make_batch("masked_code", [named], CONFIG, bucket=2)
+    assert batch.logits_to_keep.tolist() == [[False, False, True, False, True, False]]
+    o = IGNORE
+    rows = {"label_ids": torch.tensor([1, o, o, o]), "previous_ids": torch.tensor([o, o, 2, o])}
+    batch = make_batch("masked_code", [Example((code, text), token_labels=rows)], CONFIG, bucket=2)
+    assert batch.logits_to_keep.tolist() == [[True, False, True, False, False, False]]
+    assert make_batch("masked_code", [Example((code, text))], CONFIG).logits_to_keep is None
 
 
 def test_labels_per_sample_and_lists_of_their_own() -> None:

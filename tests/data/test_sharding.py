@@ -19,8 +19,7 @@ from skillweave.data.processors import train_tokenizer
 from skillweave.data.sharding import Plan, shard
 from skillweave.data.sources import open_table
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 TEXTS = [
     f"the {word} number {n} stands 在这里 [CLS] again"
@@ -64,16 +63,17 @@ def test_samples_are_those_of_the_texts(source: Path) -> None:
         ("shards", str(source / "shards/*.arrow")),
         ("texts", str(source / "rows.jsonl")),
     ):
-        resolved, assets = prepare(recipe(source, path))
-        found[name] = [open_task(resolved, task, "train", assets) for task in resolved.tasks]
+        run = resolve(recipe(source, path))
+        found[name] = [run.dataset(task, "train", training=True) for task in run.tasks]
     for ours, theirs in zip(found["shards"], found["texts"], strict=True):
         assert len(ours) == len(theirs) > 30 and ours.keys == theirs.keys
         for i in range(len(ours)):
             one, other = (side.example(i, np.random.default_rng(i)) for side in (ours, theirs))
             assert torch.equal(one.spans[0].data, other.spans[0].data)
-            assert all(
-                np.array_equal(one.labels[label], other.labels[label]) for label in other.labels
-            )
+            assert one.labels == other.labels
+            assert one.token_labels.keys() == other.token_labels.keys()
+            for label, row in other.token_labels.items():
+                assert torch.equal(one.token_labels[label], row)
 
 
 def test_neither_workers_nor_interruptions_change_a_shard(source: Path) -> None:
@@ -113,17 +113,18 @@ def test_what_does_not_go_together(source: Path) -> None:
         list(shard(plan(source, out=".")))
     shards = str(source / "shards/*.arrow")
     with pytest.raises(
-        ConfigError, match="on which no tokeniser can be trained; name the tokeniser"
+        ConfigError, match="on which no tokenizer can be trained; name the tokenizer"
     ):
-        prepare(recipe(source, shards, tokenizer=False))
+        resolve(recipe(source, shards, tokenizer=False))
     data = recipe(source, shards).model_dump(mode="json")
     data["model"]["streams"]["text"]["tokenizer"]["path"] = str(source / "other.json")
-    resolved, assets = prepare(RecipeConfig.parse(data))
+    dataset = resolve(RecipeConfig.parse(data)).dataset("masked_text", "train")
     with pytest.raises(ConfigError, match="cut with another tokeniser"):
-        open_task(resolved, "masked_text", "train", assets).example(0)
-    resolved, assets = prepare(recipe(source, shards, masking={"unit": "word"}))
+        dataset.examples(0)
+    words = recipe(source, shards, masking={"unit": "word"})
+    dataset = resolve(words).dataset("masked_text", "train")
     with pytest.raises(ConfigError, match="needs the text itself"):
-        open_task(resolved, "masked_text", "train", assets).example(0)
+        dataset.examples(0)
     (source / "shards/00009.arrow").write_bytes(b"no arrow")
     with pytest.raises(
         ConfigError, match=r"00009\.arrow: not a shard that `skillweave shard` wrote"

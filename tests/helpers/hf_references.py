@@ -420,9 +420,8 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
         found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]
     # theirs speak of hidden tubelets alone
     if "masked_autoencoder" in found and batch.inputs[0].ndim == 5:
-        found["masked_autoencoder"] = found["masked_autoencoder"][batch.labels["masked"]].unflatten(
-            0, (len(batch), -1)
-        )
+        hidden = found["masked_autoencoder"][batch.masked[0]]
+        found["masked_autoencoder"] = hidden.unflatten(0, (len(batch), -1))
     if "masked_image_token" in found:  # theirs speak of patches alone
         found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[
             :, 1:

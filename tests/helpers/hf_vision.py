@@ -143,11 +143,7 @@ def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batc
     patches = stream.max_length - stream.num_prefix_tokens
     kept = int(patches * 0.4)
     masked = torch.rand(len(batch), patches).argsort(1) >= kept
-    batch = replace(
-        batch,
-        masked=(torch.nn.functional.pad(masked, (stream.num_prefix_tokens, 0)),),
-        labels={"masked": masked},
-    )
+    batch = replace(batch, masked=(torch.nn.functional.pad(masked, (stream.num_prefix_tokens, 0)),))
     if "masked_patch" in names:
         return batch
     length = stream.num_prefix_tokens + kept
@@ -162,7 +158,8 @@ def their_masks(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The same masks as their models are given them."""
     if not batch.masked:
         return {}
-    masked = batch.labels["masked"]
+    specials = {"deit": 2, "videomae": 0}.get(model.config.model_type, 1)
+    masked = batch.masked[0][:, specials:]
     if type(model).__name__.startswith("ViTMAE"):  # patches are kept in the order of this noise
         return {"noise": masked * 2.0 + torch.arange(masked.shape[1]) / masked.shape[1]}
     return {"bool_masked_pos": masked}

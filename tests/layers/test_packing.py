@@ -14,7 +14,7 @@ from skillweave.data.collate import collate, collate_packed, pack
 from skillweave.layers.tokens import map_tokens
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 LENGTHS = [[5], [2], [9], [1], [7], [3], [3]]
 ROOM = 12
@@ -71,10 +71,10 @@ def test_packed_samples_are_those_alone(options: dict[str, Any], causal: bool) -
     model(batch).losses["mlm"].backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    words = [int((one.labels["words"] != -100).sum()) for one in alone]
+    counts = [int(one.logits_to_keep.sum()) for one in alone]
     losses = [
-        model(one).losses["mlm"] * count / sum(words)
-        for one, count in zip(alone, words, strict=True)
+        model(one).losses["mlm"] * count / sum(counts)
+        for one, count in zip(alone, counts, strict=True)
     ]
     torch.stack(losses).sum().backward()
     largest = max(float(grad.abs().max()) for grad in packed.values())
@@ -123,6 +123,6 @@ def test_a_recipe_packs_only_masked_text(tmp_path: Any) -> None:
     data = {"data": {"path": str(tmp_path / "rows.csv")}, "pack": 32}
     recipe = {"tasks": {"text_classification": data}, "training": {"steps": 1}}
     with pytest.raises(
-        ConfigError, match="only samples of one span whose words are predicted share rows"
+        ConfigError, match="only samples of one span whose tokens are predicted share rows"
     ):
-        prepare(RecipeConfig.parse({"model": {"streams": {"text": {}}}, **recipe}))
+        resolve(RecipeConfig.parse({"model": {"streams": {"text": {}}}, **recipe}))

@@ -1,12 +1,12 @@
 """Faults of a configuration: all at once, each with its path and the nearest valid name."""
 
 import copy
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
+from skillweave.components.targets import TARGETS
 from skillweave.config import ConfigError, choose, nearest
-from skillweave.config.targets import Target
 from skillweave.recipe import RecipeConfig
 
 RECIPE: dict[str, Any] = {
@@ -104,9 +104,12 @@ def test_misspelt_splits() -> None:
 
 def test_nothing_near_lists_what_is_valid() -> None:
     (fault,) = faults_of(model__targets={"qqq": {}})
-    members = get_args(get_args(Target)[0])
-    names = ", ".join(member.model_fields["kind"].default for member in members)
-    assert fault == f"model.targets.qqq: unknown value 'qqq'; valid names: {names}"
+    assert fault == f"model.targets.qqq: unknown value 'qqq'; valid names: {', '.join(TARGETS)}"
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_are_read_by_the_kind_that_they_say(kind: str) -> None:
+    assert TARGETS[kind].model_fields["kind"].default == kind
 
 
 def test_all_faults_at_once() -> None:
@@ -234,8 +237,8 @@ def test_tasks_that_the_model_cannot_do() -> None:
         "add it under model.streams",
         "task 't' asks for target 'mml'",
         "did you mean 'mlm'?",
-        "task 't': no target predicts the wordpieces of 'code'",
-        "give it a target {kind: mlm, modality: code} too, or add `shared: [word]`",
+        "target 'mlm' predicts no tokens of 'code', which task 't' masks too",
+        "add a target {kind: mlm, modality: code} to the task, or set `shared: [word]`",
     ]
 
 

@@ -71,7 +71,7 @@ def test_each_vocabulary_predicts_its_own_words() -> None:
     model = tiny_model(tiny_config(shared=[], tasks=OWN_WORDS, targets=targets))
     batch = random_batch("masked_code", LENGTHS["masked_code"], model.config)
     out = model(batch)
-    code, text = (batch.labels["words"][:, :5], batch.labels["words"][:, 5:])
+    code, text = (batch.labels["label_ids"][:, :5], batch.labels["label_ids"][:, 5:])
     assert out.logits["mlm_code"].shape == (
         int((code != -100).sum()),
         model.config.streams.code.vocabulary,

@@ -47,11 +47,12 @@ def batch_of(model: Model) -> Batch:
     padded = tuple(lengths.max(0).values.tolist())
     inputs = tuple(torch.randint(WORDS, (4, length)) for length in padded)
     assert {span.modality for span in layout.spans} == {Modality.TEXT}
-    words = torch.full((4, padded[-1]), -100)
-    before = words.clone()
+    following = torch.full((4, padded[-1]), -100)
+    previous = following.clone()
     for row, (length, ids) in enumerate(zip(lengths[:, -1].tolist(), inputs[-1], strict=True)):
-        words[row, : length - 1], before[row, 1:length] = ids[1:length], ids[: length - 1]
-    labels = {"class": torch.tensor([0, 1, 2, 0]), "words": words, "before": before}
+        following[row, : length - 1] = ids[1:length]
+        previous[row, 1:length] = ids[: length - 1]
+    labels = {"class": torch.tensor([0, 1, 2, 0]), "label_ids": following, "previous_ids": previous}
     return Batch(layout.with_lengths(padded), inputs, lengths, labels)
 
 

@@ -13,7 +13,7 @@ from skillweave.config import ConfigError
 from skillweave.model.model import Model
 from skillweave.recipe import read_recipe
 from skillweave.surgery.weave import weave
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 from skillweave.weights.files import require_equal
 
 QKV = "encoder.blocks.0.attention.qkv.experts"
@@ -42,9 +42,9 @@ def models(recipe_file, tmp_path_factory):
         "image": ["only=[text_to_image]"],
     }
     for seed, (modality, overrides) in enumerate(tasks.items(), 1):
-        single, assets = prepare(read_recipe(recipe_file, overrides))
+        single = resolve(read_recipe(recipe_file, overrides))
         torch.manual_seed(seed)
-        model = Model(single.model, assets)
+        model = Model(single.model, single.assets)
         randomise(model)
         model.save_pretrained(folder / modality)
         found[modality] = (folder / modality, model)
@@ -77,11 +77,11 @@ def test_each_skill_comes_from_its_own_model(woven, models) -> None:
 
 
 def test_what_no_model_gives_is_fresh_and_said_so(woven, recipe, models) -> None:
-    resolved, assets = prepare(recipe)
+    resolved = resolve(recipe)
     # the text model's words are text's alone: text and code get their own
-    assert assets == woven.model.assets
+    assert resolved.assets == woven.model.assets
     torch.manual_seed(recipe.training.seed)
-    fresh = Model(resolved.model, assets).state_dict()
+    fresh = Model(resolved.model, resolved.assets).state_dict()
     own = woven.model.state_dict()
     assert own.keys() == woven.origins.keys()
     for name, origin in woven.origins.items():
@@ -136,9 +136,11 @@ def test_shared_parts_come_from_the_model_named(recipe, models) -> None:
 
 
 def test_training_starts_from_all_of_it(woven, recipe) -> None:
-    resolved, assets = prepare(recipe, woven.model.assets)
+    resolved = resolve(recipe, woven.model.assets)
     assert resolved.model == woven.model.config
-    require_equal(Model(resolved.model, assets).state_dict(), woven.model.state_dict(), "woven")
+    require_equal(
+        Model(resolved.model, resolved.assets).state_dict(), woven.model.state_dict(), "woven"
+    )
 
 
 def test_shapes_that_disagree_stay_fresh(recipe_file, models) -> None:

@@ -69,12 +69,15 @@ def test_the_sum_over_a_sample_is_right_on_average() -> None:
 
 def test_positions_without_a_label_stay_so() -> None:
     examples = [
-        Example((Features(torch.tensor([1, 5, 6]), 3),), {"words": torch.tensor([IGNORE, 6, 3])})
+        Example(
+            (Features(torch.tensor([1, 5, 6]), 3),),
+            token_labels={"label_ids": torch.tensor([IGNORE, 6, 3])},
+        )
     ]
-    batch = candidates(9, "words").sample(
+    batch = candidates(9, "label_ids").sample(
         collate(LAYOUT.only(0), examples, STREAMS, 1), 2, np.random.default_rng(0)
     )
-    labels = batch.labels["words"][0]
+    labels = batch.labels["label_ids"][0]
     assert labels[0] == IGNORE
     assert batch.candidates.inputs[0][:, 1][labels[1:]].tolist() == [6, 3]
 

@@ -9,12 +9,12 @@ from text_rows import text_sources
 
 import skillweave as sw
 from skillweave.config import ConfigError
-from skillweave.evaluation.predictions import predict_task
-from skillweave.inference.predict import predict
+from skillweave.evaluation.evaluator import predict_dataset
+from skillweave.inference import predict
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import resolve
 
 TEXT, WRITER = {"vocabulary": 300, "max_length": 24}, {"layers": 1, "heads": 2, "feed_forward": 32}
 TABLES = {"embedding": ["word", "position"], "position_offset": 2}
@@ -30,25 +30,25 @@ KINDS = {
 }
 
 
-def opened(task: str, model: dict[str, Any] = BART) -> tuple[RecipeConfig, TaskDataset, Model]:
+def opened(task: str, model: dict[str, Any] = BART) -> tuple[TaskDataset, Model]:
     tasks = {task: {"data": text_sources()[task], "decoder": True, "batch_size": 4}}
-    recipe, assets = prepare(
+    run = resolve(
         RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
     )
     torch.manual_seed(0)
-    return recipe, open_task(recipe, task, "train", assets), Model(recipe.model, assets).eval()
+    return run.dataset(task, "train"), Model(run.model, run.assets).eval()
 
 
 @pytest.mark.parametrize("task", KINDS)
 def test_the_decoder_reads_the_text_one_position_later(task: str) -> None:
-    recipe, data, model = opened(task)
-    example, processor = data.example(0), data.tools.answers
+    data, model = opened(task)
+    example, processor = data.examples(0)[0], data.context.answers
     text = torch.cat([span.data for span in example.spans[:-1]]).tolist()
     assert text[-1] == processor.separator and example.spans[-1].data.tolist() == [
         processor.cls,
         *text[:-1],
     ]
-    batch = data.collate([data.example(i) for i in range(4)])
+    batch = data.collate([data.examples(i)[0] for i in range(4)])
     model(batch).loss.backward()
     learned = {
         name
@@ -57,11 +57,10 @@ def test_the_decoder_reads_the_text_one_position_later(task: str) -> None:
     }
     active = set(model.active_parameters(task))
     assert learned <= active and any(name.startswith("decoder.") for name in learned)
-    assert len(predict_task(model, task, data.batches(4, limit=6)).keys) == 6
-    given = {name: data.row(0)[name] for name in data.task.given}
-    assert "error" not in next(
-        iter(predict(model, recipe, task, [given if len(given) > 1 else given["text"]]))
-    )
+    assert len(predict_dataset(model, data, data.batches(4, limit=6)).keys) == 6
+    given = {name: data.source[0][name] for name in data.task.entry.given}
+    (answer,) = predict(model, task, [given if len(given) > 1 else given["text"]])
+    assert "error" not in answer
 
 
 def test_a_class_and_an_answer_are_those_of_their_bart() -> None:
@@ -69,13 +68,13 @@ def test_a_class_and_an_answer_are_those_of_their_bart() -> None:
         "text_pair_classification": ["logits"],
         "reading_comprehension": ["start_logits", "end_logits"],
     }.items():
-        _, data, model = opened(task)
-        example = data.example(0)
+        data, model = opened(task)
+        example = data.examples(0)[0]
         ids, theirs = (
             torch.cat([span.data for span in example.spans[:-1]]).unsqueeze(0),
             sw.to_hf(model, "bart"),
         )
-        theirs.config.eos_token_id = data.tools.answers.separator
+        theirs.config.eos_token_id = data.context.answers.separator
         with torch.no_grad():
             ours = model(data.collate([example])).logits[KINDS[task]]
             found = theirs(input_ids=ids, decoder_input_ids=example.spans[-1].data.unsqueeze(0))
@@ -85,10 +84,10 @@ def test_a_class_and_an_answer_are_those_of_their_bart() -> None:
 
 def test_what_a_decoder_cannot_read_again() -> None:
     with pytest.raises(
-        ConfigError, match="sequence_labelling is not one whose text a decoder reads again"
+        ConfigError, match="sequence_labelling has no text that a decoder reads again"
     ):
         opened("sequence_labelling")
-    with pytest.raises(ConfigError, match="says `decoder: true`"):
+    with pytest.raises(ConfigError, match="sets `decoder: true`"):
         opened("text_multi_label", {**BART, "decoder": None, "target_embedding": None})
     with pytest.raises(ConfigError, match="max_length 24"):
         opened("text_multi_label", {**BART, "target_embedding": {"max_length": 16} | TABLES})

@@ -10,7 +10,7 @@ from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source
 from skillweave.evaluation.evaluator import evaluate
-from skillweave.inference.api import load, run_recipe
+from skillweave.inference import open_run
 from skillweave.recipe import RecipeConfig
 from skillweave.training.cross_validation import cross_validate
 
@@ -72,10 +72,10 @@ def test_mean_and_deviation_are_those_of_the_folds(data: Path, tmp_path: Path) -
     found = cross_validate(recipe, 2, quiet=True)["text_classification"]["accuracy"]
     runs = [tmp_path / "run" / f"fold-{i}" for i in range(2)]
     again = [
-        evaluate(load(r / "last"), run_recipe(r), "validation", bootstrap=0)["text_classification"][
+        evaluate(*open_run(run / "last"), "validation", bootstrap=0)["text_classification"][
             "accuracy"
         ]
-        for r in runs
+        for run in runs
     ]
     assert found["folds"] == again
     assert found["mean"] == pytest.approx(np.mean(again)) and found["deviation"] == pytest.approx(

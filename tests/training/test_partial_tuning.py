@@ -14,10 +14,10 @@ from skillweave.analysis.inspection import inspect_folder
 from skillweave.config import ConfigError
 from skillweave.config.training import TuningConfig
 from skillweave.evaluation.evaluator import measure
-from skillweave.inference.api import open_run
+from skillweave.inference import open_run
 from skillweave.recipe import RecipeConfig
 from skillweave.surgery.carve import carve_run
-from skillweave.tasks.prepare import with_tasks
+from skillweave.tasks.resolve import model_with_tasks
 from skillweave.training import train
 from skillweave.training.partial_tuning import PartialTuning, freeze
 from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
@@ -197,7 +197,7 @@ def test_naming_gets_a_correction_that_begins_at_zero(tmp_path):
     run = naming("run", start_from=base, tuning="prompt")
     part, classes = (
         "targets.similarity.corrections.text_naming",
-        len(open_run(run)[1].tasks["text_naming"].classes),
+        len(open_run(run)[1].task("text_naming").classes),
     )
     assert (
         stored(run)[f"{part}.weight"].shape == (classes, 8) and stored(run)[f"{part}.weight"].any()
@@ -211,7 +211,7 @@ def test_wordpieces_that_the_base_shares_stay_shared(tmp_path):
     for tuning, shared in ((None, []), ("prompt", ["word"])):
         plan = recipe(tmp_path, ("text_classification",), "base", tuning).model_dump(mode="json")
         plan["model"]["streams"]["code"], plan["model"]["shared"] = {}, ["word"]
-        model = with_tasks(RecipeConfig.parse(plan))
+        model = model_with_tasks(RecipeConfig.parse(plan))
         assert model.shared == shared and (model.streams.code is not None) == bool(shared)
         assert model.streams.image is None, "no task uses it"
 
@@ -231,7 +231,9 @@ def test_a_tuned_run_is_carved_into_a_folder_that_needs_no_base(tuned, method, t
     about = carve_run(tuned[method], "text_to_image", tmp_path / "carved")
     assert not is_tuned(tmp_path / "carved")
     carved, plan = open_run(tmp_path / "carved")
-    assert plan.tuning is None and carved.config.encoder.prompts == (3 if method == "prompt" else 0)
+    assert plan.recipe.tuning is None and carved.config.encoder.prompts == (
+        3 if method == "prompt" else 0
+    )
     whys = [tower["why"] for tower in about["towers"]]
     assert all(why.startswith("prompts stand before") for why in whys) == (method == "prompt")
 

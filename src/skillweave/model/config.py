@@ -4,7 +4,7 @@ section 3)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,19 +134,11 @@ class ModelConfig(Config):
             for task in tasks.values()
             if isinstance(task, dict)
             for span in task.get("spans", [])
+            if isinstance(span, dict)
         ]
-        texts = [
-            span
-            for span in spans
-            if isinstance(span, dict) and span.get("modality") == Modality.TEXT
-        ]
-        causal = [span.get("attention") == Attention.CAUSAL for span in texts]
-        written = [
-            span.get("role") == Role.TARGET and bool(span.get("encoder_pass")) for span in texts
-        ]
-        if all(causal) and not all(written):
-            return merge(data, {"streams": {"text": {"causal": True}}})
-        return data
+        if not reads_causally(spans):
+            return data
+        return merge(data, {"streams": {"text": {"causal": True}}})
 
     @model_validator(mode="before")
     @classmethod
@@ -180,17 +172,19 @@ class ModelConfig(Config):
     def changed(self, **changes: Any) -> ModelConfig:
         """The configuration with some settings changed. Raises ConfigError with all faults."""
         model = self.model_copy(update=changes)
+        spans = [span.model_dump() for task in model.tasks.values() for span in task.spans]
+        if model.streams.text is not None and reads_causally(spans):
+            text = model.streams.text.model_copy(update={"causal": True})
+            streams = model.streams.model_copy(update={"text": text})
+            model = model.model_copy(update={"streams": streams})
         if faults := model.faults():
             raise ConfigError(f"model: {'; '.join(faults)}")
         return model
 
     def sharers(self, modality: Modality) -> frozenset[Modality]:
         """The modalities that use the same wordpieces as `modality`."""
-        return (
-            frozenset({Modality.TEXT, Modality.CODE})
-            if "word" in self.shared
-            else frozenset({modality})
-        )
+        words = frozenset({Modality.TEXT, Modality.CODE})
+        return words if "word" in self.shared and modality in words else frozenset({modality})
 
     def vocabulary(self, modality: Modality) -> int:
         """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
@@ -333,6 +327,14 @@ class ModelConfig(Config):
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
         data = _read(file)
         return cls.parse(as_own(data), str(file))
+
+
+def reads_causally(spans: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the stream of texts is causal, as all texts of the tasks are and the stream reads
+    some of them."""
+    texts = [span for span in spans if span.get("modality") == Modality.TEXT]
+    written = [span.get("role") == Role.TARGET and bool(span.get("encoder_pass")) for span in texts]
+    return not all(written) and all(span.get("attention") == Attention.CAUSAL for span in texts)
 
 
 def _read(file: Path) -> Any:

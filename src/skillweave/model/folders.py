@@ -63,7 +63,7 @@ def begin_from(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not valid JSON: {error}") from None
     targets = {}
     for name, target in data.get("targets", {}).items():
-        fitted = TARGETS.find(target["kind"]).fitted
+        fitted = TARGETS.find(target.get("kind", name)).fitted
         targets[name] = {key: value for key, value in target.items() if key not in fitted}
     kept = {key: value for key, value in data.items() if key not in OF_ITS_TASKS}
     return {**kept, "targets": targets}

@@ -166,18 +166,18 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
                     " the classes of a task with its own classifier under model.targets"
                 )
             continue
-        if config.classes:
-            continue
-        task = ResolvedTask(name, entry, config.settings, recipe.model, "")
-        labels = open_fields(task, config, split, whole=True).column("label")
-        classes = sorted({str(value) for value in labels if value is not None})
+        classes, origin = config.classes, "listed"
+        if not classes:
+            task = ResolvedTask(name, entry, config.settings, recipe.model, "")
+            labels = open_fields(task, config, split, whole=True).column("label")
+            found = sorted({str(value) for value in labels if value is not None})
+            classes, origin = {label: label for label in found}, f"in the {split} data"
         if len(classes) < 2:
             raise ConfigError(
-                f"tasks.{name}.classes: {len(classes)} in the {split} data; check the label column,"
-                " or list them"
+                f"tasks.{name}.classes: {len(classes)} {origin}; check the label column, or list"
+                " them"
             )
-        names = {label: label for label in classes}
-        tasks[name] = config.model_copy(update={"classes": names})
+        tasks[name] = config.model_copy(update={"classes": classes})
     return recipe.model_copy(update={"tasks": tasks})
 
 
@@ -344,9 +344,9 @@ class _TrainingData:
     def seed(self) -> int:
         return self.recipe.training.seed
 
-    def column(self, field: str) -> list[Any]:
+    def column(self, field: str, whole: bool = True) -> list[Any]:
         config = self.recipe.tasks[self.name]
-        return open_fields(self.task, config, "train", whole=True).column(field)
+        return open_fields(self.task, config, "train", whole).column(field)
 
     def features(self, modality: Modality) -> Iterator[Features]:
         source = open_fields(self.task, self.recipe.tasks[self.name], "train")

@@ -180,9 +180,9 @@ def test_neither_direction_of_a_bidirectional_language_model_sees_what_it_predic
 def test_the_bidirectional_loss_by_hand() -> None:
     model = build({"name": "gru", "direction": "separate"}, target="bilm")
     ignored = torch.full((4, 12), -100)
-    words, before = ignored.clone(), ignored.clone()
-    words[0, :6], before[0, 1:7] = torch.arange(6), torch.arange(6, 12)
-    batch = pairs(model, labels={"words": words, "before": before})
+    following, previous = ignored.clone(), ignored.clone()
+    following[0, :6], previous[0, 1:7] = torch.arange(6), torch.arange(6, 12)
+    batch = pairs(model, labels={"label_ids": following, "previous_ids": previous})
     output = model.get_parameter("targets.bilm.output.weight")
     hidden = flat(model, batch)[0]
     expected = []

@@ -27,7 +27,7 @@ def test_a_teacher_is_followed_by_the_second_token() -> None:
     """Half of the loss each, and the mean of both answers (DeiT, equation 3)."""
     classification = {"classes": ["a", "b", "c"], "hidden": False, "distilled": True}
     tasks = {"look": task("classification", "image")}
-    with pytest.raises(ConfigError, match="say `distilled: true` of its stream"):
+    with pytest.raises(ConfigError, match="set `distilled: true` in the stream 'image'"):
         tiny_config(targets={"classification": classification}, tasks=tasks)
     streams = {**STREAMS, "image": {**STREAMS["image"], "distilled": True}}
     model = tiny_model(

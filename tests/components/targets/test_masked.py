@@ -31,7 +31,7 @@ def test_words_by_a_plain_loop(task: str) -> None:
     model = tiny_model()
     batch = random_batch(task, LENGTHS[task], model.config)
     target, words = model.targets["mlm"], model.shared["word"].weight
-    hidden, labels = hidden_states(model, batch)[0], batch.labels["words"]
+    hidden, labels = hidden_states(model, batch)[0], batch.labels["label_ids"]
     assert labels.shape == hidden.shape[:2]
     losses = [
         F.cross_entropy(
@@ -59,7 +59,8 @@ def test_units_by_a_plain_loop() -> None:
 def test_nothing_masked_costs_nothing_and_has_a_gradient() -> None:
     model = tiny_model()
     batch = random_batch("masked_text", LENGTHS["masked_text"], model.config)
-    batch.labels["words"].fill_(IGNORE)
+    batch.labels["label_ids"].fill_(IGNORE)
+    batch.logits_to_keep.fill_(False)
     out = model(batch)
     out.loss.backward()
     assert out.loss.item() == 0

@@ -97,7 +97,12 @@ def test_words_of_a_causal_text_by_a_plain_loop(model: Model) -> None:
     wanted = {(0, 5): 1, (0, 9): 3, (1, 5): 1, (1, 7): 0}
     for place, row in wanted.items():
         labels[place] = row
-    batch = replace(batch, labels={"words": labels}, candidates=candidates("caption", model.config))
+    batch = replace(
+        batch,
+        labels={"label_ids": labels},
+        logits_to_keep=labels != IGNORE,
+        candidates=candidates("caption", model.config),
+    )
     hidden, names = model._encode(batch)[0][0].padded().detach(), vectors("caption", model).detach()
     scale = model.targets["similarity"].pairs.scale.item()
     losses = []

@@ -9,7 +9,7 @@ from tiny import hidden_states, randomise, tiny_config
 from torch import Tensor
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
-from skillweave.config.targets import PromptTarget
+from skillweave.components.targets.prompt import PromptConfig
 from skillweave.model.model import Model, Output
 
 WIDTH, LENGTHS = 12, torch.tensor([[5, 2], [3, 4], [6, 1]])
@@ -30,7 +30,9 @@ def model_of(kind: str, spans: list[dict], **target: object) -> Model:
     return model
 
 
-def run(model: Model, labels: dict[str, Tensor]) -> tuple[Output, list[Tensor]]:
+def run(
+    model: Model, labels: dict[str, Tensor], keep: Tensor | None = None
+) -> tuple[Output, list[Tensor]]:
     """The output, and each sample's true hidden states [l, D] per pass, joined over the spans of
     the pass."""
     spans = [
@@ -39,7 +41,7 @@ def run(model: Model, labels: dict[str, Tensor]) -> tuple[Output, list[Tensor]]:
     ]
     lengths = LENGTHS[:, : len(spans)]
     inputs = tuple(torch.randint(6, 30, (3, 6)) for _ in spans)
-    batch = Batch(Layout("t", tuple(spans)), inputs, lengths, labels)
+    batch = Batch(Layout("t", tuple(spans)), inputs, lengths, labels, logits_to_keep=keep)
     hidden = hidden_states(model, batch)
     if len(hidden) > 1:
         return model(batch), [
@@ -155,11 +157,11 @@ def test_a_span_is_counted_in_true_positions() -> None:
 
 def test_a_prompt_is_the_likelihood_of_each_classs_word() -> None:
     model = model_of("prompt", [TEXT], words=WORDS)
-    slots = torch.full((3, 6), IGNORE)
+    keep = torch.zeros(3, 6, dtype=torch.bool)
     places = [(1, 3), (0, 2), (4, 5)]
     for n, pair in enumerate(places):
-        slots[n, list(pair)] = torch.arange(2)
-    out, (xs,) = run(model, {"slots": slots, "class": torch.tensor([2, 0, 1])})
+        keep[n, list(pair)] = True
+    out, (xs,) = run(model, {"class": torch.tensor([2, 0, 1])}, keep)
     head, words = model.targets["prompt"], model.words(Modality.TEXT)
     for n, pair in enumerate(places):
         rows = [
@@ -171,6 +173,8 @@ def test_a_prompt_is_the_likelihood_of_each_classs_word() -> None:
     assert out.loss.item() == pytest.approx(
         F.cross_entropy(out.logits["prompt"], torch.tensor([2, 0, 1])).item()
     )
+    with pytest.raises(ValueError, match=r"needs the positions of \[MASK\]"):
+        run(model, {})
 
 
 def test_a_prompts_parameters_are_those_of_masked_words() -> None:
@@ -179,4 +183,4 @@ def test_a_prompts_parameters_are_those_of_masked_words() -> None:
         for n, p in model_of("prompt", [TEXT], words=WORDS).targets["prompt"].named_parameters()
     }
     masked = {n: p.shape for n, p in model_of("mlm", [TEXT]).targets["mlm"].named_parameters()}
-    assert prompt == masked and PromptTarget().modality is Modality.TEXT
+    assert prompt == masked and PromptConfig().modality is Modality.TEXT

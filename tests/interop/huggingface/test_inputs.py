@@ -37,11 +37,10 @@ from transformers import (
 import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_answer_processor, build_processors
-from skillweave.inference.predict import predict
 from skillweave.interop.huggingface import convert_folder
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 TEXT, SIDE = (
     {"vocabulary": 400, "max_length": 24},
@@ -66,17 +65,17 @@ TEXTS = ["red heart", "keycap: 1", "face with tears of joy and a name that has n
 
 def written(
     tmp_path: Path, model: dict[str, Any], task: str, data: dict[str, Any], **config: Any
-) -> tuple[RecipeConfig, Model]:
+) -> Model:
     """A model of random weights as a folder of theirs, `tmp_path / "theirs"`."""
     tasks = {task: {"data": data, **config}}
-    recipe, assets = prepare(
+    run = resolve(
         RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
     )
     torch.manual_seed(0)
-    made = Model(recipe.model, assets).eval()
+    made = Model(run.model, run.assets).eval()
     made.save_pretrained(tmp_path / "ours")
     convert_folder(tmp_path / "ours", tmp_path / "theirs")
-    return recipe, made
+    return made
 
 
 def labelled(tmp_path: Path) -> dict[str, Any]:
@@ -91,12 +90,10 @@ def labelled(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("model", "decoder"), [(BERT, False), (BART, True)])
 def test_classes(model: dict[str, Any], decoder: bool, tmp_path: Path) -> None:
-    recipe, ours = written(
-        tmp_path, model, "text_classification", labelled(tmp_path), decoder=decoder
-    )
+    ours = written(tmp_path, model, "text_classification", labelled(tmp_path), decoder=decoder)
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
     for answer, found in zip(
-        predict(ours, recipe, "text_classification", TEXTS),
+        sw.predict(ours, "text_classification", TEXTS),
         classify(TEXTS, truncation=True),
         strict=True,
     ):
@@ -106,7 +103,7 @@ def test_classes(model: dict[str, Any], decoder: bool, tmp_path: Path) -> None:
 
 
 def test_two_texts_are_one_sequence_in_two_segments(tmp_path: Path) -> None:
-    _, ours = written(tmp_path, BERT, "text_pair_classification", labelled(tmp_path))
+    ours = written(tmp_path, BERT, "text_pair_classification", labelled(tmp_path))
     first, second = build_processors(ours.config, ours.assets)["text"].pair(
         "red heart", "keycap: 1"
     )
@@ -117,12 +114,12 @@ def test_two_texts_are_one_sequence_in_two_segments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_texts_that_a_decoder_writes(beams: int, tmp_path: Path) -> None:
-    target = {"lm": {"bias": True, "beams": beams, "most_pieces": 9}}
-    recipe, ours = written(tmp_path, BART | {"targets": target}, "text_to_text", NAMES)
+    target = {"lm": {"bias": True, "beams": beams, "max_answer_tokens": 9}}
+    ours = written(tmp_path, BART | {"targets": target}, "text_to_text", NAMES)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs")
     given = tokenizer(TEXTS[:2], return_tensors="pt", padding=True)
     found = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "theirs").generate(**given)
-    expected = [answer["answer"] for answer in predict(ours, recipe, "text_to_text", TEXTS[:2])]
+    expected = [answer["answer"] for answer in sw.predict(ours, "text_to_text", TEXTS[:2])]
     assert tokenizer.batch_decode(found, skip_special_tokens=True) == expected
 
 
@@ -132,7 +129,7 @@ def test_pictures(tmp_path: Path) -> None:
     }
     model = {**BERT, "streams": stream, "targets": {"classification": {"hidden": False}}}
     model["encoder"] = {**model["encoder"], "norm_position": "pre", "dropout": 0}
-    recipe, ours = written(
+    ours = written(
         tmp_path, model, "image_classification", {**NAMES, "columns": {"label": "name_en"}}
     )
     waves = np.sin(np.arange(64)[:, None] / 9) + np.cos(np.arange(96)[None] / 7)
@@ -145,7 +142,7 @@ def test_pictures(tmp_path: Path) -> None:
     ][0]
     torch.testing.assert_close(own, theirs, rtol=0, atol=0.05)  # both round to whole brightnesses
     classify: Any = pipeline("image-classification", str(tmp_path / "theirs"), top_k=40)
-    answer = next(iter(predict(ours, recipe, "image_classification", [picture])))
+    answer = sw.predict(ours, "image_classification", [picture])[0]
     assert {one["label"]: one["score"] for one in classify(picture)} == pytest.approx(
         answer["probabilities"], abs=0.01
     )
@@ -164,13 +161,11 @@ def test_transcripts(tmp_path: Path) -> None:
         "streams": {"sound": sound},
         "encoder": {**SIDE, "norm_position": "pre", "attention_dropout": 0},
     }
-    recipe, ours = written(
-        tmp_path, model, "speech_recognition", {"path": "pack:speech", "limit": 12}
-    )
+    ours = written(tmp_path, model, "speech_recognition", {"path": "pack:speech", "limit": 12})
     waveform = np.random.default_rng(0).standard_normal(8000).astype(np.float32) / 9
     soundfile.write(tmp_path / "noise.wav", waveform, 16_000, subtype="FLOAT")
     hear: Any = pipeline("automatic-speech-recognition", str(tmp_path / "theirs"))
-    answer = next(iter(predict(ours, recipe, "speech_recognition", [tmp_path / "noise.wav"])))
+    answer = sw.predict(ours, "speech_recognition", [tmp_path / "noise.wav"])[0]
     assert hear({"raw": waveform, "sampling_rate": 16_000})["text"] == answer["transcript"] != ""
 
 
@@ -189,10 +184,10 @@ def test_padding_that_must_be_another_piece(tmp_path: Path) -> None:
         "streams": {"text": TEXT | {"position_offset": 1, "segments": 1}},
         "encoder": SIDE,
     }
-    recipe, ours = written(tmp_path, model, "text_classification", labelled(tmp_path))
+    ours = written(tmp_path, model, "text_classification", labelled(tmp_path))
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
     # with an unknown piece
-    answer = next(iter(predict(ours, recipe, "text_classification", ["☃ heart"])))
+    answer = sw.predict(ours, "text_classification", ["☃ heart"])[0]
     assert {one["label"]: one["score"] for one in classify(["☃ heart"])[0]} == pytest.approx(
         answer["probabilities"], rel=1e-4
     )
@@ -296,9 +291,9 @@ def started(tmp_path: Path, folder: Path, task: str, **config: Any) -> tuple[Rec
         }
     )
     base = sw.load(tmp_path / "base")
-    recipe, assets = prepare(recipe, dict(base.assets), base.config)
+    run = resolve(recipe, base.assets, base.config)
     torch.manual_seed(0)
-    return recipe, Model(recipe.model, assets).eval()
+    return run.recipe, Model(run.model, run.assets).eval()
 
 
 def gpt2(folder: Path) -> None:
@@ -330,20 +325,18 @@ def test_a_causal_model_is_fine_tuned_and_written_as_one(tmp_path: Path) -> None
     options = recipe.model.model_dump(mode="json") | {"targets": plain, "tasks": {}}
     tasks = {"text_classification": recipe.tasks["text_classification"].model_dump(mode="json")}
     whole = {"model": options, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
-    recipe, assets = prepare(RecipeConfig.parse(whole), dict(ours.assets))
-    Model(recipe.model, assets).save_pretrained(tmp_path / "ours")
+    run = resolve(RecipeConfig.parse(whole), ours.assets)
+    Model(run.model, run.assets).save_pretrained(tmp_path / "ours")
     convert_folder(tmp_path / "ours", tmp_path / "theirs")
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
     for text in TEXTS[:2]:
-        answer = next(
-            iter(predict(sw.load(tmp_path / "ours"), recipe, "text_classification", [text]))
-        )
+        answer = sw.predict(tmp_path / "ours", "text_classification", [text])[0]
         assert {one["label"]: one["score"] for one in classify([text])[0]} == pytest.approx(
             answer["probabilities"], rel=1e-4
         )
     options["streams"]["text"]["causal"] = False
-    recipe, assets = prepare(RecipeConfig.parse(whole), dict(ours.assets))
-    Model(recipe.model, assets).save_pretrained(tmp_path / "ours")
+    run = resolve(RecipeConfig.parse(whole), ours.assets)
+    Model(run.model, run.assets).save_pretrained(tmp_path / "ours")
     with pytest.raises(
         ConfigError, match=r"cannot express streams\.text\.causal False \(it has True\)"
     ):
@@ -390,7 +383,7 @@ def test_what_a_decoder_begins_with_outlives_fine_tuning(tmp_path: Path) -> None
     theirs.save_pretrained(tmp_path / "bart")
     tokeniser(tmp_path / "bart", "<s> $A </s>", names)
     target = sw.from_hf(tmp_path / "bart").config.targets["lm"]
-    assert (target.beams, target.length_penalty, target.most_pieces) == (3, 2.0, 9)
+    assert (target.beams, target.length_penalty, target.max_answer_tokens) == (3, 2.0, 9)
     _, ours = started(tmp_path, tmp_path / "bart", "text_classification", decoder=True)
     assert ours.config.streams.text.tokenizer.special["cls"] == "<s>"
     assert build_answer_processor(ours.config, ours.assets).cls == 2

@@ -153,19 +153,15 @@ def labelled(model: Model) -> tuple[Batch, int]:
     """A batch whose last text predicts its neighbours, and where that text begins."""
     batch = make_batch(model, torch.float64)
     begin = batch.layout.spans[0].length if len(batch.layout.spans) > 1 else 0
-    words = torch.full((len(batch), begin + batch.layout.spans[-1].length), -100)
-    before = words.clone()
+    following = torch.full((len(batch), begin + batch.layout.spans[-1].length), -100)
+    previous = following.clone()
     for row, (length, ids) in enumerate(
         zip(batch.lengths[:, -1].tolist(), batch.inputs[-1], strict=True)
     ):
-        words[row, begin : begin + length - 1], before[row, begin + 1 : begin + length] = (
-            ids[1:length],
-            ids[: length - 1],
-        )
-    return (
-        Batch(batch.layout, batch.inputs, batch.lengths, {"words": words, "before": before}),
-        begin,
-    )
+        following[row, begin : begin + length - 1] = ids[1:length]
+        previous[row, begin + 1 : begin + length] = ids[: length - 1]
+    labels = {"label_ids": following, "previous_ids": previous}
+    return Batch(batch.layout, batch.inputs, batch.lengths, labels), begin
 
 
 @pytest.mark.parametrize("name", RUNNING)

@@ -57,10 +57,15 @@ def test_losses(reference: Reference) -> None:
 def test_what_an_autoencoder_must_be_told() -> None:
     model = from_hf(CASES["decoder"].build())
     batch = make_batch(model, torch.float64)
-    with pytest.raises(
-        ValueError, match="must know which patches were left out; give the label `masked`"
-    ):
-        model(replace(batch, labels={}))
+    whole = model.config.streams.image.max_length
+    everything = replace(
+        batch,
+        masked=(),
+        layout=batch.layout.with_lengths((whole,)),
+        lengths=torch.full_like(batch.lengths, whole),
+    )
+    with pytest.raises(ValueError, match=r"needs the mask of the input \(`Batch\.masked`\)"):
+        model(everything)
     uneven = batch.masked[0].clone()
     uneven[0] = False
     with pytest.raises(

@@ -221,8 +221,9 @@ class TrainingData(Protocol):
         """The seed of the training."""
         ...
 
-    def column(self, field: str) -> list[Any]:
-        """All values of a field in the training data, whatever share of it is trained on."""
+    def column(self, field: str, whole: bool = True) -> list[Any]:
+        """All values of a field in the training data. `whole`: whatever share of it is trained
+        on."""
         ...
 
     def features(self, modality: Modality) -> Iterator[Features]:

@@ -103,9 +103,9 @@ class ClassificationConfig(TargetConfig):
             if own and others and not own & others:
                 shown = "; ".join(", ".join(sorted(side)[:3]) for side in (own, others))
                 raise ConfigError(
-                    f"tasks.{one} and tasks.{other} share it and have no label in common ({shown});"
-                    f" give one of them a classifier of its own: `target: {other}` under"
-                    f" tasks.{other}"
+                    f"the tasks {one!r} and {other!r} share it and have no label in common"
+                    f" ({shown}); give one of them a classifier of its own: `target: {other}`"
+                    f" under tasks.{other}"
                 )
         return {"classes": class_names(present_values(data, "label"))}
 

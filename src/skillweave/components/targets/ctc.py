@@ -71,7 +71,7 @@ class CTCConfig(TargetConfig):
 
     def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
         """The transcripts, and the lines of `language_text` that the alphabet can spell."""
-        texts = list(texts_of(data.column("transcript")))
+        texts = list(texts_of(data.column("transcript", whole=False)))
         if self.language_text:
             file = Path(self.language_text)
             if not file.is_file():

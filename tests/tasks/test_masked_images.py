@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from skillweave.batch import Batch
 from skillweave.config import ConfigError
 from skillweave.data.masking import mask_squares
 from skillweave.data.processors.units import PatchModel
-from skillweave.evaluation.predictions import predict_task
+from skillweave.evaluation.evaluator import predict_dataset
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import resolve
 
 SIZE, PATCH = 16, 4
 WAYS = {"masked_pixels": ("masked_patch", 0.6), "masked_autoencoder": ("visible_patch", 0.75)}
@@ -48,10 +49,15 @@ def recipe(target: str, **masking: Any) -> RecipeConfig:
     )
 
 
-def opened(target: str) -> tuple[Model, TaskDataset]:
+def opened(target: str, training: bool = False) -> tuple[Model, TaskDataset]:
     torch.manual_seed(0)
-    resolved, assets = prepare(recipe(target))
-    return Model(resolved.model, assets), open_task(resolved, "masked_image", "train", assets)
+    run = resolve(recipe(target))
+    return Model(run.model, run.assets), run.dataset("masked_image", "train", training)
+
+
+def hidden_patches(batch: Batch, specials: int = 1) -> Tensor:
+    """[N, P] which patches are hidden."""
+    return batch.masked[0][:, specials:]
 
 
 @given(
@@ -72,16 +78,13 @@ def test_as_many_squares_in_every_draw(side: int, block: int, share: float, seed
 @pytest.mark.parametrize("target", WAYS)
 def test_what_is_hidden(target: str) -> None:
     _, dataset = opened(target)
-    batch = dataset.collate([dataset.example(i) for i in range(5)], rng=np.random.default_rng(0))
+    examples = [dataset.examples(i)[0] for i in range(5)]
+    batch = dataset.collate(examples, rng=np.random.default_rng(0))
     patches = (SIZE // PATCH) ** 2
     count = round(WAYS[target][1] * patches)
-    assert (batch.labels["masked"].sum(1) == count).all() and len(
-        {tuple(row) for row in batch.labels["masked"].tolist()}
-    ) > 1
-    assert (
-        torch.equal(batch.masked[0][:, 1:], batch.labels["masked"])
-        and not batch.masked[0][:, 0].any()
-    )
+    hidden = hidden_patches(batch)
+    assert hidden.shape == (5, patches) and not batch.masked[0][:, 0].any()
+    assert (hidden.sum(1) == count).all() and len({tuple(row) for row in hidden.tolist()}) > 1
     seen = patches - count if target == "masked_autoencoder" else patches
     assert (batch.lengths == 1 + seen).all() and batch.layout.spans[0].length == 1 + seen
 
@@ -92,9 +95,9 @@ def test_error_of_a_model_that_paints_everything_grey(target: str) -> None:
     model, dataset = opened(target)
     torch.nn.init.zeros_(model.targets[target].output.weight)
     torch.nn.init.zeros_(model.targets[target].output.bias)
-    found = predict_task(model, "masked_image", dataset.batches(7))
+    found = predict_dataset(model, dataset, dataset.batches(7))
     for i, batch in enumerate(dataset.batches(1, limit=4)):
-        pixels, hidden = batch.labels["pixels"][0], batch.labels["masked"][0].tolist()
+        pixels, hidden = batch.labels["pixels"][0], hidden_patches(batch)[0].tolist()
         patches = [cut(pixels, number) for number in range(len(hidden))]
         mean = torch.stack(
             [patch for patch, is_hidden in zip(patches, hidden, strict=True) if not is_hidden]
@@ -116,12 +119,12 @@ def test_painting_what_is_wanted_gives_the_picture(target: str, normalised: bool
     module = model.targets[target]
     module.normalised = normalised
     batch = next(iter(dataset.batches(3)))
-    pixels, hidden = batch.labels["pixels"], batch.labels["masked"]
+    pixels, hidden = batch.labels["pixels"], hidden_patches(batch)
     torch.testing.assert_close(module.paint(module.patches(pixels), pixels, hidden), pixels)
     grey = module.paint(torch.zeros_like(module.patches(pixels)), pixels, ~hidden)
     for number in hidden[0].nonzero().flatten().tolist():
         assert torch.equal(cut(grey[0], number), cut(pixels[0], number))
-    views = predict_task(model, "masked_image", dataset.batches(3)).views
+    views = predict_dataset(model, dataset, dataset.batches(3)).views
     assert len(views) == 6 and views[0][0].shape == (SIZE, SIZE, 3)
     torch.testing.assert_close(
         torch.from_numpy(views[0][0]) / 127.5 - 1, pixels[0].permute(1, 2, 0), atol=0.005, rtol=0
@@ -136,7 +139,7 @@ def cut(pixels: Tensor, number: int) -> Tensor:
 
 @pytest.mark.parametrize("target", WAYS)
 def test_hidden_pixels_are_learned(target: str) -> None:
-    model, dataset = opened(target)
+    model, dataset = opened(target, training=True)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     for step in range(60):
         rng = np.random.default_rng(step)
@@ -144,7 +147,7 @@ def test_hidden_pixels_are_learned(target: str) -> None:
         model(batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    found = predict_task(model, "masked_image", dataset.batches(64))
+    found = predict_dataset(model, dataset, dataset.batches(64))
     assert found.errors.sum() < 0.9 * found.of_mean.sum()
 
 
@@ -172,7 +175,7 @@ def test_squares_that_do_not_fill_a_picture() -> None:
     with pytest.raises(
         ConfigError, match=r"masking\.block: 4 × 4 patches cannot be hidden in squares of 3"
     ):
-        prepare(recipe("masked_pixels", block=3))
+        resolve(recipe("masked_pixels", block=3))
 
 
 def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
@@ -194,13 +197,14 @@ def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
         }
     }
     tasks = {"masked_video": {"data": {"path": "pack:clips", "limit": 12}, "batch_size": 6}}
-    resolved, assets = prepare(
+    run = resolve(
         RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
     )
     torch.manual_seed(0)
-    made, data = Model(resolved.model, assets), open_task(resolved, "masked_video", "train", assets)
-    batch = data.collate([data.example(i) for i in range(6)], rng=np.random.default_rng(0))
-    hidden = batch.labels["masked"].unflatten(1, (2, 16))
+    made, data = Model(run.model, run.assets), run.dataset("masked_video", "train")
+    examples = [data.examples(i)[0] for i in range(6)]
+    batch = data.collate(examples, rng=np.random.default_rng(0))
+    hidden = hidden_patches(batch, specials=0).unflatten(1, (2, 16))
     assert (
         torch.equal(hidden[:, 0], hidden[:, 1]) and (hidden[:, 0].sum(1) == round(0.9 * 16)).all()
     )
@@ -210,11 +214,11 @@ def test_a_clip_s_hidden_places_are_the_same_in_all_frames() -> None:
     assert set(made.active_parameters("masked_video")) == {
         name for name, _ in made.named_parameters()
     }
-    found = predict_task(made, "masked_video", data.batches(5))
+    found = predict_dataset(made, data, data.batches(5))
     assert len(found.errors) == len(data) and found.views[0][2].shape == (16, 16, 3)
     target, pixels = made.targets["masked_autoencoder"], batch.labels["pixels"]
     torch.testing.assert_close(
-        target.paint(target.patches(pixels), pixels, batch.labels["masked"]),
+        target.paint(target.patches(pixels), pixels, hidden.flatten(1)),
         pixels,
         atol=1e-5,
         rtol=1e-5,

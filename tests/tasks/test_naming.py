@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import STREAMS, TARGETS, random_examples, randomise, tiny_config
 
-from skillweave.batch import IGNORE, Batch, Condition, Modality, Role
+from skillweave.batch import IGNORE, Batch, Condition, Layout, Modality, Role
 from skillweave.config import ConfigError
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, find_recipe, read_recipe
 from skillweave.tasks import TASKS
-from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 MODEL = {
     "width": 16,
@@ -48,9 +47,8 @@ def caption(model: Model, ids: list[list[int]]) -> Batch:
     examples = [
         replace(e, spans=(e.spans[0], text)) for e, text in zip(examples, texts, strict=True)
     ]
-    return collate(
-        TASKS["image_captioning"].layout("caption").only(0), examples, model.config.streams, 4
-    )
+    layout = Layout("caption", TASKS["image_captioning"].spans).only(0)
+    return collate(layout, examples, model.config.streams, 4)
 
 
 @pytest.fixture(scope="module", params=["skill", "attribute", "token", "context"])
@@ -95,20 +93,20 @@ def test_a_word_changes_nothing_before_it(captioner: Model, position: int, lengt
 
 
 def test_every_position_predicts_the_next_word_up_to_the_end() -> None:
-    resolved, assets = prepare(recipe(image_captioning=CAPTIONING))
-    dataset = open_task(resolved, "image_captioning", "train", assets)
-    picture, text = (example := dataset.example(0)).spans
-    labels, processor = example.labels["words"], dataset.tools.processors[Modality.TEXT]
+    dataset = resolve(recipe(image_captioning=CAPTIONING)).dataset("image_captioning", "train")
+    (example,) = dataset.examples(0)
+    picture, text = example.spans
+    labels, processor = example.token_labels["label_ids"], dataset.context.processors[Modality.TEXT]
     assert text.data[0] == processor.cls and text.data[-1] == processor.separator
     assert (labels[: picture.length] == IGNORE).all() and labels[-1] == IGNORE
     assert labels[picture.length : -1].tolist() == text.data[1:].tolist()
 
 
 def test_training_batches_have_candidates_and_evaluation_batches_have_not() -> None:
-    resolved, assets = prepare(recipe(image_captioning=CAPTIONING, image_naming=NAMING))
-    for name, label in (("image_captioning", "words"), ("image_naming", "class")):
-        dataset = open_task(resolved, name, "train", assets)
-        examples = [dataset.example(i) for i in range(4)]
+    run = resolve(recipe(image_captioning=CAPTIONING, image_naming=NAMING))
+    for name, label in (("image_captioning", "label_ids"), ("image_naming", "class")):
+        dataset = run.dataset(name, "train")
+        examples = [dataset.examples(i)[0] for i in range(4)]
         plain, trained = (
             dataset.collate(examples),
             dataset.collate(examples, rng=np.random.default_rng(0)),
@@ -123,24 +121,24 @@ def test_training_batches_have_candidates_and_evaluation_batches_have_not() -> N
 
 def test_all_tasks_share_one_parameter_outside_the_encoder() -> None:
     retrieval = {**CAPTIONING, "target": "similarity"}
-    resolved, assets = prepare(
+    resolved = resolve(
         recipe(image_naming=NAMING, image_captioning=CAPTIONING, text_to_image=retrieval)
     )
-    model = Model(resolved.model, assets)
+    model = Model(resolved.model, resolved.assets)
     assert [name for name, _ in model.targets.named_parameters()] == ["similarity.pairs.log_scale"]
     assert {t for task in resolved.model.tasks.values() for t in task.targets} == {"similarity"}
 
 
 def test_class_names_are_the_labels_of_the_training_data_or_as_written() -> None:
-    resolved, _ = prepare(recipe(image_naming=NAMING))
-    assert "Flags" in resolved.tasks["image_naming"].classes.values()
-    assert RecipeConfig.parse(resolved.model_dump(mode="json")) == resolved
+    resolved = resolve(recipe(image_naming=NAMING))
+    assert "Flags" in resolved.recipe.tasks["image_naming"].classes.values()
+    assert resolved.task("image_naming").classes == [*resolved.recipe.tasks["image_naming"].classes]
+    assert RecipeConfig.parse(resolved.recipe.model_dump(mode="json")) == resolved.recipe
     written = {**NAMING, "classes": {"Flags": "旗帜", "Objects": "物品"}}
-    resolved, assets = prepare(recipe(image_naming=written))
-    dataset = open_task(resolved, "image_naming", "train", assets)
-    assert list(dataset.tools.config.classes) == ["Flags", "Objects"]
+    dataset = resolve(recipe(image_naming=written)).dataset("image_naming", "train")
+    assert dataset.task.classes == ["Flags", "Objects"]
     with pytest.raises(BadInput, match="label 'Symbols' is not in the list"):
-        [dataset.example(i) for i in range(len(dataset))]
+        [dataset.examples(i) for i in range(len(dataset))]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +147,7 @@ def test_class_names_are_the_labels_of_the_training_data_or_as_written() -> None
         (
             "image_naming",
             {**NAMING, "classes": ["Flags"]},
-            r"tasks\.image_naming\.classes: 1 in the train data",
+            r"tasks\.image_naming\.classes: 1 listed; check the label column",
         ),
         (
             "image_captioning",
@@ -177,7 +175,7 @@ def test_recipes_that_cannot_be(name: str, task: dict[str, Any], message: str) -
     described = {**MODEL, "targets": {"similarity": {}, "mlm": {}}}
     with pytest.raises(ConfigError, match=message):
         data = {"model": described, "tasks": {name: task}, "training": {"steps": 1}}
-        prepare(RecipeConfig.parse(data))
+        resolve(RecipeConfig.parse(data))
 
 
 def test_tasks_that_resemble_each_other_have_the_same_conditions() -> None:
@@ -185,7 +183,8 @@ def test_tasks_that_resemble_each_other_have_the_same_conditions() -> None:
     experts of one that was."""
 
     def conditions(name: str) -> set[Condition]:
-        return {replace(condition, task="") for condition in TASKS[name].layout(name).conditions}
+        layout = Layout(name, TASKS[name].spans)
+        return {replace(condition, task="") for condition in layout.conditions}
 
     assert conditions("image_naming") < conditions("image_captioning")
     assert conditions("text_to_frames") == conditions("text_to_image") != conditions("image_naming")

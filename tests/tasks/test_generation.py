@@ -1,0 +1,70 @@
+"""Generation: the text that a decoder reads and writes."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from skillweave.batch import IGNORE
+from skillweave.config import ConfigError
+from skillweave.evaluation.evaluator import predict_dataset
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks import generation
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import resolve
+
+SIDE = {"layers": 1, "heads": 2, "feed_forward": 32}
+BART = {
+    "width": 16,
+    "streams": {"text": {"vocabulary": 400, "max_length": 24}},
+    "encoder": SIDE,
+    "target_embedding": {"max_length": 24},
+    "decoder": SIDE,
+}
+NAMES = {"path": "pack:emoji", "limit": 20, "columns": {"text": "name_en", "answer": "name_zh"}}
+
+
+def opened(task: str, begin: list[str], **config: Any) -> tuple[TaskDataset, Model]:
+    model = {**BART, "targets": {"lm": {"begin": begin}}}
+    tasks = {task: {"data": NAMES, "batch_size": 4, **config}}
+    recipe = {"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    run = resolve(RecipeConfig.parse(recipe))
+    torch.manual_seed(0)
+    return run.dataset(task, "train"), Model(run.model, run.assets)
+
+
+def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, model = opened("text_to_text", ["[MASK]", "[SEP]"])
+    (example,) = data.examples(0)
+    processor = data.context.answers
+    read, wanted = example.spans[1].data.tolist(), example.token_labels["label_ids"].tolist()
+    begin = [processor.cls, processor.mask, processor.separator]
+    assert read[:3] == begin and wanted[:2] == [IGNORE] * 2
+    assert wanted[2:-1] == read[3:] and wanted[-1] == processor.separator
+    poems = {"path": "pack:poems", "limit": 20}
+    pretraining, _ = opened("text_denoising", ["[MASK]", "[SEP]"], target="lm", data=poems)
+    (example,) = pretraining.examples(0)
+    processor = pretraining.context.answers
+    assert example.spans[1].data.tolist()[:3] == [
+        processor.cls,
+        processor.mask,
+        processor.separator,
+    ]
+    assert example.token_labels["label_ids"].tolist()[:2] == [IGNORE] * 2
+    assert example.spans[1].length <= 24
+    begun = []
+    monkeypatch.setattr(
+        generation,
+        "write",
+        lambda model, batch, begin_NL, *rest: begun.append(begin_NL) or [[]] * len(batch),
+    )
+    predict_dataset(model, data, data.batches(4, limit=4))
+    assert begun[0].tolist() == [begin] * 4
+
+
+def test_tokens_that_an_answer_cannot_begin_with() -> None:
+    with pytest.raises(ConfigError, match=r"no token '\[MAKS\]'; did you mean '\[MASK\]'"):
+        opened("text_to_text", ["[MAKS]"])[0].examples(0)

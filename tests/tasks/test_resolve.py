@@ -1,0 +1,160 @@
+"""From a recipe as written to one that says everything: what is filled in, and what does not go
+together."""
+
+from typing import Any
+
+import pytest
+from every_task import SOURCES, recipe
+
+from skillweave.config import ConfigError
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.resolve import resolve, resolved, resolved_task
+
+
+def test_what_the_recipe_leaves_open_is_filled_in() -> None:
+    run = resolve(recipe("text_classification", "speech_recognition", "text_to_code"))
+    assert len(run.model.targets["classification"].classes) >= 2
+    source = run.dataset("speech_recognition", "train").source
+    transcripts = {c for t in source.column("transcript") for c in t}
+    assert set(run.model.targets["ctc"].characters) == transcripts
+    assert run.model.streams.text.vocabulary == run.model.streams.code.vocabulary <= 600
+    assert run.task("text_classification").classes == run.model.targets["classification"].classes
+
+
+def test_it_is_deterministic_and_keeps_what_is_resolved() -> None:
+    names = ("text_classification", "speech_recognition")
+    once = resolve(recipe(*names).model_copy(update={"model": recipe(*names).model}))
+    assert resolve(recipe(*names)) == once
+    assert resolve(once.recipe, once.assets) == once
+    assert resolved(once.recipe, once.assets) == once
+    read = RecipeConfig.parse(once.recipe.model_dump(mode="json"))
+    assert read == once.recipe and resolved(read, once.assets) == once
+
+
+TEXT = {"vocabulary": 400, "max_length": 24}
+SIDE = {"layers": 1, "heads": 2, "feed_forward": 32}
+ENCODER = {"width": 16, "streams": {"text": TEXT}, "encoder": SIDE}
+DECODER = {**ENCODER, "target_embedding": {"max_length": 24}, "decoder": SIDE}
+LSTM = {**ENCODER, "encoder": {"name": "lstm", "layers": 1, "direction": "separate"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "more"),
+    [
+        (ENCODER, "language_modelling", {"target": "lm"}),
+        (ENCODER, "language_modelling", {}),
+        (DECODER, "language_modelling", {"target": "lm"}),
+        (LSTM, "language_modelling", {"target": "bilm"}),
+        (ENCODER, "text_denoising", {"target": "lm"}),
+        (DECODER, "text_denoising", {"target": "lm"}),
+        (DECODER, "text_to_text", {}),
+        (DECODER, "text_regression", {"decoder": True}),
+        (DECODER, "multiple_choice", {"choices": 3}),
+        (ENCODER, "text_prompting", {"template": "{text} is [MASK]"}),
+        (ENCODER, "text_similarity", {}),
+        (ENCODER, "sequence_labelling", {}),
+        (ENCODER, "text_multi_label", {}),
+        (ENCODER, "masked_text_pair", {}),
+        (ENCODER, "text_naming", {}),
+    ],
+)
+def test_a_resolved_recipe_is_the_same_when_it_is_read_from_a_run(
+    model: dict[str, Any], task: str, more: dict[str, Any]
+) -> None:
+    tasks = {task: {"data": {**SOURCES[task], "limit": 40}, **more}}
+    once = resolve(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1}}))
+    read = RecipeConfig.parse(once.recipe.model_dump(mode="json"))
+    assert read == once.recipe
+    assert resolved(read, once.assets) == resolve(read, once.assets) == once
+
+
+def test_the_stream_of_a_model_that_reads_from_left_to_right_is_causal() -> None:
+    tasks = {"language_modelling": {"data": SOURCES["language_modelling"], "target": "lm"}}
+    data = {"model": ENCODER, "tasks": tasks, "training": {"steps": 1}}
+    assert resolve(RecipeConfig.parse(data)).model.streams.text.causal
+    tasks["masked_text"] = {"data": SOURCES["masked_text"]}
+    assert not resolve(RecipeConfig.parse(data)).model.streams.text.causal
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_language_model_of_transcripts_learns_from_those_that_are_trained_on(
+    fraction: float,
+) -> None:
+    data = recipe("speech_recognition").model_dump(mode="json")
+    data["model"]["targets"] = {"ctc": {"language": 2}}
+    data["tasks"]["speech_recognition"]["data"]["fraction"] = fraction
+    run = resolve(RecipeConfig.parse(data))
+    lines = run.assets["transcripts.txt"].decode().splitlines()
+    assert lines == list(run.dataset("speech_recognition", "train").source.column("transcript"))
+
+
+def test_streams_and_targets_that_no_task_uses_are_left_out() -> None:
+    """As when `only` makes a modality-specific model of a mixture's recipe."""
+    data = recipe("speech_recognition").model_dump(mode="json")
+    data["model"]["targets"]["mlm"] = {}
+    model = resolve(RecipeConfig.parse(data)).model
+    assert list(model.streams.present()) == ["sound"] and not model.shared
+    assert set(model.targets) == {"ctc"} and set(model.tasks) == {"speech_recognition"}
+
+
+def test_tasks_are_asked_for_by_name() -> None:
+    run = resolve(recipe("text_classification"))
+    with pytest.raises(ConfigError, match="unknown task 'text_clas'; did you mean"):
+        run.task("text_clas")
+    with pytest.raises(ConfigError, match="unknown task 'text_clas'; did you mean"):
+        run.dataset("text_clas", "test")
+    with pytest.raises(ConfigError, match="unknown task 'text_clas'; did you mean"):
+        resolved_task(run.model, "text_clas")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"kind": "text_to_imge"},
+            "unknown task kind 'text_to_imge'; did you mean 'text_to_image'",
+        ),
+        (
+            {"target": "ctc"},
+            (
+                r"tasks\.text_to_image\.target: 'ctc' is of kind 'ctc', but the task needs"
+                r" 'contrastive'"
+            ),
+        ),
+        (
+            {"batch_size": 1},
+            r"tasks\.text_to_image\.batch_size: 1, but contrastive learning compares samples",
+        ),
+        (
+            {"data": {"path": "pack:emoji", "columns": {"text": "nam_zh"}}},
+            r"text_to_image\.data: .*did you mean 'name_zh'",
+        ),
+    ],
+)
+def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    data = recipe("text_to_image").model_dump(mode="json")
+    data["model"]["targets"]["ctc"] = {"characters": ["x"]}
+    data["tasks"]["text_to_image"] |= changes
+    with pytest.raises(ConfigError, match=message):
+        resolve(RecipeConfig.parse(data))
+
+
+def test_streams_that_a_task_lacks() -> None:
+    data = recipe("text_to_image").model_dump(mode="json")
+    del data["model"]["streams"]["image"], data["model"]["targets"]["masked_image_token"]
+    with pytest.raises(
+        ConfigError, match="task 'text_to_image' needs a stream 'image'; add it under"
+    ):
+        resolve(RecipeConfig.parse(data))
+
+
+def test_tasks_of_one_classifier_have_a_label_in_common() -> None:
+    both = recipe("text_classification", "image_classification").model_dump(mode="json")
+    both["tasks"]["image_classification"]["target"] = "classification"
+    fault = (
+        r"model\.targets\.classification: the tasks 'text_classification' and"
+        r" 'image_classification' share it and have no label in common .*"
+        r"`target: image_classification` under tasks\.image_classification"
+    )
+    with pytest.raises(ConfigError, match=fault):
+        resolve(RecipeConfig.parse(both))
