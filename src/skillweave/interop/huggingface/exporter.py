@@ -141,7 +141,7 @@ def export_folder(
     if hf_model.can_generate():
         hf_model.generation_config.save_pretrained(out)
     write_processor_files(model, out, found.family, found.head)
-    return f"{out} is written: {found.architecture}"
+    return f"wrote {out}: {found.architecture}"
 
 
 def _stored_dtype(folder: Path, model: Model) -> torch.dtype:

@@ -96,7 +96,7 @@ def import_folder(folder: Path, out: Path) -> str:
     loader.model.save_description(out)
     task = next(iter(loader.model.config.tasks))
     parameters = loader.model.count_parameters()
-    return f"{out} is written: {parameters:,} parameters, task {task}{describe_pooling(folder)}"
+    return f"wrote {out}: {parameters:,} parameters, task {task}{describe_pooling(folder)}"
 
 
 def _suggest(family: Family, names: Mapping[str, str]) -> str:
