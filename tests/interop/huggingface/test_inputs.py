@@ -31,6 +31,9 @@ from transformers import (
     ViTConfig,
     ViTImageProcessor,
     ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
     pipeline,
 )
 
@@ -277,6 +280,19 @@ def test_pixels_are_normalised_as_by_the_preprocessor(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
         sw.from_hf(tmp_path)
+
+
+def test_the_sampling_rate_is_converted_both_ways(tmp_path: Path) -> None:
+    sizes = {"conv_dim": (8,), "conv_kernel": (4,), "conv_stride": (2,)}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    config = Wav2Vec2Config(**{**SIZES, "vocab_size": 5}, **sizes, **positions, pad_token_id=0)
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "theirs")
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "theirs")
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    assert sw.load(tmp_path / "ours").config.streams.sound.sample_rate == 8000
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "back")
+    assert back.sampling_rate == 8000
 
 
 def started(tmp_path: Path, folder: Path, task: str, **config: Any) -> tuple[RecipeConfig, Model]:

@@ -230,7 +230,7 @@ class Head:
         )
 
     @staticmethod
-    def of_tokens(name: str, *unused: str) -> dict[str, Head]:
+    def token_heads(name: str, *unused: str) -> dict[str, Head]:
         """Token classification and question answering for a family whose architectures begin with
         `name`."""
         return {

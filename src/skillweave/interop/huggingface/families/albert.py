@@ -45,7 +45,7 @@ ALBERT = replace(
             activation_option="hidden_act",
         ),
         "AlbertForSequenceClassification": Head.classification(pooler="albert.pooler"),
-        **Head.of_tokens("Albert", "albert.pooler."),
+        **Head.token_heads("Albert", "albert.pooler."),
     },
     required={**BERT.required, "inner_group_num": 1},
 )

@@ -72,7 +72,7 @@ BERT = Family(
             tied=MASKED.tied,
         ),
         "BertForSequenceClassification": Head.classification(pooler=POOLER),
-        **Head.of_tokens("Bert", "bert.pooler."),
+        **Head.token_heads("Bert", "bert.pooler."),
     },
     required={
         "is_decoder": False,

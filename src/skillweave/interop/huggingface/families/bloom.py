@@ -40,7 +40,7 @@ BLOOM = Family(
         "BloomModel": Head(unused=("lm_head.",)),
         "BloomForCausalLM": Head.language_model("transformer.word_embeddings", ends_text=False),
         "BloomForSequenceClassification": LAST_TOKEN,
-        **Head.of_tokens("Bloom"),
+        **Head.token_heads("Bloom"),
     },
     constants={
         "streams.text.embedding": ["word"],

@@ -52,7 +52,7 @@ DISTILBERT = replace(
         "DistilBertForSequenceClassification": Head.classification(
             pooler="pre_classifier", options={"activation": "relu"}
         ),
-        **Head.of_tokens("DistilBert"),
+        **Head.token_heads("DistilBert"),
     },
     constants={"streams.text.embedding": ["word", "position"]},
 )

@@ -36,7 +36,7 @@ ELECTRA = replace(
         "ElectraForSequenceClassification": Head.classification(
             "classifier.out_proj", "classifier.dense", options={"activation": "gelu"}
         ),
-        **Head.of_tokens("Electra"),
+        **Head.token_heads("Electra"),
     },
 )
 ELECTRA.register()

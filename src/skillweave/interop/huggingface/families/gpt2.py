@@ -45,7 +45,7 @@ GPT2 = Family(
         "GPT2Model": Head(unused=("lm_head.",)),
         "GPT2LMHeadModel": Head.language_model("transformer.wte", ends_text=False),
         "GPT2ForSequenceClassification": LAST_TOKEN,
-        **Head.of_tokens("GPT2"),
+        **Head.token_heads("GPT2"),
     },
     constants={
         "streams.text.embedding": ["word", "position"],

@@ -41,7 +41,7 @@ def _heads(name: str) -> dict[str, Head]:
         f"{name}ForSequenceClassification": Head.classification(
             "classifier.out_proj", "classifier.dense", unused=("roberta.pooler.",)
         ),
-        **Head.of_tokens(name, "roberta.pooler."),
+        **Head.token_heads(name, "roberta.pooler."),
     }
 
 
