@@ -212,6 +212,17 @@ def tokenizer_of_words(
     return theirs
 
 
+BART_SIZES = {
+    "vocab_size": 12,
+    "d_model": 8,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "max_position_embeddings": 20,
+}
 SIZES = {
     "vocab_size": 12,
     "hidden_size": 8,
@@ -223,22 +234,13 @@ SIZES = {
 
 def test_texts_have_the_special_tokens_of_the_tokenizer(tmp_path: Path) -> None:
     names = {"pad_token": "<pad>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    sizes = {
-        "vocab_size": 12,
-        "d_model": 8,
-        "encoder_ffn_dim": 8,
-        "decoder_ffn_dim": 8,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-    }
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     both: list[tuple[Any, str, dict[str, str]]] = [
         (
             BertModel(BertConfig(**SIZES)),
             "[CLS] $A [SEP]",
             {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"},
         ),
-        (BartModel(BartConfig(**sizes, **heads, decoder_start_token_id=2)), "<s> $A </s>", names),
+        (BartModel(BartConfig(**BART_SIZES, decoder_start_token_id=2)), "<s> $A </s>", names),
         (
             T5EncoderModel(
                 T5Config(
@@ -383,20 +385,7 @@ def test_two_texts_have_the_special_tokens_of_the_tokenizer(tmp_path: Path) -> N
 
 def test_fine_tuning_keeps_the_first_token_of_the_decoder(tmp_path: Path) -> None:
     names = {"pad_token": "<pad>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    sizes = {
-        "vocab_size": 12,
-        "d_model": 8,
-        "encoder_ffn_dim": 8,
-        "decoder_ffn_dim": 8,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-    }
-    heads = {
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "max_position_embeddings": 20,
-    }
-    theirs = BartForConditionalGeneration(BartConfig(**sizes, **heads, decoder_start_token_id=2))
+    theirs = BartForConditionalGeneration(BartConfig(**BART_SIZES, decoder_start_token_id=2))
     theirs.generation_config.update(num_beams=3, length_penalty=2.0, max_new_tokens=9)
     theirs.save_pretrained(tmp_path / "bart")
     tokenizer_of_words(tmp_path / "bart", "<s> $A </s>", names)
