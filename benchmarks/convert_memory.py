@@ -1,12 +1,12 @@
-"""Memory that `skillweave convert` takes for a sharded checkpoint of Hugging Face's, there and
-back, against its largest shard.
+"""Memory of `skillweave convert` for a sharded Hugging Face checkpoint, in both directions, relative
+to the largest shard.
 
 python benchmarks/convert_memory.py [--json FILE] [--layers 12] [--width 1024] [--shard 100]
 [--quick]
 
-A random LLaMA is saved in shards of so many megabytes, as safetensors, and converted, and converted
-back, in processes of their own, which have converted a tiny one before, so that libraries and code
-are in memory. What counts is how far a process's resident set grows at its peak. Linux only.
+A random LLaMA is saved as safetensors in shards of this size, converted, and converted back. Each
+conversion runs in its own process, which first converts a tiny model, so that libraries are loaded.
+The measure is how much the resident set of the process grows at its peak. Linux only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOUND = 1.2
 
 
 def save(folder: Path, layers: int, width: int, shard: int) -> int:
-    """Write a random model in shards of `shard` MB; the bytes of the largest."""
+    """Write a random model in shards of `shard` MB; return the bytes of the largest one."""
     torch.manual_seed(0)
     sizes = {
         "hidden_size": width,
@@ -41,20 +41,19 @@ def save(folder: Path, layers: int, width: int, shard: int) -> int:
     return max(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def grown(folder: Path, tiny: Path) -> int:
-    """Bytes by which a process grows at most while it converts `folder`, once it has converted
-    `tiny`."""
+def peak_growth(folder: Path, tiny: Path) -> int:
+    """Bytes by which a process grows while it converts `folder`, after it has converted `tiny`."""
     call = [sys.executable, __file__, "--convert", str(tiny), str(folder)]
     return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
 def convert(tiny: Path, folder: Path) -> int:
-    """What `grown` runs."""
+    """The process of `peak_growth`."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         convert_folder(tiny, Path(out) / "tiny")
         before = status("VmRSS")
-        # the peak so far is that of loading libraries
+        # Forget the peak of loading libraries.
         Path("/proc/self/clear_refs").write_text("5")
         convert_folder(folder, Path(out) / "model")
         return status("VmHWM") - before
@@ -64,14 +63,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--layers", type=int, default=12, help="of the model (default 12)")
-    parser.add_argument("--width", type=int, default=1024, help="of the model (default 1024)")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--layers", type=int, default=12, help="layers of the model (default 12)")
+    parser.add_argument("--width", type=int, default=1024, help="width of the model (default 1024)")
     parser.add_argument(
         "--shard", type=int, default=100, metavar="MB", help="size of a shard (default 100)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+        "--quick",
+        action="store_true",
+        help="tiny sizes, which show that it runs and measure nothing",
     )
     parser.add_argument("--convert", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -90,20 +91,20 @@ def main() -> int:
         for given, made in zip((folder, tiny), ours, strict=True):
             convert_folder(given, made)
         ratios = {
-            "converting": grown(folder, tiny) / largest,
-            "writing back": grown(*ours) / largest,
+            "import": peak_growth(folder, tiny) / largest,
+            "export": peak_growth(*ours) / largest,
         }
     bound = float("inf") if options.quick else BOUND
     what = f"{shards} shards of {largest / 2**20:.0f} MiB"
     figures = [
         Figure(
-            f"peak memory of {way} {what}",
+            f"peak memory of {direction}, {what}",
             ratio,
             "× the largest shard, at most",
             bound,
             ratio <= bound,
         )
-        for way, ratio in ratios.items()
+        for direction, ratio in ratios.items()
     ]
     return report("conversion", figures, options.json)
 

@@ -1,5 +1,5 @@
-"""For benchmarks against Hugging Face: the tests' random models, their inputs and comparison, and
-small presets."""
+"""For benchmarks against Hugging Face: the reference models of the tests, their inputs and
+comparison, and small presets."""
 
 import sys
 from collections.abc import Mapping
@@ -18,24 +18,23 @@ from hf_references import REFERENCES, Reference, make_batch, run_ours, run_their
 PRESETS = Path(skillweave.__file__).parent / "presets"
 
 
-def small(data: dict[str, Any], most: Mapping[str, int]) -> ModelConfig:
-    """A configuration whose keys of `most` are no larger than it says, with two classes where it
-    leaves them open."""
+def small(data: dict[str, Any], limits: Mapping[str, int]) -> ModelConfig:
+    """A configuration with options of at most these values, and two classes if it has none."""
 
-    def capped(value: Any) -> Any:
-        # a dense layer has no experts to be fewer
+    def limited(value: Any) -> Any:
+        # Dense layers have no experts to limit.
         if not isinstance(value, dict) or value.get("route") == "dense":
             return value
         return {
-            k: min(v, most[k]) if k in most and isinstance(v, int) else capped(v)
-            for k, v in value.items()
+            key: min(x, limits[key]) if key in limits and isinstance(x, int) else limited(x)
+            for key, x in value.items()
         }
 
-    data = capped(ModelConfig.parse(data).model_dump(mode="json"))  # with its defaults
-    for target in data["targets"].values():
+    settings = limited(ModelConfig.parse(data).model_dump(mode="json"))
+    for target in settings["targets"].values():
         if target["kind"] == "classification":
             target["classes"] = target["classes"] or ["a", "b"]
-    return ModelConfig.parse(data)
+    return ModelConfig.parse(settings)
 
 
 __all__ = [

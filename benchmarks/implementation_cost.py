@@ -1,15 +1,15 @@
-"""Lines of code that each further model costs, here and in Hugging Face Transformers
+"""Lines of code that each additional model needs, here and in Hugging Face Transformers
 (TencentPretrain, Table 2).
 
     python benchmarks/implementation_cost.py [--json FILE] [--docs DIR]
 
-The paper's rule: lines of the classes that inherit from nn.Module, without comments, docstrings and
-blanks, that a model needs and no model above it in the table did. A script counts them: the classes
-that a model of each packaged configuration is made of, with their bases. The first row is the
-Transformer of arXiv 1706.03762 with the options of its layers, used by it or not. So that nothing
-hides, two more counts: the same without that head start, and everything of the package that runs
-while the model is made and run forward, functions and configuration included. Models are made with
-one layer and few words, which changes no line. A minute or two.
+The paper counts the lines of classes that inherit from nn.Module, without comments, docstrings and
+blank lines, that a model needs and no model above it in the table does. Here a script counts the
+classes, with their bases, of a model of each preset. The first row is the Transformer of arXiv
+1706.03762 with all options of its layers, used or not. Two other counts show that nothing is hidden:
+the same without those unused options, and all code of the package that runs while the model is
+built and run forward, with functions and configuration. Models have one layer and few words, which
+does not change the count. Takes a minute or two.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from skillweave.interop.huggingface import to_hf
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 
-OURS, THEIRS = Path(skillweave.__file__).parent, Path(transformers.__file__).parent
+OURS, HUGGING_FACE = Path(skillweave.__file__).parent, Path(transformers.__file__).parent
 SMALL = {"layers": 1, "experts": 2, "vocabulary": 64}
-"""The most of these that is made."""
+"""Upper limits of these options in a model that is built."""
 WORDS = {"embedding": ["word", "sinusoidal"], "norm": False, "vocabulary": 64}
 BASE = {
     "streams": {"text": WORDS},
@@ -57,9 +57,9 @@ BASE = {
         }
     },
 }
-"""The first Transformer: words and sinusoidal positions, an encoder, a decoder, the next word."""
-THEIR_BASE = "MarianMTModel"
-"""The first Transformer there."""
+"""The first Transformer: words, sinusoidal positions, an encoder, a decoder, language modelling."""
+HF_BASE = "MarianMTModel"
+"""The first Transformer in Hugging Face."""
 PAIRS = {
     "targets": {"mlm": {}, "classification": {"classes": ["next", "random"]}},
     "tasks": {
@@ -69,12 +69,11 @@ PAIRS = {
         }
     },
 }
-"""BERT's two targets, which the paper counts."""
+"""The two targets of BERT, which the paper counts."""
 
 
 class Paper(NamedTuple):
-    """A row of the paper's Table 2: the configuration that is its model here, and the lines printed
-    for both toolkits."""
+    """A row of the paper's Table 2: the preset of its model, and the lines of both toolkits."""
 
     preset: str
     tencent: int
@@ -93,21 +92,21 @@ PAPER = {
     "ViLT": Paper("vilt", 15, 618),
 }
 OURS_ALONE = ("sparse", "low_rank")
-"""Of `layers/`: experts and low-rank changes, to which nothing in TencentPretrain compares."""
+"""Modules of `layers/` without a counterpart in TencentPretrain: experts and low-rank changes."""
 FREE = ("deit",)
-"""Models that should cost nothing as well, beside Transformers of text."""
+"""Models that must not need any lines, besides Transformers of text."""
 
 
 class Cost(NamedTuple):
-    """What one side's model is built of, and what of the package runs."""
+    """The classes of a model, and the code of the package that runs."""
 
     classes: set[Definition]
     reached: set[Definition]
 
 
 class Row(NamedTuple):
-    """A model and its cost; `theirs` is None where Hugging Face has no such model. `bound`: the
-    most lines it should add."""
+    """A model and its cost; `theirs` is None if Hugging Face has no such model. `bound`: the lines
+    that it may add."""
 
     name: str
     bound: int | None
@@ -116,8 +115,8 @@ class Row(NamedTuple):
 
 
 class Added(NamedTuple):
-    """Lines that a row adds to those above it: by the paper's rule, by it without a head start, and
-    of all that runs."""
+    """Lines that a row adds to those above it: by the paper's rule, by this rule without unused
+    options in the first row, and of all that runs."""
 
     rule: int
     strict: int
@@ -125,7 +124,7 @@ class Added(NamedTuple):
 
 
 def configurations() -> Iterator[tuple[str, int | None, ModelConfig]]:
-    """Name, bound and configuration: the paper's rows in its order, then every other preset."""
+    """Name, bound and configuration: the rows of the paper in its order, then all other presets."""
     files = {file.stem: file for file in sorted(PRESETS.glob("*.yaml"))}
     yield "Transformer", PAPER["Transformer"].tencent, small(BASE, SMALL)
     for name, row in list(PAPER.items())[1:]:
@@ -150,7 +149,7 @@ def configurations() -> Iterator[tuple[str, int | None, ModelConfig]]:
 
 
 def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
-    """Build and run both sides' models on random inputs, without labels."""
+    """Build and run the models of both libraries on random inputs, without labels."""
     written = config.model_dump(mode="json")
     model = Model(config).eval()
     batch = make_batch(model, torch.float32)
@@ -160,23 +159,26 @@ def measure(name: str, bound: int | None, config: ModelConfig) -> Row:
 
     ours = Cost(modules(model, "skillweave."), reached(run, OURS))
     theirs, forward = (
-        (their_base(), run_base) if name == "Transformer" else (their_model(model), run_theirs)
+        (hf_base(), run_base) if name == "Transformer" else (hf_model(model), run_theirs)
     )
     if theirs is None:
         return Row(name, bound, ours, None)
     kind, options = type(theirs), theirs.config.to_dict()
 
-    def run_them() -> None:
+    def run_hf() -> None:
         forward(kind(kind.config_class.from_dict(options)).eval(), batch)
 
     return Row(
-        name, bound, ours, Cost(modules(theirs, "transformers.models."), reached(run_them, THEIRS))
+        name,
+        bound,
+        ours,
+        Cost(modules(theirs, "transformers.models."), reached(run_hf, HUGGING_FACE)),
     )
 
 
-def their_base() -> Any:
+def hf_base() -> Any:
     sizes = {"vocab_size": 64, "d_model": 64, "pad_token_id": 1, "decoder_start_token_id": 1}
-    kind = getattr(transformers, THEIR_BASE)
+    kind = getattr(transformers, HF_BASE)
     return kind(kind.config_class(**sizes, encoder_layers=2, decoder_layers=2))
 
 
@@ -184,7 +186,7 @@ def run_base(theirs: Any, batch: Batch) -> Any:
     return theirs(input_ids=batch.inputs[0], decoder_input_ids=batch.inputs[1])
 
 
-def their_model(model: Model) -> Any:
+def hf_model(model: Model) -> Any:
     try:
         return to_hf(model)
     except ConfigError:
@@ -192,8 +194,8 @@ def their_model(model: Model) -> Any:
 
 
 def in_layers(without: tuple[str, ...] = ()) -> set[Definition]:
-    """Every nn.Module of `layers/` that is loaded, whether or not a model uses it; `without`:
-    modules of it that do not count."""
+    """Every loaded nn.Module of `layers/`, whether or not a model uses it; `without`: modules that
+    do not count."""
     loaded = [
         module for name, module in sys.modules.items() if name.startswith("skillweave.layers")
     ]
@@ -209,7 +211,7 @@ def in_layers(without: tuple[str, ...] = ()) -> set[Definition]:
 
 
 def added(costs: Iterable[Cost | None], start: set[Definition]) -> list[Added | None]:
-    """What each model adds to those before it. `start`: classes that count with the first."""
+    """The lines that each model adds. `start`: classes that count with the first model."""
     known, strict, ran = set(), set(), set()
     found: list[Added | None] = []
     for cost in costs:
@@ -266,32 +268,32 @@ def page(rows: list[Row], ours: list[Added | None], theirs: list[Added | None]) 
         "paper: TencentPretrain",
         "paper: Transformers",
     )
-    whole = ("classes", "of them new", "all that runs", "of it new", "files it stands in")
+    whole = ("classes", "new classes", "all that runs", "new of it", "files")
     return [
         "## By the paper's rule",
         markdown(["model", *titles], first),
         "## Nothing hidden",
-        markdown(["model", *whole, "Transformers: classes", "all that runs", "of it new"], second),
+        markdown(["model", *whole, "Transformers: classes", "all that runs", "new of it"], second),
     ]
 
 
-RULE = """# What a further model costs
+RULE = """# Cost of an additional model
 
-Written by `python benchmarks/implementation_cost.py`. Lines of code, without comments, docstrings and blanks, counted by parsing
-both packages; a row shows what its model needs and no row above it did."""
+Written by `python benchmarks/implementation_cost.py`. Lines of code without comments, docstrings and blank lines, counted by
+parsing both packages. A row shows the lines that its model needs and no model above it does."""
 METHOD = """## How it is counted
 
-- By the paper's rule (TencentPretrain, section 5.1): classes that inherit from `nn.Module`. Which ones a model needs is not
-  judged by hand: they are the classes that a model of the packaged configuration is made of, and their bases. The first row also
-  holds the classes of `layers/` that the first Transformer does not use, as TencentPretrain's 795 lines hold the options of its
-  layers, but for experts and low-rank changes, which it does not have: they count where a model first uses them. With them too
-  the first row is {whole:,}, and Mixtral's +{mixtral:,}. For Transformers the classes under `transformers/models` count, and not
-  what all its models share, such as `PreTrainedModel`; the first Transformer is `MarianMTModel` there.
-- "Of them new" is the same without that head start: a layer counts where a model first uses it.
-- "All that runs": every function, class and table of functions of the package, as a whole, of which any code runs while the
-  configuration is validated, the model made and run forward to its logits. "Files it stands in" counts these files whole, so also
-  what never runs: no more can hide than that.
-- What comes from PyTorch counts on neither side. Nor do the configurations, which are data: one file a model in
+- By the paper's rule (TencentPretrain, section 5.1): classes that inherit from `nn.Module`. The classes of a model are those of
+  its modules and their bases; none is selected by hand. The first row includes the classes of `layers/` that the first
+  Transformer does not use, because TencentPretrain's 795 lines include all options of its layers. Experts and low-rank changes,
+  which TencentPretrain does not have, count for the first model that uses them. With them the first row has {whole:,} lines, and
+  Mixtral +{mixtral:,}. For Transformers, the classes in `transformers/models` count, and not those that all models share, such
+  as `PreTrainedModel`. Its first Transformer is `MarianMTModel`.
+- "New classes" does not include unused layers in the first row: a layer counts for the first model that uses it.
+- "All that runs" counts every function, class and table of functions of the package that runs, even in part, while the
+  configuration is validated and the model is built and run forward to its logits. "Files" counts all lines of their files, also
+  those that never run.
+- Code of PyTorch does not count. Nor do the configurations, which are data: one file for each model in
   `src/skillweave/presets`."""
 
 
@@ -299,7 +301,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument(
         "--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)"
     )

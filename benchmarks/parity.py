@@ -1,15 +1,15 @@
-"""Every family against Hugging Face: weights from and to, heads, errors of outputs and gradients,
-and speed.
+"""Every family against Hugging Face: conversion of weights, errors of outputs and gradients, and
+speed.
 
     python benchmarks/parity.py [--json FILE] [--docs DIR] [--no-speed] [--threads 2]
 
-Errors are those of the tests' references: random models of odd sizes with the family's options, the
-largest of all its architectures. An output's error is a share of the largest output, a gradient's
-one of the largest gradient. From: a folder that transformers wrote in small shards reads as the
-model in memory. To: the model of theirs made of ours has the weights it came from, bit for bit.
-Speed: a forward pass of the family's packaged configuration with few layers, full lengths, steps
-alternating in one process, the median ratio of theirs to ours; run it alone on the machine. Writes
-the page parity.md. Under ten minutes on two cores.
+Errors are measured on the reference models of the tests: random models with odd sizes and the
+options of the family. A family has the largest error of its architectures, relative to the largest
+output or gradient. Import: a folder that Transformers wrote in small shards gives the same weights
+as the model in memory. Export: the exported model has the original weights, bit for bit. Speed: a
+forward pass of the family's preset with few layers and full lengths; both libraries alternate in
+one process, and the median ratio is reported. Run it on an idle machine. Writes the page parity.md.
+Takes less than ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 
 SMALL = {"layers": 2, "experts": 2, "vocabulary": 1000}
-"""The most of these in a model that is timed."""
+"""Upper limits of these options in a model that is timed."""
 SAMPLES, LENGTH, ROUNDS = 4, 64, 7
 
 
 class Result(NamedTuple):
-    """Of one architecture: relative errors by precision, and whether weights come and go
-    unchanged."""
+    """Relative errors of an architecture by precision, and whether import and export keep its
+    weights."""
 
     outputs: dict[torch.dtype, float]
     gradients: dict[torch.dtype, float]
-    came: bool
-    went: bool
+    imported: bool
+    exported: bool
 
 
 def measure(reference: Reference) -> Result:
@@ -71,17 +71,17 @@ def measure(reference: Reference) -> Result:
     model = from_hf(theirs)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder, max_shard_size="20KB")
-        came = same(from_hf(folder), model)
-    return Result(outputs, gradients, came, same(to_hf(model, theirs.config.model_type), theirs))
+        imported = same(from_hf(folder), model)
+    exported = same(to_hf(model, theirs.config.model_type), theirs)
+    return Result(outputs, gradients, imported, exported)
 
 
 def worst(results: list[Result]) -> Result:
-    """Of an architecture's references, with whatever options."""
+    """The largest errors of an architecture's reference models."""
     outputs = {dtype: max(one.outputs[dtype] for one in results) for dtype in PRECISIONS}
     gradients = {dtype: max(one.gradients[dtype] for one in results) for dtype in PRECISIONS}
-    return Result(
-        outputs, gradients, all(one.came for one in results), all(one.went for one in results)
-    )
+    imported = all(one.imported for one in results)
+    return Result(outputs, gradients, imported, all(one.exported for one in results))
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -93,7 +93,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def architectures(measured: dict[str, Result]) -> dict[str, list[str]]:
-    """Family → its architectures that were measured."""
+    """Family → those of its architectures that were measured."""
     found = {
         name: [one for one in family.heads if one in measured] for name, family in FAMILIES.items()
     }
@@ -101,7 +101,7 @@ def architectures(measured: dict[str, Result]) -> dict[str, list[str]]:
 
 
 def find_presets() -> dict[str, ModelConfig]:
-    """Family → the first packaged configuration that it can express, with few layers."""
+    """Family → the first preset that it can express, with few layers."""
     found: dict[str, ModelConfig] = {}
     for file in sorted(PRESETS.glob("*.yaml")):
         config = small(yaml.safe_load(file.read_text("utf-8")), SMALL)
@@ -120,7 +120,7 @@ def expresses(family: str, config: ModelConfig) -> bool:
 
 
 def ratio(family: str, config: ModelConfig) -> float:
-    """How many times as many tokens a second as theirs, in a forward pass."""
+    """Tokens per second of a forward pass, relative to Hugging Face."""
     model = Model(config).eval()
     theirs = to_hf(model, family)
     room = model.config.streams.text.max_length if model.config.streams.text else LENGTH
@@ -128,7 +128,7 @@ def ratio(family: str, config: ModelConfig) -> float:
     sides = (lambda: run_theirs(theirs, batch), lambda: run_ours(model, batch))
     with torch.inference_mode():
         taken = [[seconds(side) for side in sides] for _ in range(ROUNDS + 1)][1:]
-    return statistics.median(them / us for them, us in taken)
+    return statistics.median(theirs / ours for theirs, ours in taken)
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -149,7 +149,7 @@ def figures(measured: dict[str, Result]) -> Iterator[Figure]:
             for what, error in zip(("outputs", "gradients"), most(results, dtype), strict=True):
                 name = f"{family}: {what}, {str(dtype).removeprefix('torch.')}"
                 yield Figure(name, error, "relative error, at most", bound, error <= bound)
-        unchanged = sum(one.came and one.went for one in results)
+        unchanged = sum(one.imported and one.exported for one in results)
         yield Figure(
             f"{family}: weights",
             unchanged,
@@ -160,15 +160,15 @@ def figures(measured: dict[str, Result]) -> Iterator[Figure]:
 
 
 def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
-    """The table, a row a family."""
+    """The table, with a row for each family."""
     columns = ["outputs, float32", "outputs, float64", "gradients, float32", "gradients, float64"]
     header = [
         "family",
-        "from",
-        "to",
-        "heads",
+        "import",
+        "export",
+        "architectures",
         *columns,
-        *(["tokens/s, × theirs"] if ratios is not None else []),
+        *(["tokens/s, × Hugging Face"] if ratios is not None else []),
     ]
     rows = []
     for family, heads in architectures(measured).items():
@@ -180,7 +180,7 @@ def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
         ]
         ways = [
             "yes" if all(way) else "NO"
-            for way in ((r.came for r in results), (r.went for r in results))
+            for way in ((r.imported for r in results), (r.exported for r in results))
         ]
         row = [f"`{family}`", *ways, ", ".join(f"`{name}`" for name in heads), *errors]
         if ratios is not None:
@@ -194,33 +194,29 @@ def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
 
 HEAD = f"""# Parity with Hugging Face
 
-Written by `make parity`, against Transformers {transformers.__version__}. Random models of odd sizes with the options that a
-family has (`tests/interop/hf_references.py`); a row shows the largest error of its architectures, outputs as a share of the
-largest output, gradients as a share of the largest gradient. They must be within 1e-5 in float32 and 1e-9 in float64. From: a
-folder that Transformers wrote, in small shards, reads as the model in memory. To: the model of theirs that is made of ours has
-the weights it came from, bit for bit. Heads are those that are measured; a family's other architectures share their rules with
-another's."""
-SPEED = f"""Speed: tokens a second of a forward pass with logits, as a multiple of theirs: the packaged configuration of the
-family with {SMALL["layers"]} layers and experts at most, {SAMPLES} samples, texts of {LENGTH} tokens (of ViLT 40) without
-padding, float32, the median of {ROUNDS} interleaved rounds. —: no packaged configuration."""
-NO_SPEED = (
-    "Speed was left out (`--no-speed`); `make parity` on a machine with nothing else to do"
-    " measures it."
-)
+Written by `make parity`, with Transformers {transformers.__version__}. The models are random, with odd sizes and the options of
+their family (`tests/helpers/hf_references.py`). A row shows the largest error of its architectures, relative to the largest
+output or gradient. The limit is 1e-5 in float32 and 1e-9 in float64. Import: a folder that Transformers wrote in small shards
+gives the same weights as the model in memory. Export: the exported model has the original weights, bit for bit. Architectures
+that are not listed share their rules with one that is."""
+SPEED = f"""Speed: tokens per second of a forward pass with logits, relative to Hugging Face: the preset of the family with at
+most {SMALL["layers"]} layers and experts, {SAMPLES} samples, texts of {LENGTH} tokens (ViLT: 40) without padding, float32, the
+median of {ROUNDS} interleaved rounds. —: no preset."""
+NO_SPEED = "Speed was not measured (`--no-speed`); run `make parity` on an idle machine."
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument(
         "--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)"
     )
+    parser.add_argument("--no-speed", action="store_true", help="do not measure speed")
     parser.add_argument(
-        "--no-speed", action="store_true", help="leave out the ratio of tokens a second"
+        "--threads", type=int, default=2, help="threads of both libraries (default 2)"
     )
-    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()

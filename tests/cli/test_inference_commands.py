@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from skillweave.inference.api import encode, load
 
 from skillweave import cli
-from skillweave.inference.api import encode, load
 
 
 def test_predict_writes_lines(run, tmp_path, capsys):

@@ -61,12 +61,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("convert unknown --out new", "unknown family 'brt'; did you mean 'bert'?"),
         (
             "convert nameless --out new",
-            'names no architecture; write "architectures": [one of BertModel, BertForMaskedLM',
+            'names no architecture; add "architectures": [one of BertModel, BertForMaskedLM',
         ),
         ("convert run --out new --family brt", "unknown family 'brt'; did you mean 'bert'?"),
         (
             "convert run --out new",
-            "classification, contrastive, ctc; convert what `skillweave carve` makes of one task",
+            "classification, contrastive, ctc; convert one task at a time, after `skillweave carve`",
         ),
         (
             "convert model.bin --out new",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skillweave.inference.api import encode, load
 from tiny_run import make_run
 
 import skillweave
@@ -13,7 +14,6 @@ from skillweave import cli
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_processors
-from skillweave.inference.api import encode, load
 from skillweave.model.model import Model
 from skillweave.surgery.average import average
 from skillweave.surgery.vocabulary import extend

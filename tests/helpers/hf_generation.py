@@ -1,5 +1,4 @@
-"""Random models of sound, and of encoders with decoders: architecture, configuration and options,
-for `hf_references`."""
+"""Reference models for sound, and with a decoder: architecture, configuration class and options."""
 
 from __future__ import annotations
 
@@ -72,11 +71,11 @@ S2T: dict[str, Any] = {
     "input_feat_per_channel": 11,
     "max_source_positions": 60,
     "max_target_positions": 13,
-    "attn_implementation": "eager",  # it has no other
+    "attn_implementation": "eager",  # The only implementation that it has.
 }
 WHISPER: dict[str, Any] = {
     "vocab_size": 41,
-    "d_model": 30,  # even, for its sines and cosines
+    "d_model": 30,  # Even, because of its sines and cosines.
     "encoder_layers": 3,
     "decoder_layers": 2,
     "encoder_attention_heads": 3,

@@ -1,5 +1,5 @@
-"""How far a model of ours is from the one of Hugging Face that it is converted from: outputs and
-gradients."""
+"""Differences of outputs and gradients between a Hugging Face model and the model that is converted
+from it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from tiny import relative_error
 from torch import Tensor
 
 from skillweave.interop.huggingface import from_hf
-from skillweave.interop.huggingface.convert import correspondence
-from skillweave.interop.huggingface.engine import take
+from skillweave.interop.huggingface.exporter import plan_export
+from skillweave.interop.huggingface.family import find_head
+from skillweave.interop.key_map import import_weight
 from skillweave.model.model import Model
 
 PRECISIONS = {torch.float32: 1e-5, torch.float64: 1e-9}
-"""The relative error that each allows."""
+"""Precision → allowed relative error."""
 PER_TOKEN = {"mlm", "lm", "replaced", "hidden", "token_labels", "span", "ctc"}
 
 
 class Parity(NamedTuple):
-    """Relative errors: of each output by its target, and of each gradient by our weight's name, as
-    a share of the largest one."""
+    """Relative errors of the output of each target, and of the gradient of each weight as a share of
+    the largest gradient."""
 
     outputs: dict[str, float]
     gradients: dict[str, float]
 
 
 def compare(reference: Reference, dtype: torch.dtype) -> Parity:
-    """Both models on the same inputs, and back from the same random weighting of their outputs."""
+    """Run both models on the same inputs, and back from the same random weighted sum."""
     theirs = reference.build(dtype)
     model = from_hf(theirs)
     assert next(model.parameters()).dtype == dtype
@@ -50,7 +51,7 @@ def compare(reference: Reference, dtype: torch.dtype) -> Parity:
 
 
 def outputs(theirs: Any, model: Model, dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
-    """Theirs and ours at the true tokens, by target."""
+    """The outputs of both models at the true tokens, by target."""
     batch = make_batch(model, dtype)
     with KeepDouble() if dtype is torch.float64 else nullcontext():
         expected = run_theirs(theirs, batch)
@@ -66,22 +67,23 @@ def outputs(theirs: Any, model: Model, dtype: torch.dtype) -> dict[str, tuple[Te
 
 
 def gradients(model: Model, theirs: Any) -> dict[str, float]:
-    """The difference of every weight's gradient."""
-    # not Pegasus' positions
+    """The error of the gradient of each weight."""
+    # The positions of Pegasus are not trained.
     learned = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
     expected = {
         name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in learned.items()
     }
-    steps, names = correspondence(model, theirs)
+    family, head = find_head(theirs.config, type(theirs).__name__)
+    plan = plan_export(family, head, model, theirs.state_dict())
     own = dict(model.named_parameters())
     largest = max(float(grad.abs().max()) for grad in expected.values())
     errors = {}
-    for step in steps:
-        # BART's bias of the output is a buffer there
-        if all(names[name] in expected for name in step.theirs):
-            wanted = take(step, lambda name: expected[names[name]], own[step.ours].shape)
-            found = own[step.ours].grad
-            found = torch.zeros_like(wanted) if found is None else found
-            errors[step.ours] = float((found - wanted).abs().max()) / largest
+    for mapping in plan.mappings:
+        # The bias of BART's output layer is a buffer in Transformers.
+        if all(plan.names[name] in expected for name in mapping.source.names):
+            weight = own[mapping.name]
+            wanted = import_weight(mapping, lambda name: expected[plan.names[name]], weight.shape)
+            found = torch.zeros_like(wanted) if weight.grad is None else weight.grad
+            errors[mapping.name] = float((found - wanted).abs().max()) / largest
     assert len(errors) >= len(own) - 1 - sum(not p.requires_grad for p in theirs.parameters())
     return errors

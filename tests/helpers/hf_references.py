@@ -1,5 +1,5 @@
-"""Random models of Hugging Face, small and odd, one of each architecture and option; batches for
-both sides."""
+"""Small random Hugging Face models with odd sizes, for each architecture and option, and batches for
+both libraries."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BLOOM = {
     "n_head": 3,
     "pad_token_id": PAD,
 }
-BLOOM["attn_implementation"] = "eager"  # the only one that it has
+BLOOM["attn_implementation"] = "eager"  # The only implementation that it has.
 LLAMA = {**BERT, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
 GROUPED = {**LLAMA, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
 TOWER = {"num_hidden_layers": 2, "intermediate_size": 23, "num_attention_heads": 3}
@@ -88,7 +88,7 @@ YARN = {
 
 @dataclass(frozen=True)
 class Reference:
-    """`architecture` of `config`, made with these options."""
+    """A model of class `architecture` with the configuration class `config`."""
 
     architecture: str
     config: str
@@ -100,20 +100,20 @@ class Reference:
         return self.architecture
 
     def build(self, dtype: torch.dtype = torch.float64) -> Any:
-        """All its weights random, none at a value that would hide a fault."""
+        """The model with random weights, none of which has a value that would hide a fault."""
         torch.manual_seed(0)
         config = getattr(transformers, self.config)(
             **{"attn_implementation": "sdpa", **self.options}
         )
-        # VideoMAE's positions, which follow the model's precision then
+        # Lets the positions of VideoMAE have the precision of the model.
         with patch("torch.FloatTensor", torch.DoubleTensor):
             model = getattr(transformers, self.architecture)(config, **self.flags).eval()
         randomise(model)
         for buffer in (b for name, b in model.named_buffers() if name == "final_logits_bias"):
             buffer.normal_()
-        model.requires_grad_()  # MAE's positions are not trained there
+        model.requires_grad_()  # MAE's positions are otherwise not trained.
         for module in model.modules():
-            # nothing reaches them there
+            # Pegasus detaches them.
             if type(module).__name__ == "PegasusSinusoidalPositionalEmbedding":
                 module.requires_grad_(False)
         return model.to(dtype)
@@ -249,8 +249,7 @@ REFERENCES = [
 
 
 class KeepDouble(TorchFunctionMode):
-    """Hugging Face computes norms, angles and softmaxes in float32 whatever it is given; under this
-    it keeps float64."""
+    """Keeps float64 where Hugging Face converts to float32: in norms, angles and softmaxes."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -272,7 +271,7 @@ class KeepDouble(TorchFunctionMode):
 
 
 def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS) -> Batch:
-    """Random inputs of the model's one task: texts of these lengths, or as many pictures."""
+    """Random inputs for the only task of a model: texts of these lengths, or as many images."""
     torch.manual_seed(1)
     (name,) = model.config.tasks
     layout = model.config.tasks[name].layout(name)
@@ -284,12 +283,12 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             lengths.append([model.config.streams.image.max_length] * len(texts))
         elif span.modality is Modality.SOUND:
             stream = model.config.streams.sound
-            # Their group norm counts padding, and samples that fill no frame; their filterbanks are
-            # not masked in between.
+            # In Transformers, group norm includes padding and samples that fill no frame, and
+            # filterbanks are not masked between convolutions.
             alone = getattr(stream, "convolution_norm", "") == "layer"
             lengths.append(list(texts) if alone else [max(texts)] * len(texts))
             entries = stream.input_length(max(texts) - 1) + 1
-            if stream.features == "whisper":  # all are as long
+            if stream.features == "whisper":  # All recordings have the same length.
                 lengths[-1], entries = (
                     [stream.max_length] * len(texts),
                     stream.input_length(stream.max_length),
@@ -303,7 +302,7 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             )
             lengths.append([stream.max_length] * len(texts))
         else:
-            # both sides read as much there
+            # Encoder and decoder read the same text.
             classified = layout.spans[-1].written and "classification" in model.config.targets
             own = (
                 [length - i if length > 1 else 2 for length in texts]
@@ -313,7 +312,7 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
             pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
-            if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the end of the text
+            if len(layout.passes) > 1 or pooled == "last":  # CLIP pools at the last token.
                 ids[range(len(own)), [length - 1 for length in own]] = (
                     2 if classified else VOCABULARY - 1
                 )
@@ -325,7 +324,7 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
 
 
 def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
-    """The outputs of Hugging Face's model by our target's kind; `hidden` where it has no head."""
+    """The outputs of a Hugging Face model by the kind of our target; `hidden` without a head."""
     given: dict[str, Tensor] = {}
     for i, span in enumerate(batch.layout.spans):
         if span.modality is Modality.TEXT:
@@ -348,7 +347,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         elif span.modality is Modality.VIDEO:
             given["pixel_values"] = batch.inputs[i].transpose(1, 2)
     given |= their_masks(model, batch)
-    # by which ViLT shuffles the patches
+    # ViLT shuffles patches with this function.
     with patch("torch.multinomial", lambda weights, count: torch.arange(count)):
         found = model(**given)
     name = type(model).__name__
@@ -395,30 +394,30 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
 
 
 def true_tokens(batch: Batch, span: int) -> Tensor:
-    """[N, L] where a span holds tokens."""
+    """[N, L] whether a position of a span has a token."""
     return torch.arange(batch.layout.spans[span].length) < batch.lengths[:, [span]]
 
 
 def asked(batch: Batch, kind: str) -> Tensor:
-    """[N, L] the true tokens that a target of this kind speaks of: words of the last text, or all
-    of the last pass."""
+    """[N, L] the tokens for which a target of this kind has outputs: those of the last text, or of
+    the last pass."""
     texts = [i for i, span in enumerate(batch.layout.spans) if span.modality is Modality.TEXT]
     return last_pass(batch) if kind in ("hidden", "ctc") else true_tokens(batch, texts[-1])
 
 
 def last_pass(batch: Batch) -> Tensor:
-    """[N, L] where it holds tokens."""
+    """[N, L] whether a position of the last pass has a token."""
     return torch.cat([true_tokens(batch, span) for span in batch.layout.passes[-1]], dim=1)
 
 
 def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """The same of ours; hidden states as they stand in flat tokens."""
+    """The outputs of our model, of which hidden states are flat tokens."""
     found = dict(model(batch).logits)
     for kind in {"token_labels", "span", "ctc"} & found.keys():
         found[kind] = found[kind][last_pass(batch)]
-    if "mlm" in found:  # words come first, and theirs say nothing of patches
+    if "mlm" in found:  # Hugging Face gives no logits of patches, which follow the words.
         found["mlm"] = found["mlm"][: batch.lengths[:, 0].sum()]
-    # theirs speak of hidden tubelets alone
+    # Hugging Face gives outputs of masked tubelets only.
     if "masked_autoencoder" in found and batch.inputs[0].ndim == 5:
         hidden = found["masked_autoencoder"][batch.masked[0]]
         found["masked_autoencoder"] = hidden.unflatten(0, (len(batch), -1))
@@ -432,6 +431,6 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
 
 
 def layout_of(model: Model) -> Layout:
-    """Of its one task."""
+    """The layout of the only task of a model."""
     (name,) = model.config.tasks
     return model.config.tasks[name].layout(name)

@@ -1,5 +1,5 @@
-"""Random models of pictures and clips, as `hf_references` makes them (architecture, configuration,
-options, flags), and masks."""
+"""Reference models for images and clips (architecture, configuration class, options, arguments), and
+masks of patches."""
 
 from __future__ import annotations
 
@@ -133,8 +133,7 @@ VISION: list[tuple[Any, ...]] = [
 
 
 def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batch:
-    """The batch with as many masked patches of each picture as MAE leaves out at a ratio of 0.6,
-    where the stream masks any."""
+    """The batch with masked patches, if the stream masks any: as many as MAE at a ratio of 0.6."""
     names = stream.embedding if stream else []
     if stream is None or not {"masked_patch", "visible_patch", "visible_tubelet"}.intersection(
         names
@@ -155,7 +154,7 @@ def mask_patches(batch: Batch, stream: ImageStream | VideoStream | None) -> Batc
 
 
 def their_masks(model: Any, batch: Batch) -> dict[str, Tensor]:
-    """The same masks as their models are given them."""
+    """The masks as inputs of the Hugging Face model."""
     if not batch.masked:
         return {}
     specials = {"deit": 2, "videomae": 0}.get(model.config.model_type, 1)

@@ -18,7 +18,9 @@ def text_processors(
     model: ModelConfig, texts: Sequence[str], vocabulary: int = 300
 ) -> Mapping[Modality, Any]:
     """The processors of a model whose tokenizer is trained on some texts."""
-    tokenizer = train_tokenizer(list(texts) * 3, TrainedTokenizerConfig(min_frequency=1), vocabulary)
+    tokenizer = train_tokenizer(
+        list(texts) * 3, TrainedTokenizerConfig(min_frequency=1), vocabulary
+    )
     return build_processors(model, {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()})
 
 

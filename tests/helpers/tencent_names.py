@@ -1,5 +1,5 @@
-"""Weights of Hugging Face's models under TencentPretrain's names, from its public scripts, apart
-from the rules under test."""
+"""Weights of Hugging Face models with TencentPretrain's names, from its public scripts and
+independent of the rules under test."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ State = dict[str, Tensor]
 
 
 def norm(old: State, theirs: str, name: str) -> State:
-    """A layer norm is called gamma and beta; one without a bias keeps its weight's name."""
+    """A layer norm has gamma and beta; a norm without a bias has a weight."""
     if f"{theirs}.bias" not in old:
         return {f"{name}.weight": old[f"{theirs}.weight"]}
     return {f"{name}.gamma": old[f"{theirs}.weight"], f"{name}.beta": old[f"{theirs}.bias"]}
@@ -78,7 +78,7 @@ def bert_pretraining(old: State) -> State:
 
 
 def bert_pretraining_of_old(old: State) -> State:
-    """As UER's first versions had it."""
+    """The names of the first versions of UER."""
     names = {
         "embedding.word.embedding": "embedding.word_embedding",
         "embedding.pos.embedding": "embedding.position_embedding",
@@ -171,7 +171,7 @@ def bloom(old: State) -> State:
     new = layers(old, 3, "transformer.h", "encoder.transformer", parts, norms)
     for i in range(3):
         for end in ("weight", "bias"):
-            # of size 5: q, k, v, q, ...
+            # Each head has a query, a key and a value of size 5.
             heads = old[f"transformer.h.{i}.self_attention.query_key_value.{end}"].split(5)
             for j in range(3):
                 new[f"encoder.transformer.{i}.self_attn.linear_layers.{j}.{end}"] = torch.cat(
@@ -187,7 +187,7 @@ def bloom(old: State) -> State:
 
 
 def llama(old: State) -> State:
-    """Rotary pairs stand side by side, as Meta has them."""
+    """The values of a rotary pair are neighbours, as in Meta's checkpoints."""
 
     def side_by_side(weight: Tensor) -> Tensor:
         size, width = 6, weight.shape[1]
@@ -286,7 +286,7 @@ def bart(old: State) -> State:
 
 
 def vit(old: State) -> State:
-    """The pooler, and a classifier of three classes behind it that Hugging Face's model lacks."""
+    """The pooler, and a classifier of three classes that Hugging Face's model lacks."""
     parts = {
         **{
             f"attention.{name}": f"self_attn.linear_layers.{i}"

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 import soundfile
 from PIL import Image
+from skillweave.inference.api import open_run
 from tiny_run import add_journal, make_run
 
 from skillweave.evaluation.evaluator import measure
-from skillweave.inference.api import open_run
 from skillweave.reporting import media
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.report import write_report

@@ -12,7 +12,7 @@ from skillweave.config.data import DataConfig
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
 from skillweave.interop.huggingface import from_hf
-from skillweave.interop.huggingface.hub import is_hugging_face
+from skillweave.interop.huggingface.folder import is_hf_model
 from skillweave.model.folders import CONFIG_FILE, model_folder
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
@@ -32,7 +32,7 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     at the data belong to it. Raises ConfigError when there is no model or it has no such task,
     WeightsError when its weights do not fit.
     """
-    if is_hugging_face(path):
+    if is_hf_model(path):
         model = from_hf(path)
         if tasks is not None:
             model.config.restricted(tasks)  # its one task is the whole model

@@ -1,4 +1,4 @@
-"""What does not fit is named: weights, options, families, shards, tokenisers."""
+"""Errors name what does not fit: weights, options, families, shards, tokenizers."""
 
 import json
 import weakref
@@ -26,8 +26,8 @@ import skillweave as sw
 from skillweave.cli.app import main
 from skillweave.config import ConfigError
 from skillweave.data.processors import load_tokenizer
+from skillweave.interop.checkpoints import Checkpoint
 from skillweave.interop.huggingface import convert_folder
-from skillweave.interop.huggingface.checkpoint import Checkpoint
 from skillweave.interop.huggingface.export_checks import find_family
 from skillweave.model.config import ModelTask
 from skillweave.surgery.carve import carve
@@ -57,7 +57,7 @@ def state_and_config() -> tuple[dict[str, torch.Tensor], Any]:
         (lambda s: s.update(extra=torch.zeros(1)), r"unexpected: extra"),
         (
             lambda s: s.update({"bert.embeddings.position_embeddings.weight": torch.zeros(2, 15)}),
-            r"position_embeddings\.weight is \(2, 15\), but the configuration makes \(13, 15\)",
+            r"position_embeddings\.weight is \(2, 15\), but the configuration needs \(13, 15\)",
         ),
         (
             lambda s: s.update({"cls.predictions.decoder.weight": torch.zeros(41, 15)}),
@@ -76,14 +76,14 @@ def test_weights_that_do_not_fit(change: Any, message: str) -> None:
         sw.from_hf(state, config)
 
 
-def test_any_of_tied_weights_stands_for_the_others() -> None:
+def test_one_of_several_tied_weights_is_enough() -> None:
     state, config = state_and_config()
     config.architectures = ["BertForMaskedLM"]
     words = state.pop("bert.embeddings.word_embeddings.weight")
     assert torch.equal(sw.from_hf(state, config).words(sw.Modality.TEXT), words)
 
 
-def test_first_checkpoints_call_norms_otherwise() -> None:
+def test_older_names_of_norms() -> None:
     state, config = state_and_config()
     config.architectures = ["BertForMaskedLM"]
     old = {
@@ -198,12 +198,12 @@ def test_options_that_a_family_cannot_express() -> None:
         sw.to_hf(tiny_model(sparse))
 
 
-def test_a_tokeniser_with_more_pieces_than_words(folder: Path) -> None:
+def test_a_tokenizer_with_more_tokens_than_embeddings(folder: Path) -> None:
     Tokenizer(models.WordLevel({str(i): i for i in range(42)}, "0")).save(
         str(folder / "tokenizer.json")
     )
     with pytest.raises(
-        ConfigError, match="the tokeniser has 42 pieces, the word embedding 41 rows"
+        ConfigError, match="the tokenizer has 42 tokens, the word embedding 41 rows"
     ):
         sw.from_hf(folder)
     Tokenizer(models.WordLevel({str(i): i for i in range(41)}, "0")).save(
@@ -212,10 +212,10 @@ def test_a_tokeniser_with_more_pieces_than_words(folder: Path) -> None:
     assert list(sw.from_hf(folder).assets) == ["text_tokenizer.json"]
 
 
-def test_a_vocabulary_stands_for_the_tokeniser(folder: Path, tmp_path: Path) -> None:
+def test_a_vocabulary_file_replaces_the_tokenizer(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink(missing_ok=True)
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "cat", "##s"]
-    (folder / "vocab.txt").write_text("\n".join(pieces))
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "cat", "##s"]
+    (folder / "vocab.txt").write_text("\n".join(tokens))
     model = sw.from_hf(folder)
     model.save_pretrained(tmp_path / "ours")
     for path in (folder, tmp_path / "ours"):
@@ -236,19 +236,19 @@ def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:
     assert json.loads((back / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
 
 
-def test_characters_of_a_ctc_tokeniser(tmp_path: Path) -> None:
+def test_characters_of_a_ctc_tokenizer(tmp_path: Path) -> None:
     theirs, ours, back = tmp_path / "theirs", tmp_path / "ours", tmp_path / "back"
     Reference("Wav2Vec2ForCTC", "Wav2Vec2Config", {**WAV2VEC2, "vocab_size": 5}).build(
         torch.float32
     ).save_pretrained(theirs)
-    pieces = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3}
-    (theirs / "vocab.json").write_text(json.dumps(pieces))
+    characters = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3}
+    (theirs / "vocab.json").write_text(json.dumps(characters))
     assert main(["convert", str(theirs), "--out", str(ours)]) == 0
     assert sw.load(ours).config.targets["ctc"].characters == ["<unk>", " ", "A", "<4>"]
     assert main(["convert", str(ours), "--out", str(back)]) == 0
     tokenizer = Wav2Vec2CTCTokenizer(str(back / "vocab.json"), unk_token="<unk>")
     assert tokenizer.decode([3, 3, 0, 3, 2, 0, 3]) == "AA A"
-    (theirs / "vocab.json").write_text(json.dumps(pieces | {"B": 5}))
+    (theirs / "vocab.json").write_text(json.dumps(characters | {"B": 5}))
     with pytest.raises(
         ConfigError, match="numbers characters up to 5, and the output layer up to 4"
     ):
@@ -267,10 +267,10 @@ def test_every_family_has_a_reference() -> None:
 
 
 def test_a_tensor_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Query, key and value make one of ours; nothing that was read before them is still held."""
+    """Query, key and value make one weight. Tensors that were read before are released."""
     held: list[weakref.ref[torch.Tensor]] = []
     most = 0
-    read = Checkpoint.read
+    read = Checkpoint.__getitem__
 
     def watched(self: Checkpoint, name: str) -> torch.Tensor:
         nonlocal most
@@ -279,9 +279,10 @@ def test_a_tensor_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
         most = max(most, sum(one() is not None for one in held))
         return x
 
-    monkeypatch.setattr(Checkpoint, "read", watched)
+    monkeypatch.setattr(Checkpoint, "__getitem__", watched)
     convert_folder(folder, tmp_path / "ours")
-    assert len(held) > 40 and most <= 4  # and the one before, until the next is there
+    # Three tensors, and the one before until the next one is read.
+    assert len(held) > 40 and most <= 4
     found, expected = sw.load(tmp_path / "ours").state_dict(), sw.from_hf(folder).state_dict()
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], x) for name, x in expected.items())
@@ -305,8 +306,8 @@ def test_an_expert_does_not_hold_its_stack() -> None:
 
 @pytest.mark.parametrize("stored", ["float32", "bf16", "int8"])
 def test_a_carved_model_becomes_theirs(stored: str, tmp_path: Path) -> None:
-    """Of a model that has more than the task needs; matrices that were stored in fewer bits come
-    back as float32."""
+    """Only the weights that the task needs are exported; matrices that are stored in fewer bits
+    become float32."""
     theirs = Reference("BertForPreTraining", "BertConfig", BERT).build(torch.float32)
     model = sw.from_hf(theirs)
     tasks = {"mlm_classification": model.config.tasks["mlm_classification"]}
@@ -337,7 +338,9 @@ def test_a_carved_model_becomes_theirs(stored: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_weights_of_ours_that_do_not_fit(change: Any, message: str, tmp_path: Path) -> None:
+def test_folders_of_ours_with_weights_that_do_not_fit(
+    change: Any, message: str, tmp_path: Path
+) -> None:
     model = sw.from_hf(MASKED.build(torch.float32))
     model.save_pretrained(tmp_path / "ours")
     state = dict(model.state_dict())

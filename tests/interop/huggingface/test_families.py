@@ -1,5 +1,5 @@
-"""Every architecture against Hugging Face on random weights: logits, gradients, and weights there
-and back bit for bit."""
+"""Every architecture against Hugging Face with random weights: the same outputs and gradients, and
+the same weights, bit for bit, after a conversion in both directions."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from hf_parity import PRECISIONS, compare
 from hf_references import REFERENCES, Reference
 
+from skillweave.interop.checkpoints import Checkpoint
 from skillweave.interop.huggingface import from_hf, to_hf
-from skillweave.interop.huggingface.checkpoint import Checkpoint
-from skillweave.interop.huggingface.convert import _write_theirs
+from skillweave.interop.huggingface.exporter import export_folder
 
 _seen: Counter[str] = Counter()
 
@@ -55,7 +55,7 @@ def test_there_and_back_bit_for_bit(reference: Reference) -> None:
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
 def test_from_files(reference: Reference, tmp_path: Any) -> None:
-    """The names in files are not always those in memory; shards are small."""
+    """Names in files can differ from those in memory."""
     theirs = reference.build(torch.float32)
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")
     model, expected = from_hf(tmp_path), from_hf(theirs).state_dict()
@@ -66,20 +66,20 @@ def test_from_files(reference: Reference, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=NAMES)
 def test_files_are_those_that_transformers_writes(reference: Reference, tmp_path: Path) -> None:
-    """The same tensors under the same names, in more files here."""
+    """The same tensors with the same names, here in several files."""
     theirs = reference.build(torch.float32)
     theirs.save_pretrained(tmp_path / "theirs")
     from_hf(theirs).save_pretrained(tmp_path / "ours")
-    _write_theirs(tmp_path / "ours", tmp_path / "back", theirs.config.model_type, 2_000)
+    export_folder(tmp_path / "ours", tmp_path / "back", theirs.config.model_type, 2_000)
     expected, found = (Checkpoint(tmp_path / name) for name in ("theirs", "back"))
     assert set(found) == set(expected)
     for name in expected:
-        assert torch.equal(found.read(name), expected.read(name)), name
+        assert torch.equal(found[name], expected[name]), name
     assert len({*found.files.values()}) > 1
     loaded = [
         type(theirs).from_pretrained(tmp_path / name, **reference.flags).state_dict()
         for name in ("theirs", "back")
     ]
-    # but for what transformers itself reads otherwise: a row of padding, a norm
+    # Transformers changes some tensors when it reads them: the row of padding, norms.
     for name, x in theirs.state_dict().items():
         assert torch.equal(loaded[1][name], x) or not torch.equal(loaded[0][name], x), name

@@ -1,4 +1,4 @@
-"""Names of the hub, from a cache as the hub's own library lays it out, without a network."""
+"""Models of the hub by their ids, from the cache of the hub's library, without a network."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(cache: Path, name: str) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A model under a name: its folder in the cache, and its weights."""
+    """Put a model into the cache; its folder and weights."""
     own = cache / f"models--{name.replace('/', '--')}"
     folder = own / "snapshots" / COMMIT
     theirs = Reference("BertForMaskedLM", "BertConfig", BERT).build(torch.float32)
@@ -37,7 +37,7 @@ def put(cache: Path, name: str) -> tuple[Path, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("name", ["someone/small-bert", "small-bert"])
-def test_a_model_by_its_name(name: str, cache: Path) -> None:
+def test_a_model_by_its_id(name: str, cache: Path) -> None:
     _, state = put(cache, name)
     model = sw.from_hf(name)
     assert torch.equal(
@@ -45,7 +45,7 @@ def test_a_model_by_its_name(name: str, cache: Path) -> None:
     )
 
 
-def test_pickles_where_there_is_nothing_else(cache: Path) -> None:
+def test_pickles_if_there_is_nothing_else(cache: Path) -> None:
     folder, state = put(cache, "someone/old-bert")
     (folder / "model.safetensors").unlink()
     torch.save(dict(state), folder / "pytorch_model.bin")
@@ -55,7 +55,7 @@ def test_pickles_where_there_is_nothing_else(cache: Path) -> None:
     )
 
 
-def test_the_command_takes_a_name(cache: Path, tmp_path: Path) -> None:
+def test_the_command_takes_an_id(cache: Path, tmp_path: Path) -> None:
     put(cache, "someone/small-bert")
     assert main(["convert", "someone/small-bert", "--out", str(tmp_path / "out")]) == 0
     assert (
@@ -63,20 +63,21 @@ def test_the_command_takes_a_name(cache: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_comes_before_a_name(cache: Path, tmp_path: Path) -> None:
+def test_a_folder_comes_before_an_id(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "small-bert").mkdir()
     with pytest.raises(WeightsError, match="small-bert: no weights there"):
         sw.from_hf("small-bert")
 
 
 @pytest.mark.parametrize("name", ["someone/not-there", "notthere"])
-def test_a_name_that_nobody_has(name: str, cache: Path) -> None:
+def test_an_unknown_id(name: str, cache: Path) -> None:
     with pytest.raises(
-        ConfigError, match=f"{name}: no such folder, and not to be had from the Hugging Face hub"
+        ConfigError,
+        match=f"{name}: no such folder, and it cannot be downloaded from the Hugging Face hub",
     ):
         sw.from_hf(name)
 
 
-def test_a_path_is_no_name(cache: Path) -> None:
+def test_a_path_is_no_id(cache: Path) -> None:
     with pytest.raises(WeightsError, match="a/b/c: no weights there"):
         sw.from_hf("a/b/c")

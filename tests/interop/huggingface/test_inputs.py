@@ -1,5 +1,5 @@
-"""What stands beside the weights: a converted folder gives, in their pipelines, the answers that
-our own prediction gives."""
+"""Files beside the weights: the pipelines of Transformers give the same answers with a converted
+folder as our own prediction."""
 
 import json
 from pathlib import Path
@@ -31,12 +31,16 @@ from transformers import (
     ViTConfig,
     ViTImageProcessor,
     ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
     pipeline,
 )
 
 import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_answer_processor, build_processors
+from skillweave.inference.predictor import Predictor
 from skillweave.interop.huggingface import convert_folder
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
@@ -63,16 +67,15 @@ NAMES = {
 TEXTS = ["red heart", "keycap: 1", "face with tears of joy and a name that has no room in it"]
 
 
-def written(
+def exported(
     tmp_path: Path, model: dict[str, Any], task: str, data: dict[str, Any], **config: Any
 ) -> Model:
-    """A model of random weights as a folder of theirs, `tmp_path / "theirs"`."""
+    """A random model, which is also exported to `tmp_path / "theirs"`."""
     tasks = {task: {"data": data, **config}}
-    run = resolve(
-        RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}})
-    )
+    settings = {"model": model, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
+    found = resolve(RecipeConfig.parse(settings))
     torch.manual_seed(0)
-    made = Model(run.model, run.assets).eval()
+    made = Model(found.model, found.assets).eval()
     made.save_pretrained(tmp_path / "ours")
     convert_folder(tmp_path / "ours", tmp_path / "theirs")
     return made
@@ -90,10 +93,10 @@ def labelled(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("model", "decoder"), [(BERT, False), (BART, True)])
 def test_classes(model: dict[str, Any], decoder: bool, tmp_path: Path) -> None:
-    ours = written(tmp_path, model, "text_classification", labelled(tmp_path), decoder=decoder)
+    ours = exported(tmp_path, model, "text_classification", labelled(tmp_path), decoder=decoder)
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
     for answer, found in zip(
-        sw.predict(ours, "text_classification", TEXTS),
+        Predictor(ours).predict("text_classification", TEXTS),
         classify(TEXTS, truncation=True),
         strict=True,
     ):
@@ -103,7 +106,7 @@ def test_classes(model: dict[str, Any], decoder: bool, tmp_path: Path) -> None:
 
 
 def test_two_texts_are_one_sequence_in_two_segments(tmp_path: Path) -> None:
-    ours = written(tmp_path, BERT, "text_pair_classification", labelled(tmp_path))
+    ours = exported(tmp_path, BERT, "text_pair_classification", labelled(tmp_path))
     first, second = build_processors(ours.config, ours.assets)["text"].pair(
         "red heart", "keycap: 1"
     )
@@ -115,11 +118,11 @@ def test_two_texts_are_one_sequence_in_two_segments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_texts_that_a_decoder_writes(beams: int, tmp_path: Path) -> None:
     target = {"lm": {"bias": True, "beams": beams, "max_answer_tokens": 9}}
-    ours = written(tmp_path, BART | {"targets": target}, "text_to_text", NAMES)
+    ours = exported(tmp_path, BART | {"targets": target}, "text_to_text", NAMES)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs")
     given = tokenizer(TEXTS[:2], return_tensors="pt", padding=True)
     found = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "theirs").generate(**given)
-    expected = [answer["answer"] for answer in sw.predict(ours, "text_to_text", TEXTS[:2])]
+    expected = [answer["answer"] for answer in Predictor(ours).predict("text_to_text", TEXTS[:2])]
     assert tokenizer.batch_decode(found, skip_special_tokens=True) == expected
 
 
@@ -129,7 +132,7 @@ def test_pictures(tmp_path: Path) -> None:
     }
     model = {**BERT, "streams": stream, "targets": {"classification": {"hidden": False}}}
     model["encoder"] = {**model["encoder"], "norm_position": "pre", "dropout": 0}
-    ours = written(
+    ours = exported(
         tmp_path, model, "image_classification", {**NAMES, "columns": {"label": "name_en"}}
     )
     waves = np.sin(np.arange(64)[:, None] / 9) + np.cos(np.arange(96)[None] / 7)
@@ -140,9 +143,9 @@ def test_pictures(tmp_path: Path) -> None:
     theirs = AutoImageProcessor.from_pretrained(tmp_path / "theirs")(picture, return_tensors="pt")[
         "pixel_values"
     ][0]
-    torch.testing.assert_close(own, theirs, rtol=0, atol=0.05)  # both round to whole brightnesses
+    torch.testing.assert_close(own, theirs, rtol=0, atol=0.05)  # Both round to integers.
     classify: Any = pipeline("image-classification", str(tmp_path / "theirs"), top_k=40)
-    answer = sw.predict(ours, "image_classification", [picture])[0]
+    answer = next(iter(Predictor(ours).predict("image_classification", [picture])))
     assert {one["label"]: one["score"] for one in classify(picture)} == pytest.approx(
         answer["probabilities"], abs=0.01
     )
@@ -161,44 +164,44 @@ def test_transcripts(tmp_path: Path) -> None:
         "streams": {"sound": sound},
         "encoder": {**SIDE, "norm_position": "pre", "attention_dropout": 0},
     }
-    ours = written(tmp_path, model, "speech_recognition", {"path": "pack:speech", "limit": 12})
+    ours = exported(tmp_path, model, "speech_recognition", {"path": "pack:speech", "limit": 12})
     waveform = np.random.default_rng(0).standard_normal(8000).astype(np.float32) / 9
     soundfile.write(tmp_path / "noise.wav", waveform, 16_000, subtype="FLOAT")
     hear: Any = pipeline("automatic-speech-recognition", str(tmp_path / "theirs"))
-    answer = sw.predict(ours, "speech_recognition", [tmp_path / "noise.wav"])[0]
+    answer = next(iter(Predictor(ours).predict("speech_recognition", [tmp_path / "noise.wav"])))
     assert hear({"raw": waveform, "sampling_rate": 16_000})["text"] == answer["transcript"] != ""
 
 
-def test_padding_that_must_be_another_piece(tmp_path: Path) -> None:
+def test_padding_that_must_be_another_token(tmp_path: Path) -> None:
     model = {
         **BERT,
         "streams": {"text": TEXT | {"position_offset": 2, "segments": 1}},
         "encoder": SIDE,
     }
     with pytest.raises(
-        ConfigError, match=r"must be piece 1 of the tokeniser and is piece 0.*`position_offset: 1`"
+        ConfigError, match=r"must be token 1 of the tokenizer and is token 0.*`position_offset: 1`"
     ):
-        written(tmp_path, model, "text_classification", labelled(tmp_path))
+        exported(tmp_path, model, "text_classification", labelled(tmp_path))
     model = {
         **BERT,
         "streams": {"text": TEXT | {"position_offset": 1, "segments": 1}},
         "encoder": SIDE,
     }
-    ours = written(tmp_path, model, "text_classification", labelled(tmp_path))
+    ours = exported(tmp_path, model, "text_classification", labelled(tmp_path))
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
-    # with an unknown piece
-    answer = sw.predict(ours, "text_classification", ["☃ heart"])[0]
+    # The text has an unknown token.
+    answer = next(iter(Predictor(ours).predict("text_classification", ["☃ heart"])))
     assert {one["label"]: one["score"] for one in classify(["☃ heart"])[0]} == pytest.approx(
         answer["probabilities"], rel=1e-4
     )
 
 
-def tokeniser(
+def tokenizer_of_words(
     folder: Path, template: str, names: dict[str, str], pair: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """One of words, saved as theirs are."""
-    pieces = [*dict.fromkeys(names.values()), "[UNK]", "red", "heart", "two"]
-    made = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "[UNK]"))
+    """A tokenizer of whole words, saved by Transformers."""
+    tokens = [*dict.fromkeys(names.values()), "[UNK]", "red", "heart", "two"]
+    made = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, "[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [(name, made.token_to_id(name)) for name in names.values() if name in template]
     made.post_processor = processors.TemplateProcessing(
@@ -209,6 +212,17 @@ def tokeniser(
     return theirs
 
 
+BART_SIZES = {
+    "vocab_size": 12,
+    "d_model": 8,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "max_position_embeddings": 20,
+}
 SIZES = {
     "vocab_size": 12,
     "hidden_size": 8,
@@ -218,24 +232,15 @@ SIZES = {
 }
 
 
-def test_texts_begin_and_end_as_the_folder_s_tokeniser_has_it(tmp_path: Path) -> None:
+def test_texts_have_the_special_tokens_of_the_tokenizer(tmp_path: Path) -> None:
     names = {"pad_token": "<pad>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    sizes = {
-        "vocab_size": 12,
-        "d_model": 8,
-        "encoder_ffn_dim": 8,
-        "decoder_ffn_dim": 8,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-    }
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     both: list[tuple[Any, str, dict[str, str]]] = [
         (
             BertModel(BertConfig(**SIZES)),
             "[CLS] $A [SEP]",
             {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"},
         ),
-        (BartModel(BartConfig(**sizes, **heads, decoder_start_token_id=2)), "<s> $A </s>", names),
+        (BartModel(BartConfig(**BART_SIZES, decoder_start_token_id=2)), "<s> $A </s>", names),
         (
             T5EncoderModel(
                 T5Config(
@@ -254,18 +259,18 @@ def test_texts_begin_and_end_as_the_folder_s_tokeniser_has_it(tmp_path: Path) ->
     for number, (model, template, special) in enumerate(both):
         folder = tmp_path / str(number)
         model.save_pretrained(folder)
-        theirs = tokeniser(folder, template, special)
+        theirs = tokenizer_of_words(folder, template, special)
         ours = sw.from_hf(folder)
         processor = build_processors(ours.config, ours.assets)["text"]
         assert processor("red heart two").data.tolist() == theirs("red heart two")["input_ids"]
         assert processor("red heart two", max_length=4).data[-1] == processor.separator
         if ours.config.decoder:
             assert build_answer_processor(ours.config, ours.assets).cls == 2
-        if number == 2:  # a [CLS] where a task needs one is the token that a decoder begins with
+        if number == 2:  # The first token of the decoder replaces the missing [CLS].
             assert processor.names["cls"] == "<pad>"
 
 
-def test_colours_are_those_of_the_folder_s_preprocessor(tmp_path: Path) -> None:
+def test_pixels_are_normalised_as_by_the_preprocessor(tmp_path: Path) -> None:
     sizes = {**SIZES, "image_size": 16, "patch_size": 8}
     del sizes["vocab_size"]
     ViTModel(ViTConfig(**sizes)).save_pretrained(tmp_path)
@@ -279,8 +284,21 @@ def test_colours_are_those_of_the_folder_s_preprocessor(tmp_path: Path) -> None:
         sw.from_hf(tmp_path)
 
 
+def test_the_sampling_rate_is_converted_both_ways(tmp_path: Path) -> None:
+    sizes = {"conv_dim": (8,), "conv_kernel": (4,), "conv_stride": (2,)}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    config = Wav2Vec2Config(**{**SIZES, "vocab_size": 5}, **sizes, **positions, pad_token_id=0)
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "theirs")
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "theirs")
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    assert sw.load(tmp_path / "ours").config.streams.sound.sample_rate == 8000
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "back")
+    assert back.sampling_rate == 8000
+
+
 def started(tmp_path: Path, folder: Path, task: str, **config: Any) -> tuple[RecipeConfig, Model]:
-    """The model of a folder of theirs, as a recipe fine-tunes it."""
+    """The model that a recipe fine-tunes, which starts from a Hugging Face folder."""
     convert_folder(folder, tmp_path / "base")
     tasks = {task: {"data": labelled(tmp_path), **config}}
     recipe = RecipeConfig.parse(
@@ -291,13 +309,13 @@ def started(tmp_path: Path, folder: Path, task: str, **config: Any) -> tuple[Rec
         }
     )
     base = sw.load(tmp_path / "base")
-    run = resolve(recipe, base.assets, base.config)
+    found = resolve(recipe, base.assets, base.config)
     torch.manual_seed(0)
-    return run.recipe, Model(run.model, run.assets).eval()
+    return found.recipe, Model(found.model, found.assets).eval()
 
 
 def gpt2(folder: Path) -> None:
-    """A random one with byte-level pieces, which puts nothing around a text."""
+    """A random model with a byte-level tokenizer that adds no special tokens."""
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(
         models.BPE({piece: i for i, piece in enumerate(["<|endoftext|>", *pieces])}, [])
@@ -325,29 +343,31 @@ def test_a_causal_model_is_fine_tuned_and_written_as_one(tmp_path: Path) -> None
     options = recipe.model.model_dump(mode="json") | {"targets": plain, "tasks": {}}
     tasks = {"text_classification": recipe.tasks["text_classification"].model_dump(mode="json")}
     whole = {"model": options, "tasks": tasks, "training": {"steps": 1, "threads": 1}}
-    run = resolve(RecipeConfig.parse(whole), ours.assets)
-    Model(run.model, run.assets).save_pretrained(tmp_path / "ours")
+    found = resolve(RecipeConfig.parse(whole), ours.assets)
+    Model(found.model, found.assets).save_pretrained(tmp_path / "ours")
     convert_folder(tmp_path / "ours", tmp_path / "theirs")
     classify: Any = pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
     for text in TEXTS[:2]:
-        answer = sw.predict(tmp_path / "ours", "text_classification", [text])[0]
+        answer = next(
+            iter(Predictor(sw.load(tmp_path / "ours")).predict("text_classification", [text]))
+        )
         assert {one["label"]: one["score"] for one in classify([text])[0]} == pytest.approx(
             answer["probabilities"], rel=1e-4
         )
     options["streams"]["text"]["causal"] = False
-    run = resolve(RecipeConfig.parse(whole), ours.assets)
-    Model(run.model, run.assets).save_pretrained(tmp_path / "ours")
+    found = resolve(RecipeConfig.parse(whole), ours.assets)
+    Model(found.model, found.assets).save_pretrained(tmp_path / "ours")
     with pytest.raises(
         ConfigError, match=r"cannot express streams\.text\.causal False \(it has True\)"
     ):
         convert_folder(tmp_path / "ours", tmp_path / "back")
 
 
-def test_two_texts_as_the_folder_s_tokeniser_joins_them(tmp_path: Path) -> None:
+def test_two_texts_have_the_special_tokens_of_the_tokenizer(tmp_path: Path) -> None:
     gpt2(tmp_path / "gpt2")
     names = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "eos_token": "</s>"}
     BertModel(BertConfig(**SIZES, type_vocab_size=1)).save_pretrained(tmp_path / "bert")
-    tokeniser(tmp_path / "bert", "<s> $A </s>", names, "<s> $A </s> </s> $B </s>")
+    tokenizer_of_words(tmp_path / "bert", "<s> $A </s>", names, "<s> $A </s> </s> $B </s>")
     for folder in (tmp_path / "gpt2", tmp_path / "bert"):
         theirs, ours = AutoTokenizer.from_pretrained(folder), sw.from_hf(folder)
         processor = build_processors(ours.config, ours.assets)["text"]
@@ -363,25 +383,12 @@ def test_two_texts_as_the_folder_s_tokeniser_joins_them(tmp_path: Path) -> None:
         )
 
 
-def test_what_a_decoder_begins_with_outlives_fine_tuning(tmp_path: Path) -> None:
+def test_fine_tuning_keeps_the_first_token_of_the_decoder(tmp_path: Path) -> None:
     names = {"pad_token": "<pad>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    sizes = {
-        "vocab_size": 12,
-        "d_model": 8,
-        "encoder_ffn_dim": 8,
-        "decoder_ffn_dim": 8,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-    }
-    heads = {
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "max_position_embeddings": 20,
-    }
-    theirs = BartForConditionalGeneration(BartConfig(**sizes, **heads, decoder_start_token_id=2))
+    theirs = BartForConditionalGeneration(BartConfig(**BART_SIZES, decoder_start_token_id=2))
     theirs.generation_config.update(num_beams=3, length_penalty=2.0, max_new_tokens=9)
     theirs.save_pretrained(tmp_path / "bart")
-    tokeniser(tmp_path / "bart", "<s> $A </s>", names)
+    tokenizer_of_words(tmp_path / "bart", "<s> $A </s>", names)
     target = sw.from_hf(tmp_path / "bart").config.targets["lm"]
     assert (target.beams, target.length_penalty, target.max_answer_tokens) == (3, 2.0, 9)
     _, ours = started(tmp_path, tmp_path / "bart", "text_classification", decoder=True)
@@ -390,14 +397,14 @@ def test_what_a_decoder_begins_with_outlives_fine_tuning(tmp_path: Path) -> None
     assert ours.config.targets["classification"].pooling == "last"
 
 
-def test_an_answer_is_no_longer_than_the_decoder_has_room_for(tmp_path: Path) -> None:
-    written(tmp_path, BART | {"targets": {"lm": {"bias": True}}}, "text_to_text", NAMES)
+def test_an_answer_fits_the_decoder(tmp_path: Path) -> None:
+    exported(tmp_path, BART | {"targets": {"lm": {"bias": True}}}, "text_to_text", NAMES)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs")
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "theirs")
     assert theirs.generate(**tokenizer(TEXTS[:2], return_tensors="pt", padding=True)).shape[1] <= 24
 
 
-def test_clip_finds_the_end_of_a_text_by_its_own_number(tmp_path: Path) -> None:
+def test_clip_finds_the_end_of_a_text_by_its_id(tmp_path: Path) -> None:
     names = {"bos_token": "<b>", "eos_token": "<e>", "pad_token": "<e>"}
     sizes = {
         "hidden_size": 8,
@@ -409,7 +416,7 @@ def test_clip_finds_the_end_of_a_text_by_its_own_number(tmp_path: Path) -> None:
     CLIPModel(
         CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 8, "patch_size": 4})
     ).save_pretrained(tmp_path / "clip")
-    tokeniser(tmp_path / "clip", "<b> $A <e>", names)
+    tokenizer_of_words(tmp_path / "clip", "<b> $A <e>", names)
     convert_folder(tmp_path / "clip", tmp_path / "ours")
     convert_folder(tmp_path / "ours", tmp_path / "back")
     given = AutoTokenizer.from_pretrained(tmp_path / "back")(
@@ -422,7 +429,7 @@ def test_clip_finds_the_end_of_a_text_by_its_own_number(tmp_path: Path) -> None:
     assert torch.equal(*found) and not torch.equal(found[0][0], found[0][1])
 
 
-def test_heads_that_learn_something_else(tmp_path: Path) -> None:
+def test_unsupported_problem_types(tmp_path: Path) -> None:
     BertForSequenceClassification(
         BertConfig(**SIZES, problem_type="multi_label_classification")
     ).save_pretrained(tmp_path)
@@ -432,7 +439,7 @@ def test_heads_that_learn_something_else(tmp_path: Path) -> None:
         sw.from_hf(tmp_path)
 
 
-def test_a_sentence_s_pooling_is_named(tmp_path: Path) -> None:
+def test_the_pooling_of_sentences_is_reported(tmp_path: Path) -> None:
     BertModel(BertConfig(**SIZES)).save_pretrained(tmp_path / "theirs")
     (tmp_path / "theirs" / "1_Pooling").mkdir()
     (tmp_path / "theirs" / "1_Pooling" / "config.json").write_text(

@@ -1,4 +1,4 @@
-"""Faults known of other toolkits, each shown to be absent here."""
+"""Known faults of other toolkits, which are absent here."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from torch import nn
 
 import skillweave as sw
 from skillweave.batch import Batch
-from skillweave.interop.tencentpretrain.config import from_tencent
+from skillweave.interop.tencentpretrain.config import read_tencent_config
 from skillweave.layers.position import alibi_slopes
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
@@ -35,8 +35,7 @@ WORDS = {"vocabulary": 41, "max_length": 13}
 
 
 def test_alibi_has_its_effect() -> None:
-    """The same weights with and without it: with it they answer as BLOOM does, without it they do
-    not."""
+    """The same weights give BLOOM's outputs with ALiBi and others without."""
     theirs = Reference("BloomForCausalLM", "BloomConfig", BLOOM).build()
     model = sw.from_hf(theirs)
     data = model.config.model_dump(mode="json")
@@ -50,16 +49,15 @@ def test_alibi_has_its_effect() -> None:
     assert relative_error(without(batch).logits["lm"], expected) > 1e-2
 
 
-def test_alibi_falls_by_its_slope_for_each_word_between() -> None:
-    """Queries and keys at nothing leave the bias alone: a head's weights are softmax(-slope ·
-    distance)."""
+def test_alibi_decreases_by_its_slope_per_position() -> None:
+    """With queries and keys of 0, only the bias remains: attention is softmax(-slope · distance)."""
     model = sw.from_hf(Reference("BloomModel", "BloomConfig", BLOOM).build())
     attention = model.encoder.blocks[0].attention
     qkv, size = attention.qkv.experts["shared"], 5
     with torch.no_grad():
         qkv.weight.zero_()
         qkv.bias.zero_()
-        qkv.weight[30:] = torch.eye(15)  # values are what is given
+        qkv.weight[30:] = torch.eye(15)  # Values are the inputs.
         attention.output.weight.copy_(torch.eye(15))
         attention.output.bias.zero_()
     batch = make_batch(model, torch.float64)
@@ -83,7 +81,7 @@ def test_the_relative_bias_of_t5_is_converted(side: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
-def test_norms_start_as_if_they_were_not_there(norm: str) -> None:
+def test_norms_start_with_scale_1_and_no_bias(norm: str) -> None:
     encoder = {
         "layers": 2,
         "heads": 2,
@@ -101,7 +99,7 @@ def test_norms_start_as_if_they_were_not_there(norm: str) -> None:
         )
     )
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm | nn.RMSNorm)]
-    # blocks, the decoder's, last ones, embeddings, mlm
+    # Blocks of the encoder, block of the decoder, last norms, embeddings, mlm.
     assert len(norms) == 2 * (2 + 2) + (2 + 2 + 1) + 2 + 2 + 1
     for module in norms:
         assert module.weight is not None and bool((module.weight == 1).all())
@@ -110,7 +108,7 @@ def test_norms_start_as_if_they_were_not_there(norm: str) -> None:
 
 
 def test_clip_starts_with_the_published_temperature() -> None:
-    """0.07 (arXiv 2103.00020, section 2.3), as the logarithm of its inverse; as Hugging Face's."""
+    """0.07 (arXiv 2103.00020, section 2.3); the weight is the logarithm of its inverse."""
     theirs = transformers.CLIPModel(transformers.CLIPConfig(**CLIP))
     streams = {"text": WORDS, "image": {"size": 12, "patch": 4}}
     tasks = {
@@ -150,7 +148,7 @@ RUNNING = {
 
 
 def labelled(model: Model) -> tuple[Batch, int]:
-    """A batch whose last text predicts its neighbours, and where that text begins."""
+    """A batch whose last text predicts its neighbours, and the position where that text begins."""
     batch = make_batch(model, torch.float64)
     begin = batch.layout.spans[0].length if len(batch.layout.spans) > 1 else 0
     following = torch.full((len(batch), begin + batch.layout.spans[-1].length), -100)
@@ -167,7 +165,7 @@ def labelled(model: Model) -> tuple[Batch, int]:
 @pytest.mark.parametrize("name", RUNNING)
 def test_language_models_of_every_mask_run_and_learn(name: str) -> None:
     torch.manual_seed(0)
-    model = Model(ModelConfig.parse(from_tencent(RUNNING[name]))).double()
+    model = Model(ModelConfig.parse(read_tencent_config(RUNNING[name]))).double()
     batch, _ = labelled(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
@@ -181,8 +179,12 @@ def test_language_models_of_every_mask_run_and_learn(name: str) -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_the_prefix_is_seen_both_ways_and_what_follows_it_is_not() -> None:
-    model = Model(ModelConfig.parse(from_tencent(RUNNING["prefix language model"]))).double().eval()
+def test_attention_to_the_prefix_is_full_and_causal_behind_it() -> None:
+    model = (
+        Model(ModelConfig.parse(read_tencent_config(RUNNING["prefix language model"])))
+        .double()
+        .eval()
+    )
     randomise(model)
     batch, begin = labelled(model)
     before = model.hidden(batch)[0]
@@ -192,20 +194,20 @@ def test_the_prefix_is_seen_both_ways_and_what_follows_it_is_not() -> None:
         before[0, begin + 3], after[0, begin + 3]
     )
     batch.inputs[0][0, 8] = (batch.inputs[0][0, 8] + 1) % 41
-    # the first word of the prefix sees its last
+    # The first word of the prefix sees its last word.
     assert not torch.equal(model.hidden(batch)[0][0, 0], after[0, 0])
 
 
-def test_other_special_tokens_need_a_name_in_a_file_and_no_change_of_code(tmp_path: Path) -> None:
-    """A RoBERTa with a tokeniser of `<s>`, `</s>` and `<mask>` is converted and trained on, with
-    all its words."""
+def test_special_tokens_are_read_from_files(tmp_path: Path) -> None:
+    """A RoBERTa with the special tokens `<s>`, `</s>` and `<mask>` is converted and trained, and keeps
+    all its word embeddings."""
     theirs = Reference("RobertaForMaskedLM", "RobertaConfig", {**BERT, "type_vocab_size": 1}).build(
         torch.float32
     )
     theirs.save_pretrained(tmp_path / "theirs")
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abcdefgh"]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abcdefgh"]
     tokenizer = Tokenizer(
-        models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>")
+        models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "theirs" / "tokenizer.json"))
@@ -234,5 +236,5 @@ def test_other_special_tokens_need_a_name_in_a_file_and_no_change_of_code(tmp_pa
     trained = sw.load(tmp_path / "run")
     assert trained.config.streams.text is not None
     assert trained.config.streams.text.tokenizer.special["mask"] == "<mask>"
-    # All 41 words, of which 13 have pieces.
+    # All 41 rows, of which 13 have tokens.
     assert relative_error(trained.words(sw.Modality.TEXT), model.words(sw.Modality.TEXT)) < 1e-6

@@ -1,5 +1,4 @@
-"""Losses of masked pixels are those of Hugging Face's models; what a masked autoencoder must be
-told."""
+"""Losses of masked pixels equal Hugging Face's; errors of masked autoencoders."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +31,7 @@ CASES = {
 
 
 def with_pixels(batch: Batch) -> Batch:
-    """Of a clip the brightnesses from 0 to 1, which theirs compares."""
+    """The batch with its pixels as labels; Hugging Face compares those of clips from 0 to 1."""
     pixels = batch.inputs[0]
     if pixels.ndim == 5:
         mean, std = (
@@ -50,22 +49,22 @@ def test_losses(reference: Reference) -> None:
     batch = with_pixels(make_batch(model, torch.float64))
     pixels = batch.inputs[0] if batch.inputs[0].ndim == 4 else batch.inputs[0].transpose(1, 2)
     expected = theirs(pixel_values=pixels, **their_masks(theirs, batch)).loss
-    # SimMIM's divides by 1e-5 more
+    # Hugging Face's SimMIM adds 1e-5 to the denominator.
     torch.testing.assert_close(model(batch).loss, expected, rtol=1e-6, atol=0)
 
 
-def test_what_an_autoencoder_must_be_told() -> None:
+def test_errors_of_autoencoders() -> None:
     model = from_hf(CASES["decoder"].build())
     batch = make_batch(model, torch.float64)
-    whole = model.config.streams.image.max_length
-    everything = replace(
+    length = model.config.streams.image.max_length
+    whole = replace(
         batch,
         masked=(),
-        layout=batch.layout.with_lengths((whole,)),
-        lengths=torch.full_like(batch.lengths, whole),
+        layout=batch.layout.with_lengths((length,)),
+        lengths=torch.full_like(batch.lengths, length),
     )
-    with pytest.raises(ValueError, match=r"needs the mask of the input \(`Batch\.masked`\)"):
-        model(everything)
+    with pytest.raises(ValueError, match=r"needs the mask of the input \(`Batch.masked`\)"):
+        model(whole)
     uneven = batch.masked[0].clone()
     uneven[0] = False
     with pytest.raises(

@@ -1,5 +1,4 @@
-"""Packaged configurations have the published sizes, and are what Hugging Face's configurations of
-the same names say."""
+"""Presets have the published sizes and equal Hugging Face's configurations of the same names."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from skillweave.model.model import Model
 
 FOLDER = Path(skillweave.__file__).parent / "presets"
 PUBLISHED = {
-    # torch's own count of the published checkpoint, the tied output layer once
+    # Parameters of the published checkpoint; a tied output layer counts once.
     "bert-base": 109_514_298,
     "roberta-base": 124_697_433,
     "distilbert-base": 66_985_530,
@@ -46,21 +45,20 @@ PUBLISHED = {
     "sbert-base": 108_891_648,  # BERT without its pooler
 }
 LSTM = {
-    # Preset → (ways, [(size of the input, cells, size of the output) of each layer]), as the papers
-    # give them.
+    # Preset → (directions, [(input size, cell size, output size) of each layer]), from the papers.
     "elmo": (2, [(512, 4096, 512)] * 2),
     "infersent": (2, [(300, 2048, 2048)]),
     "cove": (2, [(300, 300, 300), (600, 300, 300)]),
 }
 BUFFERS = {"bart-base": 50_265, "pegasus-large": 96_103}
-"""The output's bias, which is no parameter there."""
+"""The bias of the output layer, which is a buffer in Transformers."""
 
 CLASSES = {"vit-base": 1000, "deit-base": 1000, "beit-base": 1000, "videomae-base": 400}
-"""Those of the published checkpoint, where the data name them."""
+"""Number of classes of the published checkpoint; presets leave it to the data."""
 
 
 def preset(name: str) -> ModelConfig:
-    """With the published number of classes."""
+    """A preset with the published number of classes."""
     data = yaml.safe_load((FOLDER / f"{name}.yaml").read_text("utf-8"))
     if name in CLASSES:
         data["targets"]["classification"]["classes"] = [str(i) for i in range(CLASSES[name])]
@@ -73,8 +71,8 @@ def test_all_are_measured() -> None:
 
 @pytest.mark.parametrize("name", LSTM)
 def test_recurrent_layers_have_the_published_sizes(name: str) -> None:
-    """Four gates a cell, each with an input, a recurrent matrix and torch's two biases; ELMo's
-    cells are projected."""
+    """A cell has four gates, each with an input matrix, a recurrent matrix and PyTorch's two biases.
+    ELMo projects its cells."""
     ways, layers = LSTM[name]
     expected = sum(
         4 * cells * (given + made) + 8 * cells + (cells * made if cells != made else 0)
@@ -107,7 +105,7 @@ def test_a_token_uses_two_experts_of_mixtral() -> None:
 
 
 def test_vilts_layers_and_patches_are_those_of_its_paper() -> None:
-    """87.4 million (arXiv 2102.03334, table 6), which leaves the words out."""
+    """87.4 million without the word embedding (arXiv 2102.03334, table 6)."""
     with torch.device("meta"):
         model = Model(preset("vilt-base"))
     counted = ("encoder.blocks.", "embeddings.image.content.patch.projection.")
@@ -124,10 +122,11 @@ def test_vilts_layers_and_patches_are_those_of_its_paper() -> None:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "sbert-base"])
 def test_hugging_face_has_the_same(name: str) -> None:
     config: Any = preset(name)
-    fit = find_family(config)
-    theirs = getattr(transformers, fit.architecture).config_class(**fit.options)
-    assert flatten(FAMILIES[theirs.model_type].read(theirs, fit.head)) == flatten(config)
+    match = find_family(config)
+    theirs = getattr(transformers, match.architecture).config_class(**match.options)
+    family = FAMILIES[theirs.model_type]
+    assert flatten(family.read_config(theirs, match.head)) == flatten(config)
     with torch.device("meta"):
-        reference = getattr(transformers, fit.architecture)(theirs)
+        reference = getattr(transformers, match.architecture)(theirs)
     count = sum(p.numel() for p in reference.parameters())
     assert count == PUBLISHED[name] - BUFFERS.get(name, 0)

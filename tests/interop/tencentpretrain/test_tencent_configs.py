@@ -1,5 +1,5 @@
-"""TencentPretrain's JSON: what its paper prints (section 4, punctuation repaired), Table 1, and
-files of its repository."""
+"""TencentPretrain's configurations: those of its paper (section 4, with corrected punctuation, and
+Table 1) and of its repository."""
 
 import json
 from pathlib import Path
@@ -164,7 +164,7 @@ def test_t5_of_the_paper(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("embedding", ["patch_word", "word_patch"])
 def test_vilt_of_the_paper(embedding: str, tmp_path: Path) -> None:
-    """One sequence of words and patches under one encoder, with both targets."""
+    """Words and patches are one sequence, with both targets."""
     config, sized = (
         read(PAPER["ViLT"], tmp_path, embedding=[embedding, "pos", "seg"], labels_num=2),
         preset("vilt-base"),
@@ -185,7 +185,7 @@ def test_vilt_of_the_paper(embedding: str, tmp_path: Path) -> None:
         )
     head = 768 * 768 + 768 + 2 * 768 + 2
     embeddings = sum(p.numel() for p in image.embeddings.parameters())
-    last_norm = 2 * 768  # BERT's layers end in one, ViLT's begin with one
+    last_norm = 2 * 768  # BERT is post-norm, ViLT is pre-norm.
     assert (
         count(config) == sum(p.numel() for p in text.parameters()) + embeddings + head + last_norm
     )
@@ -215,7 +215,7 @@ def test_clip_of_the_paper(tmp_path: Path) -> None:
     config = read(PAPER["CLIP"], tmp_path)
     assert count(config) == 151_277_313
     assert config.targets["contrastive"].pooling == {"text": "first", "image": "first"}
-    # a causal text knows all at its end alone
+    # With full attention the first token knows the whole text.
     assert [span.attention for span in config.tasks["clr"].spans] == ["full", "full"]
 
 
@@ -246,7 +246,7 @@ def test_rows_of_table_1(row: str, name: str, tmp_path: Path) -> None:
 
 
 def test_beit_and_s2t_of_table_1(tmp_path: Path) -> None:
-    """Their presets with learned positions, which the table says."""
+    """They are the presets, but with learned positions, as in the table."""
     beit, sized = read(TABLE_1["BEiT"], tmp_path), preset("beit-base")
     assert beit.encoder == sized.encoder and beit.streams.image.embedding == [
         "masked_patch",
@@ -258,7 +258,7 @@ def test_beit_and_s2t_of_table_1(tmp_path: Path) -> None:
     assert (s2t.encoder, s2t.decoder, s2t.streams.sound) == (sized.encoder, sized.decoder, learned)
     assert s2t.tasks["lm"].layout("lm") == sized.tasks["lm"].layout("lm")
     assert s2t.target_embedding.embedding == ["word", "position"]
-    # fairseq counts positions from 2
+    # The first positions of fairseq are unused.
     assert count(s2t) - count(sized) == 256 * (2 + 6000 + 2 + 1024)
 
 

@@ -1,5 +1,5 @@
-"""TencentPretrain's checkpoints: random models of Hugging Face under TencentPretrain's names, read
-by ours, answer alike."""
+"""TencentPretrain's checkpoints: random Hugging Face models whose weights get TencentPretrain's
+names give the same outputs."""
 
 import json
 from pathlib import Path
@@ -198,7 +198,7 @@ def test_the_same_answers(case: str, tmp_path: Path) -> None:
     model = from_tencent(state, ModelConfig.from_file(configuration(CASES[case][1], tmp_path)))
     task = next(iter(model.config.tasks.values()))
     alone = model.config.model_dump(mode="json")
-    if "sp" in task.targets:  # a single text is enough to compare
+    if "sp" in task.targets:  # A single text is enough.
         alone["tasks"] = {"mlm_sp": {"spans": [{"modality": "text"}], "targets": task.targets}}
         model.config = ModelConfig.parse(alone)
     batch = make_batch(model, torch.float64)
@@ -222,7 +222,7 @@ def test_the_same_answers(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["lstm", "bidirectional gru", "bilstm"])
 def test_recurrent_checkpoints(way: str, tmp_path: Path) -> None:
-    """torch's own modules under the names of TencentPretrain's."""
+    """PyTorch's modules with TencentPretrain's names."""
     torch.manual_seed(0)
     words = torch.randn(41, 7, dtype=torch.float64)
     kind, size, both = {

@@ -1,57 +1,103 @@
-"""Which family can express a configuration, and what it cannot."""
+"""Which family can express a configuration, and what it cannot express."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from skillweave.config import ConfigError, choose
+from skillweave.config import ConfigError
+from skillweave.config.registry import load_plugins
 from skillweave.interop.huggingface.families import FAMILIES
-from skillweave.interop.huggingface.family import Family, Head
+from skillweave.interop.huggingface.family import Family, Head, unchanged
 from skillweave.model.config import ModelConfig
 
-PREDICTION = {
-    "lm": ("label_smoothing", "beams", "length_penalty", "max_answer_tokens", "begin"),
-    "ctc": ("beams", "language", "language_text", "language_weight", "length_bonus"),
-}
-PREDICTED = tuple(
-    f"targets.{kind}.{option}" for kind, options in PREDICTION.items() for option in options
-)
-ASIDE = ("tasks.", "sliced", "initializer_range", "encoder.prompts", *PREDICTED)
-"""What says nothing of the function that the model computes."""
-SHOWN, FAR = 8, 12
-"""Differences that an error lists, and beyond which a family is not one that nearly fits."""
-ASIDE_OF_STREAMS = ("tokenizer", "mean", "std")
+NOT_COMPARED = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
+"""Prefixes of options that do not affect the function that the model computes."""
+NOT_COMPARED_OF_STREAMS = {"tokenizer", "mean", "std", "sample_rate"}
+"""Options of streams that are in the processor files."""
+SHOWN = 8
+"""Number of differences that an error lists."""
+FAR = 12
+"""A family with more differences is not proposed."""
+MISSING = object()
 
 
-class Fit(NamedTuple):
-    """The family, the architecture with its head, the options of its configuration, and those of
-    the class beside it."""
+def decoding_options(config: ModelConfig) -> set[str]:
+    """The options of targets that only affect decoding, by dotted path."""
+    return {
+        f"targets.{target.kind}.{option}"
+        for target in config.targets.values()
+        for option in target.decoding_options
+    }
+
+
+class FamilyMatch(NamedTuple):
+    """The family and architecture that express a configuration."""
 
     family: Family
     architecture: str
     head: Head
     options: dict[str, Any]
-    flags: dict[str, bool]
+    """Of the Hugging Face configuration."""
+    arguments: dict[str, bool]
+    """Of the architecture's class, besides its configuration."""
 
 
-def find_family(config: ModelConfig, name: str | None = None) -> Fit:
-    """The family and architecture that can express a configuration. Raises ConfigError that names
-    what cannot be expressed.
+def find_family(config: ModelConfig, name: str | None = None) -> FamilyMatch:
+    """The family and architecture that can express a configuration; `name`: only this family.
 
-    A family expresses a configuration when its own reading of the options that it writes gives the
-    configuration back.
+    A family expresses a configuration if it reads the same configuration from the options that it
+    writes. Raises ConfigError that names what cannot be expressed.
     """
-    families = FAMILIES.values() if name is None else [choose(FAMILIES, name, "family")]
-    with quiet():
-        return _find(config, name, families)
+    load_plugins()
+    families = FAMILIES.values() if name is None else [FAMILIES.find(name)]
+    kinds = sorted(target.kind for target in config.targets.values())
+    candidates = list(_candidates(families, kinds))
+    if not candidates:
+        owner = f"family {name!r} has" if name else "there is"
+        remedy = (
+            "; convert one task at a time, after `skillweave carve`"
+            if len(config.tasks) > 1
+            else ""
+        )
+        raise ConfigError(
+            f"{owner} no architecture with the targets {', '.join(kinds) or 'none'}{remedy}"
+        )
+    options = flatten(config)
+    with _quiet():
+        attempts = [_attempt(candidate, options) for candidate in candidates]
+    differences, found = min(attempts, key=lambda attempt: len(attempt[0]))
+    if differences:
+        raise ConfigError(_explain(differences, found, proposed=name is None))
+    return found
+
+
+def _candidates(families: Iterable[Family], kinds: Sequence[str]) -> Iterator[FamilyMatch]:
+    """All architectures with targets of these kinds."""
+    for family in families:
+        for architecture, head in family.heads.items():
+            arguments = {}
+            if head.omitted_by and not kinds:
+                head, arguments = head.without_targets(), {head.omitted_by: False}
+            if sorted(head.targets) == kinds:
+                yield FamilyMatch(head.family or family, architecture, head, {}, arguments)
+
+
+def _explain(differences: list[str], found: FamilyMatch, proposed: bool) -> str:
+    unique = list(dict.fromkeys(differences))
+    shown = "; ".join(unique[:SHOWN])
+    if len(unique) > SHOWN:
+        shown += f" and {len(unique) - SHOWN} more"
+    family = f"{found.family.model_type!r} ({found.architecture})"
+    if proposed and len(unique) > FAR:
+        return f"no family expresses this model; the nearest, {family}, differs in {shown}"
+    return f"family {family} cannot express {shown}"
 
 
 @contextmanager
-def quiet() -> Generator[None]:
-    """Without what transformers says of a configuration: of a family that is tried and does not fit
-    it means nothing."""
+def _quiet() -> Generator[None]:
+    """Without the warnings of Transformers about the options of families that do not match."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -62,100 +108,72 @@ def quiet() -> Generator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _find(config: ModelConfig, name: str | None, families: Iterable[Family]) -> Fit:
-    ours = flatten(config)
-    kinds = sorted(target.kind for target in config.targets.values())
-    attempts: list[tuple[list[str], Fit]] = []
-    for family in families:
-        for architecture, head in family.heads.items():
-            flags = {head.optional: False} if head.optional and not kinds else {}
-            head = head.bare() if flags else head
-            if sorted(head.targets) == kinds:
-                fit = Fit(head.family or family, architecture, head, {}, flags)
-                attempts.append(_attempt(fit, ours))
-    if not attempts:
-        whose = f"family {name!r} has" if name else "there is"
-        remedy = (
-            "; convert what `skillweave carve` makes of one task" if len(config.tasks) > 1 else ""
-        )
-        raise ConfigError(
-            f"{whose} no architecture with the targets {', '.join(kinds) or 'none'}{remedy}"
-        )
-    differences, fit = min(attempts, key=lambda attempt: len(attempt[0]))
-    if differences:
-        differences = list(dict.fromkeys(differences))
-        shown = "; ".join(differences[:SHOWN]) + (
-            f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-        )
-        far = (
-            f"no family expresses this model; the nearest, {fit.family.model_type!r}"
-            f" ({fit.architecture}), differs in {shown}"
-        )
-        near = f"family {fit.family.model_type!r} ({fit.architecture}) cannot express {shown}"
-        raise ConfigError(far if len(differences) > FAR and name is None else near)
-    return fit
-
-
-def _attempt(fit: Fit, ours: Mapping[str, Any]) -> tuple[list[str], Fit]:
-    """What is not as it was once the family has written and read it, and the fit with the options
-    that it wrote."""
-    import transformers
-
+def _attempt(candidate: FamilyMatch, options: Mapping[str, Any]) -> tuple[list[str], FamilyMatch]:
+    """What differs once a family has written and read the options, and the match with what it
+    wrote."""
+    family, architecture, head, *_ = candidate
     try:
-        fit = fit._replace(options=fit.family.write(ours, fit.head))
-        theirs = getattr(transformers, fit.architecture).config_class(**fit.options)
-        back = flatten(fit.family.read(theirs, fit.head))
-    # their configurations raise errors of many kinds for what they cannot hold
+        candidate = candidate._replace(options=family.write_config(options, head))
+        hf_config = family.architecture(architecture).config_class(**candidate.options)
+        back = flatten(family.read_config(hf_config, head))
+    # Hugging Face configurations raise errors of many kinds for values that they cannot hold.
     except Exception as error:
-        return [f"these sizes ({error})"] * len(ours), fit
-    return list(_differences(ours, back)), fit
+        return [f"these sizes ({error})"] * len(options), candidate
+    return list(_differences(options, back, candidate)), candidate
 
 
-def _differences(ours: Mapping[str, Any], back: Mapping[str, Any]) -> Iterator[str]:
-    missing = object()
-    for path in dict.fromkeys([*ours, *back]):
+def _differences(
+    options: Mapping[str, Any], back: Mapping[str, Any], candidate: FamilyMatch
+) -> Iterator[str]:
+    fields = candidate.family.all_fields(candidate.head)
+    for path in dict.fromkeys([*options, *back]):
         stream, _, option = path.rpartition(".")
-        if option == "max_length" and "position" not in ours.get(
+        if option == "max_length" and "position" not in options.get(
             f"{stream}.embedding", ["position"]
         ):
-            continue  # how long texts may be is then for whoever reads them to say
-        if option == "characters" and len(ours[path]) == len(back[path]):
-            continue  # what they are stands in a file of theirs
-        own, other = (side.get(path, missing) for side in (ours, back))
-        if own != other:
-            said, has = ("nothing" if x is missing else repr(x) for x in (own, other))
+            continue  # Without a table of positions, the length is no property of the model.
+        ours, theirs = options.get(path, MISSING), back.get(path, MISSING)
+        compare = fields[path].compare if path in fields else unchanged
+        if MISSING in (ours, theirs) or compare(ours) != compare(theirs):
+            said, has = ("nothing" if x is MISSING else repr(x) for x in (ours, theirs))
             yield f"{path} {said} (it has {has})"
 
 
 def flatten(config: ModelConfig) -> dict[str, Any]:
-    """Options by dotted path, defaults that depend on others filled in, targets by their kinds."""
+    """The options that affect the function of a model, by dotted path.
+
+    Defaults that depend on other options are filled in. Targets are named by their kinds.
+    """
     data = config.model_dump(mode="json")
     data["targets"] = {target["kind"]: target for target in data["targets"].values()}
-    parts = [(data["encoder"], config.width), (data["decoder"], config.width)]
-    parts += [
-        (stream["encoder"], stream["width"] or config.width) for stream in data["streams"].values()
-    ]
-    for part, width in parts:
-        if part and "heads" in part:
-            part["key_value_heads"] = part["key_value_heads"] or part["heads"]
-            part["head_size"] = part["head_size"] or width // part["heads"]
-            part["distinct_layers"] = part["distinct_layers"] or part["layers"]
     for stream in filter(None, [*data["streams"].values(), data["target_embedding"]]):
         stream["width"] = stream["width"] or config.width
         if "vocabulary" in stream:
             stream["embedding_size"] = stream["embedding_size"] or stream["width"]
-    flat = dict(_walk(data, ""))
-    return {path: value for path, value in flat.items() if not _aside(path)}
+    blocks = [(data["encoder"], config.width), (data["decoder"], config.width)]
+    blocks += [(stream["encoder"], stream["width"]) for stream in data["streams"].values()]
+    for part, width in blocks:
+        if part and "heads" in part:
+            part["key_value_heads"] = part["key_value_heads"] or part["heads"]
+            part["head_size"] = part["head_size"] or width // part["heads"]
+            part["distinct_layers"] = part["distinct_layers"] or part["layers"]
+    decoding = decoding_options(config)
+    return {
+        path: value
+        for path, value in _walk(data, "")
+        if path not in decoding and _is_compared(path)
+    }
 
 
-def _aside(path: str) -> bool:
-    parts = path.split(".")
-    return path.startswith(ASIDE) or (
-        parts[0] in ("streams", "target_embedding") and bool(set(ASIDE_OF_STREAMS) & set(parts))
-    )
+def _is_compared(path: str) -> bool:
+    part, *rest = path.split(".")
+    if part in ("streams", "target_embedding") and NOT_COMPARED_OF_STREAMS.intersection(rest):
+        return False
+    return not path.startswith(NOT_COMPARED)
 
 
-def _walk(data: Any, path: str) -> Any:
+def _walk(data: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """All leaves of nested dictionaries by dotted path."""
     if isinstance(data, dict) and data:
         for key, value in data.items():
             yield from _walk(value, f"{path}.{key}" if path else key)

@@ -1,32 +1,46 @@
-"""What a family is: data that maps its configurations and its weights, in both directions."""
+"""Families of Hugging Face models: data that relates their configurations and weights to ours, in
+both directions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from importlib import import_module
+from pathlib import Path
+from re import escape
+from typing import Any, NamedTuple, TypeVar
 
-from skillweave.config import ConfigError
-from skillweave.interop.huggingface.engine import Rule
+from skillweave.config import ConfigError, choose
+from skillweave.config.registry import Registry
+from skillweave.interop.key_map import KeyMap
+from skillweave.interop.rules import Rules, with_prefix
 from skillweave.model.config import ModelConfig
 
+T = TypeVar("T")
+LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""Names in the first BERT checkpoints → later ones."""
 
-def _same(value: Any) -> Any:
+
+def unchanged(value: Any) -> Any:
+    """The value itself."""
     return value
 
 
-OTHER_PROBLEMS = ("regression", "multi_label_classification")
-"""What their classifiers may learn beside one class of several."""
-
-
 class Field(NamedTuple):
-    """An option of theirs, by its dotted path, and what it means here."""
+    """An option of a Hugging Face configuration, and how its value is converted."""
 
-    theirs: str
-    to_ours: Callable[[Any], Any] = _same
-    to_theirs: Callable[[Any], Any] = _same
+    name: str
+    """The dotted path of the option."""
+    read: Callable[[Any], Any] = unchanged
+    """Their value → ours."""
+    write: Callable[[Any], Any] = unchanged
+    """Our value → theirs."""
+    compare: Callable[[Any], Any] = unchanged
+    """The part of our value that must survive an export."""
 
 
+Fields = Mapping[str, str | Field]
+"""Dotted path of an option of ours → option of theirs."""
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -36,10 +50,10 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-"""Their names of nonlinearities → ours."""
+"""Hugging Face's names of nonlinearities → ours."""
 
 
-def _activation(name: str) -> str:
+def _read_activation(name: str) -> str:
     if name not in ACTIVATIONS:
         raise ConfigError(
             f"activation {name!r} has no counterpart; there are {', '.join(ACTIVATIONS)}"
@@ -47,15 +61,24 @@ def _activation(name: str) -> str:
     return ACTIVATIONS[name]
 
 
-def activation(theirs: str) -> Field:
-    """The nonlinearity."""
-    return Field(
-        theirs,
-        _activation,
-        lambda ours: next(name for name, own in ACTIVATIONS.items() if own == ours),
-    )
+def write_activation(name: str) -> str:
+    """The first of Hugging Face's names for a nonlinearity."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
+def activation(name: str) -> Field:
+    """An option that names a nonlinearity."""
+    return Field(name, _read_activation, write_activation)
+
+
+NOTHING: Mapping[str, Any] = {}
+SEARCH = {
+    "beams": "num_beams",
+    "length_penalty": "length_penalty",
+    "max_answer_tokens": "max_new_tokens",
+}
+"""Options of the target `lm` that say how a decoder writes, and those of
+`generation_config.json`."""
 CLASSES = Field(
     "id2label",
     lambda labels: [labels[i] for i in sorted(labels)],
@@ -64,128 +87,306 @@ CLASSES = Field(
 """The names of classes."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """What an architecture puts on the family's encoder.
+class ProcessorFile(NamedTuple):
+    """A file of a model folder that says how inputs are prepared."""
 
-    `targets`: their kinds → options that the architecture fixes. `rules`, `fields`, `constants`: as
-    of the family, beside its own. `tied`: a tensor of theirs that is another one. `unused`:
-    beginnings of names that its checkpoints may hold and it does not read. `optional`: the option
-    by which theirs is made without the targets, where they are left out. `family`: what stands in
-    place of the family that the architecture belongs to, where it has a part of it alone. `base`:
-    what it writes for the family's base, if that is another.
-    """
+    read: Callable[[Path, dict[str, Any]], None]
+    """Updates settings of our model with what the file of a folder says, if it has the file."""
+    write: Callable[[Path, ModelConfig], None]
+    """Writes the file of our model into a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What an architecture adds to the base model of its family."""
 
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()
-    fields: Mapping[str, str | Field] = field(default_factory=dict)
-    tied: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
-    optional: str = ""
+    """Kind of a target → options that the architecture fixes."""
+    rules: Rules = field(default_factory=dict)
+    """For the weights of the targets."""
+    fields: Fields = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
-    family: Family | None = None
-    base: str = ""
-
-    def bare(self) -> Head:
-        """Without its targets."""
-        return replace(self, targets={}, rules=(), fields={})
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of model, by their `model_type`.
-
-    `base`: what stands before the names of the encoder's weights where there is a head. `fields`:
-    path of an option of ours → theirs. `constants`: options of ours that the family fixes.
-    `required`: options of theirs that must have this value. `ours`, `theirs`: options that more
-    than one field decides, from their configuration and from ours (by dotted path); those of
-    targets count where the head has them. `spans`: of the layout. `ignored`: patterns of names that
-    hold no weight.
-    """
-
-    model_type: str
-    fields: Mapping[str, str | Field]
-    rules: tuple[Rule, ...]
-    heads: Mapping[str, Head]
-    base: str = ""
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Options of ours that the architecture fixes, by dotted path."""
     required: Mapping[str, Any] = field(default_factory=dict)
-    ours: Callable[[Any], Mapping[str, Any]] = lambda config: {}
-    theirs: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda ours: {}
-    spans: tuple[Mapping[str, Any], ...] = ({"modality": "text"},)
-    ignored: tuple[str, ...] = ()
+    """Options of theirs that must have this value."""
+    tied: Mapping[str, str] = field(default_factory=dict)
+    """Name of a tensor → name of the tensor that it must be equal to."""
+    unused: tuple[str, ...] = ()
+    """Prefixes of tensors that a checkpoint may hold and that the architecture does not use."""
+    omitted_by: str = ""
+    """Argument of the class that leaves the targets out when it is False."""
+    generation: Mapping[str, str] = field(default_factory=dict)
+    """Option of the target → option of `generation_config.json`."""
+    ends_text: bool | None = None
+    """Whether the tokenizer ends a single text with [SEP]; None: if our own processor does."""
+    prefix: str = ""
+    """Replaces the prefix of the family if it is not empty."""
+    family: Family | None = None
+    """Replaces the family, for an architecture that has only a part of its base model."""
 
-    def all_fields(self, head: Head) -> dict[str, Field]:
-        """Of the encoder and of the head."""
-        both = {**self.fields, **head.fields}
+    def without_targets(self) -> Head:
+        """The same for a model that `omitted_by` left without targets."""
+        return replace(self, targets={}, rules={}, fields={})
+
+    @staticmethod
+    def pooled(pooler: str, *unused: str) -> Head:
+        """The base model with the pooler of its first token, which may be left out."""
+        return Head(
+            targets={"pooled": {}},
+            rules={"targets.pooled.pooler": pooler},
+            unused=unused,
+            omitted_by="add_pooling_layer",
+        )
+
+    @staticmethod
+    def masked_language_model(
+        transform: str,
+        norm: str,
+        bias: str,
+        output: str,
+        words: str,
+        *unused: str,
+        activation_option: str | None = None,
+    ) -> Head:
+        """Masked language modelling. The output layer is tied to the word embedding `words`.
+
+        `transform`, `norm`: the dense layer before the output layer, and its norm.
+
+        `activation_option`: gives the nonlinearity of the dense layer; None: it is a GELU.
+        """
+        tied = {f"{output}.weight": f"{words}.weight"}
+        if bias != f"{output}.bias":
+            tied[f"{output}.bias"] = bias
+        return Head(
+            targets={"mlm": {}},
+            rules={
+                "targets.mlm.transform": transform,
+                "targets.mlm.norm": norm,
+                "targets.mlm.bias": bias,
+            },
+            fields=(
+                {"targets.mlm.activation": activation(activation_option)}
+                if activation_option
+                else {}
+            ),
+            tied=tied,
+            unused=unused,
+        )
+
+    @staticmethod
+    def language_model(words: str, output: str = "lm_head", **options: Any) -> Head:
+        """Language modelling. The output layer is tied to the word embedding `words` if
+        `tie_word_embeddings` says so. `options`: of the head."""
+        return Head(
+            targets={"lm": {}},
+            rules={"targets.lm.output": output},
+            fields={"targets.lm.tied": "tie_word_embeddings"},
+            tied={f"{output}.weight": f"{words}.weight"},
+            **options,
+        )
+
+    @staticmethod
+    def classification(
+        classifier: str = "classifier",
+        pooler: str | None = None,
+        norm: str | None = None,
+        *,
+        options: Mapping[str, Any] = NOTHING,
+        fields: Fields = NOTHING,
+        required: Mapping[str, Any] = NOTHING,
+        **others: Any,
+    ) -> Head:
+        """One class of several. `options`: of the target. `others`: of the head."""
+        modules = {"classifier": classifier, "pooler": pooler, "norm": norm}
+        return Head(
+            targets={"classification": {**({} if pooler else {"hidden": False}), **options}},
+            rules={
+                f"targets.classification.{name}": module
+                for name, module in modules.items()
+                if module
+            },
+            fields={"targets.classification.classes": CLASSES, **fields},
+            required={"problem_type": "single_label_classification", **required},
+            **others,
+        )
+
+    @staticmethod
+    def token_classification(classifier: str = "classifier", **others: Any) -> Head:
+        """A class of each token. `others`: of the head."""
+        return Head(
+            targets={"token_labels": {}},
+            rules={"targets.token_labels.classifier": classifier},
+            fields={"targets.token_labels.classes": CLASSES},
+            **others,
+        )
+
+    @staticmethod
+    def question_answering(**others: Any) -> Head:
+        """The first and last token of an answer in a text. `others`: of the head."""
+        return Head(
+            targets={"span": {}},
+            rules={"targets.span.classifier": "qa_outputs"},
+            **others,
+        )
+
+    @staticmethod
+    def token_heads(name: str, *unused: str) -> dict[str, Head]:
+        """Token classification and question answering for a family whose architectures begin with
+        `name`."""
         return {
-            ours: Field(theirs) if isinstance(theirs, str) else theirs
-            for ours, theirs in both.items()
+            f"{name}ForTokenClassification": Head.token_classification(unused=unused),
+            f"{name}ForQuestionAnswering": Head.question_answering(unused=unused),
         }
 
-    def all_rules(self, head: Head) -> tuple[Rule, ...]:
-        """Of the encoder and of the head."""
-        return (*self.rules, *head.rules)
 
-    def read(self, config: Any, head: Head) -> ModelConfig:
-        """Our configuration of theirs. Raises ConfigError for an option that has no counterpart
-        here."""
-        for option, expected in self.required.items():
-            if (value := look_up(config, option)) not in (expected, None):
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The models of one `model_type`."""
+
+    model_type: str
+    fields: Fields
+    rules: Rules
+    """For the weights of the base model, without the prefix."""
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    """Architecture, which is the name of its class → what it adds to the base model."""
+    prefix: str = ""
+    """Begins the names of the base model's weights if there is a head (`base_model_prefix`)."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Options of ours that the family fixes, by dotted path."""
+    required: Mapping[str, Any] = field(default_factory=dict)
+    """Options of theirs that must have this value, by dotted path."""
+    read_options: Callable[[Any], Mapping[str, Any]] = lambda config: {}
+    """Their configuration → options of ours that depend on several of theirs, by dotted path; those
+    of targets that the head does not have are ignored."""
+    write_options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {}
+    """Our options → options of theirs that depend on several of ours, both by dotted path."""
+    spans: tuple[Mapping[str, Any], ...] = ({"modality": "text"},)
+    """Of the layout of the converted model's task."""
+    ignored: tuple[str, ...] = ()
+    """Regular expressions of tensors that hold no weight."""
+    processor_files: tuple[ProcessorFile, ...] = ()
+    tokenizer_class: str | None = None
+    """The class that reads an exported tokenizer; None: the one that reads any tokenizer."""
+    text_config: str = ""
+    """The part of their configuration that holds the ids of special tokens."""
+    module: str = "transformers"
+    """The Python module that has the architectures."""
+
+    def register(self) -> None:
+        """Add to `FAMILIES`. Raises ValueError if the `model_type` is taken."""
+        FAMILIES.register(self.model_type)(self)
+
+    def architecture(self, name: str) -> Any:
+        """The class of an architecture."""
+        return getattr(import_module(self.module), name)
+
+    def all_fields(self, head: Head) -> dict[str, Field]:
+        """Those of the base model and of the head."""
+        both = {**self.fields, **head.fields}
+        return {
+            path: Field(option) if isinstance(option, str) else option
+            for path, option in both.items()
+        }
+
+    def key_map(self, head: Head) -> KeyMap:
+        """The key map of an architecture."""
+        unused = tuple(f"^{escape(prefix)}" for prefix in head.unused)
+        rules = {**with_prefix(self.prefix, self.rules), **head.rules}
+        return KeyMap(rules, head.tied, (*self.ignored, *unused))
+
+    def canonical_names(self, stored: Iterable[str], prefix: str = "") -> dict[str, str]:
+        """Name of each tensor as in the rules → its name in a checkpoint or model.
+
+        `prefix`: that of the head. The names of a base model without a head have no prefix.
+        """
+        names = {}
+        for name in stored:
+            own = bool(prefix) and name.startswith(prefix)
+            names[self.prefix + name.removeprefix(prefix) if own else name] = name
+        added = "" if any(name.startswith(self.prefix) for name in names) else self.prefix
+        return {added + _modern(name): original for name, original in names.items()}
+
+    def read_config(self, config: Any, head: Head) -> ModelConfig:
+        """Our configuration of one of theirs. Raises ConfigError for an option that has no
+        counterpart here."""
+        for option, expected in {**self.required, **head.required}.items():
+            value = look_up(config, option)
+            if value not in (expected, None):
                 raise ConfigError(
                     f"{self.model_type}: {option}={value!r} has no counterpart here; it must be"
                     f" {expected!r}"
                 )
-        problem = look_up(config, "problem_type")
-        if "classification" in head.targets and problem in OTHER_PROBLEMS:
-            raise ConfigError(
-                f"{self.model_type}: problem_type={problem!r} has no counterpart here; its head"
-                " tells one class"
-            )
-        flat = {**self.constants, **head.constants, **self.ours(config)}
-        flat |= {
-            path: one.to_ours(look_up(config, one.theirs))
-            for path, one in self.all_fields(head).items()
+        options = {**self.constants, **head.constants, **self.read_options(config)}
+        for path, option in self.all_fields(head).items():
+            options[path] = option.read(look_up(config, option.name))
+        task = {"spans": list(self.spans), "targets": dict.fromkeys(head.targets, 1.0)}
+        settings: dict[str, Any] = {
+            "targets": {kind: dict(fixed) for kind, fixed in head.targets.items()},
+            "tasks": {"_".join(head.targets) or "encode": task},
         }
-        data: dict[str, Any] = {
-            "targets": {kind: dict(options) for kind, options in head.targets.items()}
-        }
-        for path, value in flat.items():
+        for path, value in options.items():
             if not path.startswith("targets.") or path.split(".")[1] in head.targets:
-                put(data, path, value)
-        task = {
-            "spans": [dict(span) for span in self.spans],
-            "targets": dict.fromkeys(head.targets, 1.0),
-        }
-        data["tasks"] = {"_".join(head.targets) or "encode": task}
-        return ModelConfig.parse(data, f"Hugging Face {self.model_type}")
+                put(settings, path, value)
+        return ModelConfig.parse(settings, f"Hugging Face {self.model_type}")
 
-    def write(self, ours: Mapping[str, Any], head: Head) -> dict[str, Any]:
+    def write_config(self, options: Mapping[str, Any], head: Head) -> dict[str, Any]:
         """The options of their configuration, from ours by dotted path."""
         found: dict[str, Any] = {}
-        given = {
-            one.theirs: one.to_theirs(ours[path])
-            for path, one in self.all_fields(head).items()
-            if path in ours
-        }
-        for path, value in (given | dict(self.theirs(ours))).items():
+        for path, option in self.all_fields(head).items():
+            if path in options:
+                put(found, option.name, option.write(options[path]))
+        for path, value in self.write_options(options).items():
             put(found, path, value)
         return found
 
 
+FAMILIES: Registry[Family] = Registry("family")
+"""`model_type` → family. Of several families that can express a model the first is chosen."""
+
+
+def find_head(config: Any, architecture: str | None = None) -> tuple[Family, Head]:
+    """The family and head of a Hugging Face configuration.
+
+    `architecture`: None for the first one that the configuration names. Raises ConfigError for one
+    that is not known.
+    """
+    family = FAMILIES.find(config.model_type)
+    name = architecture or next(iter(config.architectures or []), "")
+    if not name:
+        raise ConfigError(
+            'the configuration names no architecture; add "architectures": [one of'
+            f" {', '.join(family.heads)}] to it"
+        )
+    head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    return head.family or family, head
+
+
+def _modern(name: str) -> str:
+    for old, new in LEGACY.items():
+        name = name.replace(old, new)
+    return name
+
+
 def look_up(config: Any, path: str) -> Any:
-    """An option of theirs by dotted path; None where it is not set."""
-    for step in path.split("."):
-        config = getattr(config, step, None)
+    """An option of theirs by dotted path; None if it is not set."""
+    for name in path.split("."):
+        config = getattr(config, name, None)
     return config
 
 
-def put(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set `data[a][b]` for the path `a.b`."""
-    *above, last = path.split(".")
-    for step in above:
-        data = data.setdefault(step, {})
-    data[last] = value
+def put(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Set `settings[a][b]` for the path `a.b`."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        settings = settings.setdefault(parent, {})
+    settings[name] = value
 
 
-__all__ = ["ACTIVATIONS", "CLASSES", "Family", "Field", "Head", "activation", "look_up", "put"]
+def prefixed(prefix: str, **options: T) -> dict[str, T]:
+    """The options of one part of a configuration, such as `encoder`, by dotted path."""
+    return {f"{prefix}.{name}": value for name, value in options.items()}
+
+
+def without(options: Mapping[str, T], *names: str) -> dict[str, T]:
+    """All options but those named."""
+    return {name: value for name, value in options.items() if name not in names}

@@ -1,82 +1,54 @@
-"""How pictures, clips and recordings are prepared, both ways with Hugging Face's
-`preprocessor_config.json`."""
+"""How images, clips and recordings are prepared: `preprocessor_config.json`, in both directions."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from skillweave.config import ConfigError
-from skillweave.config.streams import FilterbankStream, ImageStream, SoundStream, VideoStream
+from skillweave.config.streams import ImageStream, VideoStream
+from skillweave.interop.huggingface.family import ProcessorFile
+from skillweave.interop.huggingface.json_files import read_json, write_json
 from skillweave.model.config import ModelConfig
 
-FILES = ("processor_config.json", "preprocessor_config.json")
-"""Newer folders have it as a part of the first, by what it prepares."""
+FILE = "preprocessor_config.json"
+NEWER_FILE = "processor_config.json"
+"""Its entries hold the settings of one preprocessor each."""
 BICUBIC = 3
-"""Pillow's number of the filter."""
+"""Pillow's number of this filter."""
 
 
-def with_preprocessor(folder: Path, config: ModelConfig) -> ModelConfig:
-    """The configuration with what a folder's preprocessor takes off colours and divides them by,
-    and its samples per second.
-
-    Raises ConfigError for a file that is no JSON.
-    """
-    data = config.model_dump(mode="json")
-    for given in _read(folder):
-        for name in ("image", "video"):
-            if stream := data["streams"].get(name):
-                plain = not given.get("do_normalize", True)
-                stream["mean"] = [0, 0, 0] if plain else given.get("image_mean", stream["mean"])
-                stream["std"] = [1, 1, 1] if plain else given.get("image_std", stream["std"])
-        if (stream := data["streams"].get("sound")) and "sampling_rate" in given:
-            stream["sample_rate"] = given["sampling_rate"]
-            if not given.get("do_normalize", True) and "waveform" in stream["embedding"]:
-                warnings.warn(
-                    f"{folder}: made for recordings as loud as they are; here each has mean 0 and"
-                    " variance 1",
-                    stacklevel=2,
-                )
-    return ModelConfig.parse(data, str(folder))
+def read_preprocessors(folder: Path) -> Iterator[dict[str, Any]]:
+    """The settings of all preprocessors of a folder. Raises ConfigError for invalid JSON."""
+    for name in (NEWER_FILE, FILE):
+        settings = read_json(folder / name)
+        yield settings
+        yield from (part for part in settings.values() if isinstance(part, dict))
 
 
-def _read(folder: Path) -> Iterator[dict[str, Any]]:
-    for name in FILES:
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            data = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{file}: not valid JSON: {error}") from None
-        yield from (part for part in (data, *data.values()) if isinstance(part, dict))
+def pixel_file(modality: str, processor_class: str) -> ProcessorFile:
+    """The preprocessor of the stream `image` or `video`."""
+
+    def read(folder: Path, settings: dict[str, Any]) -> None:
+        stream = settings["streams"][modality]
+        for given in read_preprocessors(folder):
+            if not given.get("do_normalize", True):
+                given = {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+            stream["mean"] = given.get("image_mean", stream["mean"])
+            stream["std"] = given.get("image_std", stream["std"])
+
+    def write(folder: Path, config: ModelConfig) -> None:
+        settings = {"image_processor_type": processor_class}
+        write_json(folder / FILE, settings | _pixels(getattr(config.streams, modality)))
+
+    return ProcessorFile(read, write)
 
 
-def write_preprocessor(folder: Path, config: ModelConfig) -> None:
-    """`preprocessor_config.json`, after which their image processor or feature extractor gives what
-    ours does."""
-    for stream in config.streams.present().values():
-        if isinstance(stream, ImageStream | VideoStream):
-            found = _pictures(stream)
-        elif isinstance(stream, SoundStream):
-            found = _recordings(stream)
-        else:
-            continue
-        (folder / FILES[1]).write_text(json.dumps(found, indent=2), "utf-8")
-
-
-def _pictures(stream: ImageStream | VideoStream) -> dict[str, Any]:
+def _pixels(stream: ImageStream | VideoStream) -> dict[str, Any]:
     """The largest centred square, whatever the family's own processor does by default."""
+    steps = ("do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
     return {
-        "image_processor_type": (
-            "CLIPImageProcessor" if isinstance(stream, ImageStream) else "VideoMAEImageProcessor"
-        ),
-        **dict.fromkeys(
-            ("do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize"), True
-        ),
+        **dict.fromkeys(steps, True),
         "size": {"shortest_edge": stream.size},
         "crop_size": {"height": stream.size, "width": stream.size},
         "resample": BICUBIC,
@@ -86,23 +58,27 @@ def _pictures(stream: ImageStream | VideoStream) -> dict[str, Any]:
     }
 
 
-def _recordings(stream: SoundStream) -> dict[str, Any]:
-    filterbank = isinstance(stream, FilterbankStream)
-    found = {
-        "sampling_rate": stream.sample_rate,
-        "feature_size": stream.mel_bins if filterbank else 1,
-        "padding_value": 0.0,
-        "return_attention_mask": True,
-    }
-    if not filterbank:
-        return found | {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
-    if stream.features == "whisper":
-        seconds = stream.input_length(stream.max_length) // 100  # 100 frames a second
-        return found | {
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "chunk_length": seconds,
+IMAGE_FILE = pixel_file("image", "CLIPImageProcessor")
+VIDEO_FILE = pixel_file("video", "VideoMAEImageProcessor")
+
+
+def sound_file(extractor_class: str, describe: Callable[[Any], dict[str, Any]]) -> ProcessorFile:
+    """The feature extractor of the stream `sound`. `describe`: settings that only its class has."""
+
+    def read(folder: Path, settings: dict[str, Any]) -> None:
+        for given in read_preprocessors(folder):
+            if "sampling_rate" in given:
+                settings["streams"]["sound"]["sample_rate"] = given["sampling_rate"]
+
+    def write(folder: Path, config: ModelConfig) -> None:
+        stream = config.streams.sound
+        assert stream is not None
+        settings = {
+            "feature_extractor_type": extractor_class,
+            "sampling_rate": stream.sample_rate,
+            "padding_value": 0.0,
+            "return_attention_mask": True,
         }
-    return found | {
-        "feature_extractor_type": "Speech2TextFeatureExtractor",
-        "num_mel_bins": stream.mel_bins,
-    }
+        write_json(folder / FILE, settings | describe(stream))
+
+    return ProcessorFile(read, write)

@@ -1,76 +1,65 @@
-"""What stands beside a model's weights in folders of Hugging Face's: how inputs are made and
-answers searched for, both ways."""
+"""The files of a Hugging Face folder beside its weights: how inputs are prepared and answers
+generated, in both directions."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
-from skillweave.components.targets.ctc import CTCConfig
-from skillweave.interop.huggingface.generation_settings import with_search
-from skillweave.interop.huggingface.preprocessors import with_preprocessor, write_preprocessor
-from skillweave.interop.huggingface.tokens import (
-    read_characters,
+from skillweave.interop.huggingface.family import Family, Head
+from skillweave.interop.huggingface.generation_settings import read_generation_settings
+from skillweave.interop.huggingface.json_files import read_json
+from skillweave.interop.huggingface.tokenizer_files import (
+    read_special_tokens,
     read_tokenizer_asset,
     text_processor,
-    with_special_names,
-    write_characters,
     write_tokenizer,
 )
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 
-TOKENISERS = {"whisper": "WhisperTokenizer"}
-"""Family → the class that its pipeline wants of a tokeniser."""
 POOLING_FILE = "1_Pooling/config.json"
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "first",
     "pooling_mode_max_tokens": "max",
 }
-"""How sentence-transformers writes it → ours."""
+"""Option of sentence-transformers → our option."""
 
 
-def read_beside(
-    folder: Path, config: ModelConfig, start: int | None
+def read_processor_files(
+    folder: Path, config: ModelConfig, hf_config: Any, family: Family, head: Head
 ) -> tuple[ModelConfig, dict[str, bytes]]:
-    """A configuration with what a folder of theirs says beside it, and its assets. `start`: see
-    `with_special_names`."""
+    """A configuration with what the files of a folder say, and the model's assets."""
     assets = read_tokenizer_asset(folder, config)
-    config = with_special_names(folder, config, assets, start)
-    return with_search(folder, with_preprocessor(folder, read_characters(folder, config))), assets
+    settings = config.model_dump(mode="json")
+    start = getattr(hf_config, "decoder_start_token_id", None)
+    read_special_tokens(folder, settings, assets, start)
+    read_generation_settings(folder, settings, head)
+    for file in family.processor_files:
+        file.read(folder, settings)
+    return ModelConfig.parse(settings, str(folder)), assets
 
 
-def write_beside(model: Model, out: Path, family: str) -> None:
-    """What makes the same of texts, pictures and recordings there as here. `family`: their
-    `model_type`."""
+def write_processor_files(model: Model, folder: Path, family: Family, head: Head) -> None:
+    """Write the files with which Transformers makes the same inputs as our processors."""
     config = model.config
     if processor := text_processor(config, model.assets):
         text = config.streams.text
         segments = text.segments if text and "segment" in text.embedding else 1
-        write_tokenizer(processor, out, _closed(config), segments, TOKENISERS.get(family))
-    for target in config.targets.values():
-        if isinstance(target, CTCConfig):
-            write_characters(out, target.characters)
-    write_preprocessor(out, config)
+        write_tokenizer(processor, folder, head.ends_text, segments, family.tokenizer_class)
+    for file in family.processor_files:
+        file.write(folder, config)
 
 
-def _closed(config: ModelConfig) -> bool | None:
-    """Whether a text by itself ends with [SEP]: one that a decoder reads again does, and one that
-    is to go on does not."""
-    language = any(target.writes_text for target in config.targets.values())
-    decodes = any(config.decoded(task) for task in config.tasks)
-    return None if language == decodes else decodes
-
-
-def pooling_left(folder: Path) -> str:
-    """What to say of the vector of a sentence that sentence-transformers makes, which is no part of
-    the model."""
-    file = folder / POOLING_FILE
-    given = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+def describe_pooling(folder: Path) -> str:
+    """How sentence-transformers pools sentences, which is no part of the model; empty if it does
+    not."""
+    given = read_json(folder / POOLING_FILE)
     mode = next((ours for theirs, ours in POOLINGS.items() if given.get(theirs)), None)
+    if not mode:
+        return ""
     return (
-        f"\n  its sentences' pooling ({mode}) is a target's here: give it `pooling: {mode}`"
-        if mode
-        else ""
+        f"\n  sentences are pooled ({mode}) outside of the model; here the target does it: give it"
+        f" `pooling: {mode}`"
     )

@@ -1,5 +1,5 @@
-"""TencentPretrain's configurations, as its paper prints them (section 4, Table 1) and as its
-repository has them, as ours."""
+"""TencentPretrain's configurations, as its paper (section 4, Table 1) and its repository have them,
+as ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from skillweave.config.layering import load_yaml, merge
 from skillweave.model.formats import FORMATS, ConfigFormat
 from skillweave.model.presets import presets
 
-Mapped = dict[str, Any]
+Settings = dict[str, Any]
+WHERE = "TencentPretrain's configuration"
 
 PRESETS = {
     "word pos seg | transformer | mlm sp": "bert-base",
@@ -29,15 +30,13 @@ PRESETS = {
     "word_patch pos seg | transformer | cls mlm": "vilt-base",
     "word pos | transformer | patch pos | transformer | clr": "clip-vit-base-32",
 }
-"""Modules of a configuration that gives no sizes → whose sizes it has."""
-
-EMBEDDINGS = {"pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal"}
+"""Modules of a configuration without sizes → the preset that has its sizes."""
 ALIASES = {
     "patch_word": ["word_patch"],
     "word_pos_seg": ["word", "pos", "seg"],
     "word_pos": ["word", "pos"],
 }
-"""Names of modules in older configurations, and a slip of the paper."""
+"""Names of embeddings in older configurations, and an error of the paper."""
 CONTENT = {
     "word": {"text": "word"},
     "patch": {"image": "patch"},
@@ -45,20 +44,20 @@ CONTENT = {
     "word_patch": {"text": "word", "image": "patch"},
     "speech": {"sound": "filterbank"},
 }
-"""Module that makes vectors of data → the streams it belongs to, with its name there; two are one
-sequence (ViLT)."""
-PLACED = {
+"""Embedding of inputs → our module for each of its streams; two streams are one sequence (ViLT)."""
+ADDED = {"pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal"}
+"""Other embeddings → our modules."""
+ADDED_TO = {
     "text": ("pos", "seg", "sinusoidalpos"),
     "image": ("pos",),
     "sound": ("pos", "sinusoidalpos"),
 }
-"""What else a stream's embedding may have. Positions of pictures are their own, which tells them
-from words as segments do."""
-BUCKETS = ("relative_attention_buckets_num",)
-"""Options that only relative positions have."""
+"""Stream → the other embeddings that it can have. Images need no segment: they have positions of
+their own."""
 SEQUENTIAL = {kind.names()[0]: kind for kind in members_of(EncoderConfig)[1:]}
+"""Name of each encoder other than the Transformer → its configuration."""
 RECURRENT = ("rnn", "lstm", "gru")
-ENCODERS: dict[str, Mapped] = {
+ENCODERS: dict[str, Settings] = {
     "transformer": {"name": "transformer"},
     **{name: {"name": name, "direction": "forward"} for name in RECURRENT},
     **{f"bi{name}": {"name": name, "direction": "separate"} for name in RECURRENT},
@@ -72,7 +71,7 @@ ACTIVATIONS = {
     "silu": "silu",
 }
 NORMS = {"normal": "layer", "normal_torch": "layer", "t5": "rms", "rms": "rms"}
-TARGETS: dict[str, tuple[str, Mapped]] = {
+TARGETS: dict[str, tuple[str, Settings]] = {
     "mlm": ("mlm", {}),
     "lm": ("lm", {}),
     "bilm": ("bilm", {}),
@@ -80,16 +79,14 @@ TARGETS: dict[str, tuple[str, Mapped]] = {
     "cls": ("classification", {}),
     "clr": ("contrastive", {}),
 }
-"""Their targets → our names, and what they are."""
-OF_PATCHES = {"mlm": ("masked_image_token", {})}
-"""The same of a model of pictures alone (BEiT)."""
+"""Target → our name and options."""
 
 
-def _where(kind: str) -> Callable[[Any], Mapped]:
+def _position(kind: str) -> Callable[[Any], Settings]:
     return lambda on: {"position": {"kind": kind}} if on else {}
 
 
-BLOCKS: dict[str, Callable[[Any], Mapped]] = {
+ENCODER_OPTIONS: dict[str, Callable[[Any], Settings]] = {
     "layers_num": lambda n: {"layers": n},
     "heads_num": lambda n: {"heads": n},
     "local_kv_heads_num": lambda n: {"key_value_heads": n},
@@ -97,23 +94,25 @@ BLOCKS: dict[str, Callable[[Any], Mapped]] = {
     "feedforward_size": lambda n: {"feed_forward": n},
     "feed_forward": lambda kind: {"gated": kind == "gated"},
     "hidden_act": lambda name: {"activation": choose(ACTIVATIONS, name, "hidden_act")},
-    "dropout": lambda share: {"dropout": share, "attention_dropout": share},
+    "dropout": lambda rate: {"dropout": rate, "attention_dropout": rate},
     "layernorm": lambda name: {"norm": choose(NORMS, name, "layernorm")},
     "layernorm_eps": lambda epsilon: {"norm_epsilon": epsilon},
-    "layernorm_positioning": lambda where: {"norm_position": where},
+    "layernorm_positioning": lambda position: {"norm_position": position},
     "remove_attention_scale": lambda on: {"scale_attention": not on},
     "remove_transformer_bias": lambda on: {"biases": ["norm"]} if on else {},
     "parameter_sharing": lambda on: {"distinct_layers": 1} if on else {},
-    "relative_position_embedding": _where("t5_bias"),
-    "rotary_position_embedding": _where("rope"),
-    "alibi_position_embedding": _where("alibi"),
+    "relative_position_embedding": _position("t5_bias"),
+    "rotary_position_embedding": _position("rope"),
+    "alibi_position_embedding": _position("alibi"),
     "relative_attention_buckets_num": lambda n: {"position": {"buckets": n}},
     "bidirectional": lambda on: {"direction": "bidirectional"} if on else {},
     "kernel_size": lambda n: {"kernel_size": n},
     "block_size": lambda n: {"block_layers": n},
 }
-"""Their options of encoder and decoder → ours."""
-PARTS = {
+"""Option of an encoder or decoder → our options, given its value."""
+REQUIRES = {"relative_attention_buckets_num": "relative_position_embedding"}
+"""Option → the option without which it has no effect."""
+OTHER_OPTIONS = {
     "embedding",
     "encoder",
     "tgt_embedding",
@@ -146,10 +145,10 @@ PARTS = {
     "max_audio_frames",
     "image_tokenizer",
 }
-"""Their other options that say something of the model."""
-FIXED = {"has_residual_attention": False, "channels_num": 3}
+"""Other options that describe the model."""
+REQUIRED = {"has_residual_attention": False, "channels_num": 3}
 """Options that must have this value."""
-ASIDE = {
+IGNORED = {
     "data_processor",
     "tokenizer",
     "image_preprocess",
@@ -165,271 +164,253 @@ ASIDE = {
     "use_mp",
     "prefix_lm_loss",
 }
-"""Options that say nothing of the function that the model computes."""
+"""Options that do not affect the function that the model computes."""
 DEFAULTS = {
     "layernorm_eps": 1e-6,
     "tie_weights": False,
     "share_embedding": False,
     "remove_embedding_layernorm": False,
 }
-"""What holds there where a configuration with sizes says nothing, and is otherwise here."""
+"""TencentPretrain's defaults that differ from ours. They apply to configurations with sizes."""
 
 
-def is_tencent(data: Any) -> bool:
-    """Whether a JSON file is a configuration of TencentPretrain's."""
+def is_tencent_config(data: Any) -> bool:
+    """Whether the content of a JSON file is a configuration of TencentPretrain."""
     return isinstance(data, Mapping) and bool({"embedding", "stream_0"} & data.keys())
 
 
-def from_tencent(data: Mapping[str, Any]) -> Mapped:
-    """Our model's configuration, as a mapping, of one of TencentPretrain's.
+def read_tencent_config(data: Mapping[str, Any]) -> Settings:
+    """The settings of a `ModelConfig` for a configuration of TencentPretrain.
 
-    One without sizes, as the paper prints them, has those of the preset of the same modules
-    (`PRESETS`), and otherwise the defaults; one with sizes has TencentPretrain's own defaults.
+    A configuration without sizes, as the paper prints them, gets those of the preset with the same
+    modules (`PRESETS`), or else our defaults. One with sizes gets TencentPretrain's own defaults.
     Raises ConfigError for what has no counterpart here.
     """
-    sides = [side for name in ("stream_0", "stream_1") if (side := data.get(name)) is not None]
-    given = {key: value for part in (data, *sides) for key, value in part.items()}
-    _require_known(given)
-    sized = "hidden_size" in given
-    common = {**(DEFAULTS if sized else {}), **data}
+    sides = [data[name] for name in ("stream_0", "stream_1") if data.get(name) is not None]
+    for options in (data, *sides):
+        _require_known(options)
+    has_sizes = any("hidden_size" in options for options in (data, *sides))
+    common = {**DEFAULTS, **data} if has_sizes else dict(data)
     parts = [{**common, **side} for side in sides] or [common]
-    preset = None if sized else PRESETS.get(_signature(parts, data))
-    base = _preset(preset) if preset else {}
-    found = _model(parts, common)
-    known, targets = base.pop("targets", {}), found["targets"]
+    model = _model(parts, common)
+    preset = None if has_sizes else PRESETS.get(_modules(parts, common))
+    if not preset:
+        return model
+    base = load_yaml(presets()[preset])
+    known = base.pop("targets", {})
     base.pop("tasks", None)
-    return merge(
-        base,
-        found
-        | {"targets": {name: merge(known.get(name) or {}, spec) for name, spec in targets.items()}},
-    )
+    for name, options in model["targets"].items():
+        model["targets"][name] = merge(known.get(name) or {}, options)
+    return merge(base, model)
 
 
-def _require_known(given: Mapping[str, Any]) -> None:
-    known = {*BLOCKS, *PARTS, *FIXED}
-    for key, value in given.items():
-        if key not in known | ASIDE:
+def _require_known(options: Mapping[str, Any]) -> None:
+    known = {*ENCODER_OPTIONS, *OTHER_OPTIONS, *REQUIRED}
+    for key, value in options.items():
+        if key not in known | IGNORED:
+            raise ConfigError(f"{WHERE}: unknown key {key!r}{nearest(key, known)}")
+        if value != REQUIRED.get(key, value):
             raise ConfigError(
-                f"TencentPretrain's configuration: unknown key {key!r}{nearest(key, known)}"
+                f"{WHERE}: {key} {value!r} has no counterpart; it must be {REQUIRED[key]}"
             )
-        if value != FIXED.get(key, value):
-            raise ConfigError(
-                f"TencentPretrain's configuration: {key} {value!r} has no counterpart; it must be"
-                f" {FIXED[key]}"
-            )
-
-
-def _preset(name: str) -> Mapped:
-    return load_yaml(presets()[name])
 
 
 def _names(value: Any) -> list[str]:
-    """A list of modules, or one, under the names of today."""
-    return [
-        name
-        for given in ([value] if isinstance(value, str) else value or [])
-        for name in ALIASES.get(given, [given])
-    ]
+    """The modules of a list, or of one name, with the names of newer configurations."""
+    given = [value] if isinstance(value, str) else value or []
+    return [name for one in given for name in ALIASES.get(one, [one])]
 
 
-def _signature(parts: list[Mapped], data: Mapping[str, Any]) -> str:
+def _modules(parts: list[Settings], common: Settings) -> str:
     """The modules, as in Table 1."""
-    modules = [
-        module
-        for part in parts
-        for module in (_names(part.get("embedding")), [_encoder_name(part)])
-    ]
-    if data.get("decoder"):
-        modules += [_names(data.get("tgt_embedding")), [data["decoder"]]]
-    return " | ".join(" ".join(names) for names in (*modules, sorted(_names(data.get("target")))))
+    modules = []
+    for part in parts:
+        modules += [_names(part.get("embedding")), [_encoder_name(part)]]
+    if common.get("decoder"):
+        modules += [_names(common.get("tgt_embedding")), [common["decoder"]]]
+    modules.append(sorted(_names(common.get("target"))))
+    return " | ".join(" ".join(names) for names in modules)
 
 
-def _encoder_name(part: Mapped) -> str:
+def _encoder_name(part: Settings) -> str:
     return str(part.get("encoder", "transformer")).replace("-", "")
 
 
-def _model(parts: list[Mapped], common: Mapped) -> Mapped:
-    """All of the configuration that its keys say: the first stream's encoder is the one that
-    streams share."""
-    model: Mapped = {"streams": {}}
+def _given(part: Settings, options: Mapping[str, str]) -> Settings:
+    """The options that are given, with our names. `options`: ours → theirs."""
+    return {ours: part[theirs] for ours, theirs in options.items() if part.get(theirs) is not None}
+
+
+def _model(parts: list[Settings], common: Settings) -> Settings:
+    """All settings that the options give. `parts`: the options of each stream."""
+    targets = _names(common.get("target"))
+    model: Settings = {"streams": {}}
     for part in parts:
-        own = {"encoder": _blocks(part, _encoder_name(part))}
-        own |= {"width": part["hidden_size"]} if "hidden_size" in part else {}
-        streams = {modality: _stream(part, modality) for modality in _contents(part)}
-        if streams.keys() & model["streams"].keys() and not common.get("tie_weights", True):
-            raise ConfigError(
-                "TencentPretrain's configuration: two streams of one modality share their weights"
-                " here"
-            )
-        if model["streams"]:
-            streams = {modality: stream | own for modality, stream in streams.items()}
-        else:
-            model |= own
-        model["streams"] = streams | model["streams"]
+        _add_streams(model, part, common)
     if common.get("decoder"):
-        blocks = _blocks(
-            {**common, "layers_num": common.get("decoder_layers_num", common.get("layers_num"))},
-            common["decoder"],
-        )
-        model["decoder"] = blocks
-        spoken = "sound" in model["streams"]
-        tied = (
-            {"tied": common["share_embedding"] and not spoken}
-            if "share_embedding" in common
-            else {}
-        )
-        words = _stream({**common, "embedding": common.get("tgt_embedding", "word")}) | tied
-        model["target_embedding"] = words | ({"scale_embedding": True} if _scaled(common) else {})
-    wanted = _names(common.get("target"))
-    model["targets"] = dict(_target(name, parts, common) for name in wanted)
-    task = {"spans": _spans(parts, common, wanted), "targets": dict.fromkeys(model["targets"], 1.0)}
-    model["tasks"] = {"_".join(wanted) or "encode": task}
+        model |= _decoder(common, spoken="sound" in model["streams"])
+    model["targets"] = dict(_target(name, parts, common) for name in targets)
+    task = {
+        "spans": _spans(parts, common, targets),
+        "targets": dict.fromkeys(model["targets"], 1.0),
+    }
+    model["tasks"] = {"_".join(targets) or "encode": task}
     return model
 
 
-def _contents(part: Mapped) -> dict[str, str]:
-    """The streams of an embedding → the module that makes their vectors."""
+def _add_streams(model: Settings, part: Settings, common: Settings) -> None:
+    """Add one part. The encoder of the first part is the one that streams share."""
+    encoder = {
+        "encoder": _encoder(part, _encoder_name(part)),
+        **_given(part, {"width": "hidden_size"}),
+    }
+    streams = {modality: _stream(part, modality) for modality in _contents(part)}
+    if streams.keys() & model["streams"].keys() and not common.get("tie_weights", True):
+        raise ConfigError(f"{WHERE}: two streams of one modality share their weights here")
+    if model["streams"]:
+        streams = {modality: stream | encoder for modality, stream in streams.items()}
+    else:
+        model.update(encoder)
+    model["streams"] = streams | model["streams"]
+
+
+def _decoder(common: Settings, spoken: bool) -> Settings:
+    """The decoder and its embedding. `spoken`: whether the encoder reads sound."""
+    layers = common.get("decoder_layers_num", common.get("layers_num"))
+    words = _stream({**common, "embedding": common.get("tgt_embedding", "word")})
+    if "share_embedding" in common:
+        words["tied"] = common["share_embedding"] and not spoken
+    if _is_scaled(common):
+        words["scale_embedding"] = True
+    return {
+        "decoder": _encoder({**common, "layers_num": layers}, common["decoder"]),
+        "target_embedding": words,
+    }
+
+
+def _contents(part: Settings) -> dict[str, str]:
+    """The streams of a part → the module that embeds their inputs."""
     found = [CONTENT[name] for name in _names(part.get("embedding")) if name in CONTENT]
     if len(found) != 1:
         raise ConfigError(
-            f"TencentPretrain's configuration: embedding {part.get('embedding')} needs one of"
-            f" {', '.join(CONTENT)}"
+            f"{WHERE}: embedding {part.get('embedding')} needs one of {', '.join(CONTENT)}"
         )
     return found[0]
 
 
-def _hides_patches(part: Mapped) -> bool:
-    """Whether it predicts what is masked of pictures alone."""
+def _masks_patches(part: Settings) -> bool:
+    """Whether the model predicts masked patches of images (BEiT)."""
     return list(_contents(part)) == ["image"] and "mlm" in _names(part.get("target"))
 
 
-def _scaled(part: Mapped) -> bool:
-    """Whether words are multiplied by √size, which is where the encoder's positions are
-    computed."""
+def _is_scaled(part: Settings) -> bool:
+    """Whether word embeddings are multiplied by √size."""
     return "sinusoidalpos" in _names(part.get("embedding"))
 
 
-def _stream(part: Mapped, modality: str = "text") -> Mapped:
-    """An embedding of a modality."""
-    given = [name for name in _names(part.get("embedding")) if name not in CONTENT]
-    places = [choose(EMBEDDINGS, name, "embedding") for name in given]
-    kept = [ours for name, ours in zip(given, places, strict=True) if name in PLACED[modality]]
-    stream: Mapped = {
-        "embedding": ["masked_patch" if _hides_patches(part) else _contents(part)[modality], *kept]
-    }
+def _stream(part: Settings, modality: str = "text") -> Settings:
+    """The stream of a modality."""
+    content = "masked_patch" if _masks_patches(part) else _contents(part)[modality]
+    stream: Settings = {"embedding": [content]}
+    for name in _names(part.get("embedding")):
+        if name not in CONTENT:
+            module = choose(ADDED, name, "embedding")
+            stream["embedding"] += [module] if name in ADDED_TO[modality] else []
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
-    if modality == "sound":
-        return stream | _sound(part)
-    if modality == "image":
-        if part.get("image_height") != part.get("image_width"):
-            raise ConfigError(
-                "TencentPretrain's configuration: image_height and image_width differ; pictures are"
-                " square here"
-            )
-        sizes = {"size": part.get("image_height"), "patch": part.get("patch_size")}
-        plain = {"patch_bias": False} if "hidden_size" in part else {}
-        return stream | {name: size for name, size in sizes.items() if size} | plain
-    size = part.get("emb_size") if part.get("factorized_embedding_parameterization") else None
-    sizes = {
-        "max_length": part.get("max_seq_length"),
-        "vocabulary": part.get("vocab_size"),
-        "embedding_size": size,
-        "scale_embedding": _scaled(part),
-    }
-    return stream | {name: size for name, size in sizes.items() if size}
+    describe = {"text": _text, "image": _image, "sound": _sound}
+    return stream | describe[modality](part)
 
 
-def _sound(part: Mapped) -> Mapped:
-    """Log-mel frames, of which each convolution keeps every other one."""
-    given = {
+def _text(part: Settings) -> Settings:
+    found = _given(part, {"max_length": "max_seq_length", "vocabulary": "vocab_size"})
+    if part.get("factorized_embedding_parameterization"):
+        found |= _given(part, {"embedding_size": "emb_size"})
+    return found | ({"scale_embedding": True} if _is_scaled(part) else {})
+
+
+def _image(part: Settings) -> Settings:
+    if part.get("image_height") != part.get("image_width"):
+        raise ConfigError(f"{WHERE}: image_height and image_width differ; images are square here")
+    found = _given(part, {"size": "image_height", "patch": "patch_size"})
+    return found | ({"patch_bias": False} if "hidden_size" in part else {})
+
+
+def _sound(part: Settings) -> Settings:
+    """Log-mel frames; each convolution halves their number."""
+    options = {
         "mel_bins": "audio_feature_size",
         "channels": "conv_channels",
         "kernels": "conv_kernel_sizes",
     }
-    sizes: Mapped = {ours: part[theirs] for ours, theirs in given.items() if theirs in part}
+    found = {"mask_vector": False, **_given(part, options)}
     if layers := part.get("conv_layers_num"):
-        sizes["strides"] = [2] * layers
-        sizes |= (
-            {"max_length": -(-part["max_audio_frames"] // 2**layers)}
-            if "max_audio_frames" in part
-            else {}
-        )
-    return {"mask_vector": False} | sizes
+        found["strides"] = [2] * layers
+        if "max_audio_frames" in part:
+            found["max_length"] = -(-part["max_audio_frames"] // 2**layers)
+    return found
 
 
-def _blocks(part: Mapped, name: str) -> Mapped:
+def _encoder(part: Settings, name: str) -> Settings:
     """An encoder or decoder."""
-    kind = choose(ENCODERS, name, "encoder")
-    blocks: Mapped = {}
-    unused = () if part.get("relative_position_embedding", True) else BUCKETS
-    for key, convert in BLOCKS.items():
-        if part.get(key) is not None and key not in unused:
-            blocks = merge(blocks, convert(part[key]))
-    if config := SEQUENTIAL.get(kind["name"]):  # the Transformer's options have no effect there
-        if "emb_size" in part:
-            blocks["input_size"] = part["emb_size"]
-        blocks = {key: value for key, value in blocks.items() if key in config.model_fields}
-    return kind | blocks
+    settings = choose(ENCODERS, name, "encoder")
+    options: Settings = {}
+    for key, convert in ENCODER_OPTIONS.items():
+        has_effect = key not in REQUIRES or part.get(REQUIRES[key], True)
+        if part.get(key) is not None and has_effect:
+            options = merge(options, convert(part[key]))
+    if architecture := SEQUENTIAL.get(settings["name"]):
+        # TencentPretrain's other encoders ignore the options of the Transformer.
+        options |= _given(part, {"input_size": "emb_size"})
+        known = architecture.model_fields
+        options = {key: value for key, value in options.items() if key in known}
+    return settings | options
 
 
-def _target(name: str, parts: list[Mapped], common: Mapped) -> tuple[str, Mapped]:
-    """A target's name and its options."""
-    ours, fixed = (
-        OF_PATCHES[name]
-        if name in OF_PATCHES and _hides_patches(parts[0])
-        else choose(TARGETS, name, "target")
-    )
-    options = dict(fixed)
-    if ours == "masked_image_token" and "image_tokenizer" in common:
-        options["vocabulary"] = common["image_tokenizer"]["image_vocab_size"]
-    if ours == "mlm" and "hidden_act" in parts[0]:
-        options["activation"] = choose(ACTIVATIONS, parts[0]["hidden_act"], "hidden_act")
+def _target(name: str, parts: list[Settings], common: Settings) -> tuple[str, Settings]:
+    """A target's name and options."""
+    if name == "mlm" and _masks_patches(parts[0]):
+        tokenizer = common.get("image_tokenizer", {})
+        return "masked_image_token", _given(tokenizer, {"vocabulary": "image_vocab_size"})
+    ours, fixed = choose(TARGETS, name, "target")
+    return ours, fixed | _target_options(name, parts, common)
+
+
+def _target_options(name: str, parts: list[Settings], common: Settings) -> Settings:
+    if name == "mlm" and "hidden_act" in parts[0]:
+        return {"activation": choose(ACTIVATIONS, parts[0]["hidden_act"], "hidden_act")}
     if name == "lm":
-        options |= {
-            ours: common[key]
-            for key, ours in (("tie_weights", "tied"), ("has_lmtarget_bias", "bias"))
-            if key in common
-        }
+        return _given(common, {"tied": "tie_weights", "bias": "has_lmtarget_bias"})
     if name == "cls":
-        options["compared"] = ["first", "second", "difference"] if len(parts) > 1 else []
-        options |= {"pooling": common["pooling"]} if "pooling" in common else {}
-        options |= (
-            {"classes": [str(i) for i in range(common["labels_num"])]}
-            if "labels_num" in common
-            else {}
-        )
+        found = _given(common, {"pooling": "pooling"})
+        found["compared"] = ["first", "second", "difference"] if len(parts) > 1 else []
+        if "labels_num" in common:
+            found["classes"] = [str(number) for number in range(common["labels_num"])]
+        return found
     if name == "clr":
-        options["pooling"] = {
-            modality: part.get("pooling", "first") for part in parts for modality in _contents(part)
-        }
-        if common.get("projection") and "feature_size" in common:
-            options["projection"] = common["feature_size"]
-    return ours, options
+        pooling = {}
+        for part in parts:
+            pooling |= dict.fromkeys(_contents(part), part.get("pooling", "first"))
+        size = _given(common, {"projection": "feature_size"}) if common.get("projection") else {}
+        return {"pooling": pooling, **size}
+    return {}
 
 
-def _spans(parts: list[Mapped], common: Mapped, targets: list[str]) -> list[Mapped]:
-    """What the model reads. A model that predicts next words, and has no decoder, sees what stands
-    before."""
-    spans = [
-        {
-            "modality": modality,
-            "encoder_pass": i,
-            "attention": "causal" if part.get("mask") == "causal" else "full",
-        }
-        for i, part in enumerate(parts)
-        for modality in _contents(part)
-    ]
+def _spans(parts: list[Settings], common: Settings, targets: list[str]) -> list[Settings]:
+    """What the model reads. Without a decoder, a language model is causal."""
+    spans: list[Settings] = []
+    for i, part in enumerate(parts):
+        attention = "causal" if part.get("mask") == "causal" else "full"
+        for modality in _contents(part):
+            spans.append({"modality": modality, "encoder_pass": i, "attention": attention})
+    written = {"role": "target", "attention": "causal"}
     if common.get("decoder"):
-        return [
-            *spans,
-            {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1},
-        ]
+        return [*spans, {"modality": "text", "encoder_pass": 1, **written}]
     if "lm" in targets and common.get("mask", "causal") == "causal":
         return [{**spans[0], "attention": "causal"}]
     if common.get("mask") == "causal_with_prefix":
-        return [spans[0], {**spans[0], "role": "target", "attention": "causal"}]
+        return [spans[0], {**spans[0], **written}]
     return [*spans, spans[0]] if "sp" in targets and len(spans) == 1 else spans
 
 
-FORMATS["tencentpretrain"] = ConfigFormat(is_tencent, from_tencent)
+FORMATS.register("tencentpretrain")(ConfigFormat(is_tencent_config, read_tencent_config))

@@ -16,26 +16,26 @@ from skillweave.batch import Batch, Modality
 from skillweave.config.streams import ImageStream, VideoStream
 from skillweave.data.processors import build_processors
 from skillweave.data.processors.text import TextProcessor
-from skillweave.interop.huggingface.engine import give, plan, rule
 from skillweave.interop.huggingface.export_checks import flatten
 from skillweave.interop.huggingface.families import bert, vit
 from skillweave.interop.huggingface.family import Head
-from skillweave.interop.huggingface.tokens import write_tokenizer
+from skillweave.interop.huggingface.tokenizer_files import write_tokenizer
+from skillweave.interop.key_map import KeyMap, export_weights
+from skillweave.interop.rules import Rules
 from skillweave.model.model import Model
 from skillweave.surgery.export.stock import stock_class
 
-PRE_NORM = (
-    rule("encoder.blocks.{i}.attention_norm", "encoder.layer.{i}.attention.LayerNorm"),
-    rule("encoder.blocks.{i}.feed_forward_norm", "encoder.layer.{i}.intermediate.LayerNorm"),
-    rule("encoder.last_norm", "LayerNorm"),
-)
+PRE_NORM: Rules = {
+    "encoder.blocks.{i}.attention_norm": "encoder.layer.{i}.attention.LayerNorm",
+    "encoder.blocks.{i}.feed_forward_norm": "encoder.layer.{i}.intermediate.LayerNorm",
+    "encoder.last_norm": "LayerNorm",
+}
 """Where RoBERTa-PreLayerNorm differs from BERT."""
-TEXTUAL, VISUAL = (*bert.embedding(""), *bert.layers("")), (*vit.embedding(""), *vit.layers(""))
 RULES = {
-    "BertModel": TEXTUAL,
-    "RobertaPreLayerNormModel": (*PRE_NORM, *TEXTUAL),
-    "ViTModel": VISUAL,
-    "VivitModel": VISUAL,
+    "BertModel": bert.BERT.rules,
+    "RobertaPreLayerNormModel": {**bert.BERT.rules, **PRE_NORM},
+    "ViTModel": vit.VIT.rules,
+    "VivitModel": vit.VIT.rules,
 }
 """Class → how its weights are made of ours, under the names of texts and pictures."""
 
@@ -49,10 +49,11 @@ def write_stock(tower: Model, folder: Path) -> str:
     options, ours = (_visual if visual else _textual)(tower, modality, stream)
     ours |= {key: x for key, x in tower.state_dict().items() if key.startswith("encoder.")}
     kind = getattr(transformers, name)
-    sizes = bert.BERT.write(flatten(tower.config), Head())  # whose options all of them share
+    sizes = bert.BERT.write_config(flatten(tower.config), Head())  # whose options all of them share
     model = kind(kind.config_class(**sizes | options), add_pooling_layer=False)
     shapes = {key: x.shape for key, x in model.state_dict().items()}
-    model.load_state_dict(give(plan(RULES[name], ours, shapes), ours, shapes))
+    mappings = KeyMap(RULES[name]).map_weights(ours, shapes)
+    model.load_state_dict(export_weights(mappings, ours, shapes))
     with _quiet():
         model.save_pretrained(folder)
     if not visual and (processor := _processor(tower, modality)):

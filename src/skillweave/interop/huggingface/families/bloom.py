@@ -1,54 +1,47 @@
-"""BLOOM (arXiv 2211.05100): causal, pre-norm, with ALiBi and a norm of its words; query, key and
-value head by head."""
+"""BLOOM (arXiv 2211.05100): causal and pre-norm, with ALiBi and a norm of the word embedding."""
 
 from __future__ import annotations
 
-from skillweave.interop.huggingface.engine import interleaved, rule
-from skillweave.interop.huggingface.families.bert import per_token
-from skillweave.interop.huggingface.families.gpt2 import CAUSAL, SCORE
-from skillweave.interop.huggingface.family import Family, Field, Head
+from skillweave.interop.huggingface.families.gpt2 import CAUSAL, LAST_TOKEN
+from skillweave.interop.huggingface.family import Family, Head, prefixed
+from skillweave.interop.rules import block_rules, interleaved
 
-OURS, THEIRS = "encoder.blocks.{i}", "transformer.h.{i}"
 BLOOM = Family(
-    "bloom",
-    {
+    model_type="bloom",
+    prefix="transformer.",
+    fields={
         "width": "hidden_size",
         "streams.text.vocabulary": "vocab_size",
-        "encoder.layers": "n_layer",
-        "encoder.heads": "n_head",
-        "encoder.norm_epsilon": "layer_norm_epsilon",
-        "encoder.dropout": "hidden_dropout",
-        "encoder.attention_dropout": "attention_dropout",
-    },
-    (
-        rule("embeddings.text.content.word", "transformer.word_embeddings"),
-        rule("embeddings.text.norm", "transformer.word_embeddings_layernorm"),
-        *(
-            rule(
-                f"{OURS}.attention.qkv.experts.shared{end}",
-                interleaved(f"{THEIRS}.self_attention.query_key_value{end}"),
-            )
-            for end in (".weight", ".bias")
+        **prefixed(
+            "encoder",
+            layers="n_layer",
+            heads="n_head",
+            norm_epsilon="layer_norm_epsilon",
+            dropout="hidden_dropout",
+            attention_dropout="attention_dropout",
         ),
-        rule(f"{OURS}.attention.output", f"{THEIRS}.self_attention.dense"),
-        rule(f"{OURS}.attention_norm", f"{THEIRS}.input_layernorm"),
-        rule(f"{OURS}.feed_forward.experts.shared.inner", f"{THEIRS}.mlp.dense_h_to_4h"),
-        rule(f"{OURS}.feed_forward.experts.shared.outer", f"{THEIRS}.mlp.dense_4h_to_h"),
-        rule(f"{OURS}.feed_forward_norm", f"{THEIRS}.post_attention_layernorm"),
-        rule("encoder.last_norm", "transformer.ln_f"),
-    ),
-    {
+    },
+    rules={
+        "embeddings.text.content.word": "word_embeddings",
+        "embeddings.text.norm": "word_embeddings_layernorm",
+        **block_rules(
+            "encoder.blocks.{i}",
+            "h.{i}",
+            qkv=interleaved("self_attention.query_key_value"),
+            attention_output="self_attention.dense",
+            attention_norm="input_layernorm",
+            inner="mlp.dense_h_to_4h",
+            outer="mlp.dense_4h_to_h",
+            feed_forward_norm="post_attention_layernorm",
+        ),
+        "encoder.last_norm": "ln_f",
+    },
+    heads={
         "BloomModel": Head(unused=("lm_head.",)),
-        "BloomForCausalLM": Head(
-            {"lm": {}},
-            (rule("targets.lm.output", "lm_head"),),
-            {"targets.lm.tied": Field("tie_word_embeddings")},
-            {"lm_head.weight": "transformer.word_embeddings.weight"},
-        ),
-        "BloomForSequenceClassification": SCORE,
-        **per_token("Bloom"),
+        "BloomForCausalLM": Head.language_model("transformer.word_embeddings", ends_text=False),
+        "BloomForSequenceClassification": LAST_TOKEN,
+        **Head.token_heads("Bloom"),
     },
-    base="transformer.",
     constants={
         "streams.text.embedding": ["word"],
         "encoder.norm_position": "pre",
@@ -56,6 +49,7 @@ BLOOM = Family(
         "encoder.position.kind": "alibi",
     },
     required={"apply_residual_connection_post_layernorm": False},
-    ours=lambda config: {"encoder.feed_forward": 4 * config.hidden_size},
+    read_options=lambda config: {"encoder.feed_forward": 4 * config.hidden_size},
     spans=CAUSAL,
 )
+BLOOM.register()

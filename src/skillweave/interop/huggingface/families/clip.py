@@ -1,205 +1,197 @@
-"""CLIP (arXiv 2103.00020): a text and an image stream, each with an encoder of its own, compared by
-cosine; or one of them alone.
-
-Chinese-CLIP (arXiv 2211.01335): the same with BERT for the text.
-"""
+"""CLIP (arXiv 2103.00020): a text and an image stream, each with its own encoder, that are compared
+by cosine; or one of the streams. Chinese-CLIP (arXiv 2211.01335): CLIP with BERT for the text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from skillweave.interop.huggingface.engine import Rule, joined, reshaped, rule
-from skillweave.interop.huggingface.families import bert
-from skillweave.interop.huggingface.families.vit import LINEAR
-from skillweave.interop.huggingface.family import Family, Field, Head, activation
-
-Fields = Mapping[str, str | Field]
-
-
-def _inside(part: str, fields: Fields) -> dict[str, Field]:
-    """The same options of a part of theirs."""
-    whole = {
-        path: Field(field) if isinstance(field, str) else field for path, field in fields.items()
-    }
-    return {path: field._replace(theirs=f"{part}.{field.theirs}") for path, field in whole.items()}
+from skillweave.interop.huggingface.families.bert import BERT
+from skillweave.interop.huggingface.family import Family, Field, Fields, Head, activation, prefixed
+from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
+from skillweave.interop.rules import Rules, block_rules, qkv, reshaped, with_prefix
 
 
-def _layers(encoder: str) -> dict[str, str | Field]:
+def _inside(part: str, fields: Fields) -> Fields:
+    """The same fields for a part of the Hugging Face configuration."""
+    found = {}
+    for path, option in fields.items():
+        option = Field(option) if isinstance(option, str) else option
+        found[path] = option._replace(name=f"{part}.{option.name}")
+    return found
+
+
+def _sizes(encoder: str) -> dict[str, Any]:
+    return prefixed(
+        encoder,
+        layers="num_hidden_layers",
+        heads="num_attention_heads",
+        feed_forward="intermediate_size",
+        activation=activation("hidden_act"),
+        norm_epsilon="layer_norm_eps",
+        attention_dropout="attention_dropout",
+    )
+
+
+def _blocks(encoder: str) -> Rules:
+    return block_rules(
+        f"{encoder}.blocks.{{i}}",
+        "encoder.layers.{i}",
+        qkv=qkv("self_attn.{}_proj"),
+        attention_output="self_attn.out_proj",
+        attention_norm="layer_norm1",
+        inner="mlp.fc1",
+        outer="mlp.fc2",
+        feed_forward_norm="layer_norm2",
+    )
+
+
+def _image_rules(encoder: str) -> Rules:
+    """`encoder`: the shared one, or that of the stream."""
     return {
-        f"{encoder}.layers": "num_hidden_layers",
-        f"{encoder}.heads": "num_attention_heads",
-        f"{encoder}.feed_forward": "intermediate_size",
-        f"{encoder}.activation": activation("hidden_act"),
-        f"{encoder}.norm_epsilon": "layer_norm_eps",
-        f"{encoder}.attention_dropout": "attention_dropout",
+        "embeddings.image.content.patch.first": reshaped("embeddings.class_embedding"),
+        "embeddings.image.content.patch.projection": "embeddings.patch_embedding",
+        "embeddings.image.positions.position.table": "embeddings.position_embedding",
+        "embeddings.image.norm": "pre_layrnorm",
+        **_blocks(encoder),
+        f"{encoder}.last_norm": "post_layernorm",
     }
 
 
-TEXT: Fields = {
-    "width": "hidden_size",
-    "streams.text.vocabulary": "vocab_size",
-    "streams.text.max_length": "max_position_embeddings",
-    **_layers("encoder"),
-}
-PICTURE: Fields = {"streams.image.size": "image_size", "streams.image.patch": "patch_size"}
-LONE_PICTURE: Fields = {"width": "hidden_size", **PICTURE, **_layers("encoder")}
-OWN_PICTURE: Fields = {
-    "streams.image.width": "hidden_size",
-    **PICTURE,
-    **_layers("streams.image.encoder"),
-}
-"""With the encoder that streams share, or with one of its own."""
-
-
-def _blocks(ours: str, theirs: str) -> Iterator[Rule]:
-    ours, theirs = ours + ".blocks.{i}", theirs + ".encoder.layers.{i}"
-    yield rule(
-        f"{ours}.attention.qkv.experts.shared",
-        joined(*(f"{theirs}.self_attn.{x}_proj" for x in "qkv")),
-    )
-    yield rule(f"{ours}.attention.output", f"{theirs}.self_attn.out_proj")
-    yield rule(f"{ours}.attention_norm", f"{theirs}.layer_norm1")
-    yield rule(f"{ours}.feed_forward.experts.shared.inner", f"{theirs}.mlp.fc1")
-    yield rule(f"{ours}.feed_forward.experts.shared.outer", f"{theirs}.mlp.fc2")
-    yield rule(f"{ours}.feed_forward_norm", f"{theirs}.layer_norm2")
-
-
-def _picture(encoder: str) -> tuple[Rule, ...]:
-    return (
-        rule(
-            "embeddings.image.content.patch.first",
-            reshaped("vision_model.embeddings.class_embedding"),
-        ),
-        rule(
-            "embeddings.image.content.patch.projection", "vision_model.embeddings.patch_embedding"
-        ),
-        rule(
-            "embeddings.image.positions.position.table",
-            "vision_model.embeddings.position_embedding",
-        ),
-        rule("embeddings.image.norm", "vision_model.pre_layrnorm"),
-        *_blocks(encoder, "vision_model"),
-        rule(f"{encoder}.last_norm", "vision_model.post_layernorm"),
-    )
-
-
-TEXT_RULES = (
-    rule("embeddings.text.content.word", "text_model.embeddings.token_embedding"),
-    rule("embeddings.text.positions.position.table", "text_model.embeddings.position_embedding"),
-    *_blocks("encoder", "text_model"),
-    rule("encoder.last_norm", "text_model.final_layer_norm"),
-)
-OWN_RULES = _picture("stream_encoders.image")
-PRE_NORM = {"encoder.norm_position": "pre", "encoder.dropout": 0.0}
-TEXT_FIXED = {
-    **PRE_NORM,
-    "streams.text.embedding": ["word", "position"],
-    "streams.text.norm": False,
-}
-PICTURE_FIXED = {"streams.image.norm": True, "streams.image.patch_bias": False}
-OWN_FIXED = {
-    **PICTURE_FIXED,
-    **{f"streams.image.{option}": value for option, value in PRE_NORM.items()},
-}
-IGNORED = (r"(^|\.)position_ids$",)
-
-
-def _compared(text: str) -> Head:
-    """By cosine in a space of their own. `text`: which of its tokens stands for a text."""
-    return Head(
-        {"contrastive": {"pooling": {"text": text, "image": "first"}}},
-        (
-            rule("targets.contrastive.projections.text", "text_projection"),
-            rule("targets.contrastive.projections.image", "visual_projection"),
-            rule("targets.contrastive.log_scale", "logit_scale"),
-        ),
-        {"targets.contrastive.projection": "projection_dim"},
-    )
-
-
-POOLED = rule("targets.pooled.norm", "vision_model.post_layernorm")
-EPSILON = {"targets.pooled.norm_epsilon": "layer_norm_eps"}
-PROJECTION = {"targets.pooled.projection": "projection_dim"}
-LAST = {"hidden": False, "pooling": "last"}
-NO_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
-OTHERS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+PRE_NORM = {"norm_position": "pre", "dropout": 0.0}
+PATCHES: Fields = {"streams.image.size": "image_size", "streams.image.patch": "patch_size"}
+PATCH_CONSTANTS = {"streams.image.norm": True, "streams.image.patch_bias": False}
+POOLED_NORM: Rules = {"targets.pooled.norm": "vision_model.post_layernorm"}
+POOLED_EPSILON: Fields = {"targets.pooled.norm_epsilon": "layer_norm_eps"}
+POOLED_PROJECTION: Fields = {"targets.pooled.projection": "projection_dim"}
+COMPARISON = ("visual_projection.", "text_projection.", "logit_scale")
+NOT_IMAGE = ("text_model.", *COMPARISON)
+NOT_TEXT = ("vision_model.", *COMPARISON)
 CLIP_VISION = Family(
-    "clip_vision_model",
-    LONE_PICTURE,
-    _picture("encoder"),
-    {
-        "CLIPVisionModel": Head({"pooled": {"hidden": False}}, (POOLED,), EPSILON, unused=OTHERS),
+    model_type="clip_vision_model",
+    prefix="vision_model.",
+    fields={"width": "hidden_size", **PATCHES, **_sizes("encoder")},
+    rules=_image_rules("encoder"),
+    heads={
+        "CLIPVisionModel": Head(
+            targets={"pooled": {"hidden": False}},
+            rules=POOLED_NORM,
+            fields=POOLED_EPSILON,
+            unused=NOT_IMAGE,
+        ),
         "CLIPVisionModelWithProjection": Head(
-            {"pooled": {"hidden": False}},
-            (POOLED, rule("targets.pooled.projection", "visual_projection")),
-            {**EPSILON, **PROJECTION},
-            unused=OTHERS,
+            targets={"pooled": {"hidden": False}},
+            rules={**POOLED_NORM, "targets.pooled.projection": "visual_projection"},
+            fields={**POOLED_EPSILON, **POOLED_PROJECTION},
+            unused=NOT_IMAGE,
         ),
     },
-    base="vision_model.",
-    constants={**PRE_NORM, **PICTURE_FIXED, "encoder.last_norm": False},
+    constants={**prefixed("encoder", **PRE_NORM), **PATCH_CONSTANTS, "encoder.last_norm": False},
     required={"num_channels": 3},
     spans=({"modality": "image"},),
-    ignored=IGNORED,
+    ignored=BERT.ignored,
+    processor_files=(IMAGE_FILE,),
 )
 CLIP_TEXT = Family(
-    "clip_text_model",
-    TEXT,
-    TEXT_RULES,
-    {
-        "CLIPTextModel": Head({"pooled": LAST}, unused=NO_TEXT),
+    model_type="clip_text_model",
+    prefix="text_model.",
+    fields={
+        "width": "hidden_size",
+        "streams.text.vocabulary": "vocab_size",
+        "streams.text.max_length": "max_position_embeddings",
+        **_sizes("encoder"),
+    },
+    rules={
+        "embeddings.text.content.word": "embeddings.token_embedding",
+        "embeddings.text.positions.position.table": "embeddings.position_embedding",
+        **_blocks("encoder"),
+        "encoder.last_norm": "final_layer_norm",
+    },
+    heads={
+        "CLIPTextModel": Head(
+            targets={"pooled": {"hidden": False, "pooling": "last"}}, unused=NOT_TEXT
+        ),
         "CLIPTextModelWithProjection": Head(
-            {"pooled": LAST},
-            (rule("targets.pooled.projection", "text_projection"),),
-            PROJECTION,
-            unused=NO_TEXT,
+            targets={"pooled": {"hidden": False, "pooling": "last"}},
+            rules={"targets.pooled.projection": "text_projection"},
+            fields=POOLED_PROJECTION,
+            unused=NOT_TEXT,
         ),
     },
-    base="text_model.",
-    constants=TEXT_FIXED,
+    constants={
+        **prefixed("encoder", **PRE_NORM),
+        "streams.text.embedding": ["word", "position"],
+        "streams.text.norm": False,
+    },
     spans=({"modality": "text", "attention": "causal"},),
-    ignored=IGNORED,
+    ignored=BERT.ignored,
 )
-ONLY_PICTURES = replace(
-    CLIP_VISION,
-    model_type="clip",
-    fields=_inside("vision_config", LONE_PICTURE),
-    required={"vision_config.num_channels": 3},
+
+
+def _comparison(text: str) -> Head:
+    """The cosine of both streams in a common space. `text`: the token that stands for a text."""
+    return Head(
+        targets={"contrastive": {"pooling": {"text": text, "image": "first"}}},
+        rules={
+            "targets.contrastive.projections.text": "text_projection",
+            "targets.contrastive.projections.image": "visual_projection",
+            "targets.contrastive.log_scale": "logit_scale",
+        },
+        fields={"targets.contrastive.projection": "projection_dim"},
+    )
+
+
+def _two_streams(model_type: str, text: Family, heads: Mapping[str, Head]) -> Family:
+    (text_span,) = text.spans
+    image = {"streams.image.width": "hidden_size", **PATCHES, **_sizes("streams.image.encoder")}
+    return Family(
+        model_type=model_type,
+        fields={**_inside("text_config", text.fields), **_inside("vision_config", image)},
+        rules={
+            **with_prefix("text_model.", text.rules),
+            **with_prefix("vision_model.", _image_rules("stream_encoders.image")),
+        },
+        heads=heads,
+        constants={
+            **text.constants,
+            **PATCH_CONSTANTS,
+            **prefixed("streams.image.encoder", **PRE_NORM),
+        },
+        required={"vision_config.num_channels": 3},
+        spans=(text_span, {"modality": "image", "encoder_pass": 1}),
+        ignored=BERT.ignored,
+        processor_files=(IMAGE_FILE,),
+        text_config="text_config",
+    )
+
+
+CLASSIFICATION = Head.classification(
+    options={"pooling": "rest"},
+    fields=_inside("vision_config", POOLED_EPSILON),
+    unused=NOT_IMAGE,
+    family=replace(
+        CLIP_VISION,
+        model_type="clip",
+        fields=_inside("vision_config", CLIP_VISION.fields),
+        required={"vision_config.num_channels": 3},
+    ),
 )
-CLIP = Family(
+CLIP = _two_streams(
     "clip",
-    {**_inside("text_config", TEXT), **_inside("vision_config", OWN_PICTURE)},
-    (*TEXT_RULES, *OWN_RULES),
+    CLIP_TEXT,
     {
-        "CLIPModel": _compared("last"),
-        "CLIPForImageClassification": Head(
-            # theirs has the last norm too
-            {"classification": {"hidden": False, "pooling": "rest"}, "pooled": {"hidden": False}},
-            (POOLED, LINEAR),
-            {**bert.CLASSIFIER, **_inside("vision_config", EPSILON)},
-            unused=OTHERS,
-            family=ONLY_PICTURES,
+        "CLIPModel": _comparison("last"),
+        "CLIPForImageClassification": replace(
+            CLASSIFICATION,
+            # Hugging Face's model has the last norm too, although the classifier skips it.
+            targets={**CLASSIFICATION.targets, "pooled": {"hidden": False}},
+            rules={**POOLED_NORM, **CLASSIFICATION.rules},
         ),
     },
-    constants={**TEXT_FIXED, **OWN_FIXED},
-    required={"vision_config.num_channels": 3},
-    spans=({"modality": "text", "attention": "causal"}, {"modality": "image", "encoder_pass": 1}),
-    ignored=IGNORED,
 )
-CHINESE_CLIP = Family(
-    "chinese_clip",
-    {
-        **_inside(
-            "text_config", {**bert.SIZES, "streams.text.max_length": "max_position_embeddings"}
-        ),
-        **_inside("vision_config", OWN_PICTURE),
-    },
-    (*bert.embedding("text_model."), *bert.layers("text_model."), *OWN_RULES),
-    {"ChineseCLIPModel": _compared("first")},
-    constants=OWN_FIXED,
-    required={"vision_config.num_channels": 3},
-    spans=({"modality": "text"}, {"modality": "image", "encoder_pass": 1}),
-    ignored=bert.IGNORED,
-)
-FAMILIES = (CLIP, CLIP_VISION, CLIP_TEXT, CHINESE_CLIP)
+CHINESE_CLIP = _two_streams("chinese_clip", BERT, {"ChineseCLIPModel": _comparison("first")})
+CLIP.register()
+CLIP_VISION.register()
+CLIP_TEXT.register()
+CHINESE_CLIP.register()

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skillweave.interop.huggingface.engine import rule
-from skillweave.interop.huggingface.families.bert import CLASSIFIER
 from skillweave.interop.huggingface.families.vit import (
-    LINEAR,
     VIT,
-    embedding,
-    layers,
-    masked_pixels,
+    masked_image_model,
 )
 from skillweave.interop.huggingface.family import Head
 
-FIXED = {"hidden": False}
+WITH_TEACHER = Head.classification("cls_classifier", options={"distilled": True})
 DEIT = replace(
     VIT,
     model_type="deit",
-    rules=(*embedding("deit."), *layers("deit.")),
+    prefix="deit.",
     heads={
-        "DeiTModel": Head(
-            {"pooled": {}},
-            (rule("targets.pooled.pooler", "deit.pooler.dense"),),
-            unused=("classifier.", "cls_classifier.", "distillation_classifier."),
-            optional="add_pooling_layer",
+        "DeiTModel": Head.pooled(
+            "deit.pooler.dense", "classifier.", "cls_classifier.", "distillation_classifier."
         ),
-        "DeiTForMaskedImageModeling": masked_pixels("deit.pooler."),
-        "DeiTForImageClassification": Head({"classification": FIXED}, (LINEAR,), CLASSIFIER),
-        "DeiTForImageClassificationWithTeacher": Head(
-            {"classification": {**FIXED, "distilled": True}},
-            (
-                rule("targets.classification.classifier", "cls_classifier"),
-                rule("targets.classification.distilled", "distillation_classifier"),
-            ),
-            CLASSIFIER,
+        "DeiTForMaskedImageModeling": masked_image_model("deit.pooler."),
+        "DeiTForImageClassification": Head.classification(),
+        "DeiTForImageClassificationWithTeacher": replace(
+            WITH_TEACHER,
+            rules={
+                **WITH_TEACHER.rules,
+                "targets.classification.distilled": "distillation_classifier",
+            },
         ),
     },
-    base="deit.",
     constants={**VIT.constants, "streams.image.distilled": True},
 )
+DEIT.register()

@@ -1,60 +1,42 @@
-"""ELECTRA (arXiv 2003.10555): BERT with small embeddings, and a discriminator that finds the words
-that a generator put in."""
+"""ELECTRA (arXiv 2003.10555): BERT with small word embeddings, and a discriminator that finds the
+words that a generator replaced."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from skillweave.interop.huggingface.engine import rule
-from skillweave.interop.huggingface.families.bert import (
-    BERT,
-    CLASSIFIER,
-    TEXT,
-    embedding,
-    layers,
-    masked,
-    per_token,
-)
+from skillweave.interop.huggingface.families.bert import BERT, TEXT
 from skillweave.interop.huggingface.family import Head
 
-GENERATOR = masked(
-    "generator_predictions.dense",
-    "generator_predictions.LayerNorm",
-    "generator_lm_head.bias",
-    "generator_lm_head",
-    "electra.embeddings.word_embeddings.weight",
-)
 ELECTRA = replace(
     BERT,
     model_type="electra",
+    prefix="electra.",
     fields={**BERT.fields, "streams.text.embedding_size": "embedding_size"},
-    rules=(
-        *embedding("electra."),
-        rule(f"{TEXT}.projection", "electra.embeddings_project"),
-        *layers("electra."),
-    ),
+    rules={
+        **BERT.rules,
+        f"{TEXT}.projection": "embeddings_project",
+    },
     heads={
-        **per_token("Electra"),
         "ElectraModel": Head(unused=("generator_", "discriminator_")),
-        "ElectraForMaskedLM": replace(
-            GENERATOR,
-            tied={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+        "ElectraForMaskedLM": Head.masked_language_model(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head.bias",
+            "generator_lm_head",
+            "electra.embeddings.word_embeddings",
         ),
         "ElectraForPreTraining": Head(
-            {"replaced": {}},
-            (
-                rule("targets.replaced.transform", "discriminator_predictions.dense"),
-                rule("targets.replaced.classifier", "discriminator_predictions.dense_prediction"),
-            ),
+            targets={"replaced": {}},
+            rules={
+                "targets.replaced.transform": "discriminator_predictions.dense",
+                "targets.replaced.classifier": "discriminator_predictions.dense_prediction",
+            },
         ),
-        "ElectraForSequenceClassification": Head(
-            {"classification": {"activation": "gelu"}},
-            (
-                rule("targets.classification.pooler", "classifier.dense"),
-                rule("targets.classification.classifier", "classifier.out_proj"),
-            ),
-            CLASSIFIER,
+        "ElectraForSequenceClassification": Head.classification(
+            "classifier.out_proj", "classifier.dense", options={"activation": "gelu"}
         ),
+        **Head.token_heads("Electra"),
     },
-    base="electra.",
 )
+ELECTRA.register()

@@ -5,69 +5,67 @@ from __future__ import annotations
 
 from typing import Any
 
-from skillweave.interop.huggingface.engine import rule, stacked
 from skillweave.interop.huggingface.families import bert, vit
 from skillweave.interop.huggingface.family import CLASSES, Family, Head
+from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
+from skillweave.interop.rules import stacked, with_prefix
 
-POOLER = "vilt.pooler.dense"
-WORDS = "vilt.embeddings.text_embeddings.word_embeddings.weight"
-TYPES = "vilt.embeddings.token_type_embeddings.weight"
-SCORE = "mlm_score.transform"
+MODALITIES = "embeddings.token_type_embeddings.weight"
+POOLED = Head.pooled("vilt.pooler.dense", "mlm_score.", "itm_score.", "classifier.")
+MASKED = Head.masked_language_model(
+    "mlm_score.transform.dense",
+    "mlm_score.transform.LayerNorm",
+    "mlm_score.decoder.bias",
+    "mlm_score.decoder",
+    "vilt.embeddings.text_embeddings.word_embeddings",
+    activation_option="hidden_act",
+)
 
 
-def _ours(config: Any) -> dict[str, Any]:
-    return {**vit.biases(config), "targets.multi_label.inner": 2 * config.hidden_size}
+def _read_options(config: Any) -> dict[str, Any]:
+    return {**vit.read_biases(config), "targets.multi_label.inner": 2 * config.hidden_size}
 
 
 VILT = Family(
-    "vilt",
-    {**bert.SIZES, **vit.SIZES, "streams.text.max_length": "max_position_embeddings"},
-    (
-        *bert.embedding("vilt.embeddings.text_"),
-        rule(f"{bert.TEXT}.modality_vector", stacked(TYPES, 0)),
-        *vit.embedding("vilt."),
-        rule(f"{vit.IMAGE}.modality_vector", stacked(TYPES, 1)),
-        *vit.layers("vilt."),
-    ),
-    {
-        "ViltModel": Head(
-            {"pooled": {}},
-            (rule("targets.pooled.pooler", POOLER),),
-            unused=("mlm_score.", "itm_score.", "classifier."),
-            optional="add_pooling_layer",
-        ),
+    model_type="vilt",
+    prefix="vilt.",
+    fields={**bert.BERT.fields, **vit.FIELDS},
+    rules={
+        **with_prefix("embeddings.text_", bert.EMBEDDING),
+        f"{bert.TEXT}.modality_vector": stacked(MODALITIES, 0),
+        **vit.VIT.rules,
+        f"{vit.IMAGE}.modality_vector": stacked(MODALITIES, 1),
+    },
+    heads={
+        "ViltModel": POOLED,
         "ViltForMaskedLM": Head(
-            {"mlm": {}, "pooled": {}},  # theirs has a pooler in any case
-            (
-                rule("targets.pooled.pooler", POOLER),
-                rule("targets.mlm.transform", f"{SCORE}.dense"),
-                rule("targets.mlm.norm", f"{SCORE}.LayerNorm"),
-                rule("targets.mlm.bias", "mlm_score.decoder.bias", "mlm_score.bias"),
-            ),
-            bert.ACTIVATION,
-            {"mlm_score.decoder.weight": WORDS, "mlm_score.bias": "mlm_score.decoder.bias"},
-            ("itm_score.",),
+            targets={"mlm": {}, "pooled": {}},  # Hugging Face's model always has a pooler.
+            rules={**POOLED.rules, **MASKED.rules},
+            fields=MASKED.fields,
+            tied={**MASKED.tied, "mlm_score.bias": "mlm_score.decoder.bias"},
+            unused=("itm_score.",),
         ),
         "ViltForQuestionAnswering": Head(
-            {"multi_label": {}},
-            (
-                rule("targets.multi_label.pooler", POOLER),
-                rule("targets.multi_label.inner.0", "classifier.0"),
-                rule("targets.multi_label.inner.1", "classifier.1"),
-                rule("targets.multi_label.output", "classifier.3"),
-            ),
-            {"targets.multi_label.classes": CLASSES},
+            targets={"multi_label": {}},
+            rules={
+                "targets.multi_label.pooler": "vilt.pooler.dense",
+                "targets.multi_label.inner.0": "classifier.0",
+                "targets.multi_label.inner.1": "classifier.1",
+                "targets.multi_label.output": "classifier.3",
+            },
+            fields={"targets.multi_label.classes": CLASSES},
         ),
     },
-    base="vilt.",
     constants={
         "streams.text.embedding": ["word", "position", "segment", "modality"],
         "streams.image.embedding": ["patch", "position", "modality"],
         "encoder.norm_position": "pre",
     },
     required={"num_channels": 3, "modality_type_vocab_size": 2, "max_image_length": -1},
-    ours=_ours,
-    theirs=vit.qkv_bias,
+    read_options=_read_options,
+    write_options=vit.write_biases,
     spans=({"modality": "text"}, {"modality": "image"}),
-    ignored=bert.IGNORED,
+    ignored=bert.BERT.ignored,
+    processor_files=(IMAGE_FILE,),
 )
+VILT.register()

@@ -1,128 +1,123 @@
-"""ViT (arXiv 2010.11929), and what families built on it share: DeiT, BEiT."""
+"""ViT (arXiv 2010.11929). DeiT, BEiT, MAE, VideoMAE and ViLT are built on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from skillweave.interop.huggingface.engine import Rule, joined, reshaped, rule
-from skillweave.interop.huggingface.families.bert import CLASSIFIER, ENCODER
-from skillweave.interop.huggingface.family import Family, Head
+from skillweave.interop.huggingface.families.bert import ENCODER
+from skillweave.interop.huggingface.family import Family, Field, Fields, Head
+from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
+from skillweave.interop.rules import Rules, alternatives, block_rules, joined, qkv, reshaped
 
 IMAGE = "embeddings.image"
-SIZES = {**ENCODER, "streams.image.size": "image_size", "streams.image.patch": "patch_size"}
-LINEAR = rule("targets.classification.classifier", "classifier")
+FIELDS: Fields = {
+    **ENCODER,
+    "streams.image.size": "image_size",
+    "streams.image.patch": "patch_size",
+}
+LAST_NORM = Field("use_mean_pooling", lambda mean: not mean, lambda last: not last)
+"""If pictures are pooled by a mean, the last norm comes after the pooling (BEiT, VideoMAE)."""
+OTHER_BIASES = ["attention_output", "feed_forward", "norm"]
+"""Layers with a bias, besides the projection to query, key and value."""
 
 
-def embedding(base: str) -> tuple[Rule, ...]:
-    """Patches by any of our modules, [CLS] and what stands beside it, the mask vector and
-    positions."""
-    patches = [f"{IMAGE}.content.{name}" for name in ("patch", "masked_patch", "visible_patch")]
-    return (
-        *(rule(f"{ours}.first", reshaped(f"{base}embeddings.cls_token")) for ours in patches),
-        *(
-            rule(f"{ours}.second", reshaped(f"{base}embeddings.distillation_token"))
-            for ours in patches
-        ),
-        *(
-            rule(f"{ours}.projection", f"{base}embeddings.patch_embeddings.projection")
-            for ours in patches
-        ),
-        rule(f"{IMAGE}.mask", reshaped(f"{base}embeddings.mask_token")),
-        rule(
-            f"{IMAGE}.positions.position.table.weight",
-            reshaped(f"{base}embeddings.position_embeddings"),
-        ),
+def _embedding() -> Rules:
+    """Rules for the embedding of patches, whichever of our modules it is, and for positions."""
+    rules: Rules = {
+        f"{IMAGE}.mask": reshaped("embeddings.mask_token"),
+        f"{IMAGE}.positions.position.table.weight": reshaped("embeddings.position_embeddings"),
+    }
+    for module in ("patch", "masked_patch", "visible_patch"):
+        content = f"{IMAGE}.content.{module}"
+        rules[f"{content}.first"] = reshaped("embeddings.cls_token")
+        rules[f"{content}.second"] = reshaped("embeddings.distillation_token")
+        rules[f"{content}.projection"] = "embeddings.patch_embeddings.projection"
+    return rules
+
+
+def blocks(name: str, in_memory: str, *in_files: str) -> Rules:
+    """Rules for the blocks `name`. Their names in memory and in files differ."""
+    norms = {"attention_norm": "layernorm_before", "feed_forward_norm": "layernorm_after"}
+    modern = block_rules(
+        name,
+        in_memory,
+        qkv=qkv("attention.{}_proj"),
+        attention_output="attention.o_proj",
+        inner="mlp.fc1",
+        outer="mlp.fc2",
+        **norms,
     )
+    bias = [joined(f"{in_memory}.attention.q_proj.bias", f"{in_memory}.attention.v_proj.bias")]
+    older = []
+    for block in in_files:
+        part = "attention.attention"
+        older.append(
+            block_rules(
+                name,
+                block,
+                qkv=joined(f"{part}.query", f"{part}.key", f"{part}.value"),
+                attention_output="attention.output.dense",
+                inner="intermediate.dense",
+                outer="output.dense",
+                **norms,
+            )
+        )
+        bias.append(joined(f"{block}.{part}.query.bias", f"{block}.{part}.value.bias"))
+        bias.append(joined(f"{block}.{part}.q_bias", f"{block}.{part}.v_bias"))  # VideoMAE
+    return {**alternatives(modern, *older), f"{name}.attention.bias": bias}
 
 
-def layers(base: str) -> tuple[Rule, ...]:
-    """The blocks and the last norm."""
-    return (
-        *blocks("encoder.blocks.{i}", base + "layers.{i}", base + "encoder.layer.{i}"),
-        rule("encoder.last_norm", f"{base}layernorm"),
-    )
+EMBEDDING = _embedding()
+LAYERS: Rules = {
+    **blocks("encoder.blocks.{i}", "layers.{i}", "encoder.layer.{i}"),
+    "encoder.last_norm": "layernorm",
+}
 
 
-def blocks(ours: str, theirs: str, *files: str) -> tuple[Rule, ...]:
-    """The parts of a block; theirs in memory, and where it may stand in files."""
-    now = [f"{theirs}.attention.{x}_proj" for x in "qkv"]
-    stored = [
-        [f"{file}.attention.attention.{x}" for x in ("query", "key", "value")] for file in files
-    ]
-    no_key = [joined(f"{query}.bias", f"{value}.bias") for query, _, value in (now, *stored)]
-    # VideoMAE
-    no_key += [
-        joined(f"{file}.attention.attention.q_bias", f"{file}.attention.attention.v_bias")
-        for file in files
-    ]
-
-    def part(mine: str, new: str, old: str) -> Rule:
-        return rule(f"{ours}.{mine}", f"{theirs}.{new}", *(f"{file}.{old}" for file in files))
-
-    return (
-        rule(
-            f"{ours}.attention.qkv.experts.shared",
-            joined(*now),
-            *(joined(*names) for names in stored),
-        ),
-        rule(f"{ours}.attention.bias", *no_key),
-        part("attention.output", "attention.o_proj", "attention.output.dense"),
-        part("attention_norm", "layernorm_before", "layernorm_before"),
-        part("feed_forward.experts.shared.inner", "mlp.fc1", "intermediate.dense"),
-        part("feed_forward.experts.shared.outer", "mlp.fc2", "output.dense"),
-        part("feed_forward_norm", "layernorm_after", "layernorm_after"),
-    )
-
-
-def biases(config: Any) -> dict[str, Any]:
-    """Which layers add one."""
+def read_biases(config: Any) -> dict[str, Any]:
+    """Which linear layers of the encoder have a bias."""
     qkv = ["qkv"] if config.qkv_bias else []
-    return {"encoder.biases": [*qkv, "attention_output", "feed_forward", "norm"]}
+    return {"encoder.biases": [*qkv, *OTHER_BIASES]}
 
 
-def qkv_bias(ours: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as they say it."""
-    return {"qkv_bias": "qkv" in ours["encoder.biases"]}
+def write_biases(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `read_biases`."""
+    return {"qkv_bias": "qkv" in options["encoder.biases"]}
 
 
-def masked_pixels(unused: str) -> Head:
-    """SimMIM. `unused`: the pooler."""
+def masked_image_model(*unused: str) -> Head:
+    """Masked pixels (SimMIM)."""
     return Head(
-        {"masked_pixels": {}},
-        (
-            rule("targets.masked_pixels.output.weight", reshaped("decoder.0.weight")),
-            rule("targets.masked_pixels.output.bias", "decoder.0.bias"),
-        ),
-        unused=(unused,),
+        targets={"masked_pixels": {}},
+        rules={
+            "targets.masked_pixels.output.weight": reshaped("decoder.0.weight"),
+            "targets.masked_pixels.output.bias": "decoder.0.bias",
+        },
+        unused=unused,
         constants={"streams.image.embedding": ["masked_patch", "position"]},
     )
 
 
-def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
-    return {**qkv_bias(ours), "encoder_stride": ours["streams.image.patch"]}
+def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**write_biases(options), "encoder_stride": options["streams.image.patch"]}
 
 
 VIT = Family(
-    "vit",
-    SIZES,
-    (*embedding("vit."), *layers("vit.")),
-    {
-        "ViTModel": Head(
-            {"pooled": {}},
-            (rule("targets.pooled.pooler", "vit.pooler.dense"),),
-            unused=("classifier.",),
-            optional="add_pooling_layer",
-        ),
-        "ViTForMaskedImageModeling": masked_pixels("vit.pooler."),
-        "ViTForImageClassification": Head(
-            {"classification": {"hidden": False}}, (LINEAR,), CLASSIFIER, unused=("vit.pooler.",)
-        ),
+    model_type="vit",
+    prefix="vit.",
+    fields=FIELDS,
+    rules={**EMBEDDING, **LAYERS},
+    heads={
+        "ViTModel": Head.pooled("vit.pooler.dense", "classifier."),
+        "ViTForMaskedImageModeling": masked_image_model("vit.pooler."),
+        "ViTForImageClassification": Head.classification(unused=("vit.pooler.",)),
     },
-    base="vit.",
     constants={"encoder.norm_position": "pre"},
     required={"num_channels": 3, "pooler_act": "tanh"},
-    ours=biases,
-    theirs=_theirs,
+    read_options=read_biases,
+    write_options=_write_options,
     spans=({"modality": "image"},),
+    processor_files=(IMAGE_FILE,),
 )
+VIT.register()

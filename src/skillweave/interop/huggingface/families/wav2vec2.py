@@ -3,151 +3,219 @@ BERT's encoder."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from skillweave.components.targets.ctc import CTCConfig
 from skillweave.config import ConfigError
-from skillweave.interop.huggingface.engine import Rule, joined, reshaped, rule
-from skillweave.interop.huggingface.families.bert import CLASSIFIER
-from skillweave.interop.huggingface.family import Family, Field, Head, activation
+from skillweave.interop.huggingface.family import (
+    Family,
+    Field,
+    Head,
+    ProcessorFile,
+    activation,
+    prefixed,
+)
+from skillweave.interop.huggingface.json_files import read_json, write_json
+from skillweave.interop.huggingface.preprocessors import read_preprocessors, sound_file
+from skillweave.interop.huggingface.tokenizer_files import SETTINGS
+from skillweave.interop.rules import Rules, block_rules, qkv, reshaped
+from skillweave.model.config import ModelConfig
 
-SOUND, WAVEFORM = "embeddings.sound", "embeddings.sound.content.waveform"
-FIELDS: Mapping[str, str | Field] = {
-    "width": "hidden_size",
-    "streams.sound.kernels": Field("conv_kernel", list, list),
-    "streams.sound.strides": Field("conv_stride", list, list),
-    "streams.sound.convolution_norm": "feat_extract_norm",
-    "streams.sound.convolution_bias": "conv_bias",
-    "streams.sound.position_kernel": "num_conv_pos_embeddings",
-    "streams.sound.position_groups": "num_conv_pos_embedding_groups",
-    "encoder.layers": "num_hidden_layers",
-    "encoder.heads": "num_attention_heads",
-    "encoder.feed_forward": "intermediate_size",
-    "encoder.activation": activation("hidden_act"),
-    "encoder.dropout": "hidden_dropout",
-    "encoder.attention_dropout": "attention_dropout",
-    "encoder.activation_dropout": "activation_dropout",
-}
-REQUIRED = {
-    "feat_extract_activation": "gelu",
-    "layer_norm_eps": 1e-5,
-    "pad_token_id": 0,  # the blank
-    "add_adapter": False,  # this and the next: of wav2vec 2.0
-    "adapter_attn_dim": None,
-    "use_weighted_layer_sum": False,
-    "feat_proj_layer_norm": True,  # this and the next: of HuBERT
-    "conv_pos_batch_norm": False,
-}
+VOCABULARY = "vocab.json"
+BLANK, SPACE = "<pad>", "|"
+"""How a CTC tokenizer writes the blank and the space between words."""
+PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
+FEATURES = sound_file(
+    "Wav2Vec2FeatureExtractor", lambda stream: {"feature_size": 1, "do_normalize": True}
+)
 
 
-def _ours(config: Any) -> dict[str, Any]:
+def _read_features(folder: Path, settings: dict[str, Any]) -> None:
+    FEATURES.read(folder, settings)
+    if any(not given.get("do_normalize", True) for given in read_preprocessors(folder)):
+        warnings.warn(
+            f"{folder}: made for recordings of their own loudness; here each recording is scaled to"
+            " mean 0 and variance 1",
+            stacklevel=2,
+        )
+
+
+def _read_characters(folder: Path, settings: dict[str, Any]) -> None:
+    """Update the characters of the target. Raises ConfigError for more characters than classes."""
+    target = settings["targets"].get("ctc")
+    names = {number: token for token, number in read_json(folder / VOCABULARY).items()}
+    if not target or not names:
+        return
+    given = target["characters"]
+    if max(names) > len(given):
+        raise ConfigError(
+            f"{folder / VOCABULARY}: it numbers characters up to {max(names)}, and the output layer"
+            f" up to {len(given)}"
+        )
+    target["characters"] = [
+        names.get(number, character).replace(SPACE, " ")
+        for number, character in enumerate(given, start=1)
+    ]
+
+
+def _write_characters(folder: Path, config: ModelConfig) -> None:
+    """Write the files of `Wav2Vec2CTCTokenizer`."""
+    for target in config.targets.values():
+        if isinstance(target, CTCConfig):
+            tokens = [BLANK, *(name.replace(" ", SPACE) for name in target.characters)]
+            numbers = {token: number for number, token in enumerate(tokens)}
+            write_json(folder / VOCABULARY, numbers)
+            settings = {
+                "tokenizer_class": "Wav2Vec2CTCTokenizer",
+                "word_delimiter_token": SPACE,
+                "pad_token": BLANK,
+                "unk_token": BLANK,
+                "bos_token": None,
+                "eos_token": None,
+            }
+            write_json(folder / SETTINGS, settings)
+
+
+def _read_options(config: Any) -> dict[str, Any]:
     if len(set(config.conv_dim)) > 1:
         raise ConfigError(
             f"{config.model_type}: conv_dim={config.conv_dim} has no counterpart here; all must be"
             " equal"
         )
+    pre_norm = config.do_stable_layer_norm
     return {
         "streams.sound.channels": config.conv_dim[0],
-        "streams.sound.norm": not config.do_stable_layer_norm,
-        "encoder.norm_position": "pre" if config.do_stable_layer_norm else "post",
+        "streams.sound.norm": not pre_norm,
+        "encoder.norm_position": "pre" if pre_norm else "post",
         "streams.sound.mask_vector": config.mask_time_prob > 0 or config.mask_feature_prob > 0,
     }
 
 
-def _theirs(ours: Mapping[str, Any]) -> dict[str, Any]:
-    masked = {} if ours["streams.sound.mask_vector"] else {"mask_time_prob": 0.0}
-    return masked | {
-        "conv_dim": [ours["streams.sound.channels"]] * len(ours["streams.sound.kernels"]),
-        "do_stable_layer_norm": ours["encoder.norm_position"] == "pre",
+def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    convolutions = len(options["streams.sound.kernels"])
+    found = {
+        "conv_dim": [options["streams.sound.channels"]] * convolutions,
+        "do_stable_layer_norm": options["encoder.norm_position"] == "pre",
     }
+    return found if options["streams.sound.mask_vector"] else found | {"mask_time_prob": 0.0}
 
 
 CHARACTERS = Field(
     "vocab_size",
-    lambda size: [f"<{i}>" for i in range(1, size)],
-    lambda characters: len(characters) + 1,
+    read=lambda size: [f"<{number}>" for number in range(1, size)],
+    write=lambda characters: len(characters) + 1,
+    compare=len,
 )
-"""How many there are; what they are stands in a file of the tokeniser's."""
+"""The configuration gives the number of characters, a file of the tokenizer the characters."""
 
 
-def _heads(name: str) -> dict[str, Head]:
-    """The encoder alone, characters by CTC, whose blank must come first, and classes; what
-    pretraining adds is not read."""
-    pretraining = ("quantizer.", "project_q.", "project_hid.")
-    rules = (rule("targets.ctc.classifier", "lm_head"),)
-    ctc = Head({"ctc": {}}, rules, {"targets.ctc.characters": CHARACTERS}, unused=pretraining)
-    projected = (
-        rule("targets.classification.pooler", "projector"),
-        rule("targets.classification.classifier", "classifier"),
-    )
-    classes = {**CLASSIFIER, "targets.classification.hidden_size": "classifier_proj_size"}
-    whole = Head(
-        {"classification": {"pooling": "mean", "activation": "none"}},
-        projected,
-        classes,
-        unused=pretraining,
-    )
-    return {
-        f"{name}Model": Head(unused=("lm_head.", *pretraining)),
-        f"{name}ForCTC": ctc,
-        f"{name}ForSequenceClassification": whole,
-    }
-
-
-def _rules(base: str) -> tuple[Rule, ...]:
-    convolution, layer = base + "feature_extractor.conv_layers.{i}", base + "encoder.layers.{i}"
-    position, block = base + "encoder.pos_conv_embed.conv.", "encoder.blocks.{i}"
-    weights = {"gain": ("original0", "g"), "direction": ("original1", "v")}
-    return (
-        rule(f"{WAVEFORM}.convolutions.{{i}}", f"{convolution}.conv"),
-        rule(f"{WAVEFORM}.norms.{{i}}", f"{convolution}.layer_norm"),
-        rule(f"{WAVEFORM}.scale", base + "feature_extractor.conv_layers.0.layer_norm.weight"),
-        rule(f"{WAVEFORM}.shift", base + "feature_extractor.conv_layers.0.layer_norm.bias"),
-        rule(f"{WAVEFORM}.norm", base + "feature_projection.layer_norm"),
-        rule(f"{WAVEFORM}.projection", reshaped(base + "feature_projection.projection")),
-        rule(f"{SOUND}.mask", base + "masked_spec_embed"),
-        *(
-            rule(
-                f"{SOUND}.positions.convolution.{ours}",
-                f"{position}parametrizations.weight.{new}",
-                f"{position}weight_{old}",
-            )
-            for ours, (new, old) in weights.items()
-        ),
-        rule(f"{SOUND}.positions.convolution.bias", position + "bias"),
-        rule(f"{SOUND}.norm", base + "encoder.layer_norm"),
-        rule("encoder.last_norm", base + "encoder.layer_norm"),
-        rule(
-            f"{block}.attention.qkv.experts.shared",
-            joined(*(f"{layer}.attention.{x}_proj" for x in "qkv")),
-        ),
-        rule(f"{block}.attention.output", f"{layer}.attention.out_proj"),
-        rule(f"{block}.attention_norm", f"{layer}.layer_norm"),
-        rule(
-            f"{block}.feed_forward.experts.shared.inner", f"{layer}.feed_forward.intermediate_dense"
-        ),
-        rule(f"{block}.feed_forward.experts.shared.outer", f"{layer}.feed_forward.output_dense"),
-        rule(f"{block}.feed_forward_norm", f"{layer}.final_layer_norm"),
-    )
+SOUND = "embeddings.sound"
+WAVEFORM = f"{SOUND}.content.waveform"
+POSITION = "encoder.pos_conv_embed.conv"
+RULES: Rules = {
+    f"{WAVEFORM}.convolutions.{{i}}": "feature_extractor.conv_layers.{i}.conv",
+    f"{WAVEFORM}.norms.{{i}}": "feature_extractor.conv_layers.{i}.layer_norm",
+    f"{WAVEFORM}.scale": "feature_extractor.conv_layers.0.layer_norm.weight",
+    f"{WAVEFORM}.shift": "feature_extractor.conv_layers.0.layer_norm.bias",
+    f"{WAVEFORM}.norm": "feature_projection.layer_norm",
+    f"{WAVEFORM}.projection": reshaped("feature_projection.projection"),
+    f"{SOUND}.mask": "masked_spec_embed",
+    f"{SOUND}.positions.convolution.gain": (
+        f"{POSITION}.parametrizations.weight.original0",
+        f"{POSITION}.weight_g",
+    ),
+    f"{SOUND}.positions.convolution.direction": (
+        f"{POSITION}.parametrizations.weight.original1",
+        f"{POSITION}.weight_v",
+    ),
+    f"{SOUND}.positions.convolution.bias": f"{POSITION}.bias",
+    f"{SOUND}.norm": "encoder.layer_norm",
+    "encoder.last_norm": "encoder.layer_norm",
+    **block_rules(
+        "encoder.blocks.{i}",
+        "encoder.layers.{i}",
+        qkv=qkv("attention.{}_proj"),
+        attention_output="attention.out_proj",
+        attention_norm="layer_norm",
+        inner="feed_forward.intermediate_dense",
+        outer="feed_forward.output_dense",
+        feed_forward_norm="final_layer_norm",
+    ),
+}
 
 
 def _family(model_type: str, name: str) -> Family:
-    base = f"{model_type}."
     return Family(
-        model_type,
-        FIELDS,
-        _rules(base),
-        _heads(name),
-        base=base,
+        model_type=model_type,
+        prefix=f"{model_type}.",
+        fields={
+            "width": "hidden_size",
+            **prefixed(
+                "streams.sound",
+                kernels=Field("conv_kernel", list, list),
+                strides=Field("conv_stride", list, list),
+                convolution_norm="feat_extract_norm",
+                convolution_bias="conv_bias",
+                position_kernel="num_conv_pos_embeddings",
+                position_groups="num_conv_pos_embedding_groups",
+            ),
+            **prefixed(
+                "encoder",
+                layers="num_hidden_layers",
+                heads="num_attention_heads",
+                feed_forward="intermediate_size",
+                activation=activation("hidden_act"),
+                dropout="hidden_dropout",
+                attention_dropout="attention_dropout",
+                activation_dropout="activation_dropout",
+            ),
+        },
+        rules=RULES,
+        heads={
+            f"{name}Model": Head(unused=("lm_head.", *PRETRAINING)),
+            f"{name}ForCTC": Head(
+                targets={"ctc": {}},
+                rules={"targets.ctc.classifier": "lm_head"},
+                fields={"targets.ctc.characters": CHARACTERS},
+                unused=PRETRAINING,
+            ),
+            f"{name}ForSequenceClassification": Head.classification(
+                pooler="projector",
+                options={"pooling": "mean", "activation": "none"},
+                fields={"targets.classification.hidden_size": "classifier_proj_size"},
+                unused=PRETRAINING,
+            ),
+        },
         constants={
             "streams.sound.embedding": ["waveform", "convolution"],
             "encoder.norm_epsilon": 1e-5,
         },
-        required=REQUIRED,
-        ours=_ours,
-        theirs=_theirs,
+        required={
+            "feat_extract_activation": "gelu",
+            "layer_norm_eps": 1e-5,
+            "pad_token_id": 0,  # The blank of CTC comes first.
+            "use_weighted_layer_sum": False,
+            # Only wav2vec 2.0 has these two.
+            "add_adapter": False,
+            "adapter_attn_dim": None,
+            # Only HuBERT has these two.
+            "feat_proj_layer_norm": True,
+            "conv_pos_batch_norm": False,
+        },
+        read_options=_read_options,
+        write_options=_write_options,
         spans=({"modality": "sound"},),
+        processor_files=(
+            ProcessorFile(_read_features, FEATURES.write),
+            ProcessorFile(_read_characters, _write_characters),
+        ),
     )
 
 
-FAMILIES = (_family("wav2vec2", "Wav2Vec2"), _family("hubert", "Hubert"))
+WAV2VEC2 = _family("wav2vec2", "Wav2Vec2")
+HUBERT = _family("hubert", "Hubert")
+WAV2VEC2.register()
+HUBERT.register()

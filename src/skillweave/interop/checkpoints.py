@@ -1,0 +1,122 @@
+"""Checkpoints of other libraries: whole or in shards, as safetensors or as pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from skillweave.weights.files import (
+    FILE,
+    About,
+    WeightsError,
+    list_weights,
+    read_weights,
+    stream_weights,
+)
+
+PICKLE = "pytorch_model.bin"
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """The tensors of a model folder by name, each read when it is accessed.
+
+    At most one tensor, or one pickled shard, is in memory. Raises WeightsError if the folder has no
+    weights or lacks a shard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = self._find_files()
+        """Name of a tensor → its file."""
+        self._pickle: tuple[Path | None, Mapping[str, Tensor]] = (None, {})
+
+    def _find_files(self) -> dict[str, Path]:
+        for name, list_names in ((FILE, list_weights), (PICKLE, load_pickle)):
+            index, whole = self.folder / f"{name}.index.json", self.folder / name
+            if index.is_file():
+                return self._read_index(index)
+            if whole.is_file():
+                return dict.fromkeys(list_names(whole), whole)
+        raise WeightsError(
+            f"{self.folder}: no weights there; expected {FILE} or {PICKLE}, or shards with an index"
+        )
+
+    def _read_index(self, index: Path) -> dict[str, Path]:
+        try:
+            weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+            files = {name: self.folder / file for name, file in weight_map.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{index}: not an index of shards ({error})") from None
+        missing = sorted({file.name for file in files.values() if not file.is_file()})
+        if missing:
+            raise WeightsError(
+                f"{self.folder}: {index.name} names {', '.join(missing)}, which is not there;"
+                " download it again"
+            )
+        return files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, name: str) -> Tensor:
+        file = self.files[name]
+        if file.suffix == ".safetensors":
+            return read_weights(file, [name])[name]
+        return self._load_shard(file)[name].clone()
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The type of a tensor."""
+        file = self.files[name]
+        if file.suffix == ".safetensors":
+            return list_weights(file)[name]
+        return self._load_shard(file)[name].dtype
+
+    def _load_shard(self, file: Path) -> Mapping[str, Tensor]:
+        if self._pickle[0] != file:
+            self._pickle = (file, load_pickle(file))
+        return self._pickle[1]
+
+
+def load_pickle(file: Path) -> Mapping[str, Tensor]:
+    """The tensors of a pickle, mapped into memory. Raises WeightsError if it holds anything else,
+    which could run code."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise WeightsError(f"{file}: not a checkpoint that can be read safely ({error})") from None
+
+
+def write_shards(
+    tensors: Mapping[str, About],
+    read: Callable[[str], Tensor],
+    folder: Path,
+    max_shard_size: int,
+) -> None:
+    """Write tensors one at a time as safetensors; several shards get an index.
+
+    `tensors`: type and shape by name. `read`: called for each name, in order unless a tensor is
+    larger than `max_shard_size` bytes.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    empty = {
+        name: torch.empty(about.shape, dtype=about.dtype, device="meta")
+        for name, about in tensors.items()
+    }
+    split = split_torch_state_dict_into_shards(empty, max_shard_size=max_shard_size)
+    for file, names in split.filename_to_tensors.items():
+        stream_weights(
+            {name: tensors[name] for name in names},
+            ((name, read(name)) for name in names),
+            folder / file,
+        )
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / f"{FILE}.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")

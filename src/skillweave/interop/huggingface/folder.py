@@ -1,0 +1,78 @@
+"""Folders of Hugging Face models, on disk or from the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from skillweave.config import ConfigError
+from skillweave.interop.huggingface.families import FAMILIES
+from skillweave.interop.huggingface.json_files import read_json
+from skillweave.model.folders import CONFIG_FILE
+from skillweave.weights.files import FILE
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""`org/name`, or only the name for the oldest models."""
+
+
+def find_folder(source: str | Path) -> Path:
+    """A folder on disk, or that of a model of the hub, which is downloaded to the hub's cache.
+
+    Only files at the top level are downloaded: descriptions, and weights as safetensors or, if
+    there are none, as pickles. Raises ConfigError for an id that cannot be downloaded.
+    """
+    folder = Path(source)
+    if folder.exists() or not HUB_ID.fullmatch(str(source)):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        for patterns in (["*.json", "*.txt", "*.safetensors"], ["*.bin"]):
+            folder = Path(
+                snapshot_download(str(source), allow_patterns=patterns, ignore_patterns=["*/*"])
+            )
+            if (folder / FILE).exists() or (folder / f"{FILE}.index.json").exists():
+                break
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{source}: no such folder, and it cannot be downloaded from the Hugging Face hub:"
+            f" {reason}"
+        ) from None
+    return folder
+
+
+def is_hf_folder(folder: Path) -> bool:
+    """Whether a folder holds a Hugging Face model. Raises ConfigError for a config.json that cannot
+    be read."""
+    return "model_type" in read_json(folder / CONFIG_FILE)
+
+
+def is_hf_model(source: str | Path) -> bool:
+    """Whether `source` is a Hugging Face model folder, or the id of a model of the hub: `a/b` if
+    there is no folder `a` here."""
+    folder = Path(source)
+    if folder.is_dir():
+        return is_hf_folder(folder)
+    name = str(source)
+    return "/" in name and HUB_ID.fullmatch(name) is not None and not folder.parent.is_dir()
+
+
+def read_hf_config(folder: Path) -> Any:
+    """The configuration of a Hugging Face model. Raises ConfigError if there is none, or its family
+    is not known."""
+    import transformers
+
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(f"{folder}: no {CONFIG_FILE} there; give a Hugging Face model folder")
+    data = read_json(file)
+    if "model_type" not in data:
+        raise ConfigError(
+            f"{file}: no model_type, so it does not describe a Hugging Face model; known:"
+            f" {', '.join(FAMILIES)}"
+        )
+    FAMILIES.find(data["model_type"])
+    return transformers.AutoConfig.for_model(**data)

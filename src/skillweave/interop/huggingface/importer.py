@@ -1,0 +1,111 @@
+"""Conversion of models from Hugging Face Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skillweave.config import ConfigError
+from skillweave.interop.checkpoints import Checkpoint
+from skillweave.interop.huggingface.families import FAMILIES
+from skillweave.interop.huggingface.family import Family, Head, find_head
+from skillweave.interop.huggingface.folder import find_folder, read_hf_config
+from skillweave.interop.huggingface.processor_files import describe_pooling, read_processor_files
+from skillweave.interop.key_map import KeyMap
+from skillweave.interop.model_loader import ModelLoader, match_weights
+from skillweave.model.model import Model
+from skillweave.weights.files import FILE, About, stream_weights
+
+
+def from_hf(source: Any, config: Any = None) -> Model:
+    """Convert a Hugging Face model. The result has its precision and is in evaluation mode.
+
+    `source`: a model of Transformers, a folder that `save_pretrained` wrote, the id of a model of
+    the hub (`org/name`), or a mapping of weights by name with its `config`.
+
+    Raises ConfigError for a family or an option that has no counterpart here, and for a tokenizer
+    with more tokens than the model's word embedding has rows. Raises WeightsError that names
+    missing, unexpected and wrongly shaped weights.
+    """
+    if isinstance(source, str | Path):
+        folder = find_folder(source)
+        return _open_folder(folder, Checkpoint(folder), config).load()
+    by_name = isinstance(source, Mapping)
+    state: Mapping[str, Tensor] = source if by_name else source.state_dict()
+    config = config or getattr(source, "config", None)
+    if config is None:
+        raise ConfigError(
+            "weights by name need the configuration that they belong to: from_hf(state, config=...)"
+        )
+
+    def read(name: str) -> Tensor:
+        return state[name].detach().clone()
+
+    where = type(source).__name__
+    return _open(config, None if by_name else where, state, read, where).load()
+
+
+def _open_folder(folder: Path, checkpoint: Checkpoint, config: Any = None) -> ModelLoader:
+    config = config or read_hf_config(folder)
+    return _open(config, None, checkpoint, checkpoint.__getitem__, str(folder), folder)
+
+
+def _open(
+    config: Any,
+    architecture: str | None,
+    stored: Iterable[str],
+    read: Callable[[str], Tensor],
+    where: str,
+    folder: Path | None = None,
+) -> ModelLoader:
+    """The loader of the model that a Hugging Face configuration describes.
+
+    `architecture`: None for the first one that the configuration names. `stored`, `read`: the names
+    of its tensors, and how one is read. `folder`: holds processor files.
+    """
+    family, head = find_head(config, architecture)
+    names = family.canonical_names(stored, head.prefix)
+    if head.omitted_by and not KeyMap(head.rules).count_known(names):
+        head = head.without_targets()
+    own_config, assets = family.read_config(config, head), {}
+    if folder is not None:
+        own_config, assets = read_processor_files(folder, own_config, config, family, head)
+    with torch.device("meta"):
+        model = Model(own_config, assets)
+    owner = f"family {family.model_type!r}"
+    return match_weights(
+        model, family.key_map(head), names, read, where, owner, lambda: _suggest(family, names)
+    )
+
+
+def import_folder(folder: Path, out: Path) -> str:
+    """Convert a Hugging Face model folder to ours, one tensor at a time."""
+    checkpoint = Checkpoint(folder)
+    loader = _open_folder(folder, checkpoint)
+    tensors = {}
+    weights = loader.model.state_dict()
+    for mapping in loader.mappings:
+        dtype = checkpoint.dtype(loader.names[mapping.source.names[0]])
+        tensors[mapping.name] = About(dtype, weights[mapping.name].shape)
+    out.mkdir(parents=True, exist_ok=True)
+    stream_weights(tensors, loader.weights(), out / FILE)
+    loader.model.save_description(out)
+    task = next(iter(loader.model.config.tasks))
+    parameters = loader.model.count_parameters()
+    return f"wrote {out}: {parameters:,} parameters, task {task}{describe_pooling(folder)}"
+
+
+def _suggest(family: Family, names: Mapping[str, str]) -> str:
+    """Names the family whose tensors these are, if it is another one."""
+
+    def count(one: Family) -> int:
+        return one.key_map(Head()).count_known(one.canonical_names(names.values()))
+
+    likely = max(FAMILIES.values(), key=count)
+    if count(likely) <= 2 * count(family):
+        return ""
+    return f"; the names are those of family {likely.model_type!r}"

@@ -1,0 +1,151 @@
+"""Tokenizers in both directions: those of a Hugging Face folder as an asset of our model, and ours
+as Transformers reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skillweave.batch import Modality
+from skillweave.config import ConfigError
+from skillweave.config.streams import tokenizer_asset
+from skillweave.data.processors.text import TextProcessor
+from skillweave.data.processors.tokenizer import KEYS, read_tokenizer, special_names
+from skillweave.interop.huggingface.json_files import read_json, write_json
+from skillweave.model.config import ModelConfig
+
+FILE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+OLDER = ("vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""Older folders have one of these instead."""
+SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
+"""Option of a Hugging Face configuration → role of the special token whose id it gives."""
+
+
+def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
+    """The folder's `tokenizer.json`, or what Transformers makes of older files; empty if there is
+    none or the model reads no text.
+
+    Raises ConfigError if it has more tokens than the model's word embedding has rows.
+    """
+    from tokenizers import Tokenizer
+
+    stream = config.streams.text or config.target_embedding
+    file = next((folder / name for name in (FILE, *OLDER) if (folder / name).is_file()), None)
+    if file is None or stream is None:
+        return {}
+    try:
+        content = file.read_bytes() if file.name == FILE else _convert_older(folder)
+        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    except Exception as error:  # the libraries raise bare Exception
+        raise ConfigError(
+            f"{file}: not a tokenizer that transformers and tokenizers can read here: {error}"
+        ) from None
+    if (size := tokenizer.get_vocab_size()) > stream.vocabulary:
+        raise ConfigError(
+            f"{file}: the tokenizer has {size} tokens, the word embedding {stream.vocabulary} rows;"
+            " give the tokenizer that the model was trained with, or resize the embedding"
+        )
+    return {tokenizer_asset(Modality.TEXT): content}
+
+
+def _convert_older(folder: Path) -> bytes:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.backend_tokenizer.to_str().encode()
+
+
+def read_special_tokens(
+    folder: Path, settings: dict[str, Any], assets: Mapping[str, bytes], start: int | None
+) -> None:
+    """Update the settings of a model with the special tokens of a folder that differ from BERT's.
+
+    `start`: id of the token that the decoder's texts begin with (BART: </s>, T5: <pad>). This token
+    also replaces a [CLS] that the tokenizer lacks.
+    """
+    special = special_names(folder)
+    asset = assets.get(tokenizer_asset(Modality.TEXT))
+    first = read_tokenizer(asset).id_to_token(start) if asset and start is not None else None
+    text, target = settings["streams"].get("text"), settings["target_embedding"]
+    for stream, cls in ((text, special.get("cls", first)), (target, first)):
+        names = special | ({"cls": cls} if cls else {})
+        if stream and names:
+            stream["tokenizer"] = {"special": names}
+
+
+def text_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> TextProcessor | None:
+    """The processor of a model's texts, or of its decoder's if no stream reads text; None without a
+    tokenizer."""
+    stream = config.streams.text or config.target_embedding
+    asset = assets.get(tokenizer_asset(Modality.TEXT))
+    return TextProcessor(stream, read_tokenizer(asset)) if stream and asset else None
+
+
+def special_token_ids(config: ModelConfig, assets: Mapping[str, bytes]) -> dict[str, int]:
+    """The ids of special tokens, as options of a Hugging Face configuration."""
+    processor = text_processor(config, assets)
+    if processor is None:
+        return {}
+    names = {option: processor.names[role] for option, role in SPECIAL_TOKEN_IDS.items()}
+    if config.target_embedding:
+        special = config.target_embedding.tokenizer.special
+        names["decoder_start_token_id"] = special.get("cls", processor.names["cls"])
+    found = {option: processor.tokenizer.token_to_id(name) for option, name in names.items()}
+    return {option: number for option, number in found.items() if number is not None}
+
+
+def write_tokenizer(
+    processor: TextProcessor,
+    folder: Path,
+    ends_text: bool | None = None,
+    segments: int = 1,
+    tokenizer_class: str | None = None,
+) -> None:
+    """Write a tokenizer that makes the same tokens of a text, or of two texts, as `processor`.
+
+    `ends_text`: whether a single text ends with [SEP]; None: as in `processor`. `segments`: number
+    of the model's segments; with more than one the second text is in a segment of its own.
+    `tokenizer_class`: reads the tokenizer; None: the class that reads any.
+    """
+    import transformers
+
+    tokenizer = processor.tokenizer
+    segment = int(segments > 1)
+    _set_template(processor, ends_text, segment)
+    names = {key: processor.names[role] for key, role in KEYS.items()}
+    known = {key: name for key, name in names.items() if tokenizer.token_to_id(name) is not None}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=processor.max_length,
+        model_input_names=inputs if segment else inputs[::2],
+        **known,
+    ).save_pretrained(folder)
+    if tokenizer_class:
+        file = folder / SETTINGS
+        write_json(file, read_json(file) | {"tokenizer_class": tokenizer_class})
+
+
+def _set_template(processor: TextProcessor, ends_text: bool | None, segment: int) -> None:
+    """Let the tokenizer put the special tokens around texts that the processor puts there."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = processor.tokenizer
+    before, after = processor.frame
+    end = after if ends_text is None else [processor.separator] if ends_text else []
+    if tokenizer.post_processor is not None and end == after:
+        return
+    first, between, last = processor.pair_frame
+
+    def names(ids: Sequence[int]) -> list[Any]:
+        return [tokenizer.id_to_token(number) for number in ids]
+
+    second = [f"{name}:{segment}" for name in ("$B", *names(last))]
+    special = sorted({*before, *end, *first, *between, *last})
+    tokenizer.post_processor = TemplateProcessing(
+        single=[*names(before), "$A", *names(end)],
+        pair=[*names(first), "$A", *names(between), *second],
+        special_tokens=list(zip(names(special), special, strict=True)),
+    )
