@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig, merge
-from skillweave.tasks.prepare import prepare
+from skillweave.config.layering import merge
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.resolve import resolve
 
 CAPTIONS = [
     "red square",
@@ -73,10 +74,10 @@ def make_run(folder: Path, **sparse: dict) -> Path:
         "training": {"steps": 1, "threads": 1},
     }
     described = merge(described, {"model": {"encoder": {"sparse": sparse}}})
-    recipe, assets = prepare(RecipeConfig.parse(described))
+    ready = resolve(RecipeConfig.parse(described))
     torch.manual_seed(0)
-    Model(recipe.model, assets).save_pretrained(output / "best")
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    Model(ready.model, ready.assets).save_pretrained(output / "best")
+    text = yaml.safe_dump(ready.recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
     (output / "recipe.yaml").write_text(text, "utf-8")
     return output
 
