@@ -145,35 +145,38 @@ def random_examples(
 def labelled(name: str, examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
     """The same with labels of the kind that the task's target learns."""
     target = next(iter(TASKS[name]["targets"]))
-    return [_with_mask(Example(e.spans, _labels(target, e, rng), e.key)) for e in examples]
+    return [_with_mask(_labelled(target, example, rng)) for example in examples]
 
 
 def _with_mask(example: Example) -> Example:
-    if "units" not in example.labels:
+    if "units" not in example.token_labels:
         return example
     (features,) = example.spans
-    return replace(example, spans=(replace(features, masked=example.labels["units"] != IGNORE),))
+    masked = example.token_labels["units"] != IGNORE
+    return replace(example, spans=(replace(features, masked=masked),))
 
 
-def _labels(target: str, example: Example, rng: np.random.Generator) -> dict[str, Tensor | int]:
+def _labelled(target: str, example: Example, rng: np.random.Generator) -> Example:
     length = sum(span.length for span in example.spans)
     some = rng.random(length) < 0.5
     some[int(rng.integers(length))] = True
+
+    def at_some(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.where(some, values, IGNORE))
+
     match target:
         case "classification":
-            return {"class": int(rng.integers(3))}
+            return replace(example, labels={"class": int(rng.integers(3))})
         case "contrastive":
-            return {"caption": int(rng.integers(2**62))}
+            return replace(example, labels={"caption": int(rng.integers(2**62))})
         case "ctc":
-            return {"characters": torch.from_numpy(rng.integers(1, 4, max(1, length // 2)))}
+            characters = torch.from_numpy(rng.integers(1, 4, max(1, length // 2)))
+            return replace(example, labels={"characters": characters})
         case "mlm":
-            return {
-                "words": torch.from_numpy(
-                    np.where(some, rng.integers(6, VOCABULARY, length), IGNORE)
-                )
-            }
+            ids = at_some(rng.integers(6, VOCABULARY, length))
+            return replace(example, token_labels={"label_ids": ids})
         case _:
-            return {"units": torch.from_numpy(np.where(some, rng.integers(5, size=length), IGNORE))}
+            return replace(example, token_labels={"units": at_some(rng.integers(5, size=length))})
 
 
 def make_batch(

@@ -12,8 +12,7 @@ import yaml
 from PIL import Image
 
 from skillweave.model.model import Model
-from skillweave.config.layering import merge
-from skillweave.recipe import RecipeConfig
+from skillweave.recipe import RecipeConfig, merge
 from skillweave.tasks.resolve import resolve
 
 CAPTIONS = [
@@ -74,10 +73,10 @@ def make_run(folder: Path, **sparse: dict) -> Path:
         "training": {"steps": 1, "threads": 1},
     }
     described = merge(described, {"model": {"encoder": {"sparse": sparse}}})
-    ready = resolve(RecipeConfig.parse(described))
+    run = resolve(RecipeConfig.parse(described))
     torch.manual_seed(0)
-    Model(ready.model, ready.assets).save_pretrained(output / "best")
-    text = yaml.safe_dump(ready.recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    Model(run.model, run.assets).save_pretrained(output / "best")
+    text = yaml.safe_dump(run.recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
     (output / "recipe.yaml").write_text(text, "utf-8")
     return output
 
