@@ -5,18 +5,17 @@ import pytest
 import torch
 from tiny_run import make_run
 
-from skillweave.evaluation.predictions import predict_task
-from skillweave.inference.api import open_run
+from skillweave.evaluation.evaluator import predict_dataset
+from skillweave.inference import open_run
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("masked"))
-    described = open_run(run)[1].model_dump(mode="json")
+    described = open_run(run)[1].recipe.model_dump(mode="json")
     data = described["tasks"]["text_to_code"]["data"]
     described["tasks"] = {"masked_code": {"data": data, "batch_size": 4}}
     described["model"] |= {"tasks": {}, "targets": {}}
@@ -24,11 +23,11 @@ def recipe(tmp_path_factory):
 
 
 def test_losses_are_those_of_the_samples_alone(recipe):
-    recipe, assets = prepare(recipe)
-    model = Model(recipe.model, assets).eval()
-    dataset = open_task(recipe, "masked_code", "test", assets)
-    together = predict_task(model, "masked_code", dataset.batches(6))
-    alone = predict_task(model, "masked_code", dataset.batches(1))
+    ready = resolve(recipe)
+    model = Model(ready.model, ready.assets).eval()
+    dataset = ready.dataset("masked_code", "test")
+    together = predict_dataset(model, dataset, dataset.batches(6))
+    alone = predict_dataset(model, dataset, dataset.batches(1))
     assert together.keys == alone.keys
     for sample in range(6):
         mine, its = together.samples == sample, alone.samples == sample

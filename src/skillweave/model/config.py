@@ -186,11 +186,8 @@ class ModelConfig(Config):
 
     def sharers(self, modality: Modality) -> frozenset[Modality]:
         """The modalities that use the same wordpieces as `modality`."""
-        return (
-            frozenset({Modality.TEXT, Modality.CODE})
-            if "word" in self.shared
-            else frozenset({modality})
-        )
+        words = frozenset({Modality.TEXT, Modality.CODE})
+        return words if "word" in self.shared and modality in words else frozenset({modality})
 
     def vocabulary(self, modality: Modality) -> int:
         """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
