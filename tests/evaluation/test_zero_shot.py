@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from skillweave.evaluation.predictions import classify, encode_candidates, evaluating
+from skillweave.inference.api import encode, open_run
+from skillweave.inference.predict import predict
+from skillweave.tasks.prepare import prepare
 from tiny_run import make_run
 
 from skillweave import cli
 from skillweave.config import ConfigError
 from skillweave.config.task import TaskConfig
 from skillweave.evaluation.evaluator import evaluate
-from skillweave.evaluation.predictions import classify, encode_candidates, evaluating
 from skillweave.evaluation.zero_shot import read_tasks, with_unseen
-from skillweave.inference.api import encode, open_run
-from skillweave.inference.predict import predict
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
 
 TRAINED = ("image_captioning", "image_naming", "text_to_image")
 

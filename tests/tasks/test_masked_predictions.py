@@ -1,14 +1,20 @@
-"""Labels of masked prediction are brought into the order of the encoder's flat tokens, also with
+"""Masked predictions: labels in the order of the encoder's flat tokens, also with
 two spans in a pass."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from tiny_run import make_run
 
 from skillweave.evaluation.evaluator import predict_dataset
 from skillweave.inference import open_run
+from skillweave.metrics import estimate
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
+from skillweave.tasks import TASKS
+from skillweave.tasks.masked_prediction import MaskedPredictions, frequency_metrics
 from skillweave.tasks.resolve import resolve
 
 
@@ -38,3 +44,30 @@ def test_losses_are_those_of_the_samples_alone(recipe):
             atol=1e-4,
             rtol=1e-4,
         )
+
+
+def test_masked_figures_by_hand():
+    losses = np.log([2.0, 2.0, 8.0, 4.0])
+    found = MaskedPredictions(
+        keys=["a", "b"],
+        classes=9,
+        labels=np.array([5, 5, 5, 7]),
+        losses=losses,
+        correct=np.array([True, False, True, False]),
+        samples=np.array([0, 0, 1, 1]),
+    )
+    values, _ = estimate(TASKS["masked_text"].columns(found), 0)
+    assert values["perplexity"] == pytest.approx(math.exp(losses.mean()))
+    assert values["masked_accuracy"] == 0.5
+    # In training 5 and 7 were a quarter each: as unsure as among four. Always 1, the commonest, is
+    # never right.
+    guess = frequency_metrics(found, np.array([0, 2e6, 0, 0, 0, 1e6, 0, 1e6, 0]))
+    assert guess["masked_accuracy"] == 0
+    assert guess["perplexity"] == pytest.approx(4, rel=1e-4)
+    # A word that training never had counts as a little, of three sizes that which suits best.
+    guess = frequency_metrics(found, np.array([0, 1, 0, 0, 0, 0, 0, 1, 0.0]))
+    options = [
+        (more / (2 + 9 * more)) ** -0.75 * ((1 + more) / (2 + 9 * more)) ** -0.25
+        for more in (1, 0.1, 0.01)
+    ]
+    assert guess["perplexity"] == pytest.approx(min(options))
