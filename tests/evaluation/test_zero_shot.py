@@ -186,7 +186,7 @@ def test_files_without_tasks(tmp_path: Path, text: str) -> None:
 def test_class_names_without_tokens(run: Path, unseen: dict[str, TaskConfig]) -> None:
     model, recipe = open_run(run)
     classes = {"classes": {"positive": "good", "negative": "\u200b"}}
-    able, widened = with_unseen(
+    _, widened = with_unseen(
         model, recipe, {"text_naming": unseen["text_naming"].model_copy(update=classes)}
     )
     with pytest.raises(
