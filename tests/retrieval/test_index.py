@@ -24,16 +24,16 @@ def photos(tmp_path: Path) -> Path:
     (folder / "more").mkdir(parents=True)
     (folder / ".thumbnails").mkdir()
     for i, colour in enumerate(COLOURS):
-        Image.new("RGB", (20, 20), colour).save(folder / ("more" if i % 2 else "") / f"{colour}.png")
+        Image.new("RGB", (20, 20), colour).save(
+            folder / ("more" if i % 2 else "") / f"{colour}.png"
+        )
     shutil.copy(folder / "red.png", folder / ".thumbnails" / "red.png")
     (folder / "broken.jpg").write_bytes(b"")
     (folder / "readme.md").write_text("no picture")
     return folder
 
 
-def test_an_index_holds_every_sample_as_encode_gives_it(
-    run: Path, predictor: sw.Predictor
-) -> None:
+def test_an_index_holds_every_sample_as_encode_gives_it(run: Path, predictor: sw.Predictor) -> None:
     index = open_index(predictor, run, "text_to_image", "image")
     assert [e.split for e in index.entries] == ["train"] * 6 + ["validation"] * 6 + ["test"] * 6
     file = run.parent / "data" / "test-2.png"

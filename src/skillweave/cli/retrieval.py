@@ -10,6 +10,7 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import Device, Json, SavedModel, open_predictor, write_json
 
+
 def index(
     model: SavedModel,
     data: Annotated[
