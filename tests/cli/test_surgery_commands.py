@@ -13,7 +13,7 @@ from skillweave import cli
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_processors
-from skillweave.inference.api import encode, load
+from skillweave.inference import encode, load
 from skillweave.model.model import Model
 from skillweave.surgery.average import average
 from skillweave.surgery.vocabulary import extend

@@ -157,6 +157,8 @@ class Predictor:
             examples: list[Example] = []
             for value in group:
                 try:
+                    if value is None:
+                        raise BadInput(f"no {modality}")
                     examples.append(Example((processor(_plain(value, modality)),), {}, ""))
                     results.append(np.zeros(0, np.float32))
                 except BadInput as error:
