@@ -53,9 +53,11 @@ def batches(count: int) -> Iterator[Batch]:
     """Random pieces, one in seven to be predicted; the tasks take turns by two."""
     for number in range(count):
         ids = torch.randint(6, VOCABULARY, (SAMPLES, LENGTH))
-        words = torch.where(torch.rand(ids.shape) < 0.15, ids, IGNORE)
+        masked = torch.rand(ids.shape) < 0.15
+        labels = {"label_ids": torch.where(masked, ids, IGNORE)}
         layout = Layout(TASKS[number // 2 % 2], (Span(Modality.TEXT, length=LENGTH),))
-        yield Batch(layout, (ids,), torch.full((SAMPLES, 1), LENGTH), {"words": words})
+        lengths = torch.full((SAMPLES, 1), LENGTH)
+        yield Batch(layout, (ids,), lengths, labels, logits_to_keep=masked)
 
 
 def step(

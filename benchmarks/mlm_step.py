@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from side_by_side import (
     Given,
     Pace,
     alternate,
+    collate_reviews,
     draw,
     open_reviews,
     padded,
@@ -50,7 +50,6 @@ from transformers import BertConfig, BertForMaskedLM
 
 import skillweave as sw
 from skillweave.batch import IGNORE, Example
-from skillweave.data.collate import collate
 from skillweave.layers.tokens import map_tokens
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
@@ -109,13 +108,13 @@ def batches(
     """Reviews in random order, the same for a setting in every run."""
     for examples in draw(reviews, setting.batch, count, setting.full):
         yield (
-            collate(replace(reviews.layout, task="mlm"), examples, config.streams, reviews.bucket),
+            collate_reviews(reviews, "mlm", examples, config),
             their_batch(examples),
         )
 
 
 def their_batch(examples: list[Example]) -> dict[str, Tensor]:
-    labels = padded_labels([example.labels["words"] for example in examples])
+    labels = padded_labels([example.token_labels["label_ids"] for example in examples])
     return {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
 

@@ -7,6 +7,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.batch import IGNORE, Batch, Example
+from skillweave.data.collate import collate
+from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import TaskDataset, open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.dataset import TaskDataset
+from skillweave.tasks.resolve import resolve
 from skillweave.training.allocator import keep_freed_memory
 
 OURS, THEIRS = "skillweave", "Hugging Face"
@@ -120,8 +123,16 @@ def open_reviews() -> TaskDataset:
         "model": {"streams": {"text": {"max_length": LENGTH}}},
         "tasks": {TASK: {"data": {"path": "installed:reviews"}}},
     }
-    resolved, assets = prepare(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
-    return open_task(resolved, TASK, "train", assets)
+    resolved = resolve(RecipeConfig.parse({**recipe, "training": {"steps": 1}}))
+    return resolved.dataset(TASK, "train", training=True)
+
+
+def collate_reviews(
+    reviews: TaskDataset, task: str, examples: list[Example], model: ModelConfig
+) -> Batch:
+    """Our batch of reviews for a model's task of that name."""
+    layout = replace(reviews.task.layout, task=task)
+    return collate(layout, examples, model.streams, reviews.pad_to_multiple_of)
 
 
 def draw(reviews: TaskDataset, samples: int, count: int, full: bool) -> Iterator[list[Example]]:

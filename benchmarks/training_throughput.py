@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +33,7 @@ from side_by_side import (
     Given,
     Pace,
     alternate,
+    collate_reviews,
     draw,
     open_reviews,
     padded,
@@ -44,7 +44,6 @@ from torch import Tensor
 
 import skillweave as sw
 from skillweave.batch import IGNORE, Batch, Example
-from skillweave.data.collate import collate
 from skillweave.model.model import Model
 from skillweave.tasks.dataset import TaskDataset
 
@@ -134,10 +133,8 @@ def vit(setting: Setting) -> Any:
 
 def masked_words(model: Model, reviews: TaskDataset, examples: list[Example]) -> Given:
     """Words predicted where they are masked."""
-    ours = collate(
-        replace(reviews.layout, task="mlm"), examples, model.config.streams, reviews.bucket
-    )
-    labels = padded_labels([example.labels["words"] for example in examples])
+    ours = collate_reviews(reviews, "mlm", examples, model.config)
+    labels = padded_labels([example.token_labels["label_ids"] for example in examples])
     return ours, {**padded("", [example.spans[0].data for example in examples]), "labels": labels}
 
 
@@ -185,9 +182,8 @@ def pictures(model: Model, reviews: TaskDataset, examples: list[Example]) -> Giv
 
 def original(example: Example) -> Tensor:
     """A review without its masks."""
-    words, ids = example.labels["words"], example.spans[0].data
-    assert isinstance(words, Tensor)
-    return torch.where(words == IGNORE, ids, words)
+    labels = torch.as_tensor(example.token_labels["label_ids"])
+    return torch.where(labels == IGNORE, example.spans[0].data, labels)
 
 
 def as_batch(model: Model, spans: list[list[Tensor]], labels: Tensor) -> Batch:
@@ -195,7 +191,8 @@ def as_batch(model: Model, spans: list[list[Tensor]], labels: Tensor) -> Batch:
     inputs = tuple(padded("", rows)["input_ids"] for rows in spans)
     lengths = torch.tensor([[len(row) for row in rows] for rows in spans]).T
     layout = model.config.tasks["lm"].layout("lm").with_lengths(tuple(x.shape[1] for x in inputs))
-    return Batch(layout, inputs, lengths, {"words": labels})
+    keep = labels != IGNORE
+    return Batch(layout, inputs, lengths, {"label_ids": labels}, logits_to_keep=keep)
 
 
 KINDS: dict[

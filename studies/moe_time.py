@@ -16,11 +16,10 @@ import torch
 from sparse import Turn, compare
 
 from skillweave.analysis.sampled_batches import draw_batches
-from skillweave.tasks.predictions import encode_candidates
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig, read_recipe
-from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.recipe import read_recipe
+from skillweave.tasks.predictions import encode_candidates
+from skillweave.tasks.resolve import ResolvedRecipe, resolve
 from skillweave.training.allocator import keep_freed_memory
 from skillweave.training.optimizer import make_optimizer
 
@@ -45,19 +44,20 @@ def measure(recipes: Mapping[str, Path], rounds: int, threads: int) -> dict[str,
     }
 
 
-def build(file: Path) -> tuple[Model, RecipeConfig]:
+def build(file: Path) -> tuple[Model, ResolvedRecipe]:
     """A fresh model of a recipe, which is resolved."""
-    recipe, assets = prepare(read_recipe(file))
-    torch.manual_seed(recipe.training.seed)
-    return Model(recipe.model, assets), recipe
+    resolved = resolve(read_recipe(file))
+    torch.manual_seed(resolved.recipe.training.seed)
+    return Model(resolved.model, resolved.assets), resolved
 
 
-def training(model: Model, recipe: RecipeConfig) -> Turn:
+def training(model: Model, resolved: ResolvedRecipe) -> Turn:
     """Steps as training does them."""
+    recipe = resolved.recipe
     weights = {name: round(task.weight) for name, task in recipe.tasks.items()}
     drawn = {
         name: list(batches)
-        for name, batches in draw_batches(model, recipe, max(weights.values())).items()
+        for name, batches in draw_batches(resolved, max(weights.values())).items()
     }
     batches = [batch for name, found in drawn.items() for batch in found[: weights[name]]]
     optimizer = make_optimizer(model, recipe.training.optimizer)
@@ -78,12 +78,12 @@ def training(model: Model, recipe: RecipeConfig) -> Turn:
     return turn
 
 
-def inference(model: Model, recipe: RecipeConfig) -> Turn:
+def inference(model: Model, resolved: ResolvedRecipe) -> Turn:
     """Answers for test samples, with weights that stay as they are."""
     model.eval()
     work = []
-    for name, task in recipe.tasks.items():
-        dataset = open_task(recipe, name, "test", model.assets)
+    for name, task in resolved.recipe.tasks.items():
+        dataset = resolved.dataset(name, "test")
         candidates = encode_candidates(model, dataset.candidate_batches())
         batches = list(dataset.batches(task.batch_size, limit=task.batch_size))
         work += [
