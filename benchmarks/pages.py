@@ -8,13 +8,15 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cells import Cell
 from report import Figure
 
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.figure import new_figure, style, write_svg
+
+if TYPE_CHECKING:
+    from cells import Cell
 
 READING = re.compile(r"<!-- reading -->.*<!-- /reading -->", re.DOTALL)
 COLOURS = ("#666666", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")

@@ -8,7 +8,7 @@ from tiny_run import MODEL
 from skillweave.analysis.advice import advise, undecided
 from skillweave.analysis.interference import Interference
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.prepare import with_tasks
+from skillweave.tasks.resolve import model_with_tasks
 
 TASKS = ("text_classification", "speech_recognition", "text_to_image")
 BLOCKS = ("encoder.blocks.0.attention", "encoder.blocks.3.feed_forward")
@@ -22,7 +22,7 @@ def recipe(sparse):
     }
     tasks = {name: {"data": {"path": "none"}, "weight": 2.0} for name in TASKS}
     parsed = RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"steps": 1}})
-    return parsed.model_copy(update={"model": with_tasks(parsed)})
+    return parsed.model_copy(update={"model": model_with_tasks(parsed)})
 
 
 DENSE, SKILLS = recipe({}), recipe({"qkv": {"route": "skill"}})

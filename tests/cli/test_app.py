@@ -12,6 +12,7 @@ import pytest
 from skillweave import cli
 from skillweave.cli import app, shared, training
 from skillweave.config import ConfigError
+from skillweave.inference import loading, predictor
 
 SKILLWEAVE = [sys.executable, "-m", "skillweave"]
 HEAVY = {"lightning_fabric", "torch._dynamo", "matplotlib", "transformers", "sklearn"}
@@ -127,28 +128,32 @@ def test_inputs_may_follow_options(run: Path, capsys: pytest.CaptureFixture) -> 
     assert [line["input"] for line in lines] == ["good", "bad"]
 
 
-def test_device(monkeypatch: pytest.MonkeyPatch, run: Path, capsys: pytest.CaptureFixture) -> None:
-    available = {"torch.cuda.is_available": False, "torch.backends.mps.is_available": False}
-
-    def choose(name: str, *found: str) -> str:
-        for function in available:
-            monkeypatch.setattr(function, lambda found=function.split(".")[-2] in found: found)
-        return shared.choose_device(name)
-
-    assert choose("auto", "cuda", "mps") == choose("cuda", "cuda") == "cuda"
-    assert choose("auto", "mps") == "mps"
-    assert choose("auto") == choose("cpu", "cuda") == "cpu"
-    with pytest.raises(ConfigError, match=r"--device mps: .* use one of auto, cuda, cpu"):
-        choose("mps", "cuda")
-    choose("auto")
-    assert cli.main(["index", str(run), "--device", "cuda"]) == 2
-    assert "--device cuda: PyTorch finds no such device here" in capsys.readouterr().err
-
-
 def test_a_model_is_moved_to_its_device(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
-    monkeypatch.setattr(shared, "choose_device", lambda name: "meta")
-    model, recipe = shared.open_model(str(run), "auto")
-    assert all(x.is_meta for x in model.parameters()) and recipe.folder == run
+    for module in (loading, predictor):
+        monkeypatch.setattr(module, "choose_device", lambda name: {"auto": "meta"}[name])
+    model, recipe = shared.open_run(str(run), "auto")
+    assert all(x.is_meta for x in model.parameters()) and recipe.recipe.folder == run
+    found = shared.open_predictor(str(run), "auto")
+    assert found.device.type == "meta"
+    data = [f"text_to_code={run.parent / 'data' / 'text_to_code.jsonl'}"]
+    model, recipe = shared.open_run(str(run), "auto", data)
+    assert all(x.is_meta for x in model.parameters()) and list(recipe.tasks) == ["text_to_code"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict RUN --task text_classification good",
+        "index RUN",
+        "search RUN square --json TMP/found.json",
+        "evaluate RUN --tasks text_to_code --bootstrap 0",
+        "features RUN --task text_to_image --input TMP/rows.jsonl --out TMP/vectors.npy",
+    ],
+)
+def test_commands_take_a_device(words: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "so good"}\n')
+    given = words.replace("RUN", str(run)).replace("TMP", str(tmp_path)).split()
+    assert cli.main([*given, "--device", "cpu"]) == 0
 
 
 def test_debug_shows_the_stack() -> None:

@@ -5,8 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from tiny_run import make_run
+from tiny_run import make_run, save_run
 
+import skillweave as sw
 from skillweave import cli
 
 
@@ -80,7 +81,8 @@ def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
     assert all(sum(row["shares"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
     page = (run / "report.html").read_text("utf-8")
     assert all(
-        f"{place} · route" in page for place in ("qkv", "feed_forward_in", "feed_forward_out")
+        f"Experts of {place} (route " in page
+        for place in ("qkv", "feed_forward_in", "feed_forward_out")
     )
 
 
@@ -144,6 +146,45 @@ def test_interference_is_printed_drawn_and_written(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "encoder.blocks.0.feed_forward" in shown and "with fewer than 10 batches" in shown
     picture = ElementTree.fromstring((tmp_path / "i.svg").read_text("utf-8"))
-    # eq. 2 and the ratio of means, 2 x 2 tasks
-    assert sum(element.tag.endswith("rect") for element in picture.iter()) == 2 * 4
+    texts = [(element.tag.rpartition("}")[2], element.text or "") for element in picture.iter()]
+    told = {text.partition(":")[0] for tag, text in texts if tag == "title"}
+    assert told == {f"{j} on {i}" for i in tasks for j in tasks}
+    assert {"I", "ratio of means"} <= {text for tag, text in texts if tag == "text"}
     (run / "interference.json").unlink()
+
+
+def test_a_carved_folder_is_measured_on_data_that_are_named(run, tmp_path, capsys):
+    task, small, out = "text_classification", tmp_path / "small", tmp_path / "out.json"
+    sw.carve(sw.load(run), task).save_pretrained(small)
+    file = run.parent / "data" / f"{task}.jsonl"
+    words = ["--bootstrap", "0", "--json", str(out)]
+    assert cli.main(["evaluate", str(small), "--data", f"{task}={file}", *words]) == 0
+    found = json.loads(out.read_text("utf-8"))[task]
+    assert cli.main(["evaluate", str(run), "--tasks", task, *words]) == 0
+    whole = json.loads(out.read_text("utf-8"))[task]
+    same = ("accuracy", "chance", "baseline", "n", "activated_parameters")
+    assert {name: found[name] for name in same} == {name: whole[name] for name in same}
+    assert not (small / "evaluation.json").exists() and not (small / "report.html").exists()
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(small)]) == 2
+    assert "name them with --data TASK=PATH" in capsys.readouterr().err
+
+
+def test_columns_of_other_data_are_named_as_in_training(run, tmp_path):
+    """Also in the folder that `carve` writes."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+    rows = [
+        {"split": split, "sentence": f"so {word}", "kind": kind, "key": f"{split}{i}"}
+        for split in ("train", "test")
+        for i, (word, kind) in enumerate([("good", "positive"), ("bad", "negative")] * 3)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    data = {"path": str(file), "columns": {"text": "sentence", "label": "kind"}}
+    tasks = {"text_classification": {"data": data}}
+    model = {**recipe["model"], "tasks": {}, "targets": {}}
+    named = save_run({**recipe, "model": model, "tasks": tasks, "output": str(tmp_path / "run")})
+    out = tmp_path / "out.json"
+    words = ["--data", f"text_classification={file}", "--bootstrap", "0", "--json", str(out)]
+    assert cli.main(["evaluate", str(named / "best"), *words]) == 0
+    assert json.loads(out.read_text("utf-8"))["text_classification"]["n"] == 6

@@ -175,7 +175,7 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
         (["train", "/nowhere.yaml"], "/nowhere.yaml: no such recipe"),
         (["train", "quickstrat"], "unknown recipe 'quickstrat'; did you mean 'quickstart'?"),
         (["evaluate", "/nowhere"], "/nowhere: no such run"),
-        (["search", "RUN", "x", "--in", "vidoe"], "no task of this run relates text to vidoe"),
+        (["search", "RUN", "x", "--in", "vidoe"], "no task of this model relates text to vidoe"),
         (["search", "RUN"], "give one thing to look for"),
         (
             ["search", "RUN", "--image", "/nowhere.png", "--in", "text"],
@@ -222,6 +222,18 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
             ["carve", "RUN", "--task", "text_to_code", "--out", "RUN"],
             "already exists; choose another with --out",
         ),
+        (["evaluate", "RUN", "--data", "text_to_code"], "text_to_code: write it as TASK=PATH"),
+        (
+            ["evaluate", "RUN", "--data", "text_to_cod=a.jsonl"],
+            "unknown task 'text_to_cod'; did you mean 'text_to_code'?",
+        ),
+        (
+            ["evaluate", "RUN", "--data", "text_to_code=/nowhere.jsonl"],
+            "no such file or folder: /nowhere.jsonl",
+        ),
+        (["index", "RUN", "/nowhere"], "no such file or folder: /nowhere"),
+        (["search", "RUN", "x", "--data", "/nowhere"], "no such file or folder: /nowhere"),
+        (["index", "RUN", "--device", "cuda"], "device 'cuda' is not available here; choose"),
         (["interference", "RUN", "--tasks", "text_to_code"], "give two or more, not text_to_code"),
         (["interference", "RUN", "--blocks", "1"], "there is no layer 1"),
         (["interference", "RUN", "--batches", "1"], "1 usable batches, but 2 are needed"),
@@ -235,8 +247,9 @@ def test_expected_errors_are_one_line_without_stack(run, words, told, capsys):
     )
 
 
-@pytest.mark.parametrize("command", [["inspect"], ["upcycle", "--sparse", "{qkv: {route: skill}}"]])
-def test_a_hugging_face_folder_is_told(command, tmp_path, capsys):
+def test_a_hugging_face_folder_is_told(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
-    assert cli.main([command[0], str(tmp_path), *command[1:]]) == 2
+    assert cli.main(["inspect", str(tmp_path)]) == 2
     assert "a Hugging Face model (bert); convert it" in capsys.readouterr().err
+    assert cli.main(["upcycle", str(tmp_path), "--sparse", "{qkv: {route: skill}}"]) == 2
+    assert "no weights there; expected model.safetensors" in capsys.readouterr().err

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skillweave.inference.api import encode, load
 from tiny_run import make_run
 
 import skillweave
@@ -14,6 +13,7 @@ from skillweave import cli
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_processors
+from skillweave.inference import encode, load
 from skillweave.model.model import Model
 from skillweave.surgery.average import average
 from skillweave.surgery.vocabulary import extend

@@ -11,7 +11,7 @@ import yaml
 from text_rows import ROWS, text_rows, text_sources
 
 from skillweave import cli
-from skillweave.evaluation.figures import METRICS
+from skillweave.metrics import METRICS
 
 MODEL = {
     "width": 32,
@@ -90,6 +90,10 @@ def test_every_task_is_measured_and_most_are_learned(run: Path) -> None:
         assert tables[task][metric] > tables[task]["chance"][metric] + 0.1, task
 
 
+NOT_GIVEN = ("label", "labels", "score", "tags", "answers", "answer")
+"""Fields of rows that hold what is asked for."""
+
+
 @pytest.mark.parametrize("task", ROWS)
 def test_rows_of_a_file_are_answered(run: Path, task: str, tmp_path: Path) -> None:
     rows = text_rows(task)[:5]
@@ -107,6 +111,27 @@ def test_rows_of_a_file_are_answered(run: Path, task: str, tmp_path: Path) -> No
             assert isinstance(answer[f"predicted_{name}" if name in row else name], kind)
     assert cli.main([*words, str(tmp_path / "out.parquet")]) == 0
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 5
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_what_is_asked_for_is_not_needed(
+    run: Path, task: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = text_rows(task)[:5]
+    found = []
+    for dropped in ((), NOT_GIVEN):
+        given = [{name: v for name, v in row.items() if name not in dropped} for row in rows]
+        file = tmp_path / "in.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in given), "utf-8")
+        assert cli.main(["predict", str(run), "--task", task, "--input", str(file)]) == 0
+        answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        found.append(
+            [
+                [answer[f"predicted_{name}" if name in row else name] for name in ANSWERS[task]]
+                for row, answer in zip(given, answers, strict=True)
+            ]
+        )
+    assert found[0] == found[1]
 
 
 def test_a_row_that_cannot_be_answered_does_not_stop_the_others(

@@ -10,7 +10,7 @@ from tiny_run import make_run
 
 from skillweave.config import ConfigError
 from skillweave.evaluation.agreement import SAMPLES, comparison_batches, differences, real_batch
-from skillweave.inference.api import open_run
+from skillweave.inference import open_run
 
 
 def test_a_difference_is_a_share_of_the_largest_logit(tmp_path) -> None:
@@ -39,15 +39,15 @@ def test_a_model_without_tasks_cannot_be_compared(tmp_path) -> None:
 
 def test_real_batches_come_from_validation_or_else_from_test(tmp_path) -> None:
     run = make_run(tmp_path)
-    model, recipe = open_run(run)
-    batch, split = real_batch(model, recipe, "text_to_code", 4)
+    _, recipe = open_run(run)
+    batch, split = real_batch(recipe, "text_to_code", 4)
     assert split == "validation" and len(batch) == 4
-    file = recipe.tasks["text_to_code"].data.path
+    file = recipe.recipe.tasks["text_to_code"].data.path
     rows = [
         line for line in Path(file).read_text("utf-8").splitlines() if '"validation"' not in line
     ]
     Path(file).write_text("\n".join(rows), "utf-8")
-    assert real_batch(model, recipe, "text_to_code", 9)[1] == "test"
+    assert real_batch(recipe, "text_to_code", 9)[1] == "test"
     Path(file).unlink()
     with pytest.raises(ConfigError, match="no validation or test sample can be read"):
-        real_batch(model, recipe, "text_to_code", 4)
+        real_batch(recipe, "text_to_code", 4)

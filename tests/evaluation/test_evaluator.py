@@ -1,20 +1,17 @@
 """The evaluator on a tiny run: its contract, and figures computed a second way."""
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from tiny_run import make_run
 
 from skillweave.config import ConfigError
-from skillweave.evaluation import predictions
-from skillweave.evaluation.evaluator import evaluate, measure
-from skillweave.evaluation.predictions import Embedded, Filled
-from skillweave.inference.api import open_run
-from skillweave.tasks.dataset import open_task
+from skillweave.data.processors import BadInput
+from skillweave.evaluation.evaluator import evaluate, measure, predict_dataset
+from skillweave.inference import open_run
+from skillweave.tasks.retrieval import RetrievalPredictions
 
 
 @pytest.fixture(scope="module")
@@ -65,55 +62,53 @@ def test_the_code_baseline_reads_identifiers(measured):
 
 def test_recall_is_that_of_the_models_own_vectors(run, measured):
     found = measured["text_to_image"].predictions
-    assert isinstance(found, Embedded)
+    assert isinstance(found, RetrievalPredictions)
     np.testing.assert_allclose(np.linalg.norm(found.items, axis=1), 1, atol=1e-5)
     order = np.argsort(-(found.queries @ found.items.T), axis=1)
     first = [found.captions[row[0]] == found.captions[q] for q, row in enumerate(order)]
     assert measured["text_to_image"].table["recall_at_1"] == pytest.approx(np.mean(first))
 
 
+def with_task_changes(ready, names, **changes):
+    tasks = dict(ready.recipe.tasks)
+    tasks |= {name: tasks[name].model_copy(update=changes) for name in names}
+    return replace(ready, recipe=ready.recipe.model_copy(update={"tasks": tasks}))
+
+
 def test_a_pool_is_the_beginning_of_the_whole_split(run, measured):
-    model, recipe = run
-    whole = {
-        **recipe.tasks,
-        "text_to_code": recipe.tasks["text_to_code"].model_copy(update={"pool": None}),
-    }
-    all_six = measure(
-        model, recipe.model_copy(update={"tasks": whole}), tasks=["text_to_code"], bootstrap=0
-    )
+    model, ready = run
+    recipe = with_task_changes(ready, ["text_to_code"], pool=None)
+    all_six = measure(model, recipe, tasks=["text_to_code"], bootstrap=0)
+    assert len(all_six["text_to_code"].predictions.keys) == 6
     assert all_six["text_to_code"].predictions.keys[:4] == measured["text_to_code"].predictions.keys
 
 
 def test_batch_size_changes_nothing(run, measured):
-    model, recipe = run
-    tasks = {name: task.model_copy(update={"batch_size": 1}) for name, task in recipe.tasks.items()}
-    again = evaluate(model, recipe.model_copy(update={"tasks": tasks}), bootstrap=0)
+    model, ready = run
+    again = evaluate(model, with_task_changes(ready, ready.tasks, batch_size=1), bootstrap=0)
     for name, table in again.items():
         for metric in table["chance"]:
             assert table[metric] == pytest.approx(measured[name].table[metric])
 
 
-def test_broken_samples_are_counted_and_the_mode_is_put_back(run):
+def test_broken_samples_are_counted_and_the_mode_is_put_back(run, monkeypatch):
     model, recipe = run
-    dataset = open_task(recipe, "text_to_image", "test", model.assets)
-    broken = replace(dataset.task, build=_breaking(dataset.task.build))
-    dataset.task = broken
+    dataset = recipe.dataset("text_to_image", "test")
+    build = type(dataset.task.entry).example
+
+    def fail(self, row, context, rng):
+        if row["key"] == "test-1":
+            raise BadInput("made to fail")
+        return build(self, row, context, rng)
+
+    monkeypatch.setattr(type(dataset.task.entry), "example", fail)
     model.train()
-    found = predictions.predict_task(model, "text_to_image", dataset.batches(4))
+    found = predict_dataset(model, dataset, dataset.batches(4))
     assert model.training
     model.eval()
     assert len(found.keys) == 5 and [s.reason for s in found.skipped] == ["made to fail"]
-
-
-def _breaking(build):
-    from skillweave.data.processors import BadInput
-
-    def fail(row, tools, rng):
-        if row["key"] == "test-1":
-            raise BadInput("made to fail")
-        return build(row, tools, rng)
-
-    return fail
+    table = evaluate(model, recipe, tasks=["text_to_image"], bootstrap=0)["text_to_image"]
+    assert (table["n"], table["skipped"]) == (5, 1)
 
 
 def test_unknown_names_are_told(run):
@@ -127,38 +122,3 @@ def test_progress_ends_at_the_total(run):
     seen = []
     evaluate(*run, tasks=["text_to_code"], bootstrap=0, progress=lambda *call: seen.append(call))
     assert seen == [("text_to_code", 4, 4)]
-
-
-def test_masked_figures_by_hand():
-    from skillweave.evaluation.chance import of_frequencies
-    from skillweave.evaluation.figures import PER_SAMPLE, figures
-
-    losses = np.log([2.0, 2.0, 8.0, 4.0])
-    found = Filled(
-        keys=["a", "b"],
-        classes=9,
-        labels=np.array([5, 5, 5, 7]),
-        losses=losses,
-        correct=np.array([True, False, True, False]),
-        samples=np.array([0, 0, 1, 1]),
-    )
-    values, _ = figures(PER_SAMPLE[Filled](found), 0)
-    assert values["perplexity"] == pytest.approx(math.exp(losses.mean()))
-    assert values["masked_accuracy"] == 0.5
-    # In training 5 and 7 were a quarter each: as unsure as among four. Always 1, the commonest, is
-    # never right.
-    guess = of_frequencies(found, np.array([0, 2e6, 0, 0, 0, 1e6, 0, 1e6, 0]))
-    assert guess["masked_accuracy"] == 0
-    assert guess["perplexity"] == pytest.approx(4, rel=1e-4)
-    # A word that training never had counts as a little, of three sizes that which suits best.
-    guess = of_frequencies(found, np.array([0, 1, 0, 0, 0, 0, 0, 1, 0.0]))
-    options = [
-        (more / (2 + 9 * more)) ** -0.75 * ((1 + more) / (2 + 9 * more)) ** -0.25
-        for more in (1, 0.1, 0.01)
-    ]
-    assert guess["perplexity"] == pytest.approx(min(options))
-
-
-def test_ctc_merges_repeats_and_drops_blanks():
-    assert predictions.decode_ctc(torch.tensor([0, 1, 1, 0, 1, 2, 2, 0]), ["a", "b"]) == "aab"
-    assert predictions.decode_ctc(torch.tensor([0, 0]), ["a"]) == ""

@@ -8,27 +8,23 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_run import make_run
+from tiny_run import make_run, save_run
 
 from skillweave import cli
+from skillweave.analysis import experts
 from skillweave.config import ConfigError
 from skillweave.config.task import TaskConfig
-from skillweave.evaluation.evaluator import evaluate
-from skillweave.evaluation.predictions import classify, encode_candidates, evaluating
+from skillweave.evaluation.evaluator import evaluate, predict_dataset
 from skillweave.evaluation.zero_shot import read_tasks, with_unseen
-from skillweave.inference.api import encode, open_run
-from skillweave.inference.predict import predict
-from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
-from skillweave.tasks.dataset import open_task
-from skillweave.tasks.prepare import prepare
+from skillweave.inference import encode, open_run, predict
+from skillweave.tasks.classification import ClassPredictions
 
 TRAINED = ("image_captioning", "image_naming", "text_to_image")
 
 
 def unified_run(folder: Path, route: str = "attribute") -> Path:
     """An untrained model of three tasks over pictures, and its run folder."""
-    described = open_run(make_run(folder))[1].model_dump(mode="json")
+    described = open_run(make_run(folder))[1].recipe.model_dump(mode="json")
     pictures = described["tasks"]["text_to_image"]["data"]
     named = {**pictures, "columns": {"label": "text"}}
     described["tasks"] = {
@@ -40,12 +36,7 @@ def unified_run(folder: Path, route: str = "attribute") -> Path:
     model["streams"] = {name: model["streams"][name] for name in ("text", "image")}
     model["encoder"]["sparse"] = {"linears": {"route": route, "experts": 4}}
     output = folder / "unified"
-    recipe, assets = prepare(RecipeConfig.parse({**described, "output": str(output)}))
-    torch.manual_seed(0)
-    Model(recipe.model, assets).save_pretrained(output / "best")
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (output / "recipe.yaml").write_text(text, "utf-8")
-    return output
+    return save_run({**described, "output": str(output)})
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +77,14 @@ def test_unseen_tasks_are_measured_with_the_models_own_parameters(
 def test_the_class_is_the_name_of_largest_cosine(run: Path, unseen: dict[str, TaskConfig]) -> None:
     model, recipe = open_run(run)
     able, widened = with_unseen(model, recipe, unseen)
-    dataset = open_task(widened, "colours", "test", able.assets)
-    names = list(widened.tasks["colours"].classes.values())
+    dataset = widened.dataset("colours", "test")
+    names = list(widened.task("colours").settings.classes.values())
     assert names == sorted(
         {"red square", "green square", "blue square", "grey square", "white square"}
     )
-    candidates = encode_candidates(able, dataset.candidate_batches())
-    with evaluating(able):
-        found = classify(able, "colours", dataset.batches(4), candidates)
-    rows = {dataset.key(i): dataset.row(i) for i in range(6)}
+    found = predict_dataset(able, dataset, dataset.batches(4))
+    assert isinstance(found, ClassPredictions)
+    rows = {key: dataset.row(key) for key in dataset.keys}
     pictures = encode(able, "colours", image=[rows[key]["image"] for key in found.keys])
     cosines = torch.from_numpy(pictures @ encode(able, "colours", text=names).T)
     expected = (cosines * able.targets["similarity"].pairs.scale.item()).softmax(1)
@@ -107,11 +97,11 @@ def test_the_class_is_the_name_of_largest_cosine(run: Path, unseen: dict[str, Ta
 def test_predict_names_a_picture(run: Path) -> None:
     model, recipe = open_run(run)
     picture = run.parent / "data" / "test-0.png"
-    (answer,) = predict(model, recipe, "image_naming", [picture])
-    assert answer["class"] in recipe.tasks["image_naming"].classes
+    (answer,) = predict(model, "image_naming", [picture])
+    assert answer["class"] in recipe.recipe.tasks["image_naming"].classes
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    with pytest.raises(ConfigError, match="has no answer of its own for an input"):
-        list(predict(model, recipe, "image_captioning", [picture]))
+    with pytest.raises(ConfigError, match="predicts the words of a text and has no answer"):
+        predict(model, "image_captioning", [picture])
 
 
 def test_the_command(
@@ -138,10 +128,14 @@ def test_the_whole_run_is_measured_and_reported(run: Path) -> None:
     (run / "evaluation.json").unlink()
 
 
-def test_the_experts_of_candidates_are_counted_too(tmp_path: Path) -> None:
-    table = evaluate(
-        *open_run(unified_run(tmp_path, "context")), tasks=["image_naming"], bootstrap=0
-    )["image_naming"]
+def test_the_experts_of_candidates_are_counted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts, "SAMPLES", 2)  # fewer than candidates, beside which samples count
+    model, recipe = open_run(unified_run(tmp_path, "context"))
+    counter, task = experts.ExpertCounter(model), "image_naming"
+    table = evaluate(model, recipe, tasks=[task], bootstrap=0, observers=[counter])[task]
+    assert table["experts"] == [use._asdict() for use in counter.uses]
     assert {row["span"] for row in table["experts"]} == {"image", "text/target"}
 
 
@@ -192,11 +186,11 @@ def test_files_without_tasks(tmp_path: Path, text: str) -> None:
 def test_class_names_without_tokens(run: Path, unseen: dict[str, TaskConfig]) -> None:
     model, recipe = open_run(run)
     classes = {"classes": {"positive": "good", "negative": "\u200b"}}
-    able, widened = with_unseen(
+    _, widened = with_unseen(
         model, recipe, {"text_naming": unseen["text_naming"].model_copy(update=classes)}
     )
     with pytest.raises(
         ConfigError,
         match=r"tasks\.text_naming\.classes: a class name cannot be used: text without tokens",
     ):
-        open_task(widened, "text_naming", "test", able.assets)
+        widened.dataset("text_naming", "test")

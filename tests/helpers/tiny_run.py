@@ -73,12 +73,17 @@ def make_run(folder: Path, **sparse: dict) -> Path:
         "training": {"steps": 1, "threads": 1},
     }
     described = merge(described, {"model": {"encoder": {"sparse": sparse}}})
+    return save_run(described)
+
+
+def save_run(described: dict) -> Path:
+    """Resolve a recipe and write it with an untrained model into its output; the run folder."""
     run = resolve(RecipeConfig.parse(described))
     torch.manual_seed(0)
-    Model(run.model, run.assets).save_pretrained(output / "best")
+    Model(run.model, run.assets).save_pretrained(run.recipe.folder / "best")
     text = yaml.safe_dump(run.recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (output / "recipe.yaml").write_text(text, "utf-8")
-    return output
+    (run.recipe.folder / "recipe.yaml").write_text(text, "utf-8")
+    return run.recipe.folder
 
 
 def add_journal(run: Path) -> None:

@@ -1,11 +1,14 @@
 """Metrics of classes, numbers, entities and answers against scikit-learn, SciPy and hand values."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
+from skillweave.metrics import METRICS
 from skillweave.metrics import labels as label_metrics
 
 pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=12)
@@ -36,11 +39,22 @@ def test_class_metrics_are_their_definitions(rows: list[tuple[int, int]]) -> Non
 def test_a_resample_is_measured_as_if_it_were_all(rows: list[tuple[int, int]]) -> None:
     predicted, labels = (np.array(column) for column in zip(*rows, strict=True))
     drawn = np.stack([np.arange(len(rows)), np.zeros(len(rows), int), np.arange(len(rows))[::-1]])
-    for metric in label_metrics.CLASS_METRICS.values():
+    for metric in (label_metrics.f1, label_metrics.macro_f1, label_metrics.matthews):
         found = metric(predicted[drawn], labels[drawn], 3)
         assert found == pytest.approx(
             [float(metric(predicted[row], labels[row], 3)) for row in drawn]
         )
+
+
+@given(pairs)
+def test_further_metrics_are_computed_from_class_predictions(rows: list[tuple[int, int]]) -> None:
+    predicted, labels = (np.array(column) for column in zip(*rows, strict=True))
+    found = SimpleNamespace(probabilities=np.eye(3)[predicted], labels=labels)
+    further = {name: metric.compute for name, metric in METRICS.items() if metric.compute}
+    assert set(further) == {"f1", "macro_f1", "matthews"}
+    for name, compute in further.items():
+        statistic, columns = compute(found)
+        assert statistic(*columns) == getattr(label_metrics, name)(predicted, labels, 3)
 
 
 @given(numbers)

@@ -1,20 +1,17 @@
-"""Metrics against hand values, jiwer, scikit-learn, ir-measures and brute force."""
+"""Metrics of rankings against hand values, ir-measures and brute force."""
 
 import itertools
 import math
 
 import ir_measures
-import jiwer
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import Qrel, ScoredDoc, Success
-from sklearn.metrics import accuracy_score
 
-from skillweave.metrics import ranking as metrics
+from skillweave import metrics
 
-words = st.text("abㄅㄆ", max_size=8)
 matrices = st.integers(1, 5).flatmap(
     lambda n: st.lists(
         st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=n, max_size=n),
@@ -22,34 +19,6 @@ matrices = st.integers(1, 5).flatmap(
         max_size=n,
     )
 )
-
-
-def test_accuracy_is_sklearns():
-    labels, guess = [0, 1, 2, 1, 1], [0, 1, 1, 1, 0]
-    assert metrics.accuracy(guess, labels) == accuracy_score(labels, guess) == 0.6
-
-
-@given(st.lists(st.tuples(words.filter(bool), words), min_size=1, max_size=5))
-def test_character_error_rate_is_jiwers(pairs):
-    references, hypotheses = zip(*pairs, strict=True)
-    assert metrics.character_error_rate(references, hypotheses) == pytest.approx(
-        jiwer.cer(list(references), list(hypotheses))
-    )
-
-
-def test_best_constant_by_hand():
-    # "ab" costs 0 + 0 + 1 edits over 5 characters; no other constant is better.
-    assert metrics.best_constant(["ab", "ac", "ab"], ["ab", "ab", "b"]) == ("ab", 0.2)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5))
-def test_best_constant_is_never_beaten_by_a_training_string(strings):
-    _, rate = metrics.best_constant(strings, strings)
-    assert all(
-        rate <= metrics.character_error_rate(strings, [s] * len(strings)) + 1e-12
-        for s in ["", *strings]
-    )
 
 
 def test_ranks_by_hand():
@@ -125,22 +94,3 @@ def test_faulty_similarities_are_named():
         metrics.rank_queries([[np.nan]], [[True]])
     with pytest.raises(metrics.MetricError, match="1 queries have no right answer"):
         metrics.rank_queries([[1.0, 0.0]], [[False, False]])
-
-
-def test_perplexity_of_a_uniform_guess_is_the_vocabulary():
-    assert metrics.perplexity([math.log(50)] * 7) == pytest.approx(50)
-
-
-def test_bootstrap_is_seeded_and_holds_the_mean():
-    values = np.random.default_rng(0).normal(3, 1, 400)
-    low, high = metrics.bootstrap(lambda x: x.mean(-1), values)
-    assert (low, high) == metrics.bootstrap(lambda x: x.mean(-1), values)
-    # The normal approximation of the mean's interval: ± 1.96 standard errors.
-    error = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - error, abs=0.03)
-    assert high == pytest.approx(values.mean() + error, abs=0.03)
-
-
-def test_bootstrap_keeps_columns_together():
-    edits, lengths = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
-    assert metrics.bootstrap(metrics.ratio, edits, lengths) == (0.5, 0.5)

@@ -7,11 +7,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from skillweave.inference.api import open_run
 from tiny_run import make_run
 
 from skillweave.analysis.experts import Use
 from skillweave.config.encoder import SparseConfig
+from skillweave.inference import open_run
 from skillweave.model.config import ModelConfig
 from skillweave.reporting.figure import COLOURS, SERIES, TOOLTIP, to_svg
 from skillweave.reporting.plots import (

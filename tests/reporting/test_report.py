@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 import soundfile
 from PIL import Image
-from skillweave.inference.api import open_run
 from tiny_run import add_journal, make_run
 
 from skillweave.evaluation.evaluator import measure
+from skillweave.inference import open_run
 from skillweave.reporting import media
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.report import write_report
@@ -59,7 +59,7 @@ def page(tmp_path_factory):
     (run / "interference.json").write_text(json.dumps(INTERFERENCE))
     model, recipe = open_run(run)
     measured = measure(model, recipe, bootstrap=20)
-    return write_report(run, model, recipe, measured, [run]).read_text("utf-8")
+    return write_report(run, model, recipe.recipe, measured, [run]).read_text("utf-8")
 
 
 def test_the_page_is_whole_and_needs_no_network(page):

@@ -1,190 +1,166 @@
 """The index: exact, cached as long as nothing changed, and honest about what it lacks."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_run import make_run
+from PIL import Image
+from tiny_run import CAPTIONS, COLOURS
 
-from skillweave import encode
+import skillweave as sw
 from skillweave.config import ConfigError
-from skillweave.data.processors import BadInput
-from skillweave.inference.api import open_run
-from skillweave.inference.predict import predict, read_rows, read_words, write_rows
-from skillweave.retrieval.files import save_hits, suffix_of
-from skillweave.retrieval.index import build_index, query, searchable, task_for
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("search"))
+from skillweave.retrieval.index import held, searchable, task_for
+from skillweave.retrieval.stored import index_of, open_index
 
 
 @pytest.fixture
-def run(folder):
-    return open_run(folder)
+def photos(tmp_path: Path) -> Path:
+    """Pictures without captions, one of them broken, and files that are no items."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    (folder / ".thumbnails").mkdir()
+    for i, colour in enumerate(COLOURS):
+        Image.new("RGB", (20, 20), colour).save(
+            folder / ("more" if i % 2 else "") / f"{colour}.png"
+        )
+    shutil.copy(folder / "red.png", folder / ".thumbnails" / "red.png")
+    (folder / "broken.jpg").write_bytes(b"")
+    (folder / "readme.md").write_text("no picture")
+    return folder
 
 
-def test_an_index_holds_every_sample_as_encode_gives_it(run):
-    model, recipe = run
-    index = build_index(model, recipe, "image")
+def test_an_index_holds_every_sample_as_encode_gives_it(run: Path, predictor: sw.Predictor) -> None:
+    index = open_index(predictor, run, "text_to_image", "image")
     assert [e.split for e in index.entries] == ["train"] * 6 + ["validation"] * 6 + ["test"] * 6
-    file = recipe.folder.parent / "data" / "test-2.png"
+    file = run.parent / "data" / "test-2.png"
     at = next(i for i, e in enumerate(index.entries) if e.key == "test-2")
-    np.testing.assert_allclose(
-        index.vectors[at], encode(model, "text_to_image", image=[file])[0], atol=1e-5
-    )
+    alone = predictor.encode("text_to_image", image=[file])[0]
+    np.testing.assert_allclose(index.vectors[at], alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-5)
 
 
-def test_hits_are_the_best_by_brute_force(run):
-    model, recipe = run
-    index = build_index(model, recipe, "video")
-    asked = encode(model, "text_to_video", text=["green moves"])[0]
+def test_hits_are_the_best_by_brute_force(run: Path, predictor: sw.Predictor) -> None:
+    index = open_index(predictor, run, "text_to_video", "video")
+    asked = sw.encode(predictor, "text_to_video", text=["green moves"])[0]
     scores = [float(v @ asked) for v in index.vectors]
-    hits = query(model, index, 4, text="green moves")
+    hits = index.search(4, text="green moves")
     assert [h.score for h in hits] == pytest.approx(sorted(scores, reverse=True)[:4])
     assert all(scores[index.entries.index(h.entry)] == pytest.approx(h.score) for h in hits)
 
 
-def test_an_image_finds_itself(run):
-    model, recipe = run
-    hits = query(
-        model,
-        build_index(model, recipe, "image"),
-        1,
-        image=recipe.folder.parent / "data" / "test-1.png",
-    )
-    assert hits[0].entry.caption == "green square" and hits[0].score == pytest.approx(1, abs=1e-5)
+def test_an_image_finds_itself(run: Path, predictor: sw.Predictor) -> None:
+    index = open_index(predictor, run, "text_to_image", "image")
+    (hit,) = index.search(k=1, image=run.parent / "data" / "test-1.png")
+    assert hit.entry.caption == "green square" and hit.score == pytest.approx(1, abs=1e-5)
 
 
-def test_the_stored_index_is_used_until_the_weights_change(run):
-    model, recipe = run
-    first = build_index(model, recipe, "code")
-    listing = recipe.folder / "index" / "text_to_code.code.json"
+def test_the_stored_index_is_used_until_the_weights_change(
+    run: Path, predictor: sw.Predictor
+) -> None:
+    def built() -> sw.Index:
+        return open_index(predictor, run, "text_to_code", "code")
+
+    first = built()
+    listing = run / "index" / "text_to_code.code.json"
     about = json.loads(listing.read_text("utf-8"))
     about["entries"][0]["caption"] = "read from the file"
     listing.write_text(json.dumps(about), "utf-8")
-    assert build_index(model, recipe, "code").entries[0].caption == "read from the file"
+    assert built().entries[0].caption == "read from the file"
     with torch.no_grad():
-        model.encoder.last_norm.weight[0] += 1
-    rebuilt = build_index(model, recipe, "code")
+        predictor.model.encoder.last_norm.weight[0] += 1
+    rebuilt = built()
     assert rebuilt.entries[0] == first.entries[0]
     assert not np.allclose(rebuilt.vectors, first.vectors)
 
 
-def test_tasks_are_found_by_their_modalities(run):
-    assert list(searchable(*run)) == ["text_to_image", "text_to_video", "text_to_code"]
-    assert task_for(*run, "video") == "text_to_video"
-    assert task_for(*run, "text", "code") == "text_to_code"
-    with pytest.raises(ConfigError, match="no task of this run relates image to video"):
-        task_for(*run, "video", "image")
+def test_tasks_are_found_by_their_modalities(run: Path, predictor: sw.Predictor) -> None:
+    assert list(searchable(predictor)) == ["text_to_image", "text_to_video", "text_to_code"]
+    assert searchable(predictor)["text_to_code"] == {"text": "text", "code": "code"}
+    assert task_for(predictor, "video") == "text_to_video"
+    assert task_for(predictor, "text", "code") == "text_to_code"
+    with pytest.raises(ConfigError, match="no task of this model relates image to video"):
+        task_for(predictor, "video", "image")
     with pytest.raises(ConfigError, match="modality of task 'text_to_image'"):
-        build_index(*run, "code", task="text_to_image")
+        open_index(predictor, run, "text_to_image", "code")
 
 
-def test_found_files_are_saved_as_they_were(run, tmp_path):
-    model, recipe = run
-    index = build_index(model, recipe, "image")
-    hits = query(model, index, 2, text="red square")
-    saved = save_hits(recipe, index, hits, tmp_path / "found")
-    for hit, file in zip(hits, saved, strict=True):
-        assert (
-            file.read_bytes()
-            == (recipe.folder.parent / "data" / f"{hit.entry.key}.png").read_bytes()
-        )
-    code = build_index(model, recipe, "code")
-    (file,) = save_hits(recipe, code, query(model, code, 1, text="make a red square"), tmp_path)
-    assert file.suffix == ".txt" and file.read_text("utf-8").startswith("def make_")
+def test_a_folder_of_pictures_without_captions(predictor: sw.Predictor, photos: Path) -> None:
+    calls = []
+    index = sw.Index.build(predictor, photos, progress=lambda *call: calls.append(call))
+    assert (index.task, index.modality) == ("text_to_image", "image")
+    keys = [f"more/{c}.png" if i % 2 else f"{c}.png" for i, c in enumerate(COLOURS)]
+    assert {e.key for e in index.entries} == set(keys)
+    assert [(skip.key, skip.reason) for skip in index.skipped] == [("broken.jpg", "0 bytes")]
+    assert calls[-1] == ("text_to_image · image", 7, 7)
+    (hit,) = index.search(image=photos / "more" / "grey.png", k=1)
+    assert hit.entry.key == "more/grey.png" and hit.score == pytest.approx(1, abs=1e-5)
+    assert hit.to_json() == {"score": hit.score, "key": "more/grey.png", "caption": ""}
+    assert len(index.search(text="red square", k=3)) == 3
+    alone = sw.Index.build(predictor, photos / "red.png")
+    assert [e.key for e in alone.entries] == ["red.png"]
 
 
-@pytest.mark.parametrize(
-    ("content", "suffix"),
-    [
-        (b"\x89PNG\r\n", ".png"),
-        (b"\0\0\0\x18ftypisom", ".mp4"),
-        (b"RIFF1234WAVE", ".wav"),
-        (b"what", ""),
-    ],
-)
-def test_suffixes_follow_the_contents(content, suffix):
-    assert suffix_of(content) == suffix
+def test_captions_beside_files_and_in_tables_are_told(
+    run: Path, predictor: sw.Predictor, photos: Path
+) -> None:
+    (photos / "red.txt").write_text("a red one\nanother\n")
+    index = sw.Index.build(predictor, photos)
+    assert {e.key: e.caption for e in index.entries if e.caption} == {"red.png": "a red one"}
+    assert index.modality == "image"  # the caption is no item of its own
+    texts = sw.Index.build(predictor, photos, modality="text")
+    assert [(e.key, e.caption) for e in texts.entries] == [("red.txt", "a red one\nanother\n")]
+    table = sw.Index.build(predictor, run.parent / "data" / "text_to_image.jsonl")
+    assert [e.caption for e in table.entries[:6]] == CAPTIONS
+    metadata = '{"file_name": "red.png", "text": "described"}\n'
+    (photos / "metadata.jsonl").write_text(metadata)
+    described = sw.Index.build(predictor, photos)
+    assert [(e.key, e.caption) for e in described.entries] == [("red.png", "described")]
 
 
-def test_predictions_are_those_of_the_model(run):
-    model, recipe = run
-    (answer,) = predict(model, recipe, "text_classification", ["so good"])
-    assert (
-        answer["probability"]
-        == max(answer["probabilities"].values())
-        == answer["probabilities"][answer["class"]]
-    )
-    assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    (found,) = predict(model, recipe, "text_to_code", ["make a red square"], k=3)
-    hits = query(model, build_index(model, recipe, "code"), 3, text="make a red square")
-    assert [row["key"] for row in found["found"]] == [hit.entry.key for hit in hits]
+def test_an_index_of_own_data_is_stored_until_they_change(
+    run: Path, predictor: sw.Predictor, photos: Path
+) -> None:
+    def built() -> sw.Index:
+        return open_index(predictor, run, "text_to_image", "image", photos)
+
+    first = built()
+    (listing,) = (run / "index").glob("*/text_to_image.image.json")
+    about = json.loads(listing.read_text("utf-8"))
+    about["entries"][0]["caption"] = "read from the file"
+    listing.write_text(json.dumps(about), "utf-8")
+    assert built().entries[0].caption == "read from the file"
+    Image.new("RGB", (20, 20), "pink").save(photos / "pink.png")
+    assert len(built().entries) == len(first.entries) + 1
 
 
-def test_a_broken_input_does_not_stop_the_others(run):
-    model, recipe = run
-    good = recipe.folder.parent / "data" / "test-0.wav"
-    broken, heard = predict(model, recipe, "speech_recognition", ["/nowhere.wav", good])
-    assert "no such file" in broken["error"] and set(heard["transcript"]) <= {"a", "b"}
-
-
-def test_inputs_from_a_file_are_relative_to_it(run, tmp_path):
-    recipe = run[1]
-    (tmp_path / "in.jsonl").write_text(
-        '{"sound": "a.wav", "who": "x"}\n\n{"sound": "/b.wav"}\n', "utf-8"
-    )
-    rows, own, _ = read_rows(recipe, "speech_recognition", str(tmp_path / "in.jsonl"))
-    assert [row["sound"]["path"] for row in rows] == [str(tmp_path / "a.wav"), "/b.wav"]
-    assert own == [{"sound": "a.wav", "who": "x"}, {"sound": "/b.wav", "who": None}]
-    with pytest.raises(ConfigError, match="no column for the field 'text'"):
-        read_rows(recipe, "text_classification", str(tmp_path / "in.jsonl"))
-    assert read_words(("text",), ["so good"]) == [{"text": "so good"}]
-    with pytest.raises(ConfigError, match="nothing to answer for"):
-        read_words(("text",), [])
-    with pytest.raises(ConfigError, match="the task is given text, second: write them as columns"):
-        read_words(("text", "second"), ["a"])
-
-
-def test_predictions_keep_the_inputs_own_columns(tmp_path):
-    own, answers = (
-        [{"text": "a", "class": "x"}, {"text": "b"}],
-        [{"class": "y", "probability": 0.5}, {"error": "broken"}],
-    )
-    write_rows(tmp_path / "out.jsonl", own, answers)
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
-    first = {"text": "a", "class": "x", "predicted_class": "y", "probability": 0.5}
-    assert lines == [first, {"text": "b", "error": "broken"}]
-    write_rows(tmp_path / "out.parquet", own, answers)
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist()[0] == {**first, "error": None}
-    with pytest.raises(ConfigError, match=r"written as \.jsonl or \.parquet"):
-        write_rows(tmp_path / "out.txt", own, answers)
-
-
-def test_encode_tells_what_is_wrong(run):
-    model, _ = run
-    assert encode(model, "text_to_image", image=[]).shape == (0, 16)
-    with pytest.raises(ConfigError, match="give one of"):
-        encode(model, "text_to_image")
-    with pytest.raises(ConfigError, match=r"write text=\[...\]"):
-        encode(model, "text_to_image", text="one")
+def test_what_cannot_be_searched_is_told(
+    predictor: sw.Predictor, photos: Path, tmp_path: Path
+) -> None:
+    assert held(predictor, photos) == [("text_to_image", "image")]
+    (tmp_path / "other").mkdir()
     with pytest.raises(
-        ConfigError, match="unknown task 'text_to_imag'; did you mean 'text_to_image'"
+        ConfigError, match=r"other: holds nothing that this model can search .*holds image"
     ):
-        encode(model, "text_to_imag", text=["x"])
-    with pytest.raises(BadInput, match=r"/nowhere\.png"):
-        encode(model, "text_to_image", image=["/nowhere.png"])
+        sw.Index.build(predictor, tmp_path / "other")
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        sw.Index.build(predictor, tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"1 samples could be read \(broken\.jpg: 0 bytes\)"):
+        sw.Index.build(predictor, photos / "broken.jpg")
+    index = replace(sw.Index.build(predictor, photos), predictor=None)
+    with pytest.raises(ConfigError, match="no model to encode queries"):
+        index.search(text="red")
 
 
-def test_encode_does_not_depend_on_its_company(run):
-    model, _ = run
-    texts = ["red square", "a", "green square so good very bad"]
-    together = encode(model, "text_to_image", text=texts)
-    alone = np.concatenate([encode(model, "text_to_image", text=[text]) for text in texts])
-    assert together.dtype == np.float32
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+def test_predict_searches_an_index(run: Path, predictor: sw.Predictor) -> None:
+    index = index_of(predictor, run, predictor.task("text_to_code"))
+    (found,) = sw.predict(predictor, "text_to_code", ["make a red square"], index, k=3)
+    assert found == {"found": [hit.to_json() for hit in index.search(3, text="make a red square")]}
+    rows = [{"text": "make a red square", "own": 1}, {"text": ""}]
+    again, broken = sw.predict(predictor, "text_to_code", rows, index, k=3)
+    assert again["found"] == found["found"] and broken == {"error": "text without tokens"}
+    with pytest.raises(ConfigError, match=r"an index; build one with sw\.Index\.build"):
+        sw.predict(predictor, "text_to_code", ["make a red square"])

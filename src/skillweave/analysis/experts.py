@@ -108,24 +108,20 @@ def watch_load(model: Model, batches: Iterable[Batch], total: Load) -> Iterator[
 class ExpertCounter:
     """Counts where the tokens of the first samples of each task go (an evaluation's observer)."""
 
-    def __init__(self, model: Model, samples: int = SAMPLES) -> None:
-        self.model, self.samples = model, samples if looking_at_data(model) else 0
+    def __init__(self, model: Model) -> None:
+        self.model = model
         self.uses: list[Use] = []
         self._load: Load = {}
-        self._seen = 0
 
-    def observe(self, task: str, batch: Batch) -> None:
+    def watch(self, task: str, batches: Iterable[Batch]) -> Iterator[Batch]:
         """See `skillweave.evaluation.evaluator.Observer`."""
-        if self._seen < self.samples and len(batch):
-            device = next(self.model.parameters()).device
-            add_load(self._load, self.model.assignments(batch.to(device)))
-            self._seen += len(batch)
+        return watch_load(self.model, batches, self._load)
 
     def table(self, task: str) -> dict[str, Any]:
         """See `skillweave.evaluation.evaluator.Observer`."""
         found = counted(self.model, self._load)
         self.uses += found
-        self._load, self._seen = {}, 0
+        self._load = {}
         return {"experts": [use._asdict() for use in found]} if found else {}
 
 

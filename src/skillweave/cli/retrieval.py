@@ -10,37 +10,33 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import Device, Json, SavedModel, open_predictor, write_json
 
-OwnData = Annotated[
-    str | None,
-    Option(
-        metavar="PATH",
-        help="A folder of files, a table or a file to search instead of the data of the run.",
-    ),
-]
 
-
-def index(model: SavedModel, data: OwnData = None, device: Device = "auto") -> None:
+def index(
+    model: SavedModel,
+    data: Annotated[
+        str | None,
+        Argument(
+            metavar="DATA",
+            help="A folder of files, a table or a file to embed instead of the data of the run.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
     """Embed items once, for search: the data of a run, or your own."""
     from skillweave.reporting.console import progress
-    from skillweave.retrieval.index import searchable
+    from skillweave.retrieval.index import held, searchable
     from skillweave.retrieval.stored import open_index
 
     predictor = open_predictor(model, device)
-    found = 0
-    for task, fields in searchable(predictor).items():
-        for modality in fields:
-            try:
-                with progress() as step:
-                    built = open_index(predictor, model, task, modality, data, step)
-            except sw.ConfigError:
-                if data is None:
-                    raise
-                continue  # the user's data hold nothing of this modality
-            found += 1
-            skipped = f", {len(built.skipped)} skipped" if built.skipped else ""
-            print(f"{task} · {modality}: {len(built.entries):,} items{skipped}", flush=True)
-    if not found:
-        raise sw.ConfigError(f"{data or model}: holds nothing that this model can search")
+    own = [(task, one) for task, fields in searchable(predictor).items() for one in fields]
+    if not own:
+        raise sw.ConfigError(f"{model}: the model has no retrieval task, so nothing is searched")
+    for task, modality in own if data is None else held(predictor, data):
+        with progress() as step:
+            built = open_index(predictor, model, task, modality, data, step)
+        skipped = f", {len(built.skipped)} skipped" if built.skipped else ""
+        print(f"{task} · {modality}: {len(built.entries):,} items{skipped}", flush=True)
 
 
 def _example(modality: str) -> object:
@@ -64,7 +60,13 @@ def search(
     out: Annotated[
         Path | None, Option(metavar="DIR", help="Save the files found to this folder.")
     ] = None,
-    data: OwnData = None,
+    data: Annotated[
+        str | None,
+        Option(
+            metavar="DATA",
+            help="A folder of files, a table or a file to search instead of the data of the run.",
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:

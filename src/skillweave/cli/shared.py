@@ -74,11 +74,18 @@ def open_run(
 
     chosen = loading.choose_device(device)
     if data:
+        paths = dict(map(_task_and_path, data))
         model = sw.load(run).to(chosen)
-        pairs = [one.partition("=") for one in data]
-        return model, loading.recipe_for(model, {task: path for task, _, path in pairs}, run)
+        return model, loading.recipe_for(model, paths, run)
     model, recipe = loading.open_run(run)
     return model.to(chosen), recipe
+
+
+def _task_and_path(given: str) -> tuple[str, str]:
+    task, _, path = given.partition("=")
+    if not path:
+        raise sw.ConfigError(f"--data {given}: write it as TASK=PATH")
+    return task, path
 
 
 def open_recipe(

@@ -33,8 +33,9 @@ SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "test"
 class Observer(Protocol):
     """Looks at the batches of an evaluation, such as to count how experts are used."""
 
-    def observe(self, task: str, batch: Batch) -> None:
-        """Called for each batch before it is predicted."""
+    def watch(self, task: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, each looked at before it is predicted. Called for a task's candidates,
+        if it has any, and then for its samples."""
         ...
 
     def table(self, task: str) -> dict[str, Any]:
@@ -151,10 +152,9 @@ def predict_dataset(
 def _observed(
     batches: Iterable[Batch], task: str, observers: Sequence[Observer]
 ) -> Iterator[Batch]:
-    for batch in batches:
-        for observer in observers:
-            observer.observe(task, batch)
-        yield batch
+    for observer in observers:
+        batches = observer.watch(task, batches)
+    return iter(batches)
 
 
 def _first(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -44,7 +44,7 @@ class Writer:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self.file is not None:
             self.file.close()
-        elif self.path is not None and self.rows:
+        elif self.path is not None and self.rows and kind is None:
             _write_parquet(self.rows, self.path)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from skillweave.config import ConfigError
 from skillweave.data.sources import MEDIA, SUFFIXES, open_rows
 from skillweave.data.sources.base import FIELDS, Selection, name_fields
+from skillweave.data.sources.folder import is_described, walk
 from skillweave.data.sources.split import first_skip
 
 Row = Mapping[str, Any]
@@ -35,26 +36,31 @@ class Inputs:
 
 
 def read_inputs(
-    source: str | Path, fields: Sequence[str], columns: Mapping[str, str | list[str]] | None = None
+    source: str | Path,
+    fields: Sequence[str],
+    columns: Mapping[str, str | list[str]] | None = None,
+    optional: Sequence[str] = (),
 ) -> Inputs:
     """The rows of a table, of a folder of files, or of a single file.
 
     `fields`: what the task needs. `columns`: field → column, for columns that a table has; other
-    fields have columns of their own name. Media paths in a table are relative to its folder. Raises
-    ConfigError for a source that cannot be read or lacks a field.
+    fields have columns of their own name. `optional`: fields that are read where a table has them.
+    Media paths in a table are relative to its folder. Raises ConfigError for a source that cannot
+    be read or lacks a field.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and not is_described(path):
         return _folder(path, fields)
-    if path.is_file() and _holds(path, fields):
+    if path.is_file() and path.suffix.lower() not in SUFFIXES and _holds(path, fields):
         return Inputs([_row(path, path.name, fields)], [{"input": str(path)}])
     table = open_rows(str(source))
     named = {
         field: column
         for field, column in (columns or {}).items()
-        if field in fields and {*_listed(column)} <= {*table.columns}
+        if field in (*fields, *optional) and {*_listed(column)} <= {*table.columns}
     }
-    rows = Selection(table, range(len(table)), name_fields(table, named, fields))
+    there = [field for field in optional if field in (*named, *table.columns)]
+    rows = Selection(table, range(len(table)), name_fields(table, named, [*fields, *there]))
     hidden = table.media | (MEDIA - {*fields})
     names = [name for name in table.columns if name not in hidden]
     shown = [table.read(i, names) for i in range(len(table))]
@@ -87,20 +93,19 @@ def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
 
 def _folder(folder: Path, fields: Sequence[str]) -> Inputs:
     """Every file below a folder that holds the first field, with a text beside it where there is
-    one."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and _holds(file, fields)]
+    one. Hidden files and folders are ignored."""
+    files = [folder / file for file in walk(folder)]
+    files = [file for file in files if _holds(file, fields)]
     if not files:
-        raise ConfigError(f"{folder}: no file in it holds {fields[0]}")
+        raise ConfigError(f"{folder}: no file in it holds {' and '.join(fields)}")
     keys = [file.relative_to(folder).as_posix() for file in files]
     rows = [_row(file, key, fields) for file, key in zip(files, keys, strict=True)]
     return Inputs(rows, [{"key": key} for key in keys])
 
 
 def _holds(file: Path, fields: Sequence[str]) -> bool:
-    """Whether a file is an item of the first field, and no table."""
-    suffix = file.suffix.lower()
-    is_table = suffix in SUFFIXES and fields[0] not in ("text", "code")
-    return not is_table and FIELDS.get(suffix[1:]) == fields[0] and len(fields) == 1
+    """Whether a file is all that a task needs."""
+    return [FIELDS.get(file.suffix[1:].lower())] == [*fields]
 
 
 def _row(file: Path, key: str, fields: Sequence[str]) -> Row:

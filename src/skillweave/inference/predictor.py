@@ -32,7 +32,7 @@ Vectors = NDArray[np.float32]
 BATCH = 32
 """Inputs that the model sees at once."""
 WINDOW = 8
-"""Batches among which inputs are sorted by length, so that little is padding."""
+"""Batches of texts that are sorted by length together, so that little is padding."""
 PAD_TO_MULTIPLE_OF = 8
 """Lengths are padded to a multiple of it."""
 
@@ -152,11 +152,13 @@ class Predictor:
         """For each raw value its unit vector [D], or the reason why it is broken, in order."""
         layout, processor = self._encoder(task, modality)
         rest = iter(values)
-        while group := list(islice(rest, BATCH * WINDOW)):
+        while group := list(islice(rest, _group_size(layout))):
             results: list[Vectors | BadInput] = []
             examples: list[Example] = []
             for value in group:
                 try:
+                    if value is None:
+                        raise BadInput(f"no {modality}")
                     examples.append(Example((processor(_plain(value, modality)),), {}, ""))
                     results.append(np.zeros(0, np.float32))
                 except BadInput as error:
@@ -216,7 +218,7 @@ class Predictor:
         candidates = build_candidates(task, context)
         vectors = encode_candidates(self.model, candidates.batches()) if candidates else None
         rest = as_rows(inputs, entry.given)
-        while group := list(islice(rest, BATCH * WINDOW)):
+        while group := list(islice(rest, _group_size(task.layout))):
             examples: list[Example] = []
             answers: dict[str, Answer] = {}
             for i, row in enumerate(group):
@@ -273,6 +275,13 @@ def as_predictor(model: Model | Predictor | str | Path) -> Predictor:
     if isinstance(model, Predictor):
         return model
     return Predictor(model, device=None if isinstance(model, Model) else "auto")
+
+
+def _group_size(layout: Layout) -> int:
+    """Inputs that are prepared at once. Media are large, and pictures and clips have one length, so
+    there is nothing to sort."""
+    texts = all(span.modality in (Modality.TEXT, Modality.CODE) for span in layout.spans)
+    return BATCH * WINDOW if texts else BATCH
 
 
 def _by_length(examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
 from skillweave.data.processors import BadInput
+from skillweave.data.sources import Source
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import read_inputs
 from skillweave.inference.predictor import Predictor, Vectors, as_predictor
@@ -65,7 +67,7 @@ class Items:
     """What is indexed: rows under the task's field names, by split ("" for data without splits),
     and a fingerprint of the data."""
 
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[Row] | Source]
     fingerprint: str
 
     def __len__(self) -> int:
@@ -112,11 +114,13 @@ class Index:
         read, or a modality that cannot be searched.
         """
         predictor = as_predictor(model)
-        modality = modality or _modality_of(predictor, data)
+        if modality is None:
+            found = [one for one in held(predictor, data) if task in (None, one[0])]
+            # what texts describe comes before the texts
+            task, modality = min(found, key=lambda one: one[1] == "text")
         name = task or task_for(predictor, modality)
-        return embed(
-            predictor, own_items(predictor, name, modality, data), name, modality, progress
-        )
+        items = own_items(predictor, name, modality, data)
+        return embed(predictor, items, name, modality, progress)
 
     def search(self, k: int = 5, **media: Any) -> list[Hit]:
         """The k items most similar to one raw input: `text="一个笑脸"`, `image="cat.png"`, ...
@@ -163,15 +167,33 @@ def task_for(predictor: Predictor, modality: str, asked: str = "text") -> str:
     raise ConfigError(f"no task of this model relates {asked} to {modality}; it can search {known}")
 
 
+def held(predictor: Predictor, data: str | Path) -> list[tuple[str, str]]:
+    """What a user's data hold for the model to search: retrieval tasks, each with a modality.
+    Raises ConfigError where that is nothing."""
+    found, reasons = [], []
+    for task, fields in searchable(predictor).items():
+        for modality in fields:
+            try:
+                own_items(predictor, task, modality, data)
+                found.append((task, modality))
+            except ConfigError as error:
+                reasons.append(str(error))
+    if not found:
+        why = "; ".join(dict.fromkeys(reasons)) or "it has no retrieval task"
+        raise ConfigError(f"{data}: holds nothing that this model can search ({why})")
+    return found
+
+
 def own_items(predictor: Predictor, task: str, modality: str, data: str | Path) -> Items:
     """A user's own items. Raises ConfigError for data that cannot be read."""
     field = _field(predictor, task, modality)
-    found = read_inputs(data, [field], predictor.task(task).columns)
-    rows = [*found.rows] if not isinstance(found.rows, Sequence) else found.rows
+    found = read_inputs(data, [field], predictor.task(task).columns, optional=["text"])
     path = Path(data)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return Items({"": rows}, hashlib.sha256(json.dumps(states).encode()).hexdigest())
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    states = [(name, one.st_size, one.st_mtime_ns) for name, one in stats]
+    told = json.dumps([str(data), len(found), states])
+    return Items({"": found.rows}, hashlib.sha256(told.encode()).hexdigest())
 
 
 def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLITS) -> Items:
@@ -221,10 +243,10 @@ def embed(
     entries: list[Entry] = []
     skipped: list[SkippedSample] = []
     vectors: list[Vectors] = []
-    values = (row[field] for _, _, row in items)
-    encoded = predictor.encode_each(task, modality, values)
+    rows, ahead = tee(items)
+    encoded = predictor.encode_each(task, modality, (row[field] for _, _, row in ahead))
     captions = field if modality == "text" else "text"
-    for (split, number, row), vector in zip(items, encoded, strict=True):
+    for (split, number, row), vector in zip(rows, encoded, strict=True):
         if isinstance(vector, BadInput):
             skipped.append(SkippedSample(task, row["key"], str(vector)))
         else:
@@ -250,19 +272,6 @@ def fingerprint(model: Model, items: Items) -> str:
 def _field(predictor: Predictor, task: str, modality: str) -> str:
     predictor.single_pass(task, modality)  # says which modalities there are
     return cast(Retrieval, predictor.task(task).entry).searchable[modality]
-
-
-def _modality_of(predictor: Predictor, data: str | Path) -> str:
-    """The first modality that some task relates to texts and of which `data` holds items."""
-    candidates = {m for fields in searchable(predictor).values() for m in fields} - {"text"}
-    for modality in [*sorted(candidates), "text"]:
-        try:
-            name = task_for(predictor, modality)
-            own_items(predictor, name, modality, data)
-            return modality
-        except ConfigError:
-            continue
-    raise ConfigError(f"{data}: holds nothing that this model can search")
 
 
 def _write(index: Index, file: Path, mark: str) -> None:

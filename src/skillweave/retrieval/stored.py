@@ -35,7 +35,7 @@ def open_index(
         )
     items = own_items(predictor, task, modality, data)
     name = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:12]
-    folder = Path(path) if Path(path).is_dir() else Path(FOLDER)
+    folder = Path(path) if Path(path).is_dir() else Path()
     return build_index(predictor, items, folder / FOLDER / name, task, modality, progress)
 
 

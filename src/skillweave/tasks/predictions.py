@@ -6,7 +6,7 @@ Each task family adds its own kind. Shape letters: N samples, C classes, D width
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,14 +32,21 @@ class Predictions:
 
 @contextmanager
 def evaluating(model: Model) -> Generator[None]:
-    """No gradients and no dropout. The model's mode is restored afterwards."""
+    """No gradients and no dropout, and the forward pass in the model's `precision`. The model's
+    mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _in_precision(model):
             yield
     finally:
         model.train(training)
+
+
+def _in_precision(model: Model) -> AbstractContextManager[Any]:
+    if model.config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
 def on_device(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:

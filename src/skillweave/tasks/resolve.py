@@ -121,11 +121,13 @@ def resolved_task(model: ModelConfig, name: str) -> ResolvedTask:
 def _kind_of(task: ModelTask, target: TargetConfig) -> str:
     """The entry of the catalogue that reads the same inputs and learns by such a target, for a
     converted model, whose tasks have names of their own; empty where there is none."""
-    inputs = [(span.modality, span.encoder_pass) for span in task.spans]
-    for kind, entry in TASKS.items():
-        same = inputs == [(span.modality, span.encoder_pass) for span in entry.spans]
-        if same and entry.learns_by(type(target)):
-            return kind
+    own = [(span.modality, span.encoder_pass) for span in task.spans]
+    able = {kind: entry for kind, entry in TASKS.items() if entry.learns_by(type(target))}
+    # Hugging Face counts a question and its text as one input
+    for view in (list, set):
+        for kind, entry in able.items():
+            if view(own) == view((span.modality, span.encoder_pass) for span in entry.spans):
+                return kind
     return ""
 
 

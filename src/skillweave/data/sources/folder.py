@@ -20,6 +20,8 @@ from skillweave.data.sources.table import CsvTable, JsonTable
 
 METADATA = {"metadata.jsonl": JsonTable, "metadata.csv": CsvTable}
 """Files that describe the others, and their readers."""
+SAVED = ("dataset_dict.json", "state.json")
+"""Files in a folder that the library `datasets` has saved."""
 _FILE = "file_name"
 
 Row = dict[str, Any]
@@ -29,9 +31,9 @@ Skips = list[tuple[str, str]]
 def open_folder(folder: Path, where: str) -> Table:
     """The folder's samples, media as paths. Raises ConfigError for a folder that the library
     `datasets` has saved."""
-    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+    if any((folder / name).is_file() for name in SAVED):
         raise ConfigError(f"{where}: saved by the library datasets; write hf:{where}")
-    files = list(_walk(folder))
+    files = list(walk(folder))
     skipped: Skips = []
     tables = [file for file in files if file.name in METADATA]
     if tables:
@@ -55,7 +57,13 @@ def open_folder(folder: Path, where: str) -> Table:
     return table
 
 
-def _walk(folder: Path) -> Iterator[PurePosixPath]:
+def is_described(folder: Path) -> bool:
+    """Whether files in the folder say what the others are: a metadata table, or what the library
+    `datasets` writes."""
+    return any(file.name in (*METADATA, *SAVED) for file in walk(folder))
+
+
+def walk(folder: Path) -> Iterator[PurePosixPath]:
     """The files below a folder, relative to it, in a fixed order, hidden ones left out."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TARGETS, tiny_config, tiny_model
+from tiny import TARGETS, task, tiny_config, tiny_model
 
 from skillweave.config import ConfigError
-from skillweave.config.targets import TRANSCRIPTS_ASSET
-from skillweave.evaluation.predictions import ctc_decoder
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.tasks.prepare import prepare
+from skillweave.tasks.resolve import resolve, resolved_task
+from skillweave.tasks.transcription import ctc_decoder, decode_ctc
 
 # "xy" and "xz" sound almost alike, "xz" a little more.
 LOGITS = torch.tensor(
@@ -21,20 +20,23 @@ LOGITS = torch.tensor(
 
 
 def model(**options: Any) -> Model:
-    made = tiny_model(
-        tiny_config(targets={**TARGETS, "ctc": {"characters": ["x", "y", "z"], **options}})
-    )
-    made.assets[TRANSCRIPTS_ASSET] = b"xy\nxy\nxy\nxyx\nz\n"
+    targets = {**TARGETS, "ctc": {"characters": ["x", "y", "z"], **options}}
+    tasks = {"transcribe": {**task("ctc", "sound"), "settings": {"kind": "speech_recognition"}}}
+    made = tiny_model(tiny_config(targets=targets, tasks=tasks))
+    made.assets["transcripts.txt"] = b"xy\nxy\nxy\nxyx\nz\n"
     return made
 
 
+def transcript(**options: Any) -> str:
+    made = model(**options)
+    return ctc_decoder(made, resolved_task(made.config, "transcribe"))(LOGITS)
+
+
 def test_a_language_model_says_what_is_likely() -> None:
-    assert ctc_decoder(model(), "transcribe")(LOGITS) == "xz"
-    assert ctc_decoder(model(beams=8), "transcribe")(LOGITS) == "xz"
-    assert ctc_decoder(model(beams=8, language=2), "transcribe")(LOGITS) == "xy"
-    assert (
-        ctc_decoder(model(beams=8, language=2, language_weight=0.0), "transcribe")(LOGITS) == "xz"
-    )
+    assert transcript() == "xz"
+    assert transcript(beams=8) == "xz"
+    assert transcript(beams=8, language=2) == "xy"
+    assert transcript(beams=8, language=2, language_weight=0.0) == "xz"
 
 
 def test_it_learns_from_transcripts_and_further_text(tmp_path: Path) -> None:
@@ -50,9 +52,15 @@ def test_it_learns_from_transcripts_and_further_text(tmp_path: Path) -> None:
             "tasks": {"speech_recognition": {"data": {"path": "pack:speech"}}},
             "training": {"steps": 1},
         }
-        return prepare(RecipeConfig.parse(recipe))[1][TRANSCRIPTS_ASSET].decode().splitlines()
+        assets = resolve(RecipeConfig.parse(recipe)).assets
+        return assets["transcripts.txt"].decode().splitlines()
 
     lines = prepared(str(more))
     assert lines[-1] == "ㄇㄚ1" and len(lines) > 500 and "latin letters" not in lines
     with pytest.raises(ConfigError, match=r"language_text .*absent\.txt: no such file"):
         prepared(str(tmp_path / "absent.txt"))
+
+
+def test_ctc_merges_repeats_and_drops_blanks() -> None:
+    assert decode_ctc(torch.tensor([0, 1, 1, 0, 1, 2, 2, 0]), ["a", "b"]) == "aab"
+    assert decode_ctc(torch.tensor([0, 0]), ["a"]) == ""

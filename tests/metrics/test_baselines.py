@@ -1,6 +1,6 @@
 """Baselines on cases whose answer is plain."""
 
-from skillweave.evaluation.baselines import classify_texts, code_words, retrieve_code
+from skillweave.metrics.baselines import classify_texts, code_words, retrieve_code
 
 
 def test_identifiers_are_split():
