@@ -421,7 +421,7 @@ def run_ours(model: Model, batch: Batch) -> dict[str, Tensor]:
     if "masked_autoencoder" in found and batch.inputs[0].ndim == 5:
         hidden = found["masked_autoencoder"][batch.masked[0]]
         found["masked_autoencoder"] = hidden.unflatten(0, (len(batch), -1))
-    if "masked_image_token" in found:  # theirs speak of patches alone
+    if "masked_image_token" in found:  # Hugging Face gives no logits of [CLS].
         found["masked_image_token"] = found["masked_image_token"].unflatten(0, (len(batch), -1))[
             :, 1:
         ]

@@ -159,6 +159,6 @@ def their_masks(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {}
     specials = {"deit": 2, "videomae": 0}.get(model.config.model_type, 1)
     masked = batch.masked[0][:, specials:]
-    if type(model).__name__.startswith("ViTMAE"):  # patches are kept in the order of this noise
+    if type(model).__name__.startswith("ViTMAE"):  # It sorts patches by this noise.
         return {"noise": masked * 2.0 + torch.arange(masked.shape[1]) / masked.shape[1]}
     return {"bool_masked_pos": masked}
