@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("shard empty.txt --tokenizer pieces.json --out new", "empty.txt: no rows"),
         (
             "shard texts.jsonl --tokenizer pieces.json --out pieces.json",
-            "is there and holds no shards; give another --out",
+            "exists and holds no shards; give another --out",
         ),
         (
             "predict run --task text_classification --input other.jsonl",

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillweave.data.corruption import gap_sentences, infill, sentences_of, take_spans
+from skillweave.data.corruption import (
+    corrupt_spans,
+    gap_sentences,
+    infill_text,
+    split_sentences,
+)
 
 MASK = 4
 
@@ -25,13 +30,13 @@ MASK = 4
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert sentences_of(text) == expected
+    assert split_sentences(text) == expected
 
 
 @given(st.integers(1, 60), st.integers(0, 99))
 def test_infilling_keeps_the_rest_in_order(count: int, seed: int) -> None:
     pieces = list(range(10, 10 + count))
-    noised = infill(pieces, MASK, np.random.default_rng(seed))
+    noised = infill_text(pieces, MASK, np.random.default_rng(seed))
     kept = [p for p in noised if p != MASK]
     assert kept == sorted(kept) and set(kept) <= set(pieces)
     assert len(pieces) - len(kept) <= round(0.3 * count)
@@ -45,7 +50,7 @@ def test_infilling_keeps_the_rest_in_order(count: int, seed: int) -> None:
 
 def test_a_third_of_a_long_text_is_taken_out_in_spans_of_about_three() -> None:
     pieces = list(range(10, 3010))
-    noised = infill(pieces, MASK, np.random.default_rng(0))
+    noised = infill_text(pieces, MASK, np.random.default_rng(0))
     kept = [p for p in noised if p != MASK]
     assert len(kept) / len(pieces) == pytest.approx(0.7, abs=0.02)
     assert (len(pieces) - len(kept)) / noised.count(MASK) == pytest.approx(3, abs=0.6)
@@ -66,7 +71,7 @@ def test_gaps_are_the_sentences_most_like_the_rest() -> None:
 @given(length=st.integers(2, 400), seed=st.integers(0, 9))
 def test_spans_are_taken_out_of_a_text(length: int, seed: int) -> None:
     pieces = list(range(10, 10 + length))
-    left, taken = take_spans(pieces, np.random.default_rng(seed))
+    left, taken = corrupt_spans(pieces, np.random.default_rng(seed))
     assert len(left) == len(taken) and all(left) and all(taken)
     assert [p for pair in zip(left, taken, strict=True) for part in pair for p in part] == pieces
     gone = sum(map(len, taken))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.batch import IGNORE
-from skillweave.data.masking import FRAME_SPAN, mask_frames, mask_words
+from skillweave.data.masking import FRAME_SPAN, mask_frames, mask_tokens
 from skillweave.data.processors import BadInput
 
 SPECIAL, MASK, VOCABULARY = frozenset({0, 5, 6, 7, 99}), 7, 100
@@ -23,7 +23,7 @@ def within(count: int, trials: int, share: float) -> bool:
 
 def test_shares_of_bert() -> None:
     ids = torch.from_numpy(np.random.default_rng(0).integers(10, 90, 200_000))
-    masked, labels = mask_words(ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(1))
+    masked, labels = mask_tokens(ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(1))
     chosen = labels != IGNORE
     count = int(chosen.sum())
     assert within(count, len(ids), 0.15)
@@ -37,7 +37,7 @@ def test_shares_of_bert() -> None:
 
 def test_random_words_are_every_word_and_never_special() -> None:
     ids = torch.full((200_000,), 50)
-    masked, _ = mask_words(ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(2))
+    masked, _ = mask_tokens(ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(2))
     drawn = set(masked[masked != MASK].tolist())
     assert drawn == set(range(VOCABULARY)) - SPECIAL
 
@@ -49,21 +49,21 @@ def test_special_tokens_stay_and_one_word_always_goes(ids: list[int], seed: int)
     given_ids = torch.tensor(ids)
     if set(ids) <= SPECIAL:
         with pytest.raises(BadInput, match="nothing but special tokens"):
-            mask_words(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
+            mask_tokens(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
         return
-    masked, labels = mask_words(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
+    masked, labels = mask_tokens(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
     special = torch.isin(given_ids, torch.tensor(sorted(SPECIAL)))
     assert (labels[special] == IGNORE).all() and torch.equal(masked[special], given_ids[special])
     assert (labels != IGNORE).any()
     assert given_ids.tolist() == ids
-    again = mask_words(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
+    again = mask_tokens(given_ids, SPECIAL, MASK, VOCABULARY, np.random.default_rng(seed))
     assert torch.equal(masked, again[0]) and torch.equal(labels, again[1])
 
 
 def test_special_tokens_at_the_vocabularys_end() -> None:
     """A loaded vocabulary gets [CLS_code] added behind its words."""
     ids = torch.arange(1, 100)
-    masked, _ = mask_words(ids, frozenset({0, 100}), 0, 101, np.random.default_rng(0), share=0.99)
+    masked, _ = mask_tokens(ids, frozenset({0, 100}), 0, 101, np.random.default_rng(0), share=0.99)
     assert masked.max() < 100
 
 

@@ -16,7 +16,7 @@ from skillweave.cli.app import main
 from skillweave.config import ConfigError
 from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.data.processors import train_tokenizer
-from skillweave.data.sharding import Plan, shard
+from skillweave.data.sharding import ShardingConfig, write_shards
 from skillweave.data.sources import open_table
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.resolve import resolve
@@ -35,8 +35,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan(folder: Path, out: str = "shards", **changes: Any) -> Plan:
-    made = Plan(
+def sharding(folder: Path, out: str = "shards", **changes: Any) -> ShardingConfig:
+    made = ShardingConfig(
         str(folder / "rows.jsonl"), "text", str(folder / "tokenizer.json"), str(folder / out), 10
     )
     return made._replace(**changes)
@@ -57,7 +57,7 @@ def recipe(folder: Path, path: str, tokenizer: bool = True, **task: Any) -> Reci
 
 
 def test_samples_are_those_of_the_texts(source: Path) -> None:
-    assert list(shard(plan(source)))[-1] == (5, 5, 0)
+    assert list(write_shards(sharding(source)))[-1] == (5, 5, 0)
     found = {}
     for name, path in (
         ("shards", str(source / "shards/*.arrow")),
@@ -77,21 +77,23 @@ def test_samples_are_those_of_the_texts(source: Path) -> None:
 
 
 def test_neither_workers_nor_interruptions_change_a_shard(source: Path) -> None:
-    list(shard(plan(source)))
+    list(write_shards(sharding(source)))
     whole = contents(source / "shards")
-    steps = shard(plan(source, "again"))
+    steps = write_shards(sharding(source, "again"))
     assert [next(steps) for _ in range(3)] == [(0, 5, 0), (1, 5, 0), (2, 5, 0)]
     steps.close()
     (source / "again/00000.arrow").unlink()
     (source / "again/00003.partial").write_bytes(b"half")
     kept = os.stat(source / "again/00001.arrow").st_mtime_ns
-    assert list(shard(plan(source, "again"), workers=2)) == [(done, 5, 0) for done in range(1, 6)]
+    assert list(write_shards(sharding(source, "again"), workers=2)) == [
+        (done, 5, 0) for done in range(1, 6)
+    ]
     assert contents(source / "again") == whole
     assert os.stat(source / "again/00001.arrow").st_mtime_ns == kept
 
 
 def test_only_what_is_asked_for_is_read(source: Path) -> None:
-    list(shard(plan(source)))
+    list(write_shards(sharding(source)))
     table = open_table(str(source / "shards/*.arrow"))
     row = table.read(37, ["text"])["text"]
     assert row.ids.dtype == np.uint16 and not row.ids.flags.owndata  # a view of the mapped file
@@ -103,14 +105,14 @@ def test_only_what_is_asked_for_is_read(source: Path) -> None:
 
 
 def test_what_does_not_go_together(source: Path) -> None:
-    list(shard(plan(source)))
+    list(write_shards(sharding(source)))
     with pytest.raises(ConfigError, match="made with another rows; give another --out"):
-        list(shard(plan(source, rows=7)))
+        list(write_shards(sharding(source, rows=7)))
     train_tokenizer(TEXTS, TrainedTokenizerConfig(), 60).save(str(source / "other.json"))
     with pytest.raises(ConfigError, match="made with another fingerprint"):
-        list(shard(plan(source, tokenizer=str(source / "other.json"))))
-    with pytest.raises(ConfigError, match="is there and holds no shards"):
-        list(shard(plan(source, out=".")))
+        list(write_shards(sharding(source, tokenizer=str(source / "other.json"))))
+    with pytest.raises(ConfigError, match="exists and holds no shards"):
+        list(write_shards(sharding(source, out=".")))
     shards = str(source / "shards/*.arrow")
     with pytest.raises(
         ConfigError, match="on which no tokenizer can be trained; name the tokenizer"
@@ -119,7 +121,7 @@ def test_what_does_not_go_together(source: Path) -> None:
     data = recipe(source, shards).model_dump(mode="json")
     data["model"]["streams"]["text"]["tokenizer"]["path"] = str(source / "other.json")
     dataset = resolve(RecipeConfig.parse(data)).dataset("masked_text", "train")
-    with pytest.raises(ConfigError, match="cut with another tokeniser"):
+    with pytest.raises(ConfigError, match="made with another tokenizer"):
         dataset.examples(0)
     words = recipe(source, shards, masking={"unit": "word"})
     dataset = resolve(words).dataset("masked_text", "train")

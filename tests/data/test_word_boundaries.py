@@ -10,9 +10,9 @@ import torch
 from skillweave.batch import IGNORE
 from skillweave.config import ConfigError
 from skillweave.config.streams import TrainedTokenizerConfig
-from skillweave.data.masking import mask_words
+from skillweave.data.masking import mask_tokens
 from skillweave.data.processors import train_tokenizer
-from skillweave.data.word_boundaries import span_numbers, word_numbers
+from skillweave.data.word_boundaries import span_ids, word_ids
 
 TEXT = "unbelievable cats, 我爱北京天安门"
 TOKENIZER = train_tokenizer([*"unbeliavcts", TEXT], TrainedTokenizerConfig(min_frequency=1), 40)
@@ -22,7 +22,7 @@ SPECIAL = frozenset(range(6))
 def words_of(text: str, chinese: bool) -> list[str]:
     """The text's words, put together again from its pieces."""
     encoded = TOKENIZER.encode(text, add_special_tokens=False)
-    numbers = word_numbers(text, encoded, chinese)
+    numbers = word_ids(text, encoded, chinese)
     spans = [
         [o for o, n in zip(encoded.offsets, numbers, strict=True) if n == word]
         for word in range(numbers.max() + 1)
@@ -54,10 +54,10 @@ def test_without_a_segmenter_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_spans_are_whole_words_side_by_side() -> None:
     words = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9])
     for seed in range(50):
-        spans = span_numbers(words, np.random.default_rng(seed))
+        spans = span_ids(words, np.random.default_rng(seed))
         assert spans[0] == 0 and set(np.diff(spans)) <= {0, 1}
         assert all(len(set(spans[words == word])) == 1 for word in range(10))
-    lengths = np.bincount(span_numbers(np.arange(100_000), np.random.default_rng(0)))
+    lengths = np.bincount(span_ids(np.arange(100_000), np.random.default_rng(0)))
     # a geometric distribution, cut at 10
     expected = sum(min(k, 10) * 0.8 ** (k - 1) * 0.2 for k in range(1, 200))
     assert lengths.max() == 10 and lengths.mean() == pytest.approx(expected, rel=0.02)
@@ -68,7 +68,7 @@ def test_groups_are_masked_whole_and_meet_the_same_fate() -> None:
     ids = torch.tensor([2, *range(6, 16)])
     seen = np.zeros(6)
     for seed in range(400):
-        masked, labels = mask_words(ids, SPECIAL, 4, 40, np.random.default_rng(seed), 0.3, groups)
+        masked, labels = mask_tokens(ids, SPECIAL, 4, 40, np.random.default_rng(seed), 0.3, groups)
         chosen = labels != IGNORE
         assert not chosen[0] and torch.equal(labels[chosen], ids[chosen])
         whole = [chosen[groups == g].tolist() for g in range(6)]
@@ -81,7 +81,7 @@ def test_groups_are_masked_whole_and_meet_the_same_fate() -> None:
 
 def test_masking_pieces_is_as_it_was_without_groups() -> None:
     ids = torch.tensor([2, *range(6, 30)])
-    one = mask_words(ids, SPECIAL, 4, 40, np.random.default_rng(3))
+    one = mask_tokens(ids, SPECIAL, 4, 40, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     chosen = np.flatnonzero(rng.random(24) < 0.15) + 1
     assert (one[1] != IGNORE).nonzero().flatten().tolist() == chosen.tolist()

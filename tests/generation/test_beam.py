@@ -10,7 +10,7 @@ from hf_generation import BART
 from hf_references import Reference, make_batch, true_tokens
 from torch import Tensor
 
-from skillweave.generation import beam_search, write
+from skillweave.generation import beam_search, generate
 from skillweave.interop.huggingface import from_hf
 
 END, WORDS, MOST = 0, 4, 4
@@ -84,6 +84,8 @@ def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
     )
     begin, end = BART["decoder_start_token_id"], BART["eos_token_id"]
     first = torch.full((len(batch), 1), begin)
-    found = write(model, batch, first, end, most=8, beams=beams, length_penalty=penalty)
+    found = generate(
+        model, batch, first, end, max_new_tokens=8, beams=beams, length_penalty=penalty
+    )
     for words, row in zip(found, expected.tolist(), strict=True):
         assert words == (row[1 : row.index(end, 1)] if end in row[1:] else row[1:])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
-from skillweave.data.masking import mask_squares
+from skillweave.data.masking import mask_patches
 from skillweave.data.processors.units import PatchModel
 from skillweave.evaluation.evaluator import predict_dataset
 from skillweave.model.model import Model
@@ -67,7 +67,7 @@ def hidden_patches(batch: Batch, specials: int = 1) -> Tensor:
     seed=st.integers(0, 99),
 )
 def test_as_many_squares_in_every_draw(side: int, block: int, share: float, seed: int) -> None:
-    masked = mask_squares(side * block, share, block, np.random.default_rng(seed)).reshape(
+    masked = mask_patches(side * block, share, block, np.random.default_rng(seed)).reshape(
         side, block, side, block
     )
     corners = masked[:, :1, :, :1]

@@ -59,13 +59,13 @@ def pieces(text: str) -> list[int]:
     return PROCESSOR.encode(text).ids
 
 
-@pytest.mark.parametrize("unit", ["piece", "word", "span"])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_masked_units(unit: str) -> None:
     example = build("masked_text", 0, unit=unit, share=0.4)
     labels, ids = example.token_labels["label_ids"], example.spans[0].data
     plain = torch.tensor([PROCESSOR.cls, *pieces(TEXT)])
     assert torch.equal(torch.where(labels == IGNORE, ids, labels), plain)
-    assert 0 < (labels != IGNORE).sum() <= len(plain) * (0.8 if unit == "piece" else 0.45)
+    assert 0 < (labels != IGNORE).sum() <= len(plain) * (0.8 if unit == "token" else 0.45)
     assert torch.equal(
         build("masked_text", unit=unit).spans[0].data, build("masked_text", unit=unit).spans[0].data
     )

@@ -40,12 +40,13 @@ def shard(
 
     Tasks over text read them as any other source.
     """
-    from skillweave.data.sharding import Done, Plan, shard
+    from skillweave.data.sharding import ShardingConfig, ShardingProgress, write_shards
     from skillweave.reporting.console import progress
 
-    done = Done(0, 0, 0)
+    done = ShardingProgress(0, 0, 0)
+    config = ShardingConfig(source, column, tokenizer, out, rows)
     with progress() as step:
-        for done in shard(Plan(source, column, tokenizer, out, rows), workers):
+        for done in write_shards(config, workers):
             step("shards", done.shards, done.total)
     if done.empty:
         print(f"{done.empty:,} rows hold no text in {column!r}; tasks will skip and list them")

@@ -230,7 +230,7 @@ def vocabulary(
     values = []
     for path in texts:
         table = open_rows(path)
-        values += table.column(table.find(column, "--column"))
+        values += table.column(table.find_column(column, "--column"))
     if empty := sum(not any(texts_of([value])) for value in values):
         print(f"{empty:,} rows hold no text in {column!r}; they are left out")
     lines = list(texts_of(values))

@@ -1,13 +1,13 @@
-"""Cut texts into wordpieces once, into memory-mapped shards that tasks over text read like any
-other source."""
+"""Tokenizes a source once, into memory-mapped shards that tasks over text read as any other
+source."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +24,12 @@ from skillweave.data.tokenized import fingerprint
 
 MANIFEST = "shards.json"
 TOKENIZER_FILE = "tokenizer.json"
-AT_ONCE = 1000
-"""Texts cut at once."""
+TEXTS_PER_CALL = 1000
+"""Texts that the tokenizer encodes in one call."""
 
 
-class Plan(NamedTuple):
-    """What is cut, how, and to where; `rows`: of a shard."""
+class ShardingConfig(NamedTuple):
+    """The source, its column of texts, the tokenizer, the output folder, and the rows per shard."""
 
     path: str
     column: str
@@ -37,45 +37,54 @@ class Plan(NamedTuple):
     out: str
     rows: int
 
+    def file(self, number: int) -> Path:
+        """The file of a shard."""
+        return Path(self.out) / f"{number:05d}.arrow"
 
-class Done(NamedTuple):
-    """Shards that are there, shards in all, and how many rows of those cut in this call hold no
-    text."""
+
+class ShardingProgress(NamedTuple):
+    """Shards that are written, shards in total, and how many rows of those written in this call
+    have no text."""
 
     shards: int
     total: int
     empty: int
 
 
-def shard(plan: Plan, workers: int = 0) -> Iterator[Done]:
-    """Write the shards that are not there yet; yields how far it is, the first at once.
+def write_shards(config: ShardingConfig, workers: int = 0) -> Iterator[ShardingProgress]:
+    """Write the shards that do not exist yet. Yields the progress, first before any is written.
 
-    A shard depends on its own rows alone, so neither the number of `workers` nor an interruption
-    changes any. Raises ConfigError for a source or column that is not there, and for a folder that
-    holds shards of something else.
+    A shard depends on its own rows alone, so the number of `workers` and an interruption change
+    none. Raises ConfigError for a missing source or column, and for a folder with shards of
+    something else.
     """
-    table, tokenizer = open_rows(plan.path), _load(plan.tokenizer)
-    plan = plan._replace(column=table.find(plan.column, "--column"))
+    table, tokenizer = open_rows(config.path), _load_tokenizer(config.tokenizer)
+    config = config._replace(column=table.find_column(config.column, "--column"))
     if table.media:
         raise ConfigError(
-            f"{plan.path}: holds media ({', '.join(sorted(table.media))}); shards are for text"
+            f"{config.path}: holds media ({', '.join(sorted(table.media))}); shards are for text"
         )
-    _claim(plan, len(table), tokenizer)
-    numbers = range(-(-len(table) // plan.rows))
-    left = [number for number in numbers if not _file(plan, number).is_file()]
-    done = Done(len(numbers) - len(left), len(numbers), 0)
-    yield done
-    for empty in _cut_all(plan, left, workers):
-        done = Done(done.shards + 1, done.total, done.empty + empty)
-        yield done
+    _write_manifest(config, len(table), tokenizer)
+    total = -(-len(table) // config.rows)
+    missing = [number for number in range(total) if not config.file(number).is_file()]
+    progress = ShardingProgress(total - len(missing), total, 0)
+    yield progress
+    for empty in _write_missing(config, missing, workers):
+        progress = ShardingProgress(progress.shards + 1, total, progress.empty + empty)
+        yield progress
 
 
-def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
-    """Note in the folder what its shards are of. Raises ConfigError when it is of something
+def _write_manifest(config: ShardingConfig, rows: int, tokenizer: Tokenizer) -> None:
+    """Describe the shards of the output folder in it. Raises ConfigError when it holds something
     else."""
-    out = Path(plan.out)
-    about = {**plan._asdict(), "of": rows, "fingerprint": fingerprint(tokenizer)}
-    about = {name: value for name, value in about.items() if name not in ("out", "tokenizer")}
+    out = Path(config.out)
+    about = {
+        "path": config.path,
+        "column": config.column,
+        "rows": config.rows,
+        "of": rows,
+        "fingerprint": fingerprint(tokenizer),
+    }
     file = out / MANIFEST
     if file.is_file():
         found = json.loads(file.read_text("utf-8"))
@@ -87,73 +96,63 @@ def _claim(plan: Plan, rows: int, tokenizer: Tokenizer) -> None:
             )
         return
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ConfigError(f"{out} is there and holds no shards; give another --out")
+        raise ConfigError(f"{out} exists and holds no shards; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(out / TOKENIZER_FILE))
     file.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
 
-def _cut_all(plan: Plan, numbers: list[int], workers: int) -> Iterator[int]:
+def _write_missing(config: ShardingConfig, numbers: list[int], workers: int) -> Iterator[int]:
     if not workers:
-        yield from (_cut(plan, number) for number in numbers)
+        yield from (_write_shard(config, number) for number in numbers)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_cut, [plan] * len(numbers), numbers)
+        yield from pool.map(_write_shard, repeat(config), numbers)
 
 
-def _cut(plan: Plan, number: int) -> int:
-    """Write one shard, which is there when it is whole, not before; how many of its rows hold no
+def _write_shard(config: ShardingConfig, number: int) -> int:
+    """Write one shard under its name when it is complete. Returns how many of its rows have no
     text."""
-    table, tokenizer = _opened(plan.path), _load(plan.tokenizer)
-    start = number * plan.rows
-    rows = [table.read(i, table.columns) for i in range(start, min(start + plan.rows, len(table)))]
+    table, tokenizer = _open_table(config.path), _load_tokenizer(config.tokenizer)
+    start = number * config.rows
+    rows = range(start, min(start + config.rows, len(table)))
+    cells = [table.read(row, table.columns) for row in rows]
+    columns: dict[str, Any] = {name: [row[name] for row in cells] for name in table.columns}
+    ids = list(_encode(tokenizer, columns.pop(config.column)))
     kind = pyarrow.uint16() if tokenizer.get_vocab_size() <= 2**16 else pyarrow.uint32()
-    ids = list(_pieces(tokenizer, (row[plan.column] for row in rows)))
     offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    flat = pyarrow.array(
-        np.concatenate([np.empty(0, np.int64), *ids]).astype(kind.to_pandas_dtype()), kind
-    )
-    arrays: dict[str, Any] = {
-        plan.column: pyarrow.LargeListArray.from_arrays(pyarrow.array(offsets), flat)
-    }
-    arrays |= {
-        name: pyarrow.array([row[name] for row in rows])
-        for name in table.columns
-        if name != plan.column
-    }
-    marks = {COLUMN: plan.column.encode(), TOKENIZER: fingerprint(tokenizer).encode()}
-    batch = pyarrow.record_batch(arrays).replace_schema_metadata(marks)
-    file = _file(plan, number)
+    flat = np.concatenate([np.empty(0, np.int64), *ids]).astype(kind.to_pandas_dtype())
+    tokens = pyarrow.LargeListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(flat, kind))
+    arrays = {name: pyarrow.array(values) for name, values in columns.items()}
+    metadata = {COLUMN: config.column.encode(), TOKENIZER: fingerprint(tokenizer).encode()}
+    batch = pyarrow.record_batch({config.column: tokens, **arrays})
+    batch = batch.replace_schema_metadata(metadata)
+    file = config.file(number)
     partial = file.with_suffix(".partial")
     with pyarrow.ipc.new_file(str(partial), batch.schema) as writer:
         writer.write_batch(batch)
-    shutil.move(partial, file)
-    return sum(not len(pieces) for pieces in ids)
+    partial.replace(file)
+    return sum(not len(tokens) for tokens in ids)
 
 
-def _pieces(tokenizer: Tokenizer, texts: Iterable[Any]) -> Iterator[np.ndarray]:
-    """The wordpieces of each text; none of what is no text, which tasks then skip and list."""
+def _encode(tokenizer: Tokenizer, texts: list[Any]) -> Iterator[np.ndarray]:
+    """The token ids of each text. A cell without text has none; tasks skip and list its row."""
     clean = [
         text.encode("utf-8", "ignore").decode("utf-8") if isinstance(text, str) else ""
         for text in texts
     ]
-    for start in range(0, len(clean), AT_ONCE):
-        for encoding in tokenizer.encode_batch(
-            clean[start : start + AT_ONCE], add_special_tokens=False
-        ):
+    for start in range(0, len(clean), TEXTS_PER_CALL):
+        part = clean[start : start + TEXTS_PER_CALL]
+        for encoding in tokenizer.encode_batch(part, add_special_tokens=False):
             yield np.array(encoding.ids, dtype=np.int64)
 
 
-def _file(plan: Plan, number: int) -> Path:
-    return Path(plan.out) / f"{number:05d}.arrow"
-
-
 @cache
-def _opened(path: str) -> Table:
-    """Once a process."""
+def _open_table(path: str) -> Table:
+    """Opened once per process."""
     return open_table(path)
 
 
 @cache
-def _load(path: str) -> Tokenizer:
+def _load_tokenizer(path: str) -> Tokenizer:
     return load_tokenizer(path)

@@ -1,23 +1,25 @@
-"""Texts cut into wordpieces beforehand: what a row of a shard holds in place of a text."""
+"""Texts that were tokenized beforehand: what a row of a shard holds in place of a text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-TELLING = ("normalizer", "pre_tokenizer", "model")
-"""The parts of a tokeniser that decide how a text is cut; special tokens may be added later."""
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZING_PARTS = ("normalizer", "pre_tokenizer", "model")
+"""The parts of a tokenizer that decide the tokens of a text. Special tokens may be added later."""
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """A text's wordpieces [L], without special tokens, and the fingerprint of the tokeniser that
-    cut it."""
+class TokenIds:
+    """The token ids [L] of a text, without special tokens, and the fingerprint of its tokenizer."""
 
     ids: NDArray[np.integer]
     tokenizer: str
@@ -27,8 +29,7 @@ class Pieces:
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """A hash of what decides how a text is cut."""
+    """A hash of the parts of a tokenizer that decide the tokens of a text."""
     parts = json.loads(tokenizer.to_str())
-    return hashlib.sha256(
-        json.dumps([parts[name] for name in TELLING], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    content = json.dumps([parts[name] for name in TOKENIZING_PARTS], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

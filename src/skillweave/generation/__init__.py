@@ -1,6 +1,6 @@
-"""Writing answers word by word with a model's decoder."""
+"""Search for the text that a model's decoder or CTC output most probably means."""
 
 from skillweave.generation.beam import beam_search
-from skillweave.generation.write import write
+from skillweave.generation.generate import generate
 
-__all__ = ["beam_search", "write"]
+__all__ = ["beam_search", "generate"]

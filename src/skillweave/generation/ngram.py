@@ -1,4 +1,4 @@
-"""A language model of characters: n-grams with Witten-Bell's smoothing (doi 10.1109/18.87000)."""
+"""A character n-gram language model with Witten-Bell smoothing (doi 10.1109/18.87000)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Units = Sequence[int]
 
 
 class NGram:
-    """P(c | h) = (count(hc) + kinds(h) · P(c | h')) / (count(h) + kinds(h)), where h' is h without
+    """P(c | h) = (count(hc) + types(h) · P(c | h')) / (count(h) + types(h)), where h' is h without
     its first unit.
 
-    `kinds(h)`: how many different units were seen behind h. Below the empty history all units are
-    equally likely. `end`: the unit that stands behind every text. `units`: how many there are,
-    `end` included.
+    `types(h)`: the number of different units that follow h in the texts. Below the empty history
+    all units are equally likely. `end`: the unit that follows every text. `units`: the number of
+    units, `end` included.
     """
 
     def __init__(self, texts: Iterable[Units], order: int, units: int, end: int = 0) -> None:
@@ -28,7 +28,7 @@ class NGram:
                     self.counts[whole[i - length : i]][unit] += 1
 
     def probability(self, history: Units, unit: int) -> float:
-        """Of a unit behind a history, of which the last `order` - 1 units count."""
+        """The probability of a unit after a history, of which the last `order` - 1 units count."""
         value = 1 / self.units
         for length in range(min(self.order - 1, len(history)) + 1):
             seen = self.counts.get(tuple(history[len(history) - length :]))

@@ -12,9 +12,9 @@ from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.data.sources import MEDIA, SUFFIXES, open_rows
-from skillweave.data.sources.base import FIELDS, Selection, name_fields
+from skillweave.data.sources.base import FIELDS, Source, name_fields
 from skillweave.data.sources.folder import is_described, walk
-from skillweave.data.sources.split import first_skip
+from skillweave.data.sources.split import describe_skipped
 
 Row = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ class Inputs:
     """Rows under a task's field names. `shown`: what is told of each row besides its answer.
     `skipped`: how many rows could not be read, and why; empty for none."""
 
-    rows: Sequence[Row] | Selection
+    rows: Sequence[Row] | Source
     shown: Sequence[Row]
     skipped: str = ""
 
@@ -60,11 +60,11 @@ def read_inputs(
         if field in (*fields, *optional) and {*_listed(column)} <= {*table.columns}
     }
     there = [field for field in optional if field in (*named, *table.columns)]
-    rows = Selection(table, range(len(table)), name_fields(table, named, [*fields, *there]))
+    rows = Source(table, range(len(table)), name_fields(table, named, [*fields, *there]))
     hidden = table.media | (MEDIA - {*fields})
     names = [name for name in table.columns if name not in hidden]
     shown = [table.read(i, names) for i in range(len(table))]
-    return Inputs(rows, shown, first_skip(table).lstrip(", "))
+    return Inputs(rows, shown, describe_skipped(table).lstrip(", "))
 
 
 def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:

@@ -17,7 +17,7 @@ from skillweave.data.collate import collate, collate_packed
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
 from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source, open_source
-from skillweave.data.tokenized import Pieces
+from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import first_text
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
@@ -116,7 +116,7 @@ class TaskDataset:
         if field is None:
             return None
         values = self.source.column(field)
-        return np.array([len(v if isinstance(v, Pieces) else str(v)) for v in values])
+        return np.array([len(v if isinstance(v, TokenIds) else str(v)) for v in values])
 
     def group_ids(self) -> np.ndarray | None:
         """[N] the group of each sample, of which a batch holds whole groups where possible; None

@@ -16,7 +16,7 @@ from torch import Tensor
 from skillweave.batch import Example, Modality, Span
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_answer_processor
-from skillweave.generation import write
+from skillweave.generation import generate
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics import text as text_metrics
 from skillweave.model.model import Model
@@ -65,7 +65,7 @@ class TextGeneration(Task):
             begin = context.answers.numbers(context.target.begin)
             return Example((given, context.answers.assemble(begin, cls=True)), {}, row["key"])
         answer = caption_of(row, self.answer_field or "text", context.augmentation(rng))
-        ids = context.answers.pieces(answer, answer_room(context))
+        ids = context.answers.token_ids(answer, answer_room(context))
         read, labels = decoded_answer(ids, context)
         metadata = {"answer": answer}
         return Example((given, read), {}, row["key"], metadata, {"label_ids": labels})
@@ -132,7 +132,7 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     for batch in on_device(model, batches, seen):
         begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
         end, penalty = processor.separator, target.length_penalty
-        ids = write(model, batch, begin_NL, end, most, target.beams, penalty)
+        ids = generate(model, batch, begin_NL, end, most, target.beams, penalty)
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
         references += [about["answer"] for about in batch.metadata if "answer" in about]
     return GeneratedText(references=references, hypotheses=hypotheses, **vars(seen))

@@ -17,7 +17,7 @@ import torch
 from skillweave.batch import IGNORE, Attention, Example, Modality, Role, Span
 from skillweave.components.targets import TargetConfig
 from skillweave.config.task import TaskSettings
-from skillweave.data.corruption import gap_sentences, infill, sentences_of, take_spans
+from skillweave.data.corruption import corrupt_spans, gap_sentences, infill_text, split_sentences
 from skillweave.data.processors import BadInput
 from skillweave.model.config import ModelConfig
 from skillweave.tasks.generation import TextGeneration
@@ -118,20 +118,20 @@ def text_infilling(row: Row, context: TaskContext, rng: np.random.Generator) -> 
     """A text with spans masked and sentences in another order, and the text itself (BART; M6's text
     denoising)."""
     processor = context.processors[Modality.TEXT]
-    sentences = sentences_of(caption_of(row, "text", context.augmentation(rng)))
+    sentences = split_sentences(caption_of(row, "text", context.augmentation(rng)))
     parts = [processor.encode(sentence).ids for sentence in sentences]
     room = room_for(context)
     whole = [token for part in parts for token in part][:room]
     shuffled = [token for i in rng.permutation(len(parts)) for token in parts[i]]
     if not whole:
         raise BadInput("text without tokens")
-    return infill(shuffled, processor.mask, rng)[:room], whole
+    return infill_text(shuffled, processor.mask, rng)[:room], whole
 
 
 def principal_sentences(row: Row, context: TaskContext, rng: np.random.Generator) -> TokenPair:
     """A text with a mask in place of each principal sentence, and these sentences (Pegasus)."""
     processor = context.processors[Modality.TEXT]
-    sentences = sentences_of(caption_of(row, "text", context.augmentation(rng)))
+    sentences = split_sentences(caption_of(row, "text", context.augmentation(rng)))
     parts = [processor.encode(sentence).ids for sentence in sentences]
     if len(parts) < 2:
         raise BadInput("one sentence alone; to leave a gap there must be two")
@@ -149,10 +149,10 @@ def span_corruption(row: Row, context: TaskContext, rng: np.random.Generator) ->
     """
     processor = context.processors[Modality.TEXT]
     text = caption_of(row, "text", context.augmentation(rng), whole=False)
-    ids = processor.pieces(text, room_for(context))
+    ids = processor.token_ids(text, room_for(context))
     if len(ids) < 2:
         raise BadInput("one token alone; to leave a gap there must be two")
-    given, spans = take_spans(ids, rng)
+    given, spans = corrupt_spans(ids, rng)
     sentinels = []
     for i in range(len(spans) + 1):
         number = processor.tokenizer.token_to_id(f"<extra_id_{i}>")

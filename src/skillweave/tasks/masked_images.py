@@ -14,8 +14,8 @@ from torch import Tensor
 
 from skillweave.batch import IGNORE, Example, Features, Modality, Span
 from skillweave.components.targets import TargetConfig
-from skillweave.data.masking import mask_squares
-from skillweave.data.processors.picture import to_bytes
+from skillweave.data.masking import mask_patches
+from skillweave.data.processors.pixels import to_bytes
 from skillweave.metrics import Columns, ratio
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
@@ -124,7 +124,7 @@ def masked_patches(
     stream, masking = context.model.visual(modality), context.masking
     features = context.features(row, modality, rng)
     share = masking.share or context.target.mask_ratio
-    masked = mask_squares(stream.grid[1], share, masking.block, rng).repeat(stream.grid[0])
+    masked = mask_patches(stream.grid[1], share, masking.block, rng).repeat(stream.grid[0])
     seen = features.length
     if stream.leaves_out_masked:
         seen -= int(masked.sum())

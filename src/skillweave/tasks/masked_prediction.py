@@ -15,10 +15,10 @@ from torch import Tensor
 from skillweave.batch import IGNORE, Example, Features, Modality, Span
 from skillweave.components.targets import Target, TargetConfig
 from skillweave.config import ConfigError
-from skillweave.data.corruption import sentences_of
-from skillweave.data.masking import mask_frames, mask_words
+from skillweave.data.corruption import split_sentences
+from skillweave.data.masking import MASK_RATIO, mask_frames, mask_tokens
 from skillweave.data.processors import BadInput
-from skillweave.data.word_boundaries import span_numbers, word_numbers
+from skillweave.data.word_boundaries import span_ids, word_ids
 from skillweave.metrics import Columns, Floats, accuracy, ratio
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
@@ -37,8 +37,6 @@ from skillweave.tasks.task import (
 
 IN_ORDER, OTHERWISE = 0, 1
 """Classes of the target `sentence_pair`."""
-MASK_RATIO = 0.15
-"""Share of tokens to predict (SkillNet section 4.2, BERT)."""
 MAX_CODE_TEXT = 64
 """Most positions of the text in [code; SEP; text] (SkillNet appendix)."""
 COUNTED = 2000
@@ -196,23 +194,23 @@ def mask_span(
     """A span with some of its tokens masked, and the labels of its positions."""
     processor = context.processors[modality]
     special, size = processor.special_ids, processor.vocabulary
-    ids, labels = mask_words(features.data, special, processor.mask, size, rng)
+    ids, labels = mask_tokens(features.data, special, processor.mask, size, rng)
     return Features(ids, features.length), labels
 
 
 def masked_text(row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
     """A text with some of its tokens, words or spans masked (`masking`)."""
     processor, masking = context.processors[Modality.TEXT], context.masking
-    by_token = masking.unit == "piece"
+    by_token = masking.unit == "token"
     text = caption_of(row, "text", context.augmentation(rng), whole=not by_token)
     features, groups = processor(text), None
     if not by_token:
-        words = word_numbers(text, processor.encode(text), masking.unit == "chinese_word")
-        words = span_numbers(words, rng) if masking.unit == "span" else words
+        words = word_ids(text, processor.encode(text), masking.unit == "chinese_word")
+        words = span_ids(words, rng) if masking.unit == "span" else words
         groups = np.full(features.length, -1)
         inside = processor.inside(features)
         groups[inside] = words[: len(groups[inside])]
-    ids, labels = mask_words(
+    ids, labels = mask_tokens(
         features.data,
         processor.special_ids,
         processor.mask,
@@ -228,7 +226,7 @@ def masked_text(row: Row, context: TaskContext, rng: np.random.Generator) -> Exa
 def masked_text_pair(row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
     """Two parts of a text with some tokens masked, in order or not (ALBERT), or the second of
     another text (BERT)."""
-    sentences = sentences_of(caption_of(row, "text", context.augmentation(rng)))
+    sentences = split_sentences(caption_of(row, "text", context.augmentation(rng)))
     if len(sentences) < 2:
         raise BadInput("one sentence alone; a pair needs two")
     cut = int(rng.integers(1, len(sentences)))
@@ -237,7 +235,7 @@ def masked_text_pair(row: Row, context: TaskContext, rng: np.random.Generator) -
     if label == OTHERWISE and context.masking.pairs == "order":
         first, second = second, first
     elif label == OTHERWISE and context.draw is not None:
-        other = sentences_of(caption_of(context.draw(rng), "text"))
+        other = split_sentences(caption_of(context.draw(rng), "text"))
         second = "".join(other[len(other) // 2 :])
     pair = context.processors[Modality.TEXT].pair(first, second)
     masked = [mask_span(features, Modality.TEXT, context, rng) for features in pair]
@@ -252,7 +250,7 @@ def replaced_text(row: Row, context: TaskContext, rng: np.random.Generator) -> E
     processor, drawn = context.processors[Modality.TEXT], context.augmentation(rng)
     features = processor(caption_of(row, "text", drawn, whole=False))
     other = caption_of(context.draw(rng) if context.draw else row, "text", whole=False)
-    others = np.array(processor.pieces(other, processor.max_length))
+    others = np.array(processor.token_ids(other, processor.max_length))
     ids, inside = features.data.clone(), processor.inside(features)
     gone = rng.random(len(ids[inside])) < (context.masking.share or MASK_RATIO)
     ids[inside][torch.from_numpy(gone)] = torch.from_numpy(rng.choice(others, int(gone.sum())))

@@ -99,7 +99,7 @@ def idiom_choices(
     before, after = (processor.encode(part).ids for part in parts)
     passes = []
     for candidate in as_list(row["candidates"]):
-        idiom = processor.pieces(candidate, processor.max_length // 2)
+        idiom = processor.token_ids(candidate, processor.max_length // 2)
         room = processor.pair_room - 1 - len(idiom)
         left = max(room // 2, room - len(after))
         kept = [*before[max(len(before) - left, 0) :], processor.mask]

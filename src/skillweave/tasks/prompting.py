@@ -33,7 +33,7 @@ class Prompting(Classification):
         opening, closing = processor.frame
         room = processor.max_length - len([*opening, *before, *after, *closing])
         text = caption_of(row, "text", context.augmentation(rng))
-        ids = [*before, *processor.pieces(text, room), *after]
+        ids = [*before, *processor.token_ids(text, room), *after]
         features = processor.assemble(ids, separator=None)
         keep = torch.zeros(len(features.data), dtype=torch.bool)
         inside = [*before, *[-1] * (len(ids) - len(before) - len(after)), *after]

@@ -58,7 +58,7 @@ class QuestionAnswering(Task):
         """An example for each window of the text."""
         processor, text = context.processors[Modality.TEXT], caption_of(row)
         most = min(MAX_QUESTION_TOKENS, processor.max_length // 2)
-        question = processor.pieces(caption_of(row, "question"), most)
+        question = processor.token_ids(caption_of(row, "question"), most)
         encoded = processor.encode(text)
         if not encoded.ids:
             raise BadInput("text without tokens")

@@ -27,7 +27,7 @@ from skillweave.data.processors import (
 )
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer, special_names
-from skillweave.data.tokenized import Pieces
+from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import texts_of
 from skillweave.metrics import METRICS
 from skillweave.model.config import ModelConfig, ModelTask
@@ -449,7 +449,7 @@ def _texts(recipe: RecipeConfig, modalities: Sequence[Modality]) -> Iterator[str
                 continue
             seen.add((str(config.data), field))
             texts = open_fields(task, config, "train").column(field)
-            if any(isinstance(text, Pieces) for text in texts):
+            if any(isinstance(text, TokenIds) for text in texts):
                 raise ConfigError(
                     f"tasks.{name}.data: shards hold token ids, on which no tokenizer can be"
                     " trained; name the tokenizer that is in the shards' folder, under"

@@ -36,7 +36,7 @@ from skillweave.config.registry import Registry
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.base import NO_AUGMENT
-from skillweave.data.tokenized import Pieces
+from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import as_text
 from skillweave.metrics import METRICS, Columns
 from skillweave.model.config import ModelConfig, SpanConfig
@@ -392,7 +392,7 @@ def caption_of(
     BadInput when there is none, ConfigError for token ids where the text is needed.
     """
     value: Any = row.get(field)
-    if isinstance(value, Pieces):
+    if isinstance(value, TokenIds):
         if whole:
             raise ConfigError(
                 f"the task needs the {field} itself, and a shard holds its token ids; read it from"

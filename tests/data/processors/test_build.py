@@ -19,7 +19,7 @@ from skillweave.config.streams import (
     WaveformStream,
 )
 from skillweave.data.processors import BadInput, build_processors, tokenizer_asset, train_tokenizer
-from skillweave.data.processors.complete import check_complete
+from skillweave.data.processors.truncation import check_complete
 from skillweave.model.config import ModelConfig
 
 ALL = Streams(
@@ -51,7 +51,7 @@ def test_only_streams_that_exist_get_one():
     ]
 
 
-def test_an_absent_tokeniser_is_named():
+def test_an_absent_tokenizer_is_named():
     with pytest.raises(ConfigError, match=r"'code'.*code_tokenizer\.json"):
         build_processors(ModelConfig(streams=ALL), ASSETS)
 

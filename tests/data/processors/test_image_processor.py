@@ -12,7 +12,7 @@ from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import ImageStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.image import ImageProcessor
-from skillweave.data.processors.picture import Change, cut_square
+from skillweave.data.processors.pixels import ImageAugmentation, crop_square
 
 STREAM = ImageStream(size=32, patch=8)
 PROCESS = ImageProcessor(STREAM)
@@ -186,7 +186,7 @@ def test_files_are_told_by_their_contents_not_their_names(tmp_path, picture):
     )
     text = tmp_path / "a.png"
     text.write_text("not a picture at all")
-    with pytest.raises(BadInput, match="not a picture"):
+    with pytest.raises(BadInput, match="not an image"):
         PROCESS(str(text))
 
 
@@ -237,7 +237,7 @@ def test_a_webp_that_states_a_huge_canvas_is_refused(picture):
 
 def test_shift_moves_the_contents_and_brings_in_white():
     image = Image.new("RGB", (40, 40), RED)
-    moved = cut_square(image, 40, Change(right=0.25, down=-0.5))
+    moved = crop_square(image, 40, ImageAugmentation(right=0.25, down=-0.5))
     assert (
         (moved[:20, 10:] == RED).all()
         and (moved[:, :10] == 255).all()
@@ -248,16 +248,16 @@ def test_shift_moves_the_contents_and_brings_in_white():
 def test_shift_of_a_wide_picture_brings_in_what_lies_beside_the_square():
     image = Image.new("RGB", (120, 40), GREEN)
     image.paste(RED, (40, 0, 80, 40))
-    moved = cut_square(image, 40, Change(right=0.25))
+    moved = crop_square(image, 40, ImageAugmentation(right=0.25))
     assert (moved[:, :8] == GREEN).all() and (moved[:, 12:] == RED).all()
 
 
 def test_zoom_changes_the_size_about_the_centre():
     image = Image.new("RGB", (64, 64), GREEN)
     image.paste(RED, (16, 16, 48, 48))
-    larger = cut_square(image, 64, Change(zoom=2.0))
+    larger = crop_square(image, 64, ImageAugmentation(zoom=2.0))
     assert (larger[4:-4, 4:-4] == RED).all()
-    smaller = cut_square(image, 64, Change(zoom=0.5))
+    smaller = crop_square(image, 64, ImageAugmentation(zoom=0.5))
     assert (
         (smaller[:16] == 255).all()
         and (smaller[20, 20:44] == GREEN).all()
@@ -269,15 +269,15 @@ def test_colour_changes_follow_their_definitions():
     normalise = PROCESS.normalise
     pixels = np.array([[[100, 50, 0], [20, 40, 60]]], np.uint8)
     shown = lambda change: (normalise(pixels, change).permute(1, 2, 0) * 127.5 + 127.5).numpy()  # noqa: E731
-    np.testing.assert_allclose(shown(Change(brightness=1.5)), pixels * 1.5, atol=1e-3)
+    np.testing.assert_allclose(shown(ImageAugmentation(brightness=1.5)), pixels * 1.5, atol=1e-3)
     luma = np.array([100 * 0.299 + 50 * 0.587, 20 * 0.299 + 40 * 0.587 + 60 * 0.114])
     np.testing.assert_allclose(
-        shown(Change(saturation=0.0))[0], np.repeat(luma[:, None], 3, 1), atol=1e-3
+        shown(ImageAugmentation(saturation=0.0))[0], np.repeat(luma[:, None], 3, 1), atol=1e-3
     )
     np.testing.assert_allclose(
-        shown(Change(contrast=0.5)), pixels * 0.5 + 0.5 * luma.mean(), atol=1e-3
+        shown(ImageAugmentation(contrast=0.5)), pixels * 0.5 + 0.5 * luma.mean(), atol=1e-3
     )
-    assert shown(Change(brightness=3.0)).max() <= 255.001
+    assert shown(ImageAugmentation(brightness=3.0)).max() <= 255.001
 
 
 @settings(max_examples=30, deadline=None)

@@ -4,7 +4,7 @@ import numpy as np
 
 from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import WaveformStream
-from skillweave.data.processors.sound import SoundProcessor, mask_sound
+from skillweave.data.processors.sound import SoundProcessor, spec_augment
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
@@ -13,7 +13,7 @@ NOISE = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
 def test_silent_stretches() -> None:
     shares = []
     for seed in range(60):
-        masked = mask_sound(NOISE, RATE, 0.2, 0.0, np.random.default_rng(seed))
+        masked = spec_augment(NOISE, RATE, 0.2, 0.0, np.random.default_rng(seed))
         silent = masked == 0
         assert (
             np.array_equal(masked[~silent], NOISE[~silent])
@@ -27,7 +27,7 @@ def test_silent_stretches() -> None:
 def test_missing_bands() -> None:
     whole = np.abs(np.fft.rfft(NOISE))
     for seed in range(20):
-        masked = mask_sound(NOISE, RATE, 0.0, 0.3, np.random.default_rng(seed))
+        masked = spec_augment(NOISE, RATE, 0.0, 0.3, np.random.default_rng(seed))
         left = np.abs(np.fft.rfft(masked))
         gone = left < 1e-2 * whole.mean()
         assert masked.dtype == np.float32 and np.allclose(

@@ -104,7 +104,7 @@ def test_half_a_surrogate_pair_does_not_stop_training():
     assert "好" in train_tokenizer(["好\ud800", "好"], TrainedTokenizerConfig(), 100).get_vocab()
 
 
-def test_an_asset_holds_the_tokeniser():
+def test_an_asset_holds_the_tokenizer():
     tokenizer = train_tokenizer(TEXTS, TrainedTokenizerConfig(), 400)
     again = read_tokenizer(tokenizer.to_str().encode())
     text = "The cat [MASK] 一个"
@@ -148,7 +148,7 @@ def test_special_tokens_are_those_of_the_processors():
 
 
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b"]
-"""Pieces of a tokeniser whose special tokens have other names."""
+"""Tokens of a tokenizer whose special tokens have other names."""
 
 
 def with_other_names(folder):
@@ -193,6 +193,6 @@ def test_an_asset_gets_no_pieces_that_its_model_has_no_words_for(tmp_path):
     )
     assert processor("b").data.tolist() == [0, 6]
     with pytest.raises(
-        ConfigError, match=r"the tokeniser has no '\[MASK\]', which the task needs; name it under"
+        ConfigError, match=r"the tokenizer has no '\[MASK\]', which the task needs; name it under"
     ):
         processor.mask  # noqa: B018

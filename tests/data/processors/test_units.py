@@ -4,7 +4,8 @@ import torch
 
 from skillweave.config.base import ConfigError
 from skillweave.config.streams import WaveformStream
-from skillweave.data.processors.units import UnitModel, mfcc
+from skillweave.data.processors.filterbank import mfcc
+from skillweave.data.processors.units import UnitModel
 
 STREAM = WaveformStream()
 

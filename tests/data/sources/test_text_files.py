@@ -18,7 +18,7 @@ def test_a_document_a_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(BYTES) if name.endswith("gz") else BYTES)
     table = open_table(str(tmp_path / name))
     assert table.column("text") == ["first line", "第二行", "last"]
-    assert table.read(1, ["text"]) == {"text": "第二行"} and table.place(2) == "a.txt:5"
+    assert table.read(1, ["text"]) == {"text": "第二行"} and table.locate(2) == "a.txt:5"
     assert [key for key, _ in table.skipped] == ["a.txt:4"]
     assert (
         len(

@@ -1,4 +1,4 @@
-"""Clips for a model that knows pictures alone."""
+"""Videos for a model with an image stream only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def clip_frames(
     processor: ImageProcessor, clip: Any, count: int, rng: np.random.Generator | None = None
 ) -> list[Features]:
-    """`count` frames of a clip, read and chosen as a video stream's are, each the features of a
-    picture. Raises BadInput."""
+    """`count` frames of a video, chosen as for a video stream, each as the features of an image.
+
+    `rng`: draws the augmentation; None for none. Raises BadInput.
+    """
     # keeps the decoder out of models of other modalities
     from skillweave.data.processors.video import VideoProcessor
 

@@ -1,32 +1,37 @@
-"""Pictures to normalised pixels."""
+"""Images to normalised pixels."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skillweave.batch import Features
-from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import ImageStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
-from skillweave.data.processors.media import open_media
-from skillweave.data.processors.picture import Change, Normaliser, check_pixels, cut_square
+from skillweave.data.processors.base import BadInput, describe_error
+from skillweave.data.processors.media import MediaProcessor, open_media
+from skillweave.data.processors.pixels import (
+    ImageAugmentation,
+    Normaliser,
+    check_pixels,
+    crop_square,
+)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""What may be opened; Pillow's other readers are seldom wanted and one (EPS) starts a program."""
+"""Formats that may be opened. Pillow's other readers are seldom needed, and one (EPS) starts a
+program."""
 
-# What is wrong with a picture is told by BadInput; without a handler Pillow's log would repeat it
-# on the screen.
+# BadInput says what is wrong with an image; without a handler Pillow's log would repeat it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.32, table 4."""
 
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,35 +40,30 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture of each EXIF orientation upright."""
+"""EXIF orientation → what turns the image upright."""
 
 
-class ImageProcessor:
-    """Pictures to normalised pixels [3, size, size]: upright, on white, the centred square
-    (SkillNet section 3.3)."""
+class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
+    """Images to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet
+    section 3.3)."""
 
-    def __init__(
-        self,
-        stream: ImageStream,
-        limits: LimitsConfig = DEFAULT_LIMITS,
-        augment: AugmentConfig = NO_AUGMENT,
-    ) -> None:
-        self.stream = stream
-        self.limits = limits
-        self.augment = augment
-        self.normalise = Normaliser(stream.mean, stream.std)
-        self.keeper = Keeper(limits.kept_bytes, size=lambda image: 3 * image.width * image.height)
+    @cached_property
+    def normalise(self) -> Normaliser:
+        """To the mean and standard deviation of the stream."""
+        return Normaliser(self.stream.mean, self.stream.std)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H,
-        W] or [H, W, 3].
+        W] or [H, W, 3]. Of an animation the first frame is used.
 
-        Of an animation the first frame counts. Raises BadInput.
+        `rng`: draws the augmentation; None for none. Raises BadInput.
         """
-        change = Change.draw(self.augment, rng)
-        image = self._decode(value) if rng is None else self.keeper.get(value, self._decode)
-        square = cut_square(image, self.stream.size, change)
-        return Features(self.normalise(square, change), self.stream.max_length)
+        augmentation = ImageAugmentation.draw(self.augment, rng)
+        square = crop_square(self._load(value, rng), self.stream.size, augmentation)
+        return Features(self.normalise(square, augmentation), self.stream.max_length)
+
+    def _count_bytes(self, decoded: Image.Image) -> int:
+        return 3 * decoded.width * decoded.height
 
     def _decode(self, value: Any) -> Image.Image:
         if isinstance(value, np.ndarray):
@@ -72,7 +72,7 @@ class ImageProcessor:
             if isinstance(value, Image.Image):
                 return self._upright(value)
             with open_media(value, self.limits) as file, warnings.catch_warnings():
-                # Pillow's size warning repeats our check; others tell of odd metadata
+                # Pillow's warning of the size repeats our check; others are about odd metadata
                 warnings.simplefilter("ignore")
                 return self._upright(Image.open(file, formats=FORMATS))
         except BadInput:
@@ -80,29 +80,29 @@ class ImageProcessor:
         except Image.DecompressionBombError:
             raise BadInput(f"far more pixels than max_pixels {self.limits.max_pixels}") from None
         except UnidentifiedImageError:
-            raise BadInput(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+            raise BadInput(f"not an image in one of the formats {', '.join(FORMATS)}") from None
         except Exception as error:  # broken files make Pillow raise errors of many kinds
-            raise BadInput(f"broken picture ({reason(error)})") from None
+            raise BadInput(f"broken image ({describe_error(error)})") from None
 
     def _upright(self, image: Image.Image) -> Image.Image:
         check_pixels(*image.size, self.limits.max_pixels)
         # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final
         # resize still filters.
         image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
-        turn = TURNS.get(_orientation(image))
+        transpose = TRANSPOSES.get(_orientation(image))
         image = _on_white(image)
-        return image if turn is None else image.transpose(turn)
+        return image if transpose is None else image.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # broken metadata beside sound pixels
+    except Exception:  # broken metadata of an image with good pixels
         return 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Any mode to RGB; transparency shows white."""
+    """An image of any mode as RGB, on a white background."""
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
@@ -121,13 +121,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
-    if (
-        pixels.dtype != np.uint8
-        or pixels.ndim not in (2, 3)
-        or pixels.size == 0
-        or pixels.shape[2:] not in ((), (3,))
-    ):
-        raise BadInput(
-            f"expected uint8 [H, W] or [H, W, 3], found {pixels.dtype} {list(pixels.shape)}"
-        )
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or pixels.size == 0 or not (len(shape) == 2 or shape[2:] == (3,)):
+        raise BadInput(f"expected uint8 [H, W] or [H, W, 3], found {pixels.dtype} {list(shape)}")
     return Image.fromarray(pixels).convert("RGB")

@@ -1,53 +1,120 @@
-"""The way from a raw value to an open file."""
+"""What the processors of images, sound and video share: opening untrusted files, and a cache of
+decoded media."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
-from skillweave.config.data import LimitsConfig
-from skillweave.data.processors.base import BadInput, reason
-from skillweave.data.processors.complete import check_complete
+import numpy as np
+
+from skillweave.config.data import AugmentConfig, LimitsConfig
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, describe_error
+from skillweave.data.processors.truncation import check_complete
+
+Decoded = TypeVar("Decoded")
+MediaStream = TypeVar("MediaStream")
+
+
+class MediaProcessor(ABC, Generic[MediaStream, Decoded]):
+    """Decodes media for a stream of the model."""
+
+    def __init__(
+        self,
+        stream: MediaStream,
+        limits: LimitsConfig = DEFAULT_LIMITS,
+        augment: AugmentConfig = NO_AUGMENT,
+    ) -> None:
+        self.stream = stream
+        self.limits = limits
+        self.augment = augment
+        self.cache = MediaCache(limits.media_cache_bytes, self._count_bytes)
+
+    @abstractmethod
+    def _decode(self, value: Any) -> Decoded:
+        """The decoded file. Raises BadInput."""
+
+    @abstractmethod
+    def _count_bytes(self, decoded: Decoded) -> int:
+        """The memory that a decoded file takes."""
+
+    def _load(self, value: Any, rng: np.random.Generator | None) -> Decoded:
+        """The decoded file, through the cache when it is augmented: training reads files again."""
+        return self._decode(value) if rng is None else self.cache.get(value, self._decode)
+
+
+class MediaCache(Generic[Decoded]):
+    """Decoded media of the files that come first, up to `max_bytes`, so that later epochs need not
+    decode them again.
+
+    Nothing is evicted: each epoch has another order, so the files that come last in one are not
+    more likely to be needed next.
+    """
+
+    def __init__(self, max_bytes: int, count_bytes: Callable[[Decoded], int]) -> None:
+        self.free_bytes, self.count_bytes = max_bytes, count_bytes
+        self.entries: dict[Hashable, Decoded] = {}
+
+    def get(self, value: Any, decode: Callable[[Any], Decoded]) -> Decoded:
+        """`decode(value)`. The result is cached if `value`, see `open_media`, has bytes or a
+        path."""
+        content = _content(value)
+        if not isinstance(content, bytes | str):
+            return decode(content)
+        if content not in self.entries:
+            decoded = decode(content)
+            needed = self.count_bytes(decoded) + len(content)
+            if needed > self.free_bytes:
+                return decoded
+            self.free_bytes -= needed
+            self.entries[content] = decoded
+        return self.entries[content]
+
+
+def _content(value: Any) -> Any:
+    """The bytes or the path of a mapping with "bytes" and "path"; other values unchanged."""
+    if not isinstance(value, Mapping):
+        return value
+    return value.get("path") if value.get("bytes") is None else value["bytes"]
 
 
 def open_media(value: Any, limits: LimitsConfig) -> BinaryIO:
-    """The file behind a value: bytes, a path, or a mapping with "bytes" or "path" (bytes win). The
+    """The file of a value: bytes, a path, or a mapping with "bytes" or "path" (bytes win). The
     caller closes it.
 
-    The name plays no part in what the file is taken for. Raises BadInput for what is absent, empty,
-    truncated by its own account or larger than `limits.max_bytes`.
+    The format never depends on the name of the file. Raises BadInput for a file that is absent,
+    empty, truncated by its own account or larger than `limits.max_bytes`.
     """
-    if isinstance(value, Mapping):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _checked(io.BytesIO(value), len(value), limits)
-    if isinstance(value, str | Path):
-        return _open_path(value, limits)
-    raise BadInput(f"expected bytes, a path or {{'bytes', 'path'}}, found {type(value).__name__}")
+    content = _content(value)
+    if isinstance(content, bytes | bytearray | memoryview):
+        return _check_file(io.BytesIO(content), len(content), limits)
+    if isinstance(content, str | Path):
+        return _open_path(content, limits)
+    raise BadInput(f"expected bytes, a path or {{'bytes', 'path'}}, found {type(content).__name__}")
 
 
 def _open_path(path: str | Path, limits: LimitsConfig) -> BinaryIO:
     try:
-        # Asked before opening: a pipe without a writer would hold the reader for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise BadInput(f"{path} is not a file")
-        file = open(path, "rb")  # noqa: SIM115 the caller closes it
+        # Asked before opening: a pipe without a writer would block the reader for ever.
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        file = open(path, "rb") if regular else None  # noqa: SIM115 the caller closes it
     except FileNotFoundError:
         raise BadInput(f"no such file: {path}") from None
     except OSError as error:
-        raise BadInput(f"{path} cannot be opened ({reason(error)})") from None
-    except ValueError as error:  # a zero byte in the name; BadInput itself
-        raise (
-            error if isinstance(error, BadInput) else BadInput(f"no such file: {path!r}")
-        ) from None
-    return _checked(file, os.fstat(file.fileno()).st_size, limits)
+        raise BadInput(f"{path} cannot be opened ({describe_error(error)})") from None
+    except ValueError:  # a zero byte in the name
+        raise BadInput(f"no such file: {path!r}") from None
+    if file is None:
+        raise BadInput(f"{path} is not a file")
+    return _check_file(file, os.fstat(file.fileno()).st_size, limits)
 
 
-def _checked(file: BinaryIO, size: int, limits: LimitsConfig) -> BinaryIO:
+def _check_file(file: BinaryIO, size: int, limits: LimitsConfig) -> BinaryIO:
     try:
         if size == 0:
             raise BadInput("0 bytes")

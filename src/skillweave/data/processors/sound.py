@@ -1,30 +1,30 @@
-"""Recordings to normalised waveforms."""
+"""Recordings to normalised waveforms or log-mel frames."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, BinaryIO
 
-import kaldi_native_fbank
 import numpy as np
 import soundfile
 import soxr
 from torch import from_numpy
 
 from skillweave.batch import Features
-from skillweave.config.data import AugmentConfig, LimitsConfig
-from skillweave.config.streams import WHISPER_RATE, FilterbankStream, SoundStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Keeper, reason
-from skillweave.data.processors.media import open_media
+from skillweave.config.streams import FilterbankStream, SoundStream
+from skillweave.data.processors.base import BadInput, describe_error
+from skillweave.data.processors.filterbank import MIN_DEVIATION, log_mel, whisper_log_mel
+from skillweave.data.processors.media import MediaProcessor, open_media
 
 MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
-"""How files begin that libsndfile reads well. All others go to FFmpeg: libsndfile also takes rare
-formats by guesswork, and its MP3 reader writes to the screen."""
+"""First bytes of the files that libsndfile reads well. All others go to FFmpeg: libsndfile also
+guesses rare formats, and its MP3 reader writes to the screen."""
 
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-"""Samples per second of real recordings; a header beyond them lies."""
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Samples per second of real recordings. A header outside this range is wrong."""
 
 BLOCK = 262_144
 """Numbers decoded at a time, so that a header with a thousand channels costs little memory."""
@@ -32,77 +32,66 @@ BLOCK = 262_144
 UNKNOWN_FRAMES = 2**63 - 1
 """libsndfile's length of a recording whose header states none."""
 
-QUIETEST = 1e-5
-"""Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not
-made louder."""
+Decoded = tuple[np.ndarray, int]
+"""Mono samples [samples] float32 and their rate."""
 
 
-class SoundProcessor:
-    """Recordings to a mono waveform [samples] at the stream's rate, zero mean, unit variance
-    (SkillNet section 3.3).
+class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
+    """Recordings to a mono waveform [samples] at the stream's rate, with zero mean and unit
+    variance (SkillNet section 3.3).
 
-    For a stream that begins with a filterbank, to its log-mel frames [F, M]; Whisper's keep the
-    recording's loudness.
+    For a stream that begins with a filterbank, to its log-mel frames [F, M]. Those of Whisper keep
+    the loudness of the recording.
     """
 
-    def __init__(
-        self,
-        stream: SoundStream,
-        limits: LimitsConfig = DEFAULT_LIMITS,
-        augment: AugmentConfig = NO_AUGMENT,
-    ) -> None:
-        self.stream = stream
-        self.limits = limits
-        self.augment = augment
-        self.most = stream.samples(stream.max_length)
-        self.keeper = Keeper(limits.kept_bytes, size=lambda decoded: decoded[0].nbytes)
+    @cached_property
+    def max_samples(self) -> int:
+        """The longest waveform of the stream."""
+        return self.stream.samples(self.stream.max_length)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """The waveform of a file (bytes, path or {"bytes", "path"}), also a video's sound track, or
-        of an array.
+        """The waveform of a file (bytes, path or {"bytes", "path"}), also the sound track of a
+        video, or of an array [samples] or [samples, channels] at the stream's rate.
 
-        An array is [samples] or [samples, channels] at the stream's rate. With `rng`, tempo and
-        pitch change together and noise is added. Raises BadInput.
+        `rng`: draws the augmentation; None for none. Tempo and pitch change together, noise is
+        added, and time and frequency are masked. Raises BadInput.
         """
+        augment, stream = self.augment, self.stream
         speed, noise = 1.0, 0.0
         if rng is not None:
-            speed += self.augment.speed * rng.uniform(-1, 1)
-            noise = self.augment.noise * rng.uniform()
-        samples, rate = self._decode(value) if rng is None else self.keeper.get(value, self._decode)
+            speed += augment.speed * rng.uniform(-1, 1)
+            noise = augment.noise * rng.uniform()
+        samples, rate = self._load(value, rng)
         waveform = self._resample(samples, rate, speed)
-        length = self.stream.positions(len(waveform))
+        length = stream.positions(len(waveform))
         if length == 0:
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
-        frames = self.stream if isinstance(self.stream, FilterbankStream) else None
-        whisper = frames is not None and frames.features == "whisper"
-        level = (lambda x: x) if whisper else _normalise
-        waveform = level(waveform)
+        filterbank = stream if isinstance(stream, FilterbankStream) else None
+        whisper = filterbank is not None and filterbank.features == "whisper"
+        normalise: Callable[[np.ndarray], np.ndarray] = np.asarray if whisper else _normalise
+        waveform = normalise(waveform)
         if noise and rng is not None:
-            waveform = level(
-                waveform
-                + np.float32(noise)
-                * waveform.std()
-                * rng.standard_normal(len(waveform), np.float32)
+            deviation = np.float32(noise) * waveform.std()
+            noises = rng.standard_normal(len(waveform), np.float32)
+            waveform = normalise(waveform + deviation * noises)
+        if rng is not None and (augment.time_mask or augment.frequency_mask):
+            waveform = spec_augment(
+                waveform, stream.sample_rate, augment.time_mask, augment.frequency_mask, rng
             )
-        if rng is not None and (self.augment.time_mask or self.augment.frequency_mask):
-            waveform = mask_sound(
-                waveform,
-                self.stream.sample_rate,
-                self.augment.time_mask,
-                self.augment.frequency_mask,
-                rng,
-            )
-        if frames is None:
+        if filterbank is None:
             return Features(from_numpy(waveform), length)
         if whisper:
-            most = frames.input_length(frames.max_length)
-            return Features(
-                from_numpy(whisper_frames(waveform, most, frames.mel_bins)), frames.max_length
-            )
-        return Features(from_numpy(log_mel(waveform, frames.sample_rate, frames.mel_bins)), length)
+            length, frames = stream.max_length, stream.input_length(stream.max_length)
+            features = whisper_log_mel(waveform, frames, filterbank.mel_bins)
+        else:
+            features = log_mel(waveform, stream.sample_rate, filterbank.mel_bins)
+        return Features(from_numpy(features), length)
+
+    def _count_bytes(self, decoded: Decoded) -> int:
+        return decoded[0].nbytes
 
     def _resample(self, samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
-        """At the stream's rate and so many times as fast, within the stream's longest."""
+        """At the stream's rate and `speed` times as fast, at most `max_samples`."""
         if not np.isfinite(samples).all():
             raise BadInput("samples that are not finite numbers")
         if len(samples) < self.limits.min_seconds * rate:
@@ -110,21 +99,20 @@ class SoundProcessor:
                 f"{len(samples) / rate:.3f} s are less than min_seconds {self.limits.min_seconds}"
             )
         natural = len(samples) * self.stream.sample_rate / rate
-        if natural >= self.most + 1:
+        if natural >= self.max_samples + 1:
             if self.limits.too_long == "skip":
                 raise BadInput(f"longer than the stream's {self.stream.max_length} positions")
-        else:  # slowing down must not push the end out
-            speed = max(speed, natural / self.most)
+        else:  # slowing down must not cut the end off
+            speed = max(speed, natural / self.max_samples)
         if rate * speed != self.stream.sample_rate:
             samples = soxr.resample(samples, rate * speed, self.stream.sample_rate)
-        return samples[: self.most]
+        return samples[: self.max_samples]
 
-    def _decode(self, value: Any) -> tuple[np.ndarray, int]:
-        """Mono samples and their rate; of a long file a little more than the stream holds at the
-        greatest speed."""
+    def _decode(self, value: Any) -> Decoded:
+        """Of a long file, a little more is decoded than the stream holds at the greatest speed."""
         if isinstance(value, np.ndarray):
             return _from_array(value, self.stream.sample_rate)
-        seconds = (self.most / self.stream.sample_rate + 0.1) * (1 + self.augment.speed)
+        seconds = (self.max_samples / self.stream.sample_rate + 0.1) * (1 + self.augment.speed)
         with open_media(value, self.limits) as file:
             start = file.read(4)
             file.seek(0)
@@ -135,11 +123,11 @@ class SoundProcessor:
                     file.seek(0)
             return self._read_container(file, seconds)
 
-    def _read_sound_file(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
+    def _read_sound_file(self, file: BinaryIO, seconds: float) -> Decoded:
         # ty: ignore[invalid-argument-type] has what is used
-        with soundfile.SoundFile(_Nameless(file)) as sound:
-            rate = _checked_rate(sound.samplerate)
-            # a FLAC written into a pipe: FFmpeg reads it without
+        with soundfile.SoundFile(_UnnamedFile(file)) as sound:
+            rate = _check_rate(sound.samplerate)
+            # a FLAC that was written into a pipe: FFmpeg reads it without
             if sound.frames >= UNKNOWN_FRAMES:
                 raise soundfile.SoundFileRuntimeError("unknown length")
             if sound.frames > self.limits.max_seconds * rate:
@@ -148,39 +136,39 @@ class SoundProcessor:
                 )
             blocks, wanted = [], min(sound.frames, math.ceil(seconds * rate))
             while wanted > 0:
-                block = sound.read(
-                    min(BLOCK // sound.channels, wanted), dtype="float32", always_2d=True
-                )
+                count = min(BLOCK // sound.channels, wanted)
+                block = sound.read(count, dtype="float32", always_2d=True)
                 if not len(block):
                     raise BadInput(f"truncated: {wanted} of the header's samples are not there")
                 blocks.append(block[:, 0] if sound.channels == 1 else block.mean(axis=1))
                 wanted -= len(block)
-        return _joined(blocks), rate
+        return _concatenate(blocks), rate
 
-    def _read_container(self, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int]:
-        # Imported here: sound files proper need no FFmpeg.
+    def _read_container(self, file: BinaryIO, seconds: float) -> Decoded:
+        # Imported here, since libsndfile's formats need no FFmpeg.
         from skillweave.data.processors.container import open_container
 
         with open_container(file, self.limits) as container:
             if not container.streams.audio:
                 raise BadInput("no audio track")
-            if container.streams.audio[0].codec_context is None:
+            track = container.streams.audio[0]
+            if track.codec_context is None:
                 raise BadInput("sound in an unknown codec")
             try:
-                rate = _checked_rate(container.streams.audio[0].rate)
-                return _joined(list(_mono(container, rate, math.ceil(seconds * rate)))), rate
+                rate = _check_rate(track.rate)
+                return _concatenate(list(_mono(container, rate, math.ceil(seconds * rate)))), rate
             except BadInput:
                 raise
             except Exception as error:  # broken files make PyAV raise errors of many kinds
-                raise BadInput(f"broken sound ({reason(error)})") from None
+                raise BadInput(f"broken sound ({describe_error(error)})") from None
 
 
-class _Nameless:
-    """A file as soundfile needs it: without a name, from which it would guess a format, and without
-    errors on seeking.
+class _UnnamedFile:
+    """A file for soundfile: without a name, from which it would guess a format, and without errors
+    on seeking.
 
-    libsndfile follows a broken header to places before the file's beginning; an error there ends up
-    on the screen only.
+    libsndfile follows a broken header to places before the beginning of the file. An error there
+    would only be written to the screen.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -194,8 +182,7 @@ class _Nameless:
 
 
 def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """At least `wanted` mono samples of a container's first sound track, where there are so
-    many."""
+    """At least `wanted` mono samples of a container's first sound track, or all of it."""
     from av import AudioResampler
 
     resampler = AudioResampler(format="flt", layout="mono", rate=rate)
@@ -210,26 +197,26 @@ def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
         yield part.to_ndarray()[0]
 
 
-def _joined(blocks: list[np.ndarray]) -> np.ndarray:
+def _concatenate(blocks: list[np.ndarray]) -> np.ndarray:
     if not blocks:
         raise BadInput("0 samples")
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def _checked_rate(rate: int) -> int:
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise BadInput(f"sample rate {rate} Hz is not between {LOWEST_RATE} and {HIGHEST_RATE}")
+def _check_rate(rate: int) -> int:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise BadInput(f"sample rate {rate} Hz is not between {MIN_RATE} and {MAX_RATE}")
     return rate
 
 
-def mask_sound(
+def spec_augment(
     waveform: np.ndarray, rate: int, time: float, frequency: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """SpecAugment (arXiv 1904.08779, policy LD: two masks each) on a waveform [samples]: silence,
-    and bands that are gone.
+    """SpecAugment (arXiv 1904.08779, policy LD: two masks each) on a waveform [samples]: stretches
+    of silence, and frequency bands that are removed.
 
-    `time` and `frequency`: the largest share of a stretch, and of a band on the mel scale up to
-    half of `rate`.
+    `time`: the largest share of a stretch. `frequency`: the largest share of a band on the mel
+    scale, up to half of `rate`.
     """
     if frequency:
         spectrum = np.fft.rfft(waveform)
@@ -247,60 +234,17 @@ def mask_sound(
     return masked
 
 
-def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
-    """Kaldi's filterbank of a waveform [samples]: the logarithm of the energy in each bin, [frames,
-    mels], float32.
-
-    25 ms every 10 ms, within the waveform; each bin has mean 0 and variance 1 over the recording
-    (S2T, arXiv 2010.05171 section 2), so that loudness does not count.
-    """
-    options = kaldi_native_fbank.FbankOptions(
-        frame_opts=kaldi_native_fbank.FrameExtractionOptions(samp_freq=rate, dither=0.0),
-        mel_opts=kaldi_native_fbank.MelBanksOptions(num_bins=mels),
-    )
-    extractor = kaldi_native_fbank.OnlineFbank(options)
-    samples = waveform * 2.0**15  # Kaldi's are 16-bit integers
-    # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
-    extractor.accept_waveform(rate, samples)
-    extractor.input_finished()
-    frames = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
-    centred = frames - frames.mean(axis=0)
-    return (centred / np.maximum(frames.std(axis=0), QUIETEST)).astype(np.float32)
-
-
-def whisper_frames(waveform: np.ndarray, frames: int, mels: int) -> np.ndarray:
-    """Whisper's log-mel frames (arXiv 2212.04356, section 2.2) of a waveform [samples] at 16 kHz:
-    [frames, mels], float32.
-
-    25 ms around every 10 ms, with silence behind the waveform's end. The logarithm of the energy in
-    each bin, at least the loudest one's less 8 (80 dB), plus 4, divided by 4.
-    """
-    step, half = WHISPER_RATE // 100, WHISPER_RATE // 80
-    options = kaldi_native_fbank.WhisperFeatureOptions(dim=mels)
-    extractor = kaldi_native_fbank.OnlineWhisperFbank(options)
-    filled = np.pad(waveform[: frames * step], (0, max(frames * step - len(waveform), 0)))
-    # Kaldi's frames stand around the middle of each step; with half a step more before them, all
-    # but the first around its start.
-    samples = np.pad(np.pad(filled, half, mode="reflect"), (half - step, 0))
-    # ty: ignore[invalid-argument-type] asks for a list; arrays are faster
-    extractor.accept_waveform(WHISPER_RATE, samples)
-    extractor.input_finished()
-    energy = np.stack([extractor.get_frame(i + 1) for i in range(frames)])
-    logarithm = np.log10(np.maximum(energy, 1e-10))
-    return ((np.maximum(logarithm, logarithm.max() - 8) + 4) / 4).astype(np.float32)
-
-
 def _normalise(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, float32; silence stays silence."""
+    """Zero mean and unit variance, float32. Silence stays silence."""
     centred = waveform - waveform.mean(dtype=np.float64)
-    deviation = max(float(np.sqrt(np.mean(np.square(centred)))), QUIETEST)
+    deviation = max(float(np.sqrt(np.mean(np.square(centred)))), MIN_DEVIATION)
     result = (centred / deviation).astype(np.float32)
     if not np.isfinite(result).all():
         raise BadInput("samples that are not finite numbers")
     return result
 
 
-def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+def _from_array(samples: np.ndarray, rate: int) -> Decoded:
     if samples.ndim not in (1, 2) or samples.size == 0 or samples.dtype.kind not in "fiu":
         found = f"{samples.dtype} {list(samples.shape)}"
         raise BadInput(f"expected numbers [samples] or [samples, channels], found {found}")

@@ -15,28 +15,29 @@ from skillweave.batch import Features, Modality
 from skillweave.config.base import ConfigError, nearest
 from skillweave.config.data import AugmentConfig
 from skillweave.config.streams import TextStream
-from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, reason
+from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, describe_error
 from skillweave.data.processors.media import open_media
 from skillweave.data.processors.tokenizer import CLS_CODE, ROLES, SPECIAL_TOKENS
-from skillweave.data.tokenized import Pieces, fingerprint
+from skillweave.data.tokenized import TokenIds, fingerprint
 
-CHARACTERS_PER_PIECE = 64
-"""Of a text only so many characters per position are looked at, so that a huge file costs no more
-than a long one."""
-
+CHARACTERS_PER_TOKEN = 64
+"""Only this many characters of a text are read per position, so that a huge file costs no more than
+a long one."""
 
 PROBES = ("a", "1", "的", ".")
-"""Texts of which most tokenisers know one, to see what they put around texts; of others their own
-pieces are tried."""
+"""Texts that show which special tokens a tokenizer puts around texts. Most tokenizers know one of
+them; for others, the tokens of their vocabulary are tried."""
+
+Ids = Sequence[int | None]
 
 
 class TextProcessor:
-    """Text or code to `[CLS] pieces`: one position each, at most the stream's `max_length`
+    """Text or code to `[CLS] tokens`: one position each, at most the stream's `max_length`
     (SkillNet section 3.3).
 
-    What a tokeniser of Hugging Face's puts around a text, and around and between two, stands there
-    here too: [SEP] behind a text (BERT, BART, CLIP), no [CLS] before it (T5, GPT-2), two of them
-    between texts (RoBERTa).
+    The special tokens around a text, and around and between two texts, are those of the Hugging
+    Face tokenizer: [SEP] after a text (BERT, BART, CLIP), no [CLS] (T5, GPT-2), two [SEP] between
+    texts (RoBERTa).
     """
 
     def __init__(
@@ -58,59 +59,56 @@ class TextProcessor:
 
     @property
     def cls(self) -> int:
-        """The number of [CLS]. As of the others, raises ConfigError where the tokeniser has
-        none."""
+        """The id of [CLS]. This and the next two raise ConfigError when the tokenizer has none."""
         return self.special("cls")
 
     @property
     def separator(self) -> int:
-        """The number of [SEP]."""
+        """The id of [SEP]."""
         return self.special("separator")
 
     @property
     def mask(self) -> int:
-        """The number of [MASK]."""
+        """The id of [MASK]."""
         return self.special("mask")
 
     def special(self, role: str) -> int:
-        """The number of the special token of a role. Raises ConfigError where the tokeniser has
-        none."""
+        """The id of the special token of a role. Raises ConfigError when the tokenizer has none."""
         number = self.tokenizer.token_to_id(self.names[role])
         if number is None:
             remedy = f"name it under the stream's tokenizer.special: {{{role}: ...}}"
             raise ConfigError(
-                f"the tokeniser has no {self.names[role]!r}, which the task needs; {remedy}"
+                f"the tokenizer has no {self.names[role]!r}, which the task needs; {remedy}"
             )
         return number
 
     def numbers(self, tokens: Sequence[str]) -> list[int]:
-        """The numbers of tokens by name. Raises ConfigError for one that the tokeniser does not
+        """The ids of tokens by name. Raises ConfigError for a token that the tokenizer does not
         have."""
-        found = []
+        ids = []
         for token in tokens:
-            if (number := self.tokenizer.token_to_id(token)) is None:
-                added = [
-                    token.content for token in self.tokenizer.get_added_tokens_decoder().values()
-                ]
-                raise ConfigError(f"the tokeniser has no token {token!r}{nearest(token, added)}")
-            found.append(number)
-        return found
+            number = self.tokenizer.token_to_id(token)
+            if number is None:
+                added = [t.content for t in self.tokenizer.get_added_tokens_decoder().values()]
+                raise ConfigError(f"the tokenizer has no token {token!r}{nearest(token, added)}")
+            ids.append(number)
+        return ids
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """What stands before and behind a text by itself."""
-        before, *_, after = self._frame(1)
+        """The special tokens before and after a single text."""
+        before, *_, after = self._special_tokens_around(1)
         return before, after
 
     @cached_property
     def pair_frame(self) -> tuple[list[int], list[int], list[int]]:
-        """What stands before, between and behind two texts."""
-        before, between, after = self._frame(2)
+        """The special tokens before, between and after two texts."""
+        before, between, after = self._special_tokens_around(2)
         return before, between, after
 
-    def _frame(self, texts: int) -> list[list[int]]:
-        """Special tokens before each text, and those behind the last one."""
-        if self.tokenizer.post_processor is None:  # trained here: nothing is said in it
+    def _special_tokens_around(self, texts: int) -> list[list[int]]:
+        """The special tokens before each text, and those after the last one."""
+        if self.tokenizer.post_processor is None:  # trained here, so it does not say
             return [[self.cls], *([[self.separator], [self.separator]] if texts == 2 else [[]])]
         encoded = (
             self.tokenizer.encode(text, text if texts == 2 else None)
@@ -129,17 +127,16 @@ class TextProcessor:
 
     @cached_property
     def spaced(self) -> bool:
-        """Whether a word behind a space has other pieces than at the beginning (GPT-2, RoBERTa)."""
+        """Whether a word after a space has other tokens than at the beginning (GPT-2, RoBERTa)."""
         return self.encode(" a").ids != self.encode("a").ids
 
     @cached_property
     def fingerprint(self) -> str:
-        """The tokeniser's, as shards note it."""
+        """The fingerprint of the tokenizer, which shards store."""
         return fingerprint(self.tokenizer)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A tokeniser forgets on its way to a worker process that special tokens spelt out in a text
-        # are plain text.
+        # Pickling loses the setting that special tokens spelt out in a text are plain text.
         self.__dict__.update(state)
         self.tokenizer.encode_special_tokens = True
 
@@ -152,41 +149,43 @@ class TextProcessor:
         separator: bool | None = None,
         max_length: int | None = None,
     ) -> Features:
-        """Token ids [L] of a string, or of a UTF-8 file given as bytes, `Path` or {"bytes",
-        "path"}.
+        """Token ids [L] of a string, of `TokenIds`, or of a UTF-8 file given as bytes, `Path` or
+        {"bytes", "path"}.
 
-        `cls`, `separator`: as for `assemble`, but that absent both are as the tokeniser has it.
-        `max_length`: fewer positions than the stream's. With `rng`, a share of the pieces becomes
-        [MASK], never a special token. Raises BadInput when there is no piece.
+        `rng`: draws the augmentation, which replaces a share of the tokens by [MASK]; None for
+        none. `cls`, `separator`: see `assemble`. `max_length`: fewer positions than the stream's.
+        Raises BadInput for a text without tokens.
         """
-        before, after = self._around(cls, separator)
+        before, after = self._frame_of(cls, separator)
         room = min(max_length or self.max_length, self.max_length) - len(before) - len(after)
-        return self.assemble(self.pieces(value, room), rng, cls=cls, separator=separator)
+        return self.assemble(self.token_ids(value, room), rng, cls=cls, separator=separator)
 
-    def _around(self, cls: bool | None, separator: bool | None) -> tuple[list[int], list[int]]:
+    def _frame_of(self, cls: bool | None, separator: bool | None) -> tuple[list[int], list[int]]:
         before = self.frame[0] if cls is None else [self.cls] if cls else []
         return before, self.frame[1] if separator is None else [self.separator] if separator else []
 
-    def pieces(self, value: Any, room: int) -> list[int]:
-        """The ids of a text's first `room` pieces. Raises BadInput when there is none, ConfigError
-        for another tokeniser's."""
-        if isinstance(value, Pieces):
+    def token_ids(self, value: Any, room: int) -> list[int]:
+        """The ids of the first `room` tokens of a text, without special tokens.
+
+        Raises BadInput when there are none, and ConfigError for the ids of another tokenizer.
+        """
+        room = max(room, 0)
+        if isinstance(value, TokenIds):
             if value.tokenizer != self.fingerprint:
                 raise ConfigError(
-                    "the shards were cut with another tokeniser than the model's; name theirs"
+                    "the shards were made with another tokenizer than the model's; name theirs"
                     " (tokenizer.path)"
                 )
-            pieces = value.ids[: max(room, 0)].tolist()
+            ids = value.ids[:room].tolist()
         else:
-            text = value if isinstance(value, str) else _read(value)
-            pieces = self.encode(text[: max(room, 1) * CHARACTERS_PER_PIECE]).ids[: max(room, 0)]
-        if not pieces:
+            text = value if isinstance(value, str) else _read_text(value)
+            ids = self.encode(text[: max(room, 1) * CHARACTERS_PER_TOKEN]).ids[:room]
+        if not ids:
             raise BadInput("text without tokens")
-        return pieces
+        return ids
 
     def encode(self, text: str) -> Encoding:
-        """All pieces of a text, without special tokens, each with the characters it stands for.
-        Raises BadInput."""
+        """All tokens of a text, without special tokens, with their characters. Raises BadInput."""
         try:
             return self.tokenizer.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
@@ -194,73 +193,69 @@ class TextProcessor:
 
     def assemble(
         self,
-        pieces: Sequence[int | None],
+        ids: Ids,
         rng: np.random.Generator | None = None,
         *,
         cls: bool | None = None,
         separator: bool | None = False,
     ) -> Features:
-        """Pieces with [CLS] ([CLS_code] for code) before and [SEP] behind them; with `rng` a share
-        of them becomes [MASK].
+        """Token ids with [CLS] ([CLS_code] for code) before them and [SEP] after them.
 
-        `cls`, `separator`: whether they are there; None for what the tokeniser puts there around a
-        text by itself.
+        `rng`: draws the tokens that [MASK] replaces; None for none. `cls`, `separator`: whether to
+        add them; None for what the tokenizer puts around a single text.
         """
-        before, after = self._around(cls, separator)
-        ids = [*before, *self._dropped(pieces, rng), *after]
-        return Features(torch.tensor(ids), len(ids))
+        before, after = self._frame_of(cls, separator)
+        return _features([*before, *self._drop_tokens(ids, rng), *after])
 
-    def _dropped(
-        self, pieces: Sequence[int | None], rng: np.random.Generator | None
-    ) -> Sequence[int | None]:
+    def _drop_tokens(self, ids: Ids, rng: np.random.Generator | None) -> Ids:
         if rng is None or not self.dropout:
-            return pieces
-        dropped = rng.random(len(pieces)) < self.dropout
-        return [self.mask if drop else piece for piece, drop in zip(pieces, dropped, strict=True)]
+            return ids
+        dropped = rng.random(len(ids)) < self.dropout
+        return [self.mask if drop else number for number, drop in zip(ids, dropped, strict=True)]
 
     def inside(self, features: Features) -> slice:
-        """Where the pieces of a text by itself stand."""
+        """The positions of the tokens of a single text, without the special ones around it."""
         before, after = self.frame
         return slice(len(before), features.length - len(after))
 
     def pair(
         self, first: Any, second: Any, rng: np.random.Generator | None = None
     ) -> tuple[Features, Features]:
-        """`[CLS] first [SEP]` and `second [SEP]`, together at most the stream's `max_length`; the
-        longer one is cut (BERT).
+        """`[CLS] first [SEP]` and `second [SEP]`, together at most the stream's `max_length`. The
+        longer text is truncated (BERT).
 
-        Raises BadInput where either has no piece.
+        `rng`: draws the augmentation; None for none. Raises BadInput for a text without tokens.
         """
         room = self.pair_room
-        one, other = self.pieces(first, room), self.pieces(second, room)
-        # the longer one has what is left over, of equal ones the second
+        one, other = self.token_ids(first, room), self.token_ids(second, room)
+        # the longer text gets the odd position, of equal ones the second
         half = (room + (len(one) > len(other))) // 2
         one = one[: max(half, room - len(other))]
         return self.join(one, other[: room - len(one)], rng)
 
     @property
     def pair_room(self) -> int:
-        """Pieces that two texts may have together."""
+        """The most tokens of two texts together."""
         return self.max_length - sum(map(len, self.pair_frame))
 
     def join(
-        self,
-        first: Sequence[int | None],
-        second: Sequence[int | None],
-        rng: np.random.Generator | None = None,
+        self, first: Ids, second: Ids, rng: np.random.Generator | None = None
     ) -> tuple[Features, Features]:
-        """The pieces of two texts as the parts of one sequence."""
+        """The token ids of two texts as the parts of one sequence. `rng`: as in `assemble`."""
         before, between, after = self.pair_frame
-        one = [*before, *self._dropped(first, rng), *between]
-        other = [*self._dropped(second, rng), *after]
-        return Features(torch.tensor(one), len(one)), Features(torch.tensor(other), len(other))
+        one = [*before, *self._drop_tokens(first, rng), *between]
+        return _features(one), _features([*self._drop_tokens(second, rng), *after])
 
 
-def _read(value: Any) -> str:
+def _features(ids: Ids) -> Features:
+    return Features(torch.tensor(ids), len(ids))
+
+
+def _read_text(value: Any) -> str:
     if not isinstance(value, bytes | Path | Mapping):
         raise BadInput(f"expected text, found {type(value).__name__}")
     with open_media(value, DEFAULT_LIMITS) as file:
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise BadInput(f"not UTF-8 ({reason(error)})") from None
+            raise BadInput(f"not UTF-8 ({describe_error(error)})") from None

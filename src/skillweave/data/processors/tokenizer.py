@@ -1,5 +1,5 @@
-"""Tokenisers: training on a recipe's own texts, loading from Hugging Face files, their names among
-a model's assets."""
+"""Tokenizers: trained on a recipe's own texts, loaded from Hugging Face files, or read from a
+model's assets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.streams import ASSETS_FOLDER, TrainedTokenizerConfig, tokenizer_asset
 
-PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
+SPECIAL_TOKENS = PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
     "[PAD]",
     "[UNK]",
     "[CLS]",
@@ -23,10 +23,9 @@ PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
     "[MASK]",
     "[CLS_code]",
 )
-SPECIAL_TOKENS = (PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE)
-"""In the order of their ids, from 0, in a trained tokeniser."""
+"""In the order of their ids, from 0, in a trained tokenizer."""
 ROLES = {"pad": PAD, "unknown": UNKNOWN, "cls": CLS, "separator": SEPARATOR, "mask": MASK}
-"""What special tokens are for → their names, unless a stream says otherwise."""
+"""Role of a special token → its name, unless a stream says otherwise."""
 KEYS = {
     "bos_token": "cls",
     "eos_token": "separator",
@@ -36,19 +35,18 @@ KEYS = {
     "sep_token": "separator",
     "mask_token": "mask",
 }
-"""Their names in Hugging Face's files → what they are for; a later one counts before an earlier
-one."""
+"""Key in Hugging Face's files → role. A later key wins over an earlier one."""
 
 
 def read_tokenizer(asset: bytes) -> Tokenizer:
-    """The tokeniser stored as a model's asset, with the pieces that it has: the model has as many
-    words."""
-    return _plain(Tokenizer.from_str(asset.decode("utf-8")))
+    """The tokenizer that is stored as a model's asset. It gets no further tokens, since the model
+    has one embedding for each."""
+    return _configure(Tokenizer.from_str(asset.decode("utf-8")))
 
 
 def special_names(folder: Path) -> dict[str, str]:
-    """What a folder's files call special tokens, where it is not as in BERT. Raises ConfigError for
-    a file that is no JSON."""
+    """Role → name of the special tokens in a folder's files that are not named as in BERT. Raises
+    ConfigError for a file that is not JSON."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = folder / name
@@ -59,51 +57,51 @@ def special_names(folder: Path) -> dict[str, str]:
         for key, role in KEYS.items():
             token = given.get(key)
             token = token.get("content") if isinstance(token, dict) else token
-            found |= {role: token} if isinstance(token, str) else {}
+            if isinstance(token, str):
+                found[role] = token
     return {role: token for role, token in found.items() if token != ROLES[role]}
 
 
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """A tokeniser: a folder with `tokenizer.json` or `vocab.txt` (BERT's wordpieces), one of the
-    two, or a model's own folder.
+    """The tokenizer of a folder with `tokenizer.json` or `vocab.txt` (BERT's WordPiece), of one of
+    these files, or of a model's folder.
 
-    Special tokens that it lacks are added at the end. `special`: what they are called where it is
-    not as in BERT. Raises ConfigError when it is absent or cannot be read.
+    Special tokens that it lacks are added at the end. `special`: role → name where it is not as in
+    BERT. Raises ConfigError for a tokenizer that is absent or cannot be read.
     """
-    place = Path(path)
+    path = Path(path)
     names = ("tokenizer.json", "vocab.txt", f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}")
-    candidates = [place / name for name in names] if place.is_dir() else [place]
-    file = next((f for f in candidates if f.is_file()), None)
+    candidates = [path / name for name in names] if path.is_dir() else [path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         remedy = (
             "give a folder with tokenizer.json or vocab.txt, one of the two, or a model folder that"
-            " has a tokeniser"
+            " has a tokenizer"
         )
-        raise ConfigError(f"tokenizer {place}: no such file; {remedy}")
+        raise ConfigError(f"tokenizer {path}: no such file; {remedy}")
     try:
-        return _prepared(
-            _from_vocabulary(file) if file.suffix == ".txt" else Tokenizer.from_file(str(file)),
-            special,
-        )
+        is_vocabulary = file.suffix == ".txt"
+        loaded = _from_vocabulary(file) if is_vocabulary else Tokenizer.from_file(str(file))
+        return _with_special_tokens(loaded, special)
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(
-            f"tokenizer {file}: not a tokeniser of Hugging Face's tokenizers library: {error}"
+            f"tokenizer {file}: not a tokenizer of Hugging Face's tokenizers library: {error}"
         ) from None
 
 
 def train_tokenizer(
     texts: Iterable[str], config: TrainedTokenizerConfig, vocabulary: int
 ) -> Tokenizer:
-    """Wordpieces after BERT's normalisation, or byte-level BPE, with at most `vocabulary` pieces.
+    """WordPiece after BERT's normalisation, or byte-level BPE, with at most `vocabulary` tokens.
 
-    The same texts give the same pieces and ids. Raises ConfigError when there is no text, or no
+    The same texts give the same tokens and ids. Raises ConfigError when there is no text, or no
     room for characters.
     """
     # drops halves of surrogate pairs
     samples = [text.encode("utf-8", "ignore").decode("utf-8") for text in texts]
     if not any(sample.strip() for sample in samples):
         raise ConfigError(
-            "no text to train a tokeniser on; name the text's column under the task's data.columns"
+            "no text to train a tokenizer on; name the text's column under the task's data.columns"
         )
     if config.kind == "bpe":
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -112,31 +110,31 @@ def train_tokenizer(
             raise ConfigError(
                 f"vocabulary {vocabulary} is too small for byte-level BPE; give at least {least}"
             )
-        blank = _bpe(models.BPE(), config.lowercase)
-        learned = _learn(blank, trainers.BpeTrainer, samples, alphabet, config, vocabulary)
+        empty = _bpe(models.BPE(), config.lowercase)
+        learned = _train(empty, trainers.BpeTrainer, samples, alphabet, config, vocabulary)
         merges = [(first, second) for first, second in learned["merges"]]
-        return _prepared(_bpe(models.BPE(learned["vocab"], merges), config.lowercase))
-    alphabet = _alphabet(samples, config.lowercase, vocabulary)
-    blank = _wordpiece(models.WordPiece(unk_token=UNKNOWN), config.lowercase)
-    learned = _learn(blank, trainers.WordPieceTrainer, samples, alphabet, config, vocabulary)
-    return _prepared(
-        _wordpiece(models.WordPiece(learned["vocab"], unk_token=UNKNOWN), config.lowercase)
-    )
+        trained = _bpe(models.BPE(learned["vocab"], merges), config.lowercase)
+    else:
+        alphabet = _wordpiece_alphabet(samples, config.lowercase, vocabulary)
+        empty = _wordpiece({}, config.lowercase)
+        learned = _train(empty, trainers.WordPieceTrainer, samples, alphabet, config, vocabulary)
+        trained = _wordpiece(learned["vocab"], config.lowercase)
+    return _with_special_tokens(trained)
 
 
-def _learn(
-    blank: Tokenizer,
+def _train(
+    empty: Tokenizer,
     trainer: Any,
     texts: list[str],
     alphabet: list[str],
     config: TrainedTokenizerConfig,
     vocabulary: int,
 ) -> dict[str, Any]:
-    """Train, and give the model as `tokenizer.json` has it.
+    """Train a tokenizer. Returns its model as in `tokenizer.json`.
 
     The trainer numbers its alphabet in an order that differs from run to run, and breaks ties by
-    these numbers. Passed as special tokens the alphabet keeps its order; the caller makes a
-    tokeniser to which it is not special.
+    these numbers. An alphabet passed as special tokens keeps its order; the caller makes a
+    tokenizer to which it is not special.
     """
     settings = trainer(
         vocab_size=vocabulary,
@@ -145,18 +143,17 @@ def _learn(
         limit_alphabet=0,
         show_progress=False,
     )
-    blank.train_from_iterator(texts, settings)
-    return json.loads(blank.to_str())["model"]
+    empty.train_from_iterator(texts, settings)
+    return json.loads(empty.to_str())["model"]
 
 
-def _alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
-    """Single characters and, where they occur inside words, their `##` forms; the commonest where
-    not all find room."""
+def _wordpiece_alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> list[str]:
+    """Single characters and, where they occur within words, their `##` forms. Only the most
+    frequent where there is no room for all."""
     room = vocabulary - len(SPECIAL_TOKENS)
-    probe = _wordpiece(models.WordPiece(unk_token=UNKNOWN), lowercase)
-    probe.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=0, min_frequency=2**62, show_progress=False)
-    )
+    probe = _wordpiece({}, lowercase)
+    settings = trainers.WordPieceTrainer(vocab_size=0, min_frequency=2**62, show_progress=False)
+    probe.train_from_iterator(texts, settings)
     forms = set(probe.get_vocab())
     if len(forms) <= room:
         return sorted(forms)
@@ -186,8 +183,8 @@ def _bpe(model: models.BPE, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def _wordpiece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
-    tokenizer = Tokenizer(model)
+def _wordpiece(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, lowercase=lowercase
     )
@@ -198,24 +195,21 @@ def _wordpiece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
 
 def _from_vocabulary(file: Path) -> Tokenizer:
     settings = file.with_name("tokenizer_config.json")
-    lowercase = (
-        json.loads(settings.read_text("utf-8")).get("do_lower_case", True)
-        if settings.is_file()
-        else True
-    )
-    pieces = file.read_text("utf-8").splitlines()
-    model = models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
-    return _wordpiece(model, lowercase)
+    given = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    tokens = file.read_text("utf-8").splitlines()
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return _wordpiece(vocabulary, given.get("do_lower_case", True))
 
 
-def _prepared(tokenizer: Tokenizer, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """With all special tokens."""
+def _with_special_tokens(
+    tokenizer: Tokenizer, special: Mapping[str, str] | None = None
+) -> Tokenizer:
     tokenizer.add_special_tokens([*{**ROLES, **(special or {})}.values(), CLS_CODE])
-    return _plain(tokenizer)
+    return _configure(tokenizer)
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
-    """Without padding or cutting, and blind to special tokens spelt out in a text."""
+def _configure(tokenizer: Tokenizer) -> Tokenizer:
+    """No padding, no truncation, and special tokens spelt out in a text are plain text."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True

@@ -1,18 +1,31 @@
-"""What every kind of source gives: a table of raw rows, read lazily, and a split's rows under a
-task's field names."""
+"""Tables of raw rows, and the registries of kinds of sources and file suffixes.
+
+A new source is a file that defines a `Table` and registers how to open it under a kind
+(`kind:name`) in `KINDS`, or under a file suffix in `SUFFIXES`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError, nearest
+from skillweave.config.registry import Registry
+from skillweave.data.sources.files import short_names
+
+Row = dict[str, Any]
+Skipped = list[tuple[str, str]]
+"""Key and reason of each row that cannot be read."""
+Columns = str | list[str]
+"""The column of a field, or several columns whose values are joined into one list."""
 
 MEDIA = frozenset({str(Modality.IMAGE), str(Modality.SOUND), str(Modality.VIDEO)})
-"""Fields whose values are files: `{"bytes": ..., "path": ...}`, one of the two None."""
+"""Fields whose values are files: `{"bytes": ..., "path": ...}`, one of them None."""
 
 _EXTENSIONS = {
     "image": "jpg jpeg png webp gif bmp tif tiff ppm pgm",
@@ -27,226 +40,298 @@ FIELDS = {
     for field, extensions in _EXTENSIONS.items()
     for extension in extensions.split()
 }
-"""Extension of a file (lower case, no dot) → the field it holds, for folders and shards."""
-
-
-class Source(Protocol):
-    """The samples of one split: a sequence of rows under the task's field names."""
-
-    @property
-    def columns(self) -> list[str]:
-        """The fields of a row, `key` among them."""
-        ...
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """(key, reason) of everything in the whole source, of whatever split, that could not be
-        read as a row."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    def __iter__(self) -> Iterator[dict[str, Any]]: ...
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a field that is no picture, sound or clip, in the order of the rows."""
-        ...
+"""File extension (lower case, without the dot) → the field that such a file holds."""
 
 
 class Table(ABC):
-    """Raw rows of one source, before splitting and renaming; nothing large is held in memory.
+    """The raw rows of a source, before splitting and renaming. Rows are read when asked for.
 
-    `where` names the source in errors; `columns` are its own names; `media` are columns too large
-    to read but row by row; `aliases` are other names that a recipe may use for a column; paths in
-    media cells are relative to `folder`.
+    `path`: the source as the recipe names it, for error messages. `columns`: the names of its
+    columns. `media`: columns that are too large to read for all rows at once. `aliases`: other
+    names that a recipe may use for a column. `folder`: what the paths in media cells are relative
+    to. `skipped`: rows that cannot be read. `signature`: equal in all tables of one source.
     """
 
-    where: str
     columns: list[str]
     media: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = {}
     folder: Path | None = None
+    signature: tuple[str, ...] = ()
+    _contents: list[str] | None = None
 
-    def __init__(self) -> None:
-        self.skipped: list[tuple[str, str]] = []
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.skipped: Skipped = []
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def read(self, index: int, names: Sequence[str]) -> dict[str, Any]:
-        """The named columns of one row; a cell that is absent is None."""
+    def read(self, index: int, names: Sequence[str]) -> Row:
+        """The named columns of one row. A column that the row does not have is None."""
 
-    @abstractmethod
+    def read_column(self, name: str) -> list[Any]:
+        """One column of all rows, not a media column."""
+        return [self.read(index, [name])[name] for index in range(len(self))]
+
+    def locate(self, index: int) -> str:
+        """The location of a row in the source, by default its number from 1. It is the row's key in
+        a source without a `key` column."""
+        return str(index + 1)
+
+    def content_id(self, index: int) -> str | None:
+        """A string that identifies the content of a row, such as a hash. None if all cells must be
+        read for it."""
+        return None
+
+    @property
+    def content_columns(self) -> list[str]:
+        """The columns that make up the content of a row."""
+        return self.columns
+
+    def stable_id(self, index: int) -> str:
+        """The string that assigns a row without a key to a split: its content, so that equal rows
+        are in the same split, or its location when reading the content would read media."""
+        content = self.content_id(index)
+        if content is not None:
+            return content
+        if self.media:
+            return self.locate(index)
+        if self._contents is None:
+            columns = [self.column(name) for name in self.content_columns]
+            self._contents = [repr(cells) for cells in zip(*columns, strict=True)]
+        return self._contents[index]
+
     def column(self, name: str) -> list[Any]:
-        """One column of all rows; not for media."""
+        """One column of all rows. Raises ValueError for a media column."""
+        if name in self.media:
+            raise ValueError(
+                f"{self.path}: {name} holds media and is read row by row, not as a column"
+            )
+        return self.read_column(name)
 
-    @abstractmethod
-    def place(self, index: int) -> str:
-        """Where a row stands (file and line, say): its key when the source has no `key` column."""
-
-    def identity(self, index: int) -> str:
-        """What a row without key is recognised by when splits are drawn; best independent of its
-        position."""
-        return self.place(index)
-
-    def find(self, name: str, what: str) -> str:
-        """The column a recipe calls `name`. Raises ConfigError with the nearest valid name."""
+    def find_column(self, name: str, setting: str) -> str:
+        """The column that a recipe calls `name` under `setting`. Raises ConfigError with the
+        nearest valid name."""
         column = self.aliases.get(name, name)
         if column not in self.columns:
             raise ConfigError(
-                f"{self.where}: {what}: no column {name!r}{nearest(name, self.columns)}"
+                f"{self.path}: {setting}: no column {name!r}{nearest(name, self.columns)}"
             )
         return column
 
 
 class MemoryTable(Table):
-    """Rows held in memory: what small readers hand over. Every row is a dictionary with a `key`."""
+    """Rows that are held in memory. Every row is a dictionary with a `key`."""
 
-    def __init__(
-        self, where: str, rows: Iterable[dict[str, Any]], skipped: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        super().__init__()
-        self.where = where
+    def __init__(self, path: str, rows: Iterable[Row], skipped: Skipped | None = None) -> None:
+        super().__init__(path)
         self.rows = list(rows)
-        self.skipped = list(skipped)
+        self.skipped = list(skipped or ())
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, index: int, names: Sequence[str]) -> dict[str, Any]:
+    def read(self, index: int, names: Sequence[str]) -> Row:
         """The named columns of one row."""
         row = self.rows[index]
         return {name: row.get(name) for name in names}
 
-    def column(self, name: str) -> list[Any]:
-        """One column of all rows."""
-        return [row.get(name) for row in self.rows]
-
-    def place(self, index: int) -> str:
+    def locate(self, index: int) -> str:
         """The row's key."""
         return str(self.rows[index]["key"])
 
+    content_id = locate
 
-class Selection:
-    """Some rows of a table under the task's field names: the one implementation of `Source`.
 
-    `fields`: field → its column, or the columns whose values are joined into one list (see
-    `name_fields`).
+class ConcatTable(Table):
+    """Tables one after the other, such as the files of a source. `names`: of the tables, for
+    locations."""
+
+    def __init__(self, tables: Sequence[Table], names: Sequence[str], path: str) -> None:
+        super().__init__(path)
+        if len({table.signature for table in tables}) > 1:
+            raise ConfigError(
+                f"{path}: shards of different tokenizers or columns; give those of one folder"
+            )
+        self.tables, self.names = list(tables), list(names)
+        self.ends = list(accumulate(map(len, tables)))
+        self.columns = _union(table.columns for table in tables)
+        self.media = frozenset(_union(table.media for table in tables))
+        self.aliases = {name: table.aliases[name] for table in tables for name in table.aliases}
+        self.folder = tables[0].folder
+        for table, name in zip(tables, names, strict=True):
+            for key, reason in table.skipped:
+                self.skipped.append((f"{name}:{key}" if key else name, reason))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def read(self, index: int, names: Sequence[str]) -> Row:
+        """The named columns of one row."""
+        part, row = find_part(self.ends, index)
+        return self.tables[part].read(row, names)
+
+    def read_column(self, name: str) -> list[Any]:
+        """One column of all rows."""
+        return [value for table in self.tables for value in table.read_column(name)]
+
+    def locate(self, index: int) -> str:
+        """`table:location`, such as `file:line`."""
+        part, row = find_part(self.ends, index)
+        return f"{self.names[part]}:{self.tables[part].locate(row)}"
+
+    def content_id(self, index: int) -> str | None:
+        """That of the row's table."""
+        part, row = find_part(self.ends, index)
+        return self.tables[part].content_id(row)
+
+    @property
+    def content_columns(self) -> list[str]:
+        """Those of all tables."""
+        return _union(table.content_columns for table in self.tables)
+
+
+KINDS: Registry[Callable[[str, str], Table]] = Registry("kind of source")
+"""Kind, as in `kind:name` → a function (name, whole path) that opens it."""
+
+SUFFIXES: Registry[Callable[[Path, str], Table]] = Registry("file suffix")
+"""File suffix, without a `.gz` after it → a function (file, path of the recipe) that opens such a
+file."""
+
+
+def open_files(files: Sequence[Path], suffix: str, path: str) -> Table:
+    """Files of a registered suffix as one table."""
+    tables = [SUFFIXES[suffix](file, path) for file in files]
+    return ConcatTable(tables, short_names(files), path)
+
+
+def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:
+    """The part that holds a row, and the number of the row in it. `ends`: the cumulative numbers of
+    rows of the parts."""
+    part = bisect_right(ends, index)
+    return part, index - (ends[part - 1] if part else 0)
+
+
+def _union(lists: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(chain.from_iterable(lists)))
+
+
+class Source:
+    """The samples of one split: rows of a table under the field names of a task.
+
+    `fields`: field → its column or columns, see `name_fields`.
     """
 
-    def __init__(
-        self, table: Table, indices: Sequence[int], fields: Mapping[str, str | list[str]]
-    ) -> None:
+    def __init__(self, table: Table, indices: Sequence[int], fields: Mapping[str, Columns]) -> None:
         self.table = table
         self.indices = indices
         self.fields = dict(fields)
         key = self.fields.pop("key", None)
         self.key = key if isinstance(key, str) else None
-        used = [name for columns in self.fields.values() for name in _listed(columns)]
-        self.names = tuple(dict.fromkeys([*used, *_listed(self.key or [])]))
+        used = [name for columns in self.fields.values() for name in _as_list(columns)]
+        self.names = tuple(dict.fromkeys([*used, *_as_list(self.key or [])]))
 
     @property
     def columns(self) -> list[str]:
-        """The fields of a row."""
+        """The fields of a row, `key` among them."""
         return ["key", *self.fields]
 
     @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """(key, reason) of what could not be read, in the whole source."""
+    def skipped(self) -> Skipped:
+        """Key and reason of the rows that cannot be read, in all splits of the source."""
         return self.table.skipped
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The row as `{"key": str, field: value, ...}`; media as `{"bytes", "path"}`, several
-        columns as one list."""
-        place = int(self.indices[index])
-        cells = self.table.read(place, self.names)
-        row: dict[str, Any] = {"key": self._key(place, cells)}
+    def __getitem__(self, index: int) -> Row:
+        """The row as `{"key": str, field: value, ...}`. A media value is `{"bytes", "path"}`. The
+        values of several columns are one list."""
+        number = int(self.indices[index])
+        cells = self.table.read(number, self.names)
+        row: Row = {"key": self._key(number, cells)}
         for field, columns in self.fields.items():
-            value = (
-                _gather([cells[name] for name in columns])
-                if isinstance(columns, list)
-                else cells[columns]
-            )
-            row[field] = _media(value, self.table.folder) if field in MEDIA else value
+            if isinstance(columns, list):
+                value = _join_values([cells[name] for name in columns])
+            else:
+                value = cells[columns]
+            row[field] = _media_value(value, self.table.folder) if field in MEDIA else value
         return row
 
     def column(self, name: str) -> list[Any]:
-        """All values of a field, in the order of the rows. Raises KeyError if unknown, ValueError
-        for media."""
+        """All values of a field, in the order of the rows.
+
+        Raises KeyError for an unknown field and ValueError for a media field.
+        """
         if name == "key":
             keys = self.table.column(self.key) if self.key else None
             return [self._key(i, {self.key: keys[i]} if keys else {}) for i in self.indices]
         columns = self.fields[name]
-        if name in MEDIA or self.table.media.intersection(_listed(columns)):
+        if name in MEDIA:
             raise ValueError(
-                f"{self.table.where}: {name} holds media and is read row by row, not as a column"
+                f"{self.table.path}: {name} holds media and is read row by row, not as a column"
             )
         if isinstance(columns, str):
             values = self.table.column(columns)
             return [values[i] for i in self.indices]
         parts = [self.table.column(column) for column in columns]
-        return [_gather([part[i] for part in parts]) for i in self.indices]
+        return [_join_values([part[i] for part in parts]) for i in self.indices]
 
-    def _key(self, place: int, cells: Mapping[Any, Any]) -> str:
+    def _key(self, index: int, cells: Mapping[Any, Any]) -> str:
         value = cells[self.key] if self.key else None
-        return self.table.place(place) if value is None else str(value)
+        return self.table.locate(index) if value is None else str(value)
 
 
 def name_fields(
-    table: Table, columns: Mapping[str, str | list[str]], wanted: Sequence[str] | None = None
-) -> dict[str, str | list[str]]:
-    """Field → column or columns: those the recipe names, then every other column under its own
+    table: Table, columns: Mapping[str, Columns], wanted: Sequence[str] | None = None
+) -> dict[str, Columns]:
+    """Field → column or columns: those that the recipe names, then every other column under its own
     name.
 
-    A column that the recipe gave to a field no longer stands under its own name. `wanted` keeps
-    only these fields (and `key`). Raises ConfigError for a column that is not there, and for a
-    wanted field that no column serves.
+    A column that the recipe assigns to a field is not available under its own name. `wanted`: keep
+    only these fields and `key`. Raises ConfigError for an absent column, and for a wanted field
+    without a column.
     """
-    fields: dict[str, str | list[str]] = {}
+    fields: dict[str, Columns] = {}
     for field, names in columns.items():
-        found = [table.find(name, f"columns.{field}") for name in _listed(names)]
+        found = [table.find_column(name, f"columns.{field}") for name in _as_list(names)]
         if not found or (field == "key" and isinstance(names, list)):
             raise ConfigError(
-                f"{table.where}: columns.{field}: name one"
+                f"{table.path}: columns.{field}: name one"
                 f" column{' or more' if field != 'key' else ''}"
             )
         fields[field] = found if isinstance(names, list) else found[0]
-    taken = {name for names in fields.values() for name in _listed(names)}
+    taken = {name for names in fields.values() for name in _as_list(names)}
     fields |= {name: name for name in table.columns if name not in fields and name not in taken}
     if wanted is None:
         return fields
     for field in wanted:
         if field not in fields and field != "key":
             raise ConfigError(
-                f"{table.where}: no column for the field {field!r}{nearest(field, table.columns)}; "
+                f"{table.path}: no column for the field {field!r}{nearest(field, table.columns)}; "
                 f"name it in the recipe: columns: {{{field}: COLUMN}}"
             )
     return {field: names for field, names in fields.items() if field in wanted or field == "key"}
 
 
-def _listed(names: str | list[str]) -> list[str]:
+def _as_list(names: Columns) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _gather(cells: list[Any]) -> list[Any]:
-    """The values of several cells as one list: lists are joined, empty ones left out."""
+def _join_values(cells: list[Any]) -> list[Any]:
+    """The values of several cells as one list. Lists are joined, empty values are left out."""
     values = [value for cell in cells for value in (cell if isinstance(cell, list) else [cell])]
     return [value for value in values if value is not None and value != ""]
 
 
-def _media(value: Any, folder: Path | None) -> Any:
-    """A media cell as `{"bytes", "path"}`, its path made independent of the working folder; None
-    stays None."""
+def _media_value(value: Any, folder: Path | None) -> Any:
+    """A media cell as `{"bytes", "path"}`, its path relative to the working folder. None stays
+    None."""
     if isinstance(value, str):
         value = {"bytes": None, "path": value}
     elif isinstance(value, bytes):

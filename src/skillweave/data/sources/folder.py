@@ -1,9 +1,14 @@
 """A folder of files with captions.
 
-Three forms, tried in this order: a `metadata.jsonl` or `metadata.csv` with a `file_name` column
-(the convention of Hugging Face's imagefolder), in the folder or below it; pairs such as `photo.jpg`
-and `photo.txt`; sub-folders whose names are the labels. When every sample lies below a folder
-called train, validation or test, these are the splits. Hidden files and folders are ignored.
+Three layouts are tried in this order:
+
+1. A `metadata.jsonl` or `metadata.csv` with a column `file_name` (the convention of Hugging Face's
+   imagefolder), in the folder or below it.
+2. Pairs such as `photo.jpg` and `photo.txt`.
+3. Sub-folders whose names are the labels.
+
+When every sample is below a folder called train, validation or test, these are the splits. Hidden
+files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -11,195 +16,169 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from skillweave.config.base import ConfigError
-from skillweave.data.sources.base import FIELDS, MEDIA, MemoryTable, Table
-from skillweave.data.sources.split import NAMES
-from skillweave.data.sources.table import CsvTable, JsonTable
+from skillweave.data.sources.base import FIELDS, MEDIA, MemoryTable, Row, Skipped, Table
+from skillweave.data.sources.hub import SAVED_DATASET, is_saved_dataset
+from skillweave.data.sources.split import SPLIT_NAMES
+from skillweave.data.sources.text_tables import CsvTable, JsonTable
 
 METADATA = {"metadata.jsonl": JsonTable, "metadata.csv": CsvTable}
-"""Files that describe the others, and their readers."""
-SAVED = ("dataset_dict.json", "state.json")
-"""Files in a folder that the library `datasets` has saved."""
-_FILE = "file_name"
+"""Files that describe the other files, and their tables."""
+FILE_NAME = "file_name"
+TABLE_SUFFIXES = (".parquet", ".tar", ".jsonl")
+"""Tables that are opened by their own path only."""
 
-Row = dict[str, Any]
-Skips = list[tuple[str, str]]
+Sample = dict[str, PurePosixPath]
+"""Field → file."""
 
 
-def open_folder(folder: Path, where: str) -> Table:
-    """The folder's samples, media as paths. Raises ConfigError for a folder that the library
-    `datasets` has saved."""
-    if any((folder / name).is_file() for name in SAVED):
-        raise ConfigError(f"{where}: saved by the library datasets; write hf:{where}")
+def open_folder(folder: Path, path: str) -> Table:
+    """The samples of a folder, media as paths. Raises ConfigError for a folder that the library
+    `datasets` saved."""
+    if is_saved_dataset(folder):
+        raise ConfigError(f"{path}: saved by the library datasets; write hf:{path}")
     files = list(walk(folder))
-    skipped: Skips = []
+    reader = _FolderReader(folder)
     tables = [file for file in files if file.name in METADATA]
-    if tables:
-        rows = [row for table in tables for row in _described(folder, table, skipped)]
-        listed = {
-            path for row in rows for field in MEDIA if isinstance(path := row.get(field), str)
-        }
-        reason = f"no caption: not listed in {', '.join(map(str, tables[:3]))}"
-        skipped += [(str(f), reason) for f in files if _field(f) in MEDIA and str(f) not in listed]
-    else:
-        samples = _by_stem(files, skipped)
-        paired = any("text" in sample and len(sample) > 1 for sample in samples)
-        rows = list(
-            _paired(folder, samples, skipped) if paired else _classed(folder, samples, skipped)
-        )
+    rows = list(reader.described(files, tables) if tables else reader.undescribed(files))
     splits = [_split_of(PurePosixPath(row["key"])) for row in rows]
     if splits and all(splits) and not any("split" in row for row in rows):
         rows = [{**row, "split": split} for row, split in zip(rows, splits, strict=True)]
-    table = MemoryTable(where, rows, skipped)
+    table = MemoryTable(path, rows, reader.skipped)
     table.folder = folder
     return table
 
 
 def is_described(folder: Path) -> bool:
-    """Whether files in the folder say what the others are: a metadata table, or what the library
+    """Whether files in the folder describe the others: a metadata table, or what the library
     `datasets` writes."""
-    return any(file.name in (*METADATA, *SAVED) for file in walk(folder))
+    return any(file.name in (*METADATA, *SAVED_DATASET) for file in walk(folder))
 
 
 def walk(folder: Path) -> Iterator[PurePosixPath]:
-    """The files below a folder, relative to it, in a fixed order, hidden ones left out."""
+    """The files below a folder, relative to it, in a fixed order, without hidden ones."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(place).relative_to(folder)
-        yield from (
-            PurePosixPath((relative / name).as_posix())
-            for name in sorted(names)
-            if not name.startswith(".")
-        )
+        relative = PurePosixPath(Path(place).relative_to(folder).as_posix())
+        yield from (relative / name for name in sorted(names) if not name.startswith("."))
 
 
-def _field(file: PurePosixPath) -> str | None:
+def _field_of(file: PurePosixPath) -> str | None:
     return FIELDS.get(file.suffix[1:].lower())
 
 
 def _split_of(file: PurePosixPath) -> str | None:
-    return NAMES.get(file.parts[0].lower()) if len(file.parts) > 1 else None
+    return SPLIT_NAMES.get(file.parts[0].lower()) if len(file.parts) > 1 else None
 
 
-def _by_stem(files: Iterable[PurePosixPath], skipped: Skips) -> list[dict[str, PurePosixPath]]:
-    """Files that differ only in their extension, as one sample: field → file."""
-    samples: dict[PurePosixPath, dict[str, PurePosixPath]] = {}
-    for file in files:
-        field = _field(file)
-        if field is None:
-            remedy = (
-                "; give a table's own path" if file.suffix in (".parquet", ".tar", ".jsonl") else ""
+class _FolderReader:
+    """Reads the rows of a folder. What cannot be read goes to `skipped`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.skipped: Skipped = []
+
+    def skip(self, file: object, reason: str) -> None:
+        self.skipped.append((str(file), reason))
+
+    def described(self, files: list[PurePosixPath], tables: list[PurePosixPath]) -> Iterator[Row]:
+        """The rows of the metadata tables."""
+        listed: set[str] = set()
+        for table in tables:
+            for row in self._metadata_rows(table):
+                listed |= {path for field in MEDIA if isinstance(path := row.get(field), str)}
+                yield row
+        reason = f"no caption: not listed in {', '.join(map(str, tables[:3]))}"
+        for file in files:
+            if _field_of(file) in MEDIA and str(file) not in listed:
+                self.skip(file, reason)
+
+    def _metadata_rows(self, metadata: PurePosixPath) -> Iterator[Row]:
+        """The rows of a metadata table whose files exist. `file_name` has the field of its
+        extension, `x_file_name` the field x."""
+        path = self.folder / metadata
+        table = METADATA[metadata.name](path, str(path))
+        for line, reason in table.skipped:
+            self.skip(f"{metadata}:{line}", reason)
+        names = [n for n in table.columns if n == FILE_NAME or n.endswith(f"_{FILE_NAME}")]
+        if not names:
+            raise ConfigError(
+                f"{path}: needs a column {FILE_NAME!r}; it has {', '.join(table.columns) or 'none'}"
             )
-            skipped.append(
-                (str(file), f"no picture, sound, clip, code or caption by its extension{remedy}")
-            )
-            continue
-        sample = samples.setdefault(file.with_suffix(""), {})
-        if field in sample:
-            skipped.append((str(file), f"a second {field} beside {sample[field].name}"))
-        else:
-            sample[field] = file
-    return list(samples.values())
+        for index in range(len(table)):
+            cells = table.read(index, table.columns)
+            row: Row = {name: value for name, value in cells.items() if name not in names}
+            for name in names:
+                file = metadata.parent / str(cells[name] or "")
+                field = _field_of(file) if name == FILE_NAME else name.removesuffix(f"_{FILE_NAME}")
+                if field is None or not (self.folder / file).is_file():
+                    fault = "is not there"
+                    if field is None:
+                        fault = "is no image, sound or video by its extension"
+                    self.skip(
+                        f"{metadata}:{table.locate(index)}", f"{name} {cells[name]!r} {fault}"
+                    )
+                    break
+                row = {"key": str(file), **row, field: str(file)}
+            else:
+                yield row
 
+    def undescribed(self, files: Iterable[PurePosixPath]) -> Iterator[Row]:
+        """Files with the caption of the same stem. If there are none, files in folders that name
+        their label; text files among them only if there is nothing else."""
+        samples = self._group_by_stem(files)
+        paired = any("text" in sample and len(sample) > 1 for sample in samples)
+        only_text = all(set(sample) == {"text"} for sample in samples)
+        beside = {"text", "label"} if paired else set() if only_text else {"text"}
+        for sample in samples:
+            first = next((file for field, file in sample.items() if field not in beside), None)
+            if first is None:
+                caption = next(iter(sample.values()))
+                self.skip(caption, "a caption without its image, sound, video or code")
+                continue
+            folders = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
+            if paired and "text" not in sample:
+                self.skip(first, f"no caption: {first.with_suffix('.txt').name} expected beside it")
+            elif not (paired or folders or "label" in sample):
+                remedies = "no .txt beside it, no metadata.jsonl, no folder that names a class"
+                self.skip(first, f"no caption: {remedies}")
+            elif row := self._row(first, sample):
+                yield row if paired or not folders else {"label": folders[-1], **row}
 
-def _paired(
-    folder: Path, samples: Iterable[dict[str, PurePosixPath]], skipped: Skips
-) -> Iterator[Row]:
-    for sample in samples:
-        first = next(
-            (file for field, file in sample.items() if field not in ("text", "label")), None
-        )
-        if first is None:
-            skipped.append(
-                (
-                    str(next(iter(sample.values()))),
-                    "a caption without its picture, sound, clip or code",
-                )
-            )
-        elif "text" not in sample:
-            skipped.append(
-                (str(first), f"no caption: {first.with_suffix('.txt').name} expected beside it")
-            )
-        elif row := _row(folder, first, sample, skipped):
-            yield row
+    def _group_by_stem(self, files: Iterable[PurePosixPath]) -> list[Sample]:
+        """Files that differ only in their extension, as one sample."""
+        samples: dict[PurePosixPath, Sample] = {}
+        for file in files:
+            field = _field_of(file)
+            if field is None:
+                remedy = "; give a table's own path" if file.suffix in TABLE_SUFFIXES else ""
+                self.skip(file, f"no image, sound, video, code or caption by its extension{remedy}")
+                continue
+            sample = samples.setdefault(file.with_suffix(""), {})
+            if field in sample:
+                self.skip(file, f"a second {field} beside {sample[field].name}")
+            else:
+                sample[field] = file
+        return list(samples.values())
 
-
-def _classed(
-    folder: Path, samples: list[dict[str, PurePosixPath]], skipped: Skips
-) -> Iterator[Row]:
-    """Label = name of the folder. Text files are samples themselves when there is nothing else."""
-    only_text = all(set(sample) == {"text"} for sample in samples)
-    for sample in samples:
-        first = next((file for field, file in sample.items() if only_text or field != "text"), None)
-        if first is None:
-            skipped.append(
-                (str(sample["text"]), "a caption without its picture, sound, clip or code")
-            )
-            continue
-        parents = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
-        if not parents and "label" not in sample:
-            skipped.append(
-                (
-                    str(first),
-                    (
-                        "no caption: no .txt beside it, no metadata.jsonl, no folder that names a"
-                        " class"
-                    ),
-                )
-            )
-        elif row := _row(folder, first, sample, skipped):
-            yield {"label": parents[-1], **row} if parents else row
-
-
-def _row(
-    folder: Path, first: PurePosixPath, sample: dict[str, PurePosixPath], skipped: Skips
-) -> Row | None:
-    """Media as relative paths, the rest as text; several lines of a caption are several
-    captions."""
-    row: Row = {"key": str(first)}
-    for field, file in sample.items():
-        if field in MEDIA:
-            row[field] = str(file)
-            continue
-        try:
-            content = (folder / file).read_text("utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            skipped.append((str(file), f"not readable as UTF-8 text: {error}"))
-            return None
-        if not content:
-            skipped.append((str(file), "empty"))
-            return None
-        lines = [line.strip() for line in content.split("\n") if line.strip()]
-        captions = field == "text" and len(sample) > 1 and len(lines) > 1
-        row[field] = lines if captions else content
-    return row
-
-
-def _described(folder: Path, metadata: PurePosixPath, skipped: Skips) -> Iterator[Row]:
-    """The rows of a metadata table whose files are there: `file_name` by its extension,
-    `x_file_name` as x."""
-    table = METADATA[metadata.name]([folder / metadata], str(folder / metadata))
-    skipped += [(str(metadata.parent / key), reason) for key, reason in table.skipped]
-    names = [name for name in table.columns if name == _FILE or name.endswith(f"_{_FILE}")]
-    if not names:
-        raise ConfigError(
-            f"{folder / metadata}: needs a column {_FILE!r}; it has"
-            f" {', '.join(table.columns) or 'none'}"
-        )
-    for index in range(len(table)):
-        cells = table.read(index, table.columns)
-        row: Row = {name: value for name, value in cells.items() if name not in names}
-        for name in names:
-            file = metadata.parent / str(cells[name] or "")
-            field = _field(file) if name == _FILE else name.removesuffix(f"_{_FILE}")
-            if field is None or not (folder / file).is_file():
-                why = "is not there" if field else "is no picture, sound or clip by its extension"
-                skipped.append(
-                    (str(metadata.parent / table.place(index)), f"{name} {cells[name]!r} {why}")
-                )
-                break
-            row = {"key": str(file), **row, field: str(file)}
-        else:
-            yield row
+    def _row(self, first: PurePosixPath, sample: Sample) -> Row | None:
+        """Media as relative paths, other files as text. Several lines of a caption are several
+        captions."""
+        row: Row = {"key": str(first)}
+        for field, file in sample.items():
+            if field in MEDIA:
+                row[field] = str(file)
+                continue
+            try:
+                content = (self.folder / file).read_text("utf-8-sig").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                self.skip(file, f"not readable as UTF-8 text: {error}")
+                return None
+            if not content:
+                self.skip(file, "empty")
+                return None
+            lines = [line.strip() for line in content.split("\n") if line.strip()]
+            captions = field == "text" and len(sample) > 1 and len(lines) > 1
+            row[field] = lines if captions else content
+        return row

@@ -1,4 +1,4 @@
-"""Functions and what their docstrings say, from Python source that is installed but never
+"""Functions and their descriptions, from the docstrings of Python source. The source is read, not
 imported."""
 
 from __future__ import annotations
@@ -11,32 +11,44 @@ import tokenize
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from skillweave.config.base import ConfigError
+from skillweave.data.sources.base import Row, Skipped
+from skillweave.data.sources.installed import INSTALLED, Rows, package_path
 
 MIN_WORDS = 3
 """Fewest words of a description."""
 MIN_LINES = 4
-"""Fewest lines of a function, its docstring taken out."""
-_LEFT_OUT = frozenset(
+"""Fewest lines of a function without its docstring."""
+_EXCLUDED = frozenset(
     {"test", "tests", "idle_test", "idlelib", "site-packages", "dist-packages", "__pycache__"}
 )
 
-Rows = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 
-
-def read_standard_library() -> Rows:
-    """The running Python's own library; `group` is the top-level module, so that no module stands
-    in two splits."""
+@INSTALLED.register("standard_library")
+def read_standard_library(_: str = "") -> Rows:
+    """The library of the running Python. `group` is the top-level module, so that all functions of
+    a module are in one split."""
     folder = Path(sysconfig.get_path("stdlib"))
-    return _read(
-        {file: _module(file, folder).partition(".")[0] for file in _sources(folder)}, folder
+    groups = {file: _module(file, folder).partition(".")[0] for file in _sources(folder)}
+    return _read(groups, folder)
+
+
+@INSTALLED.register("python")
+def read_python(names: str) -> Rows:
+    """Functions of any installed packages: `installed:python:sympy,pandas`."""
+    if not names:
+        raise ConfigError("name the packages: installed:python:sympy,pandas")
+    remedy = "install it beside skillweave"
+    return read_packages(
+        {name: package_path(name, remedy) for name in names.replace(" ", "").split(",")}
     )
 
 
 def read_packages(paths: Mapping[str, Path]) -> Rows:
-    """Installed packages, by the folder (or file) of each; `group` is the module (file)."""
-    rows: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
+    """Installed packages, by the folder (or file) of each. `group` is the module (file)."""
+    rows: list[Row] = []
+    skipped: Skipped = []
     for name in sorted(paths):
         root = paths[name].parent
         more = _read({file: _module(file, root) for file in _sources(paths[name])}, root)
@@ -46,12 +58,12 @@ def read_packages(paths: Mapping[str, Path]) -> Rows:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """The .py files below a folder (or the one file) in a fixed order, tests and installed packages
-    left out."""
+    """The .py files below a folder (or the one file) in a fixed order, without tests and installed
+    packages."""
     if folder.is_file():
         yield folder
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(set(folders) - _LEFT_OUT)
+        folders[:] = sorted(set(folders) - _EXCLUDED)
         yield from (Path(place, name) for name in sorted(names) if name.endswith(".py"))
 
 
@@ -61,8 +73,8 @@ def _module(file: Path, root: Path) -> str:
 
 
 def _read(groups: Mapping[Path, str], root: Path) -> Rows:
-    rows: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
+    rows: list[Row] = []
+    skipped: Skipped = []
     for file, group in groups.items():
         name = file.relative_to(root).as_posix()
         try:
@@ -83,29 +95,27 @@ def described_functions(tree: ast.Module, lines: Sequence[str]) -> Iterator[tupl
     """(line, code without its docstring, first paragraph of the docstring) of each function that is
     long enough.
 
-    `lines` is the source that `tree` was parsed from. Decorators stay; methods and inner functions
-    count.
+    `lines`: the source of `tree`. Decorators belong to the code. Methods and inner functions are
+    functions too.
     """
     for node in _functions(tree):
         text = " ".join((ast.get_docstring(node) or "").strip().partition("\n\n")[0].split())
         if len(text.split()) < MIN_WORDS or len(node.body) < 2:
             continue
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        docstring = node.body[0]
-        if docstring.lineno == node.lineno or node.body[1].lineno <= (docstring.end_lineno or 0):
+        docstring, after = node.body[:2]
+        if docstring.lineno == node.lineno or after.lineno <= (docstring.end_lineno or 0):
             continue  # one line holds the docstring and code
-        kept = [
-            *lines[first - 1 : docstring.lineno - 1],
-            *lines[docstring.end_lineno : node.end_lineno],
-        ]
-        code = textwrap.dedent("\n".join(kept)).strip("\n")
+        head = lines[first - 1 : docstring.lineno - 1]
+        body = lines[docstring.end_lineno : node.end_lineno]
+        code = textwrap.dedent("\n".join([*head, *body])).strip("\n")
         if sum(bool(line.strip()) for line in code.split("\n")) >= MIN_LINES:
             yield first, code, text
 
 
 def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """All functions, in a fixed order; only blocks of statements are searched, as expressions hold
-    none."""
+    """All functions, in a fixed order. Only blocks of statements are searched, since expressions
+    hold none."""
     for field in ("body", "cases", "handlers", "orelse", "finalbody"):
         for node in getattr(tree, field, ()):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,148 +1,134 @@
-"""Hugging Face datasets: `hf:NAME`, `hf:NAME:CONFIG` or `hf:FOLDER`, each with `@SPLIT` if only a
-part is meant.
+"""Hugging Face datasets: `hf:NAME`, `hf:NAME:CONFIG` or `hf:FOLDER`, with `@SPLIT` for one split.
 
-`@train[:90%]` and the like are the library's own slices; a folder written by `save_to_disk` takes
-only names. Rows are read through the library's Arrow format, which hands over media as the stored
+`@train[:90%]` and the like are slices of the library datasets; a folder that `save_to_disk` wrote
+takes only names. Rows are read in the library's Arrow format, which returns media as the stored
 bytes: its own decoders need torchcodec and torchvision, and an Audio feature imports torchcodec
 even with `decode=False`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
-
-import datasets
-from datasets.exceptions import DatasetGenerationError
+from typing import TYPE_CHECKING, Any
 
 from skillweave.config.base import ConfigError, nearest
-from skillweave.data.sources.base import Table
+from skillweave.data.sources.base import KINDS, ConcatTable, Row, Table
+
+if TYPE_CHECKING:
+    import datasets
+
+SAVED_DATASET = ("dataset_dict.json", "state.json")
+"""Files of a folder that `save_to_disk` wrote: of several splits, or of one."""
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether the library datasets saved this folder."""
+    return any((folder / name).is_file() for name in SAVED_DATASET)
 
 
 class HubTable(Table):
-    """The splits of a dataset one after the other, with a `split` column when there are several;
-    class labels as names.
+    """One split of a dataset. Class labels are names; a label of -1, which marks a withheld label,
+    is None.
 
-    A row without `key` is known by its content when splits are drawn, or by its number when it
-    holds media.
+    `split`: the content of an additional column `split`, if any.
     """
 
-    def __init__(self, parts: dict[str, datasets.Dataset], where: str) -> None:
-        super().__init__()
-        self.where = where
-        self.parts = {name: part.with_format("arrow") for name, part in parts.items()}
-        self.names = list(self.parts)
-        self._ends = list(accumulate(len(part) for part in parts.values()))
-        features = {name: kind for part in parts.values() for name, kind in part.features.items()}
-        self.columns = list(features)
+    def __init__(self, rows: datasets.Dataset, path: str, split: str | None) -> None:
+        import datasets
+
+        super().__init__(path)
+        features = rows.features
+        self.rows, self.split = rows.with_format("arrow"), split
+        self._features = list(features)
+        self.columns = self._features if split is None else [*features, "split"]
         self.media = frozenset(name for name, kind in features.items() if _is_media(kind))
-        self._classes = {
+        self._labels = {
             name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)
         }
-        self._split = len(parts) > 1 and "split" not in features
-        if self._split:
-            self.columns.append("split")
-        self._contents: list[str] | None = None
+
+    @property
+    def content_columns(self) -> list[str]:
+        """The dataset's own columns."""
+        return self._features
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self.rows)
 
-    def read(self, index: int, names: Sequence[str]) -> dict[str, Any]:
+    def read(self, index: int, names: Sequence[str]) -> Row:
         """The named columns of one row."""
-        part, row = self._find(index)
-        cells = self.parts[part][row]
-        present = set(names).intersection(cells.column_names)
-        found = {name: self._value(name, cells.column(name)[0].as_py()) for name in present}
-        return {
-            name: part if name == "split" and self._split else found.get(name) for name in names
-        }
-
-    def _find(self, index: int) -> tuple[str, int]:
-        number = bisect_right(self._ends, index)
-        return self.names[number], index - (self._ends[number - 1] if number else 0)
+        cells = self.rows[index]
+        row = {"split": self.split} if self.split else {}
+        for name in set(names).intersection(cells.column_names):
+            row[name] = self._value(name, cells.column(name)[0].as_py())
+        return {name: row.get(name) for name in names}
 
     def _value(self, name: str, value: Any) -> Any:
-        if name not in self._classes or value is None:
+        if name not in self._labels or value is None:
             return value
-        # -1 marks a label held back
-        return self._classes[name].int2str(value) if value >= 0 else None
+        return self._labels[name].int2str(value) if value >= 0 else None
 
-    def column(self, name: str) -> list[Any]:
-        """One column of all rows; media are refused (ValueError)."""
-        if name in self.media:
-            raise ValueError(
-                f"{self.where}: {name} holds media and is read row by row, not as a column"
-            )
-        values: list[Any] = []
-        for part, rows in self.parts.items():
-            if name == "split" and self._split:
-                values += [part] * len(rows)
-            elif name not in rows.column_names:
-                values += [None] * len(rows)
-            else:
-                cells = rows.select_columns([name])[:].column(name).to_pylist()
-                values += [self._value(name, cell) for cell in cells]
-        return values
-
-    def place(self, index: int) -> str:
-        """`split:row`, rows counted from 1."""
-        part, row = self._find(index)
-        return f"{part}:{row + 1}"
-
-    def identity(self, index: int) -> str:
-        """The row's content, or its place when it holds media."""
-        if self.media:
-            return self.place(index)
-        if self._contents is None:
-            columns = [
-                self.column(name) for name in self.columns if not (name == "split" and self._split)
-            ]
-            self._contents = [repr(cells) for cells in zip(*columns, strict=True)]
-        return self._contents[index]
+    def read_column(self, name: str) -> list[Any]:
+        """One column of all rows."""
+        if name not in self._features:
+            return [self.split if name == "split" else None] * len(self)
+        cells = self.rows.select_columns([name])[:].column(name).to_pylist()
+        return [self._value(name, cell) for cell in cells]
 
 
-def open_hub(name: str, where: str) -> Table:
+@KINDS.register("hf")
+def open_hub(name: str, path: str) -> Table:
     """A dataset by name or folder. Raises ConfigError when it, its configuration or its split
-    cannot be had."""
-    part = config = ""
+    cannot be loaded."""
+    try:
+        import datasets
+        from datasets.exceptions import DatasetGenerationError
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{path}: {error}; pip install skillweave[data]") from None
+    split = config = ""
     if "@" in name and not Path(name).exists():
-        name, _, part = name.rpartition("@")
+        name, _, split = name.rpartition("@")
     if not Path(name).exists():
         name, _, config = name.partition(":")
     try:
-        if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            found = _pick(datasets.load_from_disk(name), part, where)
+        if is_saved_dataset(Path(name)):
+            found = _choose_split(datasets.load_from_disk(name), split, path)
         else:
-            found = datasets.load_dataset(name, config or None, split=part or None)
+            found = datasets.load_dataset(name, config or None, split=split or None)
     except DatasetGenerationError as error:
-        hint = (
-            "; a folder of sound or clips opens without hf:"
-            if isinstance(error.__cause__, ImportError)
-            else ""
-        )
-        raise ConfigError(f"{where}: {error.__cause__ or error}{hint}") from None
+        hint = ""
+        if isinstance(error.__cause__, ImportError):
+            hint = "; a folder of sound or video opens without hf:"
+        raise ConfigError(f"{path}: {error.__cause__ or error}{hint}") from None
     # missing, offline or not allowed; an unknown configuration or split
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from None
-    parts = dict(found) if isinstance(found, datasets.DatasetDict) else {part or "train": found}
-    return HubTable({str(split): rows for split, rows in parts.items()}, where)
+        raise ConfigError(f"{path}: {error}") from None
+    parts = found if isinstance(found, datasets.DatasetDict) else {split or "train": found}
+    named = len(parts) > 1 and not any("split" in rows.features for rows in parts.values())
+    names = [str(name) for name in parts]
+    tables = [
+        HubTable(rows, path, name if named else None)
+        for name, rows in zip(names, parts.values(), strict=True)
+    ]
+    return ConcatTable(tables, names, path)
 
 
-def _pick(saved: Any, part: str, where: str) -> Any:
-    """One split of a saved dataset."""
-    if not part:
+def _choose_split(saved: Any, split: str, path: str) -> Any:
+    """One split of a saved dataset, or all of it for an empty name."""
+    if not split:
         return saved
-    if not isinstance(saved, datasets.DatasetDict) or part not in saved:
-        names = [str(split) for split in saved] if isinstance(saved, datasets.DatasetDict) else []
-        raise ConfigError(f"{where}: the saved dataset has no split {part!r}{nearest(part, names)}")
-    return saved[part]
+    names = list(map(str, saved)) if isinstance(saved, dict) else []
+    if split not in names:
+        raise ConfigError(
+            f"{path}: the saved dataset has no split {split!r}{nearest(split, names)}"
+        )
+    return saved[split]
 
 
 def _is_media(kind: Any) -> bool:
     """Whether a feature holds files or bytes."""
-    return isinstance(kind, datasets.Image | datasets.Audio | datasets.Video) or (
-        isinstance(kind, datasets.Value) and kind.dtype in ("binary", "large_binary")
-    )
+    import datasets
+
+    if isinstance(kind, datasets.Value):
+        return kind.dtype in ("binary", "large_binary")
+    return isinstance(kind, datasets.Image | datasets.Audio | datasets.Video)

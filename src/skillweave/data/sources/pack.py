@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from skillweave.config.base import ConfigError, nearest
-from skillweave.data.sources.base import Table
+from skillweave.data.sources.base import KINDS, Table, open_files
 
 
 def pack_folder() -> Path:
@@ -19,11 +19,9 @@ def packs() -> list[str]:
     return sorted(file.stem for file in pack_folder().glob("*.parquet"))
 
 
-def open_pack(name: str, where: str) -> Table:
+@KINDS.register("pack")
+def open_pack(name: str, path: str) -> Table:
     """A pack by name. Raises ConfigError with the nearest valid name."""
-    # keeps pyarrow out until a table is opened
-    from skillweave.data.sources.parquet import ParquetTable
-
     if name not in packs():
-        raise ConfigError(f"{where}: no pack {name!r}{nearest(name, packs())}")
-    return ParquetTable([pack_folder() / f"{name}.parquet"], where)
+        raise ConfigError(f"{path}: no pack {name!r}{nearest(name, packs())}")
+    return open_files([pack_folder() / f"{name}.parquet"], ".parquet", path)

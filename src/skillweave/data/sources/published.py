@@ -1,10 +1,10 @@
 """Benchmarks of text understanding as they are published: `glue:FOLDER/CoLA`, `clue:FOLDER/tnews`,
 `squad:FILE.json`.
 
-A folder's training file is the split train, its development file validation (on which published
-figures without a server are measured), its test file test where it has labels or is to be predicted
-for. Fields are those of the tasks: `text`, `second`, `label` or `score`; `question`, `text` and
-`answers`; `text`, `choices` or `candidates`, and `label`.
+The training file of a folder is the split train, the development file validation (on which
+published results without a server are measured), and the test file test. Fields are those of the
+tasks: `text`, `second`, `label` or `score`; `question`, `text` and `answers`; `text`, `choices` or
+`candidates`, and `label`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config.base import ConfigError, choose, nearest
-from skillweave.data.sources.base import MemoryTable, Table
+from skillweave.data.sources.base import KINDS, MemoryTable, Row, Skipped, Table
 
-Row = dict[str, Any]
+Files = list[tuple[str, Path]]
+"""Split and path of each file of a benchmark."""
 
 
 @dataclass(frozen=True)
-class Tsv:
-    """A GLUE task's columns. `header`: names of the columns of files that have none. `development`:
-    its development files."""
+class GlueTask:
+    """The columns of a GLUE task.
+
+    `header`: the names of the columns of files without a header. `development`: the development
+    files.
+    """
 
     text: str
     second: str = ""
@@ -35,74 +39,71 @@ class Tsv:
 
 
 GLUE = {
-    "CoLA": Tsv("sentence", header=("source", "label", "star", "sentence")),
-    "SST-2": Tsv("sentence"),
-    "MRPC": Tsv("#1 String", "#2 String", "Quality"),
-    "QQP": Tsv("question1", "question2", "is_duplicate"),
-    "STS-B": Tsv("sentence1", "sentence2", "score", score=True),
-    "MNLI": Tsv(
+    "CoLA": GlueTask("sentence", header=("source", "label", "star", "sentence")),
+    "SST-2": GlueTask("sentence"),
+    "MRPC": GlueTask("#1 String", "#2 String", "Quality"),
+    "QQP": GlueTask("question1", "question2", "is_duplicate"),
+    "STS-B": GlueTask("sentence1", "sentence2", "score", score=True),
+    "MNLI": GlueTask(
         "sentence1",
         "sentence2",
         "gold_label",
         development=("dev_matched.tsv", "dev_mismatched.tsv"),
     ),
-    "QNLI": Tsv("question", "sentence"),
-    "RTE": Tsv("sentence1", "sentence2"),
-    "WNLI": Tsv("sentence1", "sentence2"),
+    "QNLI": GlueTask("question", "sentence"),
+    "RTE": GlueTask("sentence1", "sentence2"),
+    "WNLI": GlueTask("sentence1", "sentence2"),
 }
 """Folder of a task → its columns (gluebenchmark.com)."""
 
 
-def open_glue(name: str, where: str) -> Table:
-    """A GLUE task's folder with train.tsv, dev.tsv and, if there, test.tsv. Raises ConfigError for
-    another folder."""
-    folder, task = _folder(name, where, GLUE)
-    files = {"train": ["train.tsv"], "validation": list(task.development), "test": ["test.tsv"]}
-    rows, skipped = [], []
-    for split, file in _files(folder, files, where):
-        for number, cells in _tsv(file, task, split == "test"):
+@KINDS.register("glue")
+def open_glue(name: str, path: str) -> Table:
+    """The folder of a GLUE task with train.tsv, dev.tsv and, if present, test.tsv. Raises
+    ConfigError for another folder."""
+    folder, task = _find_task(name, path, GLUE)
+    names = {"train": ["train.tsv"], "validation": list(task.development), "test": ["test.tsv"]}
+    rows: list[Row] = []
+    skipped: Skipped = []
+    for split, file in _find_files(folder, names, path):
+        for number, cells in _read_tsv(file, task, split == "test"):
+            key = f"{file.name}:{number}"
             if isinstance(cells, str):
-                skipped.append((f"{file.name}:{number}", cells))
+                skipped.append((key, cells))
                 continue
-            given = {
-                "text": cells.get(task.text),
-                **({"second": cells.get(task.second)} if task.second else {}),
-            }
-            given["score" if task.score else "label"] = cells.get(task.label)
-            rows.append({"key": f"{file.name}:{number}", "split": split, **given})
-    return MemoryTable(where, rows, skipped)
+            row = {"key": key, "split": split, "text": cells.get(task.text)}
+            if task.second:
+                row["second"] = cells.get(task.second)
+            row["score" if task.score else "label"] = cells.get(task.label)
+            rows.append(row)
+    return MemoryTable(path, rows, skipped)
 
 
-def _tsv(file: Path, task: Tsv, test: bool) -> Iterator[tuple[int, Row | str]]:
-    """Line and cells of each row, or what is wrong with it. Nothing is quoted: quotation marks are
-    text."""
-    lines = file.read_text("utf-8-sig").split("\n")
-    header = (
-        list(task.header) if task.header and not test else lines.pop(0).rstrip("\r").split("\t")
-    )
-    wanted = [column for column in (task.text, task.second) if column and column not in header]
-    if wanted:
-        raise ConfigError(
-            f"{file}: no column {wanted[0]!r}{nearest(wanted[0], header)}; expected the file as"
-            " GLUE publishes it"
-        )
-    first = 1 if task.header and not test else 2
-    for number, line in enumerate(lines, first):
-        cells = line.rstrip("\r").split("\t")
-        if line.strip():
-            fits = len(cells) >= len(header)  # some of SNLI's lines in MNLI have more
-            yield (
-                number,
-                (
-                    dict(zip(header, cells, strict=False))
-                    if fits
-                    else f"{len(cells)} cells where there are {len(header)}"
-                ),
+def _read_tsv(file: Path, task: GlueTask, test: bool) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Line and cells of each row, or its fault. Quotation marks are text, as GLUE quotes
+    nothing."""
+    lines = enumerate(file.read_text("utf-8-sig").split("\n"), 1)
+    header = list(task.header)
+    if test or not header:
+        header = next(lines)[1].rstrip("\r").split("\t")
+    for column in (task.text, task.second):
+        if column and column not in header:
+            raise ConfigError(
+                f"{file}: no column {column!r}{nearest(column, header)}; expected the file as GLUE"
+                " publishes it"
             )
+    for number, line in lines:
+        if not line.strip():
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) < len(header):
+            yield number, f"{len(cells)} cells where there are {len(header)}"
+        else:  # some lines of SNLI in MNLI have more
+            yield number, dict(zip(header, cells, strict=False))
 
 
 def _plain(*columns: str) -> Callable[[Row], Iterable[Row]]:
-    """One row per line of JSON: `text`, and `second` where two columns are named."""
+    """One row per entry: `text`, and `second` where two columns are named."""
 
     def read(row: Row) -> Iterable[Row]:
         fields = dict(zip(("text", "second"), (row[column] for column in columns), strict=False))
@@ -118,58 +119,48 @@ def _csl(row: Row) -> Iterable[Row]:
 def _wsc(row: Row) -> Iterable[Row]:
     """The name and the pronoun are the second text."""
     target = row["target"]
-    yield {
-        "text": row["text"],
-        "second": f"{target['span2_text']}：{target['span1_text']}",
-        "label": row.get("label"),
-    }
+    second = f"{target['span2_text']}：{target['span1_text']}"
+    yield {"text": row["text"], "second": second, "label": row.get("label")}
 
 
 def _chid(row: Row) -> Iterable[Row]:
-    """A row for each blank; other blanks of the same text are left out of it."""
+    """One row per blank. The other blanks of the same text are removed from it."""
     for content in row["content"]:
-        parts = content.split("#idiom")
-        for i, part in enumerate(parts[1:], 1):
-            blank = f"#idiom{part.partition('#')[0]}#"
-            before = parts[0] + "".join(p.partition("#")[2] for p in parts[1:i])
-            after = part.partition("#")[2] + "".join(p.partition("#")[2] for p in parts[i + 1 :])
-            answer = row.get("answers", {}).get(blank)
+        head, *parts = content.split("#idiom")
+        numbers, texts = ([part.partition("#")[side] for part in parts] for side in (0, 2))
+        for i, number in enumerate(numbers):
+            blank = f"#idiom{number}#"
             yield {
                 "key": blank,
-                "text": f"{before}{blank}{after}",
+                "text": f"{head}{''.join(texts[:i])}{blank}{''.join(texts[i:])}",
                 "candidates": row["candidates"],
-                "label": answer,
+                "label": row.get("answers", {}).get(blank),
             }
 
 
 def _c3(row: list[Any]) -> Iterable[Row]:
-    """A row for each question: the passage, and the question with each of its choices."""
+    """One row per question: the passage, and the question with each of its choices."""
     passage, questions = "\n".join(row[0]), row[1]
     for question in questions:
-        choices = [f"{question['question']} {choice}" for choice in question["choice"]]
-        answer = (
-            question["choice"].index(question["answer"])
-            if question.get("answer") in question["choice"]
-            else None
-        )
-        yield {"text": passage, "choices": choices, "label": answer}
+        choices, answer = question["choice"], question.get("answer")
+        yield {
+            "text": passage,
+            "choices": [f"{question['question']} {choice}" for choice in choices],
+            "label": choices.index(answer) if answer in choices else None,
+        }
 
 
 def _squad(article: Row) -> Iterable[Row]:
-    """A row for each question of each paragraph; CMRC's answers have the same form."""
-    paragraphs = article.get("paragraphs", [article])
-    for paragraph in paragraphs:
+    """One row per question of each paragraph. The answers of CMRC have the same form."""
+    for paragraph in article.get("paragraphs", [article]):
         for question in paragraph["qas"]:
-            given = [] if question.get("is_impossible") else question.get("answers", [])
-            unique = {(a["text"], a["answer_start"]): a for a in given}.values()
-            row = {
+            answers = [] if question.get("is_impossible") else question.get("answers", [])
+            unique = dict.fromkeys((a["text"], a["answer_start"]) for a in answers)
+            yield {
                 "key": str(question["id"]),
                 "question": question["question"],
                 "text": paragraph["context"],
-            }
-            yield {
-                **row,
-                "answers": [{"text": a["text"], "answer_start": a["answer_start"]} for a in unique],
+                "answers": [{"text": text, "answer_start": start} for text, start in unique],
             }
 
 
@@ -186,51 +177,46 @@ CLUE: dict[str, Callable[[Any], Iterable[Row]]] = {
     "cmrc2018": _squad,
     "drcd": _squad,
 }
-"""Folder of a task → what makes rows of an entry of its files (cluebenchmarks.com)."""
+"""Folder of a task → a function that makes rows of an entry of its files (cluebenchmarks.com)."""
 
 
-def open_clue(name: str, where: str) -> Table:
-    """A CLUE task's folder with train, dev and, if there, test files, of lines of JSON or one list.
-    Raises ConfigError."""
-    folder, read = _folder(name, where, CLUE)
+@KINDS.register("clue")
+def open_clue(name: str, path: str) -> Table:
+    """The folder of a CLUE task with train, dev and, if present, test files, of lines of JSON or
+    one list. Raises ConfigError for another folder."""
+    folder, read = _find_task(name, path, CLUE)
+    files = sorted(f.name for f in folder.glob("*.json*") if "answer" not in f.name)
     prefixes = {"train": "train", "validation": "dev", "test": "test"}
-    names = (
-        sorted(file.name for file in folder.glob("*.json*") if "answer" not in file.name)
-        if folder.is_dir()
-        else []
-    )
-    found = {
-        split: [name for name in names if prefix in name] for split, prefix in prefixes.items()
-    }
-    rows, skipped = [], []
-    for split, file in _files(folder, found, where):
-        answers = _answers(file)
-        for number, entry in _entries(file):
+    names = {split: [f for f in files if prefix in f] for split, prefix in prefixes.items()}
+    rows: list[Row] = []
+    skipped: Skipped = []
+    for split, file in _find_files(folder, names, path):
+        answers = _read_answers(file)
+        for number, entry in _read_entries(file):
+            key = f"{file.name}:{number}"
             try:
                 entry = {**entry, "answers": answers} if answers else entry
                 made = [
-                    {"key": f"{file.name}:{number}.{i}", "split": split, **row}
+                    {"key": f"{key}.{i}", "split": split, **row}
                     for i, row in enumerate(read(entry))
                 ]
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                skipped.append(
-                    (f"{file.name}:{number}", f"not as published: {type(error).__name__} {error}")
-                )
+                skipped.append((key, f"not as published: {type(error).__name__} {error}"))
                 continue
             # annotators did not agree
             rows += [row for row in made if row.get("label") not in ("-", -1, "-1")]
-    return MemoryTable(where, rows, skipped)
+    return MemoryTable(path, rows, skipped)
 
 
-def _answers(file: Path) -> Mapping[str, int]:
-    """ChID's answers stand in a file of their own, `train_answer.json` or `train_answer.csv`."""
-    beside = file.with_name(f"{file.stem}_answer.json")
-    return json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+def _read_answers(file: Path) -> Mapping[str, int]:
+    """ChID has the answers in a file of their own, such as `train_answer.json`."""
+    answers = file.with_name(f"{file.stem}_answer.json")
+    return json.loads(answers.read_text("utf-8")) if answers.is_file() else {}
 
 
-def _entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of each line of JSON, or of each entry of a list (SQuAD's stands under
-    `data`)."""
+def _read_entries(file: Path) -> Iterator[tuple[int, Any]]:
+    """Number and content of each line of JSON, or of each entry of a list, which SQuAD has under
+    `data`."""
     text = file.read_text("utf-8-sig")
     try:
         whole = json.loads(text)
@@ -251,44 +237,37 @@ def _entries(file: Path) -> Iterator[tuple[int, Any]]:
                 ) from None
 
 
-def open_squad(name: str, where: str) -> Table:
-    """Questions and answers of a file in SQuAD's form. Raises ConfigError for another one."""
+@KINDS.register("squad")
+def open_squad(name: str, path: str) -> Table:
+    """Questions and answers of a file in the format of SQuAD. Raises ConfigError for another
+    format."""
     file = Path(name).expanduser()
     if not file.is_file():
-        raise ConfigError(f"{where}: no such file {file}; give squad:FILE.json, one for each split")
+        raise ConfigError(f"{path}: no such file {file}; give squad:FILE.json, one for each split")
     try:
-        rows = [row for _, article in _entries(file) for row in _squad(article)]
+        rows = [row for _, article in _read_entries(file) for row in _squad(article)]
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: not in SQuAD's form: {type(error).__name__} {error}") from None
-    return MemoryTable(where, rows)
+    return MemoryTable(path, rows)
 
 
-def _folder(name: str, where: str, tasks: Mapping[str, Any]) -> tuple[Path, Any]:
-    """The folder and the task that its name says, in any case."""
+def _find_task(name: str, path: str, tasks: Mapping[str, Any]) -> tuple[Path, Any]:
+    """The folder, and the task of its name in any case."""
     folder = Path(name).expanduser()
-    known = {name.lower(): read for name, read in tasks.items()}
+    known = {name.lower(): task for name, task in tasks.items()}
     task = choose(known, folder.name.lower().removesuffix("_public"), "task of the benchmark")
     if not folder.is_dir():
-        raise ConfigError(
-            f"{where}: no such folder {folder}; download the task and give its folder"
-        )
+        raise ConfigError(f"{path}: no such folder {folder}; download the task and give its folder")
     return folder, task
 
 
-def _files(
-    folder: Path, names: Mapping[str, Iterable[str]], where: str
-) -> Iterator[tuple[str, Path]]:
-    found = [
-        (split, folder / name)
-        for split, files in names.items()
-        for name in files
-        if (folder / name).is_file()
-    ]
+def _find_files(folder: Path, names: Mapping[str, list[str]], path: str) -> Files:
+    """The files of each split that exist. Raises ConfigError when there are none."""
+    every = [(split, folder / name) for split, files in names.items() for name in files]
+    found = [(split, file) for split, file in every if file.is_file()]
     if not found:
-        expected = (
-            ", ".join(name for files in names.values() for name in files) or "train.json, dev.json"
-        )
+        expected = ", ".join(file.name for _, file in every) or "train.json, dev.json"
         raise ConfigError(
-            f"{where}: {folder} holds none of {expected}; expected the files as they are published"
+            f"{path}: {folder} holds none of {expected}; expected the files as they are published"
         )
-    return iter(found)
+    return found

@@ -1,31 +1,14 @@
-import io
 import json
 import tarfile
 
 import pytest
+from tar_files import sample, write
 
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
 
 ALL = (1.0, 0.0, 0.0)
-
-
-def write(file, members):
-    with tarfile.open(file, "w") as tar:
-        for name, content in members.items():
-            data = content if isinstance(content, bytes) else content.encode()
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
-def sample(name, i, size=10):
-    return {
-        f"{name}.jpg": bytes([i]) * size,
-        f"{name}.txt": f"caption {i}\n",
-        f"{name}.json": json.dumps({"group": f"g{i % 2}", "n": i}),
-    }
 
 
 def shards(folder, count=3, each=4):
@@ -66,7 +49,7 @@ def test_columns_go_by_either_name_and_splits_by_sample_name(tmp_path):
     )
     row = open_source(data, "train", fields=["image", "label"])[0]
     assert row == {"key": "a.tar:1", "image": {"bytes": b"p", "path": "1.png"}, "label": "3"}
-    assert table.identity(0) == "1"
+    assert table.stable_id(0) == "1"
 
 
 def test_every_truncation_gives_whole_samples_and_says_so(tmp_path):
@@ -102,7 +85,7 @@ def test_damage_compression_and_bad_members_are_listed(tmp_path):
         },
     )
     table = open_table(str(tmp_path / "a.tar"))
-    assert [table.identity(i) for i in range(len(table))] == ["1", "4"]
+    assert [table.stable_id(i) for i in range(len(table))] == ["1", "4"]
     assert [key for key, _ in table.skipped] == ["a.tar:2", "a.tar:3"]
     broken = bytearray((tmp_path / "a.tar").read_bytes())
     # checksum of the seventh block, the header of 2.jpg

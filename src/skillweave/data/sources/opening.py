@@ -1,0 +1,85 @@
+"""How a recipe's `data` becomes a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from skillweave.config.base import ConfigError, nearest
+from skillweave.config.data import DataConfig, Split
+from skillweave.config.registry import load_plugins
+from skillweave.data.sources.base import KINDS, SUFFIXES, Source, Table, name_fields, open_files
+from skillweave.data.sources.files import decompress, find_files
+from skillweave.data.sources.folder import open_folder
+from skillweave.data.sources.split import describe_skipped, split_rows
+
+
+def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
+    """The rows of a split, under the task's field names.
+
+    `fields`: read only these and `key`, and require each of them; every column by default. Raises
+    ConfigError for a missing file, an unknown name, a missing column or a split without rows.
+    """
+    path = data.path
+    if isinstance(path, dict):
+        if split not in path:
+            raise ConfigError(
+                f"data.path names no source for {split!r}, only for {', '.join(path) or 'nothing'}"
+            )
+        path = path[split]
+    table = open_rows(path)
+    columns = name_fields(table, data.columns, fields)
+    paths = list(data.path.values()) if isinstance(data.path, dict) else []
+    if paths.count(path) > 1 and "split" not in table.columns:
+        raise ConfigError(
+            f"{path}: the same rows for two splits; give the path once and let it be split"
+        )
+    key = columns.get("key")
+    rows = split_rows(table, data, split, key if isinstance(key, str) else None)
+    return Source(table, rows, columns)
+
+
+def open_rows(path: str) -> Table:
+    """As `open_table`, but a source without a single row is an error too."""
+    table = open_table(path)
+    if not len(table):
+        raise ConfigError(f"{table.path}: no rows{describe_skipped(table)}")
+    return table
+
+
+def open_table(path: str) -> Table:
+    """All rows of a source under its own column names, unsplit. Raises ConfigError for a source
+    that cannot be opened."""
+    kind, separator, name = path.partition(":")
+    if separator and kind not in KINDS:
+        load_plugins()
+    if separator and kind in KINDS:
+        return KINDS[kind](name, path)
+    if "://" in path:
+        raise ConfigError(
+            f"{path}: web addresses are not read; download it and give the path, or use hf:NAME"
+        )
+    if separator and kind.isidentifier() and len(kind) > 1 and not Path(path).exists():
+        raise ConfigError(f"{path}: unknown kind of source {kind!r}{nearest(kind, KINDS)}")
+    files = find_files(path)
+    if all(file.is_dir() for file in files):
+        if len(files) > 1:
+            raise ConfigError(f"{path}: names {len(files)} folders; give the one above them")
+        return open_folder(files[0], path)
+    files = [decompress(file) if file.suffix.lower() == ".gz" else file for file in files]
+    return open_files(files, shared_suffix(files, path), path)
+
+
+def shared_suffix(files: Sequence[Path], path: str) -> str:
+    """The registered suffix of files. Raises ConfigError for an unknown one, and for several."""
+    suffixes = sorted({file.suffix.lower() for file in files})
+    if suffixes[0] not in SUFFIXES:
+        load_plugins()
+    if len(suffixes) == 1 and suffixes[0] in SUFFIXES:
+        return suffixes[0]
+    fault = f"unknown kind of file {suffixes[0] or files[0].name!r}"
+    if len(suffixes) > 1:
+        fault = "mixes kinds of files"
+    raise ConfigError(
+        f"{path}: {fault}; one of {', '.join(sorted(SUFFIXES))}, or a folder of files with captions"
+    )

@@ -1,0 +1,195 @@
+"""Tables of text lines: JSON Lines, CSV, TSV and plain text.
+
+Only the position of each record is kept. A record is parsed when it is asked for, so a table may be
+larger than memory. The readers of pyarrow are not used: they stop at the first malformed row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from skillweave.config.base import ConfigError
+from skillweave.data.sources.base import SUFFIXES, Row, Table
+
+BOM = b"\xef\xbb\xbf"
+
+Record = tuple[int, int, int, Row]
+"""A record of a file: its first byte, its length in bytes, its line, and its row."""
+
+
+def digest(row: Row) -> int:
+    """64 bits of a row's content. Raises ValueError for a string that is not valid Unicode (a lone
+    surrogate)."""
+    content = json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+
+class TextFileTable(Table):
+    """The records of a text file. Those that cannot be parsed are in `skipped` with their line."""
+
+    def __init__(self, file: Path, path: str) -> None:
+        super().__init__(path)
+        self.file, self.folder = file, file.parent
+        self._index = array("Q")  # four numbers per row: start, length, line, digest
+        columns: dict[str, None] = {}
+        with file.open("rb") as stream:
+            for start, length, line, row in self._scan(stream):
+                try:
+                    self._index.extend((start, length, line, digest(row)))
+                    columns |= dict.fromkeys(row)
+                except (ValueError, RecursionError) as error:
+                    self._skip(line, str(error))
+        self.columns = list(columns)
+
+    @abstractmethod
+    def _scan(self, stream: IO[bytes]) -> Iterator[Record]:
+        """The records of the file. Records that cannot be parsed go to `skipped`."""
+
+    @abstractmethod
+    def _parse(self, data: bytes) -> Row:
+        """One record as a row."""
+
+    def __len__(self) -> int:
+        return len(self._index) // 4
+
+    def _entry(self, index: int) -> array[int]:
+        return self._index[4 * index : 4 * index + 4]
+
+    def read(self, index: int, names: Sequence[str]) -> Row:
+        """The named columns of one row."""
+        with self.file.open("rb") as stream:
+            row = self._read(stream, index)
+        return {name: row.get(name) for name in names}
+
+    def read_column(self, name: str) -> list[Any]:
+        """One column of all rows, in one pass over the file."""
+        with self.file.open("rb") as stream:
+            return [self._read(stream, index).get(name) for index in range(len(self))]
+
+    def _read(self, stream: IO[bytes], index: int) -> Row:
+        start, length, *_ = self._entry(index)
+        stream.seek(start)
+        return self._parse(stream.read(length))
+
+    def locate(self, index: int) -> str:
+        """The line, counted from 1."""
+        return str(self._entry(index)[2])
+
+    def content_id(self, index: int) -> str:
+        """The digest of the row."""
+        return f"{self._entry(index)[3]:016x}"
+
+    def _skip(self, line: int, reason: str) -> None:
+        self.skipped.append((str(line), reason))
+
+
+class LineTable(TextFileTable):
+    """One row per line. Empty lines are no rows. `expected`: what a line should be."""
+
+    expected: str
+
+    def _scan(self, stream: IO[bytes]) -> Iterator[Record]:
+        end = 0
+        for line, data in enumerate(stream, 1):
+            start, end = end, end + len(data)
+            if line == 1 and data.startswith(BOM):
+                start, data = start + len(BOM), data[len(BOM) :]
+            if not data.strip():
+                continue
+            try:
+                yield start, len(data), line, self._parse(data)
+            except (ValueError, RecursionError) as error:
+                self._skip(line, f"not {self.expected}: {error}")
+
+
+@SUFFIXES.register(".jsonl")
+class JsonTable(LineTable):
+    """JSON Lines: one object per line. The columns are the union of the objects' names."""
+
+    expected = "a JSON object"
+
+    def _parse(self, data: bytes) -> Row:
+        row = json.loads(data.decode("utf-8"))
+        if not isinstance(row, dict):
+            raise ValueError(f"the line is a {type(row).__name__}")
+        return row
+
+
+@SUFFIXES.register(".csv")
+class CsvTable(TextFileTable):
+    """CSV (RFC 4180) with a header. Quoted cells may hold line breaks. Every value is a string.
+
+    A record whose cells do not match the header is skipped, and reading continues at the next line,
+    so a quote that is never closed costs one line and not the rest of the file.
+    """
+
+    delimiter = ","
+
+    header: list[str]
+
+    def __init__(self, file: Path, path: str) -> None:
+        super().__init__(file, path)
+        self.columns = self.header
+
+    def _scan(self, stream: IO[bytes]) -> Iterator[Record]:
+        try:
+            self.header, line = self._next_record(stream)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.file}: the header cannot be read: {error}") from None
+        if not self.header or len(set(self.header)) < len(self.header):
+            raise ConfigError(
+                f"{self.file}: the first line must name the columns, each once (got {self.header})"
+            )
+        while True:
+            start = stream.tell()
+            first = stream.readline()
+            if not first:
+                return
+            stream.seek(start)
+            try:
+                cells, lines = self._next_record(stream)
+                if cells and len(cells) != len(self.header):
+                    raise ValueError(f"{len(cells)} cells where the header has {len(self.header)}")
+            except (csv.Error, ValueError) as error:
+                self._skip(line + 1, str(error))
+                stream.seek(start + len(first))
+                line += 1
+                continue
+            if cells:
+                row = dict(zip(self.header, cells, strict=True))
+                yield start, stream.tell() - start, line + 1, row
+            line += lines
+
+    def _next_record(self, stream: IO[bytes]) -> tuple[list[str], int]:
+        """The cells of the next record, and its number of lines."""
+        lines = (line.removeprefix(BOM).decode("utf-8") for line in iter(stream.readline, b""))
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        return next(reader, []), reader.line_num
+
+    def _parse(self, data: bytes) -> Row:
+        cells = next(csv.reader([data.decode("utf-8")], delimiter=self.delimiter))
+        return dict(zip(self.header, cells, strict=True))
+
+
+@SUFFIXES.register(".tsv")
+class TsvTable(CsvTable):
+    """As CSV, with tabs between the cells."""
+
+    delimiter = "\t"
+
+
+@SUFFIXES.register(".txt")
+class TextTable(LineTable):
+    """Plain text: one document per line, in the column `text`."""
+
+    expected = "UTF-8"
+
+    def _parse(self, data: bytes) -> Row:
+        return {"text": data.decode("utf-8").strip()}
