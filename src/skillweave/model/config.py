@@ -4,7 +4,7 @@ section 3)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,6 @@ from skillweave.config.streams import (
     tokenizer_asset,
 )
 from skillweave.config.task import TaskSettings
-from skillweave.model.faults import part_faults, task_faults
 from skillweave.model.folders import begin_from
 from skillweave.model.formats import as_own
 from skillweave.model.presets import find_model, presets
@@ -67,6 +66,27 @@ class ModelTask(Config):
                 " text, role: target}]"
             )
         return spans
+
+    def check(self, name: str, model: ModelConfig) -> Iterator[str]:
+        """What the task needs and the model lacks."""
+        present, decoded = model.streams.present(), model.decoded(name)
+        read = [span for span in self.layout(name).spans if span not in decoded]
+        for modality in dict.fromkeys(span.modality for span in read):
+            if modality not in present:
+                yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
+        for span in read:
+            encoder = model.encoder_of(span.modality)
+            if span.causal and encoder.direction != "forward":
+                yield (
+                    f"task {name!r}: the {encoder.name} reads both ways, so a causal span would see"
+                    " what follows; attention: full"
+                )
+        for target in self.targets:
+            if target not in model.targets:
+                yield f"task {name!r} asks for target {target!r}{nearest(target, model.targets)}"
+                continue
+            faults = model.targets[target].check_task(model, name)
+            yield from (f"target {target!r} {fault}" for fault in faults)
 
     def layout(self, name: str) -> Layout:
         """The layout of the task under its name; lengths are not known yet."""
@@ -163,11 +183,29 @@ class ModelConfig(Config):
         return self
 
     def faults(self) -> list[str]:
-        """What does not go together, each with its remedy."""
-        found = list(part_faults(self))
-        for name in self.tasks:
-            found += task_faults(self, name)
+        """What does not go together, each fault with its remedy."""
+        found = [*self._own_faults(), *self.streams.check(self.width, self.encoder)]
+        for name, target in self.targets.items():
+            found += (f"target {name!r} {fault}" for fault in target.check(self))
+        for name, task in self.tasks.items():
+            found += task.check(name, self)
         return found
+
+    def _own_faults(self) -> Iterator[str]:
+        yield from self.encoder.check(self.width)
+        if (self.decoder is None) != (self.target_embedding is None):
+            yield "decoder and target_embedding go together; give both or neither"
+        if self.decoder is not None:
+            yield from self.decoder.check(self.width)
+            own = self.target_embedding
+            if own and own.tied and not self.vocabulary(Modality.TEXT):
+                yield (
+                    "target_embedding is tied to the words of a text stream; add one under"
+                    " model.streams, or set `tied: false`"
+                )
+        both = {Modality.TEXT, Modality.CODE} <= self.streams.present().keys()
+        if "word" in self.shared and not self.sliced and not both:
+            yield "shared 'word' needs both a text and a code stream"
 
     def changed(self, **changes: Any) -> ModelConfig:
         """The configuration with some settings changed. Raises ConfigError with all faults."""
