@@ -15,7 +15,7 @@ import cells  # noqa: F401  # makes benchmarks importable
 import torch
 from sparse import Turn, compare
 
-from skillweave.analysis.sampled_batches import draw_batches
+from skillweave.analysis.sampled_batches import sample_batches
 from skillweave.model.model import Model
 from skillweave.recipe import read_recipe
 from skillweave.tasks.predictions import encode_candidates
@@ -55,10 +55,11 @@ def training(model: Model, ready: ResolvedRecipe) -> Turn:
     """Steps as in training."""
     recipe = ready.recipe
     weights = {name: round(task.weight) for name, task in recipe.tasks.items()}
-    drawn = {
-        name: list(batches) for name, batches in draw_batches(ready, max(weights.values())).items()
+    sampled = {
+        name: list(batches)
+        for name, batches in sample_batches(ready, max(weights.values())).items()
     }
-    batches = [batch for name, found in drawn.items() for batch in found[: weights[name]]]
+    batches = [batch for name, found in sampled.items() for batch in found[: weights[name]]]
     optimizer = make_optimizer(model, recipe.training.optimizer)
     generator = torch.Generator().manual_seed(0)  # of the gates' noise
 
@@ -66,7 +67,7 @@ def training(model: Model, ready: ResolvedRecipe) -> Turn:
         model.train()
         for batch in batches:
             loss = model(batch, generator).loss
-            assert loss is not None  # drawn batches have labels
+            assert loss is not None  # sampled batches have labels
             loss.backward()
             torch.nn.utils.clip_grad_norm_(
                 model.parameters(), recipe.training.optimizer.max_grad_norm or torch.inf

@@ -1,5 +1,7 @@
 """Each rule on a table made for it; what is not clear gives no proposal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -14,9 +16,10 @@ TASKS = ("text_classification", "speech_recognition", "text_to_image")
 BLOCKS = ("encoder.blocks.0.attention", "encoder.blocks.3.feed_forward")
 
 
-def recipe(sparse):
+def recipe(sparse, **streams):
     model = {
         **MODEL,
+        "streams": {**MODEL["streams"], **streams},
         "encoder": {**MODEL["encoder"], "sparse": sparse},
         "targets": {"classification": {}, "ctc": {}, "contrastive": {}},
     }
@@ -66,6 +69,20 @@ def test_harm_makes_the_linears_of_its_part_conditional():
     attribute = {"route": "attribute", "experts": 8, "attributes": "extended"}
     places = {"feed_forward_in": attribute, "feed_forward_out": {"route": "follow"}}
     assert yaml.safe_load(found.to_json()["recipe"]) == {"model": {"encoder": {"sparse": places}}}
+
+
+def test_the_change_is_that_of_the_part_in_which_tasks_harm_each_other():
+    encoder = {"layers": 4, "heads": 2, "feed_forward": 32}
+    own = recipe({}, image={**MODEL["streams"]["image"], "encoder": encoder})
+    blocks = ("stream_encoders.image.blocks.0.attention", "encoder.blocks.3.feed_forward")
+    effects = {(0, 2, 1): -0.4, (1, 2, 1): -0.3}
+    image, shared = (
+        found.recipe["model"] for found in advise(replace(table(effects), blocks=blocks), own)
+    )
+    assert list(image["streams"]["image"]["encoder"]["sparse"]) == ["qkv", "attention_output"]
+    assert list(shared["encoder"]["sparse"]) == ["feed_forward_in", "feed_forward_out"]
+    elsewhere = ("targets.pixels.decoder.blocks.0.attention", "embeddings.text")
+    assert not advise(replace(table(effects), blocks=elsewhere), own)
 
 
 def test_harm_in_both_parts_makes_all_linears_conditional_but_those_that_are_sparse_already():
@@ -124,7 +141,7 @@ def test_tasks_that_help_each_other_stay_together_unless_they_also_harm():
 @pytest.mark.parametrize(
     ("unclear", "told"),
     [
-        ({"width": 0.5}, "1 figure at or below -0.1 whose interval holds 0"),
+        ({"width": 0.5}, "1 ratio at or below -0.1 whose interval holds 0"),
         ({"batches": 5}, "with fewer than 10 batches"),
         ({"against": 0.6}, ""),
     ],

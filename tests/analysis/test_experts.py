@@ -12,13 +12,14 @@ from tiny import make_batch, random_batch, random_examples, tiny_config, tiny_mo
 
 from skillweave.analysis import experts
 from skillweave.analysis.experts import (
+    ExpertCounter,
     Use,
-    by_place,
-    counted,
-    decided,
+    by_site,
     entropy,
     summarise,
     total_variation,
+    uses_by_data,
+    uses_by_layout,
     watch_load,
 )
 from skillweave.batch import Modality
@@ -35,9 +36,9 @@ def model_of(**sparse: Any) -> Model:
     return tiny_model(tiny_config(encoder={"sparse": sparse}))
 
 
-def test_decided_shares_are_the_gates() -> None:
+def test_shares_by_layout_are_the_gates() -> None:
     model = model_of(qkv={"route": "skill"}, feed_forward_in={"route": "attribute", "experts": 4})
-    found = {(use.place, use.layer, use.task, use.span): use for use in decided(model)}
+    found = {(use.site, use.layer, use.task, use.span): use for use in uses_by_layout(model)}
     assert found["qkv", 1, "to_code", "code"].shares == {
         m.value: float(m is Modality.CODE) for m in Modality
     }
@@ -48,17 +49,17 @@ def test_decided_shares_are_the_gates() -> None:
     assert use.shares == pytest.approx(
         {e: gates[e].item() if e in gates else 0 for e in use.shares}, abs=1e-6
     )
-    assert {use.place for use in decided(model, only_learned=True)} == {"feed_forward_in"}
+    assert {use.site for use in uses_by_layout(model, only_learned=True)} == {"feed_forward_in"}
 
 
-def test_counted_shares_are_those_of_a_plain_count() -> None:
+def test_shares_by_data_are_those_of_a_plain_count() -> None:
     """Of the first choice, which sees the embedded tokens as they are."""
     model = model_of(
         qkv={"route": "token", "experts": 3}, feed_forward={"route": "context", "experts": 4}
     )
     batch = random_batch("denoising", LENGTHS["denoising"], model.config)
-    uses = counted(model, model.assignments(batch))
-    assert {(use.place, use.layer, len(use.shares)) for use in uses} == {
+    uses = uses_by_data(model, model.assignments(batch))
+    assert {(use.site, use.layer, len(use.shares)) for use in uses} == {
         ("qkv", 0, 3), ("feed_forward", 0, 4), ("qkv", 1, 3), ("feed_forward", 1, 4)
     }  # fmt: skip
     x_TD, tokens = model._embed_tokens(batch, 0)
@@ -71,7 +72,7 @@ def test_counted_shares_are_those_of_a_plain_count() -> None:
             for e in sorted(range(3), key=lambda e: -scores[e])[:2]:
                 counts[e] += 1
         (use,) = (
-            use for use in uses if (use.place, use.layer, use.span) == ("qkv", 0, condition.name)
+            use for use in uses if (use.site, use.layer, use.span) == ("qkv", 0, condition.name)
         )
         assert list(use.shares.values()) == pytest.approx(
             [count / (2 * size) for count in counts], abs=1e-6
@@ -87,8 +88,8 @@ def test_assignments_of_batches_add_up(task: str) -> None:
     total: experts.Load = {}
     for example in examples:
         experts.add_load(total, model.assignments(make_batch(task, [example], model.config)))
-    assert {c: load.tolist() for c, load in total.items()} == {
-        c: load.tolist() for c, load in whole.items()
+    assert {key: load.tolist() for key, load in total.items()} == {
+        key: load.tolist() for key, load in whole.items()
     }
 
 
@@ -100,8 +101,8 @@ def test_the_first_samples_are_counted_and_all_batches_pass(
     batches = [random_batch("classify", LENGTHS["classify"], model.config) for _ in range(4)]
     total: experts.Load = {}
     assert list(watch_load(model, batches, total)) == batches
-    # two batches, two experts a token, two layers
-    assert [load.sum(1).tolist() for load in total.values()] == [[2 * 2 * 11] * 2]
+    # two batches and two experts a token, in each of two layers
+    assert [load.sum().item() for load in total.values()] == [2 * 2 * 11] * 2
     nothing: experts.Load = {}
     assert (
         list(watch_load(model_of(qkv={"route": "task"}), batches, nothing)) == batches
@@ -109,15 +110,43 @@ def test_the_first_samples_are_counted_and_all_batches_pass(
     )
 
 
+def test_an_observer_counts_the_samples_and_the_candidates_of_each_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(experts, "SAMPLES", 3)
+    model = model_of(qkv={"route": "token"})
+    counter = ExpertCounter(model)
+    expected: experts.Load = {}
+    for task in LENGTHS:
+        for _ in ("candidates", "samples"):
+            batches = [random_batch(task, LENGTHS[task], model.config) for _ in range(4)]
+            assert list(counter.watch(task, batches)) == batches
+            for batch in batches[:2]:
+                experts.add_load(expected, model.assignments(batch))
+    assert {key: load.tolist() for key, load in counter.load.items()} == {
+        key: load.tolist() for key, load in expected.items()
+    }
+    rows = [row for task in LENGTHS for row in counter.table(task)["experts"]]
+    assert rows == [use._asdict() for use in counter.uses] and len(rows) == len(expected)
+    silent = ExpertCounter(model_of(qkv={"route": "task"}))
+    assert list(silent.watch("classify", batches)) == batches
+    assert not silent.load and silent.table("classify") == {}
+
+
 def test_layers_that_do_the_same_are_one_column() -> None:
     model = model_of(qkv={"route": "skill"}, feed_forward={"route": "task", "experts": 4})
-    places = {
-        place: (route, [column.layers for column in columns])
-        for place, route, columns in by_place(decided(model))
+    sites = {
+        where: (route, [column.layers for column in columns])
+        for where, route, columns in by_site(uses_by_layout(model))
     }
-    assert places == {"qkv": ("skill", ["0-1"]), "feed_forward": ("task", ["0", "1"])}
-    uses = [Use("qkv", layer, "skill", "a", "text", {"text": 1.0}) for layer in (4, 0, 2)]
-    assert [column.layers for _, _, columns in by_place(uses) for column in columns] == ["0, 2, 4"]
+    assert sites == {
+        "encoder.qkv": ("skill", ["0-1"]),
+        "encoder.feed_forward": ("task", ["0", "1"]),
+    }
+    uses = [
+        Use("encoder", layer, "qkv", "skill", "a", "text", {"text": 1.0}) for layer in (4, 0, 2)
+    ]
+    assert [column.layers for _, _, columns in by_site(uses) for column in columns] == ["0, 2, 4"]
 
 
 def test_entropy_by_hand() -> None:
@@ -141,7 +170,7 @@ def test_total_variation_by_hand() -> None:
 def test_figures_of_a_choice_by_hand() -> None:
     rows = {("a", "text"): [1.0, 0.0], ("a", "image"): [0.5, 0.5], ("b", "text"): [0.6, 0.4]}
     uses = [
-        Use("qkv", 0, "task", task, span, dict(zip("01", shares, strict=True)))
+        Use("encoder", 0, "qkv", "task", task, span, dict(zip("01", shares, strict=True)))
         for (task, span), shares in rows.items()
     ]
     before = {"a": {"text": {"0": 0.8, "1": 0.2}, "image": {"1": 1.0}}}

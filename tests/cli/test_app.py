@@ -89,7 +89,7 @@ def test_commands_for_inference_load_no_library_for_training(run: Path, tmp_path
         "search RUN square",
         "features RUN --task text_to_image --input TMP/rows.jsonl --out TMP/vectors.npy",
         "inspect RUN",
-        "carve RUN --task text_classification --out TMP/small --no-towers",
+        "carve RUN --task text_classification --out TMP/small --no-export",
     ]
     words = [call.replace("RUN", str(run)).replace("TMP", str(tmp_path)).split() for call in calls]
     code = "import json; assert not any(map(cli.main, json.loads(sys.argv[1])))"

@@ -62,27 +62,30 @@ def test_inspect_shows_who_uses_which_expert_once_it_is_known(tmp_path, capsys):
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert (
-        "experts of qkv (route skill)" in shown
-        and "experts of feed_forward_out (route task)" in shown
+        "experts of encoder.qkv (route skill)" in shown
+        and "experts of encoder.feed_forward_out (route task)" in shown
     )
     assert (
-        f"experts of feed_forward_in: the data decide; skillweave evaluate {run} counts which"
+        f"experts of encoder.feed_forward_in: the data decide; skillweave evaluate {run} counts which"
         " are used" in shown
     )
     assert cli.main(["evaluate", str(run), "--bootstrap", "0"]) == 0 and cli.main(words) == 0
     shown = capsys.readouterr().out
-    assert "experts of feed_forward_in (route token)" in shown and "the data decide" not in shown
-    rows = json.loads((tmp_path / "i.json").read_text("utf-8"))["routing"]
-    spans = {(row["task"], row["span"]) for row in rows if row["place"] == "feed_forward_in"}
     assert (
-        spans == {(row["task"], row["span"]) for row in rows if row["place"] == "qkv"}
+        "experts of encoder.feed_forward_in (route token)" in shown
+        and "the data decide" not in shown
+    )
+    rows = json.loads((tmp_path / "i.json").read_text("utf-8"))["routing"]
+    spans = {(row["task"], row["span"]) for row in rows if row["site"] == "feed_forward_in"}
+    assert (
+        spans == {(row["task"], row["span"]) for row in rows if row["site"] == "qkv"}
         and len(spans) == 8
     )
     assert all(sum(row["shares"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
     page = (run / "report.html").read_text("utf-8")
     assert all(
-        f"Experts of {place} (route " in page
-        for place in ("qkv", "feed_forward_in", "feed_forward_out")
+        f"Experts of encoder.{site} (route " in page
+        for site in ("qkv", "feed_forward_in", "feed_forward_out")
     )
 
 

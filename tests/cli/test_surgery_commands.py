@@ -111,7 +111,7 @@ def test_carve_compares_writes_and_says_why(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert (
         "compared on 6 validation samples" in shown
-        and "towers/sound.pt2: torch.export, because Wav2Vec2Model adds" in shown
+        and "encoders/sound.pt2: torch.export, because Wav2Vec2Model adds" in shown
     )
     assert json.loads((tmp_path / "c").read_text()) == json.loads((out / "carve.json").read_text())
     assert (
@@ -145,10 +145,10 @@ def test_the_mean_of_models(run: Path, tmp_path: Path) -> None:
     states = [m.state_dict() for m in models]
     for name, x in load(tmp_path / "mean").state_dict().items():
         torch.testing.assert_close(x, sum(s[name].double() for s in states).div(3).float())
-    with pytest.raises(ConfigError, match="1 model; the mean is of two or more"):
+    with pytest.raises(ConfigError, match="1 model; a mean needs two or more"):
         average(folders[:1])
     other = make_run(tmp_path / "other", feed_forward_in={"route": "token", "experts": 3})
-    with pytest.raises(ConfigError, match="is not of the same make as"):
+    with pytest.raises(ConfigError, match="cannot be averaged with"):
         average([run, other])
 
 

@@ -161,7 +161,7 @@ def test_a_carved_model_writes_the_same(run: Path, tmp_path: Path) -> None:
     for task in ("text_to_text", "text_regression"):
         assert (
             cli.main(
-                ["carve", str(run), "--task", task, "--out", str(tmp_path / task), "--no-towers"]
+                ["carve", str(run), "--task", task, "--out", str(tmp_path / task), "--no-export"]
             )
             == 0
         )

@@ -49,7 +49,7 @@ MODEL = {
 
 def make_run(folder: Path, **sparse: dict) -> Path:
     """Write data, recipe and an untrained model; the run folder. `sparse`: further sparse
-    places."""
+    sites."""
     data = folder / "data"
     data.mkdir(parents=True)
     kinds = {"text_classification": _text, "speech_recognition": _sound, "text_to_image": _image}

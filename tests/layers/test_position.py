@@ -9,7 +9,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.layers.position import PictureBias, alibi_slopes
+from skillweave.layers.position import RelativeBias2d, alibi_slopes
 from skillweave.layers.tokens import map_tokens
 
 
@@ -41,7 +41,7 @@ def test_alibi_is_applied_and_has_no_parameters() -> None:
 @pytest.mark.parametrize("grid", [(3, 3), (2, 4), (1, 1)])
 def test_offsets_of_a_picture_are_those_of_beit(grid: tuple[int, int]) -> None:
     expected = BeitRelativePositionBias.generate_relative_position_index(grid)
-    assert torch.equal(PictureBias(2, grid).rows(torch.device("cpu")), expected)
+    assert torch.equal(RelativeBias2d(2, grid).rows(torch.device("cpu")), expected)
 
 
 def test_a_pictures_bias_stands_where_the_picture_does() -> None:
@@ -54,7 +54,7 @@ def test_a_pictures_bias_stands_where_the_picture_does() -> None:
     tokens = map_tokens(
         Layout("t", spans), 0, torch.tensor([[3, 5, 2], [1, 5, 2]]), torch.device("cpu")
     )
-    bias = PictureBias(3, (2, 2))
+    bias = RelativeBias2d(3, (2, 2))
     mask_NHLL = bias(tokens, torch.zeros((), dtype=torch.float64)).mask
     assert mask_NHLL is not None
     expected = torch.zeros(2, 3, 10, 10, dtype=torch.float64)
@@ -89,9 +89,9 @@ def test_a_picture_of_another_size() -> None:
         Layout("t", (Span(Modality.IMAGE, length=6),)), 0, torch.tensor([[6]]), torch.device("cpu")
     )
     with pytest.raises(
-        ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but a picture 6 positions"
+        ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but an image has 6 positions"
     ):
-        PictureBias(1, (2, 2))(tokens, torch.zeros(()))
+        RelativeBias2d(1, (2, 2))(tokens, torch.zeros(()))
 
 
 def test_layers_differ_only_in_what_is_learned() -> None:

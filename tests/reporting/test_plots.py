@@ -145,11 +145,11 @@ def test_a_cell_for_every_share_and_a_track_for_every_row() -> None:
         (1, "b"): [0, 0, 1],
     }
     uses = [
-        Use("qkv", layer, "task", task, "text", dict(zip("012", row, strict=True)))
+        Use("encoder", layer, "qkv", "task", task, "text", dict(zip("012", row, strict=True)))
         for (layer, task), row in rows.items()
     ]
     (figure,) = expert_heat_maps(uses)
-    assert figure.get_label() == "Experts of qkv (route task) by task, span and layer"
+    assert figure.get_label() == "Experts of encoder.qkv (route task) by task, span and layer"
     patches = [patch for axes in figure.axes for patch in axes.patches]
     assert sum(not told(patch) for patch in patches) == 2 * 2
     cells = [patch for patch in patches if told(patch)]
@@ -165,7 +165,10 @@ def test_a_cell_for_every_share_and_a_track_for_every_row() -> None:
 def test_many_layers_stand_in_rows() -> None:
     def size(layers: int) -> tuple[float, float]:
         shares = [{"0": layer / layers, "1": 1 - layer / layers} for layer in range(layers)]
-        uses = [Use("qkv", layer, "task", "a", "text", shares[layer]) for layer in range(layers)]
+        uses = [
+            Use("encoder", layer, "qkv", "task", "a", "text", shares[layer])
+            for layer in range(layers)
+        ]
         return expert_heat_maps(uses)[0].get_size_inches()
 
     one, two = size(LAYERS_PER_ROW), size(LAYERS_PER_ROW + 1)
@@ -183,7 +186,7 @@ def test_many_layers_stand_in_rows() -> None:
 def test_names_of_experts_stand_upright_or_not_at_all_where_they_are_too_wide(
     experts, rotations
 ) -> None:
-    uses = [Use("qkv", 0, "task", "a", "text", dict.fromkeys(experts, 1 / len(experts)))]
+    uses = [Use("encoder", 0, "qkv", "task", "a", "text", dict.fromkeys(experts, 1 / len(experts)))]
     (axes,) = expert_heat_maps(uses)[0].axes
     assert [label.get_rotation() for label in axes.get_xticklabels()] == rotations
 
@@ -193,8 +196,9 @@ def line(step: int, layer: int, share: float, **drift: float) -> dict:
     return {
         "step": step,
         "kind": "experts",
-        "place": "qkv",
+        "part": "encoder",
         "layer": layer,
+        "site": "qkv",
         "utilisation": utilisation,
         "entropy": share,
         "drift": drift,
@@ -222,7 +226,7 @@ def test_curves_are_means_over_layers() -> None:
     entropy, drift, utilisation = experts_over_training(
         [{"kind": "train", "step": 5, "task": "a", "loss": 1.0}, *lines]
     )
-    assert curves(entropy) == {"qkv": [(5, 0.3), (10, 0.6)]}
+    assert curves(entropy) == {"encoder.qkv": [(5, 0.3), (10, 0.6)]}
     assert curves(drift) == {"a": [(10, 0.2)], "b": [(10, 0.3)]}
     assert [axes.get_title("left") for axes in utilisation.axes] == ["layer 0", "layer 1"]
     assert [told(band) for axes in utilisation.axes for band in axes.collections] == [

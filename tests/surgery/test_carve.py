@@ -16,7 +16,7 @@ from skillweave.config import ConfigError
 from skillweave.evaluation.agreement import SAME, differences, made_batch
 from skillweave.model.model import Model
 from skillweave.surgery import carve as carving
-from skillweave.surgery.carve import carve, carve_lines, carve_run, towers
+from skillweave.surgery.carve import carve, carve_lines, carve_run, task_encoders
 
 ROUTES = {
     "skill": {"qkv": {"route": "skill"}},
@@ -69,7 +69,7 @@ def test_every_task_answers_as_before(sparse) -> None:
     "sparse", [ROUTES["skill"], ROUTES["attribute"]], ids=["skill", "attribute"]
 )
 def test_a_decoder_and_a_streams_own_encoder_merge_too(sparse) -> None:
-    """The decoder goes with the task that writes, and with no other; it is no tower."""
+    """The decoder goes with the task that writes, and with no other; it is not exported."""
     spans = [
         {"modality": "text"},
         {"modality": "text", "role": "target", "attention": "causal", "encoder_pass": 1},
@@ -102,7 +102,7 @@ def test_a_decoder_and_a_streams_own_encoder_merge_too(sparse) -> None:
         assert (carved.decoder is not None) == (task == "write")
         assert not any("gate" in name for name in carved.state_dict())
         assert set(carved.active_parameters(task)) == set(carved.state_dict())
-    assert list(towers(model, "write")) == ["text"]
+    assert list(task_encoders(model, "write")) == ["text"]
 
 
 def test_of_one_condition_the_merged_weight_is_the_sum_over_its_experts() -> None:
@@ -230,13 +230,13 @@ def test_spans_of_one_pass_with_weights_of_their_own_cost_a_split_not_a_merge() 
     assert trace(carve(model, "masked_code"), "masked_code") == trace(model, "masked_code")
 
 
-def test_towers_are_the_passes() -> None:
+def test_encoders_are_the_passes() -> None:
     model = model_of(ROUTES["attribute"])
-    assert list(towers(model, "to_image")) == ["text", "image"] and list(
-        towers(model, "masked_code")
+    assert list(task_encoders(model, "to_image")) == ["text", "image"] and list(
+        task_encoders(model, "masked_code")
     ) == ["code_text"]
-    for tower in towers(model, "to_image").values():
-        assert not tower.config.targets and tower.config.encoder.sparse.qkv.route == "dense"
+    for encoder in task_encoders(model, "to_image").values():
+        assert not encoder.config.targets and encoder.config.encoder.sparse.qkv.route == "dense"
     tasks = {
         "pairs": {
             "spans": [{"modality": "text"}, {"modality": "text", "encoder_pass": 1}],
@@ -246,9 +246,9 @@ def test_towers_are_the_passes() -> None:
     twins = tiny_model(
         tiny_config(tasks=tasks, streams={"text": STREAMS["text"]}, targets=TARGETS | {}, shared=[])
     )
-    assert list(towers(twins, "pairs")) == ["text", "text_1"]
+    assert list(task_encoders(twins, "pairs")) == ["text", "text_1"]
     with pytest.raises(ConfigError, match="unknown task"):
-        towers(model, "nothing")
+        task_encoders(model, "nothing")
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def carved(run: Path, tmp_path_factory) -> Path:
 def test_the_folder_is_a_run_of_one_task(run: Path, carved: Path) -> None:
     small, whole = sw.load(carved), sw.load(run)
     assert sorted(file.name for file in carved.iterdir()) == sorted(
-        ["assets", "carve.json", "config.json", "model.safetensors", "recipe.yaml", "towers"]
+        ["assets", "carve.json", "config.json", "model.safetensors", "recipe.yaml", "encoders"]
     )
     assert list(small.assets) == ["text_tokenizer.json"]
     texts = {"text": ["red square", "a blue one"]}
@@ -293,13 +293,13 @@ def test_the_report(run: Path, carved: Path) -> None:
         "whole": whole.count_parameters(),
         "carved": whole.count_parameters("text_to_image"),
     }
-    assert [(t["name"], t["format"], t["why"]) for t in about["towers"]] == [
+    assert [(t["name"], t["format"], t["why"]) for t in about["encoders"]] == [
         ("text", "RobertaPreLayerNormModel", ""),
         ("image", "ViTModel", ""),
     ]
     assert all(
         (carved / t["path"]).is_dir() and t["largest_relative_error"] <= SAME
-        for t in about["towers"]
+        for t in about["encoders"]
     )
     assert carve_lines(about)[0].startswith(
         "compared on 6 validation samples: answers differ by at most"
@@ -309,9 +309,9 @@ def test_the_report(run: Path, carved: Path) -> None:
 def test_smaller_weights_say_what_they_cost(run: Path, tmp_path: Path) -> None:
     sizes = {}
     for stored in ("float32", "bf16", "int8"):
-        weights = carve_run(
-            run, "speech_recognition", tmp_path / stored, stored, with_towers=False
-        )["weights"]
+        weights = carve_run(run, "speech_recognition", tmp_path / stored, stored, export=False)[
+            "weights"
+        ]
         assert weights["stored"] == stored and (weights["largest_relative_error"] > 0) == (
             stored != "float32"
         )
@@ -339,16 +339,31 @@ def test_nothing_is_written_where_answers_differ(run: Path, tmp_path: Path, monk
     wrong = {
         "name": "text",
         "format": "BertModel",
-        "path": "towers/text",
+        "path": "encoders/text",
         "why": "",
         "largest_relative_error": 1e-2,
     }
-    monkeypatch.setattr(carving, "export_tower", lambda *_: wrong)
+    monkeypatch.setattr(carving, "export_encoder", lambda *_: wrong)
     with pytest.raises(
-        ConfigError, match="the BertModel of tower text: answers differ from the carved model's"
+        ConfigError, match="the BertModel of encoder text: answers differ from the carved model's"
     ):
         carve_run(run, "text_to_code", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_keeps_experts_that_cannot_merge(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", feed_forward={"route": "token", "experts": 3})
+    out = tmp_path / "small"
+    with pytest.raises(ConfigError, match=r"encoder\.feed_forward has route 'token'"):
+        carve_run(whole, "text_classification", out)
+    with pytest.raises(ConfigError, match="--keep-experts --no-export"):
+        carve_run(whole, "text_classification", out, keep_experts=True)
+    assert not out.exists()
+    about = carve_run(whole, "text_classification", out, export=False, keep_experts=True)
+    small = sw.load(out)
+    assert about["encoders"] == [] and about["largest_relative_error"] <= SAME
+    assert {choice.site for choice in small.choices()} == {"feed_forward"}
+    assert about["parameters"]["carved"] == small.count_parameters() < about["parameters"]["whole"]
 
 
 def test_without_samples_there_is_no_proof(run: Path, tmp_path: Path) -> None:

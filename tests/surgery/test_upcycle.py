@@ -61,7 +61,7 @@ def test_every_expert_is_a_copy_and_only_gates_are_new(dense) -> None:
         == "encoder.blocks.*.attention.qkv.experts.shared"
     )
     assert (
-        rows["embeddings.text"].source == "as it was"
+        rows["embeddings.text"].source == "unchanged"
         and rows["encoder.blocks.*.feed_forward.route.gate"].source == ""
     )
     assert sum(row.numbers for row in rows.values()) == result.count_parameters()
@@ -98,7 +98,7 @@ def test_noise_is_relative_seeded_and_on_copies_alone(dense) -> None:
     )
 
 
-def test_places_that_are_sparse_stay_as_they_are(dense) -> None:
+def test_sites_that_are_sparse_stay_as_they_are(dense) -> None:
     skillnet = upcycle(dense, SPARSE["skill"])
     both = upcycle(skillnet, SPARSE["skill and token"])
     assert torch.equal(
@@ -111,7 +111,7 @@ def test_places_that_are_sparse_stay_as_they_are(dense) -> None:
     ):
         upcycle(skillnet, SPARSE["token"])
     tokens = upcycle(dense, SPARSE["token"])
-    with pytest.raises(ConfigError, match="keep that place's route"):
+    with pytest.raises(ConfigError, match="keep the route"):
         upcycle(tokens, {"feed_forward": {**TOKEN, "experts": 6}})
 
 

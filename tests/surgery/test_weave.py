@@ -83,8 +83,8 @@ def test_what_no_model_gives_is_fresh_and_said_so(woven, recipe, models) -> None
     torch.manual_seed(recipe.training.seed)
     fresh = Model(resolved.model, resolved.assets).state_dict()
     own = woven.model.state_dict()
-    assert own.keys() == woven.origins.keys()
-    for name, origin in woven.origins.items():
+    assert own.keys() == woven.provenance.keys()
+    for name, origin in woven.provenance.items():
         if not origin.source:
             assert name.startswith(
                 ("embeddings.video", "embeddings.code", f"{QKV}.video", f"{QKV}.code")
@@ -106,11 +106,11 @@ def test_words_are_matched_by_wordpiece(woven, models, recipe) -> None:
     for piece, row in pieces.items():
         expected = given[theirs[piece]] if piece in theirs else fresh[row]
         assert torch.equal(table[row], expected), piece
-    origin = woven.origins["shared.word.weight"]
+    origin = woven.provenance["shared.word.weight"]
     count = sum(piece in theirs for piece in pieces)
     assert (
         origin.source == f"text={folder}"
-        and origin.note == f"{count} of {len(pieces)} wordpieces, the others fresh"
+        and origin.note == f"{count} of {len(pieces)} tokens, the others fresh"
     )
     assert origin.share == count / len(pieces)
 
@@ -122,7 +122,7 @@ def test_words_made_for_the_same_modalities_are_kept(recipe, recipe_file) -> Non
     assert torch.equal(
         again.model.state_dict()["shared.word.weight"], run.state_dict()["shared.word.weight"]
     )
-    assert not again.origins["shared.word.weight"].note
+    assert not again.provenance["shared.word.weight"].note
 
 
 def test_shared_parts_come_from_the_model_named(recipe, models) -> None:
@@ -138,17 +138,16 @@ def test_shared_parts_come_from_the_model_named(recipe, models) -> None:
 def test_training_starts_from_all_of_it(woven, recipe) -> None:
     resolved = resolve(recipe, woven.model.assets)
     assert resolved.model == woven.model.config
-    require_equal(
-        Model(resolved.model, resolved.assets).state_dict(), woven.model.state_dict(), "woven"
-    )
+    fresh = Model(resolved.model, resolved.assets).state_dict()
+    require_equal(fresh, woven.model.state_dict(), "woven")
 
 
 def test_shapes_that_disagree_stay_fresh(recipe_file, models) -> None:
     longer = read_recipe(recipe_file, ["model.streams.sound.max_length=70"])
-    origins = weave(longer, {"sound": models["sound"][0]}).origins
+    provenance = weave(longer, {"sound": models["sound"][0]}).provenance
     notes = {
         name: origin.note
-        for name, origin in origins.items()
+        for name, origin in provenance.items()
         if name.startswith("embeddings.sound") and not origin.source
     }
     label = f"sound={models['sound'][0]}"

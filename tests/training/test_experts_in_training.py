@@ -32,8 +32,9 @@ def lines(run):
 def test_a_resumed_run_logs_the_same(tmp_path):
     run = train(sparse_recipe(tmp_path / "run"), quiet=True)
     expected = lines(run)
-    assert [(line["step"], line["place"]) for line in expected] == [
-        (step, place) for step in (2, 4, 6, 7) for place in ("feed_forward_in", "feed_forward_out")
+    sites = ("feed_forward_in", "feed_forward_out")
+    assert [(line["step"], line["part"], line["site"]) for line in expected] == [
+        (step, "encoder", site) for step in (2, 4, 6, 7) for site in sites
     ]
     spans = {"text_classification": ["text"], "text_to_image": ["text", "image/target"]}
     for line in expected:

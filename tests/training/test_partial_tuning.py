@@ -234,7 +234,7 @@ def test_a_tuned_run_is_carved_into_a_folder_that_needs_no_base(tuned, method, t
     assert plan.recipe.tuning is None and carved.config.encoder.prompts == (
         3 if method == "prompt" else 0
     )
-    whys = [tower["why"] for tower in about["towers"]]
+    whys = [encoder["why"] for encoder in about["encoders"]]
     assert all(why.startswith("prompts stand before") for why in whys) == (method == "prompt")
 
 

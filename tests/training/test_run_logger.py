@@ -95,7 +95,9 @@ def test_windows_and_running_losses_survive_an_interruption(tmp_path):
 
 def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_path):
     def uses(share):
-        return [Use("qkv", 3, "task", "a", "text", {"0": share, "1": round(1 - share, 6)})]
+        return [
+            Use("encoder", 3, "qkv", "task", "a", "text", {"0": share, "1": round(1 - share, 6)})
+        ]
 
     with make_logger(tmp_path) as logger:
         logger.log_experts(2, uses(0.9))
@@ -104,8 +106,9 @@ def test_drift_is_measured_from_the_validation_before_even_after_resuming(tmp_pa
     with make_logger(tmp_path, step=4) as resumed:
         resumed.log_experts(6, uses(0.5))
     found = read(tmp_path / "metrics.jsonl")
-    assert [(line["step"], line["kind"], line["place"], line["layer"]) for line in found] == [
-        (step, "experts", "qkv", 3) for step in (2, 4, 6)
+    keys = ("step", "kind", "part", "layer", "site")
+    assert [tuple(line[key] for key in keys) for line in found] == [
+        (step, "experts", "encoder", 3, "qkv") for step in (2, 4, 6)
     ]
     assert [line["drift"] for line in found] == [
         {},

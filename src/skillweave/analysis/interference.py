@@ -6,15 +6,16 @@ task j's gradient lowers the loss of a batch x_i in proportion to
     Δ_j L_i(x_i) = E_{x_j}[g_j / ‖g_j‖]ᵀ g_i(x_i)    (eq. 1; the step's length cancels in eq. 2)
     I_ij = E_{x_i}[Δ_j L_i(x_i) / Δ_i L_i(x_i)]              (eq. 2)
 
-I_ij = 1: a step of task j is worth as much to task i as one of its own. Below 0: j harms i. Eq. 2
-is a mean of ratios whose denominators may come near 0 or below, and then one batch decides it. So
-the ratio of means E[Δ_j L_i] / E[Δ_i L_i] stands beside it (`pooled`), whose one denominator is a
-mean over all batches.
+If I_ij is 1, a step of task j is worth as much to task i as a step of its own. If it is below 0, j
+harms i. Eq. 2 is a mean of ratios whose denominators may be near 0 or negative, so a single batch
+can dominate it. Therefore the ratio of means E[Δ_j L_i] / E[Δ_i L_i] is computed too (`pooled`);
+its denominator is a mean over all batches.
 
-A pair of identical batches would say how well a batch serves itself, so it is left out: with the
-sum u_i of the N directions g_i / ‖g_i‖, Δ_i L_i(x_i) = (u_iᵀ g_i − ‖g_i‖) / (N − 1), as g_iᵀ g_i /
-‖g_i‖ = ‖g_i‖. The batches are read twice, first for the directions' sums, then for the products
-with them. So no gradient outlives its batch; memory holds one vector per task and block.
+A pair of identical batches would measure how well a batch serves itself, so such pairs are left
+out: with the sum u_i of the N directions g_i / ‖g_i‖, Δ_i L_i(x_i) = (u_iᵀ g_i − ‖g_i‖) / (N − 1),
+because g_iᵀ g_i / ‖g_i‖ = ‖g_i‖. The batches are read twice: for the sums of the directions, then
+for the products with these sums. So only one gradient at a time is in memory, beside one vector per
+task and block.
 
 Shape letters: B blocks, T tasks (i in rows, j in columns), X batches, P shared parameters.
 """
@@ -43,13 +44,13 @@ from skillweave.tasks.predictions import Progress
 Floats = NDArray[np.float64]
 
 UNSTEADY = 0.25
-"""From this share of batches on that their own task would harm, a ratio to that task's own gain
-means little."""
+"""If at least this share of a task's batches would be harmed by their own task, a ratio to the
+task's own gain means little."""
 
 
 class Batches(Protocol):
-    """Batches of one task that can be gone through more than once: a list, or an object that builds
-    them as they are read."""
+    """Batches of one task that can be iterated more than once: a list, or an object that builds
+    them on the way."""
 
     def __len__(self) -> int: ...
 
@@ -58,14 +59,14 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Interference:
-    """What `interference` found; index it like its `values`, by number or by name.
+    """The result of `interference`; it is indexed like its `values`, by number or by name.
 
-    `values`: I_ij [B, T, T], NaN where two tasks share no parameter of the block. `intervals`:
-    their 95 % ones [B, T, T, 2]. `pooled`, `pooled_intervals`: the same for the ratio of means.
+    `values`: I_ij [B, T, T], NaN where two tasks share no parameter of the block. `intervals`: 95 %
+    intervals [B, T, T, 2]. `pooled`, `pooled_intervals`: the same for the ratio of means.
     `against`: [B, T, T] share of the batches x_i that the other batches of their own task would
-    harm (Δ_i L_i(x_i) ≤ 0); where it is large, both figures say little. `shared`: [B, T, T]
-    parameters in common. `batches`: used, by task. `left_out`: by task, batches of the same samples
-    as an earlier one, and those whose gradient is 0 or not finite.
+    harm (Δ_i L_i(x_i) ≤ 0); where it is large, both numbers mean little. `shared`: [B, T, T] number
+    of parameters in common. `batches`: number of batches used, by task. `left_out`: by task, number
+    of batches with the samples of an earlier one, or with a gradient that is 0 or not finite.
     """
 
     tasks: tuple[str, ...]
@@ -89,32 +90,29 @@ class Interference:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know: pairs that share nothing, rows that say little, batches left
+        """What a reader should know: pairs that share nothing, rows that mean little, batches left
         out."""
-        apart = [(b, i, j) for b, i, j in np.argwhere(self.shared == 0) if i < j]
         notes = [
             f"{self.blocks[b]}: {self.tasks[i]} and {self.tasks[j]} share no trainable parameter"
-            for b, i, j in apart
+            for b, i, j in np.argwhere(self.shared == 0)
+            if i < j
         ]
-        for b, i in np.argwhere(np.diagonal(self.against, axis1=1, axis2=2) >= UNSTEADY):
-            of_own = (
-                f"harmed by the others of their own task in {self.against[b, i, i]:.0%} of cases"
-            )
-            notes.append(
-                f"{self.blocks[b]}: batches of {self.tasks[i]} are {of_own}; its row says little"
-            )
-        fewer = {task: count for task, count in self.left_out.items() if count}
+        notes += [
+            f"{self.blocks[b]}: batches of {self.tasks[i]} are harmed by the others of their own"
+            f" task in {self.against[b, i, i]:.0%} of cases; its row means little"
+            for b, i in np.argwhere(np.diagonal(self.against, axis1=1, axis2=2) >= UNSTEADY)
+        ]
         return notes + [
             f"{task}: {count} of {count + self.batches[task]} batches left out"
-            for task, count in fewer.items()
+            for task, count in self.left_out.items()
+            if count
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON has them: None for what is not defined."""
+        """A mapping for JSON, with None for undefined numbers."""
         names = ("values", "intervals", "pooled", "pooled_intervals", "against", "shared")
-        arrays = {name: _plain(getattr(self, name)) for name in names}
         blocks = [
-            {"block": block, **{name: arrays[name][b] for name in names}}
+            {"block": block, **{name: _plain(getattr(self, name)[b]) for name in names}}
             for b, block in enumerate(self.blocks)
         ]
         counts = {"batches": dict(self.batches), "left_out": dict(self.left_out)}
@@ -122,8 +120,8 @@ class Interference:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """The parameters `names` of a block, and the `pairs` of tasks that share just these."""
+class _Shared:
+    """Parameters `names` of a block, and the `pairs` of tasks that share exactly these."""
 
     block: int
     names: tuple[str, ...]
@@ -143,12 +141,12 @@ def interference(
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> Interference:
-    """I_ij of every pair of tasks at every block, on the model as it is, without dropout.
+    """I_ij of every pair of tasks at every block, for the model's present weights, without dropout.
 
-    `batches_by_task`: labelled batches, 100 a task in the paper; they are gone through twice.
-    `blocks`: see `find_blocks`. `resamples`: of the bootstrap over the batches x_i; the directions
-    E[g_j / ‖g_j‖] stay as measured. The model's mode and gradients stay as they were. Raises
-    ConfigError for fewer than two tasks or two usable batches, and for an unknown task or block.
+    `batches_by_task`: labelled batches (100 a task in the paper), iterated twice. `blocks`: see
+    `find_blocks`. `resamples`: of the bootstrap over the batches x_i; the directions E[g_j / ‖g_j‖]
+    are not resampled. The model's mode and gradients do not change. Raises ConfigError for fewer
+    than two tasks or two usable batches, and for an unknown task or block.
     """
     tasks = tuple(batches_by_task)
     if len(tasks) < 2:
@@ -156,58 +154,50 @@ def interference(
             f"interference compares tasks: give two or more, not {' and '.join(tasks) or 'none'}"
         )
     found = find_blocks(model, blocks)
-    places = _places([set(model.active_parameters(task)) for task in tasks], list(found.values()))
-    mine = [[place for place in places if t in place.tasks] for t in range(len(tasks))]
+    groups = _groups([set(model.active_parameters(task)) for task in tasks], list(found.values()))
+    mine = [[group for group in groups if t in group.tasks] for t in range(len(tasks))]
     with _differentiable(model):
-        first = {
-            task: _watched(task, batches, progress, half=0)
-            for task, batches in batches_by_task.items()
-        }
-        sums, left_out = zip(
-            *(_directions(model, mine[t], first[task]) for t, task in enumerate(tasks)), strict=True
-        )
-        used = [
-            len(batches_by_task[task]) - len(numbers)
-            for task, numbers in zip(tasks, left_out, strict=True)
-        ]
-        for task, count in zip(tasks, used, strict=True):
-            if count < 2:
+        sums: list[dict[_Shared, Tensor]] = []
+        left_out: list[set[int]] = []
+        for t, (task, batches) in enumerate(batches_by_task.items()):
+            summed, skipped = _directions(model, mine[t], _checked(task, batches, progress, half=0))
+            sums.append(summed)
+            left_out.append(skipped)
+            if (count := len(batches) - len(skipped)) < 2:
                 raise ConfigError(
                     f"task {task!r}: {count} usable batches, but 2 are needed; give more, of other"
                     " samples"
                 )
-        directions = {place: torch.stack([sums[t][place] for t in place.tasks]) for place in places}
+        used = [len(batches_by_task[task]) - len(left_out[t]) for t, task in enumerate(tasks)]
+        directions = {group: torch.stack([sums[t][group] for t in group.tasks]) for group in groups}
         changes = []
         for t, (task, batches) in enumerate(batches_by_task.items()):
-            numbered = enumerate(_watched(task, batches, progress, half=1))
+            numbered = enumerate(_checked(task, batches, progress, half=1))
             kept = (batch for number, batch in numbered if number not in left_out[t])
-            changes.append(
-                _changes(model, t, {place: directions[place] for place in mine[t]}, used, kept)
-            )
+            own = {group: directions[group] for group in mine[t]}
+            changes.append(_changes(model, t, own, used, kept))
     shared = {
-        place: sum(model.get_parameter(name).numel() for name in place.names) for place in places
+        group: sum(model.get_parameter(name).numel() for name in group.names) for group in groups
     }
     arrays = _arrays(shared, changes, len(found), resamples)
-    counts = dict(zip(tasks, map(len, left_out), strict=True))
-    return Interference(
-        tasks, tuple(found), **arrays, batches=dict(zip(tasks, used, strict=True)), left_out=counts
-    )
+    skips = dict(zip(tasks, map(len, left_out), strict=True))
+    counts = dict(zip(tasks, used, strict=True))
+    return Interference(tasks, tuple(found), **arrays, batches=counts, left_out=skips)
 
 
-def _places(active: Sequence[set[str]], blocks: Sequence[Sequence[str]]) -> list[_Place]:
-    """What each pair of tasks shares; pairs that share the same are one place."""
+def _groups(active: Sequence[set[str]], blocks: Sequence[Sequence[str]]) -> list[_Shared]:
+    """The parameters that each pair of tasks shares; pairs that share the same are one group."""
     pairs: dict[tuple[int, tuple[str, ...]], list[tuple[int, int]]] = {}
     for b, names in enumerate(blocks):
         for i, j in product(range(len(active)), repeat=2):
-            pairs.setdefault(
-                (b, tuple(name for name in names if name in active[i] & active[j])), []
-            ).append((i, j))
-    return [_Place(b, names, tuple(found)) for (b, names), found in pairs.items() if names]
+            common = tuple(name for name in names if name in active[i] & active[j])
+            pairs.setdefault((b, common), []).append((i, j))
+    return [_Shared(b, names, tuple(found)) for (b, names), found in pairs.items() if names]
 
 
-def _watched(task: str, batches: Batches, progress: Progress | None, half: int) -> Iterator[Batch]:
-    """The batches, seen to be the task's; `half` 0 or 1 of the progress is theirs. Raises
-    ConfigError."""
+def _checked(task: str, batches: Batches, progress: Progress | None, half: int) -> Iterator[Batch]:
+    """The batches. `half`: 0 or 1, of the progress. Raises ConfigError for a batch of another
+    task."""
     for number, batch in enumerate(batches):
         if batch.layout.task != task:
             raise ConfigError(f"batches of {batch.layout.task!r} were given as those of {task!r}")
@@ -218,7 +208,7 @@ def _watched(task: str, batches: Batches, progress: Progress | None, half: int) 
 
 @contextmanager
 def _differentiable(model: Model) -> Generator[None]:
-    """Gradients without dropout; the model's mode is put back afterwards."""
+    """Gradients without dropout. The model's mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -228,10 +218,10 @@ def _differentiable(model: Model) -> Generator[None]:
         model.train(training)
 
 
-def _gradients(model: Model, batch: Batch, places: Iterable[_Place]) -> list[Tensor]:
-    """The gradient [P] of the batch's loss at each place. Raises ConfigError for a batch without
+def _gradients(model: Model, batch: Batch, groups: Iterable[_Shared]) -> list[Tensor]:
+    """The gradient [P] of the batch's loss for each group. Raises ConfigError for a batch without
     labels."""
-    names = list(dict.fromkeys(name for place in places for name in place.names))
+    names = list(dict.fromkeys(name for group in groups for name in group.names))
     if not names:
         return []
     loss = model(batch.to(next(model.parameters()).device)).loss
@@ -240,68 +230,66 @@ def _gradients(model: Model, batch: Batch, places: Iterable[_Place]) -> list[Ten
     parameters = [model.get_parameter(name) for name in names]
     found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     by_name = {name: gradient.flatten() for name, gradient in zip(names, found, strict=True)}
-    return [torch.cat([by_name[name] for name in place.names]) for place in places]
+    return [torch.cat([by_name[name] for name in group.names]) for group in groups]
 
 
 def _directions(
-    model: Model, places: Sequence[_Place], batches: Iterable[Batch]
-) -> tuple[dict[_Place, Tensor], set[int]]:
-    """A task's Σ g / ‖g‖ [P] at each of its places, and the numbers of the batches left out."""
-    sums: dict[_Place, Tensor] = {}
+    model: Model, groups: Sequence[_Shared], batches: Iterable[Batch]
+) -> tuple[dict[_Shared, Tensor], set[int]]:
+    """A task's Σ g / ‖g‖ [P] for each of its groups, and the numbers of the batches left out."""
+    sums: dict[_Shared, Tensor] = {}
     seen: set[frozenset[str]] = set()
     left_out: set[int] = set()
     for number, batch in enumerate(batches):
         samples = frozenset(batch.keys)
-        gradients = [] if samples in seen else _gradients(model, batch, places)
+        gradients = [] if samples in seen else _gradients(model, batch, groups)
         norms = [float(gradient.norm()) for gradient in gradients]
         if samples in seen or not all(0 < norm < math.inf for norm in norms):
             left_out.add(number)
             continue
-        if samples:  # batches without keys cannot be told apart
+        if samples:  # without keys, nothing is known about equal samples
             seen.add(samples)
-        for place, gradient_P, norm in zip(places, gradients, norms, strict=True):
-            sums[place] = sums.get(place, 0) + gradient_P / norm
+        for group, gradient_P, norm in zip(groups, gradients, norms, strict=True):
+            sums[group] = sums.get(group, 0) + gradient_P / norm
     return sums, left_out
 
 
 def _changes(
     model: Model,
     task: int,
-    directions: Mapping[_Place, Tensor],
+    directions: Mapping[_Shared, Tensor],
     used: Sequence[int],
     batches: Iterable[Batch],
-) -> dict[_Place, Floats]:
-    """Δ_j L_i(x_i) of a task's batches at each of its places, [tasks of the place, X]."""
-    rows: dict[_Place, list[list[float]]] = {place: [] for place in directions}
+) -> dict[_Shared, Floats]:
+    """Δ_j L_i(x_i) of a task's batches for each of its groups, [tasks of the group, X]."""
+    rows: dict[_Shared, list[list[float]]] = {group: [] for group in directions}
     for batch in batches:
-        for (place, direction_TP), gradient_P in zip(
-            directions.items(), _gradients(model, batch, directions), strict=True
-        ):
+        gradients = _gradients(model, batch, directions)
+        for (group, direction_TP), gradient_P in zip(directions.items(), gradients, strict=True):
             products = (direction_TP @ gradient_P).tolist()
-            products[place.tasks.index(task)] -= float(gradient_P.norm())
-            rows[place].append(
-                [x / (used[t] - (t == task)) for x, t in zip(products, place.tasks, strict=True)]
-            )
-    return {place: np.array(found).T for place, found in rows.items()}
+            products[group.tasks.index(task)] -= float(gradient_P.norm())
+            counts = [used[t] - (t == task) for t in group.tasks]
+            rows[group].append([x / count for x, count in zip(products, counts, strict=True)])
+    return {group: np.array(found).T for group, found in rows.items()}
 
 
 def _arrays(
-    shared: Mapping[_Place, int],
-    changes: Sequence[Mapping[_Place, Floats]],
+    shared: Mapping[_Shared, int],
+    changes: Sequence[Mapping[_Shared, Floats]],
     blocks: int,
     resamples: int,
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of `Interference`, from the number of parameters and the changes of each place."""
+    """The arrays of `Interference`, from the number of parameters and the changes of each group."""
     size = (blocks, len(changes), len(changes))
     arrays: dict[str, NDArray[Any]] = {
         name: np.full(size, np.nan) for name in ("values", "pooled", "against")
     }
     arrays |= {name: np.full((*size, 2), np.nan) for name in ("intervals", "pooled_intervals")}
     arrays["shared"] = np.zeros(size, np.int64)
-    for place, count in shared.items():
-        for i, j in place.pairs:
-            found, here = changes[i][place], (place.block, i, j)
-            theirs_X, own_X = found[place.tasks.index(j)], found[place.tasks.index(i)]
+    for group, count in shared.items():
+        for i, j in group.pairs:
+            found, here = changes[i][group], (group.block, i, j)
+            theirs_X, own_X = found[group.tasks.index(j)], found[group.tasks.index(i)]
             columns: Columns = {
                 "values": (_mean, [theirs_X / own_X]),
                 "pooled": (_ratio_of_means, [theirs_X, own_X]),
@@ -322,7 +310,7 @@ def _ratio_of_means(above: Floats, below: Floats) -> Floats:
 
 
 def _plain(array: NDArray[Any]) -> Any:
-    """Nested lists, with None for what is not finite."""
+    """Nested lists, with None for numbers that are not finite."""
     if array.ndim:
         return [_plain(part) for part in array]
     return array.item() if np.isfinite(array) else None

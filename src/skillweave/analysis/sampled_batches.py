@@ -1,4 +1,4 @@
-"""A run's batches as training draws them, for measurements on real data."""
+"""Batches of a run, sampled as in training, for measurements on real data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from skillweave.tasks.resolve import ResolvedRecipe
 
 
 @dataclass(frozen=True)
-class DrawnBatches:
-    """The first `count` micro-batches of a task, built anew and alike each time they are gone
-    through; none is kept in memory."""
+class SampledBatches:
+    """The first `count` micro-batches of a task. Each iteration builds the same batches again, so
+    that none is kept in memory."""
 
     mixture: Mixture
     task: str
@@ -28,18 +28,18 @@ class DrawnBatches:
         return (self.mixture.batch_of(self.task, number) for number in range(self.count))
 
 
-def draw_batches(
+def sample_batches(
     recipe: ResolvedRecipe,
     count: int,
     split: str = "train",
     tasks: Sequence[str] = (),
     seed: int = 0,
-) -> dict[str, DrawnBatches]:
-    """`count` batches of each task (all of the recipe's by default): sizes and augmentation of the
-    recipe, order by `seed`.
+) -> dict[str, SampledBatches]:
+    """`count` batches of each task (by default all of the recipe's), with the recipe's batch sizes
+    and augmentation, in an order that depends on `seed`.
 
-    A batch holds half of a task's samples at most, so that batches differ. Raises ConfigError for
-    an unknown task or split.
+    A batch has at most half of a task's samples, so that batches differ. Raises ConfigError for an
+    unknown task or split.
     """
     part = choose(SPLITS, split, "split")
     settings = recipe.recipe
@@ -52,4 +52,4 @@ def draw_batches(
     }
     training = settings.training.model_copy(update={"seed": seed})
     mixture = Mixture(datasets, training, smaller)
-    return {name: DrawnBatches(mixture, name, count) for name in chosen}
+    return {name: SampledBatches(mixture, name, count) for name in chosen}

@@ -120,7 +120,7 @@ def interference(
     Print a table, and write a heat map and the figures into the run folder.
     """
     from skillweave.analysis import advice
-    from skillweave.analysis.sampled_batches import draw_batches
+    from skillweave.analysis.sampled_batches import sample_batches
     from skillweave.reporting.console import console, interference_tables, progress, proposal_text
     from skillweave.reporting.figure import write_svg
     from skillweave.reporting.plots import interference_heat_map
@@ -128,7 +128,7 @@ def interference(
 
     model, ready = open_run(run, device)
     recipe = ready.recipe
-    sampled = draw_batches(ready, batches, split, tasks or (), seed)
+    sampled = sample_batches(ready, batches, split, tasks or (), seed)
     with progress() as step:
         table = sw.interference(model, sampled, blocks or (), resamples=bootstrap, progress=step)
     proposals = advice.advise(table, recipe) if advise else []
@@ -184,7 +184,7 @@ def inspect(
     uses = [Use(**row) for row in found.get("routing", [])]
     for table in expert_tables(uses):
         console().print(table)
-    if unknown := set(found.get("undecided", [])) - {use.place for use in uses}:
+    if unknown := set(found.get("data_dependent", [])) - {use.where for use in uses}:
         print(
             f"experts of {', '.join(sorted(unknown))}: the data decide; skillweave evaluate"
             f" {target} counts which are used"

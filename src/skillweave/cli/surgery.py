@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -20,9 +21,6 @@ from skillweave.cli.shared import (
     write_json,
     write_whole,
 )
-
-if TYPE_CHECKING:
-    from skillweave.config.encoder import SparseConfig
 
 WEAVE_FILE = "weave.json"
 
@@ -40,8 +38,12 @@ def carve(
         Literal["float32", "bf16", "int8"],
         Option(help="How matrices are stored; int8 and bf16 are read back as float32."),
     ] = "float32",
-    no_towers: Annotated[
-        bool, Option("--no-towers", help="Do not export the encoders for other programs.")
+    no_export: Annotated[
+        bool, Option("--no-export", help="Do not export the encoders for other programs.")
+    ] = False,
+    keep_experts: Annotated[
+        bool,
+        Option("--keep-experts", help="Keep experts that cannot be merged; needs --no-export."),
     ] = False,
     json: Json = None,
 ) -> None:
@@ -53,7 +55,7 @@ def carve(
     from skillweave.surgery.carve import REPORT_FILE, carve_lines, carve_run
 
     folder = unused_folder(out or f"{Path(run)}-{task}")
-    about = carve_run(run, task, folder, weights, not no_towers)
+    about = carve_run(run, task, folder, weights, not no_export, keep_experts)
     print(*carve_lines(about), sep="\n")
     write_json(json, about)
     print(f"wrote {folder}; {folder / REPORT_FILE} says the same. Next:")
@@ -68,7 +70,7 @@ def upcycle(
         Option(
             metavar="SPARSE",
             help="A recipe with model.encoder.sparse, or that setting as a mapping:"
-            " '{feed_forward: {route: token}}'.",
+            " '{feed_forward: {route: token}}'; of other parts '{decoder: {...}}'.",
         ),
     ],
     out: Annotated[
@@ -91,13 +93,14 @@ def upcycle(
     """
     from skillweave.evaluation.agreement import SAME, comparison_batches, differences
     from skillweave.inference.loading import RECIPE_FILE
+    from skillweave.model.parts import settings_path
     from skillweave.reporting.console import console, provenance_table
     from skillweave.surgery.upcycle import copy_table
 
     folder = unused_folder(out or f"{Path(model)}-upcycled")
-    config, dense = _read_sparse(sparse), sw.load(model)
+    parts, dense = _read_sparse(sparse), sw.load(model)
     batches, what = comparison_batches(dense, model)
-    result = sw.upcycle(dense, config, noise, seed)
+    result = sw.upcycle(dense, parts, noise, seed)
     rows = copy_table(result, dense)
     console().print(provenance_table(rows, f"{folder} from {model}"))
     apart = differences(dense, result, batches)
@@ -115,7 +118,8 @@ def upcycle(
     recipe = sparse
     if _is_mapping(sparse):
         own = Path(model) / RECIPE_FILE
-        recipe = f"{own if own.is_file() else 'RECIPE'} 'model.encoder.sparse={sparse}'"
+        changes = [_setting([*settings_path(part), "sparse"], one) for part, one in parts.items()]
+        recipe = " ".join([str(own) if own.is_file() else "RECIPE", *changes])
     _print_next(folder, recipe)
 
 
@@ -161,7 +165,7 @@ def weave(
             )
         sources[modality] = path
     woven = weave(open_recipe(recipe), sources, shared)
-    rows = tabulate(woven.origins, woven.model.state_dict())
+    rows = tabulate(woven.provenance, woven.model.state_dict())
     console().print(provenance_table(rows, f"{out} from {', '.join(inputs)}"))
     woven.model.save_pretrained(out)
     for file in (out / WEAVE_FILE, json):
@@ -258,21 +262,31 @@ def _extend(path: str, files: list[str], out: Path) -> None:
     )
 
 
-def _read_sparse(text: str) -> SparseConfig:
-    """The sparse layers that `--sparse` names: a mapping, or those of a recipe."""
+def _read_sparse(text: str) -> Mapping[str, Any]:
+    """The sparse layers that `--sparse` names, by part of the model: a mapping, or those of a
+    recipe."""
     import yaml
 
-    from skillweave.config.encoder import SparseConfig
+    from skillweave.model.parts import part_configs
+    from skillweave.surgery.upcycle import by_part
 
     if not _is_mapping(text):
-        return open_recipe(text).model.encoder.sparse
+        return {path: part.sparse for path, part in part_configs(open_recipe(text).model).items()}
     try:
-        return SparseConfig.parse(yaml.safe_load(text), "--sparse")
+        return by_part(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise sw.ConfigError(
             "--sparse: neither a mapping such as {feed_forward: {route: token}} nor a recipe:"
             f" {error}"
         ) from None
+
+
+def _setting(keys: list[str], value: Any) -> str:
+    """A setting of the model for the command line, such as `'model.decoder.sparse={...}'`."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return f"'model.{'.'.join(keys)}={text}'"
 
 
 def _is_mapping(sparse: str) -> bool:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from skillweave.batch import SPAN_NAMES
 from skillweave.config.base import Config, Positive, Share
 from skillweave.config.position import NoPositionConfig, PositionConfig
+from skillweave.config.registry import load_plugins
+from skillweave.config.routes import DENSE_ROUTE, FOLLOW_ROUTE, ROUTES, RouteProperties
 from skillweave.config.variants import Tagged, Variant
 
 
@@ -23,13 +32,32 @@ def _span_name(name: str) -> str:
 SpanName = Annotated[str, AfterValidator(_span_name)]
 
 
+def _route_name(name: str) -> str:
+    if name not in (*ROUTES, DENSE_ROUTE, FOLLOW_ROUTE):
+        load_plugins()
+    valid = (*ROUTES, FOLLOW_ROUTE)
+    if name not in (*valid, DENSE_ROUTE):
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(valid)})
+    return name
+
+
+def _list_routes(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*ROUTES, FOLLOW_ROUTE]
+
+
+RouteName = Annotated[str, AfterValidator(_route_name)]
+
+
 class RouteConfig(Config):
     """How the experts of a sparse layer are chosen and mixed (Uni-Perceiver-MoE section 3.2; for
-    `skill` SkillNet section 3.2)."""
+    `skill` SkillNet section 3.2).
 
-    route: Literal[
-        "dense", "skill", "token", "context", "modality", "task", "attribute", "follow"
-    ] = "dense"
+    A route from another package may have further options: those that its class lists.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    route: RouteName = Field(default=DENSE_ROUTE, json_schema_extra=_list_routes)
     """`dense`: one expert, used by everything. `skill`: one expert per skill, chosen by a table.
     With the others a learned gate chooses. Its input is the token (`token`); the token and the
     sample's inputs (`context`); a learned vector of the modality (`modality`) or of the task
@@ -57,25 +85,34 @@ class RouteConfig(Config):
     more, which distinguish sound, video and code."""
 
     @property
-    def learned(self) -> bool:
-        """Whether a learned gate chooses."""
-        return self.route not in ("dense", "skill", "follow")
+    def sparse(self) -> bool:
+        """Whether there are experts to choose from."""
+        return self.route != DENSE_ROUTE
+
+    @property
+    def follows(self) -> bool:
+        """Whether the choice is that of the linear layer before."""
+        return self.route == FOLLOW_ROUTE
 
     @model_validator(mode="after")
     def _consistent(self) -> RouteConfig:
-        if self.learned and self.active > self.experts:
+        if self.follows:
+            if self != RouteConfig.model_construct(route=FOLLOW_ROUTE):
+                raise ValueError(
+                    "route 'follow' has no options of its own; set them where the choice is made"
+                )
+            return self
+        properties = ROUTES.find(self.route) if self.sparse else RouteProperties
+        properties.options.model_validate(self.model_extra or {})
+        if properties.learned and self.active > self.experts:
             raise ValueError(
                 f"active {self.active} is more than the {self.experts} experts there are; lower it"
                 " or add experts"
             )
-        if self.route == "follow" and self != RouteConfig.model_construct(route="follow"):
-            raise ValueError(
-                "route 'follow' has no options of its own; set them where the choice is made"
-            )
         return self
 
 
-DENSE, FOLLOW = RouteConfig(), RouteConfig(route="follow")
+DENSE, FOLLOW = RouteConfig(), RouteConfig(route=FOLLOW_ROUTE)
 LEADERS = {"attention_output": "qkv", "feed_forward_out": "feed_forward_in"}
 """Linear layer that may follow → the linear layer before it in the same block."""
 SITES = ("qkv", "attention_output", "feed_forward_in", "feed_forward_out", "feed_forward")
@@ -112,22 +149,18 @@ class SparseConfig(Config):
         return self
 
     def _faults(self) -> Iterator[str]:
-        named = [site for site in SITES if getattr(self, site).route != "dense"]
-        inside = [
-            site
-            for site in ("linears", "feed_forward_in", "feed_forward_out")
-            if getattr(self, site).route != "dense"
-        ]
-        for site in ("linears", *named):
-            if getattr(self, site).route == "follow" and site not in LEADERS:
+        sparse = [site for site in ("linears", *SITES) if getattr(self, site).sparse]
+        for site in sparse:
+            if getattr(self, site).follows and site not in LEADERS:
                 yield f"{site} has nothing before it to follow; name the route itself"
-        for site in named:
-            if self.linears.route != "dense" and site != "feed_forward":
+        for site in sparse:
+            if "linears" in sparse and site not in ("linears", "feed_forward"):
                 yield (
                     f"linears sets {site} too; give one of them (in a recipe with a base,"
                     f" `{site}: null` takes it away)"
                 )
-        if self.feed_forward.route != "dense" and inside:
+        inside = [site for site in sparse if site == "linears" or site.startswith("feed_forward_")]
+        if "feed_forward" in sparse and inside:
             yield (
                 f"feed_forward mixes whole feed-forwards, {inside[0]} the layers inside them; give"
                 " one of them"
@@ -139,10 +172,13 @@ class SparseConfig(Config):
         if layer % self.every:
             return dict.fromkeys(SITES, DENSE)
         routes = {site: getattr(self, site) for site in SITES}
-        if self.linears.route != "dense":
-            routes |= dict.fromkeys(LEADERS.values(), self.linears) | dict.fromkeys(LEADERS, FOLLOW)
-        behind_dense = [site for site, leader in LEADERS.items() if routes[leader].route == "dense"]
-        return routes | {site: DENSE for site in behind_dense if routes[site].route == "follow"}
+        if self.linears.sparse:
+            routes |= dict.fromkeys(LEADERS.values(), self.linears)
+            routes |= dict.fromkeys(LEADERS, FOLLOW)
+        for site, leader in LEADERS.items():
+            if routes[site].follows and not routes[leader].sparse:
+                routes[site] = DENSE
+        return routes
 
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]

@@ -1,2 +1,2 @@
-"""Layers: what encoders and decoders are made of. They take plain numbers and ready submodules,
-never a configuration."""
+"""Layers of encoders and decoders. They take numbers and submodules; only routes read their
+configuration."""

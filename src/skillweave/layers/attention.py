@@ -1,4 +1,4 @@
-"""Multi-head self-attention on PyTorch's fused kernel."""
+"""Multi-head attention on PyTorch's fused kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse import (
     Linear,
     Resolved,
-    RouteStatistics,
+    Statistics,
     apply_linear,
     resolve_pair,
     statistics_of,
@@ -24,7 +24,7 @@ from skillweave.layers.tokens import TokenMap, lone_sequence
 
 
 class AttentionWeights(NamedTuple):
-    """Both projections, resolved for a condition (None: see `Pair`), and the keys and values of its
+    """Both projections, resolved for a condition (None: see `Pair`), and the keys and values of the
     prompts, [2, H, P, d]."""
 
     qkv: Resolved | None
@@ -33,8 +33,8 @@ class AttentionWeights(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Query heads, heads of keys and values (fewer where queries share them), and the width of
-    each."""
+    """Number of query heads, number of key and value heads (fewer when queries share them), and the
+    width of a head."""
 
     queries: int
     keys: int
@@ -55,10 +55,10 @@ class SelfAttention(nn.Module):
     expert (SkillNet eq. 1-2).
 
     `qkv`: D → (H + 2 K) d. `output`: H d → D. Either may be a bank of experts. `prompts`: [P, D]
-    learned vectors that stand before every sequence as keys and values, never as queries (prompt
-    tuning as in Uni-Perceiver-MoE's code); None for none. They have no position. `scale`: of the
-    scores; None for 1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether
-    queries and values have one that experts share; the projection's own is for keys too.
+    learned vectors before every sequence, without a position, as keys and values but not as queries
+    (prompt tuning as in Uni-Perceiver-MoE's code); None for none. `scale`: of the scores; None for
+    1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether queries and values,
+    but not keys, have a bias that all experts share.
     """
 
     # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
@@ -92,8 +92,8 @@ class SelfAttention(nn.Module):
         tokens: int | None = None,
         norm: nn.Module | None = None,
     ) -> AttentionWeights:
-        """Both projections for a condition, and its prompts. `norm`: of what the layer is given,
-        prompts included."""
+        """Both projections for a condition, and its prompts. `norm`: applied to the layer's input
+        and to the prompts."""
         qkv, output = resolve_pair(self.qkv, self.output, condition, generator, tokens)
         if self.prompts is None:
             return AttentionWeights(qkv, output)
@@ -109,42 +109,36 @@ class SelfAttention(nn.Module):
         tokens: TokenMap,
         layers: Sequence[AttentionWeights],
         generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what
-        `resolve` gave for each span."""
-        qkv_TD, first = apply_linear(
-            self.qkv, x_TD, tokens, [layer.qkv for layer in layers], generator
-        )
+    ) -> tuple[Tensor, Statistics]:
+        """Flat tokens [T, D] → [T, D] and their statistics. `layers`: what `resolve` gave for each
+        span."""
+        qkvs, outputs = [layer.qkv for layer in layers], [layer.output for layer in layers]
+        qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, qkvs, generator)
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
         if tokens.rotary is not None:
             query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)
-        mixed_NHLd = attend(
-            query, key, value, mask, self.dropout if self.training else 0.0, self.scale
-        )
+        dropout = self.dropout if self.training else 0.0
+        mixed_NHLd = attend(query, key, value, mask, dropout, self.scale)
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
-        y_TD, second = apply_linear(
-            self.output, mixed_TD, tokens, [layer.output for layer in layers], generator, first
-        )
-        return y_TD, statistics_of(first, second)
+        y_TD, second = apply_linear(self.output, mixed_TD, tokens, outputs, generator, first)
+        return y_TD, statistics_of(qkv=first, attention_output=second)
 
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, L, d], keys and values [N, K, L, d]."""
         if self.bias is not None:
-            of_queries, of_values = self.bias.split(self.heads.sizes[::2])
-            qkv_NLD = qkv_NLD + torch.cat(
-                [of_queries, of_values.new_zeros(self.heads.sizes[1]), of_values]
-            ).to(qkv_NLD.dtype)
+            query_bias, value_bias = self.bias.split(self.heads.sizes[::2])
+            key_bias = value_bias.new_zeros(self.heads.sizes[1])
+            bias_D = torch.cat([query_bias, key_bias, value_bias])
+            qkv_NLD = qkv_NLD + bias_D.to(qkv_NLD.dtype)
         if self.heads.queries == self.heads.keys:
-            query, key, value = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1)).permute(
-                2, 0, 3, 1, 4
-            )
+            heads_NL3Hd = qkv_NLD.unflatten(-1, (3, self.heads.queries, -1))
+            query, key, value = heads_NL3Hd.permute(2, 0, 3, 1, 4)
         else:
-            query, key, value = (
-                self.heads.split(part) for part in qkv_NLD.split(self.heads.sizes, -1)
-            )
+            parts = qkv_NLD.split(self.heads.sizes, -1)
+            query, key, value = (self.heads.split(part) for part in parts)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         return query, key, value
@@ -154,7 +148,7 @@ class CrossAttention(nn.Module):
     """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762,
     section 3.2.3).
 
-    `biases`: which projections add one, as `TransformerConfig.biases` names them.
+    `biases`: the projections that have one, as named in `TransformerConfig.biases`.
     """
 
     def __init__(
@@ -183,13 +177,13 @@ class CrossAttention(nn.Module):
         key, value = self.heads.split(key), self.heads.split(value)
         valid = memory.tokens.valid
         mask = None if valid is None else valid[:, None, None, :]
-        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0, self.scale)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(query, key, value, mask, dropout, self.scale)
         return self.output(tokens.to_tokens(mixed.transpose(1, 2).flatten(2)))
 
 
 class Memory(NamedTuple):
-    """What a decoder looks at: flat tokens [T, D] of a pass of the encoder, and where they
-    stand."""
+    """The encoder's output that a decoder attends to: flat tokens [T, D], and their positions."""
 
     hidden_TD: Tensor
     tokens: TokenMap
@@ -198,11 +192,11 @@ class Memory(NamedTuple):
 def prepend(
     prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample; every query may
-    look at them."""
+    """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample, visible to all
+    queries."""
     more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
     if mask is not None:
-        # seen, or no bias
+        # visible, or a bias of 0
         mask = F.pad(mask, (prompts.shape[2], 0), value=mask.dtype is torch.bool)
     return torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2), mask
 
@@ -215,11 +209,10 @@ def attend(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale · Q Kᵀ) V of [N, H, L, d], in the inputs' precision; on a CPU in float32. Keys
-    may have fewer heads.
+    """softmax(scale · Q Kᵀ) V of [N, H, L, d]. Keys may have fewer heads.
 
-    There PyTorch's kernel takes up to 2.5 times as long in bf16 (17 to 512 tokens, forward and
-    backward).
+    It is computed in the inputs' precision, on a CPU in float32: there PyTorch's kernel takes up to
+    2.5 times as long in bf16 (17 to 512 tokens, forward and backward).
     """
     options: dict[str, Any] = {
         "dropout_p": dropout,
@@ -229,7 +222,7 @@ def attend(
     if query.device.type != "cpu":
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
-    with torch.autocast("cpu", enabled=False):  # it would turn them back into bf16
+    with torch.autocast("cpu", enabled=False):  # autocast would turn them back into bf16
         wide = [at_least_float32(x) for x in (query, key, value)]
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(wide[0].dtype)
         return F.scaled_dot_product_attention(*wide, attn_mask=mask, **options).to(query.dtype)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,24 +10,24 @@ from torch import Tensor, nn
 
 from skillweave.batch import Condition
 from skillweave.layers.attention import AttentionWeights, CrossAttention, Memory, SelfAttention
-from skillweave.layers.sparse import ConditionalFeedForward, RouteStatistics, SparseFeedForward
+from skillweave.layers.sparse import ConditionalFeedForward, SparseFeedForward, Statistics
 from skillweave.layers.tokens import TokenMap
 
 
 class BlockWeights(NamedTuple):
-    """What a block's routes decided for a condition: of attention, and of the feed-forward (as its
-    own `resolve` gives it)."""
+    """What the static routes of a block decided for a condition: of attention, and of the
+    feed-forward (as its `resolve` gives it)."""
 
     attention: AttentionWeights
     feed_forward: Any
 
 
 class Residual(nn.Module):
-    """What is done to a part's output before it is added: dropout, and where they are asked for
-    layer scale and drop path.
+    """Adds the output of a sublayer to its input, after dropout, layer scale and drop path.
 
-    `layer_scale`: where the learned vector [D] starts (CaiT, arXiv 2103.17239). `drop_path`: the
-    chance with which a sample skips the part in training (stochastic depth, arXiv 1603.09382).
+    `layer_scale`: initial value of the learned vector [D] (CaiT, arXiv 2103.17239); None for no
+    vector. `drop_path`: probability with which a sample skips the sublayer in training (stochastic
+    depth, arXiv 1603.09382).
     """
 
     def __init__(
@@ -52,30 +51,23 @@ class Residual(nn.Module):
             change_TD = change_TD * self.scale
         if self.drop_path and self.training:
             kept_N = torch.rand(tokens.samples, device=x_TD.device) >= self.drop_path
-            kept_NL = (
-                (kept_N.to(x_TD.dtype) / (1 - self.drop_path))
-                .unsqueeze(1)
-                .expand(-1, tokens.length)
-            )
-            change_TD = change_TD * tokens.to_tokens(kept_NL).unsqueeze(1)
+            scale_N1 = (kept_N.to(x_TD.dtype) / (1 - self.drop_path)).unsqueeze(1)
+            scale_NL = scale_N1.expand(-1, tokens.length)
+            change_TD = change_TD * tokens.to_tokens(scale_NL).unsqueeze(1)
         return x_TD + change_TD
 
 
 class Cross(nn.Module):
-    """A decoder's attention to the encoder's output, with its norm and residual."""
+    """A decoder's attention to the encoder's output, with its norm and residual sum."""
 
     def __init__(self, attention: CrossAttention, norm: nn.Module, residual: Residual) -> None:
         super().__init__()
         self.attention, self.norm, self.residual = attention, norm, residual
 
 
-Part = tuple[Callable[[Tensor], Tensor], nn.Module, Residual]
-"""What a block does to its tokens, the norm before or after it, and how the outcome is added."""
-
-
 class Block(nn.Module):
-    """Pre-norm x + f(norm(x)) or post-norm norm(x + f(x)) (BERT), for f attention and then
-    feed-forward.
+    """Attention, then feed-forward. Each is a sublayer f with a residual sum: x + f(norm(x))
+    (pre-norm) or norm(x + f(x)) (post-norm, BERT).
 
     `cross`: a decoder's attention to the encoder's output, between the two; None in an encoder.
     """
@@ -103,10 +95,9 @@ class Block(nn.Module):
         generator: torch.Generator | None = None,
         tokens: int | None = None,
     ) -> BlockWeights:
-        """Both parts for a condition with so many tokens."""
-        attention = self.attention.resolve(
-            condition, generator, tokens, self.attention_norm if self.pre_norm else None
-        )
+        """Both sublayers for a condition with this many tokens (None: any number)."""
+        norm = self.attention_norm if self.pre_norm else None
+        attention = self.attention.resolve(condition, generator, tokens, norm)
         return BlockWeights(attention, self.feed_forward.resolve(condition, generator, tokens))
 
     def forward(
@@ -116,34 +107,28 @@ class Block(nn.Module):
         weights: Sequence[BlockWeights],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], and the statistics of each token gate. `weights`: what
-        `resolve` gave for each span.
+    ) -> tuple[Tensor, Statistics]:
+        """Flat tokens [T, D] → [T, D] and their statistics.
 
-        `memory`: what a decoder's block looks at.
+        `weights`: what `resolve` gave for each span. `memory`: what the block of a decoder attends
+        to.
         """
-        statistics: list[RouteStatistics] = []
-
-        def attention(given_TD: Tensor) -> Tensor:
-            change_TD, own = self.attention(
-                given_TD, tokens, [span.attention for span in weights], generator
-            )
-            statistics.extend(own)
-            return change_TD
-
-        def feed_forward(given_TD: Tensor) -> Tensor:
-            change_TD, own = self.feed_forward(
-                given_TD, tokens, [span.feed_forward for span in weights], generator
-            )
-            statistics.extend(own)
-            return change_TD
-
-        parts: list[Part] = [(attention, self.attention_norm, self.attention_residual)]
+        norm, resolved = self.attention_norm, [span.attention for span in weights]
+        change_TD, statistics = self.attention(
+            self._before(x_TD, norm), tokens, resolved, generator
+        )
+        x_TD = self._after(self.attention_residual(x_TD, change_TD, tokens), norm)
         if memory is not None and self.cross is not None:
-            looks = partial(self.cross.attention, tokens=tokens, memory=memory)
-            parts.append((looks, self.cross.norm, self.cross.residual))
-        parts.append((feed_forward, self.feed_forward_norm, self.feed_forward_residual))
-        for part, norm, residual in parts:
-            x_TD = residual(x_TD, part(norm(x_TD) if self.pre_norm else x_TD), tokens)
-            x_TD = x_TD if self.pre_norm else norm(x_TD)
-        return x_TD, statistics
+            norm = self.cross.norm
+            change_TD = self.cross.attention(self._before(x_TD, norm), tokens, memory)
+            x_TD = self._after(self.cross.residual(x_TD, change_TD, tokens), norm)
+        norm, resolved = self.feed_forward_norm, [span.feed_forward for span in weights]
+        change_TD, more = self.feed_forward(self._before(x_TD, norm), tokens, resolved, generator)
+        x_TD = self._after(self.feed_forward_residual(x_TD, change_TD, tokens), norm)
+        return x_TD, statistics | more
+
+    def _before(self, x_TD: Tensor, norm: nn.Module) -> Tensor:
+        return norm(x_TD) if self.pre_norm else x_TD
+
+    def _after(self, x_TD: Tensor, norm: nn.Module) -> Tensor:
+        return x_TD if self.pre_norm else norm(x_TD)

@@ -13,12 +13,12 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x · σ(1.702 x), OpenAI CLIP's stand-in for GELU."""
+    """x · σ(1.702 x), OpenAI CLIP's approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
-def unchanged(x: Tensor) -> Tensor:
-    """No nonlinearity."""
+def identity(x: Tensor) -> Tensor:
+    """x, for no nonlinearity."""
     return x
 
 
@@ -29,13 +29,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,
-    "none": unchanged,
+    "none": identity,
 }
 
 
 class Gated:
-    """[..., 2 F] → [..., F]: the first half, through the nonlinearity, times the second (arXiv
-    2002.05202, section 2)."""
+    """[..., 2 F] → [..., F]: activation(first half) · second half (arXiv 2002.05202, section 2)."""
 
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
@@ -47,14 +46,14 @@ class Gated:
 
 
 def build_activation(name: str, gated: bool = False) -> Activation:
-    """A nonlinearity by name; `gated`: of an inner vector of twice the width."""
+    """A nonlinearity by name. `gated`: whether it takes an inner vector of twice the width."""
     return Gated(ACTIVATIONS[name]) if gated else ACTIVATIONS[name]
 
 
 class FeedForward(nn.Module):
     """Two linear layers with a nonlinearity between them: [T, D] → [T, D].
 
-    `gated`: the inner layer makes both the gate and the value, in this order, as one product.
+    `gated`: whether the inner layer gives a gate and a value, in this order, as one product.
     """
 
     def __init__(

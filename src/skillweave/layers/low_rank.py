@@ -15,10 +15,10 @@ def add_low_rank(weight_OI: Tensor, down_rI: Tensor, up_Or: Tensor, scale: float
 
 
 class LowRank(nn.Module):
-    """A parametrization of a linear layer's weight, which it leaves as it was until it is trained.
+    """A parametrization of the weight of a linear layer. It changes nothing until it is trained.
 
-    It changes what `layer.weight` reads as, where peft's layers change `layer.forward`: a bank
-    reads the weights of its experts and never calls them, so peft's adapters would have no effect
+    It changes the value of `layer.weight`, while the layers of peft change `layer.forward`. A bank
+    reads the weights of its experts and does not call them, so peft's layers would have no effect
     there.
     """
 
@@ -32,5 +32,5 @@ class LowRank(nn.Module):
         self.scale = scale
 
     def forward(self, weight_OI: Tensor) -> Tensor:
-        """The weight that the layer has."""
+        """The weight of the layer with the change."""
         return add_low_rank(weight_OI, self.lora_A, self.lora_B, self.scale)

@@ -1,4 +1,4 @@
-"""Where half precision is not enough."""
+"""Precision of sums and exponentials."""
 
 from __future__ import annotations
 
@@ -7,6 +7,5 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """16-bit numbers in float32, as exponentials and long sums need them; wider ones as they
-    are."""
+    """16-bit numbers as float32, for exponentials and long sums; wider numbers unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

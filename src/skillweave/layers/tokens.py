@@ -1,9 +1,9 @@
-"""The bridge between padded sequences and flat tokens.
+"""Padded sequences and flat tokens.
 
-Everything in the encoder but attention works on each token alone. So a pass is run on flat tokens
-[T, D], grouped by span (all samples' first span, then all samples' second span, ...): a span's
-condition is then a slice, and padding is not computed at all. Attention alone goes back to padded
-sequences [N, L, D], in which a sample's spans stand one after the other.
+Except attention, everything in the encoder works on single tokens. So a pass runs on flat tokens
+[T, D], grouped by span (the first span of all samples, then the second span of all samples, ...).
+The tokens of a condition are then a slice, and padding is not computed. Only attention uses padded
+sequences [N, L, D], in which the spans of a sample follow each other.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ from torch import Tensor
 from skillweave.batch import Attention, Condition, Layout, Role
 
 UNPAD_FROM = 0.02
-"""Share of padding from which dropping it saves more than the two copies per layer that it
-costs."""
+"""Share of padding above which dropping it saves more time than the two copies per layer take."""
 
 
 @dataclass(frozen=True)
 class TokenMap:
-    """Where the tokens of one pass stand.
+    """The positions of the tokens of one pass.
 
     `conditions`, `sizes` and `padded`: routing condition, number of tokens and padded length of
-    each span. `index`: [T] position of each token in the flattened padded sequences [N * L], None
-    when tokens and positions are the same. `mask`: attention mask, broadcasts to [N, H, L, L], True
-    where a query may look, or numbers that are added to the scores; None when everything sees
-    everything. `lengths`: [N] true tokens of each sample, on the host. `valid`: [N, L] where the
-    padded sequences hold true tokens; None when they all do. `first`: per span, [N] the token with
-    which each sample's span begins. `context`: [N, L] the true tokens that all tokens of a sample
-    may know of without seeing the future or the answer: inputs that attend both ways and stand
-    before any causal span; None where samples are packed. `rotary`: the cosines and sines [1 or N,
-    1, L, d] by which queries and keys are turned, if any.
+    each span. `index`: [T] position of each token in the flattened padded sequences [N * L]; None
+    when every position is a token, in order. `mask`: attention mask, broadcasts to [N, H, L, L],
+    True where a query may attend, or numbers that are added to the scores; None when all may
+    attend to all. `lengths`: [N] tokens of each sample without padding, on the host. `valid`:
+    [N, L] True for tokens, False for padding; None without padding. `first`: per span, [N] the flat
+    index of its first token in each sample. `context`: [N, L] the tokens that every token of a
+    sample may depend on without seeing the future or the answer: inputs that attend both ways and
+    precede any causal span; None for packed samples. `rotary`: cosines and sines [1 or N, 1, L, d]
+    for queries and keys, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -51,20 +50,20 @@ class TokenMap:
     rotary: tuple[Tensor, Tensor] | None = None
 
     def positions(self, device: torch.device) -> Tensor:
-        """[1 or N, L] the number of each true token in its sample, over all spans of the pass; of
-        padding any."""
-        if self.valid is None or len(self.sizes) == 1:  # padding stands behind what counts
+        """[1 or N, L] the position of each token in its sample, across all spans of the pass;
+        arbitrary at padding."""
+        if self.valid is None or len(self.sizes) == 1:  # padding is at the end
             return torch.arange(self.length, device=device).unsqueeze(0)
         return (self.valid.cumsum(1) - 1).clamp(min=0)
 
     def in_order(self, x_NLD: Tensor, backward: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Padded sequences with each sample's true tokens in front, from the first on or from the
-        last, and the places [N, L, 1] where they stood; None where they stand so already."""
-        # padding stands behind what counts
+        """Padded sequences with the tokens of each sample before all padding, forward or backward,
+        and their former positions [N, L, 1]; None when the order does not change."""
+        # padding of a single span is at the end already
         if not backward and (self.valid is None or len(self.sizes) == 1):
             return x_NLD, None
-        places_L = torch.arange(self.length, device=x_NLD.device)
-        key_NL = (-places_L if backward else places_L).expand(self.samples, -1)
+        positions_L = torch.arange(self.length, device=x_NLD.device)
+        key_NL = (-positions_L if backward else positions_L).expand(self.samples, -1)
         if self.valid is not None:
             key_NL = key_NL.where(self.valid, self.length)
         order_NL1 = key_NL.argsort(dim=1, stable=True).unsqueeze(-1)
@@ -76,7 +75,7 @@ class TokenMap:
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def to_padded(self, x_TD: Tensor) -> Tensor:
-        """Flat tokens [T, ...] → padded sequences [N, L, ...], zeros where there is no token."""
+        """Flat tokens [T, ...] → padded sequences [N, L, ...], zeros at padding."""
         shape = (self.samples, self.length, *x_TD.shape[1:])
         if self.index is None:
             return x_TD.view(shape)
@@ -85,7 +84,7 @@ class TokenMap:
 
 
 def back_in_place(x_NLD: Tensor, order_NL1: Tensor | None) -> Tensor:
-    """What `TokenMap.in_order` put in order, at its own places again."""
+    """The inverse of `TokenMap.in_order`."""
     if order_NL1 is None:
         return x_NLD
     return torch.zeros_like(x_NLD).scatter(1, order_NL1.expand_as(x_NLD), x_NLD)
@@ -94,7 +93,8 @@ def back_in_place(x_NLD: Tensor, order_NL1: Tensor | None) -> Tensor:
 def map_tokens(
     layout: Layout, encoder_pass: int, lengths: Tensor, device: torch.device
 ) -> TokenMap:
-    """The token map of a pass. `lengths`: [N, S] true lengths of the batch's spans, on the host."""
+    """The token map of a pass. `lengths`: [N, S] lengths of the batch's spans without padding, on
+    the host."""
     spans = layout.passes[encoder_pass]
     padded = [layout.spans[s].length for s in spans]
     length = sum(padded)
@@ -134,10 +134,10 @@ def map_tokens(
 def map_padded(
     layout: Layout, samples: int, lengths: Tensor | None, device: torch.device
 ) -> TokenMap:
-    """The token map of a layout of one pass that keeps all padding, made without a look at numbers,
-    so that it can be exported.
+    """The token map of a layout with one pass that keeps all padding. It reads no values of
+    tensors, so that it can be exported.
 
-    `lengths`: [N, S] true lengths of the spans; None where all positions are true.
+    `lengths`: [N, S] lengths of the spans without padding; None without padding.
     """
     sizes = [span.length for span in layout.spans]
     starts = [sum(sizes[:s]) for s in range(len(sizes))]
@@ -176,8 +176,8 @@ def map_padded(
 
 
 def lone_sequence(condition: Condition, length: int, device: torch.device) -> TokenMap:
-    """The token map of one sequence that sees all of itself and has no context, such as a layer's
-    prompts."""
+    """The token map of a single sequence without mask and context, such as the prompts of a
+    layer."""
     none_1L = torch.zeros(1, length, dtype=torch.bool, device=device)
     first = (torch.zeros(1, dtype=torch.int64, device=device),)
     return TokenMap(
@@ -196,8 +196,8 @@ def lone_sequence(condition: Condition, length: int, device: torch.device) -> To
 
 
 def _context(layout: Layout, spans: tuple[int, ...], valid: list[Tensor]) -> Tensor:
-    """See `TokenMap.context`. What stands behind a causal span has seen all of it, and would tell
-    its tokens their future."""
+    """See `TokenMap.context`. Tokens after a causal span have seen all of it, so they would reveal
+    the future to its tokens."""
     safe = set(takewhile(lambda s: layout.spans[s].attention is Attention.FULL, spans))
     known = [s in safe and layout.spans[s].role is Role.INPUT for s in spans]
     return torch.cat([part & one for part, one in zip(valid, known, strict=True)], dim=1)
@@ -210,23 +210,22 @@ def _attention_mask(
     valid_NL: Tensor | None,
     device: torch.device,
 ) -> Tensor | None:
-    """Spans that attend both ways are seen by all; a causal span is seen by itself and later spans,
-    never from the past (M6).
+    """Every token may attend to spans that attend both ways. To a causal span only its own later
+    tokens and later spans may attend (M6).
 
-    Packed samples see themselves alone.
+    Packed samples attend to themselves only.
     """
     causal = [layout.spans[s].attention is Attention.CAUSAL for s in spans]
     mask = None if valid_NL is None else valid_NL[:, None, None, :]
     if any(causal):
         position = torch.arange(sum(padded))
-        hidden_from_past = torch.cat(
-            [torch.full((size,), c) for size, c in zip(padded, causal, strict=True)]
-        )
-        visible_LL = ~hidden_from_past[None, :] | (position[None, :] <= position[:, None])
+        parts = zip(padded, causal, strict=True)
+        causal_L = torch.cat([torch.full((size,), one) for size, one in parts])
+        visible_LL = ~causal_L[None, :] | (position[None, :] <= position[:, None])
         mask = visible_LL if mask is None else mask & visible_LL
     if layout.packed:
         sample = torch.arange(len(padded)).repeat_interleave(torch.tensor(padded))
         mask = (sample[:, None] == sample) if mask is None else mask & (sample[:, None] == sample)
-        # padding sees itself: a softmax over nothing is no number
+        # padding attends to itself: a softmax over nothing would be NaN
         mask = mask | torch.eye(len(sample), dtype=torch.bool)
     return None if mask is None else mask.to(device)

@@ -8,21 +8,23 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from skillweave.batch import Batch, Condition, Modality, span_name
 from skillweave.components.decoders import build_decoder
 from skillweave.components.embeddings import EMBEDDINGS, StreamEmbedding
 from skillweave.components.encoders import build_encoder
-from skillweave.components.encoders.base import Encoder, Resolved
+from skillweave.components.encoders.base import Choice, Encoder, LayerStatistics, Resolved
 from skillweave.components.targets import Encoded, Target, TargetOutput
 from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
 from skillweave.layers.attention import Memory
-from skillweave.layers.sparse import Known, RouteStatistics
+from skillweave.layers.sparse import Known, Route
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.pretrained import Pretrained
+
+Load = dict[tuple[Choice, Condition], Tensor]
+"""Choice among experts and condition → [E] the number of assignments of tokens to each expert."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,15 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels.
-    `losses`, `logits`, `positions`: by target; see `TargetOutput`. `load`: condition → [G, E] how
-    many of its tokens' assignments each expert of each token gate received, in the order of the
-    gates, padded with zeros where they differ in their number of experts; empty without token
-    gates.
+    `losses`, `logits`, `positions`: by target; see `TargetOutput`. `load`: where routes look at the
+    data, the number of assignments of tokens to each expert.
     """
 
     loss: Tensor | None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Mapping[str, Tensor] = field(default_factory=dict)
     positions: Mapping[str, Tensor | None] = field(default_factory=dict)
-    load: Mapping[Condition, Tensor] = field(default_factory=dict)
+    load: Load = field(default_factory=dict)
 
 
 class Model(Pretrained):
@@ -142,8 +142,8 @@ class Model(Pretrained):
         for `forward`."""
         return [encoded.padded() for encoded in self._encode(batch, None, resolved)[0]]
 
-    def assignments(self, batch: Batch) -> Mapping[Condition, Tensor]:
-        """Which experts the batch's tokens go to, without noise: see `Output.load`."""
+    def assignments(self, batch: Batch) -> Load:
+        """The experts that the batch's tokens are assigned to, without noise: see `Load`."""
         return self._encode(batch)[1]
 
     def _vector(self, task: ModelTask, encoded: Encoded) -> Tensor:
@@ -157,17 +157,31 @@ class Model(Pretrained):
         spans = self.config.decoded(condition.task)
         return any(span_name(s.modality, s.role, s.attention) == condition.name for s in spans)
 
-    def _part(self, condition: Condition) -> Encoder:
-        """What runs on the spans of a condition: the decoder, a stream's own encoder, or the one
-        that streams share."""
+    def part_of(self, condition: Condition) -> str:
+        """Path of the module that runs on the spans of a condition: `decoder`, a stream's own
+        encoder (`stream_encoders.image`), or `encoder`, which streams share."""
         if self.decoder is not None and self._decodes(condition):
-            return self.decoder
+            return "decoder"
         own = condition.modality.value
-        return (
-            cast(Mapping[str, Encoder], self.stream_encoders)[own]
-            if own in self.stream_encoders
-            else self.encoder
-        )
+        return f"stream_encoders.{own}" if own in self.stream_encoders else "encoder"
+
+    def _part(self, condition: Condition) -> Encoder:
+        return cast(Encoder, self.get_submodule(self.part_of(condition)))
+
+    @property
+    def parts(self) -> dict[str, Encoder]:
+        """Path → encoder or decoder: see `part_of`."""
+        own = [f"stream_encoders.{modality}" for modality in self.stream_encoders]
+        paths = ["encoder", *own, *(["decoder"] if self.decoder is not None else [])]
+        return {path: cast(Encoder, self.get_submodule(path)) for path in paths}
+
+    def choices(self) -> dict[Choice, Route]:
+        """Every choice among experts, with its route."""
+        return {
+            Choice(path, layer, site): route
+            for path, part in self.parts.items()
+            for layer, site, route in part.choices()
+        }
 
     def _resolve(
         self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None
@@ -186,7 +200,7 @@ class Model(Pretrained):
         batch: Batch,
         generator: torch.Generator | None = None,
         resolved: Resolved | None = None,
-    ) -> tuple[list[Encoded], dict[Condition, Tensor], Tensor]:
+    ) -> tuple[list[Encoded], Load, Tensor]:
         """Resolve the batch's conditions, then run each pass; also the experts' load and the
         balance loss."""
         counts = batch.condition_tokens
@@ -199,17 +213,20 @@ class Model(Pretrained):
                 f" model.resolve({task!r})"
             )
         passes: list[Encoded] = []
-        load: dict[Condition, Tensor] = {}
-        statistics: list[RouteStatistics] = []
+        load: Load = {}
+        balances: list[Tensor] = []
         for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
             memory = Memory(passes[0].hidden_TD, passes[0].tokens) if passes else None
-            encoded, stats = self._run(one, encoder_pass, resolved, memory, generator)
+            encoded, statistics = self._run(one, encoder_pass, resolved, memory, generator)
             passes.append(encoded)
-            statistics += stats
-            for s, condition in enumerate(encoded.tokens.conditions if stats else ()):
-                load_GE = pad_sequence([gate.load[s] for gate in stats], batch_first=True)
-                load[condition] = load[condition] + load_GE if condition in load else load_GE
-        balances = [s.balance for s in statistics if s.balance is not None]
+            conditions = encoded.tokens.conditions
+            part = self.part_of(conditions[0])
+            for (layer, site), route in statistics.items():
+                if route.balance is not None:
+                    balances.append(route.balance)
+                for condition, load_E in zip(conditions, route.load, strict=True):
+                    key = Choice(part, layer, site), condition
+                    load[key] = load[key] + load_E if key in load else load_E
         balance = (
             torch.stack(balances).mean()
             if balances
@@ -224,9 +241,9 @@ class Model(Pretrained):
         resolved: Resolved,
         memory: Memory | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[Encoded, list[RouteStatistics]]:
-        """One pass, and the statistics of its token gates. `memory`: what the decoder looks at, if
-        it is its pass."""
+    ) -> tuple[Encoded, LayerStatistics]:
+        """One pass, and the statistics of routes that look at the data. `memory`: what the decoder
+        attends to, in its pass."""
         x_TD, tokens = self._embed_tokens(batch, encoder_pass)
         part = self._part(tokens.conditions[0])
         weights = [resolved[c] for c in tokens.conditions]
@@ -356,26 +373,26 @@ class Model(Pretrained):
         ]
 
     def active_parts(self, conditions: Iterable[Condition]) -> dict[str, list[Condition]]:
-        """Path of each part that runs → the conditions that it runs on."""
-        paths = {part: path for path, part in self.named_modules() if isinstance(part, Encoder)}
+        """Path of each encoder or decoder that runs → the conditions that it runs on."""
         found: dict[str, list[Condition]] = {}
         for condition in conditions:
-            found.setdefault(paths[self._part(condition)], []).append(condition)
+            found.setdefault(self.part_of(condition), []).append(condition)
         return found
 
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
-        """Parameters in all, or those that the tasks activate, counted as in SkillNet's Table 3.
+        """All parameters, or those that the tasks activate, counted as in SkillNet's Table 3.
 
-        Of token-routed experts those count that one token uses; of merged ones those that the gates
-        pick, or, without weights (on the meta device), as many as they pick for one condition.
+        Where a route looks at the data, the experts that one token uses are counted. Otherwise the
+        experts that the gates pick, or without weights (on the meta device) as many as they pick
+        for one condition.
         """
         sizes = {name: p.numel() for name, p in self.named_parameters()}
         if tasks is None:
             return sum(sizes.values())
-        return (
-            sum(sizes[name] for name in self.active_parameters(tasks))
-            - self.encoder.idle_per_token()
-        )
+        wanted = [tasks] if isinstance(tasks, str) else tasks
+        parts = self.active_parts(c for task in wanted for c in self.conditions(task))
+        idle = sum(self.parts[path].idle_per_token() for path in parts)
+        return sum(sizes[name] for name in self.active_parameters(tasks)) - idle
 
     def _initialise(self, std: float) -> None:
         """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep

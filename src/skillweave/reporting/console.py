@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from skillweave.analysis.advice import Proposal
-from skillweave.analysis.experts import Shares, Use, by_place
+from skillweave.analysis.experts import Shares, Use, by_site
 from skillweave.metrics import METRICS
 from skillweave.reporting.formatting import (
     INTERFERENCE_MEASURES,
@@ -24,7 +24,7 @@ from skillweave.reporting.formatting import (
     format_metric,
     metric_rows,
 )
-from skillweave.surgery.provenance import OriginRow
+from skillweave.surgery.provenance import ProvenanceRow
 from skillweave.tasks.predictions import Progress as Step
 
 MAX_EXPERTS = 4
@@ -122,12 +122,13 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
 
 
 def expert_tables(uses: Sequence[Use]) -> list[Table]:
-    """A table for each place: the experts that each task's kinds of span use in each layer, the
-    most used first."""
+    """A table for each site: the experts that each task's kinds of span use in each layer, the most
+    used first."""
     tables = []
-    for place, route, columns in by_place(uses):
+    for where, route, columns in by_site(uses):
         layers = [f"layer{'s' * (not c.layers.isdigit())} {c.layers}" for c in columns]
-        table = _table(f"experts of {place} (route {route})", ["task · span"], layers)
+        title = f"experts of {where} (route {route})"
+        table = _table(title, ["task · span"], layers, min_width=len(title))
         table.columns[0].no_wrap = True
         for key in columns[0].shares:
             name = escape(" · ".join(key))
@@ -144,7 +145,7 @@ def _list_experts(shares: Shares) -> str:
     return "\n".join(lines)
 
 
-def provenance_table(rows: Sequence[OriginRow], title: str) -> Table:
+def provenance_table(rows: Sequence[ProvenanceRow], title: str) -> Table:
     """Where each part of a model comes from, and how many of its parameters were copied."""
     table = _table(title, ("part", "from", "note"), ("parameters", "copied"))
     for row in rows:

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
-from skillweave.analysis.experts import KIND, Column, Use, by_place
-from skillweave.config.encoder import SITES
+from skillweave.analysis.experts import KIND, Column, Use, by_site
 from skillweave.model.config import ModelConfig
 from skillweave.reporting.figure import (
     COLOURS,
@@ -163,18 +162,18 @@ def _draw_pillar(axes: Axes, row: int, column: int, skill: str, active: bool) ->
 
 
 def expert_heat_maps(uses: Iterable[Use]) -> list[Figure]:
-    """A heat map for each place: a row for each task and kind of span, a panel for each layer, a
+    """A heat map for each site: a row for each task and kind of span, a panel for each layer, a
     column for each expert. The darker a cell, the larger the share."""
-    return [_heat_map(place, route, columns) for place, route, columns in by_place(uses)]
+    return [_heat_map(where, route, columns) for where, route, columns in by_site(uses)]
 
 
 @style()
-def _heat_map(place: str, route: str, columns: Sequence[Column]) -> Figure:
+def _heat_map(where: str, route: str, columns: Sequence[Column]) -> Figure:
     rows = [" · ".join(key) for key in columns[0].shares]
     experts = list(next(iter(columns[0].shares.values())))
     longest = CHARACTER * max(map(cell_len, experts))
     upright = longest > LAYER_WIDTH / len(experts)
-    label = f"Experts of {place} (route {route}) by task, span and layer"
+    label = f"Experts of {where} (route {route}) by task, span and layer"
     size, gap = (LAYER_WIDTH, 20 * len(rows)), (LAYER_GAP, 40 + (longest if upright else 12))
     figure, panels = new_figure(label, size, len(columns), LAYERS_PER_ROW, gap)
     for i, (axes, column) in enumerate(zip(panels, columns, strict=True)):
@@ -200,26 +199,27 @@ def _title_layer(axes: Axes, layer: str | int) -> None:
 
 
 def experts_over_training(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
-    """Entropy by place, drift by task, and the share of every expert, over training.
+    """Entropy by site, drift by task, and the share of every expert, over training.
 
     `lines`: of metrics.jsonl. Without lines about experts there are no figures.
     """
     entropy: Values = defaultdict(lambda: defaultdict(list))
     drift: Values = defaultdict(lambda: defaultdict(list))
-    lines_of: dict[str, list[Mapping[str, Any]]] = {place: [] for place in SITES}
+    lines_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for line in lines:
         if line.get("kind") == KIND:
-            entropy[line["place"]][line["step"]].append(line["entropy"])
+            where = f"{line['part']}.{line['site']}"
+            entropy[where][line["step"]].append(line["entropy"])
             for task, value in line["drift"].items():
                 drift[task][line["step"]].append(value)
-            lines_of[line["place"]].append(line)
+            lines_of[where].append(line)
     described = {
         "Entropy of the shares: 1 if all experts are used alike, 0 if one expert does everything;"
         " mean over layers": entropy,
-        "How far the gates moved since the previous validation; mean over layers and places": drift,
+        "How far the gates moved since the previous validation; mean over layers and sites": drift,
     }
     curves = [_mean_curves(label, values) for label, values in described.items() if values]
-    return [*curves, *(_utilisation(place, found) for place, found in lines_of.items() if found)]
+    return [*curves, *(_utilisation(where, found) for where, found in lines_of.items())]
 
 
 @style()
@@ -235,12 +235,12 @@ def _mean_curves(label: str, values: Values) -> Figure:
 
 
 @style()
-def _utilisation(place: str, lines: Sequence[Mapping[str, Any]]) -> Figure:
+def _utilisation(where: str, lines: Sequence[Mapping[str, Any]]) -> Figure:
     """A panel for each layer, in which the height of a band is the share of an expert."""
     layers: dict[int, list[Mapping[str, float]]] = {}
     for line in sorted(lines, key=lambda line: (line["layer"], line["step"])):
         layers.setdefault(line["layer"], []).append(line["utilisation"])
-    label = f"Share of each expert of {place}, over steps from left to right"
+    label = f"Share of each expert of {where}, over steps from left to right"
     size, gap = (LAYER_WIDTH, 56), (LAYER_GAP, 28)
     figure, panels = new_figure(label, size, len(layers), LAYERS_PER_ROW, gap)
     for axes, (layer, points) in zip(panels, layers.items(), strict=True):

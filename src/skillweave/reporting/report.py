@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from skillweave.analysis.experts import Use, decided
+from skillweave.analysis.experts import Use, uses_by_layout
 from skillweave.evaluation.evaluator import Measured
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
@@ -75,7 +75,7 @@ def write_report(
         runs=list(runs),
         curves=plots.learning_curves(runs, tables),
         activated_skills=plots.activated_skills(model.config, counts, model.count_parameters()),
-        experts=plots.expert_heat_maps([*decided(model), *uses]),
+        experts=plots.expert_heat_maps([*uses_by_layout(model), *uses]),
         experts_over_training=plots.experts_over_training(runs[recipe.name]),
         interference=plots.interference_heat_map(interference) if interference else None,
         skipped=_skipped(run, measured),

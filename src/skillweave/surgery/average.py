@@ -1,4 +1,5 @@
-"""The mean of several models of the same make, such as the last checkpoints of a run."""
+"""Averaging: the mean of several models with the same configuration, such as the last checkpoints
+of a run."""
 
 from __future__ import annotations
 
@@ -14,17 +15,16 @@ from skillweave.weights.files import require_equal
 
 
 def average(folders: Sequence[str | Path]) -> Model:
-    """A model whose weights are the means of those of all folders, summed in float64; everything
-    else is the first one's.
+    """A model whose weights are the means over all folders, computed in float64. Everything else is
+    that of the first model.
 
-    `folders`: models, or runs, each of which stands for its best checkpoint. Raises ConfigError for
-    fewer than two or for models of another configuration or tokeniser, WeightsError for weights
-    that do not fit.
+    `folders`: models or runs; of a run, the best checkpoint. Raises ConfigError for fewer than two
+    models or for models of another configuration or tokeniser, WeightsError for weights that do not
+    fit.
     """
     if len(folders) < 2:
         raise ConfigError(
-            f"{len(folders)} model; the mean is of two or more, such as"
-            " runs/NAME/checkpoints/step-*"
+            f"{len(folders)} model; a mean needs two or more, such as runs/NAME/checkpoints/step-*"
         )
     first = Model.from_pretrained(model_folder(folders[0]))
     total = {name: x.double() for name, x in first.state_dict().items()}
@@ -32,7 +32,7 @@ def average(folders: Sequence[str | Path]) -> Model:
         other = Model.from_pretrained(model_folder(folder))
         if other.config != first.config or other.assets != first.assets:
             raise ConfigError(
-                f"{folder} is not of the same make as {folders[0]}: its configuration or tokeniser"
+                f"{folder} cannot be averaged with {folders[0]}: its configuration or tokeniser"
                 " differs"
             )
         state = other.state_dict()
@@ -47,8 +47,8 @@ def average(folders: Sequence[str | Path]) -> Model:
 
 
 def checkpoints_of(folders: Sequence[str | Path]) -> list[Path]:
-    """The folders; where a single run is given, all of its checkpoints. Raises ConfigError for a
-    run with fewer than two."""
+    """The folders, or all checkpoints of a single run. Raises ConfigError for a run with fewer than
+    two."""
     paths = [Path(folder) for folder in folders]
     if len(paths) > 1:
         return paths

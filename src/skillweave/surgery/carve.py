@@ -1,5 +1,5 @@
-"""A task's slice of a model as a dense model: the experts of each of its conditions merged once,
-and nothing else kept."""
+"""Carving: the slice of a model that a task needs, as a dense model. The experts of each condition
+are merged once, and nothing else is kept."""
 
 from __future__ import annotations
 
@@ -8,53 +8,59 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
-from skillweave.batch import Batch, Condition, Modality
-from skillweave.components.encoders.base import PATHS, Encoder
+from skillweave.batch import Batch, Condition
+from skillweave.components.encoders.base import SITE_PATHS, Bank
 from skillweave.config import ConfigError, choose
-from skillweave.config.encoder import DENSE, EncoderConfig, RouteConfig, SparseConfig
+from skillweave.config.encoder import DENSE, RouteConfig, SparseConfig
+from skillweave.config.routes import DENSE_ROUTE, ROUTES
 from skillweave.evaluation.agreement import SAME, differences, real_batch
 from skillweave.inference.loading import RECIPE_FILE, open_run
-from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, StaticRoute
+from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, Gates
+from skillweave.layers.sparse.routes.static import SKILL_ROUTE
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model
+from skillweave.model.parts import part_configs, with_sparse
 from skillweave.recipe import RecipeConfig
-from skillweave.surgery.export import export_tower
+from skillweave.surgery.export import export_encoder
 from skillweave.weights.files import FILE
 from skillweave.weights.meta import meta_device
 
 SAMPLES = 16
-"""Real samples that the carved model is compared on."""
+"""Real samples on which the carved model is compared."""
 REPORT_FILE = "carve.json"
-TOWERS_FOLDER = "towers"
+ENCODERS_FOLDER = "encoders"
 
 
-def carve(model: Model, task: str) -> Model:
-    """The dense model of one task, in evaluation mode: only the parameters it activates, experts
-    merged.
+def carve(model: Model, task: str, keep_experts: bool = False) -> Model:
+    """The dense model of one task, in evaluation mode: only the parameters that the task activates,
+    experts merged.
 
-    A condition's experts merge into one weight, exactly (Uni-Perceiver-MoE section 3.3). Where all
-    spans of the task have the same weight, the carved layer is an ordinary one; otherwise it keeps
-    one for each kind of spans (route `skill`), so that every span runs through dense layers,
-    without gates. (Kinds of spans that mix the same few experts in different shares make more
-    merged weights than there were experts.) Raises ConfigError for a task the model never had, and
-    for experts that cannot merge: those of a route that looks at the data, and whole feed-forwards
-    of which several are active.
+    The experts of a condition merge into one weight, exactly (Uni-Perceiver-MoE section 3.3). Where
+    all spans of the task have the same weight, the carved layer is an ordinary one. Otherwise it
+    keeps a weight for each kind of span (route `skill`), so that every span runs through dense
+    layers without gates. (Kinds of spans that mix the same few experts in different shares give
+    more merged weights than there were experts.)
+
+    Experts cannot merge where a route looks at the data, and where several whole feed-forwards are
+    active. With `keep_experts` such experts stay as they are, with their gates. Without it they
+    raise ConfigError, as does a task that the model does not have.
     """
-    return _carve(model, model.config.restricted(task), model.conditions(task))
+    config = model.config.restricted(task)
+    return _carve(model, config, model.conditions(task), keep_experts)
 
 
-def towers(model: Model, task: str) -> dict[str, Model]:
-    """Each pass of a task as a dense model of its own, without targets, by the name of what it
-    reads (`text`, `code_text`).
+def task_encoders(model: Model, task: str) -> dict[str, Model]:
+    """Each pass of a task as a dense model of its own, without targets, by what it reads (`text`,
+    `code_text`).
 
-    A decoder is none: it answers nothing without what it looks at. Raises ConfigError as `carve`
-    does.
+    A decoder is left out: it gives nothing without the encoder's output. Raises ConfigError as
+    `carve` does.
     """
     described = choose(model.config.tasks, task, "task")
     layout, spans = described.layout(task), described.spans
@@ -73,79 +79,74 @@ def towers(model: Model, task: str) -> dict[str, Model]:
 
 
 @torch.no_grad()
-def _carve(model: Model, config: ModelConfig, conditions: Sequence[Condition]) -> Model:
+def _carve(
+    model: Model,
+    config: ModelConfig,
+    conditions: Sequence[Condition],
+    keep_experts: bool = False,
+) -> Model:
     """The model of `config` with the weights that `model` resolves for the conditions."""
     parts = model.active_parts(dict.fromkeys(conditions))
     for path, own in parts.items():
-        config = _with_sparse(config, path, _carved_routes(model, path, own))
+        config = with_sparse(config, path, _carved_sites(model, path, own, keep_experts))
     left_out = model.config.asset_names - config.asset_names
+    assets = {name: asset for name, asset in model.assets.items() if name not in left_out}
     with meta_device():
-        carved = Model(
-            config, {name: asset for name, asset in model.assets.items() if name not in left_out}
-        )
-    carved.drop_idle()
-    merged = {
-        name: x
-        for path, own in parts.items()
-        for name, x in _merged(model, carved, path, own).items()
-    }
+        carved = Model(config, assets)
     given = model.state_dict()
-    state = {name: merged[name] if name in merged else given[name] for name in carved.state_dict()}
-    carved.load_state_dict({name: x.clone() for name, x in state.items()}, assign=True)
+    gates = {name: given[name] for name in carved.state_dict() if ".route." in name}
+    carved.load_state_dict(gates, strict=False, assign=True)  # they decide what is idle
+    carved.drop_idle()
+    for path, own in parts.items():
+        given |= _merged(model, carved, path, own)
+    state = {name: given[name].clone() for name in carved.state_dict()}
+    carved.load_state_dict(state, assign=True)
     return carved.eval()
 
 
-def _config_of(config: ModelConfig, path: str) -> EncoderConfig:
-    """The configuration of the encoder, the decoder or a stream's own encoder, by its path in the
-    model."""
-    if path == "decoder" and config.decoder is not None:
-        return config.decoder
-    return config.encoder_of(Modality(path.rpartition(".")[2])) if "." in path else config.encoder
-
-
-def _with_sparse(config: ModelConfig, path: str, sparse: SparseConfig) -> ModelConfig:
-    """The configuration with other routes in that part."""
-    part = _config_of(config, path)
-    if part.sparse == sparse:
-        return config
-    part = part.model_copy(update={"sparse": sparse})
-    if "." not in path:
-        return config.model_copy(update={path: part})
-    modality = path.rpartition(".")[2]
-    stream = config.streams.present()[Modality(modality)].model_copy(update={"encoder": part})
-    return config.model_copy(
-        update={"streams": config.streams.model_copy(update={modality: stream})}
-    )
-
-
-def _carved_routes(model: Model, path: str, conditions: list[Condition]) -> SparseConfig:
-    """What is left of a part's routes: none, or a table from the kind of spans to their merged
-    weight."""
-    sparse = _config_of(model.config, path).sparse
-    blocks = [*getattr(model.get_submodule(path), "blocks", [])][:: sparse.every]
-    found = {
-        place: route if route.route == "follow" else _table(blocks, place, route, conditions)
-        for place, route in sparse.at(0).items()
-        if route.route != "dense"
-    }
-    if all(route.route in ("dense", "follow") for route in found.values()):
+def _carved_sites(
+    model: Model, path: str, conditions: list[Condition], keep_experts: bool
+) -> SparseConfig:
+    """The experts that are left in a part: none, or at each site a weight for each kind of span, or
+    the site's experts as they are."""
+    blocks = list(model.parts[path].blocks)
+    if not blocks:
+        return SparseConfig()
+    sparse = part_configs(model.config)[path].sparse
+    found: dict[str, RouteConfig] = {}
+    for site, route in sparse.at(0).items():
+        if route.follows:
+            found[site] = route
+        elif route.sparse:
+            banks = [block.get_submodule(SITE_PATHS[site]) for block in blocks[:: sparse.every]]
+            where = f"{path}.{site}"
+            found[site] = _carved_route(where, route, banks, conditions, keep_experts)
+    if not any(route.sparse and not route.follows for route in found.values()):
         return SparseConfig()
     return SparseConfig(**found, every=sparse.every)
 
 
-def _table(
-    blocks: list[nn.Module], place: str, route: RouteConfig, conditions: list[Condition]
+def _carved_route(
+    where: str,
+    route: RouteConfig,
+    banks: Sequence[Any],
+    conditions: list[Condition],
+    keep_experts: bool,
 ) -> RouteConfig:
-    """The route of a place of the carved model. Raises ConfigError where its experts cannot
-    merge."""
-    banks = [block.get_submodule(PATHS[place]) for block in blocks]
-    weights = {
-        condition: tuple(_gates(bank, place, route, condition) for bank in banks)
+    """The route of a site of the carved model. Raises ConfigError where its experts cannot merge
+    and are not to be kept."""
+    if fault := _cannot_merge(where, banks[0], conditions):
+        if keep_experts:
+            return route
+        raise ConfigError(fault)
+    gates = {
+        condition: tuple(_comparable(bank.route.gates(condition)) for bank in banks)
         for condition in conditions
     }
-    if len(set(weights.values())) == 1:
+    if len(set(gates.values())) == 1:
         return DENSE
-    if route.route == "skill":
+    one_hot = all(len(experts) == 1 for many in gates.values() for experts in many)
+    if one_hot and not banks[0].route.learned:
         return route
     names: dict[Any, str] = {}
     skills: dict[str, str] = {}
@@ -153,58 +154,59 @@ def _table(
     for condition in sorted(conditions, key=lambda c: len(c.name)):
         modality = condition.modality.value
         own = condition.name.replace("/", "_") if modality in skills else modality
-        expert = names.setdefault(weights[condition], own)
+        expert = names.setdefault(gates[condition], own)
         if skills.setdefault(modality, expert) != expert:
             skills[condition.name] = expert
-    return RouteConfig(route="skill", skills=skills)
+    return RouteConfig(route=SKILL_ROUTE, skills=skills)
 
 
-def _gates(
-    bank: nn.Module, place: str, route: RouteConfig, condition: Condition
-) -> tuple[tuple[str, float], ...]:
-    """The experts of a condition with their gates, in a form that can be compared."""
-    remedy = (
-        f"to ship less, load the slice with sw.load(path, tasks=[{condition.task!r}]), which keeps"
-        " these experts"
-    )
-    static = getattr(bank, "route", None)
-    if not isinstance(static, StaticRoute):
-        raise ConfigError(
-            f"{place} has route {route.route!r}, which looks at the data, so its experts cannot"
-            f" merge; {remedy}, or train with route 'skill', 'modality', 'task' or 'attribute'"
-        )
-    gates = static.gates(condition)
-    if isinstance(bank, ConditionalFeedForward) and len(gates) > 1:
-        raise ConfigError(
-            f"{place} mixes {len(gates)} whole feed-forwards after their nonlinearity, so they"
-            f" cannot merge; {remedy}, or train with experts in feed_forward_in and"
-            " feed_forward_out, or with `active: 1`"
-        )
+def _comparable(gates: Gates) -> tuple[tuple[str, float], ...]:
     return tuple((name, 1.0 if gate is None else gate.item()) for name, gate in gates.items())
 
 
+def _cannot_merge(where: str, bank: Bank, conditions: list[Condition]) -> str:
+    """Why the experts of a site cannot merge, and what to do; empty where they can."""
+    remedy = (
+        "to ship less, load the slice with"
+        f" sw.load(path, tasks=[{conditions[0].task!r}]), which keeps these experts, carve with"
+        " keep_experts=True (--keep-experts --no-export), or train with"
+    )
+    name = bank.route.name
+    if bank.route.looks_at_data:
+        merging = [n for n, r in ROUTES.items() if n != DENSE_ROUTE and not r.looks_at_data]
+        return (
+            f"{where} has route {name!r}, which looks at the data, so its experts cannot merge;"
+            f" {remedy} one of the routes {', '.join(merging)}"
+        )
+    active = max(len(bank.route.gates(condition) or ()) for condition in conditions)
+    if isinstance(bank, ConditionalFeedForward) and active > 1:
+        return (
+            f"{where} mixes {active} whole feed-forwards after their nonlinearity, so they cannot"
+            f" merge; {remedy} experts in feed_forward_in and feed_forward_out, or with `active: 1`"
+        )
+    return ""
+
+
 def _merged(
-    model: Model, carved: Model, part: str, conditions: Sequence[Condition]
+    model: Model, carved: Model, path: str, conditions: Sequence[Condition]
 ) -> dict[str, Tensor]:
-    """The merged weights of all banks of a part, by their names in the carved model."""
+    """The merged weights of a part by their names in the carved model. Banks that keep their route
+    have none."""
     found: dict[str, Tensor] = {}
-    for path, bank in cast(Encoder, model.get_submodule(part)).banks():
-        place = carved.get_submodule(f"{part}.{path}")
+    for name, bank in model.parts[path].banks():
+        place = carved.get_submodule(f"{path}.{name}")
+        own = place.route if isinstance(place, Bank) else None
+        if own is not None and own.name == bank.route.name:
+            continue
         for condition in conditions:
-            name = f"{part}.{path}"
-            if isinstance(place, ConditionalLinear | ConditionalFeedForward) and isinstance(
-                place.route, StaticRoute
-            ):
-                (expert,) = place.route.gates(condition)
-                name += f".experts.{expert}"
-            found |= {f"{name}.{own}": x for own, x in _weights(bank, condition).items()}
+            experts = [] if own is None else [f"experts.{e}" for e in own.gates(condition) or ()]
+            prefix = ".".join([path, name, *experts])
+            found |= {f"{prefix}.{key}": x for key, x in _weights(bank, condition).items()}
     return found
 
 
-def _weights(
-    bank: ConditionalLinear | ConditionalFeedForward, condition: Condition
-) -> Mapping[str, Tensor]:
-    """The one dense layer of a condition."""
+def _weights(bank: Bank, condition: Condition) -> Mapping[str, Tensor]:
+    """The only dense layer of a condition."""
     if isinstance(bank, ConditionalLinear):
         dense = bank.resolve(condition)
         return {"weight": dense.weight} | ({} if dense.bias is None else {"bias": dense.bias})
@@ -213,19 +215,24 @@ def _weights(
 
 
 def carve_run(
-    run: str | Path, task: str, out: Path, stored: str = "float32", with_towers: bool = True
+    run: str | Path,
+    task: str,
+    out: Path,
+    stored: str = "float32",
+    export: bool = True,
+    keep_experts: bool = False,
 ) -> dict[str, Any]:
-    """Carve a task of a run into a folder that is itself a run folder, with each pass exported;
-    what carve.json says of it.
+    """Carve a task of a run into a new run folder and export the encoder of each pass; returns the
+    content of carve.json.
 
-    Parity with the whole model is proved on the task's own samples before anything is written, that
-    of what is exported before the folder gets its name; it is there whole or not at all. Raises
-    ConfigError as `carve` does, where there are no samples, and where the answers differ by more
-    than rounding.
+    The carved model is compared with the whole one on samples of the task before anything is
+    written, and every export before the folder gets its name, so the folder is complete or absent.
+    `stored`: see `save_pretrained`. `keep_experts`: see `carve`. Raises ConfigError as `carve`
+    does, where there are no samples, and where outputs differ by more than rounding.
     """
     model, ready = open_run(run)
     recipe = ready.recipe
-    carved = carve(model, task)
+    carved = carve(model, task, keep_experts)
     batch, split = real_batch(ready, task, SAMPLES)
     apart = differences(model, carved, [batch])[task]
     require_same(apart, "the carved model", "the model's")
@@ -242,7 +249,7 @@ def carve_run(
             "parameters": {"whole": model.count_parameters(), "carved": carved.count_parameters()},
             "weights": _stored(carved, partial, stored, batch),
             "decoder": carved.decoder is not None,
-            "towers": _export(carved, batch, partial / TOWERS_FOLDER) if with_towers else [],
+            "encoders": _export(carved, batch, partial / ENCODERS_FOLDER) if export else [],
         }
         (partial / REPORT_FILE).write_text(
             json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8"
@@ -255,7 +262,7 @@ def carve_run(
 
 
 def require_same(apart: float, what: str, whose: str) -> None:
-    """Raise ConfigError where answers differ by more than rounding, or are not finite."""
+    """Raise ConfigError where outputs differ by more than rounding, or are not finite."""
     if not apart <= SAME:
         raise ConfigError(
             f"{what}: answers differ from {whose} by {apart:.1e} of the largest, more than rounding"
@@ -264,7 +271,7 @@ def require_same(apart: float, what: str, whose: str) -> None:
 
 
 def carve_lines(about: dict[str, Any]) -> list[str]:
-    """What carve.json says, in words."""
+    """The content of carve.json in sentences."""
     samples, numbers, weights = about["samples"], about["parameters"], about["weights"]
     lines = [
         (
@@ -277,22 +284,23 @@ def carve_lines(about: dict[str, Any]) -> list[str]:
             f" differ by at most {weights['largest_relative_error']:.1e}"
         ),
     ]
-    for tower in about["towers"]:
-        why = f", because {tower['why']}" if tower["why"] else ""
+    for encoder in about["encoders"]:
+        why = f", because {encoder['why']}" if encoder["why"] else ""
         lines.append(
-            f"{tower['path']}: {tower['format']}{why}; differs by at most"
-            f" {tower['largest_relative_error']:.1e}"
+            f"{encoder['path']}: {encoder['format']}{why}; differs by at most"
+            f" {encoder['largest_relative_error']:.1e}"
         )
     if about["decoder"]:
         lines.append(
-            "the decoder is in the weights alone: it has no tower, because it answers nothing"
-            " without the encoder"
+            "the decoder is not exported, because it needs the encoder's output; it is in the"
+            " weights"
         )
     return lines
 
 
 def _recipe_text(recipe: RecipeConfig, carved: Model, task: str, out: Path) -> str:
-    """The run's recipe for the one task, so that the folder can be measured, searched and asked."""
+    """The run's recipe with only this task, so that the folder can be evaluated, searched and
+    asked."""
     own = {
         "name": f"{recipe.name}-{task}",
         "output": str(out),
@@ -306,7 +314,7 @@ def _recipe_text(recipe: RecipeConfig, carved: Model, task: str, out: Path) -> s
 
 
 def _stored(carved: Model, folder: Path, stored: str, batch: Batch) -> dict[str, Any]:
-    """How the weights lie in the folder, how large they are, and what that does to the answers."""
+    """How the weights are stored, their size, and how much that changes the outputs."""
     error = differences(carved, Model.from_pretrained(folder), [batch])[batch.layout.task]
     return {
         "stored": stored,
@@ -316,22 +324,16 @@ def _stored(carved: Model, folder: Path, stored: str, batch: Batch) -> dict[str,
 
 
 def _export(carved: Model, batch: Batch, folder: Path) -> list[dict[str, Any]]:
-    """Write each pass for programs without skillweave; every one is read back and held against the
-    carved model."""
+    """Export the encoder of each pass for programs without skillweave. Each is read back and
+    compared with the carved model."""
     task, found = batch.layout.task, []
     expected = carved.hidden(Batch(batch.layout, batch.inputs, batch.lengths))
-    for p, (name, tower) in enumerate(towers(carved, task).items()):
+    for p, (name, encoder) in enumerate(task_encoders(carved, task).items()):
         spans = batch.layout.passes[p]
-        own = Batch(
-            batch.layout.only(p),
-            tuple(batch.inputs[s] for s in spans),
-            batch.lengths[:, list(spans)],
-        )
-        exported = export_tower(tower, own, expected[p].detach(), folder, name)
-        require_same(
-            exported["largest_relative_error"],
-            f"the {exported['format']} of tower {name}",
-            "the carved model's",
-        )
+        inputs, lengths = tuple(batch.inputs[s] for s in spans), batch.lengths[:, list(spans)]
+        own = Batch(batch.layout.only(p), inputs, lengths)
+        exported = export_encoder(encoder, own, expected[p].detach(), folder, name)
+        what = f"the {exported['format']} of encoder {name}"
+        require_same(exported["largest_relative_error"], what, "the carved model's")
         found.append(exported)
     return found

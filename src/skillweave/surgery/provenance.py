@@ -1,5 +1,5 @@
-"""Where each weight of a model comes from when other models' weights are put into it, and the table
-that says so."""
+"""Where each weight of a model comes from when weights of other models are put into it, and a table
+of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear
-from skillweave.layers.sparse.routes import SkillRoute
 
+PART = re.compile(r"(encoder|decoder|stream_encoders\.\w+)\.")
+"""Beginning of the names of weights that may be those of experts: see `Model.part_of`."""
 EXPERT = re.compile(r"\.experts\.[^.]+")
 
 
 @dataclass(frozen=True)
-class Origin:
-    """`source`: what a weight was copied from, empty for a fresh one. `note`: why it is fresh, or
-    what of it was copied.
+class Provenance:
+    """`source`: what a weight was copied from; empty for a fresh weight. `note`: why it is fresh,
+    or which part of it was copied.
 
-    `share`: of its numbers, those that were copied.
+    `share`: of its numbers that were copied.
     """
 
     source: str = ""
@@ -30,9 +31,9 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class OriginRow:
-    """The weights of one part of a model that have the same origin: tensors, the numbers in them,
-    and those that were copied."""
+class ProvenanceRow:
+    """The weights of one group with the same provenance: the number of tensors, of their elements,
+    and of the elements that were copied."""
 
     group: str
     source: str
@@ -42,65 +43,62 @@ class OriginRow:
     copied: int
 
 
-def by_place(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of weights under the name they would have without experts.
+def without_expert(name: str) -> str:
+    """The name of a weight without the experts that it belongs to.
 
-    So `encoder.blocks.0.attention.qkv.experts.text.weight` stands under
-    `encoder.blocks.0.attention.qkv.weight`. In a dense model each place holds one weight, whether
-    its layer is a bank of one expert or no bank at all.
+    For example, `encoder.blocks.0.attention.qkv.experts.text.weight` gives
+    `encoder.blocks.0.attention.qkv.weight`.
     """
-    places: dict[str, list[str]] = {}
+    return EXPERT.sub("", name) if PART.match(name) else name
+
+
+def group_experts(names: Iterable[str]) -> dict[str, list[str]]:
+    """Name without experts → names of weights. In a dense model each group has one weight, whether
+    its layer is a bank of one expert or an ordinary layer."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        places.setdefault(place(name), []).append(name)
-    return places
-
-
-def place(name: str) -> str:
-    """The name of a weight without the experts that it stands in."""
-    return EXPERT.sub("", name) if name.startswith("encoder.") else name
+        groups.setdefault(without_expert(name), []).append(name)
+    return groups
 
 
 def skill_owners(model: nn.Module) -> dict[str, list[Modality]]:
-    """The weights of skills (experts that a table picks by modality) → the modalities that use
-    them."""
+    """The weights of experts that belong to modalities (skills) → these modalities."""
     owners: dict[str, list[Modality]] = {}
     for path, bank in model.named_modules():
-        if isinstance(bank, ConditionalLinear | ConditionalFeedForward) and isinstance(
-            bank.route, SkillRoute
-        ):
-            for spans, skill in bank.route.table.items():
-                modality, prefix = Modality(spans.partition("/")[0]), f"{path}.experts.{skill}."
-                for name, _ in bank.named_parameters(path):
-                    if name.startswith(prefix):
-                        owners.setdefault(name, []).append(modality)
+        if isinstance(bank, ConditionalLinear | ConditionalFeedForward):
+            for expert, modalities in bank.route.owners().items():
+                for name, _ in bank.get_submodule(f"experts.{expert}").named_parameters():
+                    owners[f"{path}.experts.{expert}.{name}"] = list(modalities)
     return owners
 
 
-def tabulate(origins: Mapping[str, Origin], weights: Mapping[str, Tensor]) -> list[OriginRow]:
-    """A row per part and origin, in the model's order; the blocks of the encoder count as one
-    part."""
-    rows: dict[tuple[str, Origin], list[int]] = {}
-    for name, origin in origins.items():
+def tabulate(
+    provenance: Mapping[str, Provenance], weights: Mapping[str, Tensor]
+) -> list[ProvenanceRow]:
+    """A row per group and provenance, in the order of the model. All blocks of an encoder are one
+    group."""
+    rows: dict[tuple[str, Provenance], list[int]] = {}
+    for name, origin in provenance.items():
         rows.setdefault((_group(name), origin), []).append(weights[name].numel())
     return [
-        OriginRow(
+        ProvenanceRow(
             group,
-            o.source,
-            o.note,
+            origin.source,
+            origin.note,
             len(sizes),
             sum(sizes),
-            round(o.share * sum(sizes)) if o.source else 0,
+            round(origin.share * sum(sizes)) if origin.source else 0,
         )
-        for (group, o), sizes in rows.items()
+        for (group, origin), sizes in rows.items()
     ]
 
 
-def blocks_as_one(name: str) -> str:
-    """A name whose block number is left open: what holds for one block mostly holds for all."""
+def any_block(name: str) -> str:
+    """A name with `*` for the number of the block: most statements about one block hold for all."""
     return re.sub(r"\bblocks\.\d+", "blocks.*", name)
 
 
 def _group(name: str) -> str:
-    if name.startswith("encoder."):
-        return blocks_as_one(name).rpartition(".")[0]
+    if PART.match(name):
+        return any_block(name).rpartition(".")[0]
     return ".".join(name.split(".")[:2])

@@ -1,5 +1,4 @@
-"""One model of several skills from models of one skill each: every skill's weights begin as its own
-pretrained model's."""
+"""Weaving: a model of several skills is initialised from a pretrained model for each of them."""
 
 from __future__ import annotations
 
@@ -22,23 +21,29 @@ from skillweave.inference.loading import load
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.surgery.provenance import Origin, by_place, place, skill_owners
+from skillweave.surgery.provenance import (
+    Provenance,
+    group_experts,
+    skill_owners,
+    without_expert,
+)
 from skillweave.tasks.resolve import model_with_tasks, resolve
 
 WORDS = re.compile(r"shared\.word\.weight|embeddings\.(\w+)\.content\.word\.weight")
-"""Tables with a row per wordpiece; a masked-language target's bias is another."""
+"""Tables with a row per token of the vocabulary. The bias of a masked-language target is another
+one."""
 
 
 class Woven(NamedTuple):
-    """A model made of others, and where each of its weights comes from."""
+    """A woven model, and the provenance of each of its weights."""
 
     model: Model
-    origins: dict[str, Origin]
+    provenance: dict[str, Provenance]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A pretrained model that gives the weights of one modality; `label` is how the user named
+    """A pretrained model that gives the weights of one modality. `label`: the user's name for
     it."""
 
     modality: Modality
@@ -51,13 +56,13 @@ class Source:
         return self.model.state_dict()
 
     @cached_property
-    def places(self) -> dict[str, list[str]]:
-        """Their names, by the name they would have without experts."""
-        return by_place(self.weights)
+    def groups(self) -> dict[str, list[str]]:
+        """Their names, by the name without experts."""
+        return group_experts(self.weights)
 
     @cached_property
     def own(self) -> set[str]:
-        """Names of its weights of the modality's skill."""
+        """Names of the weights of its experts for the modality."""
         return {
             name
             for name, modalities in skill_owners(self.model).items()
@@ -65,12 +70,12 @@ class Source:
         }
 
     def counterpart(self, name: str) -> str | None:
-        """Its weight that stands where another model's weight `name` stands; of several experts its
-        own skill's, or the same."""
+        """The weight of this model that corresponds to a weight `name` of another model. Of several
+        experts it is that of the modality, or the one with the same name."""
         if WORDS.fullmatch(name):
             names = [f"embeddings.{self.modality.value}.content.word.weight", "shared.word.weight"]
             return next((n for n in names if n in self.weights), None)
-        there = self.places.get(place(name), [])
+        there = self.groups.get(without_expert(name), [])
         if len(there) == 1:
             return there[0]
         return next((n for n in there if n in self.own), name if name in there else None)
@@ -79,14 +84,14 @@ class Source:
 def weave(
     recipe: RecipeConfig, models: Mapping[str, str | Path], shared: str | None = None
 ) -> Woven:
-    """The model of a recipe, whose weights come from `models` (modality → run or model folder)
-    where the shapes agree.
+    """The model of a recipe with weights of `models` (modality → run or model folder), wherever
+    shapes agree.
 
-    A stream's embedding and a skill's experts come from the model of their modality: from its
-    experts of that skill, or from its dense layers. What all skills share comes from the model of
-    the modality `shared`, the first one when absent; a target from the first model, for a modality
-    of its tasks, that has it with the same settings. Word embeddings are matched by wordpiece. What
-    finds no weight keeps the initialisation that training from nothing would have (seed
+    A stream's embedding, its own encoder and the experts of its skill come from the model of that
+    modality: from its experts of the skill, or from its dense layers. Weights that all skills share
+    come from the model of the modality `shared`, by default the first one. A target comes from the
+    first model, of a modality of its tasks, that has it with the same settings. Word embeddings are
+    matched by token. All other weights are initialised as for training from scratch (seed
     `training.seed`). Raises ConfigError for a modality without a stream, a folder without a model,
     and a model that does not fit.
     """
@@ -107,23 +112,24 @@ def weave(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model = Model(recipe.model, assets)
-    owners, own, taken, origins = skill_owners(model), model.state_dict(), {}, {}
-    for name, fresh in own.items():
-        givers = _givers(name, model.config, sources, owners.get(name), lead)
+    owners, state = skill_owners(model), model.state_dict()
+    provenance: dict[str, Provenance] = {}
+    for name, fresh in state.items():
+        candidates = _candidates(name, model.config, sources, owners.get(name), lead)
         attempts = [
-            *(_take(name, fresh, model, source) for source in givers),
-            (None, Origin(note=_absence(name))),
+            *(_take(name, fresh, model, source) for source in candidates),
+            (None, Provenance(note=_absence(name))),
         ]
-        taken[name], origins[name] = next((a for a in attempts if a[0] is not None), attempts[0])
-    _require_use(sources, origins, owners)
-    model.load_state_dict(
-        {name: fresh if taken[name] is None else taken[name] for name, fresh in own.items()}
-    )
-    return Woven(model.eval(), origins)
+        taken, provenance[name] = next((a for a in attempts if a[0] is not None), attempts[0])
+        state[name] = fresh if taken is None else taken
+    _require_use(sources, provenance, owners)
+    model.load_state_dict(state)
+    return Woven(model.eval(), provenance)
 
 
 def _open(config: ModelConfig, name: str, path: str | Path) -> Source:
-    """Raises ConfigError where the recipe or the model at `path` has no stream for the modality."""
+    """The model at `path`. Raises ConfigError where it or the recipe has no stream for the
+    modality."""
     modality = Modality(choose({m.value: m for m in Modality}, name, "modality"))
     label = f"{modality.value}={path}"
     if modality not in config.streams.present():
@@ -140,10 +146,10 @@ def _open(config: ModelConfig, name: str, path: str | Path) -> Source:
 
 
 def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
-    """The tokenisers of those models that made them for all modalities that are to use them, and
-    sound clusters.
+    """The tokenisers of models that share theirs among the same modalities, and sound clusters.
 
-    A recipe that names a tokeniser's `path` gets that one; any other is trained on its texts.
+    A recipe with the `path` of a tokeniser uses that file. Other tokenisers are trained on the
+    recipe's texts.
     """
     assets: dict[str, bytes] = {}
     fitted = frozenset().union(*(target.assets for target in config.targets.values()))
@@ -162,12 +168,12 @@ def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
 
 
 def _tokenizer(config: ModelConfig, modality: Modality) -> str:
-    """The asset that a modality's wordpieces are in: with `word` shared, text's."""
+    """Name of the asset with a modality's tokeniser: text's where `word` is shared."""
     return tokenizer_asset(Modality.TEXT if len(config.sharers(modality)) > 1 else modality)
 
 
 def _tokenizer_of(model: Model, modality: Modality) -> bytes:
-    """Raises ConfigError for a model that was saved without it."""
+    """The tokeniser file. Raises ConfigError for a model that was saved without it."""
     name = _tokenizer(model.config, modality)
     if name not in model.assets:
         raise ConfigError(
@@ -177,19 +183,19 @@ def _tokenizer_of(model: Model, modality: Modality) -> bytes:
     return model.assets[name]
 
 
-def _givers(
+def _candidates(
     name: str,
     config: ModelConfig,
     sources: list[Source],
     owners: list[Modality] | None,
     lead: Source,
 ) -> list[Source]:
-    """The models that may give a weight, best first."""
+    """The models that a weight may come from, best first."""
     part, which = name.split(".")[:2]
     if part == "targets":
         owners = _target_modalities(which, config)
         sources = [s for s in sources if s.model.config.targets.get(which) == config.targets[which]]
-    elif part == "embeddings":
+    elif part in ("embeddings", "stream_encoders"):
         owners = [Modality(which)]
     elif part == "shared":
         owners = [Modality.TEXT, Modality.CODE]
@@ -197,8 +203,7 @@ def _givers(
 
 
 def _target_modalities(target: str, config: ModelConfig) -> list[Modality]:
-    """The modalities of the tasks that learn a target: it fits the vectors that their models
-    make."""
+    """The modalities of the tasks that use a target, since it fits the vectors of their models."""
     return [
         span.modality
         for task in config.tasks.values()
@@ -208,38 +213,36 @@ def _target_modalities(target: str, config: ModelConfig) -> list[Modality]:
 
 
 def _absence(name: str) -> str:
-    """Why no model was asked for a weight."""
+    """Why there is no model that a weight could come from."""
     part, which = name.split(".")[:2]
     if part == "targets":
         return f"no model given for its tasks has a target {which!r} with these settings"
     return "no model given for it"
 
 
-def _take(name: str, fresh: Tensor, model: Model, source: Source) -> tuple[Tensor | None, Origin]:
-    """The weight that `source` has for `name`, None when there is none that fits, and what is to be
-    said of it."""
+def _take(
+    name: str, fresh: Tensor, model: Model, source: Source
+) -> tuple[Tensor | None, Provenance]:
+    """The weight of `source` for `name`, None when none fits, and its provenance."""
     found = source.counterpart(name)
     if found is None:
-        return None, Origin(note=f"not in {source.label}")
-    given, wordpieces = source.weights[found], _wordpieces(name, model, source)
-    if wordpieces and given.shape[1:] == fresh.shape[1:]:
-        return _match_rows(fresh, given, *wordpieces, source.label)
-    if wordpieces or given.shape != fresh.shape:
-        return None, Origin(
-            note=f"{tuple(given.shape)} in {source.label}, {tuple(fresh.shape)} here"
-        )
-    return given, Origin(source.label)
+        return None, Provenance(note=f"not in {source.label}")
+    given, vocabularies = source.weights[found], _vocabularies(name, model, source)
+    if vocabularies and given.shape[1:] == fresh.shape[1:]:
+        return _match_rows(fresh, given, *vocabularies, source.label)
+    if vocabularies or given.shape != fresh.shape:
+        note = f"{tuple(given.shape)} in {source.label}, {tuple(fresh.shape)} here"
+        return None, Provenance(note=note)
+    return given, Provenance(source.label)
 
 
-def _wordpieces(
+def _vocabularies(
     name: str, model: Model, source: Source
 ) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Wordpiece → row, here and in the source, for a weight with a row per wordpiece; else None."""
-    target = (
-        model.config.targets.get(name.split(".")[1])
-        if name.startswith("targets.") and name.count(".") == 2
-        else None
-    )
+    """Token → row, here and in the source, for a weight with a row per token; else None."""
+    target = None
+    if name.startswith("targets.") and name.count(".") == 2:
+        target = model.config.targets.get(name.split(".")[1])
     if target is not None and target.tied_to and name.endswith(".bias"):
         here = there = target.tied_to
     elif match := WORDS.fullmatch(name):
@@ -252,34 +255,30 @@ def _wordpieces(
 
 def _match_rows(
     fresh: Tensor, given: Tensor, own: Mapping[str, int], theirs: Mapping[str, int], label: str
-) -> tuple[Tensor, Origin]:
-    """The rows of those wordpieces that both have, copied into the fresh table."""
-    known = [piece for piece in own if piece in theirs]
+) -> tuple[Tensor, Provenance]:
+    """The fresh table with the rows of the tokens that both vocabularies have."""
+    known = [token for token in own if token in theirs]
     table = fresh.clone()
-    table[[own[piece] for piece in known]] = given[[theirs[piece] for piece in known]]
-    note = (
-        ""
-        if len(known) == len(own)
-        else f"{len(known):,} of {len(own):,} wordpieces, the others fresh"
-    )
-    return table, Origin(label, note, len(known) / len(own))
+    table[[own[token] for token in known]] = given[[theirs[token] for token in known]]
+    part = f"{len(known):,} of {len(own):,} tokens, the others fresh"
+    note = "" if len(known) == len(own) else part
+    return table, Provenance(label, note, len(known) / len(own))
 
 
 def _require_use(
-    sources: list[Source], origins: Mapping[str, Origin], skills: Collection[str]
+    sources: list[Source], provenance: Mapping[str, Provenance], skills: Collection[str]
 ) -> None:
-    """Raise ConfigError that names a model whose embedding and skill (names in `skills`) were of no
-    use at all."""
+    """Raise ConfigError for a model of which neither the embedding nor the skill (names in
+    `skills`) was used."""
     used = {
         origin.source
-        for name, origin in origins.items()
+        for name, origin in provenance.items()
         if name in skills or name.startswith(("embeddings.", "shared."))
     }
     for source in sources:
         if source.label not in used:
-            reason = next(
-                (o.note for o in origins.values() if source.label in o.note), "none in common"
-            )
+            notes = (o.note for o in provenance.values() if source.label in o.note)
+            reason = next(notes, "none in common")
             remedy = (
                 "give the recipe its width, heads and stream sizes; compare the two with skillweave"
                 " inspect"

@@ -55,8 +55,8 @@ class RunLogger:
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
         self.skips: Counter[tuple[str, str]] = Counter()
         self.skipped_keys: set[tuple[str, str]] = set()
-        # shares of the experts in the last validation, by place and layer
-        self.shares: dict[tuple[str, int], dict[str, Any]] = {}
+        # shares of the experts in the last validation, by part, layer and site
+        self.shares: dict[tuple[str, int, str], dict[str, Any]] = {}
         self.files: dict[str, TextIO] = {}
         self.tensorboard: Any = None
         if folder:
@@ -69,7 +69,7 @@ class RunLogger:
             self._count(SkippedSample(line["task"], line["key"], line["reason"]))
         for line in truncate(folder / METRICS, step):
             if line["kind"] == KIND:
-                self.shares[line["place"], line["layer"]] = line["shares"]
+                self.shares[line["part"], line["layer"], line["site"]] = line["shares"]
         for name in (METRICS, SKIPPED):
             self.files[name] = (folder / name).open("a", encoding="utf-8")
         self.tensorboard = open_tensorboard(folder / "tensorboard", step, self.display)
@@ -179,13 +179,14 @@ class RunLogger:
         """Log how learned gates used the experts in a validation, as computed by `summarise`. Drift
         is relative to the previous validation."""
         for choice in by_choice(uses):
-            place, layer = choice[0].place, choice[0].layer
-            summary = summarise(choice, self.shares.get((place, layer), {}))
-            self.shares[place, layer] = summary["shares"]
-            self._write(METRICS, step=step, kind=KIND, place=place, layer=layer, **summary)
-            scalars = {f"experts/entropy/{place}/{layer}": summary["entropy"]}
+            part, layer, site = key = choice[0][:3]
+            summary = summarise(choice, self.shares.get(key, {}))
+            self.shares[key] = summary["shares"]
+            line = {"part": part, "layer": layer, "site": site, **summary}
+            self._write(METRICS, step=step, kind=KIND, **line)
+            scalars = {f"experts/entropy/{part}/{site}/{layer}": summary["entropy"]}
             for kind in ("utilisation", "drift"):
-                name = f"experts/{kind}/{place}/{layer}"
+                name = f"experts/{kind}/{part}/{site}/{layer}"
                 scalars |= {f"{name}/{key}": value for key, value in summary[kind].items()}
             self._scalars(step, scalars)
 

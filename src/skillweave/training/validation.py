@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from skillweave.analysis.experts import Load, Use, add_load, counted, decided, watch_load
+from skillweave.analysis.experts import (
+    Load,
+    Use,
+    add_load,
+    uses_by_data,
+    uses_by_layout,
+    watch_load,
+)
 from skillweave.batch import Batch, SkippedSample
 from skillweave.metrics import estimate
 from skillweave.model.model import Model
@@ -66,7 +73,7 @@ class Validation:
                 }
             skips += found.skipped
         return ValidationResult(
-            results, skips, [*decided(model, only_learned=True), *counted(model, load)]
+            results, skips, [*uses_by_layout(model, only_learned=True), *uses_by_data(model, load)]
         )
 
 

@@ -17,6 +17,7 @@ from tiny import (
 )
 
 from skillweave.batch import Batch, Example
+from skillweave.components.encoders.base import Choice
 from skillweave.config import ConfigError
 from skillweave.config.training import OptimizerConfig
 from skillweave.data.collate import collate
@@ -223,14 +224,14 @@ def test_choices_are_listed_in_the_order_they_are_made() -> None:
         "every": 2,
     }
     choices = list(tiny_model(tiny_config(encoder={"sparse": sparse})).encoder.choices())
-    assert [(choice.layer, choice.place) for choice in choices] == [
-        (0, "qkv"),
-        (0, "feed_forward_in"),
+    assert [(layer, site, route.name) for layer, site, route in choices] == [
+        (0, "qkv", "skill"),
+        (0, "feed_forward_in", "task"),
     ]
     assert not list(tiny_model(tiny_config("dense")).encoder.choices())
     whole = tiny_model(tiny_config("token", {"route": "token"})).encoder.choices()
-    assert [(choice.layer, choice.place) for choice in whole] == [
-        (i, p) for i in (0, 1) for p in ("qkv", "feed_forward")
+    assert [(layer, site) for layer, site, _ in whole] == [
+        (layer, site) for layer in (0, 1) for site in ("qkv", "feed_forward")
     ]
 
 
@@ -242,12 +243,17 @@ def test_token_gates_report_load_and_balance() -> None:
     model = tiny_model(tiny_config(encoder={"sparse": sparse}))
     batch = batch_of("to_image", model)
     out = model(batch)
-    assert set(out.load) == set(batch.layout.conditions)
-    # two layers of two gates, two experts for each of the tokens
-    for condition, load in out.load.items():
-        assert load.sum(1).tolist() == [2 * batch.condition_tokens[condition]] * 4
-        assert torch.equal(load, model.assignments(batch)[condition])
-        assert not load[1::2, 3].any()  # the second gate of a layer has three experts
+    experts = {"qkv": 4, "feed_forward_out": 3}
+    assert set(out.load) == {
+        (Choice("encoder", layer, site), condition)
+        for layer in range(2)
+        for site in experts
+        for condition in batch.layout.conditions
+    }
+    for (choice, condition), load in out.load.items():
+        assert len(load) == experts[choice.site]
+        assert load.sum() == 2 * batch.condition_tokens[condition]  # two experts a token
+        assert torch.equal(load, model.assignments(batch)[choice, condition])
     assert (out.loss - out.losses["contrastive"]).item() > 0.4  # 0.5 when even
 
 

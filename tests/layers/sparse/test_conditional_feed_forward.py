@@ -20,7 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.config.encoder import RouteConfig
 from skillweave.layers.feed_forward import FeedForward
-from skillweave.layers.sparse import ConditionalFeedForward, Known, RouteStatistics, build_route
+from skillweave.layers.sparse import ConditionalFeedForward, Known, Statistics, build_route
 from skillweave.layers.tokens import TokenMap, map_tokens
 
 KNOWN = Known({m: m.value for m in Modality})
@@ -39,7 +39,7 @@ def mix(
     x_TD: Tensor,
     sizes: list[int] | None = None,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, list[RouteStatistics]]:
+) -> tuple[Tensor, Statistics]:
     """One sample with a span of text and perhaps one of code."""
     sizes = sizes or [len(x_TD)]
     layout = Layout(
@@ -110,8 +110,8 @@ def test_gradcheck() -> None:
     x = torch.randn(4, WIDTH, dtype=torch.float64, requires_grad=True)
 
     def output_and_balance(x: Tensor) -> tuple[Tensor, Tensor]:
-        y, (statistics,) = mix(layer, x)
-        return y, statistics.balance
+        y, statistics = mix(layer, x)
+        return y, statistics["feed_forward"].balance
 
     assert torch.autograd.gradcheck(output_and_balance, x)
 
@@ -172,9 +172,9 @@ def test_all_tokens_to_one_expert() -> None:
         layer.route.gate.weight.zero_()
         layer.route.gate.weight[2, 0] = 50
     x = torch.rand(9, WIDTH, dtype=torch.float64) + 0.1
-    y, (statistics,) = mix(layer, x)
+    y, statistics = mix(layer, x)
     torch.testing.assert_close(y, layer.experts["2"](x))
-    assert statistics.load.tolist() == [[0, 0, 9, 0]]
+    assert statistics["feed_forward"].load.tolist() == [[0, 0, 9, 0]]
     y.sum().backward()
     assert all(
         (p.grad is not None) == (name == "2")
@@ -186,7 +186,7 @@ def test_all_tokens_to_one_expert() -> None:
 def test_load_and_balance_by_hand() -> None:
     layer = mixture(experts=3, active=2, balance=0.5)
     x = torch.randn(8, WIDTH, dtype=torch.float64)
-    (statistics,) = mix(layer, x)[1]
+    statistics = mix(layer, x)[1]["feed_forward"]
     probabilities = (x @ layer.route.gate.weight.T).softmax(-1)
     least = probabilities.argmin(-1)
     counts = [sum(int(row != e) for row in least.tolist()) for e in range(3)]
@@ -204,10 +204,9 @@ def test_even_load_has_the_least_balance_loss() -> None:
     layer = mixture(experts=4, active=4, balance=1.0)
     with torch.no_grad():
         layer.route.gate.weight.zero_()
-    assert mix(layer, torch.randn(8, WIDTH, dtype=torch.float64))[1][
-        0
-    ].balance.item() == pytest.approx(1)
-    assert mix(mixture(experts=4), torch.randn(2, WIDTH).double())[1][0].balance is None
+    x = torch.randn(8, WIDTH, dtype=torch.float64)
+    assert mix(layer, x)[1]["feed_forward"].balance.item() == pytest.approx(1)
+    assert mix(mixture(experts=4), x)[1]["feed_forward"].balance is None
 
 
 def test_noise_is_equal_for_equal_generators_and_only_in_training() -> None:
@@ -239,10 +238,11 @@ def test_model_reports_load_and_adds_the_mean_balance_loss() -> None:
     model = tiny_model(tiny_config("dense", MOE))
     batch = random_batch("to_code", [[5, 6], [3, 9]], model.config)
     out = model(batch)
-    # two layers
-    assert {c.name: load.sum(1).tolist() for c, load in out.load.items()} == {
-        "text": [16, 16],
-        "code": [30, 30],
+    found = {(*choice, c.name): load.sum().item() for (choice, c), load in out.load.items()}
+    assert found == {
+        ("encoder", layer, "feed_forward", name): 2 * count
+        for layer in range(2)
+        for name, count in (("text", 5 + 3), ("code", 6 + 9))
     }
     added = out.loss - out.losses["contrastive"]
     assert added.item() > 0.2  # 0.25 when even

@@ -35,7 +35,7 @@ class Learned(StaticRoute):
     """Gates of any number, one row per modality."""
 
     def __init__(self, count: int) -> None:
-        super().__init__()
+        super().__init__(RouteConfig(), 4, KNOWN)
         self.experts = tuple(f"e{i}" for i in range(count))
         self.logits = nn.ParameterDict(
             {m.value: nn.Parameter(torch.randn(count, dtype=torch.float64)) for m in Modality}

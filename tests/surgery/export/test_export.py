@@ -1,4 +1,4 @@
-"""Exported towers against the model they come from, read back from their files, on batches of other
+"""Exported encoders against the model they come from, read back from their files, on batches of other
 sizes than the first."""
 
 from pathlib import Path
@@ -21,8 +21,8 @@ from skillweave.batch import Batch, Modality
 from skillweave.data.processors import build_processors, tokenizer_asset, train_tokenizer
 from skillweave.model.model import Model
 from skillweave.surgery import export as package
-from skillweave.surgery.carve import carve, towers
-from skillweave.surgery.export import export_tower
+from skillweave.surgery.carve import carve, task_encoders
+from skillweave.surgery.export import export_encoder
 from skillweave.surgery.export.graph import run_graph, write_graph
 from skillweave.surgery.export.hugging_face import run_stock
 
@@ -79,17 +79,17 @@ def test_stock_models_read_back_give_the_same_vectors(
 ) -> None:
     model = model_of("pre")
     first, second = batch_of(task, model, [7, 4]), batch_of(task, model, [3, 9, 5])
-    for p, (name, tower) in enumerate(towers(carve(model, task), task).items()):
-        about = export_tower(
-            tower, one_pass(first, p), model.hidden(first)[p], tmp_path / "towers", name
+    for p, (name, encoder) in enumerate(task_encoders(carve(model, task), task).items()):
+        about = export_encoder(
+            encoder, one_pass(first, p), model.hidden(first)[p], tmp_path / "encoders", name
         )
         assert (
-            about["format"] == forms[p] and about["path"] == f"towers/{name}" and not about["why"]
+            about["format"] == forms[p] and about["path"] == f"encoders/{name}" and not about["why"]
         )
         assert about["largest_relative_error"] <= 2e-6
         again = one_pass(second, p)
         assert agree(
-            run_stock(tower, tmp_path / "towers" / name, again), model.hidden(second)[p], again
+            run_stock(encoder, tmp_path / "encoders" / name, again), model.hidden(second)[p], again
         )
 
 
@@ -97,8 +97,8 @@ def test_stock_models_read_back_give_the_same_vectors(
 def test_post_norm_text_is_bert(tmp_path: Path) -> None:
     model = model_of("post")
     batch = batch_of("classify", model, [7, 4])
-    (tower,) = towers(model, "classify").values()
-    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    (encoder,) = task_encoders(model, "classify").values()
+    about = export_encoder(encoder, batch, model.hidden(batch)[0], tmp_path / "encoders", TEXT)
     assert about["format"] == "BertModel" and about["largest_relative_error"] <= 2e-6
 
 
@@ -106,8 +106,8 @@ def test_post_norm_text_is_bert(tmp_path: Path) -> None:
 def test_nonlinearities_have_other_names_there(tmp_path: Path) -> None:
     model = model_of("pre", activation="gelu_tanh")
     batch = batch_of("classify", model, [7, 4])
-    (tower,) = towers(carve(model, "classify"), "classify").values()
-    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
+    (encoder,) = task_encoders(carve(model, "classify"), "classify").values()
+    about = export_encoder(encoder, batch, model.hidden(batch)[0], tmp_path / "encoders", TEXT)
     assert about["format"] == "RobertaPreLayerNormModel" and about["largest_relative_error"] <= 2e-6
 
 
@@ -119,11 +119,11 @@ def test_graphs_hold_for_other_sizes(task: str, tmp_path: Path) -> None:
     model = model_of("post")
     first, second = batch_of(task, model, [7]), batch_of(task, model, [9, 3, 5])
     p = len(first.layout.passes) - 1
-    tower = list(towers(model, task).values())[p]
-    write_graph(tower, one_pass(first, p), tmp_path / "tower.pt2")
+    encoder = list(task_encoders(model, task).values())[p]
+    write_graph(encoder, one_pass(first, p), tmp_path / "encoder.pt2")
     for batch in (first, second):
         own = one_pass(batch, p)
-        assert agree(run_graph(tmp_path / "tower.pt2", own), model.hidden(batch)[p].detach(), own)
+        assert agree(run_graph(tmp_path / "encoder.pt2", own), model.hidden(batch)[p].detach(), own)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -131,10 +131,10 @@ def test_without_transformers_it_is_a_graph(tmp_path: Path, monkeypatch) -> None
     monkeypatch.setattr(package, "find_spec", lambda name: None)
     model = model_of("pre")
     batch = batch_of("transcribe", model, [7, 4])
-    (tower,) = towers(model, "transcribe").values()
-    about = export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", SOUND)
+    (encoder,) = task_encoders(model, "transcribe").values()
+    about = export_encoder(encoder, batch, model.hidden(batch)[0], tmp_path / "encoders", SOUND)
     assert about["format"] == "torch.export" and "pip install 'skillweave[hf]'" in about["why"]
-    assert about["path"] == "towers/sound.pt2" and about["largest_relative_error"] <= 2e-6
+    assert about["path"] == "encoders/sound.pt2" and about["largest_relative_error"] <= 2e-6
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -143,10 +143,10 @@ def test_the_tokeniser_goes_with_the_text(tmp_path: Path) -> None:
     config = model.config.streams.text.tokenizer.model_copy(update={"min_frequency": 1})
     tokenizer = train_tokenizer(["red square", "a blue ring"], config, 30)
     model.assets[tokenizer_asset(Modality.TEXT)] = tokenizer.to_str().encode()
-    (tower,) = towers(model, "classify").values()
+    (encoder,) = task_encoders(model, "classify").values()
     batch = batch_of("classify", model, [7, 4])
-    export_tower(tower, batch, model.hidden(batch)[0], tmp_path / "towers", TEXT)
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "towers" / TEXT)
-    ours = build_processors(tower.config, tower.assets)[TEXT]
+    export_encoder(encoder, batch, model.hidden(batch)[0], tmp_path / "encoders", TEXT)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "encoders" / TEXT)
+    ours = build_processors(encoder.config, encoder.assets)[TEXT]
     for text in ("red ring", "a blue blue square of some length, longer than fits"):
         assert theirs(text, truncation=True)["input_ids"] == ours(text).data.tolist()

@@ -1,4 +1,4 @@
-"""Which towers are stock models, and the reason where one is not."""
+"""Which encoders are stock models, and the reason where one is not."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from skillweave.batch import Batch
 from skillweave.config import ConfigError
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
-from skillweave.surgery.export import export_tower
-from skillweave.surgery.export.stock import misfit, stock_class
+from skillweave.surgery.export import export_encoder
+from skillweave.surgery.export.stock import difference_to_stock, stock_class
 
 
-def tower(task: str, norm_position: str = "pre", **stream: Any) -> Model:
+def encoder(task: str, norm_position: str = "pre", **stream: Any) -> Model:
     """A dense model of a one-pass task."""
     config = tiny_config(
         encoder={"norm_position": norm_position, "sparse": {}},
@@ -52,8 +52,8 @@ TASKS_OF = (
 )
 def test_stock_models(task: str, norm_position: str, expected: str) -> None:
     assert (
-        misfit(tower(task, norm_position)) == ""
-        and stock_class(tower(task, norm_position)) == expected
+        difference_to_stock(encoder(task, norm_position)) == ""
+        and stock_class(encoder(task, norm_position)) == expected
     )
 
 
@@ -64,7 +64,7 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
             "image",
             "post",
             {},
-            "ViTModel normalises before attention and feed-forward, this tower after them",
+            "ViTModel normalises before attention and feed-forward, this encoder after them",
         ),
         ("video", "post", {}, "VivitModel normalises before"),
         ("sound", "pre", {}, "Wav2Vec2Model adds positions by a convolution"),
@@ -74,7 +74,7 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
             "text",
             "post",
             {"norm": False},
-            "BertModel has a layer norm over its embeddings, this tower has none",
+            "BertModel has a layer norm over its embeddings, this encoder has none",
         ),
         (
             "text",
@@ -92,12 +92,12 @@ def test_stock_models(task: str, norm_position: str, expected: str) -> None:
             "image",
             "pre",
             {"norm": True},
-            "ViTModel has no layer norm over its embeddings, this tower has one",
+            "ViTModel has no layer norm over its embeddings, this encoder has one",
         ),
     ],
 )
 def test_reasons(task: str, norm_position: str, stream: dict[str, Any], why: str) -> None:
-    assert misfit(tower(task, norm_position, **stream)).startswith(why)
+    assert difference_to_stock(encoder(task, norm_position, **stream)).startswith(why)
 
 
 ROTARY = {"position": {"kind": "rope"}, "gated": True, "heads": 2}
@@ -108,7 +108,10 @@ ROTARY = {"position": {"kind": "rope"}, "gated": True, "heads": 2}
     [(ROTARY, "position, gated"), ({"name": "lstm"}, "name"), ({"name": "gated_cnn"}, "name")],
 )
 def test_an_encoder_that_no_stock_model_has(encoder: dict[str, Any], named: str) -> None:
-    assert misfit(alone(encoder)) == f"stock encoders have nothing like its encoder's {named}"
+    assert (
+        difference_to_stock(alone(encoder))
+        == f"stock encoders have nothing like its encoder's {named}"
+    )
 
 
 def test_a_gated_cnn_is_exported_as_a_graph_and_an_lstm_cannot_be(tmp_path: Path) -> None:
@@ -119,12 +122,12 @@ def test_a_gated_cnn_is_exported_as_a_graph_and_an_lstm_cannot_be(tmp_path: Path
         (expected,) = model.hidden(batch)
         if name == "lstm":
             with pytest.raises(
-                ConfigError, match="a graph cannot hold an encoder 'lstm'; use --no-towers"
+                ConfigError, match="a graph cannot hold an encoder 'lstm'; use --no-export"
             ):
-                export_tower(model, batch, expected, tmp_path, name)
+                export_encoder(model, batch, expected, tmp_path, name)
         else:
             assert (
-                export_tower(model, batch, expected, tmp_path, name)["largest_relative_error"]
+                export_encoder(model, batch, expected, tmp_path, name)["largest_relative_error"]
                 < 1e-5
             )
 

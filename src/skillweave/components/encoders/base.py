@@ -1,4 +1,4 @@
-"""What all encoders have in common."""
+"""What all encoders and decoders have in common."""
 
 from __future__ import annotations
 
@@ -15,43 +15,46 @@ from skillweave.layers.block import Block, BlockWeights
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
-    DenseRoute,
     Route,
     RouteStatistics,
-    StaticRoute,
-    TokenRoute,
 )
 from skillweave.layers.tokens import TokenMap
 
-PATHS = {
+SITE_PATHS = {
     "qkv": "attention.qkv",
     "attention_output": "attention.output",
     "feed_forward_in": "feed_forward.experts.shared.inner",
     "feed_forward_out": "feed_forward.experts.shared.outer",
     "feed_forward": "feed_forward",
 }
-"""Place where a layer can be sparse → its module's path in a block."""
+"""Site (see `SITES`) → path of its module in a block."""
+Bank = ConditionalLinear | ConditionalFeedForward
 EncoderWeights = tuple[BlockWeights, ...]
-"""What the static routes of every layer decided for a condition: plain tensors, which belong to
-whoever asked for them."""
+"""What the static routes of every block decided for a condition: plain tensors, which belong to the
+caller."""
 Resolved = Mapping[Condition, EncoderWeights]
+LayerStatistics = dict[tuple[int, str], RouteStatistics]
+"""(Layer, site) → statistics, where the route looks at the data."""
 
 
 class Choice(NamedTuple):
-    """A choice among experts: in which layer, from 0, at which of `PATHS`, and who makes it."""
+    """A choice among experts: the path of its encoder or decoder in the model (`encoder`,
+    `decoder`, `stream_encoders.image`), the layer, from 0, and the site (one of `SITES`)."""
 
+    part: str
     layer: int
-    place: str
-    route: Route
+    site: str
 
 
 class Encoder(nn.Module):
-    """Run in two phases: `resolve` the conditions, then run dense.
+    """Runs in two phases: `resolve` the conditions, then run dense.
 
-    `blocks`: those that may hold experts; an encoder of another kind has none.
+    `blocks`: those that may have experts; other kinds of encoders have none. `order`: for each
+    layer, the block that it uses.
     """
 
     blocks: Sequence[Block]
+    order: Sequence[int] = ()
 
     def resolve(
         self,
@@ -61,14 +64,13 @@ class Encoder(nn.Module):
     ) -> Resolved:
         """The gates and merged weights of every block, once for each distinct condition.
 
-        `generator`: of the gates' noise in training. `tokens`: how many of each condition there
-        will be; for few, experts stay apart. Absent: any number, and all are merged.
+        `generator`: of the gates' noise in training. `tokens`: the number of tokens of each
+        condition; for few tokens, experts are not merged. Without it all are merged.
         """
         counts = tokens or {}
-        distinct = dict.fromkeys(conditions)
         return {
             c: tuple(block.resolve(c, generator, counts.get(c)) for block in self.blocks)
-            for c in distinct
+            for c in dict.fromkeys(conditions)
         }
 
     @abstractmethod
@@ -79,59 +81,74 @@ class Encoder(nn.Module):
         weights: Sequence[EncoderWeights],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D], with the statistics of each token gate, in the order of the
-        layers.
+    ) -> tuple[Tensor, LayerStatistics]:
+        """Flat tokens [T, D] → [T, D], and the statistics of routes that look at the data.
 
         `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder
-        looks at.
+        attends to.
         """
 
-    def choices(self) -> Iterator[Choice]:
-        """Where experts are chosen, in the order in which it happens; a bank that follows another
-        makes no choice of its own."""
+    def choices(self) -> Iterator[tuple[int, str, Route]]:
+        """Layer, site and route of every choice among experts, in the order in which they are made.
+        A bank that follows another one makes no choice."""
         banks = dict(self.banks())
-        for layer in range(len(self.blocks)):
-            for place, path in PATHS.items():
-                bank = banks.get(f"blocks.{layer}.{path}")
-                if (
-                    bank is not None
-                    and not isinstance(bank.route, DenseRoute)
-                    and not getattr(bank, "follows", False)
-                ):
-                    yield Choice(layer, place, bank.route)
+        for layer, block in enumerate(self.order):
+            for site, path in SITE_PATHS.items():
+                bank = banks.get(f"blocks.{block}.{path}")
+                if bank is not None and bank.route.chooses and not bank.follows:
+                    yield layer, site, bank.route
 
     def inactive(self, conditions: Iterable[Condition]) -> set[str]:
         """Names of the parameters that none of the conditions uses, without noise."""
         wanted = list(conditions)
         names: set[str] = set()
-        for path, module in self.banks():
-            if not isinstance(module.route, StaticRoute):
-                continue
-            active = {name for condition in wanted for name in module.route.gates(condition)}
-            for name, _ in module.named_parameters():
+        for path, bank in self.banks():
+            gates = [bank.route.gates(condition) for condition in wanted]
+            active = {name for one in gates if one is not None for name in one}
+            for name, _ in bank.named_parameters():
                 kind, expert, *_ = name.split(".")
-                if kind == "experts" and expert not in active:
+                if kind == "experts" and not bank.route.looks_at_data and expert not in active:
                     names.add(f"{path}.{name}")
-            names |= {f"{path}.route.{name}" for name in module.route.idle(wanted)}
+            names |= {f"{path}.route.{name}" for name in bank.route.unused(wanted)}
         return names
 
     def idle_per_token(self) -> int:
-        """Parameters of token-routed experts that a single token leaves unused."""
+        """Number of parameters of experts that a single token does not use, where routes look at
+        the data."""
         idle = 0
-        for _, module in self.banks():
-            if isinstance(module.route, TokenRoute):
-                experts = len(module.route.experts)
-                banked = sum(
-                    p.numel()
-                    for name, p in module.named_parameters()
-                    if name.startswith("experts.")
-                )
-                idle += banked // experts * (experts - module.route.active)
+        for _, bank in self.banks():
+            if bank.route.looks_at_data:
+                experts = len(bank.route.experts)
+                parameters = dict(bank.named_parameters()).items()
+                banked = sum(p.numel() for name, p in parameters if name.startswith("experts."))
+                idle += banked // experts * (experts - bank.route.active)
         return idle
 
-    def banks(self) -> Iterator[tuple[str, ConditionalLinear | ConditionalFeedForward]]:
+    def banks(self) -> Iterator[tuple[str, Bank]]:
         """Every bank of experts, by its path in the encoder."""
         for path, module in self.named_modules():
-            if isinstance(module, ConditionalLinear | ConditionalFeedForward):
+            if isinstance(module, Bank):
                 yield path, module
+
+
+class SequentialEncoder(Encoder):
+    """An encoder without experts, which reads the tokens of each sample in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = ()
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        weights: Sequence[EncoderWeights],
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, LayerStatistics]:
+        """See `Encoder`."""
+        return self.read(x_TD, tokens, memory), {}
+
+    @abstractmethod
+    def read(self, x_TD: Tensor, tokens: TokenMap, memory: Memory | None) -> Tensor:
+        """Flat tokens [T, D] → [T, D]. `memory`: what a decoder attends to."""

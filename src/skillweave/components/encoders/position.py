@@ -21,7 +21,7 @@ from skillweave.layers.position import (
     Alibi,
     LinearScaling,
     Llama3Scaling,
-    PictureBias,
+    RelativeBias2d,
     Rotary,
     T5Bias,
     YarnScaling,
@@ -37,7 +37,7 @@ def build_position(config: PositionConfig, heads: Heads, causal: bool) -> nn.Mod
         case T5BiasConfig():
             return T5Bias(heads.queries, config.buckets, config.max_distance, causal)
         case Relative2DConfig():
-            return PictureBias(heads.queries, config.grid)
+            return RelativeBias2d(heads.queries, config.grid)
         case AlibiConfig():
             return Alibi(heads.queries)
     return None

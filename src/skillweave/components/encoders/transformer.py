@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from skillweave.components.encoders.base import Encoder, EncoderWeights
+from skillweave.components.encoders.base import Encoder, EncoderWeights, LayerStatistics
 from skillweave.components.encoders.position import build_position
 from skillweave.config.encoder import RouteConfig, TransformerConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
@@ -22,7 +22,6 @@ from skillweave.layers.sparse import (
     ConditionalLinear,
     Known,
     Linear,
-    RouteStatistics,
     SparseFeedForward,
     build_route,
 )
@@ -32,15 +31,16 @@ from skillweave.layers.tokens import TokenMap
 class TransformerEncoder(Encoder):
     """Blocks of self-attention and feed-forward.
 
-    `cross`: each block also attends to a memory, which makes it a decoder.
+    `cross`: whether each block also attends to a memory, as in a decoder.
     """
 
     def __init__(
         self, config: TransformerConfig, width: int, known: Known, cross: bool = False
     ) -> None:
         super().__init__()
-        self.layers, self.window = config.layers, config.window
+        self.window = config.window
         distinct = config.distinct_layers or config.layers
+        self.order = [layer * distinct // config.layers for layer in range(config.layers)]
         blocks = nn.ModuleList(
             _block(config, layer, width, known, cross) for layer in range(distinct)
         )
@@ -51,11 +51,8 @@ class TransformerEncoder(Encoder):
         self.positions = nn.ModuleList(
             cast(nn.Module, build_position(config.position, heads, cross)) for _ in range(own)
         )
-        self.last_norm = (
-            _norm(config, width)
-            if config.norm_position == "pre" and config.last_norm
-            else nn.Identity()
-        )
+        last = config.norm_position == "pre" and config.last_norm
+        self.last_norm = _norm(config, width) if last else nn.Identity()
 
     def forward(
         self,
@@ -64,18 +61,18 @@ class TransformerEncoder(Encoder):
         weights: Sequence[EncoderWeights],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
+    ) -> tuple[Tensor, LayerStatistics]:
         """See `Encoder`."""
-        statistics: list[RouteStatistics] = []
+        statistics: LayerStatistics = {}
         if self.window is not None:
             tokens = within_window(tokens, self.window, x_TD.device)
         if self.position is not None:
             tokens = self.position(tokens, x_TD)
-        for layer in range(self.layers):
-            i = layer * len(self.blocks) // self.layers
-            seen = self.positions[i](tokens, x_TD) if len(self.positions) else tokens
-            x_TD, own = self.blocks[i](x_TD, seen, [span[i] for span in weights], generator, memory)
-            statistics += own
+        for layer, i in enumerate(self.order):
+            placed = self.positions[i](tokens, x_TD) if len(self.positions) else tokens
+            resolved = [span[i] for span in weights]
+            x_TD, sites = self.blocks[i](x_TD, placed, resolved, generator, memory)
+            statistics |= {(layer, site): found for site, found in sites.items()}
         return self.last_norm(x_TD), statistics
 
 
@@ -89,14 +86,12 @@ def _block(config: TransformerConfig, layer: int, width: int, known: Known, cros
     def residual() -> Residual:
         return Residual(width, config.dropout, config.layer_scale, rate)
 
-    attention, feed_forward = (
-        _attention(config, layer, width, known),
-        _feed_forward(config, layer, width, known),
-    )
+    attention = _attention(config, layer, width, known)
+    feed_forward = _feed_forward(config, layer, width, known)
     norms, residuals = (_norm(config, width), _norm(config, width)), (residual(), residual())
-    between = (
-        Cross(_cross_attention(config, width), _norm(config, width), residual()) if cross else None
-    )
+    between = None
+    if cross:
+        between = Cross(_cross_attention(config, width), _norm(config, width), residual())
     return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
 
 
@@ -106,20 +101,14 @@ def _heads(config: TransformerConfig, width: int) -> Heads:
 
 def _attention(config: TransformerConfig, layer: int, width: int, known: Known) -> SelfAttention:
     routes, heads, biases = config.sparse.at(layer), _heads(config, width), config.biases
-    qkv = ConditionalLinear(
-        width, sum(heads.sizes), build_route(routes["qkv"], width, known), "qkv" in biases
-    )
-    output = _linear(
-        routes["attention_output"], heads.sizes[0], width, known, "attention_output" in biases, qkv
-    )
-    # as large as what is normalised
+    route = build_route(routes["qkv"], width, known)
+    qkv = ConditionalLinear(width, sum(heads.sizes), route, "qkv" in biases)
+    route, bias = routes["attention_output"], "attention_output" in biases
+    output = _linear(route, heads.sizes[0], width, known, bias, qkv)
+    # as large as a normalised vector
     prompts = torch.randn(config.prompts, width) if config.prompts else None
-    norms = None
-    if config.qk_norm:
-        norms = (
-            nn.RMSNorm(heads.size, config.norm_epsilon),
-            nn.RMSNorm(heads.size, config.norm_epsilon),
-        )
+    norm = partial(nn.RMSNorm, heads.size, config.norm_epsilon)
+    norms = (norm(), norm()) if config.qk_norm else None
     scale, bias = None if config.scale_attention else 1.0, "query_value" in biases
     return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias)
 
@@ -134,28 +123,15 @@ def _cross_attention(config: TransformerConfig, width: int) -> CrossAttention:
 def _feed_forward(
     config: TransformerConfig, layer: int, width: int, known: Known
 ) -> ConditionalFeedForward | SparseFeedForward:
-    routes, hidden, bias = (
-        config.sparse.at(layer),
-        config.feed_forward,
-        "feed_forward" in config.biases,
-    )
-    inside = (routes["feed_forward_in"], routes["feed_forward_out"])
-    if all(route.route == "dense" for route in inside):
-        expert = partial(
-            FeedForward,
-            width,
-            hidden,
-            config.activation,
-            config.gated,
-            bias,
-            config.activation_dropout,
-        )
+    routes, bias = config.sparse.at(layer), "feed_forward" in config.biases
+    hidden, gated, dropout = config.feed_forward, config.gated, config.activation_dropout
+    first, second = routes["feed_forward_in"], routes["feed_forward_out"]
+    if not first.sparse and not second.sparse:
+        expert = partial(FeedForward, width, hidden, config.activation, gated, bias, dropout)
         return ConditionalFeedForward(expert, build_route(routes["feed_forward"], width, known))
-    inner = _linear(inside[0], width, 2 * hidden if config.gated else hidden, known, bias)
-    outer = _linear(inside[1], hidden, width, known, bias, inner)
-    return SparseFeedForward(
-        inner, outer, build_activation(config.activation, config.gated), config.activation_dropout
-    )
+    inner = _linear(first, width, 2 * hidden if gated else hidden, known, bias)
+    outer = _linear(second, hidden, width, known, bias, inner)
+    return SparseFeedForward(inner, outer, build_activation(config.activation, gated), dropout)
 
 
 def _linear(
@@ -166,11 +142,10 @@ def _linear(
     bias: bool,
     before: Linear | None = None,
 ) -> Linear:
-    """A linear layer as its place asks for; `before`: the one that it may follow."""
-    if route.route == "dense":
+    """An ordinary layer, or a bank of experts. `before`: the bank that it may follow."""
+    if not route.sparse:
         return nn.Linear(in_features, out_features, bias)
-    if route.route == "follow" and isinstance(before, ConditionalLinear):
+    if route.follows and isinstance(before, ConditionalLinear):
         return ConditionalLinear(in_features, out_features, before.route, bias, follows=True)
-    return ConditionalLinear(
-        in_features, out_features, build_route(route, in_features, known), bias
-    )
+    built = build_route(route, in_features, known)
+    return ConditionalLinear(in_features, out_features, built, bias)

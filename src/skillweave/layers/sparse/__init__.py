@@ -1,4 +1,4 @@
-"""Everything sparse is a bank of experts and a route over them."""
+"""Sparse layers: banks of experts, and routes over them."""
 
 from skillweave.layers.sparse.conditional_feed_forward import (
     ConditionalFeedForward,
@@ -15,15 +15,13 @@ from skillweave.layers.sparse.conditional_linear import (
     linear_by_span,
     resolve_pair,
 )
-from skillweave.layers.sparse.dispatch import Dispatch, RouteStatistics, statistics_of
+from skillweave.layers.sparse.dispatch import Dispatch, RouteStatistics, Statistics, statistics_of
 from skillweave.layers.sparse.routes import (
     ROUTES,
-    DenseRoute,
     Gates,
     Known,
     Route,
     StaticRoute,
-    TokenRoute,
     build_route,
 )
 
@@ -32,7 +30,6 @@ __all__ = [
     "ConditionalFeedForward",
     "ConditionalLinear",
     "Dense",
-    "DenseRoute",
     "Dispatch",
     "Gates",
     "Known",
@@ -44,7 +41,7 @@ __all__ = [
     "RouteStatistics",
     "SparseFeedForward",
     "StaticRoute",
-    "TokenRoute",
+    "Statistics",
     "apply_linear",
     "build_route",
     "linear_by_span",

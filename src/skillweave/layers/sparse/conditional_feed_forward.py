@@ -16,14 +16,16 @@ from skillweave.layers.sparse.conditional_linear import (
     resolve_pair,
     sum_gated,
 )
-from skillweave.layers.sparse.dispatch import RouteStatistics, split, statistics_of
-from skillweave.layers.sparse.routes import SHARED, Gates, Route, StaticRoute, TokenRoute
+from skillweave.layers.sparse.dispatch import Statistics, split, statistics_of
+from skillweave.layers.sparse.routes import SHARED, Gates, Route
 from skillweave.layers.tokens import TokenMap
 
 
 class ConditionalFeedForward(nn.Module):
     """y = Σ_e G_e · FFN_e(x): classic MoE (route `token`), a feed-forward per skill, or an ordinary
     one (route `dense`)."""
+
+    follows = False
 
     def __init__(self, make_expert: Callable[[], nn.Module], route: Route) -> None:
         super().__init__()
@@ -39,11 +41,9 @@ class ConditionalFeedForward(nn.Module):
         generator: torch.Generator | None = None,
         tokens: int | None = None,
     ) -> Gates | None:
-        """The gates of a condition; None where the route looks at the data. Whole feed-forwards
-        cannot merge."""
-        return (
-            self.route.gates(condition, generator) if isinstance(self.route, StaticRoute) else None
-        )
+        """The gates of a condition; None for a route that looks at the data. Whole feed-forwards
+        cannot be merged, so `tokens` does not matter."""
+        return self.route.gates(condition, generator)
 
     def forward(
         self,
@@ -51,16 +51,16 @@ class ConditionalFeedForward(nn.Module):
         tokens: TokenMap,
         gates: Sequence[Gates | None],
         generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of a token route. `gates`: what `resolve`
-        gave for each span."""
-        if isinstance(self.route, TokenRoute):
-            return self._by_token(x_TD, tokens, self.route, generator)
+    ) -> tuple[Tensor, Statistics]:
+        """Flat tokens [T, D] → [T, D] and their statistics. `gates`: what `resolve` gave for each
+        span."""
+        if self.route.looks_at_data:
+            return self._by_token(x_TD, tokens, generator)
         known = [gate for gate in gates if gate is not None]
         if len(self.route.experts) == 1:
-            return self._by_condition(x_TD, known[0]), []
+            return self._by_condition(x_TD, known[0]), {}
         parts = zip(x_TD.split(list(tokens.sizes)), known, strict=True)
-        return torch.cat([self._by_condition(part, gate) for part, gate in parts]), []
+        return torch.cat([self._by_condition(part, gate) for part, gate in parts]), {}
 
     def _by_condition(self, x_TD: Tensor, gates: Gates) -> Tensor:
         outputs = [self.experts[name](x_TD) for name in gates]
@@ -68,25 +68,25 @@ class ConditionalFeedForward(nn.Module):
         return sum_gated(outputs, values) if values else outputs[0]
 
     def _by_token(
-        self, x_TD: Tensor, tokens: TokenMap, route: TokenRoute, generator: torch.Generator | None
-    ) -> tuple[Tensor, list[RouteStatistics]]:
+        self, x_TD: Tensor, tokens: TokenMap, generator: torch.Generator | None
+    ) -> tuple[Tensor, Statistics]:
         """Run each expert once on its own tokens."""
-        dispatch = route(x_TD, tokens, generator)
+        dispatch = self.route(x_TD, tokens, generator)
         parts = dispatch.gather(x_TD).split(split(dispatch.ends))
         outputs = [
             expert(part)
             for expert, part in zip(self.experts.values(), parts, strict=True)
             if len(part)
         ]
-        return dispatch.combine(torch.cat(outputs)), [dispatch.statistics]
+        return dispatch.combine(torch.cat(outputs)), {"feed_forward": dispatch.statistics}
 
 
 class SparseFeedForward(nn.Module):
-    """A feed-forward whose linear layers are banks of experts, mixed before they are used: they
-    merge.
+    """A feed-forward whose linear layers are banks of experts. They are mixed before they are used,
+    so they can be merged.
 
-    The layers are called as those of the one expert of a dense `ConditionalFeedForward`, so that
-    what stays dense keeps its name.
+    The layers have the names that they have in the single expert of a dense
+    `ConditionalFeedForward`, so a layer that stays dense keeps its name.
     """
 
     def __init__(
@@ -122,13 +122,12 @@ class SparseFeedForward(nn.Module):
         tokens: TokenMap,
         layers: Sequence[Pair],
         generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, list[RouteStatistics]]:
-        """Flat tokens [T, D] → [T, D] and the statistics of each token gate. `layers`: what
-        `resolve` gave for each span."""
+    ) -> tuple[Tensor, Statistics]:
+        """Flat tokens [T, D] → [T, D] and their statistics. `layers`: what `resolve` gave for each
+        span."""
         inner, outer = self.layers
-        hidden, first = apply_linear(inner, x_TD, tokens, [pair[0] for pair in layers], generator)
+        firsts, seconds = zip(*layers, strict=True)
+        hidden, first = apply_linear(inner, x_TD, tokens, firsts, generator)
         inside = self.dropout(self.activation(hidden))
-        y_TD, second = apply_linear(
-            outer, inside, tokens, [pair[1] for pair in layers], generator, first
-        )
-        return y_TD, statistics_of(first, second)
+        y_TD, second = apply_linear(outer, inside, tokens, seconds, generator, first)
+        return y_TD, statistics_of(feed_forward_in=first, feed_forward_out=second)

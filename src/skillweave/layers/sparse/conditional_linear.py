@@ -13,13 +13,13 @@ from skillweave.batch import Condition
 from skillweave.config import ConfigError
 from skillweave.layers.sparse.dispatch import Dispatch
 from skillweave.layers.sparse.mixture import mixture_linear
-from skillweave.layers.sparse.routes import Gates, Route, StaticRoute, TokenRoute
+from skillweave.layers.sparse.routes import Gates, Route
 from skillweave.layers.tokens import TokenMap
 
 MERGE_COST = 16
-"""Multiply-adds of a matrix product that take as long as one of a merge, roughly: a merge reads
-every weight for a single multiply-add and so waits for memory, where a product uses each weight it
-has read many times."""
+"""Multiply-adds of a matrix product that take about as long as one multiply-add of a merge. A merge
+reads every weight for a single multiply-add, so it waits for memory; a product uses each weight
+many times."""
 
 
 class Dense(NamedTuple):
@@ -34,8 +34,8 @@ class Dense(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """A resolved mixture for so few tokens that a product per expert costs less than merging the
-    experts."""
+    """A resolved mixture whose experts are not merged, because a product per expert costs less for
+    few tokens."""
 
     gates: tuple[Tensor, ...]
     experts: tuple[Dense, ...]
@@ -49,13 +49,13 @@ Resolved = Dense | Mixed
 
 
 class ConditionalLinear(nn.Module):
-    """A bank of linear experts that a route mixes; each expert is a parameter of its own.
+    """A bank of linear experts that a route mixes. Each expert has parameters of its own.
 
-    A sum of linear layers is a linear layer. So where the route is static, the experts of a
-    condition merge into one weight W = Σ_e G_e W_e before the encoder runs (Uni-Perceiver-MoE
-    section 3.3), and gradients reach the active experts alone. With one-hot gates (dense, skill)
-    the merged weight is the expert's own parameter: no copy, no cost. A token route picks experts
-    inside the layer. A bank that `follows` takes the decisions of another bank's route.
+    A sum of linear layers is a linear layer. With a static route, the experts of a condition merge
+    into one weight W = Σ_e G_e W_e before the encoder runs (Uni-Perceiver-MoE section 3.3), and
+    gradients reach the active experts alone. With one-hot gates (dense, skill) the merged weight is
+    the expert's own parameter, without a copy. A route that looks at the data chooses experts
+    inside the layer. A bank that `follows` uses the choices of another bank's route.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class ConditionalLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.follows = follows
-        # the route's parameters belong to the bank that is followed: here it is no submodule
+        self.route: Route
         if follows:
+            # not a submodule here: the parameters of the route belong to the other bank
             object.__setattr__(self, "route", route)
         else:
             self.route = route
@@ -79,9 +80,9 @@ class ConditionalLinear(nn.Module):
         self.experts = cast(Mapping[str, nn.Linear], experts)
 
     def resolve(self, condition: Condition) -> Dense:
-        """The merged layer of a condition, without noise. Raises TypeError where the route looks at
-        the data."""
-        gates = draw(self, condition)
+        """The merged layer of a condition, without noise. Raises TypeError for a route that looks
+        at the data."""
+        gates = self.route.gates(condition)
         if gates is None:
             raise TypeError(
                 "a route that looks at the data has no layer per condition; run the bank on its"
@@ -90,7 +91,7 @@ class ConditionalLinear(nn.Module):
         return self.merge(gates)
 
     def merge(self, gates: Gates) -> Dense:
-        """The one layer that the gates make."""
+        """The single layer that the gates make."""
         values, experts = self.mix(gates)
         if not values:
             return experts[0]
@@ -99,9 +100,9 @@ class ConditionalLinear(nn.Module):
         return Dense(weight, sum_gated(biases, values) if biases else None)
 
     def mix(self, gates: Gates) -> Mixed:
-        """The active experts with their gates, unmerged; no gate where one expert is all there is.
+        """The active experts with their gates, not merged. A single expert has no gate.
 
-        Raises ConfigError for an expert that a slice was loaded without.
+        Raises ConfigError for an expert that is not in a loaded slice.
         """
         absent = [name for name in gates if self.experts[name].weight is None]
         if absent:
@@ -120,41 +121,25 @@ class ConditionalLinear(nn.Module):
         generator: torch.Generator | None = None,
         followed: Dispatch | None = None,
     ) -> tuple[Tensor, Dispatch | None]:
-        """Flat tokens [T, in] → [T, out], and the tokens' dispatch where the route looks at the
-        data.
+        """Flat tokens [T, in] → [T, out], and their dispatch for a route that looks at the data.
 
-        `layers`: the resolved layer of each span, None for such a route. `followed`: of the bank
-        that this one follows.
+        `layers`: the resolved layer of each span, None for such a route. `followed`: the dispatch
+        of the bank that this one follows.
         """
-        if not isinstance(self.route, TokenRoute):
-            return (
-                linear_by_span(
-                    x_TD, [layer for layer in layers if layer is not None], tokens.sizes
-                ),
-                None,
-            )
+        if not self.route.looks_at_data:
+            resolved = [layer for layer in layers if layer is not None]
+            return linear_by_span(x_TD, resolved, tokens.sizes), None
         dispatch = self.route(x_TD, tokens, generator) if followed is None else followed
         experts = self.experts.values()
         biases = [expert.bias for expert in experts if expert.bias is not None]
-        return (
-            mixture_linear(x_TD, dispatch, [expert.weight for expert in experts], biases),
-            dispatch,
-        )
+        weights = [expert.weight for expert in experts]
+        return mixture_linear(x_TD, dispatch, weights, biases), dispatch
 
 
 Linear = nn.Linear | ConditionalLinear
 Pair = tuple[Resolved | None, Resolved | None]
-"""Two linear layers of a part, resolved; None for what is not: ordinary layers and banks whose
+"""The two linear layers of a sublayer, resolved. None for an ordinary layer, and for a bank whose
 route looks at the data."""
-
-
-def draw(
-    layer: Linear, condition: Condition, generator: torch.Generator | None = None
-) -> Gates | None:
-    """The gates of a condition; None of an ordinary layer and where the route looks at the data."""
-    if isinstance(layer, nn.Linear) or not isinstance(layer.route, StaticRoute):
-        return None
-    return layer.route.gates(condition, generator)
 
 
 def resolve_pair(
@@ -164,19 +149,23 @@ def resolve_pair(
     generator: torch.Generator | None = None,
     tokens: int | None = None,
 ) -> Pair:
-    """The two linear layers of a part for a condition; gates are drawn once where the second
-    follows the first."""
+    """The two linear layers of a sublayer for a condition. Where the second follows the first, both
+    have the same gates, noise included.
 
-    def merge(layer: Linear, gates: Gates | None) -> Resolved | None:
+    `generator`: of the noise in training. `tokens`: see `worth_merging`.
+    """
+
+    def gates_of(layer: Linear) -> Gates | None:
+        return None if isinstance(layer, nn.Linear) else layer.route.gates(condition, generator)
+
+    def combine(layer: Linear, gates: Gates | None) -> Resolved | None:
         if isinstance(layer, nn.Linear) or gates is None:
             return None
         return layer.merge(gates) if worth_merging(len(gates), tokens) else layer.mix(gates)
 
-    leading = draw(first, condition, generator)
+    leading = gates_of(first)
     follows = isinstance(second, ConditionalLinear) and second.follows
-    return merge(first, leading), merge(
-        second, leading if follows else draw(second, condition, generator)
-    )
+    return combine(first, leading), combine(second, leading if follows else gates_of(second))
 
 
 def apply_linear(
@@ -187,8 +176,8 @@ def apply_linear(
     generator: torch.Generator | None = None,
     before: Dispatch | None = None,
 ) -> tuple[Tensor, Dispatch | None]:
-    """An ordinary layer, or a bank: see `ConditionalLinear.forward`. `before`: the dispatch of the
-    layer before it."""
+    """Run an ordinary layer or a bank: see `ConditionalLinear.forward`. `before`: the dispatch of
+    the layer before it."""
     if isinstance(layer, nn.Linear):
         return layer(x_TD), None
     return layer(x_TD, tokens, layers, generator, before if layer.follows else None)
@@ -197,15 +186,15 @@ def apply_linear(
 def worth_merging(active: int, tokens: int | None) -> bool:
     """Whether to merge `active` experts for this many tokens (None: for any number).
 
-    The merge costs active · in · out multiply-adds, of MERGE_COST each; what it saves are (active -
-    1) · tokens · in · out. So two experts are merged from 32 tokens on. The backward pass doubles
-    both sides. A single expert needs no merge.
+    The merge takes active · in · out multiply-adds, each of MERGE_COST, and saves (active - 1) ·
+    tokens · in · out of them. So two experts are merged from 32 tokens on. The backward pass
+    doubles both. A single expert needs no merge.
     """
     return active == 1 or tokens is None or (active - 1) * tokens >= MERGE_COST * active
 
 
 def sum_gated(tensors: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
-    """Σ gate · tensor, for gates that sum to 1; of two it is one interpolation."""
+    """Σ gate · tensor for gates that sum to 1. Two tensors are one interpolation."""
     weights = [gate.to(tensors[0].dtype) for gate in gates]
     if len(tensors) == 2:
         return torch.lerp(tensors[1], tensors[0], weights[0])
@@ -219,7 +208,7 @@ def linear_by_span(x_TD: Tensor, layers: Sequence[Resolved], sizes: Sequence[int
     """Apply one resolved layer per span to flat tokens that are grouped by span: [T, in] → [T,
     out].
 
-    Neighbouring spans with the same weight are one product.
+    Neighbouring spans with the same weight take one product.
     """
     runs: list[tuple[Resolved, int]] = []
     for layer, size in zip(layers, sizes, strict=True):

@@ -1,4 +1,4 @@
-"""Which token goes to which expert: decided once per gate, shared by all layers that use the
+"""Which token goes to which expert: decided once per gate and shared by all layers that use the
 gate."""
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ from torch import Tensor
 
 
 class RouteStatistics(NamedTuple):
-    """What a token route did to one call.
+    """What a route that looks at the data did in one call.
 
-    `load`: [S, E] how many assignments each expert received from the tokens of each span.
-    `balance`: the weighted balance loss, a scalar, or None where the route has none in force.
+    `load`: [S, E] the number of assignments that each expert received from the tokens of each span.
+    `balance`: the weighted balance loss, a scalar; None for a route without one.
     """
 
     load: Tensor
     balance: Tensor | None = None
 
 
+Statistics = dict[str, RouteStatistics]
+"""Site (see `SITES`) → statistics. Sites whose route does not look at the data have none."""
+
+
 class Dispatch(NamedTuple):
-    """The assignments of T tokens to k experts each, and the order that puts an expert's tokens
-    side by side.
+    """The assignments of T tokens to k experts each, and the order that puts the tokens of an
+    expert side by side.
 
     `experts`, `weights`: [T, k] indices and gates. `order`: [P] the P = T · k assignments, sorted
-    by expert. `slots`: [T, k] where in that order each stands. `ends`: [E] int32, where each
-    expert's assignments end. `statistics` of the call.
+    by expert. `slots`: [T, k] the place of each assignment in that order. `ends`: [E] int32, where
+    the assignments of each expert end. `statistics`: of the call.
     """
 
     experts: Tensor
@@ -48,7 +52,7 @@ class Dispatch(NamedTuple):
 
 
 def plan(experts_Tk: Tensor, weights_Tk: Tensor, experts: int, sizes: Sequence[int]) -> Dispatch:
-    """Sort the assignments by expert. `sizes`: how many tokens each span has."""
+    """Sort the assignments by expert. `sizes`: the number of tokens of each span."""
     flat_P = experts_Tk.flatten()
     order_P = flat_P.argsort(stable=True)
     slots_Tk = order_P.argsort().view_as(experts_Tk)
@@ -56,28 +60,32 @@ def plan(experts_Tk: Tensor, weights_Tk: Tensor, experts: int, sizes: Sequence[i
     ends_E = torch.searchsorted(flat_P.index_select(0, order_P), numbers_E, right=True)
     chosen_TE = (experts_Tk.unsqueeze(-1) == numbers_E).sum(1)
     load_SE = torch.stack([part_TE.sum(0) for part_TE in chosen_TE.split(list(sizes))])
-    return Dispatch(
-        experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), RouteStatistics(load_SE)
-    )
+    statistics = RouteStatistics(load_SE)
+    return Dispatch(experts_Tk, weights_Tk, order_P, slots_Tk, ends_E.int(), statistics)
 
 
 def gather(x_TD: Tensor, order_P: Tensor, active: int) -> Tensor:
-    """See `Dispatch.gather`; assignment p belongs to token p // active."""
+    """See `Dispatch.gather`. Assignment p belongs to token p // active."""
     return x_TD.index_select(0, order_P // active)
 
 
 def combine(y_PD: Tensor, slots_Tk: Tensor, weights_Tk: Tensor) -> Tensor:
-    """See `Dispatch.combine`. A weighted sum of rows is what PyTorch calls an embedding bag; it
-    reads each row once."""
+    """See `Dispatch.combine`. PyTorch calls a weighted sum of rows an embedding bag; it reads each
+    row once."""
     return F.embedding_bag(slots_Tk, y_PD, mode="sum", per_sample_weights=weights_Tk.to(y_PD.dtype))
 
 
 def split(ends_E: Tensor) -> list[int]:
-    """How many assignments each expert has, on the host."""
+    """The number of assignments of each expert, on the host."""
     return ends_E.diff(prepend=ends_E.new_zeros(1)).tolist()
 
 
-def statistics_of(first: Dispatch | None, second: Dispatch | None) -> list[RouteStatistics]:
-    """Of the two layers of a part; a dispatch they share counts once."""
-    distinct = [first] if second is first else [first, second]
-    return [dispatch.statistics for dispatch in distinct if dispatch is not None]
+def statistics_of(**dispatches: Dispatch | None) -> Statistics:
+    """The statistics of the linear layers of a sublayer, by site. A dispatch that two layers share
+    counts for the first."""
+    found: Statistics = {}
+    for site, dispatch in dispatches.items():
+        known = [statistics.load for statistics in found.values()]
+        if dispatch is not None and not any(dispatch.statistics.load is load for load in known):
+            found[site] = dispatch.statistics
+    return found

@@ -1,9 +1,9 @@
 """y_t = Σ_e G_te (W_e x_t + b_e): a mixture of linear layers whose gates depend on the token, as
 one differentiable operator.
 
-Assignments are sorted by expert, so each expert is one matrix product: `grouped_mm` where it is the
-fast path (bf16 on CUDA), a loop elsewhere. The operator keeps the sizes, which depend on the data,
-out of sight of `torch.compile`, and stores nothing for the backward pass but its inputs.
+Assignments are sorted by expert, so each expert is one matrix product: `grouped_mm` where that is
+fast (bf16 on CUDA), a loop elsewhere. The sizes depend on the data; the operator hides them from
+`torch.compile`. It stores only its inputs for the backward pass.
 
 Shape letters: T tokens, k experts of a token, P = T · k assignments, I and O the layer's widths, E
 experts.
@@ -24,8 +24,8 @@ from skillweave.layers.sparse.dispatch import Dispatch, combine, gather, split
 def mixture_linear(
     x_TI: Tensor, dispatch: Dispatch, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> Tensor:
-    """[T, I] → [T, O]. `weights`: E of [O, I]; `biases`: E of [O], or none. Follows autocast as
-    F.linear does."""
+    """[T, I] → [T, O]. `weights`: E of [O, I]. `biases`: E of [O], or none. Autocast applies as to
+    F.linear."""
     dtype = x_TI.dtype
     if torch.is_autocast_enabled(x_TI.device.type):
         dtype = torch.get_autocast_dtype(x_TI.device.type)
@@ -53,7 +53,7 @@ def grouped_linear(
 def grouped_product(
     x_PI: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], ends_E: Tensor
 ) -> Tensor:
-    """As `grouped_linear`, without asking the host for the sizes."""
+    """As `grouped_linear`, without the sizes on the host."""
     y_PO = F.grouped_mm(x_PI, torch.stack(list(weights)).transpose(1, 2), offs=ends_E)
     if not biases:
         return y_PO
@@ -64,7 +64,7 @@ def grouped_product(
 
 
 def _grouped_is_fast(x_PI: Tensor, weight_OI: Tensor) -> bool:
-    """The kernel takes bf16 whose rows are multiples of 16 bytes."""
+    """The kernel needs bf16 with rows that are multiples of 16 bytes."""
     return (
         x_PI.is_cuda
         and x_PI.dtype == torch.bfloat16
@@ -115,8 +115,7 @@ def _gradients(
     active = gates_Tk.shape[1]
     x_PI, grad_PO = gather(x_TI, order_P, active), gather(grad_TO, order_P, active)
     gates_P1 = gates_Tk.flatten().index_select(0, order_P).unsqueeze(1)
-    # Of the ungated output: its share in x's gradient, and through y · grad = x · Wᵀ grad + b ·
-    # grad that of the gate.
+    # Wᵀ grad gives the gradient of x, and the gate's too: y · grad = x · Wᵀ grad + b · grad.
     back_PI = grouped_linear(grad_PO, [weight.t() for weight in weights], [], ends_E)
     gate_P = torch.linalg.vecdot(back_PI, x_PI)
     scaled_PI = x_PI * gates_P1
@@ -150,7 +149,7 @@ def _(
     return torch.empty_like(x_TI), torch.empty_like(gates_Tk), weight_EOI, bias_EO
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x_TI, gates_Tk, order_P, slots_Tk, ends_E, weights, biases = inputs
     ctx.experts = len(weights)
     ctx.save_for_backward(x_TI, gates_Tk, order_P, slots_Tk, ends_E, *weights, *biases)
@@ -162,17 +161,15 @@ def _backward(ctx: Any, grad_TO: Tensor) -> tuple[Any, ...]:
     x, gates, weight, bias = _gradients(
         grad_TO.contiguous(), *inputs, ends_E, list(weights), list(biases)
     )
-    # An expert without a token gets no gradient, so that the optimiser leaves it alone. Compiled
-    # graphs cannot know it: zeros.
-    busy = (
-        [True] * ctx.experts
-        if torch.compiler.is_compiling()
-        else [count > 0 for count in split(ends_E)]
-    )
+    # An expert without a token gets no gradient, so the optimiser leaves it unchanged. A compiled
+    # graph does not know the counts and gives zeros.
+    used = [True] * ctx.experts
+    if not torch.compiler.is_compiling():
+        used = [count > 0 for count in split(ends_E)]
     per_expert = [
-        [grad if used else None for grad, used in zip(g, busy, strict=True)] for g in (weight, bias)
+        [grad if one else None for grad, one in zip(g, used, strict=True)] for g in (weight, bias)
     ]
     return x, gates, None, None, None, per_expert[0], per_expert[1] if biases else []
 
 
-_mixture.register_autograd(_backward, setup_context=_keep)
+_mixture.register_autograd(_backward, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""One pass of a carved model for programs without skillweave: a stock Hugging Face model, or a
+"""Export of an encoder for programs without skillweave: as a stock Hugging Face model, or as a
 graph of torch.export."""
 
 from __future__ import annotations
@@ -16,51 +16,41 @@ from skillweave.config import ConfigError
 from skillweave.config.encoder import RecurrentConfig
 from skillweave.model.model import Model
 from skillweave.surgery.export.graph import run_graph, write_graph
-from skillweave.surgery.export.stock import misfit
+from skillweave.surgery.export.stock import difference_to_stock
 
 ABSENT = "transformers is not installed (pip install 'skillweave[hf]')"
 
 
-def export_tower(
-    tower: Model, batch: Batch, expected_NLD: Tensor, folder: Path, name: str
+def export_encoder(
+    model: Model, batch: Batch, expected_NLD: Tensor, folder: Path, name: str
 ) -> dict[str, Any]:
-    """Write a tower, read it back and run it on a batch.
+    """Export the encoder of a model, read it back and run it on a batch.
 
-    `tower`: a dense model of one task of one pass. `expected_NLD`: its hidden states, zeros where
-    there is no token. Returns `name`, `format` (the Hugging Face class, or `torch.export`), `path`
-    (with the folder's name), `why` it is not a stock model (empty where it is one) and
-    `largest_relative_error` of the hidden states. Raises ConfigError for a recurrent encoder, which
-    reads each sample to its own end, as a graph cannot.
+    `model`: a dense model of one task with one pass. `expected_NLD`: its hidden states, zeros at
+    padding. Returns `name`, `format` (the Hugging Face class, or `torch.export`), `path` (with the
+    folder's name), `why` it is not a stock model (empty where it is one) and
+    `largest_relative_error` of the hidden states. Raises ConfigError for a recurrent encoder, whose
+    loop over a sample's own length a graph cannot hold.
     """
-    if isinstance(tower.config.encoder, RecurrentConfig):
+    if isinstance(model.config.encoder, RecurrentConfig):
         raise ConfigError(
-            f"{name}: a graph cannot hold an encoder {tower.config.encoder.name!r}; use --no-towers"
+            f"{name}: a graph cannot hold an encoder {model.config.encoder.name!r}; use --no-export"
         )
     folder.mkdir(exist_ok=True)
-    why = misfit(tower) if find_spec("transformers") else ABSENT
+    why = difference_to_stock(model) if find_spec("transformers") else ABSENT
     if why:
         path, form = folder / f"{name}.pt2", "torch.export"
-        write_graph(tower, batch, path)
+        write_graph(model, batch, path)
         found_NLD = run_graph(path, batch)
     else:
         from skillweave.surgery.export.hugging_face import run_stock, write_stock
 
         path = folder / name
-        form = write_stock(tower, path)
-        found_NLD = run_stock(tower, path, batch)
-    own_NL = torch.cat(
-        [
-            torch.arange(s.length) < batch.lengths[:, i : i + 1]
-            for i, s in enumerate(batch.layout.spans)
-        ],
-        1,
-    )
-    apart = ((found_NLD - expected_NLD)[own_NL].abs().max() / expected_NLD.abs().max()).item()
+        form = write_stock(model, path)
+        found_NLD = run_stock(model, path, batch)
+    lengths = zip(batch.layout.spans, batch.lengths.split(1, 1), strict=True)
+    valid_NL = torch.cat([torch.arange(span.length) < own_N1 for span, own_N1 in lengths], 1)
+    error = ((found_NLD - expected_NLD)[valid_NL].abs().max() / expected_NLD.abs().max()).item()
     where = os.path.join(folder.name, path.name)
-    return {
-        "name": name,
-        "format": form,
-        "path": where,
-        "why": why,
-        "largest_relative_error": apart,
-    }
+    about = {"name": name, "format": form, "path": where, "why": why}
+    return {**about, "largest_relative_error": error}

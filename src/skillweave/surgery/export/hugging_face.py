@@ -1,4 +1,4 @@
-"""Towers as stock models of Hugging Face's transformers."""
+"""Encoders as stock models of Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -37,49 +37,50 @@ RULES = {
     "ViTModel": vit.VIT.rules,
     "VivitModel": vit.VIT.rules,
 }
-"""Class → how its weights are made of ours, under the names of texts and pictures."""
+"""Class → rules that give its weights from ours, under the names of text and image streams."""
 
 
-def write_stock(tower: Model, folder: Path) -> str:
-    """Write a tower that fits as a model folder of Hugging Face's, with the tokeniser of a text;
-    the name of its class."""
-    name = stock_class(tower)
-    modality, stream = _stream(tower)
+def write_stock(model: Model, folder: Path) -> str:
+    """Write a stock model as a folder of Hugging Face's, with the tokeniser of a text model;
+    returns the name of its class."""
+    name = stock_class(model)
+    modality, stream = _stream(model)
     visual = isinstance(stream, ImageStream | VideoStream)
-    options, ours = (_visual if visual else _textual)(tower, modality, stream)
-    ours |= {key: x for key, x in tower.state_dict().items() if key.startswith("encoder.")}
+    options, ours = (_visual if visual else _textual)(model, modality, stream)
+    ours |= {key: x for key, x in model.state_dict().items() if key.startswith("encoder.")}
     kind = getattr(transformers, name)
-    sizes = bert.BERT.write_config(flatten(tower.config), Head())  # whose options all of them share
-    model = kind(kind.config_class(**sizes | options), add_pooling_layer=False)
-    shapes = {key: x.shape for key, x in model.state_dict().items()}
+    # all of them have BERT's options
+    sizes = bert.BERT.write_config(flatten(model.config), Head())
+    stock = kind(kind.config_class(**sizes | options), add_pooling_layer=False)
+    shapes = {key: x.shape for key, x in stock.state_dict().items()}
     mappings = KeyMap(RULES[name]).map_weights(ours, shapes)
-    model.load_state_dict(export_weights(mappings, ours, shapes))
+    stock.load_state_dict(export_weights(mappings, ours, shapes))
     with _quiet():
-        model.save_pretrained(folder)
-    if not visual and (processor := _processor(tower, modality)):
+        stock.save_pretrained(folder)
+    if not visual and (processor := _processor(model, modality)):
         write_tokenizer(processor, folder)
     return name
 
 
 @torch.inference_mode()
-def run_stock(tower: Model, folder: Path, batch: Batch) -> Tensor:
-    """[N, L, D] what the model in a folder makes of a batch."""
-    kind = getattr(transformers, stock_class(tower))
+def run_stock(model: Model, folder: Path, batch: Batch) -> Tensor:
+    """[N, L, D] the hidden states of a batch by the model in a folder."""
+    kind = getattr(transformers, stock_class(model))
     with _quiet():
-        model = kind.from_pretrained(folder, add_pooling_layer=False).eval()
-    (x,), (modality, _) = batch.inputs, _stream(tower)
+        stock = kind.from_pretrained(folder, add_pooling_layer=False).eval()
+    (x,), (modality, _) = batch.inputs, _stream(model)
     if modality is Modality.IMAGE:
-        return model(pixel_values=x).last_hidden_state
+        return stock(pixel_values=x).last_hidden_state
     if modality is Modality.VIDEO:
-        return model(pixel_values=x.transpose(1, 2)).last_hidden_state
+        return stock(pixel_values=x.transpose(1, 2)).last_hidden_state
     own_NL = torch.arange(x.shape[1]) < batch.lengths
-    ids = x.masked_fill(~own_NL, _padding(tower, modality))
-    return model(input_ids=ids, attention_mask=own_NL.long()).last_hidden_state
+    ids = x.masked_fill(~own_NL, _padding(model, modality))
+    return stock(input_ids=ids, attention_mask=own_NL.long()).last_hidden_state
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Without transformers' progress bars, which flash by for a tower."""
+    """Without the progress bars of transformers, which flash by for a small model."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -89,66 +90,60 @@ def _quiet() -> Generator[None]:
             logging.enable_progress_bar()
 
 
-def _stream(tower: Model) -> tuple[Modality, Any]:
-    ((modality, stream),) = tower.config.streams.present().items()
+def _stream(model: Model) -> tuple[Modality, Any]:
+    ((modality, stream),) = model.config.streams.present().items()
     return modality, stream
 
 
-def _positions(tower: Model, modality: Modality, length: int) -> Tensor:
-    """[L, D] all that is added to the content, whatever it is made of; the segment is that of a
-    single span."""
-    x_1LD = next(tower.parameters()).new_zeros(1, length, tower.config.width)
-    for module in tower.get_submodule(f"embeddings.{modality.value}.positions").children():
+def _positions(model: Model, modality: Modality, length: int) -> Tensor:
+    """[L, D] the sum of everything that is added to the content, for the segment of a single
+    span."""
+    x_1LD = next(model.parameters()).new_zeros(1, length, model.config.width)
+    for module in model.get_submodule(f"embeddings.{modality.value}.positions").children():
         x_1LD = x_1LD + module(x_1LD)
     return x_1LD[0].detach()
 
 
 def _visual(
-    tower: Model, modality: Modality, stream: ImageStream | VideoStream
+    model: Model, modality: Modality, stream: ImageStream | VideoStream
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Options of the configuration, and the tensors of the embedding; a clip's as those of a
-    picture."""
+    """Options of the configuration, and the tensors of the embedding. Those of a video have the
+    names of an image."""
     module = "patch" if isinstance(stream, ImageStream) else "tubelet"
     content = f"embeddings.{modality.value}.content.{module}"
     ours = {
         key.replace(content, f"{vit.IMAGE}.content.patch"): x
-        for key, x in tower.state_dict().items()
+        for key, x in model.state_dict().items()
         if content in key
     }
     ours[f"{vit.IMAGE}.positions.position.table.weight"] = _positions(
-        tower, modality, stream.max_length
+        model, modality, stream.max_length
     )
     if isinstance(stream, ImageStream):
         return {"image_size": stream.size, "patch_size": stream.patch}, ours
-    return {
-        "image_size": stream.size,
-        "num_frames": stream.frames,
-        "tubelet_size": list(stream.tubelet),
-    }, ours
+    sizes = {"image_size": stream.size, "num_frames": stream.frames}
+    return {**sizes, "tubelet_size": list(stream.tubelet)}, ours
 
 
 def _textual(
-    tower: Model, modality: Modality, stream: Any
+    model: Model, modality: Modality, stream: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The same; code as text, in one segment of zeros."""
-    words, positions, padding = (
-        tower.words(modality),
-        _positions(tower, modality, stream.max_length),
-        _padding(tower, modality),
-    )
-    # RoBERTa counts positions from behind that of padding
-    if tower.config.encoder.norm_position == "pre":
+    """The same for text and code, which have one segment of zeros."""
+    words, padding = model.words(modality), _padding(model, modality)
+    positions = _positions(model, modality, stream.max_length)
+    # RoBERTa counts positions from the one after that of padding
+    if model.config.encoder.norm_position == "pre":
         positions = torch.cat([positions.new_zeros(padding + 1, positions.shape[1]), positions])
     norm = f"embeddings.{modality.value}.norm"
     ours = {
         key.replace(norm, f"{bert.TEXT}.norm"): x
-        for key, x in tower.state_dict().items()
+        for key, x in model.state_dict().items()
         if key.startswith(norm)
     }
     ours |= {
         f"{bert.TEXT}.content.word.weight": words,
         f"{bert.TEXT}.positions.position.table.weight": positions,
-        f"{bert.TEXT}.positions.segment.table.weight": torch.zeros(1, tower.config.width),
+        f"{bert.TEXT}.positions.segment.table.weight": torch.zeros(1, model.config.width),
     }
     sizes = {
         "vocab_size": len(words),
@@ -159,12 +154,12 @@ def _textual(
     return sizes, ours
 
 
-def _processor(tower: Model, modality: Modality) -> TextProcessor | None:
-    processor = build_processors(tower.config, tower.assets)[modality] if tower.assets else None
+def _processor(model: Model, modality: Modality) -> TextProcessor | None:
+    processor = build_processors(model.config, model.assets)[modality] if model.assets else None
     return processor if isinstance(processor, TextProcessor) else None
 
 
-def _padding(tower: Model, modality: Modality) -> int:
+def _padding(model: Model, modality: Modality) -> int:
     """The id of [PAD]; 0, as batches are padded, for a model without a tokeniser."""
-    processor = _processor(tower, modality)
+    processor = _processor(model, modality)
     return (processor.tokenizer.token_to_id(processor.names["pad"]) if processor else None) or 0

@@ -1,4 +1,4 @@
-"""Which towers have the shape of a stock Hugging Face model."""
+"""Which encoders have the architecture of a stock Hugging Face model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = {
     (Modality.IMAGE, "pre"): "ViTModel",
     (Modality.VIDEO, "pre"): "VivitModel",
 }
-"""Modality and position of the norms → the architecture that is the same function."""
+"""Modality and position of the norms → the class with the same architecture."""
 EXPRESSED = (
     "layers",
     "heads",
@@ -28,37 +28,36 @@ EXPRESSED = (
     "dropout",
     "attention_dropout",
 )
-"""Options of an encoder that stock encoders have too; of all others they have the default."""
+"""Options of an encoder that stock encoders have too. They have the default of all others."""
 OWN = {
     "TextStream": ("embedding_size", "scale_embedding"),
     "CodeStream": ("embedding_size", "scale_embedding"),
     "ImageStream": ("distilled",),
     "VideoStream": ("cls_token",),
 }
-"""Options of a stream of which they have the default."""
+"""Options of a stream of which stock encoders have the default."""
 MODULES = ("modality", "masked_patch", "visible_patch", "visible_tubelet")
-"""Embedding modules that they do not have."""
+"""Embedding modules that stock encoders do not have."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 
 
-def misfit(tower: Model) -> str:
-    """Why a dense model of one pass is no stock model; empty where it is one."""
-    (task,) = tower.config.tasks.values()
+def difference_to_stock(model: Model) -> str:
+    """Why a dense model of one pass is not a stock model; empty where it is one."""
+    (task,) = model.config.tasks.values()
     span, others = task.spans[0], task.spans[1:]
     if others:
         return (
             f"the pass joins {len(task.spans)} spans, each embedded in its own way; stock encoders"
             " read one"
         )
-    modality, encoder = span.modality, tower.config.encoder
-    norms = encoder.norm_position
+    encoder, modality = model.config.encoder, span.modality
     if modality is Modality.SOUND:
-        return "Wav2Vec2Model adds positions by a convolution, this tower by a table of vectors"
+        return "Wav2Vec2Model adds positions by a convolution, this encoder by a table of vectors"
     if span.attention is Attention.CAUSAL:
         return "its attention is causal, which stock encoders do not have"
     if encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
-    stream = tower.config.streams.present()[modality]
+    stream = model.config.streams.present()[modality]
     options = [name for name in TransformerConfig.model_fields if name not in EXPRESSED]
     own = _changed(encoder, options) if isinstance(encoder, TransformerConfig) else ["name"]
     if own:
@@ -66,29 +65,29 @@ def misfit(tower: Model) -> str:
     modules = [name for name in MODULES if name in stream.embedding]
     if own := [*_changed(stream, OWN[type(stream).__name__]), *modules]:
         return f"stock encoders have nothing like its stream's {', '.join(own)}"
-    if (modality, norms) not in CLASSES:
+    if (modality, encoder.norm_position) not in CLASSES:
         return (
-            f"{NEAREST[modality]} normalises before attention and feed-forward, this tower after"
+            f"{NEAREST[modality]} normalises before attention and feed-forward, this encoder after"
             " them"
         )
-    normed, textual = stream.norm, modality in (Modality.TEXT, Modality.CODE)
-    if normed != textual:
+    textual = modality in (Modality.TEXT, Modality.CODE)
+    if stream.norm != textual:
         theirs, ours = ("a", "none") if textual else ("no", "one")
         return (
-            f"{CLASSES[modality, norms]} has {theirs} layer norm over its embeddings, this tower"
-            f" has {ours}"
+            f"{stock_class(model)} has {theirs} layer norm over its embeddings, this encoder has"
+            f" {ours}"
         )
     return ""
 
 
 def _changed(config: Config, names: Iterable[str]) -> list[str]:
-    """Those options that are not what they are by default."""
+    """Those of the options that differ from their default."""
     return [
         name for name in names if getattr(config, name) != type(config).model_fields[name].default
     ]
 
 
-def stock_class(tower: Model) -> str:
-    """The class of a tower that fits."""
-    (task,) = tower.config.tasks.values()
-    return CLASSES[task.spans[0].modality, tower.config.encoder.norm_position]
+def stock_class(model: Model) -> str:
+    """The class of a stock model."""
+    (task,) = model.config.tasks.values()
+    return CLASSES[task.spans[0].modality, model.config.encoder.norm_position]

@@ -1,50 +1,42 @@
-"""Routes: who decides which experts a token uses, and with which gates.
+"""Routes: who chooses the experts of a token, and with which gates.
 
-A static route knows its experts from a span's `Condition` alone, before the encoder runs; a token
-route looks at the data. A new route is one class and one line in `ROUTES`.
+A static route knows the experts from a span's `Condition` alone, before the encoder runs. Other
+routes look at the data. A new route is one class, here or in another package: it derives from
+`StaticRoute` or `Route` and is registered with `@ROUTES.register("name")`.
 """
 
 from __future__ import annotations
 
-from skillweave.config import choose
+from typing import cast
+
 from skillweave.config.encoder import RouteConfig
-from skillweave.layers.sparse.routes.learned import AttributeRoute, ModalityRoute, TaskRoute
-from skillweave.layers.sparse.routes.static import (
-    SHARED,
-    DenseRoute,
-    Gates,
-    Known,
-    SkillRoute,
-    StaticRoute,
-)
+from skillweave.config.routes import ROUTES
+from skillweave.layers.sparse.routes.attributes import AttributeRoute
+from skillweave.layers.sparse.routes.base import SHARED, Gates, Known, Route, StaticRoute
+from skillweave.layers.sparse.routes.learned import LearnedRoute, ModalityRoute, TaskRoute
+from skillweave.layers.sparse.routes.static import DenseRoute, SkillRoute
 from skillweave.layers.sparse.routes.token import ContextRoute, TokenRoute
-
-Route = StaticRoute | TokenRoute
-
-ROUTES: dict[str, type[StaticRoute] | type[TokenRoute]] = {
-    "dense": DenseRoute,
-    "skill": SkillRoute,
-    "token": TokenRoute,
-    "context": ContextRoute,
-    "modality": ModalityRoute,
-    "task": TaskRoute,
-    "attribute": AttributeRoute,
-}
 
 
 def build_route(config: RouteConfig, width: int, known: Known) -> Route:
-    """The route a configuration names. Raises ConfigError for an unknown name."""
-    return choose(ROUTES, config.route, "route")(config, width, known)
+    """The route that a configuration names. Raises ConfigError for an unknown name."""
+    return cast(type[Route], ROUTES.find(config.route))(config, width, known)
 
 
 __all__ = [
     "ROUTES",
     "SHARED",
+    "AttributeRoute",
+    "ContextRoute",
     "DenseRoute",
     "Gates",
     "Known",
+    "LearnedRoute",
+    "ModalityRoute",
     "Route",
+    "SkillRoute",
     "StaticRoute",
+    "TaskRoute",
     "TokenRoute",
     "build_route",
 ]

@@ -14,11 +14,10 @@ def number(experts: int) -> tuple[str, ...]:
 def add_noise(
     route: nn.Module, logits: Tensor, std: float, generator: torch.Generator | None
 ) -> Tensor:
-    """In training, normal noise of the generator's on the logits (Uni-Perceiver-MoE eq. 3); nothing
-    without a generator.
+    """Normal noise on the logits in training (Uni-Perceiver-MoE eq. 3); none without a generator.
 
-    It is drawn on the generator's device: seeded alike on all ranks, the noise is the same on all
-    of them.
+    The noise is made on the generator's device, so generators with equal seeds give equal noise on
+    all ranks.
     """
     if generator is None or not std or not route.training:
         return logits
@@ -29,9 +28,9 @@ def add_noise(
 
 
 def select(logits: Tensor, active: int) -> tuple[Tensor, Tensor]:
-    """The `active` best of the last dimension: their gates, which sum to 1, and their indices.
+    """The gates and the indices of the `active` largest logits of the last dimension.
 
-    To renormalise the best of a softmax is to take the softmax of the best.
+    The gates sum to 1: the softmax of the largest logits is the renormalised softmax of all.
     """
     best, experts = logits.topk(active, dim=-1)
     return best.softmax(-1), experts

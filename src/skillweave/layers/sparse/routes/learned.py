@@ -1,5 +1,4 @@
-"""Learned routes that do not look at the data: a gate on the modality, the task or the attributes
-of a span."""
+"""Learned routes that do not look at the data: a gate on the modality or the task of a span."""
 
 from __future__ import annotations
 
@@ -12,18 +11,20 @@ from torch import Tensor, nn
 from skillweave.batch import Condition
 from skillweave.config import ConfigError, nearest
 from skillweave.config.encoder import RouteConfig
+from skillweave.config.routes import ROUTES
 from skillweave.layers.precision import at_least_float32
-from skillweave.layers.sparse.routes.attributes import ATTRIBUTES
+from skillweave.layers.sparse.routes.base import Gates, Known, StaticRoute
 from skillweave.layers.sparse.routes.gate import add_noise, number, select
-from skillweave.layers.sparse.routes.static import Gates, Known, StaticRoute
 
 
 class LearnedRoute(StaticRoute):
     """top_k(softmax(W_g · R + noise)), renormalised, for a representation R of the condition
     (Uni-Perceiver-MoE eq. 3)."""
 
-    def __init__(self, config: RouteConfig, width: int) -> None:
-        super().__init__()
+    learned = True
+
+    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
+        super().__init__(config, width, known)
         self.experts = number(config.experts)
         self.active = config.active
         self.noise = config.noise
@@ -34,8 +35,8 @@ class LearnedRoute(StaticRoute):
         """R of a condition, [D]."""
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The `active` best experts. On the meta device, where no gate has a value, the first ones
-        stand for them."""
+        """The `active` best experts. On the meta device gates have no values, so the first experts
+        stand for the best."""
         logits_E = self._logits(condition)
         if logits_E.is_meta:
             return dict.fromkeys(self.experts[: self.active])
@@ -53,14 +54,17 @@ class LearnedRoute(StaticRoute):
 
 
 class VectorRoute(LearnedRoute):
-    """R = embed(id). Each id's vector is a parameter of its own, so that training one leaves the
-    others alone."""
+    """R = embed(id).
+
+    The vector of each id is a parameter of its own, so that training one leaves the others
+    unchanged.
+    """
 
     # Tuning on a new task or modality adds its vector.
     new_in_tuning = ("vectors",)
 
-    def __init__(self, config: RouteConfig, width: int, ids: Iterable[str]) -> None:
-        super().__init__(config, width)
+    def __init__(self, config: RouteConfig, width: int, known: Known, ids: Iterable[str]) -> None:
+        super().__init__(config, width, known)
         self.vectors = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in ids})
 
     @abstractmethod
@@ -71,17 +75,18 @@ class VectorRoute(LearnedRoute):
         """The vector of the condition's id."""
         return self.vectors[self.identify(condition)]
 
-    def idle(self, conditions: Iterable[Condition]) -> set[str]:
+    def unused(self, conditions: Iterable[Condition]) -> set[str]:
         """The vectors of other ids."""
         used = {self.identify(condition) for condition in conditions}
         return {f"vectors.{name}" for name in self.vectors if name not in used}
 
 
+@ROUTES.register("modality")
 class ModalityRoute(VectorRoute):
     """R = embed(modality of the token) (Uni-Perceiver-MoE eq. 7)."""
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__(config, width, [modality.value for modality in known.skills])
+        super().__init__(config, width, known, [modality.value for modality in known.skills])
 
     def identify(self, condition: Condition) -> str:
         """The span's modality."""
@@ -94,11 +99,12 @@ class ModalityRoute(VectorRoute):
         return name
 
 
+@ROUTES.register("task")
 class TaskRoute(VectorRoute):
     """R = embed(task) (Uni-Perceiver-MoE eq. 8)."""
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__(config, width, known.tasks)
+        super().__init__(config, width, known, known.tasks)
 
     def identify(self, condition: Condition) -> str:
         """The task's name."""
@@ -112,19 +118,3 @@ class TaskRoute(VectorRoute):
                 f" {condition.task!r}{nearest(condition.task, self.vectors)}; {remedy}"
             )
         return condition.task
-
-
-class AttributeRoute(LearnedRoute):
-    """R = layernorm(W_attr · attributes) (Uni-Perceiver-MoE eq. 9); the bits are in
-    `attributes.py`."""
-
-    def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__(config, width)
-        bits, self.describe = ATTRIBUTES[config.attributes]
-        self.embed = nn.Linear(bits, width)
-        self.norm = nn.LayerNorm(width)
-
-    def represent(self, condition: Condition) -> Tensor:
-        """The normalised projection of the condition's bits."""
-        bits = torch.tensor(self.describe(condition)).to(self.embed.weight)
-        return self.norm(self.embed(bits))

@@ -1,70 +1,44 @@
-"""Routes that a person writes down: they know their experts from a span's `Condition` alone, before
-the encoder runs."""
+"""Routes that the configuration decides."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
 
 from skillweave.batch import Condition, Modality
 from skillweave.config import choose
 from skillweave.config.encoder import RouteConfig
+from skillweave.config.routes import DENSE_ROUTE, ROUTES
+from skillweave.layers.sparse.routes.base import SHARED, Gates, Known, StaticRoute
 
-SHARED = "shared"
-"""The name of the one expert of a dense bank."""
-
-Gates = Mapping[str, Tensor | None]
-"""Active expert → gate; None is exactly 1 and costs nothing. Gates sum to 1."""
+SKILL_ROUTE = "skill"
 
 
-class Known(NamedTuple):
-    """What a route may know of the model it stands in: the skill of each modality that has a
-    stream, and the tasks' names."""
-
-    skills: Mapping[Modality, str]
-    tasks: Collection[str] = ()
-
-
-class StaticRoute(nn.Module):
-    """A route that does not depend on the data."""
-
-    experts: tuple[str, ...]
-
-    @abstractmethod
-    def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The active experts of a condition. `generator`: of the noise in training; without one
-        there is none."""
-
-    def idle(self, conditions: Iterable[Condition]) -> set[str]:
-        """Names of the route's own parameters that none of the conditions uses."""
-        return set()
-
-
+@ROUTES.register(DENSE_ROUTE)
 class DenseRoute(StaticRoute):
-    """One expert, always on: an ordinary layer."""
+    """One expert that is always on: an ordinary layer."""
+
+    chooses = False
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__()
+        super().__init__(config, width, known)
         self.experts = (SHARED,)
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The one expert, with gate 1."""
+        """The only expert, with gate 1."""
         return {SHARED: None}
 
 
+@ROUTES.register(SKILL_ROUTE)
 class SkillRoute(StaticRoute):
-    """One expert per skill, picked by a person's table (SkillNet section 3.2).
+    """One expert per skill, chosen by a table (SkillNet section 3.2).
 
-    `table`: modality → skill, and the name of a kind of spans → skill where that kind has its own
-    (see `SPAN_NAMES`).
+    `table`: modality → skill. Kinds of spans may have their own skill (see `SPAN_NAMES`).
     """
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__()
+        super().__init__(config, width, known)
         written = {
             name: skill
             for name, skill in (config.skills or {}).items()
@@ -74,7 +48,14 @@ class SkillRoute(StaticRoute):
         self.experts = tuple(dict.fromkeys(self.table.values()))
 
     def gates(self, condition: Condition, generator: torch.Generator | None = None) -> Gates:
-        """The skill of the span's kind or else its modality, with gate 1. Raises ConfigError for a
+        """The skill of the span's kind or of its modality, with gate 1. Raises ConfigError for a
         modality without a skill."""
         name = condition.name if condition.name in self.table else condition.modality.value
         return {choose(self.table, name, "skill for modality"): None}
+
+    def owners(self) -> Mapping[str, list[Modality]]:
+        """The modalities of each skill."""
+        found: dict[str, list[Modality]] = {}
+        for span, skill in self.table.items():
+            found.setdefault(skill, []).append(Modality(span.partition("/")[0]))
+        return found

@@ -7,27 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.config.encoder import RouteConfig
+from skillweave.config.routes import ROUTES
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse.dispatch import Dispatch, plan
+from skillweave.layers.sparse.routes.base import Known, Route
 from skillweave.layers.sparse.routes.gate import add_noise, number, select
-from skillweave.layers.sparse.routes.static import Known
 from skillweave.layers.tokens import TokenMap
 
 
-class TokenRoute(nn.Module):
+@ROUTES.register("token")
+class TokenRoute(Route):
     """A gate picks the `active` best of `experts` for each token (Uni-Perceiver-MoE eq. 3 with R(x)
     = x; SkillNet section 5.1).
 
     In training, noise is added to the logits. `balance` weighs the loss E · Σ_e f_e · p_e of the
-    Switch Transformer (arXiv 2101.03961, section 2.2): f the share of assignments, p the mean
-    probability of expert e.
+    Switch Transformer (arXiv 2101.03961, section 2.2), where f_e is the share of assignments and
+    p_e the mean probability of expert e.
     """
+
+    learned = looks_at_data = True
 
     representation = 1
     """Size of R in widths."""
 
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
-        super().__init__()
+        super().__init__(config, width, known)
         self.experts = number(config.experts)
         self.active = config.active
         self.noise = config.noise
@@ -37,7 +41,7 @@ class TokenRoute(nn.Module):
     def forward(
         self, x_TD: Tensor, tokens: TokenMap, generator: torch.Generator | None = None
     ) -> Dispatch:
-        """Where each token goes. `generator`: of the noise; without one there is none."""
+        """The experts of each token. `generator`: of the noise; without one there is none."""
         logits_TE = add_noise(
             self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator
         )
@@ -54,13 +58,14 @@ class TokenRoute(nn.Module):
         return self.gate(x_TD)
 
 
+@ROUTES.register("context")
 class ContextRoute(TokenRoute):
-    """R(x) = [x ; attnpool(X)] (Uni-Perceiver-MoE eq. 6), the pool over the tokens that
-    `TokenMap.context` allows.
+    """R(x) = [x ; attnpool(X)] (Uni-Perceiver-MoE eq. 6), pooled over the tokens of
+    `TokenMap.context`.
 
-    The pool is CLIP's (arXiv 2103.00020, section 2.4), one head whose query is the mean. Its key,
-    value and output projections are products with the query's and the gate's own matrices, so they
-    are left out: T · D multiply-adds instead of T · D² for the same functions.
+    The pool is CLIP's (arXiv 2103.00020, section 2.4): one head whose query is the mean. It has no
+    key, value and output projections, because the matrices of the query and the gate can express
+    their products. That takes T · D multiply-adds instead of T · D² for the same functions.
     """
 
     representation = 2
@@ -70,15 +75,14 @@ class ContextRoute(TokenRoute):
         self.query = nn.Linear(width, width)
 
     def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
-        """[T, E]: the gate is linear, so the context's share is computed once per sample."""
+        """[T, E]. The gate is linear, so the context's term is computed once per sample."""
         own_ED, context_ED = self.gate.weight.chunk(2, dim=1)
-        shared_NLE = (
-            F.linear(self.pool(x_TD, tokens), context_ED).unsqueeze(1).expand(-1, tokens.length, -1)
-        )
+        shared_NE = F.linear(self.pool(x_TD, tokens), context_ED)
+        shared_NLE = shared_NE.unsqueeze(1).expand(-1, tokens.length, -1)
         return F.linear(x_TD, own_ED) + tokens.to_tokens(shared_NLE)
 
     def pool(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
-        """[N, D] the attention-pooled context of each sample; zeros where there is none. Raises
+        """[N, D] the attention-pooled context of each sample, zeros where it has none. Raises
         ValueError for packed samples."""
         if tokens.context is None:
             raise ValueError(
@@ -88,9 +92,8 @@ class ContextRoute(TokenRoute):
         x_NLD, seen_NL = tokens.to_padded(x_TD), tokens.context
         counts_N1 = seen_NL.sum(1, keepdim=True)
         mean_ND = (x_NLD * seen_NL.unsqueeze(-1)).sum(1) / counts_N1.clamp(min=1)
-        scores_NL = (x_NLD @ self.query(mean_ND).to(x_NLD.dtype).unsqueeze(-1)).squeeze(
-            -1
-        ) / x_TD.shape[-1] ** 0.5
+        query_ND1 = self.query(mean_ND).to(x_NLD.dtype).unsqueeze(-1)
+        scores_NL = (x_NLD @ query_ND1).squeeze(-1) / x_TD.shape[-1] ** 0.5
         hidden = scores_NL.new_tensor(torch.finfo(scores_NL.dtype).min)
         weights_NL = at_least_float32(scores_NL.where(seen_NL, hidden)).softmax(-1) * seen_NL
         return (weights_NL.to(x_NLD.dtype).unsqueeze(1) @ x_NLD).squeeze(1)
