@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from skillweave.config.routes import ROUTES
 
 import skillweave as sw
 from skillweave.components.targets import TARGETS
 from skillweave.config.data import DataConfig
+from skillweave.config.routes import ROUTES
 from skillweave.data.sources import KINDS, open_source
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.metrics import METRICS

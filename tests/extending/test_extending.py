@@ -1,15 +1,11 @@
-"""A target, a task family, a metric, a route, a source and a Hugging Face family, each in one new
-file outside the package, are trained and evaluated like those inside it."""
+"""A target, a task family, a metric and a source, each in one new file outside the package, are
+trained and evaluated like those inside it. Routes and Hugging Face families have tests of their own
+in this folder."""
 
-import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-import toy_metric  # noqa: F401
-import toy_target  # noqa: F401
-import toy_task  # noqa: F401
 
 import skillweave as sw
 from skillweave.evaluation.evaluator import measure
@@ -17,23 +13,7 @@ from skillweave.inference import open_run
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.report import write_report
 
-GROUPS = {
-    "colour": ("red", "green", "blue", "black", "white"),
-    "size": ("small", "large", "tiny", "huge", "tall"),
-    "age": ("old", "new", "young", "ancient", "fresh"),
-}
-
-
-def make_rows(folder: Path) -> Path:
-    """300 texts of 1 to 6 words of one group, with the group as class and their number as score."""
-    rng, rows = random.Random(0), []
-    for _ in range(300):
-        group = rng.choice(sorted(GROUPS))
-        words = rng.choices(GROUPS[group], k=rng.randint(1, 6))
-        rows.append({"text": " ".join(words), "label": group, "score": len(words)})
-    file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 def recipe(folder: Path, task: dict[str, Any], **model: Any) -> RecipeConfig:
@@ -48,7 +28,7 @@ def recipe(folder: Path, task: dict[str, Any], **model: Any) -> RecipeConfig:
                 "encoder": {"layers": 1, "heads": 2, "feed_forward": 32},
                 **model,
             },
-            "tasks": {"task": {"data": {"path": str(make_rows(folder))}, **task}},
+            "tasks": {"task": {"data": {"path": "words:300"}, **task}},
             "training": {
                 "steps": 120,
                 "threads": 1,

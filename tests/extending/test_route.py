@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import toy_route  # noqa: F401
 from tiny import TASKS, relative_error, tiny_config, tiny_model
 
 from skillweave.analysis.experts import data_choices, uses_by_data, uses_by_layout
@@ -12,6 +11,8 @@ from skillweave.evaluation.agreement import differences, made_batch
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.surgery.carve import carve
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 def model_of(sparse: dict) -> Model:
