@@ -58,7 +58,7 @@ def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(
     begun = []
     monkeypatch.setattr(
         generation,
-        "write",
+        "generate",
         lambda model, batch, begin_NL, *rest: begun.append(begin_NL) or [[]] * len(batch),
     )
     predict_dataset(model, data, data.batches(4, limit=4))
