@@ -22,7 +22,7 @@ import pytest
 import torch
 import yaml
 from documentation import PAGES, ROOT, Block, inline_commands, read_blocks
-from documentation_data import make_data
+from documentation_data import make_data, shrink
 from typer.main import get_command
 
 import skillweave as sw
@@ -83,7 +83,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documentation")
     make_data(folder)
     for name, text in RECIPE_FILES.items():
-        (folder / name).write_text(text, "utf-8")
+        write_small(folder / name, text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for command in PREPARED.values():
@@ -195,24 +195,34 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
 
 def run_yaml(block: Block) -> None:
     """A recipe, tasks for a zero-shot evaluation, or a part of a recipe."""
-    if block.file:
-        Path(block.file).write_text(block.text, "utf-8")
     content = yaml.safe_load(block.text)
     try:
-        if block.file and set(content) == {"tasks"}:
-            read_tasks(block.file)
-        elif block.file and block.reason == "":
-            sw.read_recipe(block.file)
-        else:
+        if not block.file:
             check_settings(content)
+            return
+        file = Path(block.file)
+        file.write_text(block.text, "utf-8")
+        if set(content) == {"tasks"}:
+            read_tasks(file)
+        else:
+            sw.read_recipe(file)
+        write_small(file, block.text)
     except sw.ConfigError as error:
         raise AssertionError(f"{block.place}: {error}") from error
 
 
+def write_small(file: Path, text: str) -> None:
+    """Write a recipe with a smaller model."""
+    recipe = shrink(yaml.safe_load(text))
+    file.write_text(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False), "utf-8")
+
+
 def check_settings(content: dict[str, Any]) -> None:
     """Parse a part of a recipe, of a task, or of the tasks."""
-    if set(content) <= {*sw.RecipeConfig.model_fields, "base"}:
-        recipe = sw.RecipeConfig.parse(merge(BASE, content))
+    if set(content) <= {*sw.RecipeConfig.model_fields}:
+        has_length = {"steps", "epochs", "samples"} & content.get("training", {}).keys()
+        base = {**BASE, "training": {}} if has_length else BASE
+        recipe = sw.RecipeConfig.parse(merge(base, content))
         for name, task in recipe.tasks.items():
             TASKS.find(task.kind or name)
     elif set(content) <= {*TaskConfig.model_fields}:

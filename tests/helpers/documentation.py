@@ -16,7 +16,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
-FILE_NAME = re.compile(r"`([\w/-]+\.(?:yaml|json))`[^`]*:\s*\Z")
+FILE_NAME = re.compile(r"`([\w/-]+\.(?:yaml|json))`")
 INLINE = re.compile(r"`(?:\.venv/bin/)?(skillweave [a-z]+(?: [^`]+)?)`")
 
 
@@ -53,14 +53,15 @@ def read_blocks(page: Path) -> list[Block]:
     blocks = []
     for match in FENCE.finditer(text):
         before = match["before"]
-        reason, file = NOT_RUN.search(before), FILE_NAME.search(before)
+        reason = NOT_RUN.search(before)
+        files = FILE_NAME.findall(before) if before.rstrip().endswith(":") else []
         blocks.append(
             Block(
                 page,
                 text.count("\n", 0, match.start("text")) + 1,
                 match["language"],
                 dedent(match["text"]),
-                file[1] if file else "",
+                files[-1] if files else "",
                 reason[1] if reason else "",
             )
         )

@@ -19,7 +19,9 @@ from skillweave.config.layering import load_yaml, merge
 from skillweave.recipe import find_recipe
 
 COUNT = 40
-"""Samples of each kind: enough for all splits."""
+"""Media of each kind: enough for all splits."""
+TEXTS = 100
+"""Texts; their splits depend on other keys."""
 COLOURS = ("red", "green", "blue", "white", "maroon")
 RECIPES = (
     "quickstart",
@@ -32,7 +34,7 @@ RECIPES = (
 """The packaged recipes that pages train."""
 SMALL_MODEL: dict[str, Any] = {
     "width": 16,
-    "encoder": {"layers": 1, "heads": 2, "feed_forward": 32},
+    "encoder": {"layers": 3, "heads": 2, "feed_forward": 32},
     "streams": {
         "text": {"vocabulary": 300},
         "code": {"vocabulary": 300},
@@ -82,8 +84,8 @@ def _make_images(folder: Path) -> None:
 
 
 def _make_texts(folder: Path) -> None:
-    labels = ["positive" if i % 2 else "negative" for i in range(COUNT)]
-    texts = [f"{'very good' if i % 2 else 'so bad'}, item {i}" for i in range(COUNT)]
+    labels = ["positive" if i % 2 else "negative" for i in range(TEXTS)]
+    texts = [f"{'very good' if i % 2 else 'so bad'}, item {i}" for i in range(TEXTS)]
     write_lines(
         folder / "reviews.jsonl",
         [{"text": t, "label": label} for t, label in zip(texts, labels, strict=True)],
@@ -166,17 +168,24 @@ def _make_hugging_face_models(folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
+def shrink(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with the sizes of `SMALL_MODEL`, in those parts that it has."""
+    model = recipe.get("model") or {}
+    small = {**SMALL_MODEL, "streams": _shared_keys(SMALL_MODEL["streams"], model.get("streams"))}
+    return {**recipe, "model": merge(model, _shared_keys(small, model))} if model else recipe
+
+
+def _shared_keys(some: Mapping[str, Any], others: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in some.items() if key in (others or {})}
+
+
 def _make_small_recipe(file: Path, name: str) -> None:
     """A recipe that `skillweave train NAME` finds instead of the packaged one: a file in the
     current folder has precedence."""
-    recipe = load_yaml(find_recipe(name))
-    recipe["model"] = merge(recipe["model"], SMALL_MODEL)
-    present = load_yaml(find_recipe(name))["model"]["streams"]
-    streams = recipe["model"]["streams"]
-    recipe["model"]["streams"] = {stream: streams[stream] for stream in present}
+    recipe = shrink(load_yaml(find_recipe(name)))
     for task, settings in recipe["tasks"].items():
         settings["batch_size"] = 4
-        settings["data"]["limit"] = 8
+        settings["data"]["limit"] = 300 if task == "text_classification" else 8
         if task == "text_to_code":
             settings["data"] = FUNCTIONS
     recipe["training"] |= {"threads": 1, "validate_every": 0, "checkpoint_every": 0}
