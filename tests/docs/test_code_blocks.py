@@ -128,7 +128,7 @@ def test_code_blocks(
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_inline_commands_exist(page: Path) -> None:
-    commands: dict[str, Any] = get_command(app).commands  # ty: ignore[unresolved-attribute]
+    commands: dict[str, Any] = get_command(app).commands
     for words in map(str.split, inline_commands(page)):
         if words[1].isupper():  # COMMAND
             continue
