@@ -183,7 +183,7 @@ def average(
 ) -> None:
     """Average the weights of several models or of a run's checkpoints.
 
-    A run keeps several checkpoints when it is trained with a larger training.keep.
+    A run keeps several checkpoints when it is trained with a larger training.save_total_limit.
     """
     from skillweave.surgery.average import average, checkpoints_of
 

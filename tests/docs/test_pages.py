@@ -6,9 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from documentation import PAGES, ROOT
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"```.*?```", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#?([^)]*)\)")
 
@@ -60,3 +59,22 @@ def test_the_page_on_data_counts_the_pack_as_its_manifest_does() -> None:
         name: " / ".join(f"{of[split]:,}" for split in ("train", "validation", "test"))
         for name, of in rows.items()
     }
+
+
+def constant_parts(message: str) -> list[str]:
+    """The parts of a message that are the same in every case: without names and numbers. Parts of
+    at least three words, or else the longest one."""
+    words = " ".join(word for word in message.split() if not re.search(r"\w\.\w", word))
+    parts = re.split(r"'[^']*'|\.\.\.|[\d.]+|\{[^}]*\}|[():;,]", words)
+    parts = [part.strip() for part in parts]
+    return [part for part in parts if len(part.split()) > 2] or [max(parts, key=len)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_errors_that_a_page_explains_exist(page: Path) -> None:
+    sources = [file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py")]
+    code = re.sub(r"""["']\s*\n\s*f?["']""", "", "\n".join(sources))  # joins adjacent literals
+    table = page.read_text("utf-8").partition("## Common errors")[2]
+    for row in re.findall(r"^\| (.*?) \|", table, re.MULTILINE):
+        for message in re.findall("`([^`-][^`]*)`", row):
+            assert any(part in code for part in constant_parts(message)), message
