@@ -92,7 +92,7 @@ def read_groups(split: str, names: list[str], count: int) -> Data:
 
 
 class Encoder:
-    """Both sides' batches of texts, cut into wordpieces once by the checkpoint's own tokeniser."""
+    """Both sides' batches of texts, cut into wordpieces once by the checkpoint's own tokenizer."""
 
     def __init__(self, model: Model, data: Data) -> None:
         self.model, self.data = model, data

@@ -151,7 +151,7 @@ def peak_memory(
     keep_freed_memory()  # as in training
     before = status("VmRSS")
     side = train_ours(Model(config)) if name == OURS else train_theirs(their_model(setting))
-    for _ in range(2):  # the second has the optimiser's state as well
+    for _ in range(2):  # the second has the optimizer's state as well
         step(side, given)
     return status("VmHWM") - before
 

@@ -5,7 +5,7 @@
 One run of three tasks (poems by dynasty, emoji by name, functions by docstring) on the packed data,
 with dropout, noisy experts, accumulation and validation, is trained without interruption. Then it
 is killed (SIGKILL) at seeded moments, and at points inside the write of a checkpoint, and resumed;
-every second run with two data workers. Compared: weights and optimiser, byte for byte, and the
+every second run with two data workers. Compared: weights and optimizer, byte for byte, and the
 losses in metrics.jsonl. About three minutes on two cores.
 """
 
@@ -181,7 +181,7 @@ def half_deletion(real: Any, folder: Path, **options: Any) -> None:
 POINTS: dict[str, Prepare] = {
     "folder made": in_checkpoint(checkpoint.Path, "mkdir", after),
     "weights half written": in_checkpoint(weights, "save_file", half_tensors),
-    "optimiser half written": in_checkpoint(trainer, "save_file", half_tensors),
+    "optimizer half written": in_checkpoint(trainer, "save_file", half_tensors),
     "before the state": in_checkpoint(TrainingState, "write", before),
     "state half written": in_checkpoint(TrainingState, "write", half_state),
     "before the first fsync": in_checkpoint(os, "fsync", before),
@@ -215,7 +215,7 @@ def losses(folder: Path) -> list[Any]:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether the last and the best checkpoints of two runs hold the same weights and optimiser
+    """Whether the last and the best checkpoints of two runs hold the same weights and optimizer
     states."""
     names = [
         f"{link}/{name}.safetensors" for link in ("last", "best") for name in ("model", "optimizer")
@@ -277,7 +277,7 @@ def measure(kills: int, seed: int, console: Console) -> tuple[list[Result], list
 
 def table(title: str, results: list[Result]) -> Table:
     rows = Table(
-        "killed at", "last step", "resumed after", "weights and optimiser", "losses", title=title
+        "killed at", "last step", "resumed after", "weights and optimizer", "losses", title=title
     )
     for result in results:
         verdicts = [

@@ -55,7 +55,7 @@ def read_options(description: str | None) -> argparse.Namespace:
 
 
 class Side(NamedTuple):
-    """A model in training: its loss on a batch, and its optimiser."""
+    """A model in training: its loss on a batch, and its optimizer."""
 
     loss: Callable[[Given], Tensor]
     optimizer: torch.optim.Optimizer

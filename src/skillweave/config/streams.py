@@ -20,7 +20,7 @@ ASSETS_FOLDER = "assets"
 
 
 def tokenizer_asset(modality: Modality) -> str:
-    """The name of a modality's tokeniser among the model's assets."""
+    """The name of a modality's tokenizer among the model's assets."""
     return f"{modality.value}_tokenizer.json"
 
 
@@ -28,7 +28,7 @@ SpecialToken = Literal["pad", "unknown", "cls", "separator", "mask"]
 
 
 class Tokenizer(Variant):
-    """Where a tokeniser comes from."""
+    """Where a tokenizer comes from."""
 
     @classmethod
     def named_in(cls, settings: Mapping[str, Any]) -> str | None:
@@ -38,7 +38,7 @@ class Tokenizer(Variant):
 
 
 class TrainedTokenizerConfig(Tokenizer):
-    """A tokeniser that is trained on the texts of the training data."""
+    """A tokenizer that is trained on the texts of the training data."""
 
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
     """`wordpiece`: WordPiece after the normalisation of BERT. `bpe`: byte-level BPE (GPT-2)."""
@@ -47,30 +47,30 @@ class TrainedTokenizerConfig(Tokenizer):
     min_frequency: Positive = 2
     """Number of times that a pair of tokens must occur to be merged."""
 
-    # what a loaded tokeniser has in addition, for whoever reads a configuration of either kind
+    # what a loaded tokenizer has in addition, for whoever reads a configuration of either kind
     path: ClassVar[None] = None
     special: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def with_special_tokens(self, special: Mapping[str, str]) -> TokenizerConfig:
-        """The tokeniser after training. The names of its special tokens are those of BERT unless
-        `special` has others, which belong to a tokeniser that existed."""
+        """The tokenizer after training. The names of its special tokens are those of BERT unless
+        `special` has others, which belong to a tokenizer that existed."""
         return LoadedTokenizerConfig.parse({"special": special}) if special else self
 
 
 class LoadedTokenizerConfig(Tokenizer):
-    """A tokeniser that exists: a file, or the one that is saved with the model."""
+    """A tokenizer that exists: a file, or the one that is saved with the model."""
 
     kind: Literal["loaded"] = "loaded"
-    """Selects a tokeniser that exists; `path` or `special` selects it too."""
+    """Selects a tokenizer that exists; `path` or `special` selects it too."""
     path: str | None = None
     """A folder of Hugging Face with `tokenizer.json` or `vocab.txt`, one of these files, or a model
-    folder. Default: the tokeniser saved with the model that training starts from."""
+    folder. Default: the tokenizer saved with the model that training starts from."""
     special: dict[SpecialToken, str] = {}
     """Special tokens whose names differ from those of BERT ([PAD], [UNK], [CLS], [SEP], [MASK]).
-    Default: as in `special_tokens_map.json` and `tokenizer_config.json` beside the tokeniser."""
+    Default: as in `special_tokens_map.json` and `tokenizer_config.json` beside the tokenizer."""
 
     def with_special_tokens(self, special: Mapping[str, str]) -> LoadedTokenizerConfig:
-        """The tokeniser with the names of its special tokens."""
+        """The tokenizer with the names of its special tokens."""
         return self.model_copy(update={"special": {**special}})
 
 
@@ -145,7 +145,7 @@ class TextStream(StreamConfig):
     """Whether token embeddings are multiplied by the square root of their width (Transformer, arXiv
     1706.03762 section 3.4)."""
     vocabulary: Positive = 21128
-    """Largest number of tokens of a trained tokeniser; a loaded one replaces it by its own
+    """Largest number of tokens of a trained tokenizer; a loaded one replaces it by its own
     number."""
     max_length: Positive = 512
     """Largest number of tokens in a text, special tokens included. Longer texts are cut."""
@@ -157,7 +157,7 @@ class TextStream(StreamConfig):
     """Whether attention in texts is causal in every task: each token sees the tokens before it
     (GPT-2, LLaMA, CLIP). It is set where all tasks of a given configuration are causal."""
     tokenizer: TokenizerConfig = TrainedTokenizerConfig()
-    """Where the tokeniser comes from."""
+    """Where the tokenizer comes from."""
 
     def embedding_width(self, width: int) -> int:
         """`embedding_size`, or else the stream's width."""
@@ -165,11 +165,11 @@ class TextStream(StreamConfig):
 
 
 class CodeStream(TextStream):
-    """Source code: as text (CodeBERT; SkillNet section 3.3), with a tokeniser of its own unless the
+    """Source code: as text (CodeBERT; SkillNet section 3.3), with a tokenizer of its own unless the
     model shares `word`."""
 
     tokenizer: TokenizerConfig = TrainedTokenizerConfig(lowercase=False)
-    """Where the tokeniser comes from. Default: trained without lowercasing, since case has a
+    """Where the tokenizer comes from. Default: trained without lowercasing, since case has a
     meaning in code."""
 
 

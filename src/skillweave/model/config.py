@@ -220,12 +220,12 @@ class ModelConfig(Config):
         return model
 
     def sharers(self, modality: Modality) -> frozenset[Modality]:
-        """The modalities that use the same wordpieces as `modality`."""
+        """The modalities that use the same tokens as `modality`."""
         words = frozenset({Modality.TEXT, Modality.CODE})
         return words if "word" in self.shared and modality in words else frozenset({modality})
 
     def vocabulary(self, modality: Modality) -> int:
-        """How many wordpieces `modality` has, by itself or shared; 0 where no stream says."""
+        """How many tokens `modality` has, by itself or shared; 0 where no stream says."""
         sharers, streams = self.sharers(modality), self.streams.present()
         return next(
             (

@@ -23,7 +23,7 @@ from skillweave.weights.meta import meta_device
 class Pretrained(nn.Module, ABC):
     """A module that its configuration describes whole, with what writes and reads it.
 
-    `assets`: files that belong to the model, such as tokenisers, by name; they are saved beside the
+    `assets`: files that belong to the model, such as tokenizers, by name; they are saved beside the
     weights, so that a model folder alone can encode raw files.
     """
 

@@ -19,7 +19,7 @@ def average(folders: Sequence[str | Path]) -> Model:
     that of the first model.
 
     `folders`: models or runs; of a run, the best checkpoint. Raises ConfigError for fewer than two
-    models or for models of another configuration or tokeniser, WeightsError for weights that do not
+    models or for models of another configuration or tokenizer, WeightsError for weights that do not
     fit.
     """
     if len(folders) < 2:
@@ -32,7 +32,7 @@ def average(folders: Sequence[str | Path]) -> Model:
         other = Model.from_pretrained(model_folder(folder))
         if other.config != first.config or other.assets != first.assets:
             raise ConfigError(
-                f"{folder} cannot be averaged with {folders[0]}: its configuration or tokeniser"
+                f"{folder} cannot be averaged with {folders[0]}: its configuration or tokenizer"
                 " differs"
             )
         state = other.state_dict()

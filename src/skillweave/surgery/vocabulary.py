@@ -16,16 +16,16 @@ from skillweave.model.model import Model
 
 
 def extend(model: Model, words: Sequence[str], modality: Modality = Modality.TEXT) -> Model:
-    """A model whose tokeniser has a token for each of `words`.
+    """A model whose tokenizer has a token for each of `words`.
 
     The embedding of a new token begins as the mean of the tokens that the word was split into, and
     so do the biases of targets that predict tokens. Raises ConfigError where there is nothing to
-    add, or no such tokeniser.
+    add, or no such tokenizer.
     """
     name = tokenizer_asset(modality)
     if name not in model.assets:
         raise ConfigError(
-            f"the model has no tokeniser of {modality.value}"
+            f"the model has no tokenizer of {modality.value}"
             f" ({', '.join(model.assets) or 'no assets'})"
         )
     tokenizer = read_tokenizer(model.assets[name])

@@ -146,9 +146,9 @@ def _open(config: ModelConfig, name: str, path: str | Path) -> Source:
 
 
 def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
-    """The tokenisers of models that share theirs among the same modalities, and sound clusters.
+    """The tokenizers of models that share theirs among the same modalities, and sound clusters.
 
-    A recipe with the `path` of a tokeniser uses that file. Other tokenisers are trained on the
+    A recipe with the `path` of a tokenizer uses that file. Other tokenizers are trained on the
     recipe's texts.
     """
     assets: dict[str, bytes] = {}
@@ -168,16 +168,16 @@ def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
 
 
 def _tokenizer(config: ModelConfig, modality: Modality) -> str:
-    """Name of the asset with a modality's tokeniser: text's where `word` is shared."""
+    """Name of the asset with a modality's tokenizer: text's where `word` is shared."""
     return tokenizer_asset(Modality.TEXT if len(config.sharers(modality)) > 1 else modality)
 
 
 def _tokenizer_of(model: Model, modality: Modality) -> bytes:
-    """The tokeniser file. Raises ConfigError for a model that was saved without it."""
+    """The tokenizer file. Raises ConfigError for a model that was saved without it."""
     name = _tokenizer(model.config, modality)
     if name not in model.assets:
         raise ConfigError(
-            f"no {name} among the model's assets, so its {modality.value} wordpieces are unknown;"
+            f"no {name} among the model's assets, so its {modality.value} tokens are unknown;"
             " save it with them"
         )
     return model.assets[name]

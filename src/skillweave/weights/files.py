@@ -246,7 +246,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_assets(folder: str | Path, but: Collection[str] = ()) -> dict[str, bytes]:
-    """The files beside a model's weights (tokenisers, k-means), by name, all but those named."""
+    """The files beside a model's weights (tokenizers, k-means), by name, all but those named."""
     path = Path(folder) / ASSETS_FOLDER
     return (
         {f.name: f.read_bytes() for f in sorted(path.iterdir()) if f.name not in but}

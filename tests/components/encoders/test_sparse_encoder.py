@@ -65,7 +65,7 @@ def test_gradients_reach_exactly_the_active_parameters(route: str, task: str, ti
     )
 
 
-def test_the_optimiser_leaves_what_is_not_active_alone() -> None:
+def test_the_optimizer_leaves_what_is_not_active_alone() -> None:
     """Neither updates nor decays it, though another task trained it before."""
     model = model_of("task").train()
     optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))

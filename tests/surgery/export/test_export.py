@@ -138,7 +138,7 @@ def test_without_transformers_it_is_a_graph(tmp_path: Path, monkeypatch) -> None
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_tokeniser_goes_with_the_text(tmp_path: Path) -> None:
+def test_the_tokenizer_goes_with_the_text(tmp_path: Path) -> None:
     model = model_of("pre")
     config = model.config.streams.text.tokenizer.model_copy(update={"min_frequency": 1})
     tokenizer = train_tokenizer(["red square", "a blue ring"], config, 30)

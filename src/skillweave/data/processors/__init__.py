@@ -60,8 +60,8 @@ def build_processors(
 ) -> dict[Modality, Processor]:
     """A processor for each of the model's streams.
 
-    `assets` holds the tokenisers under `tokenizer_asset(modality)`; with `word` shared, code uses
-    text's. Raises ConfigError when a tokeniser is absent.
+    `assets` holds the tokenizers under `tokenizer_asset(modality)`; with `word` shared, code uses
+    text's. Raises ConfigError when a tokenizer is absent.
     """
     return {
         modality: _build(config, modality, stream, assets, limits, augment)
@@ -70,7 +70,7 @@ def build_processors(
 
 
 def build_answer_processor(config: Inputs, assets: Mapping[str, bytes]) -> Processor:
-    """The processor of what the decoder reads. Raises ConfigError when the tokeniser is absent, or
+    """The processor of what the decoder reads. Raises ConfigError when the tokenizer is absent, or
     the decoder."""
     if config.target_embedding is None:
         raise ConfigError(

@@ -161,7 +161,7 @@ def _backward(ctx: Any, grad_TO: Tensor) -> tuple[Any, ...]:
     x, gates, weight, bias = _gradients(
         grad_TO.contiguous(), *inputs, ends_E, list(weights), list(biases)
     )
-    # An expert without a token gets no gradient, so the optimiser leaves it unchanged. A compiled
+    # An expert without a token gets no gradient, so the optimizer leaves it unchanged. A compiled
     # graph does not know the counts and gives zeros.
     used = [True] * ctx.experts
     if not torch.compiler.is_compiling():

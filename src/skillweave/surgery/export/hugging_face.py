@@ -41,7 +41,7 @@ RULES = {
 
 
 def write_stock(model: Model, folder: Path) -> str:
-    """Write a stock model as a folder of Hugging Face's, with the tokeniser of a text model;
+    """Write a stock model as a folder of Hugging Face's, with the tokenizer of a text model;
     returns the name of its class."""
     name = stock_class(model)
     modality, stream = _stream(model)
@@ -160,6 +160,6 @@ def _processor(model: Model, modality: Modality) -> TextProcessor | None:
 
 
 def _padding(model: Model, modality: Modality) -> int:
-    """The id of [PAD]; 0, as batches are padded, for a model without a tokeniser."""
+    """The id of [PAD]; 0, as batches are padded, for a model without a tokenizer."""
     processor = _processor(model, modality)
     return (processor.tokenizer.token_to_id(processor.names["pad"]) if processor else None) or 0
