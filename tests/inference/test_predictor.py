@@ -10,6 +10,7 @@ import torch
 from hf_folder import save_bert
 from transformers import (
     AutoTokenizer,
+    BertForMaskedLM,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertModel,
@@ -144,7 +145,12 @@ def test_a_broken_input_does_not_stop_the_others(run: Path) -> None:
     assert set(heard["transcript"]) <= {"a", "b"} and again == heard
 
 
-def test_tasks_without_answers_are_told(run: Path) -> None:
+def test_tasks_without_answers_are_told(run: Path, tmp_path: Path) -> None:
+    save_bert(tmp_path / "bert", BertForMaskedLM)
+    with pytest.raises(
+        ConfigError, match="'mlm' is a pretraining task and has no answer; predict with nothing"
+    ):
+        sw.predict(tmp_path / "bert", "mlm", TEXTS)
     found = sw.Predictor(run)
     with pytest.raises(
         ConfigError, match="unknown task 'text_clasification'; did you mean 'text_classification'"
