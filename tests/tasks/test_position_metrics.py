@@ -1,5 +1,5 @@
-"""Masked predictions: labels in the order of the encoder's flat tokens, also with
-two spans in a pass."""
+"""Predictions at positions: labels in the order of the encoder's flat tokens, also with two spans in
+a pass, and the figures of masked predictions by hand."""
 
 import math
 
