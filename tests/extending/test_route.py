@@ -21,7 +21,7 @@ def model_of(sparse: dict) -> Model:
 
 
 def test_a_route_that_the_layout_decides(tmp_path) -> None:
-    model = model_of({"linears": {"route": "direction", "share": 0.4}})
+    model = model_of({"linears": {"route": "by_direction", "share": 0.4}})
     assert ModelConfig.parse(model.config.model_dump(mode="json")) == model.config
     shares = {(u.task, u.span): u.shares for u in uses_by_layout(model)}
     assert shares["captioning", "image"] == pytest.approx({"full": 0.8, "causal": 0.2})
@@ -46,17 +46,20 @@ def test_a_route_that_looks_at_the_data() -> None:
     assert list(first.shares.values()) == pytest.approx(expected, abs=1e-6)
     dense = model_of({})
     assert model.count_parameters("classify") == dense.count_parameters("classify")
-    with pytest.raises(ConfigError, match=r"'alternating', which looks at the data.*direction"):
+    with pytest.raises(ConfigError, match=r"'alternating', which looks at the data.*by_direction"):
         carve(model, "classify")
 
 
 @pytest.mark.parametrize(
     ("route", "told"),
     [
-        ({"route": "directoin"}, r"qkv.route: unknown value 'directoin'; did you mean 'direction'"),
+        (
+            {"route": "by_directoin"},
+            r"qkv.route: unknown value 'by_directoin'; did you mean 'by_direction'",
+        ),
         ({"route": "tokn"}, r"qkv.route: unknown value 'tokn'; did you mean 'token'"),
         ({"route": "folow"}, r"qkv.route: unknown value 'folow'; did you mean 'follow'"),
-        ({"route": "direction", "share": 2}, r"qkv.share: .*less than or equal to 1 \(got 2\)"),
+        ({"route": "by_direction", "share": 2}, r"qkv.share: .*less than or equal to 1 \(got 2\)"),
         ({"route": "token", "share": 0.5}, r"qkv.share: unknown key"),
         ({"route": "token", "expert": 3}, r"qkv.expert: unknown key; did you mean 'experts'"),
         ({"expert": 3}, r"qkv.expert: unknown key; did you mean 'experts'"),
@@ -70,4 +73,4 @@ def test_faults_name_what_is_valid(route: dict, told: str) -> None:
 def test_the_schema_lists_all_routes() -> None:
     routes = RouteConfig.model_json_schema()["properties"]["route"]["enum"]
     assert {"dense", "skill", "token", "context", "modality", "task", "attribute"} < set(routes)
-    assert {"follow", "direction", "alternating"} < set(routes)
+    assert {"follow", "by_direction", "alternating"} < set(routes)

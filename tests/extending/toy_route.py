@@ -19,7 +19,7 @@ class DirectionOptions(Config):
     share: float = Field(default=0.5, gt=0, le=1)
 
 
-@ROUTES.register("direction")
+@ROUTES.register("by_direction")
 class DirectionRoute(StaticRoute):
     """Two experts, for spans that attend both ways and for causal ones; each takes `share` of the
     other."""
