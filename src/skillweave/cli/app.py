@@ -54,17 +54,6 @@ COMMANDS: tuple[FunctionType, ...] = (
 SETTING = re.compile(r"--([\w-]+(?:\.[\w-]+)+)(?:=(.*))?|([\w-]+(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 """A setting of the recipe: `--a.b value`, `--a.b=value` or `a.b=value`."""
 
-EXPECTED = {
-    "ConfigError": "skillweave.config.base",
-    "BadInput": "skillweave.data.processors.base",
-    "WeightsError": "skillweave.weights.files",
-    "TrainingError": "skillweave.training.errors",
-    "Interrupted": "skillweave.training.errors",
-    "MetricError": "skillweave.metrics.ranking",
-}
-"""Errors whose message is enough for the user, and their modules. A module that was not imported
-cannot have raised one."""
-
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit status.
@@ -143,14 +132,7 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
 
 def exit_status(error: Exception) -> int | None:
     """The exit status for an error whose message tells the user what to do; None for a bug."""
-    known = {
-        name: getattr(sys.modules[module], name)
-        for name, module in EXPECTED.items()
-        if module in sys.modules
-    }
-    if not isinstance(error, (OSError, *known.values())):
-        return None
-    return error.code if isinstance(error, known.get("Interrupted", ())) else 2
+    return getattr(error, "exit_status", 2 if isinstance(error, OSError) else None)
 
 
 def _version(wanted: bool) -> None:

@@ -20,6 +20,8 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message lists every fault with its path and a
     remedy."""
 
+    exit_status = 2
+
 
 class Config(BaseModel):
     """Keyword-only, immutable, no unknown keys."""

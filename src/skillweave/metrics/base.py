@@ -18,7 +18,9 @@ axis. So it can be computed on resamples [B, N] too."""
 
 
 class MetricError(ValueError):
-    """Figures that no metric can be computed from; the message says which."""
+    """Predictions from which no metric can be computed; the message says which."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ DTYPES = {
 class WeightsError(ValueError):
     """Weights that do not fit; the message names them."""
 
+    exit_status = 2
+
 
 def write_weights(
     tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None

@@ -16,6 +16,8 @@ NO_AUGMENT = AugmentConfig()
 class BadInput(ValueError):
     """A sample that cannot be used. The message is the reason in `skipped.jsonl`."""
 
+    exit_status = 2
+
 
 class Processor(Protocol):
     """Converts a raw value to the features of one span."""
