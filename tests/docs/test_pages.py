@@ -64,8 +64,7 @@ def test_the_page_on_data_counts_the_pack_as_its_manifest_does() -> None:
 def constant_parts(message: str) -> list[str]:
     """The parts of a message that are the same in every case: without names and numbers. Parts of
     at least three words, or else the longest one."""
-    words = " ".join(word for word in message.split() if not re.search(r"\w\.\w", word))
-    parts = re.split(r"'[^']*'|\.\.\.|[\d.]+|\{[^}]*\}|[():;,]", words)
+    parts = re.split(r"\S*\w\.\w\S*|'[^']*'|\.\.\.|[\d.]+|\{[^}]*\}|[():;,]", message)
     parts = [part.strip() for part in parts]
     return [part for part in parts if len(part.split()) > 2] or [max(parts, key=len)]
 
