@@ -15,6 +15,7 @@ from skillweave.cli.shared import (
     Json,
     Resamples,
     Run,
+    SavedModel,
     Seed,
     Settings,
     Split,
@@ -27,7 +28,7 @@ EVALUATION_FILE = "evaluation.json"
 
 
 def evaluate(
-    run: Run,
+    run: SavedModel,
     split: Split = "test",
     tasks: Tasks = None,
     zero_shot: Annotated[
@@ -117,7 +118,7 @@ def interference(
 ) -> None:
     """Measure how much the tasks of a run help or harm each other.
 
-    Print a table, and write a heat map and the figures into the run folder.
+    Print a table, and write a heat map and the results into the run folder.
     """
     from skillweave.analysis import advice
     from skillweave.analysis.sampled_batches import sample_batches

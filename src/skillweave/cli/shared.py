@@ -34,7 +34,7 @@ Device = Annotated[
     Option(help="Where the model runs; auto takes the first available of cuda, mps and cpu."),
 ]
 Json = Annotated[
-    Path | None, Option("--json", metavar="FILE", help="Write the figures to this file as well.")
+    Path | None, Option("--json", metavar="FILE", help="Write the results to this file as well.")
 ]
 Resamples = Annotated[
     int, Option(metavar="N", min=0, help="Resamples for the confidence intervals.")

@@ -30,7 +30,8 @@ def code_words(text: str) -> list[str]:
 def classify_texts(train: Sequence[str], labels: Sequence[str], test: Sequence[str]) -> list[str]:
     """Predicted labels of `test`: logistic regression on TF-IDF of characters and pairs of
     characters."""
-    features = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    least = min(2, len(train))
+    features = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), min_df=least, sublinear_tf=True)
     model = make_pipeline(features, LogisticRegression(C=10, max_iter=200))
     return list(model.fit(list(train), list(labels)).predict(list(test)))
 

@@ -25,7 +25,7 @@ METRICS.update(
         "recall_at_10": Metric("recall@10"),
         "median_rank": Metric("median rank", lower=True, unbounded=True),
         "perplexity": Metric("perplexity", lower=True, unbounded=True),
-        "masked_accuracy": Metric("accuracy where asked"),
+        "masked_accuracy": Metric("accuracy at predicted positions"),
         "pixel_error": Metric("error of hidden pixels", lower=True),
     }
 )

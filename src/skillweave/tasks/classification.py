@@ -125,11 +125,13 @@ class Classification(Task):
 class TextClassification(Classification):
     """Classification of one text, which has a baseline."""
 
-    def baseline(self, found: Predictions, data: MeasuredData) -> Figures:
-        """Logistic regression on TF-IDF of characters."""
+    def baseline(self, found: Predictions, data: MeasuredData) -> Figures | None:
+        """Logistic regression on TF-IDF of characters; None for labels of one class."""
         from skillweave.metrics.baselines import classify_texts  # scikit-learn is slow to import
 
         train, labels = data.training_values("text"), data.training_values("label")
+        if len(set(labels)) < 2:
+            return None
         guess = classify_texts(train, labels, data.values("text", found.keys))
         return {"accuracy": accuracy(guess, data.values("label", found.keys))}
 
