@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from test_run import recipe
+from training_recipes import recipe
 
 from skillweave.recipe import RecipeConfig
 from skillweave.training import train

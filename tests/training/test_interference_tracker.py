@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_run import recipe
 from tiny import random_batch, tiny_config, tiny_model
 from torch import nn
+from training_recipes import recipe
 
 from skillweave.analysis.blocks import find_blocks
 from skillweave.analysis.interference import interference

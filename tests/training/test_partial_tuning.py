@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import labelled, make_batch, random_examples, relative_error, tiny_config, tiny_model
+from training_recipes import DATA, tuning_recipe
 
 import skillweave as sw
 from skillweave.analysis.inspection import inspect_folder
@@ -23,41 +24,12 @@ from skillweave.training.partial_tuning import PartialTuning, freeze
 from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.weights.files import WeightsError
 
-DATA = {
-    "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}, "limit": 200},
-    "text_to_image": {
-        "path": "pack:emoji",
-        "columns": {"text": ["name_zh", "name_en"]},
-        "limit": 100,
-    },
-}
 METHODS = ("prompt", "lora")
-
-
-def recipe(
-    folder, tasks=tuple(DATA), start_from=None, tuning=None, route="skill", target=None, **training
-):
-    chosen = {name: {"data": DATA[name], "batch_size": 4} for name in tasks}
-    if target:
-        chosen["text_classification"]["target"] = target
-    return RecipeConfig.parse({
-        "output": str(folder),
-        "start_from": start_from and str(start_from),
-        "tuning": tuning and {"method": tuning, "rank": 2, "prompts": 3},
-        "model": {
-            "width": 8,
-            "streams": {"text": {"vocabulary": 200, "max_length": 16}, "image": {"size": 32, "patch": 16}},
-            "encoder": {"layers": 2, "heads": 2, "feed_forward": 16, "sparse": {"qkv": {"route": route}}},
-            "targets": {target: {"kind": "classification"}} if target else {},
-        },
-        "tasks": chosen,
-        "training": {"steps": 4, "threads": 1, "validation_samples": 8, "accelerator": "cpu", "log_every": 1, **training},
-    })  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return train(recipe(tmp_path_factory.mktemp("runs") / "base"), quiet=True)
+    return train(tuning_recipe(tmp_path_factory.mktemp("runs") / "base"), quiet=True)
 
 
 def stored(run):
@@ -70,7 +42,8 @@ def stored(run):
 @pytest.fixture(scope="module")
 def tuned(base):
     return {
-        m: train(recipe(base.parent / m, start_from=base, tuning=m), quiet=True) for m in METHODS
+        m: train(tuning_recipe(base.parent / m, start_from=base, tuning=m), quiet=True)
+        for m in METHODS
     }
 
 
@@ -129,10 +102,10 @@ def test_only_what_was_trained_is_stored_and_the_rest_is_the_base_bit_for_bit(ba
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tuned_run_resumes_exactly(base, tuned, method, tmp_path):
     plan = {"start_from": base, "tuning": method, "checkpoint_every": 1, "save_total_limit": 9}
-    cut = train(recipe(tmp_path / "cut", **plan), quiet=True)
+    cut = train(tuning_recipe(tmp_path / "cut", **plan), quiet=True)
     for step in (4, 3):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}")
-    train(recipe(cut, **plan), resume=True, quiet=True)
+    train(tuning_recipe(cut, **plan), resume=True, quiet=True)
     for file in (ADAPTER_FILE, "optimizer.safetensors"):
         assert (cut / "last" / file).read_bytes() == (tuned[method] / "last" / file).read_bytes()
 
@@ -166,7 +139,7 @@ def test_many_tunings_share_one_base_in_memory(base, tuned):
 def test_a_new_target_is_learned_and_stored(base):
     for method in METHODS:
         run = train(
-            recipe(
+            tuning_recipe(
                 base.parent / f"new-{method}", ("text_classification",), base, method, target="mine"
             ),
             quiet=True,
@@ -184,7 +157,7 @@ def test_a_new_target_is_learned_and_stored(base):
 
 def test_naming_gets_a_correction_that_begins_at_zero(tmp_path):
     def naming(name, **more):
-        plan = recipe(tmp_path / name, **more).model_dump(mode="json")
+        plan = tuning_recipe(tmp_path / name, **more).model_dump(mode="json")
         plan["tasks"] = {
             "text_naming": {
                 "data": DATA["text_classification"] | {"fraction": 0.1},
@@ -209,7 +182,9 @@ def test_naming_gets_a_correction_that_begins_at_zero(tmp_path):
 
 def test_wordpieces_that_the_base_shares_stay_shared(tmp_path):
     for tuning, shared in ((None, []), ("prompt", ["word"])):
-        plan = recipe(tmp_path, ("text_classification",), "base", tuning).model_dump(mode="json")
+        plan = tuning_recipe(tmp_path, ("text_classification",), "base", tuning).model_dump(
+            mode="json"
+        )
         plan["model"]["streams"]["code"], plan["model"]["shared"] = {}, ["word"]
         model = model_with_tasks(RecipeConfig.parse(plan))
         assert model.shared == shared and (model.streams.code is not None) == bool(shared)
@@ -245,14 +220,16 @@ def test_a_tuned_model_saved_is_a_whole_one_and_may_be_tuned_again(base, tuned, 
         torch.equal(x, whole.get_parameter(name))
         for name, x in sw.load(tmp_path / "whole").state_dict().items()
     )
-    again = train(recipe(tmp_path / "again", start_from=tuned["lora"], tuning="prompt"), quiet=True)
+    again = train(
+        tuning_recipe(tmp_path / "again", start_from=tuned["lora"], tuning="prompt"), quiet=True
+    )
     weight = "encoder.blocks.0.attention.output.weight"
     assert torch.equal(sw.load(again).get_parameter(weight), whole.get_parameter(weight))
 
 
 def test_full_fine_tuning_is_what_it_is_without_a_section(base, tmp_path):
     runs = [
-        train(recipe(tmp_path / str(t), start_from=base, tuning=t), quiet=True)
+        train(tuning_recipe(tmp_path / str(t), start_from=base, tuning=t), quiet=True)
         for t in (None, "full")
     ]
     files = [(run / "last" / "model.safetensors").read_bytes() for run in runs]
@@ -264,14 +241,16 @@ def test_faults_tell_what_to_do(base, tuned, tmp_path):
         ConfigError,
         match=r"method 'prompt' trains a part of a model; name that model in start_from",
     ):
-        recipe(tmp_path / "a", tuning="prompt")
+        tuning_recipe(tmp_path / "a", tuning="prompt")
     with pytest.raises(
         ConfigError,
         match=r"lacks encoder\.blocks\.0\.attention\.qkv\.experts\.shared.*base: RUN/recipe\.yaml",
     ):
-        train(recipe(tmp_path / "b", start_from=base, tuning="lora", route="dense"), quiet=True)
+        train(
+            tuning_recipe(tmp_path / "b", start_from=base, tuning="lora", route="dense"), quiet=True
+        )
     assert not (tmp_path / "b").exists()
-    other = train(recipe(tmp_path / "other", seed=1), quiet=True)
+    other = train(tuning_recipe(tmp_path / "other", seed=1), quiet=True)
     with pytest.raises(WeightsError, match="tuned on other weights than these"):
         sw.with_tuning(sw.load(other), tuned["prompt"])
     with pytest.raises(WeightsError, match="not a tuned model"):
@@ -280,7 +259,9 @@ def test_faults_tell_what_to_do(base, tuned, tmp_path):
 
 def test_a_base_that_moved_or_changed_is_told(base, tmp_path):
     first = shutil.copytree(base, tmp_path / "first", symlinks=True)
-    run = train(recipe(tmp_path / "run", start_from=first, tuning="prompt", steps=1), quiet=True)
+    run = train(
+        tuning_recipe(tmp_path / "run", start_from=first, tuning="prompt", steps=1), quiet=True
+    )
     moved = first.rename(tmp_path / "moved")
     with pytest.raises(WeightsError, match=r"whose base .*first.* is not there; correct `base`"):
         sw.load(run)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_partial_tuning import recipe
+from training_recipes import tuning_recipe
 
 import skillweave as sw
 from skillweave.training import train
@@ -12,9 +12,9 @@ peft = pytest.importorskip("peft")
 
 @pytest.mark.parametrize("target", [None, "mine"])
 def test_peft_reads_and_merges_an_adapter_as_we_do(target, tmp_path):
-    base = train(recipe(tmp_path / "base"), quiet=True)
+    base = train(tuning_recipe(tmp_path / "base"), quiet=True)
     tasks = ("text_classification",) if target else ("text_classification", "text_to_image")
-    run = train(recipe(tmp_path / "run", tasks, base, "lora", target=target), quiet=True)
+    run = train(tuning_recipe(tmp_path / "run", tasks, base, "lora", target=target), quiet=True)
     expected = sw.load(run).state_dict()
     plain = sw.Model(sw.load(run).config)
     plain.load_state_dict(

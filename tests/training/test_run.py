@@ -5,38 +5,12 @@ import json
 import shutil
 
 import pytest
+from training_recipes import recipe
 
 from skillweave.config import ConfigError
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
 from skillweave.training import Interrupted, train
 from skillweave.training.run import remedy_for
-
-
-def recipe(folder, tasks=("text_classification",), start_from=None, **training):
-    data = {
-        "text_classification": {
-            "path": "pack:poems",
-            "columns": {"label": "dynasty"},
-            "limit": 200,
-        },
-        "text_to_image": {
-            "path": "pack:emoji",
-            "columns": {"text": ["name_zh", "name_en"]},
-            "limit": 100,
-        },
-    }
-    return RecipeConfig.parse({
-        "output": str(folder),
-        "start_from": start_from and str(start_from),
-        "model": {
-            "width": 8,
-            "streams": {"text": {"vocabulary": 200, "max_length": 16}, "image": {"size": 32, "patch": 16}},
-            "encoder": {"layers": 1, "heads": 2, "feed_forward": 16, "sparse": {"qkv": {"route": "skill"}}},
-        },
-        "tasks": {name: {"data": data[name], "batch_size": 4} for name in tasks},
-        "training": {"steps": 4, "threads": 1, "validation_samples": 8, "accelerator": "cpu", **training},
-    })  # fmt: skip
 
 
 def weights(run):
@@ -132,4 +106,5 @@ def test_failures_of_the_machine_come_with_a_remedy():
 
 def test_interruption_tells_how_to_go_on_and_how_to_exit(tmp_path):
     error = Interrupted(tmp_path, 7, 2)
-    assert error.code == 130 and "stopped after step 7" in str(error) and "--resume" in str(error)
+    assert error.exit_status == 130
+    assert "stopped after step 7" in str(error) and "--resume" in str(error)
