@@ -8,22 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from registered import registered_for_now
 
 import skillweave as sw
-from skillweave.components.targets import TARGETS
 from skillweave.config.data import DataConfig
-from skillweave.config.routes import ROUTES
-from skillweave.data.sources import KINDS, open_source
+from skillweave.data.sources import open_source
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.metrics import METRICS
-from skillweave.model.formats import FORMATS, as_own
+from skillweave.model.formats import as_own
 from skillweave.model.model import Model
-from skillweave.tasks import TASKS
 from skillweave.tasks.predictions import evaluating
 from skillweave.tasks.resolve import resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
-REGISTRIES = (TARGETS, TASKS, METRICS, ROUTES, KINDS, FORMATS, FAMILIES)
 
 
 def blocks(page: str, title: str, end: str = "") -> list[str]:
@@ -36,14 +33,11 @@ def blocks(page: str, title: str, end: str = "") -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def examples() -> Iterator[None]:
     """Run all examples; afterwards nothing of them is registered."""
-    before = [dict(registry) for registry in REGISTRIES]
     found = blocks("architecture.md", "### A target", "### An option of a loss")
-    for code in [*found, *blocks("data.md", "## Your own source")]:
-        exec(compile(code, "<example>", "exec"), {"__name__": "example"})
-    yield
-    for registry, entries in zip(REGISTRIES, before, strict=True):
-        for name in set(registry) - set(entries):
-            del registry[name]
+    with registered_for_now():
+        for code in [*found, *blocks("data.md", "## Your own source")]:
+            exec(compile(code, "<example>", "exec"), {"__name__": "example"})
+        yield
 
 
 def test_a_target_and_a_task_family(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def test_faults_name_what_is_valid(route: dict, told: str) -> None:
 
 
 def test_the_schema_lists_all_routes() -> None:
-    routes = RouteConfig.model_json_schema()["properties"]["route"]["enum"]
+    schema = RouteConfig.model_json_schema()
+    routes = schema["properties"]["route"]["enum"]
     assert {"dense", "skill", "token", "context", "modality", "task", "attribute"} < set(routes)
     assert {"follow", "by_direction", "alternating"} < set(routes)
+    assert schema["properties"]["share"]["maximum"] == 1 and not schema["additionalProperties"]

@@ -45,6 +45,12 @@ def _list_routes(schema: dict[str, Any]) -> None:
     schema["enum"] = [*ROUTES, FOLLOW_ROUTE]
 
 
+def _list_options(schema: dict[str, Any]) -> None:
+    for route in ROUTES.values():
+        schema["properties"] |= route.options.model_json_schema().get("properties", {})
+    schema["additionalProperties"] = False
+
+
 RouteName = Annotated[str, AfterValidator(_route_name)]
 
 
@@ -55,7 +61,7 @@ class RouteConfig(Config):
     A route from another package may have further options: those that its class lists.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_list_options)
 
     route: RouteName = Field(default=DENSE_ROUTE, json_schema_extra=_list_routes)
     """`dense`: one expert, used by everything. `skill`: one expert per skill, chosen by a table.
