@@ -137,7 +137,7 @@ def test_a_mistake_is_told_in_a_line(
         ("evaluate run --splt test", "No such option: --splt (Possible options: --split)"),
         ("evaluate run --spl test", "No such option: --spl (Possible options: --split)"),
         ("evaluate run --bootstrap", "Option '--bootstrap' requires an argument"),
-        ("evaluate", "Missing argument 'RUN'"),
+        ("evaluate", "Missing argument 'MODEL'"),
         ("evaluate run other", "unexpected extra argument(s) (other)"),
         ("search run good bad", "unexpected extra argument(s) (bad)"),
         ("evalute run", "No such command 'evalute'. Did you mean 'evaluate'?"),
