@@ -97,13 +97,13 @@ def features(
     from skillweave.inference.whitening import Whitening
 
     predictor = open_predictor(model, device)
-    found = predictor.task(task)
-    field = found.entry.query_fields[0]
-    given = read_inputs(input, [field], found.columns)
+    field = predictor.query_field(task)
+    columns = predictor.model.config.tasks[task].columns
+    given = read_inputs(input, [field], columns)
     _tell_skipped(input, given)
     vectors = _vectors(predictor, task, field, given)
     if whiten is not None:
-        others = read_inputs(fit, [field], found.columns) if fit else None
+        others = read_inputs(fit, [field], columns) if fit else None
         fitted = vectors if others is None else _vectors(predictor, task, field, others)
         vectors = Whitening.fit(fitted, whiten)(vectors)
     if out.suffix == ".npy":

@@ -82,6 +82,13 @@ class Predictor:
         encodes inputs alone."""
         return resolved_task(self.model.config, name)
 
+    def query_field(self, name: str) -> str:
+        """The field of a row whose vector stands for it: for a task that encodes inputs alone, its
+        first modality. Raises ConfigError for an unknown task."""
+        if name in self.tasks:
+            return self.tasks[name].entry.query_fields[0]
+        return choose(self.model.config.tasks, name, "task").spans[0].modality.value
+
     def answering(self, name: str) -> ResolvedTask:
         """A task that gives answers. Raises ConfigError for one that does not, with those that
         do."""

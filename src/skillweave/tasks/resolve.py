@@ -113,6 +113,11 @@ def resolved_task(model: ModelConfig, name: str) -> ResolvedTask:
     settings = task.settings
     if not settings.kind and name not in TASKS:
         kind = _kind_of(task, model.targets[target])
+        if not kind:
+            raise ConfigError(
+                f"task {name!r} has the inputs of no kind of task that learns by its target"
+                f" {target!r}; it gives vectors: skillweave features"
+            )
         settings = settings.model_copy(update={"kind": kind})
     entry = bound_entry(name, settings, model.targets[target], model)
     return ResolvedTask(name, entry, settings, model, target, task.columns)
