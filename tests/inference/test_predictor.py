@@ -105,7 +105,7 @@ def test_an_encoder_of_hugging_face_encodes_and_says_that_it_has_no_answer(tmp_p
     save_bert(tmp_path / "bert", BertModel)
     vectors = sw.encode(tmp_path / "bert", "pooled", text=TEXTS)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    with pytest.raises(ConfigError, match="pooled.*gives vectors: skillweave features"):
+    with pytest.raises(ConfigError, match=r"pooled.*gives vectors: skillweave features"):
         sw.predict(tmp_path / "bert", "pooled", TEXTS)
     rows, out = tmp_path / "rows.csv", tmp_path / "vectors.npy"
     rows.write_text("\n".join(["text", *TEXTS]) + "\n")
