@@ -126,3 +126,12 @@ def test_a_recipe_packs_only_masked_text(tmp_path: Any) -> None:
         ConfigError, match="only samples of one span whose tokens are predicted share rows"
     ):
         resolve(RecipeConfig.parse({"model": {"streams": {"text": {}}}, **recipe}))
+
+
+def test_an_encoder_that_would_read_across_samples_is_not_packed(tmp_path: Any) -> None:
+    (tmp_path / "rows.csv").write_text("text\n" + "".join(f"word{i} other\n" for i in range(40)))
+    data = {"data": {"path": str(tmp_path / "rows.csv")}, "pack": 32, "target": "lm"}
+    model = {"streams": {"text": {}}, "encoder": {"name": "lstm", "layers": 1}}
+    recipe = {"tasks": {"language_modelling": data}, "training": {"steps": 1}}
+    with pytest.raises(ConfigError, match="encoder 'lstm' would read on from one sample into"):
+        resolve(RecipeConfig.parse({"model": {**model, "targets": {"lm": {}}}, **recipe}))

@@ -196,6 +196,9 @@ class Architecture(Variant):
     """Options of all encoders and decoders."""
 
     discriminator = "name"
+    packable: ClassVar[bool] = True
+    """Whether samples may share rows: none sees the others."""
+
     name: str
     """Name of the architecture."""
     layers: Positive = 12
@@ -314,6 +317,8 @@ class SequentialConfig(Architecture):
     input_size: Positive | None = None
     """Width of the embeddings, which are the input of the first layer. Default: the model's
     width."""
+
+    packable = False
 
     # what the Transformer has in addition, for whoever reads a configuration of either kind
     heads: ClassVar[int] = 1

@@ -68,8 +68,8 @@ class TaskConfig(TaskSettings):
     """Masked text: short training samples share rows of this many positions, without seeing each
     other. If absent, each sample has a row of its own."""
     metrics: list[str] = []
-    """Classes: further metrics, of `f1`, `macro_f1` and `matthews`. `f1` is that of the last class,
-    such as 1 of 0 and 1 (GLUE)."""
+    """Further metrics. For classes: `f1`, `macro_f1` and `matthews`; `f1` is that of the last
+    class, such as 1 of 0 and 1 (GLUE). Metrics of other packages have names of their own."""
     pool: Positive | None = None
     """Retrieval: number of candidates in the evaluation; the whole split if absent."""
 

@@ -49,12 +49,11 @@ class LanguageModelling(PositionMetrics, Task):
     def bind(self, target: TargetConfig | None, model: ModelConfig, settings: TaskSettings) -> Task:
         """With an output layer instead of candidates for targets that have one; a decoder then
         writes what describes an input."""
-        kind = target.kind if target else ""
         task: Task = self
-        if kind == "bilm" and len(self.spans) == 2:
+        if target and target.predicts_previous and len(self.spans) == 2:
             both = replace(self.spans[0], role=Role.INPUT, attention=Attention.FULL)
-            task = replace(self, candidates=None, spans=(both,), targets=("bilm",))
-        elif kind == "lm":
+            task = replace(self, candidates=None, spans=(both,), targets=(target.kind,))
+        elif target and target.writes_text:
             task = self._by_output_layer(model.decoder is not None)
         return Task.bind(task, target, model, settings)
 
@@ -79,7 +78,7 @@ class LanguageModelling(PositionMetrics, Task):
         text = context.processors[Modality.TEXT](caption, separator=True)
         nothing = torch.full((sum(features.length for features in given) + 1,), IGNORE)
         labels = {"label_ids": torch.cat([nothing[:-1], text.data[1:], nothing[-1:]])}
-        if context.target.kind == "bilm":
+        if context.target.predicts_previous:
             labels["previous_ids"] = torch.cat([nothing, text.data[:-1]])
         return Example((*given, text), {}, row["key"], token_labels=labels)
 

@@ -305,6 +305,12 @@ def _check(config: TaskConfig, task: ResolvedTask) -> None:
             f"tasks.{task.name}.pack: only samples of one span whose tokens are predicted share"
             " rows (masked_text, or language_modelling with target: lm)"
         )
+    encoder = task.model.encoder_of(task.entry.spans[0].modality)
+    if config.pack and not encoder.packable:
+        raise ConfigError(
+            f"tasks.{task.name}.pack: an encoder {encoder.name!r} would read on from one sample"
+            " into the next; leave pack out, or use a transformer"
+        )
 
 
 def _with_fitted_settings(

@@ -258,6 +258,8 @@ class TargetConfig(Config):
     """Whether it can look at a decoder's tokens in place of the encoder's."""
     writes_text: ClassVar[bool] = False
     """Whether it predicts the next token, so that texts can be generated with it."""
+    predicts_previous: ClassVar[bool] = False
+    """Whether it also predicts the token before each position (label `previous_ids`)."""
     packable: ClassVar[bool] = False
     """Whether samples of one span may share rows in training, as it predicts tokens alone."""
     asset: ClassVar[str | None] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from skillweave.components.targets.base import (
 class BidirectionalLanguageConfig(TargetConfig):
     """Each position predicts the next and the previous token, each from one half of its vector
     (ELMo). The encoder must read the two directions separately."""
+
+    predicts_previous: ClassVar[bool] = True
 
     kind: Literal["bilm"] = "bilm"
     modality: Modality = Modality.TEXT
