@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
-import av
-from av.container import InputContainer
+from typing import TYPE_CHECKING, BinaryIO
 
 from skillweave.config.data import LimitsConfig
 from skillweave.data.processors.base import BadInput, describe_error
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,"
@@ -23,6 +23,8 @@ def open_container(file: BinaryIO, limits: LimitsConfig) -> InputContainer:
 
     Raises BadInput when FFmpeg finds none, or one longer than `limits.max_seconds`.
     """
+    import av  # a tenth of a second
+
     try:
         container = av.open(
             file,

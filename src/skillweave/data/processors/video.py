@@ -5,14 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from av import VideoFrame
-from av.container import InputContainer
-from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream as VideoTrack
 from PIL import Image
 
 from skillweave.batch import Features
@@ -27,6 +22,12 @@ from skillweave.data.processors.pixels import (
     check_pixels,
     crop_square,
 )
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
+    from av.video.stream import VideoStream as VideoTrack
 
 MAX_FRAMES_PER_SECOND = 240
 """Most frames that are decoded per second of `max_seconds`, since time stamps may never
@@ -63,6 +64,8 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
     def _decode(self, value: Any) -> list[Image.Image]:
         if isinstance(value, np.ndarray):
             return _from_array(value)
+        from av.video.reformatter import VideoReformatter  # a tenth of a second
+
         with open_media(value, self.limits) as file, open_container(file, self.limits) as container:
             try:
                 # one for all frames: to make one costs more than to use it
@@ -107,6 +110,8 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
 
 def _find_track(container: InputContainer, limits: LimitsConfig) -> VideoTrack:
     """The first video track. Raises BadInput when there is none that can be decoded."""
+    from av.stream import Disposition
+
     tracks = container.streams.video
     # a sound file's cover image is no video
     track = next((t for t in tracks if not t.disposition & Disposition.attached_pic), None)
