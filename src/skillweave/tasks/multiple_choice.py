@@ -34,10 +34,6 @@ _BLANK = re.compile(r"#idiom\d*#")
 Choices = Callable[[Row, TaskContext, Any], list[tuple[Features, Features]]]
 
 
-def _no_inputs(row: Row, context: TaskContext, rng: np.random.Generator) -> tuple[Features, ...]:
-    raise NotImplementedError
-
-
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Classification):
     """A pass for each choice, and a score for each pass (BERT section 4.4).
@@ -49,7 +45,7 @@ class MultipleChoice(Classification):
     most: int
     choices_field: str
     passes: Choices = field(repr=False)
-    inputs: Any = field(default=_no_inputs, repr=False)
+    inputs: Any = field(default=None, init=False, repr=False)  # `passes` in their place
 
     def bind(self, target: TargetConfig | None, model: ModelConfig, settings: TaskSettings) -> Task:
         """With a pass for each choice."""
