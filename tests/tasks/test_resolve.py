@@ -4,11 +4,16 @@ together."""
 from typing import Any
 
 import pytest
+import torch
 from every_task import SOURCES, recipe
 
 from skillweave.config import ConfigError
+from skillweave.config.layering import merge
+from skillweave.model.config import ModelConfig
+from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.resolve import resolve, resolved, resolved_task
+from skillweave.training.initial_weights import copy_weights
 
 
 def test_what_the_recipe_leaves_open_is_filled_in() -> None:
@@ -158,3 +163,40 @@ def test_tasks_of_one_classifier_have_a_label_in_common() -> None:
     )
     with pytest.raises(ConfigError, match=fault):
         resolve(RecipeConfig.parse(both))
+
+
+ROWS = 900
+"""More rows in the word embeddings than the tokenizer has tokens, as in Whisper."""
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("text_classification", {"streams": {"text": {"vocabulary": ROWS}}}),
+        ("code_to_text", {"target_embedding": {"vocabulary": ROWS}}),
+        (
+            "speech_to_text",
+            {
+                "streams": {"text": None},
+                "shared": [],
+                "target_embedding": {"vocabulary": ROWS, "tied": False},
+            },
+        ),
+    ],
+)
+def test_tuning_keeps_all_rows_of_a_word_embedding(task: str, changes: dict[str, Any]) -> None:
+    """Wherever the words are: in a text stream, shared with code, or in the decoder alone."""
+    data = recipe(task).model_dump(mode="json")
+    data["model"] = merge(data["model"], changes)
+    first = resolve(RecipeConfig.parse(data))
+    described = first.model.model_dump(mode="json")
+    for reader in (*described["streams"].values(), described["target_embedding"] or {}):
+        if "vocabulary" in reader:
+            reader["vocabulary"] = ROWS
+    base = Model(ModelConfig.parse(described), first.assets)
+    again = resolve(RecipeConfig.parse(data), base.assets, base.config)
+    tuned = Model(again.model, again.assets)
+    report = copy_weights(tuned, base.state_dict(), "base")
+    assert len(report.splitlines()) == 1  # nothing is new, nothing is unused
+    for name, x in base.state_dict().items():
+        assert torch.equal(tuned.state_dict()[name], x)

@@ -224,17 +224,23 @@ class ModelConfig(Config):
         words = frozenset({Modality.TEXT, Modality.CODE})
         return words if "word" in self.shared and modality in words else frozenset({modality})
 
+    def token_streams(self, modality: Modality) -> dict[Modality, TextStream]:
+        """The streams that use the tokens of `modality`, by modality."""
+        return {
+            m: stream
+            for m, stream in self.streams.present().items()
+            if m in self.sharers(modality) and isinstance(stream, TextStream)
+        }
+
+    def tokenizer_readers(self, modality: Modality) -> list[TextStream]:
+        """All that reads the tokenizer of `modality`; the decoder reads that of text."""
+        answers = [self.target_embedding] if modality is Modality.TEXT else []
+        return [*self.token_streams(modality).values(), *filter(None, answers)]
+
     def vocabulary(self, modality: Modality) -> int:
         """How many tokens `modality` has, by itself or shared; 0 where no stream says."""
-        sharers, streams = self.sharers(modality), self.streams.present()
-        return next(
-            (
-                s.vocabulary
-                for m, s in streams.items()
-                if m in sharers and isinstance(s, TextStream)
-            ),
-            0,
-        )
+        streams = self.token_streams(modality).values()
+        return next((stream.vocabulary for stream in streams), 0)
 
     def decoded(self, task: str) -> list[Span]:
         """The spans of a task that the decoder reads."""
@@ -247,13 +253,8 @@ class ModelConfig(Config):
     def word_size(self, modality: Modality) -> int:
         """The size of a modality's word embedding, by itself or shared; the model's width where no
         stream says."""
-        sharers, streams = self.sharers(modality), self.streams.present()
-        sizes = (
-            s.embedding_width(self.input_size(m))
-            for m, s in streams.items()
-            if m in sharers and isinstance(s, TextStream)
-        )
-        return next(sizes, self.width)
+        streams = self.token_streams(modality).items()
+        return next((s.embedding_width(self.input_size(m)) for m, s in streams), self.width)
 
     def input_size(self, modality: Modality) -> int:
         """The size of the vectors that a stream hands to its encoder."""

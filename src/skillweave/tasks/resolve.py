@@ -389,19 +389,21 @@ def _with_tokenizers(
         if shares and modality is Modality.CODE:
             continue
         answers = model.target_embedding if modality is Modality.TEXT else None
-        stream: TextStream | None = getattr(model.streams, modality.value) or answers
-        if stream is None:
+        readers = model.tokenizer_readers(modality)
+        if not readers:
             continue
+        stream = readers[0]
         wanted = (Modality.TEXT, Modality.CODE) if shares else (modality,)
         name = tokenizer_asset(modality)
         known = base if base and name in assets else None
-        own: TextStream | None = getattr(known.streams, modality.value) if known else None
-        named = stream if stream.tokenizer.special else own or stream
+        owned = known.tokenizer_readers(modality) if known else []
+        named = stream if stream.tokenizer.special else next(iter(owned), stream)
         special: dict[str, str] = dict(named.tokenizer.special)
         if name not in assets:
             special = special or _special_names(stream.tokenizer)
             assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
-        size = max(read_tokenizer(assets[name]).get_vocab_size(), own.vocabulary if own else 0)
+        tokens = read_tokenizer(assets[name]).get_vocab_size()
+        size = max([tokens, *(before.vocabulary for before in owned)])
         streams = {
             sharer.value: _with_vocabulary(reader, size, special)
             for sharer in wanted
