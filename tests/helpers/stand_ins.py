@@ -57,7 +57,13 @@ class TinyModel(nn.Module):
         self.skills = nn.ModuleDict({name: nn.Linear(WIDTH, 3) for name in ("left", "right")})
         self.dropout, self.noise = nn.Dropout(dropout), noise
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> TinyOutput:
+    def loss_terms(self, batch: Batch) -> dict[str, int]:
+        """The samples."""
+        return {"class": len(batch)}
+
+    def forward(
+        self, batch: Batch, generator: torch.Generator | None = None, loss_scales: Any = None
+    ) -> TinyOutput:
         """Cross-entropy of the active skill."""
         x = self.dropout(torch.tanh(self.shared(batch.inputs[0])))
         if self.training and self.noise:

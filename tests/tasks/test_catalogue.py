@@ -1,6 +1,7 @@
 """Every task of the catalogue on the real pack: a finite loss, and a gradient for exactly what it
 activates."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from skillweave.data.mixture import Mixture
 from skillweave.model.model import Model
 from skillweave.tasks import TASKS
 from skillweave.tasks.dataset import TaskDataset, stable_order
+from skillweave.tasks.predictions import encode_candidates
 from skillweave.tasks.resolve import ResolvedRecipe, resolve
 
 
@@ -44,6 +46,39 @@ def test_loss_and_gradients(name: str, model: Model) -> None:
     found = {n for n, p in model.named_parameters() if p.grad is not None}
     assert found == set(model.active_parameters(name))
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_parts_of_a_batch_weighted_by_their_terms_have_its_gradient(name: str) -> None:
+    if resolved().tasks[name].compares_samples and TASKS[name].candidates is None:
+        pytest.skip("negatives come from the batch itself")
+    torch.manual_seed(0)
+    model = Model(resolved().model, resolved().assets).double().eval()
+    data = dataset(name)
+    candidates = encode_candidates(model, data.candidate_batches())
+    examples = [data.examples(i)[0] for i in range(6)]
+    whole, *parts = (
+        as_float64(data.collate(part))
+        for part in (examples, examples[:1], examples[1:4], examples[4:])
+    )
+    names = model.active_parameters(name)
+    parameters = [model.get_parameter(one) for one in names]
+    terms = model.loss_terms(whole)
+    for batch in (whole, *parts):
+        scales = {one: count / terms[one] for one, count in model.loss_terms(batch).items()}
+        model(batch, candidates=candidates, loss_scales=scales).loss.backward()
+        if batch is whole:
+            expected = [p.grad for p in parameters]
+            model.zero_grad()
+    for one, parameter, gradient in zip(names, parameters, expected, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9, msg=one)
+
+
+def as_float64(batch: Batch) -> Batch:
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in batch.inputs)
+    labels = {k: x.double() if x.is_floating_point() else x for k, x in batch.labels.items()}
+    return replace(batch, inputs=inputs, labels=labels)
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

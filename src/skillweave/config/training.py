@@ -55,7 +55,8 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and learning rate schedule."""
     gradient_accumulation_steps: Positive = 1
-    """Micro-batches per update. All of them belong to one task."""
+    """Micro-batches per update. All of them belong to one task. The gradient is that of one batch
+    of all their samples, except for contrastive losses: see the page on devices."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs the forward pass under autocast; weights and optimizer state stay float32. CPUs
     without bf16 instructions emulate it, which is slow."""

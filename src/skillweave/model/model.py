@@ -32,11 +32,13 @@ class Output:
     """What a forward pass gives: everything is returned, nothing is kept on the model.
 
     `loss`: the weighted sum of the targets' losses and balance losses, None without labels.
+    `balance`: the balance losses alone, 0 without such routes.
     `losses`, `logits`, `positions`: by target; see `TargetOutput`. `load`: where routes look at the
     data, the number of assignments of tokens to each expert.
     """
 
     loss: Tensor | None
+    balance: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Mapping[str, Tensor] = field(default_factory=dict)
     positions: Mapping[str, Tensor | None] = field(default_factory=dict)
@@ -91,14 +93,16 @@ class Model(Pretrained):
         generator: torch.Generator | None = None,
         resolved: Resolved | None = None,
         candidates: Tensor | None = None,
+        loss_scales: Mapping[str, float] | None = None,
     ) -> Output:
         """Losses and logits of a batch.
 
         `generator`: of the routes' noise in training, seeded alike on all ranks; without one there
         is no noise. `resolved`: what `resolve` gave for the task. `candidates`: [C, D] the vectors
         that `embed` gave for the answers that the task chooses from, for a batch without candidates
-        of its own. Raises ConfigError for a task the model never had or resolved weights of
-        another.
+        of its own. `loss_scales`: by target, a factor of its loss besides its weight, for a batch
+        that is a part of an update. Raises ConfigError for a task the model never had or resolved
+        weights of another.
         """
         task = self._task(batch.layout.task)
         passes, load, balance = self._encode(batch, generator, resolved)
@@ -115,11 +119,21 @@ class Model(Pretrained):
         losses = {name: one.loss for name, one in results.items() if one.loss is not None}
         loss = None
         if losses:
-            weighted = [task.targets[name] * value for name, value in losses.items()]
+            scales = loss_scales or {}
+            weighted = [
+                task.targets[name] * scales.get(name, 1.0) * value for name, value in losses.items()
+            ]
             loss = torch.stack(weighted).sum() + balance
         logits = {name: one.logits for name, one in results.items()}
         positions = {name: one.positions for name, one in results.items()}
-        return Output(loss, losses, logits, positions, load)
+        return Output(loss, balance, losses, logits, positions, load)
+
+    def loss_terms(self, batch: Batch) -> dict[str, int]:
+        """By target of the batch's task: see `Target.loss_terms`."""
+        return {
+            name: cast(Target, self.targets[name]).loss_terms(batch)
+            for name in self._task(batch.layout.task).targets
+        }
 
     @torch.no_grad()
     def resolve(self, task: str) -> Resolved:

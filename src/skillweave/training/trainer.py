@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +48,31 @@ class LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The loss of the batch, a scalar."""
-        return self.model(batch, generator=generator).loss
+    def forward(
+        self, batch: Batch, generator: torch.Generator, loss_scales: Mapping[str, float]
+    ) -> Tensor:
+        """The loss of the batch, a scalar. `loss_scales`: see `Model.forward`."""
+        return self.model(batch, generator=generator, loss_scales=loss_scales).loss
+
+
+class LossTerms(NamedTuple):
+    """How many terms the loss of each target is the mean of in a micro-batch of a task."""
+
+    task: str
+    terms: Mapping[str, int]
+
+
+def loss_scales(own: LossTerms, update: Sequence[LossTerms]) -> dict[str, float]:
+    """The factors of a micro-batch's losses that make the mean over the micro-batches of an update
+    the loss of one large batch: each term then counts the same, whatever micro-batch it is in.
+
+    `update`: all micro-batches of the update, on all processes.
+    """
+    scales = {}
+    for target, count in own.terms.items():
+        counts = [one.terms[target] for one in update if one.task == own.task]
+        scales[target] = count * len(counts) / max(sum(counts), 1)
+    return scales
 
 
 class Update(NamedTuple):
@@ -175,15 +197,16 @@ class Trainer:
         gradients before clipping, and its micro-batches."""
         noise = route_noise(self.config.seed, self.state.step)
         total = torch.zeros((), device=self.fabric.device)
-        seen: list[Batch] = []
         count = self.config.gradient_accumulation_steps
-        for number in range(1, count + 1):
-            batch = self.logger.time_next(batches)
+        seen = [self.logger.time_next(batches) for _ in range(count)]
+        own = [LossTerms(batch.layout.task, self.model.loss_terms(batch)) for batch in seen]
+        update = [one for terms in gather_objects(self.fabric, own) for one in terms]
+        for number, (batch, terms) in enumerate(zip(seen, own, strict=True), 1):
+            scales = loss_scales(terms, update)
             with self.fabric.no_backward_sync(self.loss_module, enabled=number < count):
-                loss = self.loss_module(batch.to(self.fabric.device), noise) / count
+                loss = self.loss_module(batch.to(self.fabric.device), noise, scales) / count
                 self.fabric.backward(loss)
             total += loss.detach()
-            seen.append(batch)
         if self.tracker:
             self.tracker.observe(self.state.step, seen[0].layout.task)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

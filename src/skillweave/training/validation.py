@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -45,7 +45,7 @@ class Validation:
         skips: list[SkippedSample] = []
         load: Load = {}
         for name, dataset in self.datasets.items():
-            losses: list[tuple[Tensor, int]] = []
+            losses: dict[str, list[tuple[Tensor, int]]] = {}
             batches = dataset.batches(
                 self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples
             )
@@ -64,11 +64,8 @@ class Validation:
             with evaluating(model):
                 found = task.entry.predict(model, task, watched, candidates)
             if losses:
-                loss = sum(float(value) * count for value, count in losses) / sum(
-                    count for _, count in losses
-                )
                 results[name] = {
-                    "loss": loss,
+                    "loss": sum(map(mean_loss, losses.values())),
                     **estimate(task.entry.all_columns(found, dataset.further_metrics), 0)[0],
                 }
             skips += found.skipped
@@ -77,25 +74,33 @@ class Validation:
         )
 
 
+def mean_loss(parts: Sequence[tuple[Tensor, int]]) -> float:
+    """The mean of losses, each weighted by how many terms it is the mean of."""
+    total = sum(count for _, count in parts)
+    return sum(float(loss) * count for loss, count in parts) / max(total, 1)
+
+
 def record_losses(
     model: Model,
     batches: Iterable[Batch],
-    losses: list[tuple[Tensor, int]],
+    losses: dict[str, list[tuple[Tensor, int]]],
     load: Load,
     least: int,
     candidates: Tensor | None,
 ) -> Iterator[Batch]:
-    """Yield the same batches. The loss and size of each batch with at least `least` samples are
-    added to `losses`, and its assignments to experts to `load`.
+    """Yield the same batches. The weighted loss of each target, with the number of its terms, and
+    the balance loss of each batch with at least `least` samples are added to `losses`, and its
+    assignments to experts to `load`.
 
     `least`: a contrastive loss needs two samples.
     """
     device = next(model.parameters()).device
     for batch in batches:
-        if (
-            len(batch) >= least
-            and (out := model(batch.to(device), candidates=candidates)).loss is not None
-        ):
-            losses.append((out.loss, len(batch)))
+        out = None if len(batch) < least else model(batch.to(device), candidates=candidates)
+        if out and out.loss is not None:
+            weights, terms = model.config.tasks[batch.layout.task].targets, model.loss_terms(batch)
+            for target, loss in out.losses.items():
+                losses.setdefault(target, []).append((weights[target] * loss, terms[target]))
+            losses.setdefault("balance loss", []).append((out.balance, len(batch)))
             add_load(load, out.load)
         yield batch

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.batch import IGNORE, Features, Modality
+from skillweave.batch import IGNORE, Batch, Features, Modality
 from skillweave.config.base import Config, ConfigError
 from skillweave.config.registry import Registry
 from skillweave.layers.feed_forward import ACTIVATIONS
@@ -325,11 +325,13 @@ class Target(nn.Module):
     """A loss on the encoder's output.
 
     `modalities`: of the spans whose tokens it looks at. `labels`: names of the labels that it
-    compares its logits with. `tuned`: names of its parameters that prompt tuning trains.
+    compares its logits with. `per_token`: whether these are labels of positions, over which the
+    loss is a mean. `tuned`: names of its parameters that prompt tuning trains.
     """
 
     modalities: Collection[Modality] = frozenset(Modality)
     labels: Sequence[str] = ()
+    per_token: bool = False
     tuned: Collection[str] = ()
     embeds: bool = False
     """Whether `vector` is what its tasks compare samples by."""
@@ -350,6 +352,16 @@ class Target(nn.Module):
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit-length vector of each sample of a pass."""
         return encoded.vector()
+
+    def loss_terms(self, batch: Batch) -> int:
+        """How many terms the loss of a batch is the mean of: labelled positions, or samples."""
+        labels = [batch.labels[name] for name in self.labels if name in batch.labels]
+        if not self.per_token or not labels:
+            return len(batch)
+        spans = [batch.layout.spans[s] for s in batch.layout.passes[-1]]
+        seen = torch.tensor([span.modality in self.modalities for span in spans])
+        seen_L = seen.repeat_interleave(torch.tensor([span.length for span in spans]))
+        return sum(int((label_NL[:, seen_L] != IGNORE).sum()) for label_NL in labels)
 
 
 class SampleTarget(Target):

@@ -58,6 +58,7 @@ class BidirectionalLanguage(Target):
     (ELMo, arXiv 1802.05365, section 3.1); one output layer serves both."""
 
     labels = ("label_ids", "previous_ids")
+    per_token = True
 
     def __init__(
         self, width: int, outputs: int, bias: bool, modalities: Collection[Modality]

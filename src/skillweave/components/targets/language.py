@@ -97,6 +97,7 @@ class Language(Target):
     """
 
     labels = ("label_ids",)
+    per_token = True
 
     def __init__(
         self,

@@ -90,6 +90,7 @@ class MaskedLanguage(Target):
     """
 
     labels = ("label_ids",)
+    per_token = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class MaskedUnit(Target):
     """
 
     labels = ("units",)
+    per_token = True
 
     def __init__(self, width: int, clusters: int, epsilon: float | None = None) -> None:
         super().__init__()

@@ -88,6 +88,7 @@ class Prompt(MaskedLanguage):
     """
 
     labels = ("class",)
+    per_token = False
 
     def __init__(self, width: int, vocabulary: int, epsilon: float, words: list[list[int]]) -> None:
         super().__init__(width, vocabulary, epsilon, frozenset(Modality))

@@ -36,6 +36,7 @@ class Replaced(Target):
     """A dense layer, GELU, and a number a token (ELECTRA, arXiv 2003.10555)."""
 
     labels = ("replaced",)
+    per_token = True
 
     def __init__(self, width: int) -> None:
         super().__init__()

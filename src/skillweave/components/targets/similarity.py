@@ -79,6 +79,7 @@ class Similarity(Target):
     """
 
     labels = ("label_ids",)
+    per_token = True
     embeds = True
 
     def __init__(

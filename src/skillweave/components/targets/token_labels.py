@@ -48,6 +48,7 @@ class TokenLabels(Target):
     """Cross-entropy at the positions that have a label (BERT section 5.3)."""
 
     labels = ("tags",)
+    per_token = True
     tuned = ("classifier.weight", "classifier.bias")
 
     def __init__(self, width: int, classes: int) -> None:
