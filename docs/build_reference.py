@@ -16,11 +16,10 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from skillweave.components.targets import TARGETS
-from skillweave.config.base import members_of
+from skillweave.config.base import Config, members_of
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
 from skillweave.metrics import METRICS
@@ -30,7 +29,7 @@ from skillweave.tasks import TASKS, Task
 
 PAGE = Path(__file__).with_name("recipe.md")
 LONGEST_DEFAULT = 60
-PARTS: dict[str, tuple[type[BaseModel], ...]] = {
+PARTS: dict[str, tuple[type[Config], ...]] = {
     "Recipe": (RecipeConfig,),
     "Tasks and data": (TaskConfig,),
     "Training": (TrainingConfig, TuningConfig),
@@ -94,9 +93,9 @@ metrics marked "on request" are computed for classification tasks if `tasks.NAME
 """
 
 
-def children(kind: object) -> list[type[BaseModel]]:
+def children(kind: object) -> list[type[Config]]:
     """The configuration classes named in an annotation, in order."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if isinstance(kind, type) and issubclass(kind, Config):
         return [kind]
     members = members_of(kind)
     parts = typing.get_args(kind) if members == [kind] else members
@@ -136,7 +135,7 @@ def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
+    if isinstance(value, Config):
         changed = value.model_dump(mode="json", exclude_defaults=True)
         return type(value).__name__ + (f" with {code(changed)}" if changed else "")
     return code(value.value if isinstance(value, enum.Enum) else value)
@@ -164,18 +163,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def section(kind: type[BaseModel]) -> str:
+def section(kind: type[Config]) -> str:
     """One class: its meaning and a table of its fields."""
     rows = []
+    docstrings = kind.docstrings()
     for name, field in kind.model_fields.items():
         chooses = "Chooses this class." if name == "kind" else ""
-        meaning = prose(field.description) or chooses
+        meaning = prose(docstrings.get(name)) or chooses
         rows.append((f"`{name}`", describe(field.annotation), default_of(field), meaning))
     fields = table(("key", "type", "default", "meaning"), rows)
     return f"### {kind.__name__}\n\n{prose(kind.__doc__)}\n\n{fields}\n"
 
 
-def classes(begin: Sequence[type[BaseModel]], taken: set[type[BaseModel]]) -> list[type[BaseModel]]:
+def classes(begin: Sequence[type[Config]], taken: set[type[Config]]) -> list[type[Config]]:
     """The classes reachable from `begin`, breadth first, without those that are taken, to which
     they are added."""
     queue = list(begin)

@@ -6,6 +6,7 @@ it needs when it runs, so that help and shell completion start fast.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 import sys
@@ -61,6 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
     The status is 0 after success, 2 after an error that the user can correct, 130 after Ctrl-C, and
     that of the signal which interrupted a training.
     """
+    gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
     repeatable = {name for option in options if option.multiple for name in option.opts}

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 Positive = PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -26,7 +39,7 @@ class ConfigError(ValueError):
 class Config(BaseModel):
     """Keyword-only, immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     discriminator: ClassVar[str] = "kind"
     """The field whose value names the class where it is a member of a union."""
 
@@ -35,6 +48,33 @@ class Config(BaseModel):
         """The values that name this class in a union; none for a class without a discriminator."""
         field = cls.model_fields.get(cls.discriminator)
         return typing.get_args(field.annotation) if field else ()
+
+    @classmethod
+    def docstrings(cls) -> dict[str, str]:
+        """The docstring below each field. They are read from the source when somebody asks, since
+        reading them all would delay every command by a tenth of a second."""
+        found: dict[str, str] = {}
+        for kind in reversed(cls.__mro__[: cls.__mro__.index(Config)]):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in itertools.pairwise([*definition.body, ast.Pass()]):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    found.pop(field.target.id, None)
+                    match below:
+                        case ast.Expr(value=ast.Constant(value=str(text))):
+                            found[field.target.id] = inspect.cleandoc(text)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in cls.docstrings().items():
+            if name in properties:
+                properties[name].setdefault("description", text)
+        return schema
 
     @classmethod
     def parse(cls: type[C], data: Mapping[str, Any], where: str = "") -> C:

@@ -88,7 +88,10 @@ class OneOf:
     ) -> dict[str, Any]:
         """The classes that are registered now, told apart by `kind`."""
         return {
-            "oneOf": [handler(kind.__pydantic_core_schema__) for kind in self.registry.values()],
+            "oneOf": [
+                kind.__get_pydantic_json_schema__(kind.__pydantic_core_schema__, handler)
+                for kind in self.registry.values()
+            ],
             "discriminator": {"propertyName": "kind"},
         }
 

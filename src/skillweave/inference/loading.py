@@ -11,9 +11,7 @@ from skillweave.config import ConfigError, choose
 from skillweave.config.data import DataConfig
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
-from skillweave.interop.huggingface import from_hf
-from skillweave.interop.huggingface.folder import is_hf_model
-from skillweave.model.folders import CONFIG_FILE, model_folder
+from skillweave.model.folders import CONFIG_FILE, is_hf_model, model_folder
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
 from skillweave.tasks.resolve import ResolvedRecipe, resolved
@@ -33,6 +31,8 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     WeightsError when its weights do not fit.
     """
     if is_hf_model(path):
+        from skillweave.interop.huggingface import from_hf  # thirty families
+
         model = from_hf(path)
         if tasks is not None:
             model.config.restricted(tasks)  # its one task is the whole model

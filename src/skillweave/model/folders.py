@@ -11,6 +11,8 @@ from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError
 
 CONFIG_FILE = "config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""`org/name`, or only the name for the oldest models."""
 OF_ITS_TASKS = ("tasks", "sliced", "preset", "limits", "precision")
 """What a model's configuration says of the tasks that it was trained on."""
 
@@ -25,7 +27,11 @@ def model_folder(path: str | Path) -> Path:
     candidates = [folder, folder / "best", folder / "last"]
     for candidate in candidates:
         if (candidate / CONFIG_FILE).is_file():
-            _require_own(candidate)
+            if theirs := hf_model_type(candidate):
+                raise ConfigError(
+                    f"{candidate}: a Hugging Face model ({theirs}); convert it first: skillweave"
+                    f" convert {candidate} --out DIR"
+                )
             return candidate
     if not folder.exists():
         raise ConfigError(
@@ -37,17 +43,22 @@ def model_folder(path: str | Path) -> Path:
     )
 
 
-def _require_own(folder: Path) -> None:
-    """Raise ConfigError for a model folder of Hugging Face's transformers, whose config.json has a
-    `model_type`."""
-    found = re.search(
-        r'"model_type"\s*:\s*"([^"]*)"', (folder / CONFIG_FILE).read_text("utf-8", "replace")
-    )
-    if found:
-        raise ConfigError(
-            f"{folder}: a Hugging Face model ({found[1]}); convert it first: skillweave convert"
-            f" {folder} --out DIR"
-        )
+def hf_model_type(folder: Path) -> str | None:
+    """The `model_type` of a folder of Hugging Face's transformers; None for any other folder."""
+    file = folder / CONFIG_FILE
+    text = file.read_text("utf-8", "replace") if file.is_file() else ""
+    found = re.search(r'"model_type"\s*:\s*"([^"]*)"', text)
+    return found[1] if found else None
+
+
+def is_hf_model(source: str | Path) -> bool:
+    """Whether `source` is a Hugging Face model folder, or the id of a model of the hub: `a/b` if
+    there is no folder `a` here."""
+    folder = Path(source)
+    if folder.is_dir():
+        return hf_model_type(folder) is not None
+    name = str(source)
+    return "/" in name and HUB_ID.fullmatch(name) is not None and not folder.parent.is_dir()
 
 
 def begin_from(path: str | Path) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from skillweave.config import ConfigError
 from skillweave.interop.huggingface.exporter import export_folder
-from skillweave.interop.huggingface.folder import find_folder, is_hf_folder
+from skillweave.interop.huggingface.folder import find_folder
 from skillweave.interop.huggingface.importer import import_folder
-from skillweave.model.folders import model_folder
+from skillweave.model.folders import hf_model_type, model_folder
 
 
 def convert_folder(model_path: str | Path, out: Path, family: str | None = None) -> str:
@@ -18,7 +18,7 @@ def convert_folder(model_path: str | Path, out: Path, family: str | None = None)
     Raises ConfigError and WeightsError as `from_hf` and `to_hf` do.
     """
     folder = find_folder(model_path)
-    if not is_hf_folder(folder):
+    if hf_model_type(folder) is None:
         return export_folder(model_folder(folder), out, family)
     if family:
         raise ConfigError(

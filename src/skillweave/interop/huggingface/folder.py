@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.interop.huggingface.json_files import read_json
-from skillweave.model.folders import CONFIG_FILE
+from skillweave.model.folders import CONFIG_FILE, HUB_ID
 from skillweave.weights.files import FILE
-
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-"""`org/name`, or only the name for the oldest models."""
 
 
 def find_folder(source: str | Path) -> Path:
@@ -42,22 +38,6 @@ def find_folder(source: str | Path) -> Path:
             f" {reason}"
         ) from None
     return folder
-
-
-def is_hf_folder(folder: Path) -> bool:
-    """Whether a folder holds a Hugging Face model. Raises ConfigError for a config.json that cannot
-    be read."""
-    return "model_type" in read_json(folder / CONFIG_FILE)
-
-
-def is_hf_model(source: str | Path) -> bool:
-    """Whether `source` is a Hugging Face model folder, or the id of a model of the hub: `a/b` if
-    there is no folder `a` here."""
-    folder = Path(source)
-    if folder.is_dir():
-        return is_hf_folder(folder)
-    name = str(source)
-    return "/" in name and HUB_ID.fullmatch(name) is not None and not folder.parent.is_dir()
 
 
 def read_hf_config(folder: Path) -> Any:
