@@ -57,7 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "holds no model (config.json is neither there nor in best/ or last/)",
         ),
         ("convert cut --out new", "config.json: not valid JSON"),
-        ("convert list --out new", "expected a JSON object such as transformers writes, not list"),
+        (
+            "convert list --out new",
+            "list/config.json: 1 fault\n  - model: expected a mapping of settings",
+        ),
         ("convert unknown --out new", "unknown family 'brt'; did you mean 'bert'?"),
         (
             "convert nameless --out new",

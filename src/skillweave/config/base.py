@@ -107,7 +107,7 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
     lines = []
     for fault in error.errors():
         path, nodes, siblings = _walk(model, [str(p) for p in fault["loc"]])
-        name = ".".join(path) or "recipe"
+        name = ".".join(path) or model.__name__.removesuffix("Config").lower()
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name}: {_unknown_key(path[-1], nodes, siblings)}")
         elif fault["type"] in ("enum", "literal_error", "union_tag_invalid"):
