@@ -47,6 +47,15 @@ MAE = {
 }
 CLIPS = {**MAE, "num_frames": 6, "tubelet_size": 3}
 VILT = {**BERT, **VIT, "attn_implementation": "eager"}
+DINOV2 = {
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "mlp_ratio": 3,
+    "image_size": 12,
+    "patch_size": 4,
+    "layerscale_value": 0.3,
+}
 VISION: list[tuple[Any, ...]] = [
     ("ViTModel", "ViTConfig", VIT),
     ("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
@@ -125,6 +134,27 @@ VISION: list[tuple[Any, ...]] = [
         },
     ),
     ("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
+    ("Dinov2Model", "Dinov2Config", DINOV2),
+    (
+        "Dinov2Model",
+        "Dinov2Config",
+        {**DINOV2, "qkv_bias": False, "layer_norm_eps": 1e-2, "use_mask_token": False},
+    ),
+    (
+        "Dinov2ForImageClassification",
+        "Dinov2Config",
+        {**DINOV2, **CLASSES, "use_swiglu_ffn": True},
+    ),
+    (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        {**DINOV2, "num_register_tokens": 3, "hidden_act": "relu"},
+    ),
+    (
+        "Dinov2WithRegistersForImageClassification",
+        "Dinov2WithRegistersConfig",
+        {**DINOV2, **CLASSES, "use_swiglu_ffn": True},
+    ),
     ("ViltModel", "ViltConfig", VILT),
     ("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),
     ("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),
@@ -157,7 +187,8 @@ def their_masks(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The masks as inputs of the Hugging Face model."""
     if not batch.masked:
         return {}
-    specials = {"deit": 2, "videomae": 0}.get(model.config.model_type, 1)
+    registers = getattr(model.config, "num_register_tokens", 0)
+    specials = {"deit": 2, "videomae": 0}.get(model.config.model_type, 1 + registers)
     masked = batch.masked[0][:, specials:]
     if type(model).__name__.startswith("ViTMAE"):  # It sorts patches by this noise.
         return {"noise": masked * 2.0 + torch.arange(masked.shape[1]) / masked.shape[1]}

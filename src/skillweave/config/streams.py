@@ -194,6 +194,8 @@ class VisualStream(StreamConfig):
     """Mean of each colour channel, which is subtracted; channels have values from 0 to 1."""
     std: Colour = (0.5, 0.5, 0.5)
     """Standard deviation of each colour channel, by which it is divided."""
+    cls_token: bool = True
+    """Whether a [CLS] token stands before the patches (VideoMAE, SigLIP: no)."""
 
     position_offset: ClassVar[int] = 0
 
@@ -202,15 +204,15 @@ class ImageStream(VisualStream):
     """Images, cut into patches (ViT; SkillNet section 3.3)."""
 
     content = ("patch", "masked_patch", "visible_patch")
-    embedding: list[Literal["patch", "masked_patch", "visible_patch", "position", "modality"]] = [
-        "patch",
-        "position",
-    ]
+    embedding: list[
+        Literal["patch", "masked_patch", "visible_patch", "position", "grid_position", "modality"]
+    ] = ["patch", "position"]
     """Embedding modules, whose outputs are added. `patch`: a convolution makes a vector of each
     patch. `masked_patch`: as `patch`, and a learned vector replaces those of masked patches (BEiT).
     `visible_patch`: as `patch`, and masked patches are left out (MAE). `position`: a learned vector
-    for each position. `modality`: a learned vector of the stream, added after the normalisation
-    (ViLT)."""
+    for each position. `grid_position`: a table for pictures of `position_size` pixels, which is
+    interpolated for others, with no vectors for registers (DINOv2). `modality`: a learned vector of
+    the stream, added after the normalisation (ViLT)."""
     patch: Positive = 16
     """Height and width of a patch in pixels."""
     patch_bias: bool = True
@@ -218,11 +220,23 @@ class ImageStream(VisualStream):
     distilled: bool = False
     """Whether a second learned token, which learns from a teacher, follows [CLS] (DeiT, arXiv
     2012.12877)."""
+    registers: NonNegativeInt = 0
+    """Number of learned tokens between [CLS] and the patches, in which the encoder keeps what
+    belongs to no patch (arXiv 2309.16588; DINOv2, DINOv3). The pooling `rest` leaves them out."""
+    position_size: Positive | None = None
+    """`grid_position`: height and width in pixels of the pictures that the table is for (DINOv2:
+    518). Default: `size`."""
+    position_antialias: bool = False
+    """`grid_position`: whether interpolation to fewer patches smooths the table before (DINOv2 with
+    registers)."""
 
     @model_validator(mode="after")
     def _whole_patches(self) -> ImageStream:
-        if self.size % self.patch:
-            raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
+        for name, size in (("size", self.size), ("position_size", self.position_size)):
+            if size and size % self.patch:
+                raise ValueError(f"{name} {size} is not a multiple of patch {self.patch}")
+        if self.distilled and (self.registers or not self.cls_token):
+            raise ValueError("a distilled stream has a [CLS] token and no registers")
         return self
 
     @property
@@ -238,7 +252,7 @@ class ImageStream(VisualStream):
     @property
     def num_prefix_tokens(self) -> int:
         """Number of learned tokens before the patches."""
-        return 1 + self.distilled
+        return self.cls_token + self.distilled + self.registers
 
     @property
     def max_length(self) -> int:
@@ -276,8 +290,6 @@ class VideoStream(VisualStream):
     tubelet. `visible_tubelet`: as `tubelet`, and masked tubelets are left out (VideoMAE).
     `factorised_position`: a learned vector for each time, row and column. `position`: one for each
     position. `interleaved_sinusoidal`: fixed sines and cosines, which alternate (VideoMAE)."""
-    cls_token: bool = True
-    """Whether a [CLS] token stands before the tubelets (VideoMAE: no)."""
     frames: Positive = 6
     """Number of frames sampled from a video."""
     tubelet: tuple[Positive, Positive, Positive] = (3, 16, 16)

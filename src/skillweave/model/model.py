@@ -268,7 +268,10 @@ class Model(Pretrained):
         masked = batch.masked[spans[0]] if batch.masked and len(spans) == 1 else None
         last = encoder_pass == len(batch.layout.passes) - 1
         keep = batch.logits_to_keep if last else None
-        return Encoded(hidden_TD, tokens, keep, masked), statistics
+        image = self.config.streams.image
+        pictured = tokens.conditions[0].modality is Modality.IMAGE
+        registers = image.registers if image is not None and pictured else 0
+        return Encoded(hidden_TD, tokens, keep, masked, registers), statistics
 
     def memory(self, batch: Batch, resolved: Resolved) -> Memory:
         """What the decoder looks at: the first pass, encoded. `resolved`: what `resolve` gave for

@@ -11,27 +11,45 @@ from skillweave.config.streams import ImageStream, VideoStream
 
 
 class PatchEmbedding(nn.Module):
-    """[CLS] and a vector for each patch: pixels [N, 3, H, W] → [N, 1 + (H/p)·(W/p), D] (ViT;
-    SkillNet section 3.3).
+    """Learned vectors and a vector for each patch: pixels [N, 3, H, W] → [N, K + (H/p)·(W/p), D]
+    (ViT; SkillNet section 3.3).
 
-    `distilled`: whether a second learned vector follows [CLS] (DeiT, arXiv 2012.12877 section 3).
+    The K learned vectors are [CLS], unless `cls_token` is False, a second one if `distilled` (DeiT,
+    arXiv 2012.12877 section 3), and `registers` (arXiv 2309.16588).
     """
 
-    def __init__(self, patch: int, width: int, bias: bool = True, distilled: bool = False) -> None:
+    def __init__(
+        self,
+        patch: int,
+        width: int,
+        bias: bool = True,
+        distilled: bool = False,
+        cls_token: bool = True,
+        registers: int = 0,
+    ) -> None:
         super().__init__()
         self.projection = nn.Conv2d(3, width, patch, patch, bias=bias)
-        self.first = nn.Parameter(torch.zeros(width))
+        self.first = nn.Parameter(torch.zeros(width)) if cls_token else None
         self.second = nn.Parameter(torch.zeros(width)) if distilled else None
+        self.registers = nn.Parameter(torch.zeros(registers, width)) if registers else None
 
     @classmethod
     def from_stream(cls, stream: ImageStream, width: int) -> Self:
         """The module that a stream describes."""
-        return cls(stream.patch, width, stream.patch_bias, stream.distilled)
+        return cls(
+            stream.patch,
+            width,
+            stream.patch_bias,
+            stream.distilled,
+            stream.cls_token,
+            stream.registers,
+        )
 
     def forward(self, pixels: Tensor, lengths_N: Tensor | None = None) -> Tensor:
         """Patches in the order of rows."""
         return _with_first(
-            [self.first, self.second], self.projection(pixels).flatten(2).transpose(1, 2)
+            [self.first, self.second, self.registers],
+            self.projection(pixels).flatten(2).transpose(1, 2),
         )
 
 
@@ -58,5 +76,5 @@ class TubeletEmbedding(nn.Module):
 
 
 def _with_first(learned: list[Tensor | None], x_NLD: Tensor) -> Tensor:
-    first = [x_D.expand(x_NLD.shape[0], 1, -1) for x_D in learned if x_D is not None]
-    return torch.cat([*first, x_NLD], dim=1)
+    rows = [x.reshape(-1, x_NLD.shape[-1]) for x in learned if x is not None]
+    return torch.cat([*(x_KD.expand(x_NLD.shape[0], -1, -1) for x_KD in rows), x_NLD], dim=1)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.components.embeddings.base import ANYWHERE, AddedEmbedding, SpanPlace
-from skillweave.config.streams import SoundStream, Stream, TextStream, VideoStream
+from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream
+from skillweave.layers.precision import at_least_float32
 
 
 class PositionEmbedding(AddedEmbedding):
@@ -44,6 +45,52 @@ class PositionEmbedding(AddedEmbedding):
         )
         # only padding lies beyond
         return self.table(positions_NL.clamp(max=self.table.num_embeddings - 1))
+
+
+class GridPositionEmbedding(AddedEmbedding):
+    """A learned vector for [CLS] and for each patch of a picture, interpolated bicubically where
+    the picture has another number of patches (DINOv2, arXiv 2304.07193, its code).
+
+    `learned`, `grid`: patches in a row of the table and of the pictures. `antialias`: whether the
+    table is smoothed where the pictures have fewer. `registers`: number of tokens after [CLS] to
+    which zeros are added. `cls_token`: whether there is a [CLS].
+    """
+
+    def __init__(
+        self,
+        learned: int,
+        grid: int,
+        width: int,
+        antialias: bool = False,
+        registers: int = 0,
+        cls_token: bool = True,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(cls_token + learned**2, width)
+        self.learned, self.grid, self.antialias = learned, grid, antialias
+        self.registers, self.before = registers, int(cls_token)
+
+    @classmethod
+    def from_stream(cls, stream: ImageStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        learned, grid = (stream.position_size or stream.size) // stream.patch, stream.grid[-1]
+        options = stream.position_antialias, stream.registers, stream.cls_token
+        return cls(learned, grid, width, *options)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[1, L, D]."""
+        cls_KD, patches_PD = self.table.weight.split([self.before, self.learned**2])
+        if self.grid != self.learned:
+            table_1DHW = patches_PD.T.unflatten(1, (self.learned, self.learned)).unsqueeze(0)
+            patches_1DHW = F.interpolate(
+                at_least_float32(table_1DHW),
+                size=(self.grid, self.grid),
+                mode="bicubic",
+                antialias=self.antialias,
+            )
+            patches_PD = patches_1DHW.flatten(2)[0].T.to(patches_PD.dtype)
+        none_RD = patches_PD.new_zeros(self.registers, patches_PD.shape[1])
+        return torch.cat([cls_KD, none_RD, patches_PD]).unsqueeze(0)
 
 
 class SinusoidalPositionEmbedding(AddedEmbedding):

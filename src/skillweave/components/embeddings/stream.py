@@ -16,6 +16,7 @@ from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedd
 from skillweave.components.embeddings.position import (
     ConvolutionPositionEmbedding,
     FactorisedPositionEmbedding,
+    GridPositionEmbedding,
     PositionEmbedding,
     SinusoidalPositionEmbedding,
     TimingPositionEmbedding,
@@ -36,6 +37,7 @@ EMBEDDINGS: dict[str, Any] = {
     "tubelet": TubeletEmbedding,
     "visible_tubelet": TubeletEmbedding,
     "position": PositionEmbedding,
+    "grid_position": GridPositionEmbedding,
     "sinusoidal": SinusoidalPositionEmbedding,
     "interleaved_sinusoidal": SinusoidalPositionEmbedding,
     "timing": TimingPositionEmbedding,
@@ -111,7 +113,9 @@ class StreamEmbedding(nn.Module):
                 nn.init.zeros_(patch.bias)
         if patches:
             for name, parameter in self.named_parameters():
-                if name.startswith("positions.") or name.endswith((".first", ".second")):
+                if name.startswith("positions.") or name.endswith(
+                    (".first", ".second", ".registers")
+                ):
                     nn.init.normal_(parameter, 0.0, VISUAL_POSITION_STD)
 
     def forward(

@@ -38,13 +38,14 @@ class Encoded:
 
     `keep_NL`: [N, L] the positions for which logits are wanted; None for all of them. `masked_NL`:
     [N, L] which positions of the pass's input were masked; None for a pass of several spans, and
-    where nothing was masked.
+    where nothing was masked. `registers`: number of tokens after the first that are registers.
     """
 
     hidden_TD: Tensor
     tokens: TokenMap
     keep_NL: Tensor | None = None
     masked_NL: Tensor | None = None
+    registers: int = 0
 
     def first(self, span: int = 0) -> Tensor:
         """[N, D] the vector of the first token of a span in each sample, its [CLS]."""
@@ -66,10 +67,12 @@ class Encoded:
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
 
     def rest(self) -> Tensor:
-        """[N, D] the mean of each sample's tokens but the first, such as the patches after
-        [CLS]."""
+        """[N, D] the mean of each sample's tokens but the first and registers, such as the patches
+        after [CLS]."""
         lengths_N1 = self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1)
-        return (self.mean() * lengths_N1 - self.first()) / (lengths_N1 - 1).clamp(min=1)
+        left_ND = self.padded()[:, : 1 + self.registers].sum(1) if self.registers else self.first()
+        count_N1 = (lengths_N1 - 1 - self.registers).clamp(min=1)
+        return (self.mean() * lengths_N1 - left_ND) / count_N1
 
     def last(self) -> Tensor:
         """[N, D] the vector of each sample's last token."""
@@ -367,26 +370,27 @@ class Target(nn.Module):
 class SampleTarget(Target):
     """A target on one vector [N, D] a sample.
 
-    `pooling`: how the vector is made from the tokens. `hidden`: whether it then goes through BERT's
-    pooler, a dense layer and the `activation`. `norm_epsilon`: adds a layer normalisation before
-    the pooler. `inputs`: size of what the pooler reads, if that is not one such vector; `outputs`:
-    size of what it gives, if that is not `width`.
+    `pooling`: how the vector is made from the tokens; those of several are concatenated. `hidden`:
+    whether it then goes through BERT's pooler, a dense layer and the `activation`. `norm_epsilon`:
+    adds a layer normalisation before the pooler. `inputs`: size of what the pooler reads, if that
+    is not one such vector; `outputs`: size of what it gives, if that is not `width`.
     """
 
     def __init__(
         self,
         width: int,
         hidden: bool = True,
-        pooling: str = "first",
+        pooling: str | Sequence[str] = "first",
         activation: str = "tanh",
         norm_epsilon: float | None = None,
         inputs: int | None = None,
         outputs: int | None = None,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
-        self.norm = None if norm_epsilon is None else nn.LayerNorm(width, norm_epsilon)
-        self.pooler = nn.Linear(inputs or width, outputs or width) if hidden else None
+        self.poolings = [pooling] if isinstance(pooling, str) else pooling
+        size = width * len(self.poolings)
+        self.norm = None if norm_epsilon is None else nn.LayerNorm(size, norm_epsilon)
+        self.pooler = nn.Linear(inputs or size, outputs or width) if hidden else None
         self.activation = ACTIVATIONS[activation]
 
     def sample_vector(self, encoded: Encoded) -> Tensor:
@@ -395,7 +399,8 @@ class SampleTarget(Target):
 
     def pool(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass, before the pooler."""
-        x_ND = encoded.pooled(self.pooling)
+        parts = [encoded.pooled(pooling) for pooling in self.poolings]
+        x_ND = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         return x_ND if self.norm is None else self.norm(x_ND)
 
     def transform(self, x_ND: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.components.targets.base import (
@@ -58,9 +58,10 @@ class ClassificationConfig(TargetConfig):
     distilled: bool = False
     """Whether a second classifier on the second token learns from a teacher. The prediction is the
     mean of both (DeiT)."""
-    pooling: Pooling = "first"
+    pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] = "first"
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first."""
+    tokens, or `rest`, the mean of all but the first. The vectors of a list are concatenated
+    (DINOv2: `[first, rest]`)."""
     norm_epsilon: PositiveFloat | None = None
     """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
     absent."""
@@ -132,7 +133,9 @@ class Classification(SampleTarget):
         distilled: bool = False,
         **pooling: Any,
     ) -> None:
-        inputs = width * max(len(compared), 1)
+        kinds = pooling.get("pooling", "first")
+        vectors = 1 if isinstance(kinds, str) else len(kinds)
+        inputs = width * vectors * max(len(compared), 1)
         super().__init__(width, inputs=inputs, **pooling)
         self.compared = compared
         size = inputs if self.pooler is None else self.pooler.out_features

@@ -148,6 +148,8 @@ def flatten(config: ModelConfig) -> dict[str, Any]:
     data["targets"] = {target["kind"]: target for target in data["targets"].values()}
     for stream in filter(None, [*data["streams"].values(), data["target_embedding"]]):
         stream["width"] = stream["width"] or config.width
+        if "position_size" in stream:
+            stream["position_size"] = stream["position_size"] or stream["size"]
         if "vocabulary" in stream:
             stream["embedding_size"] = stream["embedding_size"] or stream["width"]
     blocks = [(data["encoder"], config.width), (data["decoder"], config.width)]

@@ -32,11 +32,11 @@ EXPRESSED = (
 OWN = {
     "TextStream": ("embedding_size", "scale_embedding"),
     "CodeStream": ("embedding_size", "scale_embedding"),
-    "ImageStream": ("distilled",),
+    "ImageStream": ("distilled", "cls_token", "registers"),
     "VideoStream": ("cls_token",),
 }
 """Options of a stream of which stock encoders have the default."""
-MODULES = ("modality", "masked_patch", "visible_patch", "visible_tubelet")
+MODULES = ("modality", "masked_patch", "visible_patch", "visible_tubelet", "grid_position")
 """Embedding modules that stock encoders do not have."""
 NEAREST = {Modality.IMAGE: "ViTModel", Modality.VIDEO: "VivitModel"}
 

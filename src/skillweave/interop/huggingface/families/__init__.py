@@ -15,6 +15,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     vit,
     deit,
     beit,
+    dinov2,
     vit_mae,
     videomae,
     vilt,

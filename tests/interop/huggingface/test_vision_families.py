@@ -1,0 +1,48 @@
+"""Models of pictures with their own preprocessors: the same outputs as in Transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hf_references import KeepDouble, Reference
+from hf_vision import CLASSES, DINOV2
+
+import skillweave as sw
+from skillweave.batch import Batch
+from skillweave.interop.huggingface import convert_folder
+
+
+def batch_of(model: Any, pixels: torch.Tensor) -> Batch:
+    (name,) = model.config.tasks
+    length = model.config.streams.image.max_length
+    layout = model.config.tasks[name].layout(name).with_lengths((length,))
+    return Batch(layout, (pixels,), torch.full((len(pixels), 1), length))
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_positions_are_interpolated_to_the_pictures(registers: bool, tmp_path: Path) -> None:
+    """DINOv2 is trained on pictures of 518 pixels, and its preprocessor makes 224."""
+    name = "Dinov2WithRegisters" if registers else "Dinov2"
+    options = {**DINOV2, **CLASSES, "image_size": 28}
+    reference = Reference(f"{name}ForImageClassification", f"{name}Config", options)
+    theirs = reference.build()
+    theirs.save_pretrained(tmp_path)
+    processor = transformers.BitImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 12, "width": 12}
+    )
+    processor.save_pretrained(tmp_path)
+    model = sw.from_hf(tmp_path)
+    stream = model.config.streams.image
+    assert (stream.size, stream.position_size) == (12, 28)
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    with KeepDouble():
+        expected = theirs(pixel_values=pixels).logits
+    found = model(batch_of(model, pixels)).logits["classification"]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    model.save_pretrained(tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = sw.from_hf(tmp_path / "back")
+    assert back.config.streams.image == stream
