@@ -7,12 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, model_validator
 
 from skillweave.config.base import Config, ConfigError, choose, nearest
 from skillweave.config.data import LimitsConfig
 from skillweave.config.layering import load_yaml, merge, nest
+from skillweave.config.names import FileName, Name
+from skillweave.config.reading import parse_yaml
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
 from skillweave.model.config import ModelConfig
@@ -21,8 +22,9 @@ from skillweave.model.config import ModelConfig
 class RecipeConfig(Config):
     """Everything that a run needs. The resolved recipe is stored in the run folder."""
 
-    name: str = "run"
-    """Name of the run on pages and plots."""
+    name: FileName = "run"
+    """Name of the run on pages and plots, and of its folder. Names of runs and tasks contain no `/`
+    or `\\`."""
     output: str | None = None
     """The run folder; `runs/NAME` if absent."""
     start_from: str | None = None
@@ -33,7 +35,7 @@ class RecipeConfig(Config):
     model: ModelConfig
     """The model. If absent, it is that of `start_from`. If it has no streams, its settings are
     merged over the model of `start_from`."""
-    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    tasks: dict[Name, TaskConfig] = Field(min_length=1)
     """The tasks of the mixture, by name."""
     only: list[str] = []
     """Train only these tasks, for the number of steps that they would have in the whole mixture: a
@@ -113,10 +115,8 @@ def read_recipe(
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r}: write it as path.to.key=value")
-        try:
-            data = merge(data, nest(key.split("."), yaml.safe_load(value)), RecipeConfig)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: not valid YAML: {error}") from None
+        parsed = parse_yaml(value, f"override {override!r}")
+        data = merge(data, nest(key.split("."), parsed), RecipeConfig)
     if fraction is not None and isinstance(data.get("tasks"), dict):
         data = merge(
             data, {"tasks": {name: {"data": {"fraction": fraction}} for name in data["tasks"]}}

@@ -204,7 +204,7 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
             ["upcycle", "RUN", "--sparse", "{qkv: {rout: skill}}"],
             "qkv.rout: unknown key; did you mean 'route'?",
         ),
-        (["upcycle", "RUN", "--sparse", "{qkv"], "--sparse: neither a mapping such as"),
+        (["upcycle", "RUN", "--sparse", "{qkv"], "--sparse: not a mapping such as"),
         (
             ["upcycle", "RUN", "--sparse", "quickstart", "--out", "RUN"],
             "already exists; choose another with --out",

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import soundfile
 from PIL import Image
-from tiny_run import add_journal, make_run
+from tiny_run import add_journal, make_run, save_run
 
 from skillweave.evaluation.evaluator import measure
 from skillweave.inference import open_run
@@ -145,3 +145,55 @@ def test_cases_mark_what_is_right(tmp_path):
         assert all(answer.right == (answer.caption == case.query.text) for answer in case.answers)
         assert any(answer.right for answer in case.answers)
         assert case.rank == min(answer.rank for answer in case.answers if answer.right)
+
+
+HOSTILE = """<img src=x onerror="alert(1)'">"""
+
+
+def test_names_and_captions_are_text_whatever_they_contain(tmp_path):
+    rows = [
+        {"text": f"{HOSTILE} {t}", "label": f"{HOSTILE}{t}", "split": s, "key": f"{HOSTILE}{i}"}
+        for s in ("train", "test")
+        for i, t in enumerate("aab")
+    ]
+    data = tmp_path / f"{HOSTILE}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"kind": "text_classification", "data": {"path": str(data)}}
+    skills = {"route": "skill", "skills": {"text": HOSTILE}}
+    text = {"vocabulary": 80, "max_length": 16, "tokenizer": {"min_frequency": 1}}
+    described = {
+        "name": HOSTILE,
+        "output": str(tmp_path / "run"),
+        "model": {
+            "width": 16,
+            "streams": {"text": text},
+            "encoder": {"layers": 1, "heads": 2, "sparse": {"qkv": skills}},
+        },
+        "tasks": {HOSTILE: task},
+        "training": {"steps": 1},
+    }
+    run, other = save_run(described), tmp_path / f"other {HOSTILE}"
+    hostile = json.dumps(HOSTILE)[1:-1]
+    found = json.dumps(INTERFERENCE).replace("text_to_image", hostile)
+    (run / "interference.json").write_text(found.replace("encoder.blocks", hostile))
+    lines = [{"step": s, "kind": "validation", "task": HOSTILE, "loss": 1.0} for s in (1, 2)]
+    lines += [
+        {"step": s, "kind": "experts", "part": HOSTILE, "site": HOSTILE, "layer": 0, "entropy": 0.5}
+        | {"drift": {HOSTILE: 0.5}, "utilisation": {HOSTILE: 1.0}}
+        for s in (1, 2)
+    ]
+    other.mkdir()
+    for folder in (run, other):
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    skip = {"step": 3, "task": HOSTILE, "key": HOSTILE, "reason": HOSTILE}
+    (run / "skipped.jsonl").write_text(json.dumps(skip) + "\n")
+    (run / "environment.json").write_text(json.dumps({"processor": HOSTILE, "system": HOSTILE}))
+    model, recipe = open_run(run)
+    measured = measure(model, recipe, bootstrap=20)
+    page = write_report(run, model, recipe.recipe, measured, [other]).read_text("utf-8")
+    checked = Balance()
+    checked.feed(page)
+    assert not checked.open
+    assert not any(name.startswith("on") for _, attrs in checked.tags for name in attrs)
+    assert sum(tag == "script" for tag, _ in checked.tags) == 1
+    assert page.count("&lt;img src=x onerror=") >= 20

@@ -116,10 +116,12 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
             print("interrupted", file=sys.stderr)
             raise Exit(130) from None
         except Exception as error:
+            from skillweave.config.names import printable  # help starts without pydantic
+
             status = exit_status(error)
             if debug or status is None:
                 raise
-            print(f"skillweave {function.__name__}: {error}", file=sys.stderr)
+            print(f"skillweave {function.__name__}: {printable(error)}", file=sys.stderr)
             raise Exit(status) from None
 
     signature = inspect.signature(function, eval_str=True)

@@ -117,8 +117,10 @@ def features(
 
 def _tell_skipped(file: str | None, given: Inputs) -> None:
     """Report on standard error how many rows were skipped."""
+    from skillweave.config.names import printable
+
     if given.skipped:
-        print(f"{file}: {given.skipped}", file=sys.stderr)
+        print(printable(f"{file}: {given.skipped}"), file=sys.stderr)
 
 
 def _vectors(predictor: sw.Predictor, task: str, field: str, given: Inputs) -> Vectors:

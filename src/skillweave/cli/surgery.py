@@ -265,20 +265,13 @@ def _extend(path: str, files: list[str], out: Path) -> None:
 def _read_sparse(text: str) -> Mapping[str, Any]:
     """The sparse layers that `--sparse` names, by part of the model: a mapping, or those of a
     recipe."""
-    import yaml
-
+    from skillweave.config.reading import parse_yaml
     from skillweave.model.parts import part_configs
     from skillweave.surgery.upcycle import by_part
 
     if not _is_mapping(text):
         return {path: part.sparse for path, part in part_configs(open_recipe(text).model).items()}
-    try:
-        return by_part(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise sw.ConfigError(
-            "--sparse: neither a mapping such as {feed_forward: {route: token}} nor a recipe:"
-            f" {error}"
-        ) from None
+    return by_part(parse_yaml(text, "--sparse", "a mapping such as {feed_forward: {route: token}}"))
 
 
 def _setting(keys: list[str], value: Any) -> str:

@@ -12,18 +12,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-Positive = PositiveInt
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
@@ -39,7 +33,7 @@ class ConfigError(ValueError):
 class Config(BaseModel):
     """Keyword-only, immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     discriminator: ClassVar[str] = "kind"
     """The field whose value names the class where it is a member of a union."""
 
@@ -119,14 +113,16 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
                 name += f".{key.removesuffix('()')}"
             lines.append(f"{name}: unknown value {value!r}{nearest(str(value), valid)}")
         elif fault["type"] in ("model_type", "dict_type"):
-            lines.append(f"{name}: expected a mapping of settings by name (got {fault['input']!r})")
+            lines.append(f"{name}: expected a mapping of settings by name{_got(fault['input'])}")
         else:
-            got = (
-                "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
-            )
+            got = "" if isinstance(fault["input"], dict | BaseModel) else _got(fault["input"])
             lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}{got}")
     count = f"{len(lines)} fault{'s' if len(lines) != 1 else ''}"
     return f"{where or model.__name__}: {count}\n" + "\n".join(f"  - {line}" for line in lines)
+
+
+def _got(value: Any) -> str:
+    return f" (got {value!r:.200})" if not isinstance(value, str) else f" (got {value[:200]!r})"
 
 
 def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any], list[Any]]:

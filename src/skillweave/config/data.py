@@ -7,13 +7,12 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     field_validator,
     model_validator,
 )
 
-from skillweave.config.base import Config, Positive, Share
+from skillweave.config.base import Config, Positive, Share, Whole
 
 Split = Literal["train", "validation", "test"]
 
@@ -41,7 +40,7 @@ class DataConfig(Config):
     larger one, and each label keeps its share. `--fraction` on the command line sets it for all
     tasks."""
 
-    fold: tuple[NonNegativeInt, Positive] | None = None
+    fold: tuple[Whole, Positive] | None = None
     """`[i, k]`: training and validation samples are divided into k folds; fold i validates and the
     others train. `skillweave train RECIPE --folds k` sets it for each i in turn."""
 
@@ -73,7 +72,7 @@ class LimitsConfig(Config):
     """Shorter recordings are skipped."""
     too_long: Literal["cut", "skip"] = "cut"
     """What happens to sound and video that is longer than the stream's own length."""
-    media_cache_bytes: NonNegativeInt = 128 * 2**20
+    media_cache_bytes: Whole = 128 * 2**20
     """Memory for decoded training media, which later epochs need not decode again. Each task and
     each worker has its own."""
 

@@ -9,14 +9,14 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
 from skillweave.batch import SPAN_NAMES
-from skillweave.config.base import Config, Positive, Share
+from skillweave.config.base import Config, Positive, Share, Whole
+from skillweave.config.names import Name
 from skillweave.config.position import NoPositionConfig, PositionConfig
 from skillweave.config.registry import load_plugins
 from skillweave.config.routes import DENSE_ROUTE, FOLLOW_ROUTE, ROUTES, RouteProperties
@@ -69,7 +69,7 @@ class RouteConfig(Config):
     sample's inputs (`context`); a learned vector of the modality (`modality`) or of the task
     (`task`); attributes of the layout (`attribute`). `follow`: the choice of the linear layer
     before it in the same block."""
-    skills: dict[SpanName, str] | None = None
+    skills: dict[SpanName, Name] | None = None
     """Route `skill`: modality → skill. Default: each modality is a skill of its own (SkillNet Table
     1). Target spans and causal spans may have skills of their own: `text/target: read`,
     `text/target/causal: write`."""
@@ -272,7 +272,7 @@ class TransformerConfig(Architecture):
     drop_path: Share = 0.0
     """Stochastic depth: probability with which training skips the attention or the feed-forward of
     the last layer for a sample; it rises linearly from 0 at the first layer (arXiv 1603.09382)."""
-    prompts: NonNegativeInt = 0
+    prompts: Whole = 0
     """Number of learned vectors before the keys and values of each layer; set by the recipe's
     `tuning`."""
     sparse: SparseConfig = SparseConfig()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from skillweave.config.base import Config, ConfigError, children_of, members_of
+from skillweave.config.reading import parse_yaml
 from skillweave.config.variants import remaining
 
 
@@ -22,10 +21,7 @@ def load_yaml(
         )
     if file.resolve() in seen:
         raise ConfigError(f"{file}: a recipe cannot be its own base ({' → '.join(map(str, seen))})")
-    try:
-        data = yaml.safe_load(file.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    data = parse_yaml(file.read_bytes(), file) or {}
     if not isinstance(data, dict):
         raise ConfigError(
             f"{file}: a recipe is a mapping with model, tasks and training, not a"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, model_validator
+from pydantic import PositiveFloat, model_validator
 
 from skillweave.batch import Modality
-from skillweave.config.base import Config, Positive
+from skillweave.config.base import Config, Positive, Whole
 from skillweave.config.encoder import EncoderConfig
 from skillweave.config.position import Relative2DConfig
 from skillweave.config.variants import Tagged, Variant
@@ -149,7 +149,7 @@ class TextStream(StreamConfig):
     number."""
     max_length: Positive = 512
     """Largest number of tokens in a text, special tokens included. Longer texts are cut."""
-    position_offset: NonNegativeInt = 0
+    position_offset: Whole = 0
     """Number of rows in the position table before that of the first token (RoBERTa, BART: 2)."""
     segments: Positive = 2
     """Number of segments; with 1 all texts of a sample are in the same segment."""
@@ -220,7 +220,7 @@ class ImageStream(VisualStream):
     distilled: bool = False
     """Whether a second learned token, which learns from a teacher, follows [CLS] (DeiT, arXiv
     2012.12877)."""
-    registers: NonNegativeInt = 0
+    registers: Whole = 0
     """Number of learned tokens between [CLS] and the patches, in which the encoder keeps what
     belongs to no patch (arXiv 2309.16588; DINOv2, DINOv3). The pooling `rest` leaves them out."""
     position_size: Positive | None = None
@@ -349,7 +349,7 @@ class SoundStream(StreamConfig, Variant):
     """Kernel size of each convolution, in steps of its input."""
     strides: tuple[Positive, ...] = (5, 2, 2, 2, 2, 2, 2)
     """Stride of each convolution, in steps of its input."""
-    position_offset: NonNegativeInt = 0
+    position_offset: Whole = 0
     """`position`: number of rows in the table before that of the first position. `timing`: number
     of the first position (S2T: 2)."""
     position_kernel: Positive = 128

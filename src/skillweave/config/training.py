@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from skillweave.config.base import Config, Positive
+from skillweave.config.base import Config, Positive, Whole
 
 
 class OptimizerConfig(Config):
@@ -50,7 +50,7 @@ class TrainingConfig(Config):
     weights."""
     samples: Positive | None = None
     """Number of samples over all tasks and processes."""
-    seed: NonNegativeInt = 0
+    seed: Whole = 0
     """Seed of weights, mixture, order, masking, augmentation and dropout."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and learning rate schedule."""
@@ -60,11 +60,11 @@ class TrainingConfig(Config):
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs the forward pass under autocast; weights and optimizer state stay float32. CPUs
     without bf16 instructions emulate it, which is slow."""
-    validate_every: NonNegativeInt = 0
+    validate_every: Whole = 0
     """Steps between validations of all tasks; 0 validates only at the end."""
     validation_samples: Positive = 256
     """Maximum number of validation samples per task."""
-    checkpoint_every: NonNegativeInt = 0
+    checkpoint_every: Whole = 0
     """Steps between checkpoints; 0 saves only at the end."""
     save_total_limit: Positive = 1
     """Number of checkpoints to keep, besides the best one."""
@@ -72,7 +72,7 @@ class TrainingConfig(Config):
     """Steps between lines of `metrics.jsonl` and TensorBoard."""
     interference: InterferenceConfig | None = None
     """Log how tasks help or harm each other during training; disabled when absent."""
-    workers: NonNegativeInt = 0
+    workers: Whole = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
     pad_to_multiple_of: Positive = 8
     """Lengths of text, code and sound are padded to a multiple of this number."""

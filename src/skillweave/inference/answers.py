@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from skillweave.config import ConfigError
+from skillweave.config.names import printable
 
 
 class Writer:
@@ -39,7 +40,7 @@ class Writer:
             self.rows.append(row)
             return
         line = json.dumps(row, ensure_ascii=False, default=str)
-        print(line, file=self.file, flush=True)
+        print(line if self.file else printable(line), file=self.file, flush=True)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self.file is not None:

@@ -3,12 +3,10 @@ section 3)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
 
 from skillweave.batch import Attention, Layout, Modality, Role, Span
@@ -17,6 +15,8 @@ from skillweave.config.base import Config, ConfigError, Positive, choose, neares
 from skillweave.config.data import LimitsConfig
 from skillweave.config.encoder import DecoderConfig, EncoderConfig, TransformerConfig
 from skillweave.config.layering import load_yaml, merge
+from skillweave.config.names import Name
+from skillweave.config.reading import parse_json, parse_yaml
 from skillweave.config.registry import OneOf
 from skillweave.config.streams import (
     ImageStream,
@@ -116,9 +116,9 @@ class ModelConfig(Config):
     decoder: DecoderConfig | None = None
     """The decoder. It runs the pass of the target spans, and attends to the first pass (T5,
     BART)."""
-    targets: dict[str, Annotated[TargetConfig, OneOf(TARGETS)]] = {}
+    targets: dict[Name, Annotated[TargetConfig, OneOf(TARGETS)]] = {}
     """The targets, by a name of your choice. `kind` defaults to this name."""
-    tasks: dict[str, ModelTask] = {}
+    tasks: dict[Name, ModelTask] = {}
     """The tasks. They are taken from the recipe's tasks."""
     sliced: bool = False
     """Whether the model has only the weights that its tasks activate. It is set when a slice is
@@ -377,10 +377,5 @@ def reads_causally(spans: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _read(file: Path) -> Any:
-    text = file.read_text("utf-8")
-    try:
-        return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{file}: not valid {'JSON' if file.suffix == '.json' else 'YAML'}: {error}"
-        ) from None
+    parse = parse_json if file.suffix == ".json" else parse_yaml
+    return parse(file.read_bytes(), file)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError
+from skillweave.config.reading import read_object
 
 CONFIG_FILE = "config.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -68,10 +68,7 @@ def begin_from(path: str | Path) -> dict[str, Any]:
     Raises ConfigError as `model_folder` does, and for a file that is no JSON.
     """
     file = model_folder(path) / CONFIG_FILE
-    try:
-        data = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    data = read_object(file)
     targets = {}
     for name, target in data.get("targets", {}).items():
         fitted = TARGETS.find(target.get("kind", name)).fitted

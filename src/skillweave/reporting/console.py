@@ -9,12 +9,13 @@ from textwrap import indent
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from skillweave.analysis.advice import Proposal
 from skillweave.analysis.experts import Shares, Use, by_site
+from skillweave.config.names import printable
 from skillweave.metrics import METRICS
 from skillweave.reporting.formatting import (
     INTERFERENCE_MEASURES,
@@ -43,7 +44,7 @@ def progress() -> Generator[Step]:
     that moves the bar."""
     screen = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -53,29 +54,46 @@ def progress() -> Generator[Step]:
 
         def step(what: str, done: int, total: int) -> None:
             if what not in rows:
-                rows[what] = bar.add_task(what)
+                rows[what] = bar.add_task(printable(what))
             bar.update(rows[what], completed=done, total=total)
 
         yield step
 
 
-def _table(
-    title: str, columns: Iterable[str], numbers: Iterable[str] = (), **options: Any
-) -> Table:
-    """An empty table. `numbers`: titles of the columns at the right, aligned at the right."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold", **options)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for column in numbers:
-        table.add_column(column, justify="right")
-    return table
+class _Table(Table):
+    """A table whose strings are shown as they are: no markup, and no commands to the terminal.
+
+    `numbers`: titles of the columns at the right, aligned at the right. A cell with a style is a
+    `Text`.
+    """
+
+    def __init__(
+        self, title: str, columns: Iterable[str], numbers: Iterable[str] = (), **options: Any
+    ) -> None:
+        super().__init__(title=_plain(title), title_justify="left", header_style="bold", **options)
+        for column in columns:
+            self.add_column(_plain(column), overflow="fold")
+        for column in numbers:
+            self.add_column(_plain(column), justify="right")
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row of strings and `Text`."""
+        super().add_row(*(c if isinstance(c, Text) else _plain(c) for c in cells), **options)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _bold(text: str) -> Text:
+    return Text(text, "bold")
 
 
 def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """What `evaluate` measured: a row for each task and metric. ↓ marks metrics that are better the
     lower they are."""
     numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
-    shown = _table(title, ("task", "metric"), numbers)
+    shown = _Table(title, ("task", "metric"), numbers)
     for column in shown.columns:
         column.no_wrap = True
     lower = {metric.title for metric in METRICS.values() if metric.lower}
@@ -84,7 +102,7 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
         counts = [f"{table['n']:,}", pool, format_count(table["activated_parameters"])]
         for row in metric_rows(table):
             metric = row.metric + (" ↓" if row.metric in lower else "")
-            value = f"[bold]{row.value}[/]"
+            value = _bold(row.value)
             shown.add_row(task, metric, value, row.interval, row.chance, row.baseline, *counts)
             task, counts = "", []  # only the first row of a task has them
         shown.add_section()
@@ -94,7 +112,7 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
 def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """Mean and standard deviation of each task's metrics over the folds, and the value in each
     fold."""
-    shown = _table(title, ("task", "metric"), ("mean", "deviation", "folds"))
+    shown = _Table(title, ("task", "metric"), ("mean", "deviation", "folds"))
     for task, metrics in found.items():
         for metric, row in metrics.items():
             values = " ".join(format_metric(metric, value) for value in row["folds"])
@@ -106,12 +124,12 @@ def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """The tables of `inspect`: the components, then the tasks with their skills (SkillNet Table 1)
     and activated parameters."""
-    parts = _table("components", ["component"], ["parameters"])
+    parts = _Table("components", ["component"], ["parameters"])
     for name, count in found["components"].items():
         parts.add_row(name, f"{count:,}")
     parts.add_section()
-    parts.add_row("all", f"[bold]{found['total_parameters']:,}[/]")
-    tasks = _table("tasks", ["task"], [*found["skills"], "activated", "share"])
+    parts.add_row("all", _bold(f"{found['total_parameters']:,}"))
+    tasks = _Table("tasks", ["task"], [*found["skills"], "activated", "share"])
     for column in tasks.columns[1:-2]:
         column.justify = "center"
     for name, task in found["tasks"].items():
@@ -128,18 +146,18 @@ def expert_tables(uses: Sequence[Use]) -> list[Table]:
     for where, route, columns in by_site(uses):
         layers = [f"layer{'s' * (not c.layers.isdigit())} {c.layers}" for c in columns]
         title = f"experts of {where} (route {route})"
-        table = _table(title, ["task · span"], layers, min_width=len(title))
+        table = _Table(title, ["task · span"], layers, min_width=len(title))
         table.columns[0].no_wrap = True
         for key in columns[0].shares:
-            name = escape(" · ".join(key))
-            table.add_row(name, *(_list_experts(column.shares[key]) for column in columns))
+            lists = [_list_experts(column.shares[key]) for column in columns]
+            table.add_row(" · ".join(key), *lists)
         tables.append(table)
     return tables
 
 
 def _list_experts(shares: Shares) -> str:
     used = sorted(((share, e) for e, share in shares.items() if share), key=lambda pair: -pair[0])
-    lines = [f"{escape(e)} {share:.0%}" for share, e in used[:MAX_EXPERTS]]
+    lines = [f"{e} {share:.0%}" for share, e in used[:MAX_EXPERTS]]
     if len(used) > MAX_EXPERTS:
         lines.append(f"+{len(used) - MAX_EXPERTS} more")
     return "\n".join(lines)
@@ -147,23 +165,23 @@ def _list_experts(shares: Shares) -> str:
 
 def provenance_table(rows: Sequence[ProvenanceRow], title: str) -> Table:
     """Where each part of a model comes from, and how many of its parameters were copied."""
-    table = _table(title, ("part", "from", "note"), ("parameters", "copied"))
+    table = _Table(title, ("part", "from", "note"), ("parameters", "copied"))
     for row in rows:
-        source = escape(row.source) or "[yellow]fresh[/]"
+        source = row.source or Text("fresh", "yellow")
         numbers = f"{row.numbers:,}", f"{row.copied:,}"
-        table.add_row(escape(row.group), source, escape(row.note), *numbers)
+        table.add_row(row.group, source, row.note, *numbers)
     table.add_section()
     total, copied = sum(row.numbers for row in rows), sum(row.copied for row in rows)
-    table.add_row("all", "", "", f"[bold]{total:,}[/]", f"[bold]{copied:,}[/]")
+    table.add_row("all", "", "", _bold(f"{total:,}"), _bold(f"{copied:,}"))
     return table
 
 
 def search_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """What a search found, best first."""
     columns = [name for name in ("caption", "key", "split", "file") if rows and name in rows[0]]
-    table = _table(title, ["score", *columns])
+    table = _Table(title, ["score", *columns])
     for row in rows:
-        table.add_row(f"{row['score']:.3f}", *(escape(row[name]) for name in columns))
+        table.add_row(f"{row['score']:.3f}", *(row[name] for name in columns))
     return table
 
 
@@ -176,14 +194,14 @@ def interference_tables(found: Mapping[str, Any]) -> list[Table]:
     tasks = found["tasks"]
     tables = []
     for block in found["blocks"]:
-        table = _table(block["block"], ["on ↓  of →"], tasks, show_lines=True)
+        table = _Table(block["block"], ["on ↓  of →"], tasks, show_lines=True)
         for i, task in enumerate(tasks):
             table.add_row(task, *(_interference_cell(block, i, j) for j in range(len(tasks))))
         tables.append(table)
     return tables
 
 
-def _interference_cell(block: Mapping[str, Any], i: int, j: int) -> str:
+def _interference_cell(block: Mapping[str, Any], i: int, j: int) -> str | Text:
     lines = []
     for values, intervals in INTERFERENCE_MEASURES.values():
         value, interval = block[values][i][j], block[intervals][i][j]
@@ -191,8 +209,8 @@ def _interference_cell(block: Mapping[str, Any], i: int, j: int) -> str:
             return "–" if value is None else format_effect(value)
         low, high = (bound if bound is not None else math.nan for bound in interval)
         colour = "green" if low > 0 else "red" if high < 0 else "dim"
-        lines.append(f"[{colour}]{format_effect(value)}  {format_interval(interval)}[/]")
-    return "\n".join(lines)
+        lines.append(Text(f"{format_effect(value)}  {format_interval(interval)}", colour))
+    return Text("\n").join(lines)
 
 
 def proposal_text(proposal: Proposal) -> str:

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ DARK_MODE_CSS = Markup(f"@media (prefers-color-scheme: dark) {{\n{_DARK_RULES}}}
 matplotlib gives them."""
 
 TOOLTIP = "tooltip: "
-_GROUP_ID = re.compile(rf"""<g id=(["'])(?:{TOOLTIP}(.*?)|.*?)\1""")
+_GROUP_ID = re.compile(rf"""<g id=(["'])(?:{TOOLTIP}(.*?)|.*?)\1""", re.DOTALL)
 
 
 @contextmanager
@@ -176,4 +176,9 @@ def _render(figure: Figure, **options: Any) -> str:
     svg = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg, count=2)
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(str(figure.get_label()))}"', 1)
     # ids would be repeated among the plots of a page; those of tooltips become titles
-    return _GROUP_ID.sub(lambda match: f"<g><title>{match[2]}</title" if match[2] else "<g", svg)
+    return _GROUP_ID.sub(lambda match: f"<g{_title(match[2])}", svg)
+
+
+def _title(attribute: str | None) -> str:
+    """The title of a group, from the text of an attribute, which has other rules for quotes."""
+    return f"><title>{escape(unescape(attribute))}</title" if attribute else ""

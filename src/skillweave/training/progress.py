@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from skillweave.config.names import printable
+
 SECONDS_PER_LINE = 30.0
 """Seconds between lines if the output is not a terminal."""
 
@@ -75,7 +77,7 @@ class ProgressDisplay:
         pace = f"{speed:.0f} samples/s · waiting {wait:.0%}"
         shown = " · ".join(f"{name} {loss:.3f}" for name, loss in sorted(losses.items()))
         if self.bar:
-            self.bar.below = f"{task} | {shown}"
+            self.bar.below = printable(f"{task} | {shown}")
             self.bar.update(self.row, completed=step, speed=pace)
             return
         now = time.perf_counter()
@@ -92,4 +94,4 @@ class ProgressDisplay:
 
     def warn(self, text: str) -> None:
         """Print a line, even if quiet."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ import yaml
 from torch import nn
 
 from skillweave.config import ConfigError
+from skillweave.config.reading import parse_yaml
 from skillweave.recipe import RecipeConfig
 from skillweave.training.checkpoint import PARTIAL, write_atomically
 
@@ -94,7 +95,7 @@ def require_same_recipe(recipe: RecipeConfig) -> None:
     """Raise ConfigError if the resolved recipe differs from the one in the run folder. The message
     lists the differences."""
     file = recipe.folder / RECIPE_FILE
-    stored = RecipeConfig.parse(yaml.safe_load(file.read_text("utf-8")), str(file))
+    stored = RecipeConfig.parse(parse_yaml(file.read_bytes(), file), str(file))
     found = [
         f"  - {path}: was {before!r}, now {now!r}"
         for path, before, now in differences(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE
@@ -21,7 +21,7 @@ from skillweave.components.targets.base import (
     TrainingData,
     present_values,
 )
-from skillweave.config.base import ConfigError, Positive
+from skillweave.config.base import ConfigError, Positive, Whole
 from skillweave.data.values import texts_of
 from skillweave.layers.precision import at_least_float32
 
@@ -42,7 +42,7 @@ class CTCConfig(TargetConfig):
     """The alphabet without the blank; taken from the training transcripts if empty."""
     beams: Positive = 1
     """Beams of the search for a transcript. 1 takes the most probable class of each frame."""
-    language: NonNegativeInt = 0
+    language: Whole = 0
     """The search uses a language model of the training transcripts with n-grams of this many
     characters; 0 for none."""
     language_text: str | None = None

@@ -1,0 +1,132 @@
+"""Files that others wrote: bounds on what is parsed, and one error that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from skillweave.config.base import ConfigError
+
+T = TypeVar("T")
+
+MAX_YAML_BYTES = 2**20
+"""Largest YAML text. A recipe has a few thousand bytes, and the parser reads 50 kB in a second."""
+MAX_VALUES = 100_000
+"""Most values of a YAML text, where an alias counts as often as it is used."""
+MAX_DEPTH = 64
+"""Deepest nesting of settings."""
+
+
+@contextmanager
+def reading(
+    where: object, what: str, error: Callable[[str], Exception] = ConfigError
+) -> Generator[None]:
+    """Tell a fault of a file's contents as one `error`: `WHERE: not WHAT: FAULT`.
+
+    Inside the block a parser reads what others wrote, and damaged contents can make it raise
+    anything, also a panic of a Rust library. Errors of this project and errors of the operating
+    system that name a file pass.
+    """
+    try:
+        yield
+    except BaseException as fault:
+        told = hasattr(fault, "exit_status") or getattr(fault, "filename", None) is not None
+        if told or not (isinstance(fault, Exception) or type(fault).__name__ == "PanicException"):
+            raise
+        raise error(f"{where}: not {what}: {describe(fault)}") from fault
+
+
+def describe(fault: BaseException) -> str:
+    """A fault in a line: its message, with its kind where the message alone says little."""
+    if isinstance(fault, UnicodeDecodeError):
+        line = fault.object.count(b"\n", 0, fault.start) + 1
+        byte = fault.object[fault.start]
+        return (
+            f"line {line}: byte 0x{byte:02x} is not {fault.encoding.upper()}; save the file as"
+            f" UTF-8{' (it may be GBK)' if byte > 0x80 else ''}"
+        )
+    if isinstance(fault, RecursionError | MemoryError):
+        return "it is nested too deeply, or too large"
+    message = str(fault).strip().split("\n")[0][:300]
+    return (
+        message
+        if type(fault) in (ValueError, json.JSONDecodeError)
+        else (f"{type(fault).__name__} {message}")
+    )
+
+
+def parse_json(text: str | bytes, where: object) -> Any:
+    """The value of a JSON text. Raises ConfigError for anything else."""
+    with reading(where, "valid JSON"):
+        return shallow(json.loads(_decode(text)))
+
+
+def parse_yaml(text: str | bytes, where: object, what: str = "valid YAML") -> Any:
+    """The value of a YAML text. Raises ConfigError for anything else, also for one that its aliases
+    make larger than `MAX_VALUES`."""
+    with reading(where, what):
+        if len(text) > MAX_YAML_BYTES:
+            raise ValueError(f"{len(text):,} bytes; at most {MAX_YAML_BYTES:,} are read")
+        loader = yaml.SafeLoader(_decode(text))
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _count(node, {})
+            return shallow(loader.construct_document(node))
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        finally:
+            loader.dispose()
+
+
+def _decode(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8-sig")
+
+
+def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node has, with those of its aliases. Raises ValueError for too many, or an
+    alias of itself."""
+    if node in known:
+        if not known[node]:
+            raise ValueError("an alias stands for a value that contains it")
+        return known[node]
+    known[node] = 0
+    parts: Iterator[yaml.Node] = iter(())
+    if isinstance(node, yaml.SequenceNode):
+        parts = iter(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        parts = (part for pair in node.value for part in pair)
+    known[node] = 1 + sum(_count(part, known) for part in parts)
+    if known[node] > MAX_VALUES:
+        raise ValueError(f"its aliases stand for more than {MAX_VALUES:,} values")
+    return known[node]
+
+
+def shallow(data: T) -> T:
+    """The same value. Raises ValueError for nesting deeper than `MAX_DEPTH`."""
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            part
+            for value in level
+            if isinstance(value, dict | list)
+            for part in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    return data
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is no file. Raises ConfigError for anything
+    else."""
+    data = parse_json(file.read_bytes(), file) if file.is_file() else {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: expected a JSON object, not {type(data).__name__}")
+    return data

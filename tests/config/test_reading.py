@@ -1,0 +1,89 @@
+"""Parsing what others wrote: bounded, with one error that names the file."""
+
+import pytest
+import tokenizers
+import yaml
+
+from skillweave.config import ConfigError
+from skillweave.config.reading import MAX_DEPTH, parse_json, parse_yaml, reading
+from skillweave.recipe import read_recipe
+
+ALIASES = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (ALIASES, "aliases stand for more than"),
+        (MERGES, "aliases stand for more than"),
+        ("a: &a [*a]", "contains it"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "levels deep"),
+        ("a" * 2**21, "at most"),
+        ("date: 2024-13-45", "month"),
+        ("a: [", "line 1"),
+        ("? [a]\n: b", "unhashable"),
+        ("!!bool maybe", "maybe"),
+        (b"a: \xd6\xd0", "byte 0xd6 is not UTF-8; save the file as UTF-8 (it may be GBK)"),
+        (b"a: 1\nb: \x80", "line 2"),
+    ],
+)
+def test_yaml(text, told):
+    with pytest.raises(ConfigError) as raised:
+        parse_yaml(text, "r.yaml")
+    assert str(raised.value).startswith("r.yaml: not valid YAML: ") and told in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100 + "]" * 100, "{", b"\xff", "1" * 9999])
+def test_json(text):
+    with pytest.raises(ConfigError, match=r"^c\.json: not valid JSON: "):
+        parse_json(text, "c.json")
+
+
+def test_valid_texts_are_read_as_before():
+    text = "a: &a {b: [1, 2.5, true, null, 2026-01-01]}\nc: *a\nd: {<<: *a, e: x}\n"
+    assert parse_yaml(text, "") == yaml.safe_load(text)
+    assert parse_yaml("", "") is None
+    assert parse_json(b'\xef\xbb\xbf{"a": [1, 2.5, true, null]}', "") == {"a": [1, 2.5, True, None]}
+
+
+def test_a_panic_of_a_rust_library_is_an_error_of_the_file():
+    class PanicException(BaseException):  # named as pyo3 names it
+        pass
+
+    told = r"^t\.json: not a tokenizer: "
+    with pytest.raises(ConfigError, match=told), reading("t.json", "a tokenizer"):
+        raise PanicException("called `Option::unwrap()`")
+    with pytest.raises(ConfigError, match=told), reading("t.json", "a tokenizer"):
+        tokenizers.Tokenizer.from_str("{}")
+
+
+def test_errors_that_tell_enough_pass():
+    for error in (ConfigError("a"), FileNotFoundError(2, "b", "c"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as raised, reading("t.json", "a tokenizer"):
+            raise error
+        assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("training.learning_rate=.inf", "finite"),
+        ("training.learning_rate=.nan", "finite"),
+        ("training.seed=1180591620717411303424", "less than"),
+        ("training.steps=1180591620717411303424", "less than"),
+        ("training.steps=-1", "greater than 0"),
+    ],
+)
+def test_numbers_that_no_setting_can_have(tmp_path, setting, told):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "model: {preset: bert-base}\ntasks: {masked_text: {data: {path: a.txt}}}\ntraining: {steps: 1}"
+    )
+    with pytest.raises(ConfigError, match=rf"training\.{setting[9:13]}.*{told}"):
+        read_recipe(file, [setting])
