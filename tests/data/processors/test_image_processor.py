@@ -68,7 +68,7 @@ def test_the_centre_of_a_wide_picture_is_cut_out(picture):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_undone(picture, orientation, kind):
     undo = {
         2: "FLIP_LEFT_RIGHT",

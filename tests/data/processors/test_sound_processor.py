@@ -1,6 +1,8 @@
 import contextlib
+import io
 import math
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
-from skillweave.config.streams import WaveformStream
+from skillweave.config.streams import FilterbankStream, WaveformStream
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.sound import SoundProcessor
 
@@ -31,6 +33,7 @@ KINDS = [
     ("CAF", None),
     ("W64", None),
     ("RF64", None),
+    ("NIST", None),
 ]
 
 
@@ -63,6 +66,74 @@ def test_loudness_does_not_matter_and_silence_stays_silent(tone):
     np.testing.assert_allclose(PROCESS(tone() * 1e-3).data, PROCESS(tone()).data, atol=1e-5)
     assert not PROCESS(np.zeros(16_000, np.float32)).data.any()
     assert not PROCESS(np.full(16_000, 0.5, np.float32)).data.any()
+
+
+LOUDNESS = SoundProcessor(
+    FilterbankStream(
+        embedding=["filterbank", "position"],
+        features="whisper",
+        gated=False,
+        kernels=[3, 3],
+        strides=[1, 2],
+        max_length=100,
+    )
+)
+"""Frames that keep the loudness of a recording."""
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float64])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_type_of_numbers_does_not_change_the_level(tone, kind, channels):
+    samples, exact = tone().astype(kind), tone()
+    if np.dtype(kind).kind in "iu":
+        scale = 2 ** (8 * np.dtype(kind).itemsize - 1)
+        zero = scale if np.dtype(kind).kind == "u" else 0
+        samples = (tone().astype(np.float64) * (scale - 1) + zero).astype(kind)
+        exact = (samples.astype(np.float64) - zero) / scale
+    expected = LOUDNESS(exact.astype(np.float32)).data
+    found = LOUDNESS(np.stack([samples] * channels, 1)).data
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_integers_without_a_full_scale_are_bad_input(tone):
+    with pytest.raises(BadInput, match="int64 samples have no agreed range"):
+        PROCESS((tone() * 30_000).astype(np.int64))
+
+
+def lossless(samples, kind, codec, numbers):
+    """A container of FFmpeg, samples as [samples, channels] of 16 bits."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        layout = "mono" if samples.shape[1] == 1 else "stereo"
+        track = container.add_stream(codec, rate=16_000, layout=layout, format=numbers)
+        stored = np.ascontiguousarray(
+            samples.T if numbers.endswith("p") else samples.reshape(1, -1)
+        )
+        frame = av.AudioFrame.from_ndarray(stored, format=numbers, layout=layout)
+        frame.sample_rate = 16_000
+        container.mux([*track.encode(frame), *track.encode(None)])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_container_does_not_change_the_level(tone, recording, channels):
+    samples = (np.stack([tone()] * channels, 1) * 32767).astype(np.int16)
+    wide = samples.astype(np.int32) << 16
+    expected = LOUDNESS(samples[:, 0]).data
+    files = {
+        **{(k, s): recording(samples, 16_000, k, s) for k, s in KINDS if s in (None, "PCM_16")},
+        **{("WAV", s): recording(samples / 32768, 16_000, "WAV", s) for s in ("FLOAT", "DOUBLE")},
+        "ALAC": lossless(samples, "ipod", "alac", "s16p"),
+        "Matroska": lossless(samples, "matroska", "pcm_s16le", "s16"),
+        "24 bits": lossless(wide, "mov", "pcm_s24le", "s32"),
+        "floating point": lossless(
+            (samples / 32768).astype(np.float32), "matroska", "pcm_f32le", "flt"
+        ),
+    }
+    del files["MP3", None]  # not lossless
+    for name, data in files.items():
+        found = LOUDNESS(data).data
+        np.testing.assert_allclose(found, expected, atol=2e-3, err_msg=str(name))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 import contextlib
+import io
+import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import VideoStream
@@ -203,6 +208,65 @@ def test_wrong_extensions_do_not_matter(tmp_path, clip):
     file = tmp_path / "a.wav"
     file.write_bytes(clip(6))
     assert PROCESS(file).length == 33
+
+
+def turned(data, a, b, c, d):
+    """An MP4 with another matrix in its track header (ISO 14496-12 section 8.3.2)."""
+    at = data.index(b"tkhd") + 4 + 40  # the fields of version 0 before the matrix take 40 bytes
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    return data[:at] + matrix + data[at + 36 :]
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)]
+    + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)],
+)
+def test_a_clip_is_shown_as_its_container_turns_it(clip, matrix):
+    # Brightness 80 + 60 x' + 30 y' of the four quarters; (x', y') = (ax + cy, bx + dy) is where the
+    # quarter (x, y) is shown.
+    a, b, c, d = matrix
+    quarter, frame = (-1, 1), np.zeros((64, 64, 3), np.uint8)
+    for y in quarter:
+        for x in quarter:
+            rows, columns = (slice(32 * (v > 0), 32 + 32 * (v > 0)) for v in (y, x))
+            frame[rows, columns] = 110 + 60 * (a * x + c * y) + 30 * (b * x + d * y)
+    data = turned(clip([frame] * 4, width=64, height=64), *matrix)
+    shown = (PROCESS(data).data.mean((0, 1)) + 1) * 127.5
+    found = [[float(shown[8 + 16 * (y > 0), 8 + 16 * (x > 0)]) for x in quarter] for y in quarter]
+    np.testing.assert_allclose(found, [[20, 140], [80, 200]], atol=5)
+
+
+def test_a_clip_that_is_turned_by_another_angle_is_bad_input(clip):
+    data = turned(clip(4), 1, 1, -1, 1)
+    with pytest.raises(BadInput, match="not by 90°"):
+        PROCESS(data)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "mov"])
+def test_frames_of_a_variable_rate_count_as_long_as_they_are_shown(kind):
+    # One dark frame for 3 s, then light ones at 25 frames a second for 1 s: six even times of the
+    # 4 s are 1/3, 1, 5/3, 7/3, 3 and 11/3 s.
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for time in (0, *range(75, 100)):
+            pixels = np.full((32, 48, 3), 200 if time else 20, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    stream = VideoStream(size=32, tubelet=(3, 8, 8), frames_per_second=3, max_seconds=4)
+    found = greys(VideoProcessor(stream)(file.getvalue()))
+    np.testing.assert_allclose(found, [20, 20, 20, 20, 200, 200], atol=8)
+
+
+def test_delays_of_a_gif_count(picture):
+    grey = [Image.new("L", (40, 40), value) for value in (0, 200)]
+    data = picture(grey[0], "GIF", save_all=True, append_images=grey[1:], duration=[3000, 600])
+    np.testing.assert_allclose(greys(PROCESS(data)), [0, 0, 0, 0, 0, 200], atol=8)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,"
-    "mpeg,mpegts,mpegvideo,ogg,wav,wv"
+    "mpeg,mpegts,mpegvideo,nistsphere,ogg,wav,wv"
 )
 """Containers of one file. Playlists (HLS, DASH, concat) are excluded: a hostile one reads other
 files or the network."""

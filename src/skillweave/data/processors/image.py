@@ -89,6 +89,7 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
         # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final
         # resize still filters.
         image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
+        image.load()  # turns a TIFF upright, and removes its orientation
         transpose = TRANSPOSES.get(_orientation(image))
         image = _on_white(image)
         return image if transpose is None else image.transpose(transpose)
@@ -104,7 +105,6 @@ def _orientation(image: Image.Image) -> int:
 def _on_white(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB, on a white background."""
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
     if image.mode in ("I", "F"):
         raise BadInput(

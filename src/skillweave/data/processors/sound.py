@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -19,7 +19,10 @@ from skillweave.data.processors.base import BadInput, describe_error
 from skillweave.data.processors.filterbank import MIN_DEVIATION, log_mel, whisper_log_mel
 from skillweave.data.processors.media import MediaProcessor, open_media
 
-MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"NIST")
 """First bytes of the files that libsndfile reads well. All others go to FFmpeg: libsndfile also
 guesses rare formats, and its MP3 reader writes to the screen."""
 
@@ -51,7 +54,8 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """The waveform of a file (bytes, path or {"bytes", "path"}), also the sound track of a
-        video, or of an array [samples] or [samples, channels] at the stream's rate.
+        video, or of an array [samples] or [samples, channels] at the stream's rate: floating-point
+        numbers from -1 to 1, or integers of which the type's range is the full scale.
 
         `rng`: draws the augmentation; None for none. Tempo and pitch change together, noise is
         added, and time and frequency are masked. Raises BadInput.
@@ -140,7 +144,7 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
                 block = sound.read(count, dtype="float32", always_2d=True)
                 if not len(block):
                     raise BadInput(f"truncated: {wanted} of the header's samples are not there")
-                blocks.append(block[:, 0] if sound.channels == 1 else block.mean(axis=1))
+                blocks.append(_to_mono(block))
                 wanted -= len(block)
         return _concatenate(blocks), rate
 
@@ -155,12 +159,26 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             if track.codec_context is None:
                 raise BadInput("sound in an unknown codec")
             try:
-                rate = _check_rate(track.rate)
-                return _concatenate(list(_mono(container, rate, math.ceil(seconds * rate)))), rate
+                return self._decode_track(container, seconds)
             except BadInput:
                 raise
             except Exception as error:  # broken files make PyAV raise errors of many kinds
                 raise BadInput(f"broken sound ({describe_error(error)})") from None
+
+    def _decode_track(self, container: InputContainer, seconds: float) -> Decoded:
+        """At least `seconds` of the first sound track, or all of it."""
+        blocks, rate, length = [], 0, 0
+        for frame in container.decode(container.streams.audio[0]):
+            rate = rate or _check_rate(frame.sample_rate)
+            if frame.sample_rate != rate:
+                raise BadInput(f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
+            samples = frame.to_ndarray()  # [channels, samples], or [1, samples * channels]
+            columns = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
+            blocks.append(_to_mono(columns))
+            length += frame.samples
+            if length >= seconds * rate:
+                break
+        return _concatenate(blocks), rate
 
 
 class _UnnamedFile:
@@ -181,20 +199,18 @@ class _UnnamedFile:
             self._seek(offset, whence)
 
 
-def _mono(container: Any, rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """At least `wanted` mono samples of a container's first sound track, or all of it."""
-    from av import AudioResampler
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is found later
+def _to_mono(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels of [samples] or [samples, channels], as float32 from -1 to 1.
 
-    resampler = AudioResampler(format="flt", layout="mono", rate=rate)
-    for frame in container.decode(container.streams.audio[0]):
-        for part in resampler.resample(frame):
-            samples = part.to_ndarray()[0]
-            yield samples
-            wanted -= len(samples)
-        if wanted <= 0:
-            return
-    for part in resampler.resample(None):
-        yield part.to_ndarray()[0]
+    The full scale of integers is that of their type. Floating-point numbers stay as they are.
+    """
+    kind = samples.dtype
+    mono = samples.astype(np.float32)
+    if kind.kind in "iu":
+        scale = 2.0 ** (8 * kind.itemsize - 1)
+        mono = mono / np.float32(scale) - np.float32(kind.kind == "u")
+    return mono if mono.ndim == 1 else mono.mean(axis=1)
 
 
 def _concatenate(blocks: list[np.ndarray]) -> np.ndarray:
@@ -248,5 +264,9 @@ def _from_array(samples: np.ndarray, rate: int) -> Decoded:
     if samples.ndim not in (1, 2) or samples.size == 0 or samples.dtype.kind not in "fiu":
         found = f"{samples.dtype} {list(samples.shape)}"
         raise BadInput(f"expected numbers [samples] or [samples, channels], found {found}")
-    mono = samples.astype(np.float32)
-    return (mono if mono.ndim == 1 else mono.mean(axis=1)), rate
+    if samples.dtype.kind in "iu" and samples.itemsize > 4:
+        raise BadInput(
+            f"{samples.dtype} samples have no agreed range; convert them to the type of the"
+            " recording, such as int16, or to floating point from -1 to 1"
+        )
+    return _to_mono(samples), rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,22 @@ MAX_FRAMES_PER_SECOND = 240
 """Most frames that are decoded per second of `max_seconds`, since time stamps may never
 increase."""
 
+ROUNDING = 2e-3
+"""Time stamps are rounded (seconds; to milliseconds in Matroska)."""
+
+TRANSPOSES = {
+    (1, 0, 0, 1): None,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+}
+"""(a, b, c, d) of a container's display matrix (ISO 14496-12 section 6.2.2), which shows the pixel
+(x, y) at (ax + cy, bx + dy) → what turns the frame upright."""
+
 
 class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
     """Videos to normalised frames [3, frames, size, size] (SkillNet section 3.3, ViViT)."""
@@ -46,7 +63,8 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         """Frames of a file (bytes, path or {"bytes", "path"}) or of a uint8 array [T, H, W, 3] at
         `frames_per_second`.
 
-        The first `max_seconds` are read at `frames_per_second`, and `frames` of them are chosen.
+        The frames shown at each 1 / `frames_per_second` of the first `max_seconds` are read, and
+        `frames` of them are chosen.
         `rng`: draws the frames and the augmentation, which is the same for all frames; None for
         evenly spaced frames and no augmentation. Raises BadInput.
         """
@@ -59,7 +77,8 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         return Features(self.normalise(pixels, augmentation), self.stream.max_length)
 
     def _count_bytes(self, decoded: list[Image.Image]) -> int:
-        return sum(3 * frame.width * frame.height for frame in decoded)
+        images = {id(frame): frame for frame in decoded}.values()
+        return sum(3 * image.width * image.height for image in images)
 
     def _decode(self, value: Any) -> list[Image.Image]:
         if isinstance(value, np.ndarray):
@@ -69,8 +88,9 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         with open_media(value, self.limits) as file, open_container(file, self.limits) as container:
             try:
                 # one for all frames: to make one costs more than to use it
-                reformatter = VideoReformatter()
-                frames = [self._to_image(frame, reformatter) for frame in self._frames(container)]
+                reformatter, frames = VideoReformatter(), []
+                for frame, ticks in self._frames(container):
+                    frames += [self._to_image(frame, reformatter)] * ticks
             except BadInput:
                 raise
             except Exception as error:  # broken files make PyAV raise errors of many kinds
@@ -79,24 +99,22 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
             raise BadInput("0 frames")
         return frames
 
-    def _frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """The first frame at or after each tick of `frames_per_second`, up to `max_seconds`."""
-        track = _find_track(container, self.limits)
-        max_seconds, frames_per_second = self.stream.max_seconds, self.stream.frames_per_second
-        rate = float(track.average_rate or track.base_rate or frames_per_second)
-        start, ticks = None, 0
-        most = int(max_seconds * MAX_FRAMES_PER_SECOND)
-        for i, frame in enumerate(itertools.islice(container.decode(track), most)):
-            time = i / rate if frame.time is None else frame.time
-            start = time if start is None else start
-            elapsed = time - start + 1e-4  # time stamps are rounded
-            if elapsed > max_seconds:
-                if self.limits.too_long == "skip":
-                    raise BadInput(f"longer than the stream's max_seconds {max_seconds}")
+    def _frames(self, container: InputContainer) -> Iterator[tuple[VideoFrame, int]]:
+        """Each frame with the number of ticks of `frames_per_second` during which it is shown, up
+        to `max_seconds`."""
+        track, max_seconds = _find_track(container, self.limits), self.stream.max_seconds
+        seen = 0
+        for frame, end in _with_ends(container, track, int(max_seconds * MAX_FRAMES_PER_SECOND)):
+            longer = end > max_seconds + ROUNDING
+            if longer and self.limits.too_long == "skip":
+                raise BadInput(f"longer than the stream's max_seconds {max_seconds}")
+            within = min(end, max_seconds) - ROUNDING
+            ticks = math.ceil(within * self.stream.frames_per_second)
+            if ticks > seen:
+                yield frame, ticks - seen
+                seen = ticks
+            if longer:
                 return
-            if elapsed * frames_per_second >= ticks:
-                ticks = int(elapsed * frames_per_second) + 1
-                yield frame
 
     def _to_image(self, frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
         """The frame in RGB. Its shorter side is at most twice what is needed, since all frames are
@@ -105,7 +123,39 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         ratio = min(1.0, 2 * self.stream.size / min(frame.width, frame.height))
         width, height = (max(1, round(side * ratio)) for side in (frame.width, frame.height))
         scaled = reformatter.reformat(frame, width, height, "rgb24", threads=1)
-        return Image.fromarray(scaled.to_ndarray())
+        image, transpose = Image.fromarray(scaled.to_ndarray()), _transpose(frame)
+        return image if transpose is None else image.transpose(transpose)
+
+
+def _with_ends(
+    container: InputContainer, track: VideoTrack, most: int
+) -> Iterator[tuple[VideoFrame, float]]:
+    """At most `most` frames, each with the time at which the next one follows, in seconds since the
+    first frame."""
+    rate = float(track.average_rate or track.base_rate or 25)
+    shown, start, begins = None, 0.0, 0.0
+    for i, frame in enumerate(itertools.islice(container.decode(track), most)):
+        time = i / rate if frame.time is None else frame.time
+        if shown is None:
+            start = time
+        else:
+            yield shown, time - start
+        shown, begins = frame, time - start
+    if shown is not None:
+        yield shown, begins + (float(shown.duration * (shown.time_base or 0)) or 1 / rate)
+
+
+def _transpose(frame: VideoFrame) -> Image.Transpose | None:
+    """What turns a frame upright by the display matrix of its container. Raises BadInput for an
+    angle that is not a multiple of 90°."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    matrix = np.frombuffer(data, np.int32)[[0, 1, 3, 4]] / 2**16
+    signs = tuple(np.rint(matrix / max(np.abs(matrix).max(), 1e-9)).astype(int).tolist())
+    if signs not in TRANSPOSES:
+        raise BadInput(f"the container turns the video by a matrix {matrix.tolist()}, not by 90°")
+    return TRANSPOSES[signs]
 
 
 def _find_track(container: InputContainer, limits: LimitsConfig) -> VideoTrack:

@@ -29,7 +29,7 @@ MEDIA = frozenset({str(Modality.IMAGE), str(Modality.SOUND), str(Modality.VIDEO)
 
 _EXTENSIONS = {
     "image": "jpg jpeg png webp gif bmp tif tiff ppm pgm",
-    "sound": "wav flac mp3 ogg oga opus m4a aac aiff aif wma",
+    "sound": "wav flac mp3 ogg oga opus m4a aac aiff aif wma sph",
     "video": "mp4 webm mkv mov avi m4v mpg mpeg ogv",
     "text": "txt",
     "label": "cls",
