@@ -3,6 +3,8 @@
 import pytest
 import tokenizers
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
 from skillweave.config.reading import MAX_DEPTH, parse_json, parse_yaml, reading
@@ -22,11 +24,11 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         (ALIASES, "aliases stand for more than"),
         (MERGES, "aliases stand for more than"),
         ("a: &a [*a]", "contains it"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "levels deep"),
         ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "levels deep"),
         ("a" * 2**21, "at most"),
         ("date: 2024-13-45", "month"),
-        ("a: [", "line 1"),
+        ("a: [", "did not find expected node"),
         ("? [a]\n: b", "unhashable"),
         ("!!bool maybe", "maybe"),
         (b"a: \xd6\xd0", "byte 0xd6 is not UTF-8; save the file as UTF-8 (it may be GBK)"),
@@ -87,3 +89,43 @@ def test_numbers_that_no_setting_can_have(tmp_path, setting, told):
     )
     with pytest.raises(ConfigError, match=rf"training\.{setting[9:13]}.*{told}"):
         read_recipe(file, [setting])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab: {}#'\"", max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_yaml_means_what_pyyaml_reads(value: object) -> None:
+    text = yaml.safe_dump(value)
+    assert parse_yaml(text, "here") == yaml.safe_load(text) == value
+
+
+def test_a_merge_key_may_repeat_the_keys_that_it_merges() -> None:
+    text = "base: &base {a: 1, b: 2}\nown: {<<: *base, b: 3}\n"
+    assert parse_yaml(text, "here")["own"] == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tasks: {a: 1}\ntraining: 2\ntasks: {b: 1}\n",
+        "model:\n  width: 3\n  tasks: 1\n  tasks: 2\n",
+        "model: {tasks: 1, width: 2, tasks: 3}",
+        "- 1\n- {tasks: 1, 'tasks': 2}\n",
+    ],
+)
+def test_a_doubled_key_of_yaml_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"r\.yaml: .*'tasks' stands twice"):
+        parse_yaml(text, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"tasks": {}, "tasks": {"a": 1}}', '{"model": [{"tasks": {}, "tasks": {"a": 1}}]}']
+)
+def test_a_doubled_key_of_json_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"m\.json: .*'tasks' stands twice"):
+        parse_json(text, "m.json")
