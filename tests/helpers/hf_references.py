@@ -70,6 +70,10 @@ CLIP = {
         "patch_size": 4,
     },
 }
+SIGLIP = {
+    "text_config": {**CLIP["text_config"], "hidden_size": 21, "max_position_embeddings": 9},
+    "vision_config": {**CLIP["vision_config"], "layer_norm_eps": 1e-2},
+}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -244,6 +248,20 @@ REFERENCES = [
         "ChineseCLIPConfig",
         {**CLIP, "text_config": {**BERT, "type_vocab_size": 3}},
     ),
+    Reference("SiglipModel", "SiglipConfig", SIGLIP),
+    Reference(
+        "SiglipModel",
+        "SiglipConfig",
+        {
+            **SIGLIP,
+            "text_config": {**SIGLIP["text_config"], "hidden_size": 15, "projection_size": 21},
+        },
+    ),
+    Reference("SiglipForImageClassification", "SiglipConfig", {**SIGLIP, **CLASSES}),
+    Reference("SiglipVisionModel", "SiglipVisionConfig", SIGLIP["vision_config"]),
+    Reference(
+        "SiglipTextModel", "SiglipTextConfig", {**SIGLIP["text_config"], "projection_size": 11}
+    ),
     *(Reference(*row) for row in GENERATION),
 ]
 
@@ -309,6 +327,8 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
                 if i and not classified
                 else list(texts)
             )
+            if getattr(model.config.streams.text, "pad_to_max_length", False):
+                own = [model.config.streams.text.max_length] * len(own)
             ids = torch.randint(3, VOCABULARY - 1, (len(own), max(own)))
             true = torch.arange(max(own)) < torch.tensor(own).unsqueeze(1)
             pooled = getattr(model.config.targets.get("pooled"), "pooling", "first")
@@ -351,12 +371,12 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     with patch("torch.multinomial", lambda weights, count: torch.arange(count)):
         found = model(**given)
     name = type(model).__name__
-    if name in ("CLIPModel", "ChineseCLIPModel"):
+    if name in ("CLIPModel", "ChineseCLIPModel", "SiglipModel"):
         return {"contrastive": found.logits_per_text}
     if name.endswith("WithProjection"):
         embedded = found.image_embeds if "pixel_values" in given else found.text_embeds
         return {"hidden": found.last_hidden_state, "pooled": embedded}
-    if name == "CLIPForImageClassification":
+    if name in ("CLIPForImageClassification", "SiglipForImageClassification"):
         return {"classification": found.logits, **run_theirs(model.vision_model, batch)}
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}

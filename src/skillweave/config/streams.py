@@ -153,6 +153,9 @@ class TextStream(StreamConfig):
     """Number of rows in the position table before that of the first token (RoBERTa, BART: 2)."""
     segments: Positive = 2
     """Number of segments; with 1 all texts of a sample are in the same segment."""
+    pad_to_max_length: bool = False
+    """Whether a text alone in its span is filled up with [PAD] to `max_length`, which the encoder
+    sees like other tokens (SigLIP)."""
     causal: bool = False
     """Whether attention in texts is causal in every task: each token sees the tokens before it
     (GPT-2, LLaMA, CLIP). It is set where all tasks of a given configuration are causal."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import make_batch, random_examples, tiny_model
 from torch import Tensor
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
@@ -46,6 +47,21 @@ def test_distinct_captions_give_the_loss_of_clip() -> None:
         torch.autograd.grad(out.loss, inputs), torch.autograd.grad(expected, inputs), strict=True
     ):
         torch.testing.assert_close(found, wanted)
+
+
+def test_sigmoid_loss_is_binary_cross_entropy_of_each_pair() -> None:
+    """Equal captions are neither matches nor negatives of each other."""
+    target = Contrastive(0.5, max_scale=None, bias=-3.0).double()
+    passes, captions = pair(5), torch.tensor([7, 3, 7, 8, 4])
+    out = target(passes, {"caption": captions}, None)
+    logits = 2 * passes[0].vector() @ passes[1].vector().T - 3
+    same = captions[:, None] == captions
+    own = torch.eye(5, dtype=torch.float64)
+    each = F.binary_cross_entropy_with_logits(logits, own, reduction="none")
+    torch.testing.assert_close(out.loss, each[~same | own.bool()].sum() / 5)
+    torch.testing.assert_close(target(passes, {}, None).logits, logits)
+    out.loss.backward()
+    assert all(torch.isfinite(p.x_ND.grad).all() for p in passes)
 
 
 def test_equal_captions_are_not_negatives_of_each_other() -> None:

@@ -49,6 +49,13 @@ def test_long_text_is_cut_to_the_stream_s_length_special_tokens_included(cls, se
     assert TEXT("你好世界" * 9, max_length=99).length == 16
 
 
+def test_a_text_is_filled_up_with_padding_that_counts_as_tokens():
+    processor = TextProcessor(TextStream(max_length=16, pad_to_max_length=True), TOKENIZER)
+    features, plain = processor("你好世界"), TEXT("你好世界").data.tolist()
+    assert features.length == 16 and features.data.tolist() == plain + [0] * 11
+    assert processor("你好世界" * 9).data.tolist() == TEXT("你好世界" * 9).data.tolist()
+
+
 def test_special_tokens_spelt_out_in_a_text_are_plain_text():
     for processor in (TEXT, pickle.loads(pickle.dumps(TEXT))):
         ids = processor("mask [MASK] [SEP] [CLS_code]").data.tolist()[1:]

@@ -1,16 +1,18 @@
 """Models of pictures with their own preprocessors: the same outputs as in Transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from hf_references import KeepDouble, Reference
+from hf_references import SIGLIP, KeepDouble, Reference, make_batch
 from hf_vision import CLASSES, DINOV2
 
 import skillweave as sw
 from skillweave.batch import Batch
+from skillweave.config import ConfigError
 from skillweave.interop.huggingface import convert_folder
 
 
@@ -46,3 +48,36 @@ def test_positions_are_interpolated_to_the_pictures(registers: bool, tmp_path: P
     convert_folder(tmp_path / "ours", tmp_path / "back")
     back = sw.from_hf(tmp_path / "back")
     assert back.config.streams.image == stream
+
+
+def test_loss_of_pairs_is_that_of_siglip() -> None:
+    theirs = Reference("SiglipModel", "SiglipConfig", SIGLIP).build()
+    model = sw.from_hf(theirs)
+    batch = make_batch(model, torch.float64)
+    text, pixels = batch.inputs
+    expected = theirs(input_ids=text, pixel_values=pixels, return_loss=True).loss
+    found = model(replace(batch, labels={"caption": torch.arange(len(text))})).loss
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "message"),
+    [
+        ("Dinov2Model", {**DINOV2, "num_channels": 1}, "num_channels=1"),
+        ("SiglipVisionModel", {**SIGLIP["vision_config"], "vision_use_head": False}, "use_head"),
+        ("Siglip2Model", {}, "NaFlex.*model_type is 'siglip'"),
+        (
+            "SiglipModel",
+            {**SIGLIP, "text_config": {**SIGLIP["text_config"], "projection_size": 5}},
+            "projection_size=5 cannot be compared",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_is_named(
+    architecture: str, options: dict[str, Any], message: str
+) -> None:
+    config = getattr(transformers, architecture).config_class(
+        **options, architectures=[architecture]
+    )
+    with pytest.raises(ConfigError, match=message):
+        sw.from_hf({}, config)

@@ -373,7 +373,8 @@ class SampleTarget(Target):
     `pooling`: how the vector is made from the tokens; those of several are concatenated. `hidden`:
     whether it then goes through BERT's pooler, a dense layer and the `activation`. `norm_epsilon`:
     adds a layer normalisation before the pooler. `inputs`: size of what the pooler reads, if that
-    is not one such vector; `outputs`: size of what it gives, if that is not `width`.
+    is not one such vector; `outputs`: size of what it gives, if that is not `width`. `attention`:
+    the module of the pooling `attention`.
     """
 
     def __init__(
@@ -385,9 +386,11 @@ class SampleTarget(Target):
         norm_epsilon: float | None = None,
         inputs: int | None = None,
         outputs: int | None = None,
+        attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.poolings = [pooling] if isinstance(pooling, str) else pooling
+        self.attention = attention
         size = width * len(self.poolings)
         self.norm = None if norm_epsilon is None else nn.LayerNorm(size, norm_epsilon)
         self.pooler = nn.Linear(inputs or size, outputs or width) if hidden else None
@@ -399,7 +402,12 @@ class SampleTarget(Target):
 
     def pool(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass, before the pooler."""
-        parts = [encoded.pooled(pooling) for pooling in self.poolings]
+        parts = [
+            self.attention(encoded)
+            if self.attention and name == "attention"
+            else encoded.pooled(name)
+            for name in self.poolings
+        ]
         x_ND = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         return x_ND if self.norm is None else self.norm(x_ND)
 

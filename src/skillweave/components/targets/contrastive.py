@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
+from skillweave.components.targets.attention_pooling import AttentionPoolingConfig
 from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
@@ -27,77 +28,124 @@ from skillweave.components.targets.base import (
 from skillweave.config.base import Positive
 from skillweave.layers.precision import at_least_float32
 
+PairPooling = Pooling | Literal["attention"]
+
 
 @TARGETS.register("contrastive")
 class ContrastiveConfig(TargetConfig):
-    """Symmetric in-batch contrastive loss between two passes (SkillNet section 4.1, CLIP)."""
+    """In-batch contrastive loss between two passes (SkillNet section 4.1, CLIP, SigLIP)."""
 
     compares_samples: ClassVar[bool] = True
 
     kind: Literal["contrastive"] = "contrastive"
     temperature: PositiveFloat = 0.07
     """Initial value of the learned temperature."""
-    max_scale: PositiveFloat = 100.0
-    """Upper bound of 1 / temperature, by which cosines are multiplied."""
-    pooling: Pooling | dict[Modality, Pooling] = "first"
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """`softmax`: cross-entropy over the samples of the batch, in both directions (CLIP). `sigmoid`:
+    each pair by itself matches or does not, by a cosine with a learned bias (SigLIP, arXiv
+    2303.15343 section 3.2)."""
+    bias: float = -10.0
+    """Loss `sigmoid`: initial value of the bias, negative because few pairs match."""
+    max_scale: PositiveFloat | None = 100.0
+    """Upper bound of 1 / temperature, by which cosines are multiplied; null for none (SigLIP)."""
+    pooling: PairPooling | dict[Modality, PairPooling] = "first"
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first. The paper uses `first`; `mean` learns faster
-    from scratch. One value for all passes, or one for each modality."""
-    projection: Positive | None = None
-    """Size of the space in which vectors are compared. Each stream has a linear layer to it (CLIP).
-    If absent, vectors of the model's width are compared, without such layers."""
+    tokens, `rest`, the mean of all but the first, or `attention` of a learned query. The paper uses
+    `first`; `mean` learns faster from scratch. One value for all passes, or one for each
+    modality."""
+    attention: AttentionPoolingConfig = AttentionPoolingConfig()
+    """Options of the pooling `attention`."""
+    projection: Positive | dict[Modality, Positive] | None = None
+    """Size of the space in which vectors are compared. Each stream has a linear layer to it (CLIP),
+    or only those that a mapping names (SigLIP). If absent, vectors of the model's width are
+    compared, without such layers."""
+    projection_bias: bool = False
+    """Whether these layers have a bias (SigLIP)."""
 
     def build(self, model: ModelSpec) -> Contrastive:
         """See `TargetConfig`."""
+        sizes = self.projection
         projections = {
-            modality: (width, self.projection)
+            modality: nn.Linear(width, size, self.projection_bias)
             for modality, width in model.widths.items()
-            if self.projection
+            if (size := sizes.get(modality) if isinstance(sizes, dict) else sizes)
         }
-        return Contrastive(self.temperature, self.max_scale, self.pooling, projections)
+        return Contrastive(
+            self.temperature,
+            self.max_scale,
+            self.pooling,
+            projections,
+            {m: self.attention.build(width) for m, width in self._attending(model).items()},
+            self.bias if self.loss == "sigmoid" else None,
+        )
+
+    def _attending(self, model: ModelSpec) -> dict[Modality, int]:
+        """The width of each modality with the pooling `attention`."""
+        return {
+            modality: width
+            for modality, width in model.widths.items()
+            if pooling_of(self.pooling, modality) == "attention"
+        }
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """See `TargetConfig`."""
+        for width in self._attending(model).values():
+            yield from self.attention.check(width)
+
+
+def pooling_of(pooling: str | Mapping[Modality, str], modality: Modality) -> str:
+    """The pooling of a modality; the first token where a mapping does not say."""
+    return pooling if isinstance(pooling, str) else pooling.get(modality, "first")
 
 
 class Contrastive(Target):
     """Cross-entropy on cosines with a learned temperature, in both directions (SkillNet section
-    4.1, CLIP).
+    4.1, CLIP); with a `bias`, binary cross-entropy on each cosine (SigLIP, arXiv 2303.15343 section
+    3.2).
 
     Negatives come from all ranks. Samples with equal captions are not negatives of each other. The
     passes after the first are parts of one item. `pooling`: one for all passes, or by modality.
-    `projections`: by modality, the width of its vectors and the size of the space to which a linear
-    layer takes them (CLIP); none to compare vectors as they are.
+    `projections`: by modality, the layer that takes its vectors to the space where they are
+    compared (CLIP); none to compare vectors as they are. `attention`: by modality, the module of
+    the pooling `attention`.
     """
 
     labels = ("caption",)
-    tuned = ("log_scale",)
+    tuned = ("log_scale", "bias")
     embeds = True
 
     def __init__(
         self,
         temperature: float = 0.07,
-        max_scale: float = 100.0,
+        max_scale: float | None = 100.0,
         pooling: str | Mapping[Modality, str] = "first",
-        projections: Mapping[Modality, tuple[int, int]] | None = None,
+        projections: Mapping[Modality, nn.Module] | None = None,
+        attention: Mapping[Modality, nn.Module] | None = None,
+        bias: float | None = None,
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.projections = nn.ModuleDict(
-            {m.value: nn.Linear(*sizes, bias=False) for m, sizes in (projections or {}).items()}
+        self.projections, self.attention = (
+            nn.ModuleDict({m.value: module for m, module in (modules or {}).items()})
+            for modules in (projections, attention)
         )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.max_log_scale = math.log(max_scale)
+        self.max_log_scale = None if max_scale is None else math.log(max_scale)
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     @property
     def scale(self) -> Tensor:
         """What cosines are multiplied by, 1 / temperature."""
-        return self.log_scale.clamp(max=self.max_log_scale).exp()
+        bound = self.max_log_scale
+        return (self.log_scale if bound is None else self.log_scale.clamp(max=bound)).exp()
 
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit vectors of a pass."""
         modality = encoded.tokens.conditions[0].modality
-        pooling = self.pooling
-        if not isinstance(pooling, str):
-            pooling = pooling.get(modality, "first")
-        x_ND = encoded.pooled(pooling)
+        if modality.value in self.attention:
+            x_ND = self.attention[modality.value](encoded)
+        else:
+            x_ND = encoded.pooled(pooling_of(self.pooling, modality))
         if modality.value in self.projections:
             x_ND = self.projections[modality.value](x_ND)
         return F.normalize(at_least_float32(x_ND), dim=-1)
@@ -115,12 +163,11 @@ class Contrastive(Target):
         """
         if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
-        scale = self.scale
         query_ND, *parts = (self.vector(encoded) for encoded in passes)
         item_ND = joint(parts)
         caption_N = labels.get("caption")
         if caption_N is None:
-            return TargetOutput(None, scale * query_ND @ item_ND.T)
+            return TargetOutput(None, self.compare(query_ND, item_ND))
         # in validation each rank may be at another batch
         collect = gather if self.training else lambda x: x
         query_MD, item_MD, caption_M = collect(query_ND), collect(item_ND), collect(caption_N)
@@ -133,10 +180,19 @@ class Contrastive(Target):
         own_N = torch.arange(len(caption_N), device=caption_N.device) + rank * len(caption_N)
         same_NM = caption_N[:, None] == caption_M[None, :]
         same_NM = same_NM.scatter(1, own_N[:, None], False)
-        forward_NM = (scale * query_ND @ item_MD.T).masked_fill(same_NM, -torch.inf)
-        backward_NM = (scale * item_ND @ query_MD.T).masked_fill(same_NM, -torch.inf)
+        forward_NM = self.compare(query_ND, item_MD).masked_fill(same_NM, -torch.inf)
+        if self.bias is not None:
+            matching_NM = F.one_hot(own_N, len(caption_M)).to(forward_NM.dtype)
+            signed_NM = (2 * matching_NM - 1) * forward_NM
+            return TargetOutput(-F.logsigmoid(signed_NM).sum(1).mean(), forward_NM)
+        backward_NM = self.compare(item_ND, query_MD).masked_fill(same_NM, -torch.inf)
         loss = (F.cross_entropy(forward_NM, own_N) + F.cross_entropy(backward_NM, own_N)) / 2
         return TargetOutput(loss, forward_NM)
+
+    def compare(self, query_ND: Tensor, item_MD: Tensor) -> Tensor:
+        """[N, M] the logits of pairs of unit vectors."""
+        logits_NM = self.scale * query_ND @ item_MD.T
+        return logits_NM if self.bias is None else logits_NM + self.bias
 
 
 def gather(x: Tensor) -> Tensor:

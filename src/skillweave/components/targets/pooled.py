@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from skillweave.components.targets.attention_pooling import AttentionPoolingConfig
 from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
@@ -26,10 +27,16 @@ class PooledConfig(TargetConfig):
 
     kind: Literal["pooled"] = "pooled"
     hidden: bool = True
-    """Whether the vector goes through BERT's pooler, a dense layer and tanh."""
-    pooling: Pooling = "first"
+    """Whether the vector goes through BERT's pooler, a dense layer and a nonlinearity."""
+    hidden_size: Positive | None = None
+    """Width of the pooler's dense layer (SigLIP); the model's width if absent."""
+    activation: Literal["tanh", "none"] = "tanh"
+    """The pooler's nonlinearity (BERT: tanh; SigLIP: none)."""
+    pooling: Pooling | Literal["attention"] = "first"
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first."""
+    tokens, `rest`, the mean of all but the first, or `attention` of a learned query."""
+    attention: AttentionPoolingConfig = AttentionPoolingConfig()
+    """Options of the pooling `attention`."""
     norm_epsilon: PositiveFloat | None = None
     """Adds a layer normalization of that vector with this epsilon (BEiT); none if absent."""
     projection: Positive | None = None
@@ -42,9 +49,17 @@ class PooledConfig(TargetConfig):
             model.width,
             self.projection,
             hidden=self.hidden,
+            outputs=self.hidden_size,
+            activation=self.activation,
             pooling=self.pooling,
             norm_epsilon=self.norm_epsilon,
+            attention=self.attention.build(model.width) if self.pooling == "attention" else None,
         )
+
+    def check(self, model: ModelSpec) -> Iterator[str]:
+        """See `TargetConfig`."""
+        if self.pooling == "attention":
+            yield from self.attention.check(model.width)
 
 
 class Pooled(SampleTarget):
@@ -53,7 +68,8 @@ class Pooled(SampleTarget):
 
     def __init__(self, width: int, projection: int | None = None, **pooling: Any) -> None:
         super().__init__(width, **pooling)
-        self.projection = nn.Linear(width, projection, bias=False) if projection else nn.Identity()
+        size = width if self.pooler is None else self.pooler.out_features
+        self.projection = nn.Linear(size, projection, bias=False) if projection else nn.Identity()
 
     def forward(
         self,

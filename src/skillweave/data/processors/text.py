@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Encoding, Tokenizer
 
 from skillweave.batch import Features, Modality
@@ -49,6 +50,7 @@ class TextProcessor:
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = stream.max_length
+        self.filled = stream.pad_to_max_length
         self.dropout = augment.word_dropout
         self.names = {**ROLES, **stream.tokenizer.special}
         if modality is Modality.CODE and tokenizer.token_to_id(CLS_CODE) is not None:
@@ -154,11 +156,17 @@ class TextProcessor:
 
         `rng`: draws the augmentation, which replaces a share of the tokens by [MASK]; None for
         none. `cls`, `separator`: see `assemble`. `max_length`: fewer positions than the stream's.
-        Raises BadInput for a text without tokens.
+        A stream with `pad_to_max_length` has [PAD] at all other positions. Raises BadInput for a
+        text without tokens.
         """
         before, after = self._frame_of(cls, separator)
-        room = min(max_length or self.max_length, self.max_length) - len(before) - len(after)
-        return self.assemble(self.token_ids(value, room), rng, cls=cls, separator=separator)
+        length = min(max_length or self.max_length, self.max_length)
+        room = length - len(before) - len(after)
+        features = self.assemble(self.token_ids(value, room), rng, cls=cls, separator=separator)
+        if not self.filled:
+            return features
+        padding = (0, length - features.length)
+        return Features(F.pad(features.data, padding, value=self.special("pad")), length)
 
     def _frame_of(self, cls: bool | None, separator: bool | None) -> tuple[list[int], list[int]]:
         before = self.frame[0] if cls is None else [self.cls] if cls else []

@@ -271,6 +271,8 @@ class Family:
     """The part of their configuration that holds the ids of special tokens."""
     module: str = "transformers"
     """The Python module that has the architectures."""
+    refused: str = ""
+    """Why no model of the family has a counterpart here, and what to do, if that is so."""
 
     def register(self) -> None:
         """Add to `FAMILIES`. Raises ValueError if the `model_type` is taken."""
@@ -351,6 +353,8 @@ def find_head(config: Any, architecture: str | None = None) -> tuple[Family, Hea
     that is not known.
     """
     family = FAMILIES.find(config.model_type)
+    if family.refused:
+        raise ConfigError(f"{family.model_type}: {family.refused}")
     name = architecture or next(iter(config.architectures or []), "")
     if not name:
         raise ConfigError(

@@ -20,6 +20,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     videomae,
     vilt,
     clip,
+    siglip,
     t5,
     bart,
     wav2vec2,

@@ -13,7 +13,7 @@ from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
 from skillweave.interop.rules import Rules, block_rules, qkv, reshaped, with_prefix
 
 
-def _inside(part: str, fields: Fields) -> Fields:
+def inside(part: str, fields: Fields) -> Fields:
     """The same fields for a part of the Hugging Face configuration."""
     found = {}
     for path, option in fields.items():
@@ -22,7 +22,8 @@ def _inside(part: str, fields: Fields) -> Fields:
     return found
 
 
-def _sizes(encoder: str) -> dict[str, Any]:
+def sizes(encoder: str) -> dict[str, Any]:
+    """The sizes of an encoder, and what its layers are like."""
     return prefixed(
         encoder,
         layers="num_hidden_layers",
@@ -34,7 +35,8 @@ def _sizes(encoder: str) -> dict[str, Any]:
     )
 
 
-def _blocks(encoder: str) -> Rules:
+def blocks(encoder: str) -> Rules:
+    """Rules for the layers of an encoder."""
     return block_rules(
         f"{encoder}.blocks.{{i}}",
         "encoder.layers.{i}",
@@ -54,7 +56,7 @@ def _image_rules(encoder: str) -> Rules:
         "embeddings.image.content.patch.projection": "embeddings.patch_embedding",
         "embeddings.image.positions.position.table": "embeddings.position_embedding",
         "embeddings.image.norm": "pre_layrnorm",
-        **_blocks(encoder),
+        **blocks(encoder),
         f"{encoder}.last_norm": "post_layernorm",
     }
 
@@ -71,7 +73,7 @@ NOT_TEXT = ("vision_model.", *COMPARISON)
 CLIP_VISION = Family(
     model_type="clip_vision_model",
     prefix="vision_model.",
-    fields={"width": "hidden_size", **PATCHES, **_sizes("encoder")},
+    fields={"width": "hidden_size", **PATCHES, **sizes("encoder")},
     rules=_image_rules("encoder"),
     heads={
         "CLIPVisionModel": Head(
@@ -100,12 +102,12 @@ CLIP_TEXT = Family(
         "width": "hidden_size",
         "streams.text.vocabulary": "vocab_size",
         "streams.text.max_length": "max_position_embeddings",
-        **_sizes("encoder"),
+        **sizes("encoder"),
     },
     rules={
         "embeddings.text.content.word": "embeddings.token_embedding",
         "embeddings.text.positions.position.table": "embeddings.position_embedding",
-        **_blocks("encoder"),
+        **blocks("encoder"),
         "encoder.last_norm": "final_layer_norm",
     },
     heads={
@@ -144,10 +146,10 @@ def _comparison(text: str) -> Head:
 
 def _two_streams(model_type: str, text: Family, heads: Mapping[str, Head]) -> Family:
     (text_span,) = text.spans
-    image = {"streams.image.width": "hidden_size", **PATCHES, **_sizes("streams.image.encoder")}
+    image = {"streams.image.width": "hidden_size", **PATCHES, **sizes("streams.image.encoder")}
     return Family(
         model_type=model_type,
-        fields={**_inside("text_config", text.fields), **_inside("vision_config", image)},
+        fields={**inside("text_config", text.fields), **inside("vision_config", image)},
         rules={
             **with_prefix("text_model.", text.rules),
             **with_prefix("vision_model.", _image_rules("stream_encoders.image")),
@@ -168,12 +170,12 @@ def _two_streams(model_type: str, text: Family, heads: Mapping[str, Head]) -> Fa
 
 CLASSIFICATION = Head.classification(
     options={"pooling": "rest"},
-    fields=_inside("vision_config", POOLED_EPSILON),
+    fields=inside("vision_config", POOLED_EPSILON),
     unused=NOT_IMAGE,
     family=replace(
         CLIP_VISION,
         model_type="clip",
-        fields=_inside("vision_config", CLIP_VISION.fields),
+        fields=inside("vision_config", CLIP_VISION.fields),
         required={"vision_config.num_channels": 3},
     ),
 )
