@@ -1,12 +1,23 @@
 """Classification: the label of a row, and how a pair of texts is cut."""
 
+import json
+import math
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
 import pytest
+import torch
 from task_examples import make_context, make_example, text_processors
 from tiny import tiny_config
 
 from skillweave.batch import Modality
 from skillweave.components.targets.classification import ClassificationConfig
 from skillweave.data.processors import BadInput
+from skillweave.evaluation.evaluator import measure
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.resolve import resolve
 
 CONFIG = tiny_config(
     streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={}
@@ -25,6 +36,57 @@ def test_classes() -> None:
     assert make_example("text_classification", row, context).labels == {"class": 1}
     with pytest.raises(BadInput, match="label 'sports' is not in the list; did you mean 'sport'"):
         make_example("text_classification", {"text": "red", "label": "sports"}, context)
+
+
+ROWS = [(f"a {'good' if i % 2 else 'bad'} text {i}", i % 2) for i in range(20)]
+MISSING = {3, 7}
+
+
+def write(folder: Path, kind: str) -> Path:
+    """The rows with missing labels, as people write them."""
+    file = folder / f"data.{kind}"
+    if kind == "csv":  # as pandas writes a column with gaps
+        cells = [f"{text},{'' if i in MISSING else float(n)}" for i, (text, n) in enumerate(ROWS)]
+        file.write_text("\n".join(["text,label", *cells]) + "\n")
+    elif kind == "jsonl":
+        labels = [
+            math.nan if i in MISSING else n if i < 9 else float(n) for i, (_, n) in enumerate(ROWS)
+        ]
+        lines = [
+            json.dumps({"text": t, "label": n}) for (t, _), n in zip(ROWS, labels, strict=True)
+        ]
+        file.write_text("\n".join(lines))
+    else:
+        labels = [None if i in MISSING else float(n) for i, (_, n) in enumerate(ROWS)]
+        table = {"text": [text for text, _ in ROWS], "label": labels}
+        pyarrow.parquet.write_table(pyarrow.table(table), file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("task", ["text_classification", "text_naming"])
+def test_missing_labels_are_skipped_and_a_number_is_one_class(
+    tmp_path: Path, kind: str, task: str
+) -> None:
+    data = {"path": str(write(tmp_path, kind)), "fractions": [1, 0, 0]}
+    model = {"width": 8, "encoder": {"layers": 1, "heads": 2, "feed_forward": 8}}
+    model["streams"] = {"text": {"vocabulary": 200, "max_length": 16}}
+    run = resolve(
+        RecipeConfig.parse(
+            {"model": model, "tasks": {task: {"data": data}}, "training": {"steps": 1}}
+        )
+    )
+    assert run.tasks[task].classes == ["0", "1"]
+    dataset = run.dataset(task, "train")
+    (batch,) = dataset.batches(20)
+    assert {one.reason for one in batch.skipped} == {"no label"} and len(batch.skipped) == 2
+    assert batch.labels["class"].bincount().tolist() == [10, 8]
+    torch.manual_seed(0)
+    table = measure(Model(run.model, run.assets), run, "train", bootstrap=2)[task].table
+    assert table["chance"] == {"accuracy": pytest.approx(10 / 18)}
+    assert table["skipped"] == 2 and table["n"] == 18
+    if task == "text_classification":
+        assert table["baseline"] == {"accuracy": 1.0}
 
 
 def test_a_pair_is_cls_a_sep_b_sep() -> None:

@@ -1,5 +1,8 @@
 """Multiple choice: a pass for each choice."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from task_examples import bound, make_context, make_example, text_processors
 from text_rows import IDIOMS, text_rows
@@ -7,6 +10,7 @@ from tiny import tiny_config
 
 from skillweave.batch import Example, Modality
 from skillweave.data.processors import BadInput
+from skillweave.tasks.classification import ClassPredictions
 
 CONFIG = tiny_config(
     streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={}
@@ -38,6 +42,26 @@ def test_a_choice_is_a_pass_and_missing_ones_do_not_count() -> None:
         build("multiple_choice", label=3)
     with pytest.raises(BadInput, match=r"5 choices; expected 2 to 4 \(tasks\.\*\.choices\)"):
         build("multiple_choice", choices=list("abcde"))
+    for missing in (None, float("nan"), " "):
+        with pytest.raises(BadInput, match="choices: choice 2 is missing"):
+            build("multiple_choice", choices=["red", missing, "cat"])
+    assert build("multiple_choice", choices=[1990, 2001], label=1.0).labels["class"] == 1
+
+
+def test_names_of_choices_stay_with_their_probabilities_where_one_underflows() -> None:
+    task = SimpleNamespace(classes=[])
+    entry = bound("multiple_choice", CONTEXT)
+    found = ClassPredictions(
+        keys=["a", "b"],
+        labels=np.array([2, 0]),
+        probabilities=np.array([[0.25, 0.0, 0.75, 0.0], [1.0, 0.0, 0.0, 0.0]], np.float32),
+        choices=np.array([3, 2]),
+    )
+    answer = entry.answer(found, 0, task)
+    assert answer["class"] == "2"
+    assert answer["probabilities"] == {"0": 0.25, "1": 0.0, "2": 0.75}
+    assert entry.answer(found, 1, task)["probabilities"] == {"0": 1.0, "1": 0.0}
+    assert entry.chance(found, None)["accuracy"] == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
 def test_a_recipe_says_how_many_choices_there_are() -> None:

@@ -22,7 +22,9 @@ NUMBERS, EYE = np.array([0.5, 1.0], np.float32), np.eye(2, dtype=np.float32)
 COUNTS = np.array([0, 1])
 TEXTS = {"references": ["a b", "c"], "hypotheses": ["a", "c"]}
 FOUND: dict[type, Predictions] = {
-    Classification: ClassPredictions(keys=KEYS, labels=COUNTS, probabilities=EYE),
+    Classification: ClassPredictions(
+        keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2
+    ),
     TranscriptMetrics: Transcripts(keys=KEYS, **TEXTS),
     TextGeneration: GeneratedText(keys=KEYS, **TEXTS),
     MaskedImage: ReconstructedPatches(keys=KEYS, errors=NUMBERS, of_mean=NUMBERS, views=[]),

@@ -1,13 +1,20 @@
 """Token labels: the first token of a word has its label."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from task_examples import make_context, make_example, text_processors
 from tiny import tiny_config
+from torch import nn
 
-from skillweave.batch import IGNORE, Example, Modality
+from skillweave.batch import IGNORE, Batch, Example, Layout, Modality, Span
 from skillweave.components.targets.token_labels import TokenLabelsConfig
+from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
+from skillweave.metrics import estimate
+from skillweave.tasks import TASKS
 
 CONFIG = tiny_config(
     streams={"text": {"vocabulary": 300, "max_length": 16}}, shared=[], tasks={}, targets={}
@@ -39,3 +46,44 @@ def test_the_first_token_of_a_word_bears_its_label() -> None:
         build(words, ["O", "O"])
     with pytest.raises(BadInput, match="label 'B-THIN' is not in the list; did you mean 'B-THING'"):
         build(words, ["O", "O", "B-THIN"])
+
+
+class Perfect(nn.Module):
+    """Always right about what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch, candidates: object = None) -> SimpleNamespace:
+        labels = batch.labels["tags"].clamp(min=0)
+        return SimpleNamespace(logits={"token_labels": F.one_hot(labels, 2)})
+
+
+def test_words_that_are_not_read_count_as_missed() -> None:
+    words = ["cat", "\u200b", *["dog"] * 30]  # the second has no tokens, the last no room
+    tags = ["B-THING", "O", *["B-THING", "O"] * 15]
+    example = build(words, tags)
+    read = example.metadata["first"]
+    assert 1 not in read and 2 < len(read) < 16
+    layout = Layout("x", (Span(Modality.TEXT),))
+    batch = collate(layout, [example], CONFIG.streams, 4)
+    entry, task = TASKS["sequence_labelling"], SimpleNamespace(classes=["B-THING", "O"])
+    found = entry.predict(Perfect(), task, [batch], None)
+    assert found.references == [tags] and found.unread == len(words) - len(read)
+    values = estimate(entry.columns(found), 0)[0]
+    assert values["tag_accuracy"] == pytest.approx(len(read) / len(words))
+    hits, wanted = sum(tags[word] == "B-THING" for word in read), 16
+    assert values["entity_f1"] == pytest.approx(2 * hits / (hits + wanted))
+    answer = entry.answer(found, 0, task)["tags"]
+    assert [tag is None for tag in answer] == [word not in read for word in range(32)]
+
+
+def test_missing_words_and_tags_are_told() -> None:
+    with pytest.raises(BadInput, match="word 2 has no tag"):
+        build(["the", "cat"], ["O", None])
+    with pytest.raises(BadInput, match="word 2 is missing"):
+        build(["the", None], ["O", "O"])
+    with pytest.raises(BadInput, match="no text"):
+        build(float("nan"), ["O"])
+    assert build([1984, "cat"], ["O", "O"]).metadata["words"] == 2

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from skillweave.config.base import nearest
 from skillweave.data.processors.base import BadInput
+
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, or a text of spaces."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def as_text(value: Any) -> str | None:
@@ -18,16 +28,15 @@ def as_text(value: Any) -> str | None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, a single value in a list, nothing for an empty cell."""
+    """A list as it is, a single value in a list, nothing for a missing value."""
     if isinstance(value, list):
         return value
-    return [value] if value else []
+    return [] if is_missing(value) else [value]
 
 
-def split_cell(value: Any) -> list[str]:
+def split_cell(value: Any) -> list[Any]:
     """A cell of several values: a list, or a text whose values are separated by spaces."""
-    values = value.split() if isinstance(value, str) else value or []
-    return [str(one) for one in values]
+    return value.split() if isinstance(value, str) else as_list(value)
 
 
 def texts_of(values: Iterable[Any]) -> Iterator[str]:
@@ -41,7 +50,7 @@ def texts_of(values: Iterable[Any]) -> Iterator[str]:
 def first_text(value: Any) -> str:
     """The first of several captions, or the only one; an empty text when there is none."""
     values = value if isinstance(value, list | tuple) else [value]
-    return next((str(one) for one in values if one not in (None, "")), "")
+    return next((str(one) for one in values if not is_missing(one)), "")
 
 
 def as_number(value: Any) -> float:
@@ -55,9 +64,23 @@ def as_number(value: Any) -> float:
     return number
 
 
+def class_name(value: Any) -> str | None:
+    """The class that a cell names; None for a missing value. A whole number has one name, however
+    it is written: 1, 1.0 and "1.0" are the class 1."""
+    if is_missing(value):
+        return None
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    whole = _WHOLE.fullmatch(name)
+    return whole[1] if whole else name
+
+
 def class_index(value: Any, classes: Sequence[str]) -> int:
-    """The index of a label in the class list. Raises BadInput with the nearest class."""
-    label = str(value)
-    if label not in classes:
-        raise BadInput(f"label {label!r} is not in the list{nearest(label, classes)}")
-    return classes.index(label)
+    """The index of a label in the class list. Raises BadInput for a missing label, and with the
+    nearest class for an unknown one."""
+    name = class_name(value)
+    if name is None:
+        raise BadInput("no label")
+    names = classes if name in classes else list(map(class_name, classes))
+    if name not in names:
+        raise BadInput(f"label {name!r} is not in the list{nearest(name, classes)}")
+    return names.index(name)

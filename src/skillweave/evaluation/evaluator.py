@@ -65,7 +65,8 @@ def evaluate(
 
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
     `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
-    candidates (retrieval, else None); `skipped` samples; the `activated_parameters` of
+    candidates (retrieval, else None); `skipped` samples; `unread` words, which found no room in the
+    model's longest text and count as missed, if there are any; the `activated_parameters` of
     `total_parameters`; and what the `observers` add. Raises ConfigError for an unknown task or
     split.
     """
@@ -130,6 +131,8 @@ def _measure_task(
     }
     if (simple := entry.baseline(found, dataset)) is not None:
         table["baseline"] = simple
+    if found.unread:
+        table["unread"] = found.unread
     for observer in observers:
         table |= observer.table(name)
     return Measured(table, found, dataset)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.data.values import class_index
+from skillweave.data.values import class_index, class_name
 from skillweave.metrics import Columns, accuracy, estimate, mean
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, SHOWN, Case, Item
@@ -32,10 +33,12 @@ from skillweave.tasks.task import (
 
 @dataclass(kw_only=True)
 class ClassPredictions(Predictions):
-    """`labels`: [N] int64. `probabilities`: [N, C] float32."""
+    """`labels`: [N] int64. `probabilities`: [N, C] float32. `choices`: [N] the number of classes
+    that each sample chooses among, the first ones."""
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    choices: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,19 @@ class Classification(Task):
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> ClassPredictions:
         """The probabilities of the classes."""
-        labels, probabilities, seen = [], [], Predictions()
+        labels, probabilities, choices, seen = [], [], [], Predictions()
         for batch in on_device(model, batches, seen):
             if "class" in batch.labels:
                 labels.append(batch.labels["class"].cpu())
             logits_NC = first_logits(model, batch, candidates)
             probabilities.append(logits_NC.float().softmax(-1).cpu())
+            every = torch.full((len(logits_NC),), logits_NC.shape[1])
+            choices.append(batch.labels.get("choices", every).cpu())
         return ClassPredictions(
-            labels=stack(labels), probabilities=stack(probabilities), **vars(seen)
+            labels=stack(labels),
+            probabilities=stack(probabilities),
+            choices=stack(choices),
+            **vars(seen),
         )
 
     def columns(self, found: Predictions) -> Columns:
@@ -78,9 +86,10 @@ class Classification(Task):
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Always the most frequent class of the training data; any class without such data."""
         found = cast(ClassPredictions, found)
-        classes = data.task.classes
+        classes = [class_name(one) or one for one in data.task.classes]
         try:
-            counts = Counter(label for label in data.training_values("label") if label in classes)
+            labels = (class_name(label) or "" for label in data.training_values("label"))
+            counts = Counter(label for label in labels if label in classes)
         except ConfigError:  # a task that was not trained may have no training data
             counts = Counter()
         if not counts:
@@ -93,9 +102,10 @@ class Classification(Task):
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`class`, its `probability`, and all `probabilities` by class."""
-        shares = cast(ClassPredictions, found).probabilities[index].tolist()
+        found = cast(ClassPredictions, found)
+        shares = found.probabilities[index].tolist()
         # choices have no names: their numbers, from 0
-        names = task.classes or [str(i) for i, share in enumerate(shares) if share > 0]
+        names = task.classes or [str(i) for i in range(found.choices[index])]
         best = max(range(len(names)), key=shares.__getitem__)
         return {
             "class": names[best],
@@ -129,11 +139,13 @@ class TextClassification(Classification):
         """Logistic regression on TF-IDF of characters; None for labels of one class."""
         from skillweave.metrics.baselines import classify_texts  # scikit-learn is slow to import
 
-        train, labels = data.training_values("text"), data.training_values("label")
-        if len(set(labels)) < 2:
+        cells = zip(data.training_values("text"), data.training_values("label"), strict=True)
+        pairs = [(text, name) for text, label in cells if (name := class_name(label)) is not None]
+        if len({name for _, name in pairs}) < 2:
             return None
-        guess = classify_texts(train, labels, data.values("text", found.keys))
-        return {"accuracy": accuracy(guess, data.values("label", found.keys))}
+        guess = classify_texts(*zip(*pairs, strict=True), data.values("text", found.keys))
+        expected = [class_name(label) or "" for label in data.values("label", found.keys)]
+        return {"accuracy": accuracy(guess, expected)}
 
 
 def _of(modality: Modality, summary: str, family: type[Classification] = Classification) -> Task:

@@ -16,6 +16,7 @@ from torch import Tensor
 from skillweave.batch import Example, Modality, Span
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_answer_processor
+from skillweave.data.values import is_missing
 from skillweave.generation import generate
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics import text as text_metrics
@@ -89,7 +90,8 @@ class TextGeneration(Task):
 
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Always the commonest text of the training data."""
-        counts = Counter(data.training_values(self.answer_field or "text"))
+        texts = data.training_values(self.answer_field or "text")
+        counts = Counter(text for text in texts if not is_missing(text))
         constant = max(sorted(counts), key=counts.__getitem__)
         guess = replace(cast(GeneratedText, found), hypotheses=[constant] * len(found.keys))
         return estimate(self.columns(guess), 0)[0]

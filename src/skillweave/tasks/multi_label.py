@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
-from skillweave.data.values import class_index, split_cell
+from skillweave.data.processors import BadInput
+from skillweave.data.values import class_index, is_missing, split_cell
 from skillweave.metrics import Columns, estimate
 from skillweave.metrics.labels import f1_of_counts
 from skillweave.model.model import Model
@@ -51,6 +52,8 @@ class MultiLabelClassification(Task):
         spans, labels = self.inputs(row, context, rng), {}
         if context.labelled:
             classes = context.target.classes
+            if is_missing(row["labels"]) and row["labels"] != "":
+                raise BadInput("no labels; an empty list or text is a sample without a class")
             numbers = [class_index(label, classes) for label in split_cell(row["labels"])]
             index = torch.tensor(numbers, dtype=torch.int64)
             labels = {"classes": torch.zeros(len(classes)).index_fill(0, index, 1.0)}

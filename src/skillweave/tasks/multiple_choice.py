@@ -13,7 +13,7 @@ from skillweave.batch import Example, Features, Modality, Span
 from skillweave.components.targets import TargetConfig
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import BadInput
-from skillweave.data.values import as_list, class_index
+from skillweave.data.values import as_list, as_text, class_index, is_missing
 from skillweave.model.config import ModelConfig
 from skillweave.tasks.classification import Classification, ClassPredictions
 from skillweave.tasks.predictions import Predictions
@@ -56,7 +56,7 @@ class MultipleChoice(Classification):
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """A sample with fewer choices repeats its last one, which does not count."""
-        choices = [str(choice) for choice in as_list(row[self.choices_field])]
+        choices = choices_of(row, self.choices_field)
         passes = self.passes(row, context, context.augmentation(rng))
         if not 2 <= len(passes) <= self.most:
             raise BadInput(f"{len(passes)} choices; expected 2 to {self.most} (tasks.*.choices)")
@@ -72,8 +72,16 @@ class MultipleChoice(Classification):
 
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Any choice."""
-        counts = (cast(ClassPredictions, found).probabilities > 0).sum(1)
-        return {"accuracy": float((1 / counts).mean())}
+        return {"accuracy": float((1 / cast(ClassPredictions, found).choices).mean())}
+
+
+def choices_of(row: Row, field: str) -> list[str]:
+    """The texts to choose from. Raises BadInput for a missing one."""
+    choices = as_list(row[field])
+    for number, choice in enumerate(choices, 1):
+        if not as_text(choice) or is_missing(choice):
+            raise BadInput(f"{field}: choice {number} is missing")
+    return list(map(str, choices))
 
 
 def text_choices(
@@ -81,7 +89,7 @@ def text_choices(
 ) -> list[tuple[Features, Features]]:
     """`[CLS] text [SEP] choice [SEP]` for each choice."""
     processor, text = context.processors[Modality.TEXT], caption_of(row)
-    return [processor.pair(text, choice, rng) for choice in as_list(row["choices"])]
+    return [processor.pair(text, choice, rng) for choice in choices_of(row, "choices")]
 
 
 def idiom_choices(
@@ -94,7 +102,7 @@ def idiom_choices(
         raise BadInput(f"{len(parts) - 1} blanks; a text has one {BLANK}")
     before, after = (processor.encode(part).ids for part in parts)
     passes = []
-    for candidate in as_list(row["candidates"]):
+    for candidate in choices_of(row, "candidates"):
         idiom = processor.token_ids(candidate, processor.max_length // 2)
         room = processor.pair_room - 1 - len(idiom)
         left = max(room // 2, room - len(after))

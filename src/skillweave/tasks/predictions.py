@@ -24,10 +24,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(kw_only=True)
 class Predictions:
-    """`keys` of the N samples that were measured; `skipped` lists those that could not be read."""
+    """`keys` of the N samples that were measured; `skipped` lists those that could not be read.
+    `unread`: words of the references that the model did not read; they count as missed."""
 
     keys: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
+    unread: int = 0
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from skillweave.batch import Features, Modality
 from skillweave.components.targets import TARGETS, TargetConfig
+from skillweave.components.targets.base import class_names
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import Split
 from skillweave.config.streams import TextStream, TokenizerConfig, TrainedTokenizerConfig
@@ -177,8 +178,7 @@ def with_classes(recipe: RecipeConfig, split: Split = "train") -> RecipeConfig:
         if not classes:
             task = ResolvedTask(name, entry, config.settings, recipe.model, "")
             labels = open_fields(task, config, split, whole=True).column("label")
-            found = sorted({str(value) for value in labels if value is not None})
-            classes, origin = {label: label for label in found}, f"in the {split} data"
+            classes, origin = {one: one for one in class_names(labels, 0)}, f"in the {split} data"
         if len(classes) < 2:
             raise ConfigError(
                 f"tasks.{name}.classes: {len(classes)} {origin}; check the label column, or list"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skillweave.batch import IGNORE, Example, Modality, Span
 from skillweave.data.processors import BadInput
-from skillweave.data.values import class_index, split_cell
+from skillweave.data.values import as_text, class_index, class_name, split_cell
 from skillweave.metrics import Columns, estimate, ratio
 from skillweave.metrics.labels import entities, f1_of_counts
 from skillweave.model.model import Model
@@ -31,11 +31,11 @@ from skillweave.tasks.task import (
 
 @dataclass(kw_only=True)
 class TokenLabelPredictions(Predictions):
-    """A label for each word of each sample. A word that found no room in the sequence has the label
-    that stands for none."""
+    """A label for each word of each sample; None for a word that the model did not read, since it
+    found no room in the sequence or has no tokens."""
 
     references: list[list[str]]
-    hypotheses: list[list[str]]
+    hypotheses: list[list[str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,12 @@ class TokenLabelling(Task):
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""
-        processor, words = context.processors[Modality.TEXT], split_cell(row.get("text"))
+        processor = context.processors[Modality.TEXT]
+        words = [as_text(word) for word in split_cell(row.get("text"))]
         if not words:
             raise BadInput("no text")
+        if None in words:
+            raise BadInput(f"word {words.index(None) + 1} is missing")
         before, after = processor.frame
         room = processor.max_length - len(before) - len(after)
         spaced = [f" {word}" if i and processor.spaced else word for i, word in enumerate(words)]
@@ -66,9 +69,12 @@ class TokenLabelling(Task):
         metadata = {"words": len(words), "first": first}
         if not context.labelled:
             return Example((features,), {}, row["key"], metadata)
-        tags = split_cell(row["tags"])
+        tags = [class_name(tag) for tag in split_cell(row["tags"])]
         if len(tags) != len(words):
             raise BadInput(f"{len(words)} words but {len(tags)} tags")
+        if None in tags:
+            raise BadInput(f"word {tags.index(None) + 1} has no tag")
+        metadata["tags"] = tags
         labels = torch.full((features.length,), IGNORE)
         for word, position in first.items():
             labels[position] = class_index(tags[word], context.target.classes)
@@ -77,25 +83,21 @@ class TokenLabelling(Task):
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> TokenLabelPredictions:
-        """A label for every word. Of words that found no room no reference is compared."""
-        classes = task.classes
-        none = "O" if "O" in classes else classes[0]
+        """A label for every word that the model reads."""
         references, hypotheses, seen = [], [], Predictions()
         for batch in on_device(model, batches, seen):
             best_NL = first_logits(model, batch).argmax(-1).cpu().tolist()
-            for n, about in enumerate(batch.metadata):
-                first, words = about["first"], range(about["words"])
-                tags = {word: classes[best_NL[n][position]] for word, position in first.items()}
-                hypotheses.append([tags.get(word, none) for word in words])
-                if "tags" in batch.labels:
-                    labels = batch.labels["tags"][n].tolist()
-                    references.append(
-                        [classes[labels[first[w]]] if w in first else none for w in words]
-                    )
+            for best_L, about in zip(best_NL, batch.metadata, strict=True):
+                tags = {word: task.classes[best_L[at]] for word, at in about["first"].items()}
+                hypotheses.append([tags.get(word) for word in range(about["words"])])
+                seen.unread += about["words"] - len(tags)
+                if "tags" in about:
+                    references.append(about["tags"])
         return TokenLabelPredictions(references=references, hypotheses=hypotheses, **vars(seen))
 
     def columns(self, found: Predictions) -> Columns:
-        """Entity F1, where the labels mark entities, and the accuracy of words."""
+        """Entity F1, where the labels mark entities, and the accuracy of words. Words that were not
+        read count as missed."""
         found = cast(TokenLabelPredictions, found)
         pairs = list(zip(found.references, found.hypotheses, strict=True))
         right = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in pairs]
@@ -103,7 +105,7 @@ class TokenLabelling(Task):
         columns: Columns = {"tag_accuracy": (ratio, [np.array(right, float), np.array(sizes)])}
         if not any(tag.startswith("B-") for tags in found.references for tag in tags):
             return columns  # parts of speech, say: no entities
-        both = [(entities(reference), entities(guess)) for reference, guess in pairs]
+        both = [(entities(r), entities([tag or "O" for tag in guess])) for r, guess in pairs]
         counts = [[len(r & h), len(h), len(r)] for r, h in both]
         return {"entity_f1": (f1_of_counts, list(np.array(counts, float).T)), **columns}
 
@@ -116,7 +118,7 @@ class TokenLabelling(Task):
         return estimate(self.columns(guess), 0)[0]
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
-        """`tags`, one for each word."""
+        """`tags`, one for each word; None for a word that the model did not read."""
         return {"tags": cast(TokenLabelPredictions, found).hypotheses[index]}
 
 

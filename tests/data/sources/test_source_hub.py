@@ -94,6 +94,35 @@ def test_sound_and_pictures_come_as_stored_bytes(tmp_path):
     )
 
 
+def test_class_labels_keep_their_names_in_lists_and_in_parquet(tmp_path):
+    tags = datasets.ClassLabel(names=["O", "B-PER", "I-PER"])
+    kinds = datasets.Features({
+        "text": datasets.List(datasets.Value("string")),
+        "tags": datasets.List(tags),
+        "deep": datasets.List({"tag": tags, "n": datasets.Value("int64")}),
+        "label": tags,
+    })  # fmt: skip
+    rows = {
+        "text": [["Anna", "Lee", "sings"], ["so"], []],
+        "tags": [[1, 2, 0], [-1], []],
+        "deep": [[{"tag": 2, "n": 2}], [], [{"tag": 0, "n": 0}]],
+        "label": [1, -1, None],
+    }
+    saved = datasets.Dataset.from_dict(rows, kinds)
+    saved.save_to_disk(str(tmp_path / "d"))
+    saved.to_parquet(tmp_path / "d.parquet")
+    for path in (f"hf:{tmp_path / 'd'}", str(tmp_path / "d.parquet")):
+        table = open_table(path)
+        assert table.column("tags") == [["B-PER", "I-PER", "O"], [None], []]
+        assert table.column("label") == ["B-PER", None, None]
+        deep = [[{"tag": "I-PER", "n": 2}], [], [{"tag": "O", "n": 0}]]
+        assert table.column("deep") == deep
+        read = [table.read(i, ["tags", "deep", "label"]) for i in range(3)]
+        assert [row["tags"] for row in read] == table.column("tags")
+        assert [row["deep"] for row in read] == deep
+        assert read[0]["label"] == "B-PER"
+
+
 def test_load_dataset_on_a_folder_and_its_errors(tmp_path):
     folder = tmp_path / "d"
     folder.mkdir()

@@ -7,7 +7,8 @@ from skillweave.config.data import DataConfig
 from skillweave.data.sources.base import MemoryTable
 from skillweave.data.sources.split import SPLITS, hash_fraction, split_of, split_rows
 
-GROUPS = st.lists(st.text(max_size=4), min_size=1, max_size=40)
+NAMES = st.text(min_size=1, max_size=4).filter(str.strip)
+GROUPS = st.lists(NAMES, min_size=1, max_size=40)
 
 
 def table(groups, **more):
@@ -160,3 +161,12 @@ def test_a_fraction_is_of_training_samples_alone():
         )
     limited = DataConfig(**data, fraction=0.1, limit=100)
     assert len(split_rows(rows, limited, "train", "key")) == 10, "a share of what the limit leaves"
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", "  "], ids=repr)
+def test_rows_without_a_group_are_groups_of_their_own(missing):
+    rows = MemoryTable("here", [{"key": f"k{i}", "group": missing} for i in range(60)])
+    sizes = [len(split_rows(rows, DataConfig(path="x"), split, "key")) for split in SPLITS]
+    alone = MemoryTable("here", [{"key": f"k{i}"} for i in range(60)])
+    assert sizes == [len(split_rows(alone, DataConfig(path="x"), s, "key")) for s in SPLITS]
+    assert all(sizes) and sum(sizes) == 60

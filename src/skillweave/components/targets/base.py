@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from skillweave.batch import IGNORE, Batch, Features, Modality
 from skillweave.config.base import Config, ConfigError
 from skillweave.config.registry import Registry
+from skillweave.data.values import class_name, is_missing
 from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
@@ -466,12 +467,12 @@ def mean_cross_entropy(
 
 def class_names(labels: Sequence[Any], least: int = 2) -> list[str]:
     """The distinct labels as texts, sorted. Raises ConfigError for fewer than `least`."""
-    classes = sorted(set(map(str, labels)))
+    classes = sorted({name for label in labels if (name := class_name(label)) is not None})
     if len(classes) < least:
         raise ConfigError(f"the training data has {len(classes)} classes; check the label column")
     return classes
 
 
 def present_values(data: Sequence[TrainingData], field: str) -> list[Any]:
-    """The values of a field in the training data of all tasks, without empty cells."""
-    return [value for one in data for value in one.column(field) if value is not None]
+    """The values of a field in the training data of all tasks, without missing ones."""
+    return [value for one in data for value in one.column(field) if not is_missing(value)]

@@ -99,7 +99,7 @@ class ClassificationConfig(TargetConfig):
         Raises ConfigError for tasks that have no label in common: each would guess among the
         labels of all.
         """
-        labels = {one.name: set(map(str, present_values([one], "label"))) for one in data}
+        labels = {one.name: set(class_names(one.column("label"), 0)) for one in data}
         for (one, own), (other, others) in combinations(labels.items(), 2):
             if own and others and not own & others:
                 shown = "; ".join(", ".join(sorted(side)[:3]) for side in (own, others))

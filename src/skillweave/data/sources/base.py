@@ -17,6 +17,7 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError, nearest
 from skillweave.config.registry import Registry
 from skillweave.data.sources.files import short_names
+from skillweave.data.values import is_missing
 
 Row = dict[str, Any]
 Skipped = list[tuple[str, str]]
@@ -284,7 +285,7 @@ class Source:
 
     def _key(self, index: int, cells: Mapping[Any, Any]) -> str:
         value = cells[self.key] if self.key else None
-        return self.table.locate(index) if value is None else str(value)
+        return self.table.locate(index) if is_missing(value) else str(value)
 
 
 def name_fields(
@@ -326,12 +327,14 @@ def _as_list(names: Columns) -> list[str]:
 def _join_values(cells: list[Any]) -> list[Any]:
     """The values of several cells as one list. Lists are joined, empty values are left out."""
     values = [value for cell in cells for value in (cell if isinstance(cell, list) else [cell])]
-    return [value for value in values if value is not None and value != ""]
+    return [value for value in values if not is_missing(value)]
 
 
 def _media_value(value: Any, folder: Path | None) -> Any:
-    """A media cell as `{"bytes", "path"}`, its path relative to the working folder. None stays
-    None."""
+    """A media cell as `{"bytes", "path"}`, its path relative to the working folder; None for a
+    missing value."""
+    if is_missing(value):
+        return None
     if isinstance(value, str):
         value = {"bytes": None, "path": value}
     elif isinstance(value, bytes):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from skillweave.config.base import ConfigError, nearest
 from skillweave.data.sources.base import KINDS, ConcatTable, Row, Table
+from skillweave.data.sources.class_labels import labelled, with_names
 
 if TYPE_CHECKING:
     import datasets
@@ -28,24 +29,20 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 class HubTable(Table):
-    """One split of a dataset. Class labels are names; a label of -1, which marks a withheld label,
-    is None.
+    """One split of a dataset. Class labels are names, in lists too; a label of -1, which marks a
+    withheld label, is None.
 
     `split`: the content of an additional column `split`, if any.
     """
 
     def __init__(self, rows: datasets.Dataset, path: str, split: str | None) -> None:
-        import datasets
-
         super().__init__(path)
         features = rows.features
         self.rows, self.split = rows.with_format("arrow"), split
         self._features = list(features)
         self.columns = self._features if split is None else [*features, "split"]
         self.media = frozenset(name for name, kind in features.items() if _is_media(kind))
-        self._labels = {
-            name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)
-        }
+        self._labels = labelled(features.to_dict())
 
     @property
     def content_columns(self) -> list[str]:
@@ -60,20 +57,15 @@ class HubTable(Table):
         cells = self.rows[index]
         row = {"split": self.split} if self.split else {}
         for name in set(names).intersection(cells.column_names):
-            row[name] = self._value(name, cells.column(name)[0].as_py())
+            row[name] = with_names(self._labels.get(name), cells.column(name)[0].as_py())
         return {name: row.get(name) for name in names}
-
-    def _value(self, name: str, value: Any) -> Any:
-        if name not in self._labels or value is None:
-            return value
-        return self._labels[name].int2str(value) if value >= 0 else None
 
     def read_column(self, name: str) -> list[Any]:
         """One column of all rows."""
         if name not in self._features:
             return [self.split if name == "split" else None] * len(self)
         cells = self.rows.select_columns([name])[:].column(name).to_pylist()
-        return [self._value(name, cell) for cell in cells]
+        return [with_names(self._labels.get(name), cell) for cell in cells]
 
 
 @KINDS.register("hf")

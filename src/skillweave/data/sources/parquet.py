@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skillweave.config.base import ConfigError
 from skillweave.data.sources.base import SUFFIXES, Row, Table, find_part
+from skillweave.data.sources.class_labels import Features, labelled, with_names
 from skillweave.data.sources.streaming import STREAMS, TableStream
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _CACHE: OrderedDict[tuple[Path, int, int, tuple[str, ...]], pyarrow.Table] = Ord
 
 @SUFFIXES.register(".parquet")
 class ParquetTable(Table):
-    """A Parquet file.
+    """A Parquet file. Class labels of the library datasets are names.
 
     Binary columns, and structs that hold one, are media: they are read with their row only.
     """
@@ -40,6 +42,7 @@ class ParquetTable(Table):
             schema = opened.schema_arrow
         self._changed = file.stat().st_mtime_ns
         self.columns = schema.names
+        self._labels = _class_labels(schema)
         self.media = frozenset(field.name for field in schema if _holds_bytes(field.type))
 
     def _open(self) -> ParquetFile:
@@ -64,7 +67,8 @@ class ParquetTable(Table):
         _CACHE.move_to_end(key)
         group = _CACHE[key]
         cells = {name: group.column(name)[row].as_py() for name in group.column_names}
-        return dict.fromkeys(names) | cells
+        named = {name: with_names(self._labels.get(name), cell) for name, cell in cells.items()}
+        return dict.fromkeys(names) | named
 
     def _read_group(self, number: int, names: Sequence[str]) -> pyarrow.Table:
         present = [name for name in names if name in self.columns]
@@ -76,10 +80,17 @@ class ParquetTable(Table):
         if name not in self.columns:
             return [None] * len(self)
         groups = (self._read_group(number, [name]) for number in range(len(self._ends)))
-        return [cell for group in groups for cell in group.column(name).to_pylist()]
+        cells = (cell for group in groups for cell in group.column(name).to_pylist())
+        return [with_names(self._labels.get(name), cell) for cell in cells]
 
 
 STREAMS.register(".parquet")(TableStream)
+
+
+def _class_labels(schema: pyarrow.Schema) -> Features:
+    """The features with class labels that the library datasets wrote beside the columns."""
+    content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return labelled(content.get("info", {}).get("features") or {})
 
 
 def _holds_bytes(kind: pyarrow.DataType) -> bool:

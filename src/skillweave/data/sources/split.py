@@ -15,6 +15,7 @@ from typing import Any, get_args
 from skillweave.config.base import ConfigError
 from skillweave.config.data import DataConfig, Split
 from skillweave.data.sources.base import Table
+from skillweave.data.values import class_name, is_missing
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 SPLIT_NAMES: dict[str, Split] = {
@@ -118,7 +119,7 @@ def _rows_if_any(table: Table, data: DataConfig, split: Split, key: str | None) 
 def _identities(table: Table, key: str | None) -> list[str]:
     """The key of each row, or its stable id."""
     keys: list[Any] = table.column(key) if key else [None] * len(table)
-    return [table.stable_id(i) if value is None else str(value) for i, value in enumerate(keys)]
+    return [table.stable_id(i) if is_missing(value) else str(value) for i, value in enumerate(keys)]
 
 
 def _groups(table: Table, data: DataConfig, key: str | None) -> list[str]:
@@ -127,8 +128,8 @@ def _groups(table: Table, data: DataConfig, key: str | None) -> list[str]:
     if data.group:
         name = table.find_column(data.group, "group")
     values = table.column(name) if name else [None] * len(table)
-    alone = _identities(table, key) if None in values else []
-    return [alone[i] if value is None else str(value) for i, value in enumerate(values)]
+    alone = _identities(table, key) if any(map(is_missing, values)) else []
+    return [alone[i] if is_missing(value) else str(value) for i, value in enumerate(values)]
 
 
 def _limit_rows(table: Table, rows: list[int], limit: int, key: str | None) -> list[int]:
@@ -162,7 +163,7 @@ def _labels(table: Table, data: DataConfig) -> list[str]:
     column = table.aliases.get(name, name) if isinstance(name, str) else ""
     if column not in table.columns:
         return [""] * len(table)
-    return [str(label) for label in table.column(column)]
+    return [class_name(label) or "" for label in table.column(column)]
 
 
 def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -> None:
@@ -172,7 +173,7 @@ def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -
     seen: dict[Any, Split] = {}
     groups = table.column(table.find_column(data.group, "group"))
     for group, name in zip(groups, own, strict=True):
-        if group is not None and name and seen.setdefault(group, name) != name:
+        if name and not is_missing(group) and seen.setdefault(group, name) != name:
             raise ConfigError(
                 f"{table.path}: {data.group} {group!r} stands in {seen[group]} and {name} of the"
                 " source's own splits; name another group, or none to accept them"
