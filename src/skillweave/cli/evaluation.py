@@ -81,6 +81,10 @@ def evaluate_run(
     experts = ExpertCounter(model)
     with progress() as step:
         measured = measure(model, recipe, split, tasks, bootstrap, step, [experts])
+    for name, one in measured.items():
+        if keys := one.dataset.repeated_keys:
+            told = f"{len(keys):,} keys name several rows, such as {keys[0]!r}; every row counts"
+            print(f"note: {name}: {told}")
     tables = {name: m.table for name, m in measured.items()}
     settings = recipe.recipe
     console().print(evaluation_table(tables, f"{settings.name} · {split}"))

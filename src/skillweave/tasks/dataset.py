@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -64,8 +65,24 @@ class TaskDataset:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The key of each sample."""
-        return [str(key) for key in self.source.column("key")]
+        """The key of each sample. Where rows share a key, as reviews of one product do, all but the
+        first have their number behind it, such as `product7#2`."""
+        given = [str(key) for key in self.source.column("key")]
+        taken, copies, keys = set(given), Counter[str](), []
+        for key in given:
+            copies[key] += 1
+            name = key if copies[key] == 1 else f"{key}#{copies[key]}"
+            while name != key and name in taken:
+                name += "#"
+            taken.add(name)
+            keys.append(name)
+        return keys
+
+    @property
+    def repeated_keys(self) -> list[str]:
+        """The keys that several rows share."""
+        counts = Counter(str(key) for key in self.source.column("key"))
+        return [key for key, count in counts.items() if count > 1]
 
     @cached_property
     def _numbers(self) -> Mapping[str, int]:
@@ -102,12 +119,16 @@ class TaskDataset:
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """One sample to train on. Raises BadInput for a broken one."""
-        return self.task.entry.build(self.source[index], self.context, rng)
+        return self.task.entry.build(self._row(index), self.context, rng)
 
     def examples(self, index: int) -> list[Example]:
         """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken
         one."""
-        return self.task.entry.build_parts(self.source[index], self.context)
+        return self.task.entry.build_parts(self._row(index), self.context)
+
+    def _row(self, index: int) -> Row:
+        row = self.source[index]
+        return row | {"key": self.key(index)} if self.source.key else row
 
     def sizes(self) -> np.ndarray | None:
         """Characters of the text field that training batches are sorted by; None for tasks without

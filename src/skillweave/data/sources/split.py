@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from skillweave.config.base import ConfigError
+from skillweave.config.base import ConfigError, nearest
 from skillweave.config.data import DataConfig, Split
 from skillweave.data.sources.base import Table
 from skillweave.data.values import class_name, is_missing
@@ -64,6 +64,7 @@ def split_rows(table: Table, data: DataConfig, split: Split, key: str | None) ->
         own = [SPLIT_NAMES.get(str(value).lower()) for value in table.column("split")]
     if any(own) and (isinstance(data.path, str) or len(set(own) - {None}) > 1):
         _check_groups(table, data, own)
+        _list_unknown(table, own)
         rows = [i for i, name in enumerate(own) if name == split]
     elif isinstance(data.path, dict):
         rows = list(range(len(table)))
@@ -178,6 +179,15 @@ def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -
                 f"{table.path}: {data.group} {group!r} stands in {seen[group]} and {name} of the"
                 " source's own splits; name another group, or none to accept them"
             )
+
+
+def _list_unknown(table: Table, own: Sequence[Split | None]) -> None:
+    """List the rows whose split has an unknown name. Without a name, a row is left out on
+    purpose."""
+    for index, (known, name) in enumerate(zip(own, table.column("split"), strict=True)):
+        if known is None and name not in (None, ""):
+            told = f"unknown split {name!r}{nearest(str(name), SPLIT_NAMES)}"
+            table.skipped.append((table.locate(index), told))
 
 
 def describe_skipped(table: Table) -> str:
