@@ -56,6 +56,13 @@ DINOV2 = {
     "patch_size": 4,
     "layerscale_value": 0.3,
 }
+DINOV3 = {
+    **VIT,
+    "hidden_size": 24,
+    "num_register_tokens": 3,
+    "layerscale_value": 0.3,
+    "pos_embed_rescale": None,
+}
 VISION: list[tuple[Any, ...]] = [
     ("ViTModel", "ViTConfig", VIT),
     ("ViTModel", "ViTConfig", VIT, {"add_pooling_layer": False}),
@@ -154,6 +161,20 @@ VISION: list[tuple[Any, ...]] = [
         "Dinov2WithRegistersForImageClassification",
         "Dinov2WithRegistersConfig",
         {**DINOV2, **CLASSES, "use_swiglu_ffn": True},
+    ),
+    ("DINOv3ViTModel", "DINOv3ViTConfig", DINOV3),
+    (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        {
+            **DINOV3,
+            "use_gated_mlp": True,
+            "key_bias": True,
+            "proj_bias": False,
+            "mlp_bias": False,
+            "rope_theta": 7.0,
+            "hidden_act": "silu",
+        },
     ),
     ("ViltModel", "ViltConfig", VILT),
     ("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),

@@ -1,15 +1,19 @@
-"""ALiBi: the published slopes, and a bias that is really applied. A picture's bias: where it stands
-among other spans."""
+"""ALiBi: the published slopes, and a bias that is really applied. Positions in a picture: where it
+stands among other spans."""
+
+import math
 
 import pytest
 import torch
 from tiny import make_batch, random_batch, random_examples, tiny_config, tiny_model
+from transformers import DINOv3ViTConfig
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.layers.position import RelativeBias2d, alibi_slopes
+from skillweave.layers.position import RelativeBias2d, Rotary2d, alibi_slopes
 from skillweave.layers.tokens import map_tokens
 
 
@@ -92,6 +96,41 @@ def test_a_picture_of_another_size() -> None:
         ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but an image has 6 positions"
     ):
         RelativeBias2d(1, (2, 2))(tokens, torch.zeros(()))
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (4, 1)])
+def test_only_patches_are_rotated_as_by_dinov3(grid: tuple[int, int]) -> None:
+    rows, columns = grid
+    config = DINOv3ViTConfig(hidden_size=24, num_attention_heads=3, patch_size=2)
+    theirs = DINOv3ViTRopePositionEmbedding(config).eval()
+    expected = theirs(torch.zeros(1, 3, 2 * rows, 2 * columns))
+    spans = (Span(Modality.TEXT, length=2), Span(Modality.IMAGE, length=rows * columns + 3))
+    tokens = map_tokens(
+        Layout("t", spans), 0, torch.tensor([[2, spans[1].length]]), torch.device("cpu")
+    )
+    found = Rotary2d(8, grid).eval()(tokens, torch.zeros(())).rotary
+    assert found is not None
+    for table, wanted, still in zip(found, expected, (1, 0), strict=True):
+        torch.testing.assert_close(table[0, 0, 5:], wanted)
+        assert (table[0, 0, :5] == still).all()
+
+
+def test_augmentation_moves_and_stretches_the_picture() -> None:
+    """Its parameters can be read from rows and columns, which it changes alike for all patches."""
+    still = Rotary2d(8, (4, 4)).eval().coordinates(torch.device("cpu"))
+    moved = Rotary2d(8, (4, 4), shift=0.3, jitter=1.5, rescale=2.0)
+    factors, shifts = [], []
+    for _ in range(50):
+        places = moved.coordinates(torch.device("cpu"))
+        factor = (places[-1] - places[0]) / (still[-1] - still[0])
+        torch.testing.assert_close(places, still * factor + (places[0] - still[0] * factor))
+        factors.append(factor)
+        shifts.append((places[0] - still[0] * factor) / factor)
+    both, shift = torch.stack(factors), torch.stack(shifts)
+    assert both.min() >= 1 / 3 and both.max() <= 3 and (both.max() - both.min()) > 1
+    assert ((both[:, 0] / both[:, 1]).log().abs() <= 2 * math.log(1.5) + 1e-6).all()
+    assert shift.abs().max() <= 0.3 + 1e-6 and shift.abs().max() > 0.2
+    assert torch.equal(moved.eval().coordinates(torch.device("cpu")), still)
 
 
 def test_layers_differ_only_in_what_is_learned() -> None:

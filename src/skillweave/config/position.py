@@ -115,6 +115,36 @@ class RotaryConfig(FixedPosition):
             yield f"rope turns pairs of numbers, and heads have {head_size}; give an even head_size"
 
 
+class Rotary2DConfig(FixedPosition):
+    """Rotary embeddings of the patches of an image: queries and keys are rotated by angles that are
+    proportional to the row in one half of their pairs, and to the column in the other (DINOv3,
+    arXiv 2508.10104 section 3.1). Other tokens are not rotated."""
+
+    kind: Literal["rope_2d"] = "rope_2d"
+    """Selects rotary embeddings of rows and columns."""
+    grid: tuple[Positive, Positive] = (14, 14)
+    """Number of rows and columns of patches in an image."""
+    base: PositiveFloat = 100.0
+    """Base of the frequencies base^(-4i / head size). Rows and columns count from -1 to 1, which a
+    frequency of 1 turns by 4 π."""
+    shift: PositiveFloat | None = None
+    """Augmentation in training: largest shift of all rows and of all columns. Default: none."""
+    jitter: PositiveFloat | None = None
+    """Augmentation in training: largest factor of all rows and of all columns, each its own.
+    Default: none."""
+    rescale: PositiveFloat | None = None
+    """Augmentation in training: largest factor of all rows and columns together (DINOv3: 2).
+    Default: none."""
+
+    def check(self, head_size: int) -> Iterator[str]:
+        """Rotations in two dimensions need two pairs."""
+        if head_size % 4:
+            yield (
+                f"rope_2d turns pairs of numbers by rows and by columns, and heads have"
+                f" {head_size}; give a head_size that is a multiple of 4"
+            )
+
+
 class AlibiConfig(FixedPosition):
     """Attention with linear biases: each head subtracts a fixed multiple of the distance from its
     scores (ALiBi, arXiv 2108.12409; BLOOM)."""
@@ -146,5 +176,11 @@ class Relative2DConfig(LearnedBias):
 
 
 PositionConfig = Annotated[
-    NoPositionConfig | RotaryConfig | T5BiasConfig | AlibiConfig | Relative2DConfig, Tagged()
+    NoPositionConfig
+    | RotaryConfig
+    | Rotary2DConfig
+    | T5BiasConfig
+    | AlibiConfig
+    | Relative2DConfig,
+    Tagged(),
 ]

@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, model_validator
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Whole
 from skillweave.config.encoder import EncoderConfig
-from skillweave.config.position import Relative2DConfig
+from skillweave.config.position import Relative2DConfig, Rotary2DConfig
 from skillweave.config.variants import Tagged, Variant
 
 ASSETS_FOLDER = "assets"
@@ -265,10 +265,16 @@ class ImageStream(VisualStream):
     def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
         """Relative positions in two dimensions need the grid of the patches."""
         position = (self.encoder or encoder).position
-        if isinstance(position, Relative2DConfig) and position.grid != self.grid[1:]:
+        flat = Relative2DConfig | Rotary2DConfig
+        if isinstance(position, flat) and position.grid != self.grid[1:]:
             yield (
                 f"position.grid is {position.grid}, but a picture has {self.grid[1]} ×"
                 f" {self.grid[2]} patches; make them the same"
+            )
+        if isinstance(position, Relative2DConfig) and self.num_prefix_tokens != 1:
+            yield (
+                f"relative_2d counts [CLS] and patches, and a picture has {self.num_prefix_tokens}"
+                " learned tokens; leave distilled and registers out, or take another position"
             )
         yield from super().check(name, width, encoder)
 

@@ -53,6 +53,68 @@ class Rotary(nn.Module):
         return replace(tokens, rotary=(cos.to(like.dtype), sin.to(like.dtype)))
 
 
+class Rotary2d(nn.Module):
+    """Rotates queries and keys of the patches of an image by angles proportional to their row and
+    column (DINOv3, arXiv 2508.10104 section 3.1).
+
+    Rows and columns count from -1 to 1. `size`: d, the width of a head. `grid`: rows and columns of
+    patches, which are the last tokens of an image's span. In training all rows and all columns are
+    moved by up to `shift`, multiplied by up to `jitter` each and by up to `rescale` together.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        grid: tuple[int, int],
+        base: float = 100.0,
+        shift: float | None = None,
+        jitter: float | None = None,
+        rescale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.grid, self.base = size, grid, base
+        self.shift, self.jitter, self.rescale = shift, jitter, rescale
+
+    def coordinates(self, device: torch.device) -> Tensor:
+        """[P, 2] row and column of each patch. They are float32 for every model, as in training."""
+        sides = (2 * (torch.arange(0.5, count, device=device) / count) - 1 for count in self.grid)
+        places_P2 = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
+        if self.training:
+            if self.shift is not None:
+                places_P2 = places_P2 + places_P2.new_empty(2).uniform_(-self.shift, self.shift)
+            for factor, count in ((self.jitter, 2), (self.rescale, 1)):
+                if factor is not None:
+                    largest = math.log(factor)
+                    drawn = places_P2.new_empty(count).uniform_(-largest, largest)
+                    places_P2 = places_P2 * drawn.exp()
+        return places_P2
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """The token map with the tables of cosines and sines, each [1, 1, L, d]. Raises ValueError
+        for an image with fewer positions than patches."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        steps = torch.arange(0, 1, 4 / self.size, device=like.device)
+        frequencies = (1 / self.base**steps).to(wide)
+        places_P21 = (2 * math.pi * self.coordinates(like.device))[..., None]
+        angles = places_P21.to(wide) * frequencies
+        patches_Pd = angles.flatten(1).tile(2)
+        parts = []
+        for condition, length in zip(tokens.conditions, tokens.padded, strict=True):
+            own = condition.modality is Modality.IMAGE
+            if own and length < len(patches_Pd):
+                raise ValueError(
+                    f"rope_2d has a grid of {self.grid} patches, but an image has {length}"
+                    " positions"
+                )
+            unturned = length - len(patches_Pd) if own else length
+            parts.append(patches_Pd.new_zeros(unturned, self.size))
+            parts += [patches_Pd] if own else []
+        angles_11Ld = torch.cat(parts)[None, None]
+        return replace(
+            tokens, rotary=(angles_11Ld.cos().to(like.dtype), angles_11Ld.sin().to(like.dtype))
+        )
+
+
 def rotate(x_NHLd: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate each pair (i, i + d/2) of the components of a head."""
     cos, sin = tables

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from hf_references import SIGLIP, KeepDouble, Reference, make_batch
-from hf_vision import CLASSES, DINOV2
+from hf_vision import CLASSES, DINOV2, DINOV3
 
 import skillweave as sw
 from skillweave.batch import Batch
@@ -64,6 +64,8 @@ def test_loss_of_pairs_is_that_of_siglip() -> None:
     ("architecture", "options", "message"),
     [
         ("Dinov2Model", {**DINOV2, "num_channels": 1}, "num_channels=1"),
+        ("DINOv3ViTModel", {**DINOV3, "num_register_tokens": 0}, "num_register_tokens=0"),
+        ("DINOv3ViTModel", {**DINOV3, "query_bias": False}, "query_bias"),
         ("SiglipVisionModel", {**SIGLIP["vision_config"], "vision_use_head": False}, "use_head"),
         ("Siglip2Model", {}, "NaFlex.*model_type is 'siglip'"),
         (

@@ -12,6 +12,7 @@ from skillweave.config.position import (
     Llama3ScalingConfig,
     PositionConfig,
     Relative2DConfig,
+    Rotary2DConfig,
     RotaryConfig,
     T5BiasConfig,
     YarnScalingConfig,
@@ -23,6 +24,7 @@ from skillweave.layers.position import (
     Llama3Scaling,
     RelativeBias2d,
     Rotary,
+    Rotary2d,
     T5Bias,
     YarnScaling,
 )
@@ -34,6 +36,9 @@ def build_position(config: PositionConfig, heads: Heads, causal: bool) -> nn.Mod
     match config:
         case RotaryConfig():
             return _rotary(config, heads.size)
+        case Rotary2DConfig():
+            augmentation = config.shift, config.jitter, config.rescale
+            return Rotary2d(heads.size, config.grid, config.base, *augmentation)
         case T5BiasConfig():
             return T5Bias(heads.queries, config.buckets, config.max_distance, causal)
         case Relative2DConfig():

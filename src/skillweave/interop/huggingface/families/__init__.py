@@ -16,6 +16,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     deit,
     beit,
     dinov2,
+    dinov3,
     vit_mae,
     videomae,
     vilt,
