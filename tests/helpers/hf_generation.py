@@ -98,6 +98,8 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
         {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
     ("T5EncoderModel", "T5Config", T5),
+    ("MT5ForConditionalGeneration", "MT5Config", {**T5, "feed_forward_proj": "gated-gelu"}),
+    ("MT5EncoderModel", "MT5Config", T5),
     ("T5Model", "T5Config", T5),
     ("T5ForSequenceClassification", "T5Config", {**T5, **CLASSES, "eos_token_id": 2}),
     ("T5ForQuestionAnswering", "T5Config", T5),

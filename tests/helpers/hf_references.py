@@ -20,6 +20,7 @@ from skillweave.batch import Batch, Layout, Modality
 from skillweave.model.model import Model
 
 LENGTHS = [9, 4, 1]
+CLASSIFYING = {"classification", "regression", "multi_label"}
 SMALL = {**BERT, "embedding_size": 7}
 DISTIL = {
     "vocab_size": VOCABULARY,
@@ -163,7 +164,11 @@ REFERENCES = [
     Reference("AlbertForSequenceClassification", "AlbertConfig", {**SMALL, **CLASSES}),
     Reference("ElectraModel", "ElectraConfig", SMALL),
     Reference("ElectraForMaskedLM", "ElectraConfig", SMALL),
-    Reference("ElectraForPreTraining", "ElectraConfig", {**SMALL, "embedding_size": 15}),
+    Reference(
+        "ElectraForPreTraining",
+        "ElectraConfig",
+        {**SMALL, "embedding_size": 15, "hidden_act": "relu"},
+    ),
     Reference("ElectraForSequenceClassification", "ElectraConfig", {**SMALL, **CLASSES}),
     Reference("GPT2Model", "GPT2Config", GPT2),
     Reference(
@@ -321,7 +326,7 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
             lengths.append([stream.max_length] * len(texts))
         else:
             # Encoder and decoder read the same text.
-            classified = layout.spans[-1].written and "classification" in model.config.targets
+            classified = layout.spans[-1].written and CLASSIFYING & model.config.targets.keys()
             own = (
                 [length - i if length > 1 else 2 for length in texts]
                 if i and not classified

@@ -91,5 +91,5 @@ def _require_tied(alias: str, name: str, fetch: Callable[[str], Tensor], where: 
     if not torch.equal(fetch(alias), fetch(name)):
         raise WeightsError(
             f"{where}: {alias} is tied to {name}, but differs from it; this head can only be tied:"
-            " tie the weights and save the model again, or set tie_word_embeddings to false"
+            " tie the weights and save the model again"
         )

@@ -163,7 +163,7 @@ class Model(Pretrained):
     def _vector(self, task: ModelTask, encoded: Encoded) -> Tensor:
         """[N, D] the unit vectors of a pass, as the task's targets compare them."""
         targets = [cast(Target, self.targets[name]) for name in task.targets]
-        target = next((one for one in targets if one.embeds), None)
+        target = next((one for one in targets if one.embeds), next(iter(targets), None))
         return target.vector(encoded) if target else encoded.vector()
 
     def _decodes(self, condition: Condition) -> bool:

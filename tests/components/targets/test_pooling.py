@@ -3,6 +3,7 @@ padding."""
 
 import pytest
 import torch
+from tiny import make_batch, random_examples, task, tiny_config, tiny_model
 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.components.targets import Encoded
@@ -28,3 +29,19 @@ def test_vectors_of_samples(lengths: list[list[int]]) -> None:
         assert torch.equal(encoded.pooled("first")[i], true[0])
         assert torch.allclose(encoded.pooled("rest")[i], true[1:].mean(0))
         assert torch.allclose(encoded.vector("mean")[i].norm(), torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["pooled", "classification", "regression"])
+def test_samples_are_encoded_as_their_target_pools_them(kind: str) -> None:
+    """A target without comparisons has a pooling too, which the vectors of its task follow."""
+    target = {"hidden": False, "pooling": "mean"}
+    target |= {"classes": ["a", "b"]} if kind == "classification" else {}
+    tasks = {"classify": task(kind, "text")}
+    model = tiny_model(tiny_config(tasks=tasks, targets={kind: target}))
+    batch = make_batch(
+        "classify", random_examples("classify", [[5], [3]], model.config), model.config
+    )
+    hidden_NLD = model.hidden(batch)[0]
+    for i, length in enumerate([5, 3]):
+        expected = torch.nn.functional.normalize(hidden_NLD[i, :length].mean(0), dim=0)
+        torch.testing.assert_close(model.embed(batch)[0][i], expected)

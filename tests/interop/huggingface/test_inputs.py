@@ -19,7 +19,6 @@ from transformers import (
     BartForConditionalGeneration,
     BartModel,
     BertConfig,
-    BertForSequenceClassification,
     BertModel,
     CLIPConfig,
     CLIPModel,
@@ -427,16 +426,6 @@ def test_clip_finds_the_end_of_a_text_by_its_id(tmp_path: Path) -> None:
         for name in ("clip", "back")
     ]
     assert torch.equal(*found) and not torch.equal(found[0][0], found[0][1])
-
-
-def test_unsupported_problem_types(tmp_path: Path) -> None:
-    BertForSequenceClassification(
-        BertConfig(**SIZES, problem_type="multi_label_classification")
-    ).save_pretrained(tmp_path)
-    with pytest.raises(
-        ConfigError, match="problem_type='multi_label_classification' has no counterpart here"
-    ):
-        sw.from_hf(tmp_path)
 
 
 def test_the_pooling_of_sentences_is_reported(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE, Batch, Features, Modality
-from skillweave.config.base import Config, ConfigError
+from skillweave.config.base import Config, ConfigError, Positive
 from skillweave.config.registry import Registry
 from skillweave.data.values import class_name, is_missing
 from skillweave.layers.feed_forward import ACTIVATIONS
@@ -321,6 +322,37 @@ class TargetConfig(Config):
         raise NotImplementedError(f"{type(self).__name__} has no asset")
 
 
+class SampleTargetConfig(TargetConfig):
+    """Settings of a target on one vector a sample."""
+
+    hidden: bool = True
+    """Whether the vector goes through BERT's pooler, a dense layer and a nonlinearity."""
+    hidden_size: Positive | None = None
+    """Width of the pooler's dense layer (wav2vec 2.0: 256); the model's width if absent."""
+    activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
+    """The pooler's nonlinearity (BERT: tanh; DistilBERT: relu; ELECTRA: gelu; wav2vec 2.0:
+    none)."""
+    pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] = "first"
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first. The vectors of a list are concatenated
+    (DINOv2: `[first, rest]`)."""
+    norm_epsilon: PositiveFloat | None = None
+    """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
+    absent."""
+
+    @property
+    def sample_options(self) -> dict[str, Any]:
+        """The arguments of `SampleTarget` that the settings give."""
+        return self.model_dump(include=set(SampleTargetConfig.model_fields) - {"kind"})
+
+
+class HeadConfig(SampleTargetConfig):
+    """Settings of a linear layer on one vector a sample."""
+
+    bias: bool = True
+    """Whether the last layer adds a bias (GPT-2, LLaMA: none)."""
+
+
 TARGETS: Registry[type[TargetConfig]] = Registry("kind of target")
 """Kind → configuration class. A model's configuration chooses among them by `kind`."""
 
@@ -373,9 +405,9 @@ class SampleTarget(Target):
 
     `pooling`: how the vector is made from the tokens; those of several are concatenated. `hidden`:
     whether it then goes through BERT's pooler, a dense layer and the `activation`. `norm_epsilon`:
-    adds a layer normalisation before the pooler. `inputs`: size of what the pooler reads, if that
-    is not one such vector; `outputs`: size of what it gives, if that is not `width`. `attention`:
-    the module of the pooling `attention`.
+    adds a layer normalisation before the pooler. `hidden_size`: size of what the pooler gives, if
+    that is not `width`. `compared`: number of such vectors that the pooler reads at once.
+    `attention`: the module of the pooling `attention`.
     """
 
     def __init__(
@@ -385,8 +417,8 @@ class SampleTarget(Target):
         pooling: str | Sequence[str] = "first",
         activation: str = "tanh",
         norm_epsilon: float | None = None,
-        inputs: int | None = None,
-        outputs: int | None = None,
+        hidden_size: int | None = None,
+        compared: int = 1,
         attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -394,12 +426,17 @@ class SampleTarget(Target):
         self.attention = attention
         size = width * len(self.poolings)
         self.norm = None if norm_epsilon is None else nn.LayerNorm(size, norm_epsilon)
-        self.pooler = nn.Linear(inputs or size, outputs or width) if hidden else None
+        self.pooler = nn.Linear(size * compared, hidden_size or width) if hidden else None
+        self.size = size * compared if self.pooler is None else self.pooler.out_features
         self.activation = ACTIVATIONS[activation]
 
     def sample_vector(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass, after the pooler."""
         return self.transform(self.pool(encoded))
+
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] the unit vectors of a pass, before the pooler."""
+        return F.normalize(at_least_float32(self.pool(encoded)), dim=-1)
 
     def pool(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass, before the pooler."""
@@ -418,7 +455,7 @@ class SampleTarget(Target):
 
 
 class Head(SampleTarget):
-    """A linear layer on one vector a sample.
+    """A linear layer on one vector a sample. `sample`: arguments of `SampleTarget`.
 
     `inner`: width of a layer between the pooler and the last one, with its norm and GELU (ViLT,
     arXiv 2102.03334 section 4.2); None for none.
@@ -430,15 +467,15 @@ class Head(SampleTarget):
         self,
         width: int,
         outputs: int,
-        hidden: bool = True,
-        pooling: str = "first",
+        bias: bool = True,
         inner: int | None = None,
+        **sample: Any,
     ) -> None:
-        super().__init__(width, hidden, pooling)
+        super().__init__(width, **sample)
         self.inner = nn.Identity()
         if inner:
-            self.inner = nn.Sequential(nn.Linear(width, inner), nn.LayerNorm(inner), nn.GELU())
-        self.output = nn.Linear(inner or width, outputs)
+            self.inner = nn.Sequential(nn.Linear(self.size, inner), nn.LayerNorm(inner), nn.GELU())
+        self.output = nn.Linear(inner or self.size, outputs, bias)
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """[N, outputs] of a pass."""

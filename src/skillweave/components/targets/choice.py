@@ -14,30 +14,24 @@ from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
     Head,
+    HeadConfig,
     ModelSpec,
-    Pooling,
-    TargetConfig,
     TargetOutput,
 )
 
 
 @TARGETS.register("choice")
-class ChoiceConfig(TargetConfig):
+class ChoiceConfig(HeadConfig):
     """The right one of several passes: a score for each pass, and cross-entropy over the scores
     (BERT section 4.4)."""
 
     label_field: ClassVar[str | None] = "label"
 
     kind: Literal["choice"] = "choice"
-    hidden: bool = True
-    """Whether BERT's pooler (a dense layer and tanh) stands before the score."""
-    pooling: Pooling = "first"
-    """How a pass's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> Choice:
         """See `TargetConfig`."""
-        return Choice(model.width, 1, self.hidden, self.pooling)
+        return Choice(model.width, 1, self.bias, **self.sample_options)
 
 
 class Choice(Head):

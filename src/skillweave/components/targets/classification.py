@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
+    HeadConfig,
     ModelSpec,
-    Pooling,
     SampleTarget,
-    TargetConfig,
     TargetOutput,
     TrainingData,
     class_names,
     present_values,
 )
-from skillweave.config.base import ConfigError, Positive
+from skillweave.config.base import ConfigError
 from skillweave.layers.precision import at_least_float32
 
 COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -36,7 +34,7 @@ COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @TARGETS.register("classification")
-class ClassificationConfig(TargetConfig):
+class ClassificationConfig(HeadConfig):
     """One class per sample: cross-entropy over classes."""
 
     label_field: ClassVar[str | None] = "label"
@@ -46,25 +44,9 @@ class ClassificationConfig(TargetConfig):
     kind: Literal["classification"] = "classification"
     classes: list[str] = []
     """Names of the classes in order; taken from the training data if empty."""
-    hidden: bool = True
-    """Whether BERT's pooler (a dense layer and a nonlinearity) stands before the classifier."""
-    hidden_size: Positive | None = None
-    """Width of the pooler's dense layer (wav2vec 2.0: 256); the model's width if absent."""
-    activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
-    """The pooler's nonlinearity (BERT: tanh; DistilBERT: relu; ELECTRA: gelu; wav2vec 2.0:
-    none)."""
-    bias: bool = True
-    """Whether the classifier adds a bias (GPT-2, LLaMA: none)."""
     distilled: bool = False
     """Whether a second classifier on the second token learns from a teacher. The prediction is the
     mean of both (DeiT)."""
-    pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] = "first"
-    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first. The vectors of a list are concatenated
-    (DINOv2: `[first, rest]`)."""
-    norm_epsilon: PositiveFloat | None = None
-    """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
-    absent."""
     compared: list[Literal["first", "second", "difference", "product"]] = []
     """For a task with two passes: what the classifier reads of their vectors u and v, concatenated:
     u, v, |u - v| and u · v. InferSent (arXiv 1705.02364) uses all four, SBERT (arXiv 1908.10084)
@@ -78,11 +60,7 @@ class ClassificationConfig(TargetConfig):
             self.bias,
             self.compared,
             self.distilled,
-            hidden=self.hidden,
-            outputs=self.hidden_size,
-            pooling=self.pooling,
-            activation=self.activation,
-            norm_epsilon=self.norm_epsilon,
+            **self.sample_options,
         )
 
     def check_task(self, model: ModelSpec, task: str) -> Iterator[str]:
@@ -115,7 +93,7 @@ class Classification(SampleTarget):
     """Cross-entropy on one vector a sample (SkillNet section 4.1).
 
     `compared`: what the classifier reads of two passes (InferSent, arXiv 1705.02364, section 3.1).
-    `distilled`: whether a second classifier reads the second token (DeiT). `pooling`: see
+    `distilled`: whether a second classifier reads the second token (DeiT). `sample`: see
     `SampleTarget`.
     """
 
@@ -131,15 +109,11 @@ class Classification(SampleTarget):
         bias: bool = True,
         compared: Sequence[str] = (),
         distilled: bool = False,
-        **pooling: Any,
+        **sample: Any,
     ) -> None:
-        kinds = pooling.get("pooling", "first")
-        vectors = 1 if isinstance(kinds, str) else len(kinds)
-        inputs = width * vectors * max(len(compared), 1)
-        super().__init__(width, inputs=inputs, **pooling)
+        super().__init__(width, compared=max(len(compared), 1), **sample)
         self.compared = compared
-        size = inputs if self.pooler is None else self.pooler.out_features
-        self.classifier = nn.Linear(size, classes, bias)
+        self.classifier = nn.Linear(self.size, classes, bias)
         self.distilled = nn.Linear(width, classes, bias) if distilled else None
 
     def forward(

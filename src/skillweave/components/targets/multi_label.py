@@ -12,9 +12,8 @@ from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
     Head,
+    HeadConfig,
     ModelSpec,
-    Pooling,
-    TargetConfig,
     TargetOutput,
     TrainingData,
     class_names,
@@ -25,7 +24,7 @@ from skillweave.data.values import split_cell
 
 
 @TARGETS.register("multi_label")
-class MultiLabelConfig(TargetConfig):
+class MultiLabelConfig(HeadConfig):
     """Any number of classes per sample: binary cross-entropy for each class."""
 
     label_field: ClassVar[str | None] = "labels"
@@ -35,18 +34,14 @@ class MultiLabelConfig(TargetConfig):
     kind: Literal["multi_label"] = "multi_label"
     classes: list[str] = []
     """Names of the classes in order; taken from the training data if empty."""
-    hidden: bool = True
-    """Whether BERT's pooler (a dense layer and tanh) stands before the classifier."""
     inner: Positive | None = None
     """Width of an additional layer with norm and GELU before the last layer (ViLT: twice the
     model's width); none if absent."""
-    pooling: Pooling = "first"
-    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> MultiLabel:
         """See `TargetConfig`."""
-        return MultiLabel(model.width, len(self.classes), self.hidden, self.pooling, self.inner)
+        classes, options = len(self.classes), self.sample_options
+        return MultiLabel(model.width, classes, self.bias, self.inner, **options)
 
     def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
         """The classes that occur in any sample."""

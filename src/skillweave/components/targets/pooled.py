@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from skillweave.components.targets.attention_pooling import AttentionPoolingConfig
@@ -15,46 +15,33 @@ from skillweave.components.targets.base import (
     ModelSpec,
     Pooling,
     SampleTarget,
-    TargetConfig,
+    SampleTargetConfig,
     TargetOutput,
 )
 from skillweave.config.base import Positive
 
 
 @TARGETS.register("pooled")
-class PooledConfig(TargetConfig):
+class PooledConfig(SampleTargetConfig):
     """A vector per sample, for use as a feature. It has no loss."""
 
     kind: Literal["pooled"] = "pooled"
-    hidden: bool = True
-    """Whether the vector goes through BERT's pooler, a dense layer and a nonlinearity."""
-    hidden_size: Positive | None = None
-    """Width of the pooler's dense layer (SigLIP); the model's width if absent."""
-    activation: Literal["tanh", "none"] = "tanh"
-    """The pooler's nonlinearity (BERT: tanh; SigLIP: none)."""
-    pooling: Pooling | Literal["attention"] = "first"
+    pooling: Pooling | Literal["attention"] | Annotated[list[Pooling], Field(min_length=1)] = (
+        "first"
+    )
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, `rest`, the mean of all but the first, or `attention` of a learned query."""
+    tokens, `rest`, the mean of all but the first, or `attention` of a learned query. The vectors of
+    a list are concatenated."""
     attention: AttentionPoolingConfig = AttentionPoolingConfig()
     """Options of the pooling `attention`."""
-    norm_epsilon: PositiveFloat | None = None
-    """Adds a layer normalization of that vector with this epsilon (BEiT); none if absent."""
     projection: Positive | None = None
     """Output size of an additional last linear layer (CLIP's text or image model alone); none if
     absent."""
 
     def build(self, model: ModelSpec) -> Pooled:
         """See `TargetConfig`."""
-        return Pooled(
-            model.width,
-            self.projection,
-            hidden=self.hidden,
-            outputs=self.hidden_size,
-            activation=self.activation,
-            pooling=self.pooling,
-            norm_epsilon=self.norm_epsilon,
-            attention=self.attention.build(model.width) if self.pooling == "attention" else None,
-        )
+        attention = self.attention.build(model.width) if self.pooling == "attention" else None
+        return Pooled(model.width, self.projection, attention=attention, **self.sample_options)
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""
@@ -64,12 +51,15 @@ class PooledConfig(TargetConfig):
 
 class Pooled(SampleTarget):
     """A vector a sample, without a loss. `projection`: size of a last linear layer; None for none.
-    `pooling`: see `SampleTarget`."""
+    `sample`: arguments of `SampleTarget`."""
 
-    def __init__(self, width: int, projection: int | None = None, **pooling: Any) -> None:
-        super().__init__(width, **pooling)
-        size = width if self.pooler is None else self.pooler.out_features
-        self.projection = nn.Linear(size, projection, bias=False) if projection else nn.Identity()
+    embeds = True
+
+    def __init__(self, width: int, projection: int | None = None, **sample: Any) -> None:
+        super().__init__(width, **sample)
+        self.projection = nn.Identity()
+        if projection:
+            self.projection = nn.Linear(self.size, projection, bias=False)
 
     def forward(
         self,
@@ -78,4 +68,4 @@ class Pooled(SampleTarget):
         output_embeddings: Tensor | None,
     ) -> TargetOutput:
         """Logits [N, D]: the vectors."""
-        return TargetOutput(None, self.projection(self.sample_vector(passes[0])))
+        return TargetOutput(None, self.vectors(passes[0]))

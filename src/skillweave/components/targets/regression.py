@@ -14,9 +14,8 @@ from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
     Head,
+    HeadConfig,
     ModelSpec,
-    Pooling,
-    TargetConfig,
     TargetOutput,
     TrainingData,
     present_values,
@@ -27,7 +26,7 @@ from skillweave.data.values import as_number
 
 
 @TARGETS.register("regression")
-class RegressionConfig(TargetConfig):
+class RegressionConfig(HeadConfig):
     """A number per sample: mean squared error."""
 
     label_field: ClassVar[str | None] = "score"
@@ -39,16 +38,11 @@ class RegressionConfig(TargetConfig):
     """Subtracted from the numbers in training; the mean of the training data if absent."""
     deviation: PositiveFloat | None = None
     """The numbers are then divided by it; the standard deviation of the training data if absent."""
-    hidden: bool = True
-    """Whether BERT's pooler (a dense layer and tanh) stands before the last layer."""
-    pooling: Pooling = "first"
-    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first."""
 
     def build(self, model: ModelSpec) -> Regression:
         """See `TargetConfig`."""
         mean, deviation = self.mean or 0.0, self.deviation or 1.0
-        return Regression(model.width, mean, deviation, self.hidden, self.pooling)
+        return Regression(model.width, mean, deviation, bias=self.bias, **self.sample_options)
 
     def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
         """Mean and standard deviation of the training data."""
@@ -80,10 +74,9 @@ class Regression(Head):
         width: int,
         mean: float = 0.0,
         deviation: float = 1.0,
-        hidden: bool = True,
-        pooling: str = "first",
+        **head: Any,
     ) -> None:
-        super().__init__(width, 1, hidden, pooling)
+        super().__init__(width, 1, **head)
         self.mean, self.deviation = mean, deviation
 
     def forward(

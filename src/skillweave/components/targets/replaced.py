@@ -18,6 +18,8 @@ from skillweave.components.targets.base import (
     TargetOutput,
     labels_at,
 )
+from skillweave.config.encoder import Activation
+from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 
 
@@ -26,20 +28,23 @@ class ReplacedConfig(TargetConfig):
     """Whether each token was replaced (ELECTRA, arXiv 2003.10555)."""
 
     kind: Literal["replaced"] = "replaced"
+    activation: Activation = "gelu"
+    """Nonlinearity of the layer before the output layer."""
 
     def build(self, model: ModelSpec) -> Replaced:
         """See `TargetConfig`."""
-        return Replaced(model.width)
+        return Replaced(model.width, self.activation)
 
 
 class Replaced(Target):
-    """A dense layer, GELU, and a number a token (ELECTRA, arXiv 2003.10555)."""
+    """A dense layer, a nonlinearity, and a number a token (ELECTRA, arXiv 2003.10555)."""
 
     labels = ("replaced",)
     per_token = True
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: str = "gelu") -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.transform = nn.Linear(width, width)
         self.classifier = nn.Linear(width, 1)
 
@@ -52,7 +57,7 @@ class Replaced(Target):
         """Logits [M] at the kept positions. Label `replaced` [N, L]: 1 where the token was."""
         kept_M = passes[0].kept(self.modalities)
         x_MD = passes[0].hidden_TD.index_select(0, kept_M)
-        logits_M = self.classifier(F.gelu(self.transform(x_MD))).squeeze(-1)
+        logits_M = self.classifier(self.activation(self.transform(x_MD))).squeeze(-1)
         positions = passes[0].positions(kept_M)
         label_M = labels_at(passes[0], labels.get("replaced"), kept_M)
         if label_M is None:

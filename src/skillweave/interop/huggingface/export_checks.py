@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from skillweave.config import ConfigError
 from skillweave.config.registry import load_plugins
 from skillweave.interop.huggingface.families import FAMILIES
-from skillweave.interop.huggingface.family import Family, Head, unchanged
+from skillweave.interop.huggingface.family import PROBLEMS, Family, Head, unchanged
 from skillweave.model.config import ModelConfig
 
 NOT_COMPARED = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
@@ -80,8 +80,10 @@ def _candidates(families: Iterable[Family], kinds: Sequence[str]) -> Iterator[Fa
             arguments = {}
             if head.omitted_by and not kinds:
                 head, arguments = head.without_targets(), {head.omitted_by: False}
-            if sorted(head.targets) == kinds:
-                yield FamilyMatch(head.family or family, architecture, head, {}, arguments)
+            solvable = PROBLEMS if "problem_type" in head.required else {}
+            for one in (head, *map(head.solving, solvable)):
+                if sorted(one.targets) == kinds:
+                    yield FamilyMatch(one.family or family, architecture, one, {}, arguments)
 
 
 def _explain(differences: list[str], found: FamilyMatch, proposed: bool) -> str:

@@ -46,12 +46,22 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     plan = plan_export(found.family, found.head, model, hf_model.state_dict())
     made = export_weights(plan.mappings, weights, plan.shapes)
     for alias, name in found.head.tied.items():
-        if alias in plan.names and alias not in made:
+        if alias not in plan.names:
+            continue
+        if alias in made:  # Transformers ties what the weights untie
+            _untie(hf_model, plan.names[alias])
+        else:
             made[alias] = made[name]
     hf_model = hf_model.to(next(iter(weights.values())).dtype)
     state = {stored: made[name] for name, stored in plan.names.items() if name in made}
     hf_model.load_state_dict(state, strict=True)
     return hf_model.eval()
+
+
+def _untie(hf_model: Any, name: str) -> None:
+    path, _, own = name.rpartition(".")
+    module = hf_model.get_submodule(path)
+    setattr(module, own, torch.nn.Parameter(getattr(module, own).detach().clone()))
 
 
 def _build(found: FamilyMatch, model: Model) -> Any:

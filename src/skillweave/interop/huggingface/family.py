@@ -53,7 +53,8 @@ ACTIVATIONS = {
 """Hugging Face's names of nonlinearities → ours."""
 
 
-def _read_activation(name: str) -> str:
+def read_activation(name: str) -> str:
+    """Our name of a nonlinearity. Raises ConfigError for one without a counterpart."""
     if name not in ACTIVATIONS:
         raise ConfigError(
             f"activation {name!r} has no counterpart; there are {', '.join(ACTIVATIONS)}"
@@ -68,7 +69,7 @@ def write_activation(name: str) -> str:
 
 def activation(name: str) -> Field:
     """An option that names a nonlinearity."""
-    return Field(name, _read_activation, write_activation)
+    return Field(name, read_activation, write_activation)
 
 
 NOTHING: Mapping[str, Any] = {}
@@ -79,12 +80,19 @@ SEARCH = {
 }
 """Options of the target `lm` that say how a decoder writes, and those of
 `generation_config.json`."""
+PROBLEMS = {"regression": "regression", "multi_label_classification": "multi_label"}
+"""`problem_type` of a classifier → kind of the target that learns it."""
 CLASSES = Field(
     "id2label",
     lambda labels: [labels[i] for i in sorted(labels)],
     lambda names: dict(enumerate(names)),
 )
 """The names of classes."""
+
+TIED_UNLESS_STORED = Field(
+    "tie_word_embeddings", lambda tied: True, lambda tied: True, lambda tied: None
+)
+"""An output layer that the configuration ties, and that weights of its own untie."""
 
 
 class ProcessorFile(NamedTuple):
@@ -109,6 +117,8 @@ class Head:
     """Options of ours that the architecture fixes, by dotted path."""
     required: Mapping[str, Any] = field(default_factory=dict)
     """Options of theirs that must have this value."""
+    kind: str = "classification"
+    """Kind of the target in whose place stands what belongs to `targets.classification`."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """Name of a tensor → name of the tensor that it must be equal to."""
     unused: tuple[str, ...] = ()
@@ -123,6 +133,39 @@ class Head:
     """Replaces the prefix of the family if it is not empty."""
     family: Family | None = None
     """Replaces the family, for an architecture that has only a part of its base model."""
+
+    def solving(self, problem: str) -> Head:
+        """The same head for another `problem_type`, which is that of the configuration."""
+        kind, options = PROBLEMS[problem], dict(self.targets["classification"])
+        targets = {one: fixed for one, fixed in self.targets.items() if one != "classification"}
+        head = replace(self, kind=kind)
+        rules = {
+            head.renamed(name).replace(f"{kind}.classifier", f"{kind}.output"): sources
+            for name, sources in self.rules.items()
+        }
+        fields = {head.renamed(path): option for path, option in self.fields.items()}
+        required = {**self.required, "problem_type": problem}
+        if kind == "regression":
+            options |= {"mean": 0.0, "deviation": 1.0}
+            del fields[f"targets.{kind}.classes"]
+            required["num_labels"] = 1
+        return replace(
+            head, targets={kind: options, **targets}, rules=rules, fields=fields, required=required
+        )
+
+    def for_problem(self, config: Any) -> Head:
+        """The head for the `problem_type` of a configuration; one label is a regression unless the
+        configuration says otherwise."""
+        if "problem_type" not in self.required:
+            return self
+        default = "regression" if config.num_labels == 1 else None
+        problem = config.problem_type or default
+        return self.solving(problem) if problem in PROBLEMS else self
+
+    def renamed(self, path: str, back: bool = False) -> str:
+        """A dotted path that belongs to `targets.classification`, as one of `kind`; or `back`."""
+        ours, theirs = "targets.classification.", f"targets.{self.kind}."
+        return path.replace(theirs, ours) if back else path.replace(ours, theirs)
 
     def without_targets(self) -> Head:
         """The same for a model that `omitted_by` left without targets."""
@@ -183,6 +226,26 @@ class Head:
             fields={"targets.lm.tied": "tie_word_embeddings"},
             tied={f"{output}.weight": f"{words}.weight"},
             **options,
+        )
+
+    @staticmethod
+    def written_text(
+        tied: Mapping[str, str],
+        output: str,
+        *,
+        options: Mapping[str, Any] = NOTHING,
+        rules: Rules | None = None,
+        fields: Fields = NOTHING,
+        **others: Any,
+    ) -> Head:
+        """Language modelling by a decoder whose output layer is tied unless the weights differ
+        (T5, BART). `options`: of the target. `others`: of the head."""
+        return Head(
+            targets={"lm": dict(options)},
+            rules={"targets.lm.output": output, **(rules or {})},
+            fields={"targets.lm.tied": TIED_UNLESS_STORED, **fields},
+            tied=tied,
+            **others,
         )
 
     @staticmethod
@@ -318,7 +381,8 @@ class Family:
                     f"{self.model_type}: {option}={value!r} has no counterpart here; it must be"
                     f" {expected!r}"
                 )
-        options = {**self.constants, **head.constants, **self.read_options(config)}
+        options = {**self.constants, **head.constants}
+        options |= {head.renamed(path): x for path, x in self.read_options(config).items()}
         for path, option in self.all_fields(head).items():
             options[path] = option.read(look_up(config, option.name))
         task = {"spans": list(self.spans), "targets": dict.fromkeys(head.targets, 1.0)}
@@ -337,8 +401,11 @@ class Family:
         for path, option in self.all_fields(head).items():
             if path in options:
                 put(found, option.name, option.write(options[path]))
+        options = {head.renamed(path, back=True): value for path, value in options.items()}
         for path, value in self.write_options(options).items():
             put(found, path, value)
+        if head.kind != "classification":
+            found |= {o: x for o, x in head.required.items() if o in ("problem_type", "num_labels")}
         return found
 
 
@@ -362,6 +429,7 @@ def find_head(config: Any, architecture: str | None = None) -> tuple[Family, Hea
             f" {', '.join(family.heads)}] to it"
         )
     head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
+    head = head.for_problem(config)
     return head.family or family, head
 
 

@@ -17,6 +17,7 @@ from skillweave.interop.huggingface.folder import find_folder, read_hf_config
 from skillweave.interop.huggingface.processor_files import describe_pooling, read_processor_files
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.model_loader import ModelLoader, match_weights
+from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.weights.files import FILE, About, stream_weights
 
@@ -72,6 +73,9 @@ def _open(
     if head.omitted_by and not KeyMap(head.rules).count_known(names):
         head = head.without_targets()
     own_config, assets = family.read_config(config, head), {}
+    if not _is_tied(own_config, family.key_map(head), names, read):
+        lm = own_config.targets["lm"].model_copy(update={"tied": False})
+        own_config = own_config.changed(targets={**own_config.targets, "lm": lm})
     if folder is not None:
         own_config, assets = read_processor_files(folder, own_config, config, family, head)
     with torch.device("meta"):
@@ -80,6 +84,19 @@ def _open(
     return match_weights(
         model, family.key_map(head), names, read, where, owner, lambda: _suggest(family, names)
     )
+
+
+def _is_tied(
+    config: ModelConfig, key_map: KeyMap, names: Mapping[str, str], read: Callable[[str], Tensor]
+) -> bool:
+    """Whether the output layer of a language model is tied. As in Transformers, one that the
+    configuration ties has weights of its own if the checkpoint has others for it."""
+    alias = f"{key_map.rules.get('targets.lm.output')}.weight"
+    words = key_map.tied.get(alias, "")
+    target = config.targets.get("lm")
+    if target is None or not target.tied_to or not {alias, words} <= names.keys():
+        return True
+    return names[alias] == names[words] or torch.equal(read(names[alias]), read(names[words]))
 
 
 def import_folder(folder: Path, out: Path) -> str:

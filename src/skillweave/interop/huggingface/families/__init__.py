@@ -23,6 +23,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     clip,
     siglip,
     t5,
+    mt5,
     bart,
     wav2vec2,
     speech_to_text,

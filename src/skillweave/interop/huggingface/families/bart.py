@@ -89,10 +89,11 @@ TIED = {f"model.{side}.embed_tokens.weight": f"{WORDS}.weight" for side in SIDES
 def _generation_heads(name: str) -> dict[str, Head]:
     return {
         f"{name}Model": Head(tied=TIED, unused=("lm_head.", "final_logits_bias"), ends_text=True),
-        f"{name}ForConditionalGeneration": Head(
-            targets={"lm": {"bias": True}},
+        f"{name}ForConditionalGeneration": Head.written_text(
+            {**TIED, "lm_head.weight": f"{WORDS}.weight"},
+            "lm_head",
+            options={"bias": True},
             rules={"targets.lm.bias": reshaped("final_logits_bias")},
-            tied={**TIED, "lm_head.weight": f"{WORDS}.weight"},
             generation=SEARCH,
         ),
     }

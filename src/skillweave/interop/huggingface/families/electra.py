@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skillweave.interop.huggingface.families.bert import BERT, TEXT
-from skillweave.interop.huggingface.family import Head
+from skillweave.interop.huggingface.family import Head, activation
 
 ELECTRA = replace(
     BERT,
@@ -28,6 +28,7 @@ ELECTRA = replace(
         ),
         "ElectraForPreTraining": Head(
             targets={"replaced": {}},
+            fields={"targets.replaced.activation": activation("hidden_act")},
             rules={
                 "targets.replaced.transform": "discriminator_predictions.dense",
                 "targets.replaced.classifier": "discriminator_predictions.dense_prediction",

@@ -20,16 +20,16 @@ CONVOLUTIONS = "embeddings.sound.content.filterbank.convolutions"
 PRE_NORM = {"norm_position": "pre", "norm_epsilon": 1e-5}
 
 
-def _write_offset(offset: int) -> int:
-    if offset < 2:
+def _read_offset(padding: int) -> int:
+    if padding < 1:
         raise ConfigError(
-            f"position_offset {offset}: with padding as token 0 transformers gives all frames one"
-            " position"
+            f"pad_token_id={padding}: transformers gives all frames one position unless padding is"
+            " token 1 or a later one"
         )
-    return offset - 1
+    return padding + 1
 
 
-OFFSET = Field("pad_token_id", lambda pad: pad + 1, _write_offset)
+OFFSET = Field("pad_token_id", _read_offset, lambda offset: offset - 1)
 """Positions begin behind the id of padding."""
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from skillweave.interop.huggingface.family import (
-    ACTIVATIONS,
     SEARCH,
     Family,
     Fields,
     Head,
     prefixed,
+    read_activation,
     write_activation,
 )
 from skillweave.interop.rules import (
@@ -86,7 +86,7 @@ def _layers(side: str, feed_forward: int) -> Rules:
 
 def _read_options(*sides: str) -> Callable[[Any], dict[str, Any]]:
     def read(config: Any) -> dict[str, Any]:
-        options = {"activation": ACTIVATIONS[config.dense_act_fn], "gated": config.is_gated_act}
+        options = {"activation": read_activation(config.dense_act_fn), "gated": config.is_gated_act}
         found = {}
         for side in sides:
             found |= prefixed(side, **options)
@@ -99,7 +99,7 @@ def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
     name = write_activation(options["encoder.activation"])
     if options["encoder.gated"]:
         name = "gated-gelu" if name == "gelu_new" else f"gated-{name}"
-    # T5 always ties the output layer. The option says whether its inputs are scaled.
+    # The weights say whether the output layer is tied, the option whether its inputs are scaled.
     scaled = options.get("targets.lm.scaled", True)
     return {"feed_forward_proj": name, "tie_word_embeddings": scaled}
 
@@ -126,6 +126,25 @@ ENCODER = Family(
     spans=SPANS[:1],
     ignored=(r"EncDecAttention\.relative_attention_bias",),
 )
+
+
+def heads(name: str, encoder: Family, **generation: Any) -> dict[str, Head]:
+    """The architectures of T5 or mT5. `encoder`: the family of those without a decoder.
+    `generation`: options of the head that writes text."""
+    return {
+        f"{name}ForConditionalGeneration": Head.written_text(
+            TIED, "lm_head", generation=SEARCH, **generation
+        ),
+        f"{name}Model": Head(tied=TIED, unused=("lm_head.",), ends_text=True),
+        f"{name}ForSequenceClassification": last_token_classification(TIED, prefix="transformer."),
+        f"{name}ForQuestionAnswering": Head.question_answering(tied=TIED, ends_text=True),
+        f"{name}EncoderModel": Head(tied=TIED, family=encoder),
+        f"{name}ForTokenClassification": Head.token_classification(
+            tied=TIED, family=encoder, prefix="transformer."
+        ),
+    }
+
+
 T5 = replace(
     ENCODER,
     fields={
@@ -144,21 +163,7 @@ T5 = replace(
             norm="layer_norm",
         ),
     },
-    heads={
-        "T5ForConditionalGeneration": Head(
-            targets={"lm": {}},
-            fields={"targets.lm.scaled": "scale_decoder_outputs"},
-            tied=TIED,
-            generation=SEARCH,
-        ),
-        "T5Model": Head(tied=TIED, unused=("lm_head.",), ends_text=True),
-        "T5ForSequenceClassification": last_token_classification(TIED, prefix="transformer."),
-        "T5ForQuestionAnswering": Head.question_answering(tied=TIED, ends_text=True),
-        "T5EncoderModel": Head(tied=TIED, family=ENCODER),
-        "T5ForTokenClassification": Head.token_classification(
-            tied=TIED, family=ENCODER, prefix="transformer."
-        ),
-    },
+    heads=heads("T5", ENCODER, fields={"targets.lm.scaled": "scale_decoder_outputs"}),
     constants={**ENCODER.constants, **_constants("decoder", "target_embedding")},
     read_options=_read_options(*SIDES),
     spans=SPANS,

@@ -1,0 +1,100 @@
+"""Settings that change what a model computes or how it is used: none is lost, in either
+direction."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_generation import BART, S2T, T5, WHISPER
+from hf_references import BERT, DISTIL, GPT2, Reference, make_batch, run_theirs, true_tokens
+from hf_vision import VIT
+from safetensors.torch import load_file, save_file
+from tiny import relative_error
+
+import skillweave as sw
+from skillweave.config import ConfigError
+from skillweave.interop.huggingface import convert_folder, from_hf, to_hf
+
+ONE = {"num_labels": 1}
+SEVERAL = {"num_labels": 3, "problem_type": "multi_label_classification"}
+
+
+@pytest.mark.parametrize(("labels", "kind"), [(ONE, "regression"), (SEVERAL, "multi_label")])
+@pytest.mark.parametrize(
+    ("architecture", "config", "options"),
+    [
+        ("BertForSequenceClassification", "BertConfig", BERT),
+        ("DistilBertForSequenceClassification", "DistilBertConfig", DISTIL),
+        ("GPT2ForSequenceClassification", "GPT2Config", GPT2),
+        ("BartForSequenceClassification", "BartConfig", BART),
+        ("ViTForImageClassification", "ViTConfig", VIT),
+    ],
+)
+def test_the_kind_of_problem_is_kept(
+    architecture: str, config: str, options: dict[str, Any], labels: dict[str, Any], kind: str
+) -> None:
+    """A classifier of one label is a regression, as Transformers takes it."""
+    theirs = Reference(architecture, config, {**options, **labels}).build()
+    model = from_hf(theirs)
+    (target,) = model.config.targets
+    assert target == kind
+    batch = make_batch(model, torch.float64)
+    expected = run_theirs(theirs, batch)["classification"]
+    found = model(batch).logits[kind].view_as(expected)
+    assert relative_error(found, expected) < 1e-9
+    back = to_hf(model, theirs.config.model_type)
+    assert type(back) is type(theirs) and back.config.num_labels == labels["num_labels"]
+    assert (back.config.problem_type or "regression") == (labels.get("problem_type", "regression"))
+    for name, x in theirs.state_dict().items():
+        assert torch.equal(back.state_dict()[name], x), name
+
+
+def test_a_regression_of_several_numbers_is_refused() -> None:
+    options = {**BERT, "num_labels": 3, "problem_type": "regression"}
+    theirs = Reference("BertForSequenceClassification", "BertConfig", options).build()
+    with pytest.raises(ConfigError, match="num_labels=3 has no counterpart"):
+        from_hf(theirs)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "options", "output"),
+    [
+        ("T5ForConditionalGeneration", "T5Config", {**T5, "tie_word_embeddings": False}, "lm_head"),
+        ("MT5ForConditionalGeneration", "MT5Config", T5, "lm_head"),
+        ("BartForConditionalGeneration", "BartConfig", BART, "lm_head"),
+        ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER, "proj_out"),
+        ("GPT2LMHeadModel", "GPT2Config", GPT2, "lm_head"),
+    ],
+)
+def test_an_output_layer_with_weights_of_its_own_is_kept(
+    architecture: str, config: str, options: dict[str, Any], output: str, tmp_path: Path
+) -> None:
+    """As in T5 1.1, Flan-T5 and mT5, whose configurations tie it; Transformers follows the
+    weights."""
+    theirs = Reference(architecture, config, options).build(torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    file = tmp_path / "theirs" / "model.safetensors"
+    state = load_file(file)
+    name = f"{output}.weight"
+    state[name] = torch.randn(theirs.state_dict()[name].shape)
+    save_file(state, file, {"format": "pt"})
+    theirs = type(theirs).from_pretrained(tmp_path / "theirs")
+    for source in (tmp_path / "theirs", theirs):
+        model = from_hf(source)
+        batch = make_batch(model, torch.float32)
+        expected = run_theirs(theirs, batch)["lm"][true_tokens(batch, len(batch.inputs) - 1)]
+        assert relative_error(model(batch).logits["lm"], expected) < 1e-5
+    assert torch.equal(to_hf(model).state_dict()[name], state[name])
+    model.save_pretrained(tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back", theirs.config.model_type)
+    back = type(theirs).from_pretrained(tmp_path / "back")
+    for name, x in theirs.state_dict().items():
+        assert torch.equal(back.state_dict()[name], x), name
+
+
+def test_frames_that_transformers_gives_one_position_are_refused() -> None:
+    options = {**S2T, "pad_token_id": 0}
+    theirs = Reference("Speech2TextForConditionalGeneration", "Speech2TextConfig", options).build()
+    with pytest.raises(ConfigError, match="pad_token_id=0: transformers gives all frames one"):
+        sw.from_hf(theirs)
