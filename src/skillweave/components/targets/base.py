@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Pooling = Literal["first", "mean", "max", "last", "rest"]
 """The first token, the mean of all tokens, the largest value of each component, the last token, or
 the mean of all tokens but the first."""
+Poolings = Annotated[list[Pooling], Field(min_length=1)]
+"""Several, whose vectors are concatenated."""
 
 
 @dataclass(frozen=True)
@@ -332,10 +334,6 @@ class SampleTargetConfig(TargetConfig):
     activation: Literal["tanh", "relu", "gelu", "none"] = "tanh"
     """The pooler's nonlinearity (BERT: tanh; DistilBERT: relu; ELECTRA: gelu; wav2vec 2.0:
     none)."""
-    pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] = "first"
-    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
-    tokens, or `rest`, the mean of all but the first. The vectors of a list are concatenated
-    (DINOv2: `[first, rest]`)."""
     norm_epsilon: PositiveFloat | None = None
     """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
     absent."""
@@ -343,12 +341,16 @@ class SampleTargetConfig(TargetConfig):
     @property
     def sample_options(self) -> dict[str, Any]:
         """The arguments of `SampleTarget` that the settings give."""
-        return self.model_dump(include=set(SampleTargetConfig.model_fields) - {"kind"})
+        return self.model_dump(include={*SampleTargetConfig.model_fields, "pooling"} - {"kind"})
 
 
 class HeadConfig(SampleTargetConfig):
     """Settings of a linear layer on one vector a sample."""
 
+    pooling: Pooling | Poolings = "first"
+    """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
+    tokens, or `rest`, the mean of all but the first. The vectors of a list are concatenated
+    (DINOv2: `[first, rest]`)."""
     bias: bool = True
     """Whether the last layer adds a bias (GPT-2, LLaMA: none)."""
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from skillweave.components.targets.attention_pooling import AttentionPoolingConfig
@@ -14,6 +13,7 @@ from skillweave.components.targets.base import (
     Encoded,
     ModelSpec,
     Pooling,
+    Poolings,
     SampleTarget,
     SampleTargetConfig,
     TargetOutput,
@@ -26,9 +26,7 @@ class PooledConfig(SampleTargetConfig):
     """A vector per sample, for use as a feature. It has no loss."""
 
     kind: Literal["pooled"] = "pooled"
-    pooling: Pooling | Literal["attention"] | Annotated[list[Pooling], Field(min_length=1)] = (
-        "first"
-    )
+    pooling: Pooling | Literal["attention"] | Poolings = "first"
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
     tokens, `rest`, the mean of all but the first, or `attention` of a learned query. The vectors of
     a list are concatenated."""
@@ -61,6 +59,14 @@ class Pooled(SampleTarget):
         if projection:
             self.projection = nn.Linear(self.size, projection, bias=False)
 
+    def vector(self, encoded: Encoded) -> Tensor:
+        """[N, D] the unit vectors of a pass."""
+        return F.normalize(at_least_float32(self.outputs(encoded)), dim=-1)
+
+    def outputs(self, encoded: Encoded) -> Tensor:
+        """[N, D] the vectors of a pass."""
+        return self.projection(self.sample_vector(encoded))
+
     def forward(
         self,
         passes: list[Encoded],
@@ -68,4 +74,4 @@ class Pooled(SampleTarget):
         output_embeddings: Tensor | None,
     ) -> TargetOutput:
         """Logits [N, D]: the vectors."""
-        return TargetOutput(None, self.vectors(passes[0]))
+        return TargetOutput(None, self.outputs(passes[0]))
