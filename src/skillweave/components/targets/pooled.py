@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.components.targets.attention_pooling import AttentionPoolingConfig
@@ -19,6 +20,7 @@ from skillweave.components.targets.base import (
     TargetOutput,
 )
 from skillweave.config.base import Positive
+from skillweave.layers.precision import at_least_float32
 
 
 @TARGETS.register("pooled")
