@@ -233,12 +233,46 @@ def test_wrong_extensions_do_not_matter(tmp_path, recording, tone):
         assert PROCESS(str(file)).length == 49
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "AIFF"])
+@pytest.mark.parametrize(("kind", "subtype"), [case for case in KINDS if case[0] != "WAV"])
 @pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
-def test_a_truncated_recording_is_bad_input(recording, tone, kind, share):
-    data = recording(tone(2.0), kind=kind)
+def test_a_truncated_recording_is_bad_input(recording, tone, kind, subtype, share):
+    data = recording(tone(2.0), 16_000, kind, subtype)
     with pytest.raises(BadInput):
         PROCESS(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        ("mp3", "libmp3lame"),
+        ("mp2", "mp2"),
+        ("adts", "aac"),
+        ("ac3", "ac3"),
+        ("mpegts", "mp2"),
+        ("flv", "libmp3lame"),
+        ("matroska", "aac"),
+        ("wv", "wavpack"),
+    ],
+)
+def test_a_truncated_track_of_ffmpeg_is_bad_input(kind, codec):
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        track = container.add_stream(codec, rate=44_100, layout="mono")
+        noise = np.random.default_rng(0).normal(0, 0.2, (1, 88_200)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        numbers = track.codec_context.format.name
+        resampler = av.AudioResampler(numbers, "mono", 44_100, track.codec_context.frame_size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(track.encode(part))
+        container.mux(track.encode())
+    data = file.getvalue()
+    processor = SoundProcessor(WaveformStream(max_length=500))
+    assert abs(len(processor(data).data) - 32_000) < 3_000
+    for share in (0.2, 0.5, 0.6, 0.9):
+        cut = int(len(data) * share) // 188 * 188 + 7  # within a packet and within a frame
+        with pytest.raises(BadInput):
+            processor(data[:cut])
 
 
 def test_a_wave_file_written_into_a_pipe_is_read(recording, tone):

@@ -185,13 +185,50 @@ def test_what_is_no_clip_is_bad_input(value, why):
 
 @pytest.mark.parametrize(
     ("kind", "codec"),
-    [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "mpeg4"), ("avi", "mpeg4")],
+    [
+        ("mp4", "h264"),
+        ("webm", "libvpx-vp9"),
+        ("matroska", "mpeg4"),
+        ("avi", "mpeg4"),
+        ("gif", "gif"),
+        ("mpegts", "h264"),
+        ("vob", "mpeg2video"),
+        ("flv", "flv"),
+        ("asf", "wmv2"),
+    ],
 )
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_a_truncated_clip_is_bad_input(clip, kind, codec, share):
-    data = clip(12, kind, codec)
-    with pytest.raises(BadInput):
-        PROCESS(data[: int(len(data) * share)])
+def test_a_truncated_clip_is_bad_input(clip, kind, codec):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(25)]
+    data = clip(frames, kind, codec, rate=25, pixels="rgb8" if kind == "gif" else "yuv420p")
+    assert PROCESS(data).length == 33
+    for share in (0.05, 0.5, 0.75, 0.9):
+        with pytest.raises(BadInput):
+            PROCESS(data[: int(len(data) * share)])
+
+
+def test_a_transport_stream_that_ends_within_a_frame_is_bad_input(clip):
+    # The noise of a frame fills many packets of 188 bytes, so most cuts between packets are within
+    # a frame.
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(25)]
+    data = clip(frames, "mpegts", "h264", rate=25, width=96, height=64)
+    refused = 0
+    for packets in range(100, 130):
+        try:
+            PROCESS(data[: 188 * packets])
+        except BadInput:
+            refused += 1
+    assert refused > 20
+
+
+def test_a_live_recording_in_matroska_ends_with_a_whole_block(clip):
+    data = clip(12, "matroska", "mpeg4")
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    live = data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :]  # a segment of unknown length
+    assert PROCESS(live).length == 33
+    with pytest.raises(BadInput, match="truncated"):
+        PROCESS(live[: len(live) // 2])
 
 
 def test_an_mp4_with_its_index_first_shows_that_it_is_truncated(clip):

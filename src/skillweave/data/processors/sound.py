@@ -172,6 +172,8 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             rate = rate or _check_rate(frame.sample_rate)
             if frame.sample_rate != rate:
                 raise BadInput(f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
+            if frame.is_corrupt:
+                raise BadInput(f"broken or truncated sound after {length / rate:.2f} s")
             samples = frame.to_ndarray()  # [channels, samples], or [1, samples * channels]
             columns = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
             blocks.append(_to_mono(columns))

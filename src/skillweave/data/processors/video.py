@@ -142,6 +142,8 @@ def _with_ends(
             yield shown, time - start
         shown, begins = frame, time - start
     if shown is not None:
+        if shown.is_corrupt:
+            raise BadInput(f"broken or truncated video after {begins:.2f} s")
         yield shown, begins + (float(shown.duration * (shown.time_base or 0)) or 1 / rate)
 
 
