@@ -77,7 +77,7 @@ def test_tokenizers_by_their_options(tokenizer: dict[str, Any], kind: type) -> N
         (
             {"encoder": {"position": {"kind": "alibi", "base": 10_000.0}}},
             "encoder.position.base",
-            "'alibi' has no base, which is an option of 'rope'; its options are kind",
+            "'alibi' has no base, which is an option of 'rope', 'rope_2d'; its options are kind",
         ),
         (
             {"encoder": {"position": {"kind": "rope", "scaling": {"fast_rotations": 9}}}},

@@ -57,6 +57,7 @@ LARGE = {
     "num_conv_pos_embeddings": 7,
     "mask_time_prob": 0.0,
 }
+WAVLM_BIAS = {"num_buckets": 8, "max_bucket_distance": 6, "attn_implementation": "eager"}
 S2T: dict[str, Any] = {
     "vocab_size": 41,
     "d_model": 15,
@@ -131,6 +132,14 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
         {**LARGE, **CLASSES, "conv_bias": False, "classifier_proj_size": 11},
     ),
     ("HubertForCTC", "HubertConfig", {**LARGE, "conv_bias": False, "do_stable_layer_norm": False}),
+    ("WavLMModel", "WavLMConfig", {**LARGE, **WAVLM_BIAS}),
+    ("WavLMForCTC", "WavLMConfig", {**WAV2VEC2, **WAVLM_BIAS}),
+    ("WavLMForCTC", "WavLMConfig", {**LARGE, **WAVLM_BIAS, "conv_bias": False}),
+    (
+        "WavLMForSequenceClassification",
+        "WavLMConfig",
+        {**WAV2VEC2, **WAVLM_BIAS, **CLASSES, "classifier_proj_size": 9},
+    ),
     ("Speech2TextForConditionalGeneration", "Speech2TextConfig", S2T),
     (
         "Speech2TextForConditionalGeneration",

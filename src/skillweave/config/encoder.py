@@ -17,7 +17,7 @@ from pydantic_core import PydanticKnownError
 from skillweave.batch import SPAN_NAMES
 from skillweave.config.base import Config, Positive, Share, Whole
 from skillweave.config.names import Name
-from skillweave.config.position import NoPositionConfig, PositionConfig
+from skillweave.config.position import NoPositionConfig, PositionConfig, T5BiasConfig
 from skillweave.config.registry import load_plugins
 from skillweave.config.routes import DENSE_ROUTE, FOLLOW_ROUTE, ROUTES, RouteProperties
 from skillweave.config.variants import Tagged, Variant
@@ -307,6 +307,8 @@ class TransformerConfig(Architecture):
         """The heads share the width."""
         if not self.head_size and width % self.heads:
             yield f"width {width} is not a multiple of {self.heads} heads"
+        elif isinstance(self.position, T5BiasConfig) and self.position.gated and width % self.heads:
+            yield f"a gated t5_bias needs a width that is a multiple of the {self.heads} heads"
         else:
             yield from self.position.check(self.size(width))
 

@@ -163,6 +163,9 @@ class T5BiasConfig(LearnedBias):
     """Number of buckets, each with a bias of its own."""
     max_distance: Positive = 128
     """Distance in tokens from which on all distances share the last bucket."""
+    gated: bool = False
+    """Whether each layer multiplies the biases of a token by gates that it computes from the
+    token's vector (gated relative position bias; WavLM, arXiv 2110.13900 section 3.1)."""
 
 
 class Relative2DConfig(LearnedBias):

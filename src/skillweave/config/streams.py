@@ -395,6 +395,11 @@ class SoundStream(StreamConfig, Variant):
         return self.mask_vector
 
     @property
+    def keeps_loudness(self) -> bool:
+        """Whether recordings are not scaled to mean 0 and variance 1."""
+        return False
+
+    @property
     def frame(self) -> tuple[int, int]:
         """Number of samples in a step of the input, and from one step to the next."""
         return 1, 1
@@ -456,6 +461,14 @@ class WaveformStream(SoundStream):
     `layer`: all convolutions are normalised per position (large)."""
     convolution_bias: bool = False
     """Whether the convolutions have a bias (wav2vec 2.0 large)."""
+    normalised: bool = True
+    """Whether each recording is scaled to mean 0 and variance 1 (wav2vec 2.0), rather than keeping
+    its loudness (WavLM base)."""
+
+    @property
+    def keeps_loudness(self) -> bool:
+        """Unless it is `normalised`."""
+        return not self.normalised
 
     features: ClassVar[None] = None
 
@@ -487,6 +500,11 @@ class FilterbankStream(SoundStream):
     """Whether the vectors are multiplied by √width before positions are added (S2T)."""
 
     padding = math.nan
+
+    @property
+    def keeps_loudness(self) -> bool:
+        """Whisper does."""
+        return self.features == "whisper"
 
     @model_validator(mode="after")
     def _possible(self) -> FilterbankStream:

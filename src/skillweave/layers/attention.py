@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
-from skillweave.layers.position import rotate
+from skillweave.layers.position import add_bias, rotate
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse import (
     Linear,
@@ -58,7 +58,8 @@ class SelfAttention(nn.Module):
     learned vectors before every sequence, without a position, as keys and values but not as queries
     (prompt tuning as in Uni-Perceiver-MoE's code); None for none. `scale`: of the scores; None for
     1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether queries and values,
-    but not keys, have a bias that all experts share.
+    but not keys, have a bias that all experts share. `gate`: of the biases that `TokenMap` sets
+    apart for it, if any.
     """
 
     # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
@@ -74,9 +75,11 @@ class SelfAttention(nn.Module):
         scale: float | None = None,
         norms: tuple[nn.Module, nn.Module] | None = None,
         bias: bool = False,
+        gate: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.gate = gate
         self.dropout = dropout
         self.scale = scale
         self.qkv = qkv
@@ -117,6 +120,8 @@ class SelfAttention(nn.Module):
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
         if tokens.rotary is not None:
             query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
+        if self.gate is not None and tokens.gated_bias is not None:
+            tokens = add_bias(tokens, self.gate(tokens.to_padded(x_TD)) * tokens.gated_bias)
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)

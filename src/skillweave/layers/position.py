@@ -183,20 +183,26 @@ class T5Bias(nn.Module):
 
     Each short distance has its own bucket; long distances share buckets on a logarithmic scale.
     `causal`: all buckets are for keys before the query; otherwise half of them are for keys after
-    it.
+    it. `gated`: whether each layer has a `BiasGate`.
     """
 
     def __init__(
-        self, heads: int, buckets: int = 32, max_distance: int = 128, causal: bool = False
+        self,
+        heads: int,
+        buckets: int = 32,
+        max_distance: int = 128,
+        causal: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.table = nn.Embedding(buckets, heads)
-        self.max_distance, self.causal = max_distance, causal
+        self.max_distance, self.causal, self.gated = max_distance, causal, gated
 
     def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
-        """The token map with the bias in its mask."""
+        """The token map with the bias in its mask, or set apart if it is gated."""
         bias_NLLH = self.table(self.bucket(distances(tokens, like.device)))
-        return add_bias(tokens, bias_NLLH.movedim(-1, 1).to(like.dtype))
+        bias_NHLL = bias_NLLH.movedim(-1, 1).to(like.dtype)
+        return replace(tokens, gated_bias=bias_NHLL) if self.gated else add_bias(tokens, bias_NHLL)
 
     def bucket(self, distance: Tensor) -> Tensor:
         """The bucket of each distance, which is the position of the key minus that of the query."""
@@ -210,6 +216,28 @@ class T5Bias(nn.Module):
         spread = torch.log(steps.float().clamp(min=1) / near) / math.log(self.max_distance / near)
         far = near + (spread * (buckets - near)).long()
         return first + torch.where(steps < near, steps, far.clamp(max=buckets - 1))
+
+
+class BiasGate(nn.Module):
+    """How much of the relative biases a token uses in each head: a (b w - 1) + 2, where the gates a
+    and b are computed from the head's part of the token's vector, and w is learned (WavLM, arXiv
+    2110.13900 section 3.1).
+
+    Both gates are sums of 4 outputs, as in the authors' code.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(width // heads, 8)
+        self.scale = nn.Parameter(torch.ones(heads))
+
+    def forward(self, x_NLD: Tensor) -> Tensor:
+        """[N, L, D] → [N, H, L, 1]."""
+        heads_NLHd = x_NLD.unflatten(-1, (len(self.scale), -1))
+        both_NLH2 = self.gates(heads_NLHd).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+        first_NLH, second_NLH = both_NLH2.unbind(-1)
+        factor_NLH = first_NLH * (second_NLH * self.scale - 1) + 2
+        return factor_NLH.transpose(1, 2).unsqueeze(-1)
 
 
 class RelativeBias2d(nn.Module):

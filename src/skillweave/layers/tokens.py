@@ -33,7 +33,8 @@ class TokenMap:
     index of its first token in each sample. `context`: [N, L] the tokens that every token of a
     sample may depend on without seeing the future or the answer: inputs that attend both ways and
     precede any causal span; None for packed samples. `rotary`: cosines and sines [1 or N, 1, L, d]
-    for queries and keys, if any.
+    for queries and keys, if any. `gated_bias`: [1 or N, H, L, L] biases that each layer multiplies
+    by its gates before they are added to the scores, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -48,6 +49,7 @@ class TokenMap:
     first: tuple[Tensor, ...]
     context: Tensor | None
     rotary: tuple[Tensor, Tensor] | None = None
+    gated_bias: Tensor | None = None
 
     def positions(self, device: torch.device) -> Tensor:
         """[1 or N, L] the position of each token in its sample, across all spans of the pass;

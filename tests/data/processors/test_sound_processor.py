@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Wav2Vec2FeatureExtractor
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import FilterbankStream, WaveformStream
@@ -63,7 +64,12 @@ def test_channels_are_averaged(tone, recording, hertz):
 
 
 def test_loudness_does_not_matter_and_silence_stays_silent(tone):
-    np.testing.assert_allclose(PROCESS(tone() * 1e-3).data, PROCESS(tone()).data, atol=1e-5)
+    """Near silence stays quieter, as by wav2vec 2.0 in Transformers."""
+    np.testing.assert_allclose(PROCESS(tone() / 2).data, PROCESS(tone()).data, atol=1e-5)
+    extractor = Wav2Vec2FeatureExtractor()
+    for factor in (1e-4, 1e-3, 1e-2):
+        expected = extractor(tone() * factor, sampling_rate=16_000).input_values[0]
+        np.testing.assert_allclose(PROCESS(tone() * factor).data, expected, atol=1e-5)
     assert not PROCESS(np.zeros(16_000, np.float32)).data.any()
     assert not PROCESS(np.full(16_000, 0.5, np.float32)).data.any()
 

@@ -40,7 +40,7 @@ def build_position(config: PositionConfig, heads: Heads, causal: bool) -> nn.Mod
             augmentation = config.shift, config.jitter, config.rescale
             return Rotary2d(heads.size, config.grid, config.base, *augmentation)
         case T5BiasConfig():
-            return T5Bias(heads.queries, config.buckets, config.max_distance, causal)
+            return T5Bias(heads.queries, config.buckets, config.max_distance, causal, config.gated)
         case Relative2DConfig():
             return RelativeBias2d(heads.queries, config.grid)
         case AlibiConfig():

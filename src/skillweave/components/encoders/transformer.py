@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from skillweave.components.encoders.base import Encoder, EncoderWeights, LayerStatistics
 from skillweave.components.encoders.position import build_position
 from skillweave.config.encoder import RouteConfig, TransformerConfig
+from skillweave.config.position import T5BiasConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
 from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
 from skillweave.layers.norm import build_norm
-from skillweave.layers.position import within_window
+from skillweave.layers.position import BiasGate, within_window
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -110,7 +111,11 @@ def _attention(config: TransformerConfig, layer: int, width: int, known: Known) 
     norm = partial(nn.RMSNorm, heads.size, config.norm_epsilon)
     norms = (norm(), norm()) if config.qk_norm else None
     scale, bias = None if config.scale_attention else 1.0, "query_value" in biases
-    return SelfAttention(heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias)
+    gated = isinstance(config.position, T5BiasConfig) and config.position.gated
+    gate = BiasGate(width, config.heads) if gated else None
+    return SelfAttention(
+        heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias, gate
+    )
 
 
 def _cross_attention(config: TransformerConfig, width: int) -> CrossAttention:

@@ -16,7 +16,7 @@ from torch import from_numpy
 from skillweave.batch import Features
 from skillweave.config.streams import FilterbankStream, SoundStream
 from skillweave.data.processors.base import BadInput, describe_error
-from skillweave.data.processors.filterbank import MIN_DEVIATION, log_mel, whisper_log_mel
+from skillweave.data.processors.filterbank import log_mel, whisper_log_mel
 from skillweave.data.processors.media import MediaProcessor, open_media
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ guesses rare formats, and its MP3 reader writes to the screen."""
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Samples per second of real recordings. A header outside this range is wrong."""
+
+LEAST_VARIANCE = 1e-7
+"""Added to the variance of a recording, so that near silence is not made loud."""
 
 BLOCK = 262_144
 """Numbers decoded at a time, so that a header with a thousand channels costs little memory."""
@@ -41,10 +44,9 @@ Decoded = tuple[np.ndarray, int]
 
 class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
     """Recordings to a mono waveform [samples] at the stream's rate, with zero mean and unit
-    variance (SkillNet section 3.3).
+    variance (SkillNet section 3.3), unless the stream keeps the loudness of the recording.
 
-    For a stream that begins with a filterbank, to its log-mel frames [F, M]. Those of Whisper keep
-    the loudness of the recording.
+    For a stream that begins with a filterbank, to its log-mel frames [F, M].
     """
 
     @cached_property
@@ -72,7 +74,9 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
         filterbank = stream if isinstance(stream, FilterbankStream) else None
         whisper = filterbank is not None and filterbank.features == "whisper"
-        normalise: Callable[[np.ndarray], np.ndarray] = np.asarray if whisper else _normalise
+        normalise: Callable[[np.ndarray], np.ndarray] = (
+            np.asarray if stream.keeps_loudness else _normalise
+        )
         waveform = normalise(waveform)
         if noise and rng is not None:
             deviation = np.float32(noise) * waveform.std()
@@ -253,10 +257,10 @@ def spec_augment(
 
 
 def _normalise(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, float32. Silence stays silence."""
+    """Zero mean and unit variance, float32, as wav2vec 2.0 does in Transformers. Silence stays
+    silence."""
     centred = waveform - waveform.mean(dtype=np.float64)
-    deviation = max(float(np.sqrt(np.mean(np.square(centred)))), MIN_DEVIATION)
-    result = (centred / deviation).astype(np.float32)
+    result = (centred / np.sqrt(np.mean(np.square(centred)) + LEAST_VARIANCE)).astype(np.float32)
     if not np.isfinite(result).all():
         raise BadInput("samples that are not finite numbers")
     return result

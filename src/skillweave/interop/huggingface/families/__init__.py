@@ -26,6 +26,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     mt5,
     bart,
     wav2vec2,
+    wavlm,
     speech_to_text,
     whisper,
 )

@@ -3,7 +3,6 @@ BERT's encoder."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,16 @@ BLANK, SPACE = "<pad>", "|"
 """How a CTC tokenizer writes the blank and the space between words."""
 PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
 FEATURES = sound_file(
-    "Wav2Vec2FeatureExtractor", lambda stream: {"feature_size": 1, "do_normalize": True}
+    "Wav2Vec2FeatureExtractor",
+    lambda stream: {"feature_size": 1, "do_normalize": not stream.keeps_loudness},
 )
 
 
 def _read_features(folder: Path, settings: dict[str, Any]) -> None:
     FEATURES.read(folder, settings)
-    if any(not given.get("do_normalize", True) for given in read_preprocessors(folder)):
-        warnings.warn(
-            f"{folder}: made for recordings of their own loudness; here each recording is scaled to"
-            " mean 0 and variance 1",
-            stacklevel=2,
-        )
+    for given in read_preprocessors(folder):
+        if "sampling_rate" in given:
+            settings["streams"]["sound"]["normalised"] = given.get("do_normalize", True)
 
 
 def _read_characters(folder: Path, settings: dict[str, Any]) -> None:
@@ -147,10 +144,11 @@ RULES: Rules = {
 }
 
 
-def _family(model_type: str, name: str) -> Family:
+def family(model_type: str, name: str, prefix: str) -> Family:
+    """A family whose architectures begin with `name`, and its tensors with `prefix`."""
     return Family(
         model_type=model_type,
-        prefix=f"{model_type}.",
+        prefix=prefix,
         fields={
             "width": "hidden_size",
             **prefixed(
@@ -215,7 +213,7 @@ def _family(model_type: str, name: str) -> Family:
     )
 
 
-WAV2VEC2 = _family("wav2vec2", "Wav2Vec2")
-HUBERT = _family("hubert", "Hubert")
+WAV2VEC2 = family("wav2vec2", "Wav2Vec2", "wav2vec2.")
+HUBERT = family("hubert", "Hubert", "hubert.")
 WAV2VEC2.register()
 HUBERT.register()

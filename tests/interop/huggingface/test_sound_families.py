@@ -1,0 +1,54 @@
+"""Models of recordings with their own preprocessors: the same outputs as in Transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hf_generation import WAV2VEC2, WAVLM_BIAS
+from hf_references import Reference
+
+import skillweave as sw
+from skillweave.batch import Batch
+from skillweave.data.processors import build_processors
+from skillweave.interop.huggingface import convert_folder
+
+
+def recording(samples: int = 311, loudness: float = 1e-3) -> np.ndarray:
+    """Quiet noise around a mean that is not 0, which ends with a frame of `WAV2VEC2`."""
+    noise = np.random.default_rng(0).standard_normal(samples)
+    return (loudness * (noise + 0.3)).astype(np.float32)
+
+
+def batch_of(model: Any, waveform: np.ndarray) -> Batch:
+    (name,) = model.config.tasks
+    features = build_processors(model.config, model.assets)["sound"](waveform)
+    layout = model.config.tasks[name].layout(name).with_lengths((features.length,))
+    return Batch(layout, (features.data[None],), torch.tensor([[features.length]]))
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize(
+    ("name", "options"), [("WavLM", {**WAV2VEC2, **WAVLM_BIAS}), ("Hubert", WAV2VEC2)]
+)
+def test_quiet_recordings_are_scaled_as_by_the_feature_extractor(
+    name: str, options: dict[str, Any], normalised: bool, tmp_path: Path
+) -> None:
+    theirs = Reference(f"{name}ForCTC", f"{name}Config", options).build(torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalised)
+    extractor.save_pretrained(tmp_path / "theirs")
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    model = sw.from_hf(tmp_path / "theirs")
+    waveform = recording()
+    given = extractor(waveform, sampling_rate=16_000, return_tensors="pt")
+    batch = batch_of(model, waveform)
+    torch.testing.assert_close(batch.inputs[0], given["input_values"], rtol=1e-5, atol=1e-6)
+    expected = theirs(given["input_values"]).logits
+    found = model(batch).logits["ctc"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "back")
+    assert back.do_normalize == normalised
