@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
-from skillweave.config.reading import MAX_DEPTH, parse_json, parse_yaml, reading
+from skillweave.config.reading import (
+    MAX_DEPTH,
+    lines_of,
+    parse_json,
+    parse_yaml,
+    read_lines,
+    reading,
+)
 from skillweave.recipe import read_recipe
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(
@@ -129,3 +136,22 @@ def test_a_doubled_key_of_yaml_is_an_error(text: str) -> None:
 def test_a_doubled_key_of_json_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match=r"m\.json: .*'tasks' stands twice"):
         parse_json(text, "m.json")
+
+
+LINES = st.lists(st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))
+
+
+@given(LINES, st.sampled_from(["\n", "\r\n"]))
+def test_lines_end_with_line_feeds_alone(lines, end):
+    text = "".join(line + end for line in lines)
+    assert lines_of(text) == lines_of(text.encode()) == lines
+    if lines and lines[-1]:
+        assert lines_of(text.removesuffix(end)) == lines
+
+
+def test_a_file_of_lines_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"words .*absent\.txt: no such file"):
+        read_lines(tmp_path / "absent.txt", "words")
+    (tmp_path / "gbk.txt").write_bytes("书\n".encode("gbk"))
+    with pytest.raises(ConfigError, match=r"gbk\.txt: not a text file: line 1: byte 0xca"):
+        read_lines(tmp_path / "gbk.txt")

@@ -16,7 +16,7 @@ def shard(
         str,
         Option(
             metavar="PATH",
-            help="tokenizer.json, vocab.txt, or a folder with one of them, such as a model folder.",
+            help="A tokenizer's file or folder, as in a recipe's tokenizer.path.",
         ),
     ],
     out: Annotated[
@@ -27,6 +27,10 @@ def shard(
     ],
     column: Column = "text",
     rows: Annotated[int, Option(metavar="N", min=1, help="Rows of a shard.")] = 100_000,
+    parse_special: Annotated[
+        bool,
+        Option("--parse-special", help="As in a recipe's tokenizer.parse_special: chat templates."),
+    ] = False,
     workers: Annotated[
         int,
         Option(
@@ -44,7 +48,7 @@ def shard(
     from skillweave.reporting.console import progress
 
     done = ShardingProgress(0, 0, 0)
-    config = ShardingConfig(source, column, tokenizer, out, rows)
+    config = ShardingConfig(source, column, tokenizer, out, rows, parse_special)
     with progress() as step:
         for done in write_shards(config, workers):
             step("shards", done.shards, done.total)

@@ -246,11 +246,12 @@ def vocabulary(
 
 def _extend(path: str, files: list[str], out: Path) -> None:
     """Add the lines of files to a model's tokenizer."""
+    from skillweave.config.reading import read_lines
     from skillweave.surgery.vocabulary import extend
 
     unused_folder(out)
     model = sw.load(path)
-    words = [word for file in files for word in Path(file).read_text("utf-8").splitlines()]
+    words = [word for file in files for word in read_lines(Path(file))]
     larger = extend(model, words)
     larger.save_pretrained(out)
     before, after = (

@@ -91,6 +91,23 @@ def parse_yaml(text: str | bytes, where: object, what: str = "valid YAML") -> An
             loader.dispose()
 
 
+def lines_of(text: str | bytes) -> list[str]:
+    """The lines of a text, which end with \\n or \\r\\n. `str.splitlines` also ends them at U+2028,
+    U+0085 and others, which stand in texts and vocabularies."""
+    lines = _decode(text).replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_lines(file: Path, setting: str = "") -> list[str]:
+    """The lines of a text file: see `lines_of`. `setting`: what names the file. Raises ConfigError
+    where it is absent or not UTF-8."""
+    where = f"{setting} {file}".strip()
+    if not file.is_file():
+        raise ConfigError(f"{where}: no such file; give a text file")
+    with reading(where, "a text file"):
+        return lines_of(file.read_bytes())
+
+
 def _decode(text: str | bytes) -> str:
     return text if isinstance(text, str) else text.decode("utf-8-sig")
 

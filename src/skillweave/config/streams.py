@@ -49,6 +49,7 @@ class TrainedTokenizerConfig(Tokenizer):
 
     # what a loaded tokenizer has in addition, for whoever reads a configuration of either kind
     path: ClassVar[None] = None
+    parse_special: ClassVar[bool] = False
     special: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def with_special_tokens(self, special: Mapping[str, str]) -> TokenizerConfig:
@@ -63,11 +64,16 @@ class LoadedTokenizerConfig(Tokenizer):
     kind: Literal["loaded"] = "loaded"
     """Selects a tokenizer that exists; `path` or `special` selects it too."""
     path: str | None = None
-    """A folder of Hugging Face with `tokenizer.json` or `vocab.txt`, one of these files, or a model
-    folder. Default: the tokenizer saved with the model that training starts from."""
+    """A folder of Hugging Face with `tokenizer.json`, `vocab.txt`, or `vocab.json` and
+    `merges.txt`, one of these files, or a model folder. Default: the tokenizer saved with the model
+    that training starts from."""
     special: dict[SpecialToken, str] = {}
     """Special tokens whose names differ from those of BERT ([PAD], [UNK], [CLS], [SEP], [MASK]).
     Default: as in `special_tokens_map.json` and `tokenizer_config.json` beside the tokenizer."""
+    parse_special: bool = False
+    """Whether special tokens that are spelt out in a text stand for themselves, as in texts that a
+    chat template wrote (`<|im_start|>`). By default they are plain text, so that no text can
+    contain a mark of another role."""
 
     def with_special_tokens(self, special: Mapping[str, str]) -> LoadedTokenizerConfig:
         """The tokenizer with the names of its special tokens."""

@@ -29,13 +29,15 @@ TEXTS_PER_CALL = 1000
 
 
 class ShardingConfig(NamedTuple):
-    """The source, its column of texts, the tokenizer, the output folder, and the rows per shard."""
+    """The source, its column of texts, the tokenizer, the output folder, the rows per shard, and
+    whether special tokens in texts stand for themselves."""
 
     path: str
     column: str
     tokenizer: str
     out: str
     rows: int
+    parse_special: bool = False
 
     def file(self, number: int) -> Path:
         """The file of a shard."""
@@ -58,7 +60,7 @@ def write_shards(config: ShardingConfig, workers: int = 0) -> Iterator[ShardingP
     none. Raises ConfigError for a missing source or column, and for a folder with shards of
     something else.
     """
-    table, tokenizer = open_rows(config.path), _load_tokenizer(config.tokenizer)
+    table, tokenizer = open_rows(config.path), _load_tokenizer(config)
     config = config._replace(column=table.find_column(config.column, "--column"))
     if table.media:
         raise ConfigError(
@@ -113,7 +115,7 @@ def _write_missing(config: ShardingConfig, numbers: list[int], workers: int) -> 
 def _write_shard(config: ShardingConfig, number: int) -> int:
     """Write one shard under its name when it is complete. Returns how many of its rows have no
     text."""
-    table, tokenizer = _open_table(config.path), _load_tokenizer(config.tokenizer)
+    table, tokenizer = _open_table(config.path), _load_tokenizer(config)
     start = number * config.rows
     rows = range(start, min(start + config.rows, len(table)))
     cells = [table.read(row, table.columns) for row in rows]
@@ -154,5 +156,7 @@ def _open_table(path: str) -> Table:
 
 
 @cache
-def _load_tokenizer(path: str) -> Tokenizer:
-    return load_tokenizer(path)
+def _load_tokenizer(config: ShardingConfig) -> Tokenizer:
+    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer.encode_special_tokens = not config.parse_special
+    return tokenizer

@@ -30,6 +30,9 @@ class TokenIds:
 
 def fingerprint(tokenizer: Tokenizer) -> str:
     """A hash of the parts of a tokenizer that decide the tokens of a text."""
-    parts = json.loads(tokenizer.to_str())
-    content = json.dumps([parts[name] for name in TOKENIZING_PARTS], sort_keys=True)
+    data = json.loads(tokenizer.to_str())
+    parts = [data[name] for name in TOKENIZING_PARTS]
+    if not tokenizer.encode_special_tokens:
+        parts.append("special tokens are parsed")
+    content = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

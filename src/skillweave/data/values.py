@@ -10,6 +10,8 @@ from typing import Any
 from skillweave.config.base import nearest
 from skillweave.data.processors.base import BadInput
 
+_VALUES = re.compile(r"[^ \t\r\n]+")
+"""Between spaces; a no-break space and U+2028 are parts of words."""
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 
 
@@ -36,7 +38,9 @@ def as_list(value: Any) -> list[Any]:
 
 def split_cell(value: Any) -> list[Any]:
     """A cell of several values: a list, or a text whose values are separated by spaces."""
-    return value.split() if isinstance(value, str) else as_list(value)
+    if isinstance(value, str) and not is_missing(value):
+        return _VALUES.findall(value)
+    return as_list(value)
 
 
 def texts_of(values: Iterable[Any]) -> Iterator[str]:

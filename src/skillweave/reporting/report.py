@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skillweave.analysis.experts import Use, uses_by_layout
+from skillweave.config.reading import lines_of
 from skillweave.evaluation.evaluator import Measured
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
@@ -95,11 +96,7 @@ def write_report(
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a JSON-lines file; none when it does not exist."""
-    return (
-        [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-        if file.is_file()
-        else []
-    )
+    return [json.loads(line) for line in lines_of(file.read_bytes())] if file.is_file() else []
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 from skillweave.batch import Modality
 from skillweave.config.data import AugmentConfig
-from skillweave.config.streams import CodeStream, TextStream, TrainedTokenizerConfig
-from skillweave.data.processors import BadInput, train_tokenizer
+from skillweave.config.streams import (
+    CodeStream,
+    LoadedTokenizerConfig,
+    TextStream,
+    TrainedTokenizerConfig,
+)
+from skillweave.data.processors import BadInput, read_tokenizer, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
 
 CLS, SEP, MASK, CLS_CODE = 2, 3, 4, 5
@@ -60,6 +65,22 @@ def test_special_tokens_spelt_out_in_a_text_are_plain_text():
     for processor in (TEXT, pickle.loads(pickle.dumps(TEXT))):
         ids = processor("mask [MASK] [SEP] [CLS_code]").data.tolist()[1:]
         assert not {CLS, SEP, MASK, CLS_CODE} & set(ids)
+
+
+def test_special_tokens_of_a_chat_template_are_parsed_on_request():
+    tokenizer = read_tokenizer(TEXT.tokenizer.to_str().encode())
+    tokenizer.add_special_tokens(["<|im_start|>"])
+    mark, text = tokenizer.token_to_id("<|im_start|>"), "<|im_start|>mask[SEP]"
+    stream = TextStream(tokenizer=LoadedTokenizerConfig(parse_special=True))
+    processor = TextProcessor(stream, tokenizer)
+    word = TEXT.encode("mask").ids
+    for parsed in (processor, pickle.loads(pickle.dumps(processor))):
+        assert parsed(text).data.tolist() == [CLS, mark, *word, SEP]
+        assert mark in parsed.special_ids  # masking leaves it alone
+    shown = processor.fingerprint
+    plain = TextProcessor(TextStream(), tokenizer)
+    assert mark not in plain(text).data.tolist()
+    assert plain.fingerprint != shown  # shards of one are not those of the other
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,107 @@ def test_an_asset_gets_no_pieces_that_its_model_has_no_words_for(tmp_path):
         ConfigError, match=r"the tokenizer has no '\[MASK\]', which the task needs; name it under"
     ):
         processor.mask  # noqa: B018
+
+
+LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+"""What `str.splitlines` takes for ends of lines."""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_token_s_id_is_its_line_whatever_the_tokens_are(tmp_path, end):
+    transformers = pytest.importorskip("transformers")
+    tokens = [*SPECIAL_TOKENS[:5], "a", *LINE_ENDS, "", "好", "坏", "a", "书"]
+    (tmp_path / "vocab.txt").write_bytes(end.join([*tokens, ""]).encode())
+    tokenizer = load_tokenizer(tmp_path)
+    theirs = transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt"))
+    for token in ("好", "坏", "a", "书", "[MASK]"):
+        assert tokenizer.token_to_id(token) == theirs.convert_tokens_to_ids(token)
+    assert tokenizer.token_to_id("a") == 17 and tokenizer.token_to_id("书") == 18
+    assert_dense(tokenizer, 20)
+
+
+def assert_dense(tokenizer, size):
+    """Each number below `size` has one token."""
+    assert sorted(tokenizer.get_vocab().values()) == list(range(size))
+    assert tokenizer.get_vocab_size() == size
+
+
+@given(
+    st.sets(st.integers(0, 40), min_size=2, max_size=8),
+    st.sets(st.integers(0, 60), max_size=6),
+    st.sampled_from([models.WordPiece, models.BPE, models.WordLevel, models.Unigram]),
+)
+def test_numbers_with_gaps_stay_and_are_never_shared(numbers, more, kind):
+    vocabulary = {chr(ord("一") + number): number for number in numbers}
+    if kind is models.Unigram:
+        vocabulary = {chr(ord("一") + number): number for number in range(len(numbers))}
+        tokenizer = Tokenizer(models.Unigram([(name, -1.0) for name in vocabulary]))
+    else:
+        tokenizer = (
+            Tokenizer(kind(vocabulary, [])) if kind is models.BPE else Tokenizer(kind(vocabulary))
+        )
+    data = json.loads(tokenizer.to_str())
+    added = {f"<{number}>": number for number in more - set(vocabulary.values())}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    data["added_tokens"] = [
+        {"content": name, "id": number, "special": True, **flags} for name, number in added.items()
+    ]
+    expected = vocabulary | added
+    again = read_tokenizer(json.dumps(data).encode())
+    assert {name: again.token_to_id(name) for name in expected} == expected
+    assert_dense(again, max(expected.values()) + 1)
+    # what was written and read again is the same
+    assert read_tokenizer(again.to_str().encode()).get_vocab() == again.get_vocab()
+
+
+def test_a_vocabulary_with_gaps_gets_special_tokens_of_their_own(tmp_path):
+    model = models.WordLevel({"[UNK]": 0, "a": 1, "b": 5}, unk_token="[UNK]")
+    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.token_to_id("b") == 5
+    assert_dense(tokenizer, 6 + len(SPECIAL_TOKENS) - 1)
+
+
+def save_bpe(folder):
+    trained = train_tokenizer(TEXTS, TrainedTokenizerConfig(kind="bpe", lowercase=False), 300)
+    folder.mkdir(exist_ok=True)
+    trained.model.save(str(folder))
+    return trained
+
+
+def test_vocab_json_with_merges_is_byte_level_bpe(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trained = save_bpe(tmp_path / "plain")
+    text = " The cat\u2028 一个 naïve"
+    expected = trained.encode(text).ids
+    for path in ("", "vocab.json", "merges.txt"):
+        assert load_tokenizer(tmp_path / "plain" / path).encode(text).ids == expected
+    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path / "plain")
+    assert theirs.encode(text) == expected
+    (tmp_path / "plain" / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
+    assert load_tokenizer(tmp_path / "plain").encode("cat").ids == trained.encode(" cat").ids
+    (tmp_path / "plain" / "merges.txt").unlink()
+    with pytest.raises(ConfigError, match=r"byte-level BPE needs merges\.txt beside it"):
+        load_tokenizer(tmp_path / "plain")
+
+
+def test_a_folder_that_names_its_class_is_read_by_it(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    save_bpe(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).encode("the cat").ids == theirs("the cat")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
+)
+def test_settings_beside_a_vocabulary_are_kept(tmp_path, settings):
+    transformers = pytest.importorskip("transformers")
+    tokens = [*SPECIAL_TOKENS[:5], "a", "é", "e", "##e", "##é", "好", "##好"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt"), **settings)
+    for text in ("é", "Aé", "好好", "a好"):
+        expected = theirs(text, add_special_tokens=False)["input_ids"]
+        assert load_tokenizer(tmp_path).encode(text, add_special_tokens=False).ids == expected

@@ -163,6 +163,19 @@ def test_clue(tmp_path: Path, task: str) -> None:
     assert rows(f"clue:{folder}", *columns) == expected
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_other_separators_of_unicode_are_parts_of_texts(tmp_path: Path, mark: str) -> None:
+    text = f"one{mark}two"
+    tsv = f"sentence\tlabel\n{text}\t1\nthree\t0\n"
+    glue = write(tmp_path / "SST-2", {"train.tsv": tsv})
+    assert rows(f"glue:{glue}", "text", "label") == [(text, "1"), ("three", "0")]
+    if mark < " ":
+        return  # JSON escapes control characters
+    lines = [{"sentence": text, "label": 1}, {"sentence": "three", "label": 0}]
+    clue = write(tmp_path / "tnews", {"train.json": dump(lines)})
+    assert rows(f"clue:{clue}", "text", "label") == [(text, 1), ("three", 0)]
+
+
 def test_squad(tmp_path: Path) -> None:
     qas = [
         {"id": "1", "question": "who", "answers": [{"text": "b", "answer_start": 2}]},

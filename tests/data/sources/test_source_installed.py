@@ -54,6 +54,14 @@ def test_functions_lose_their_docstring_and_keep_their_comments():
     )
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0c", "\x1c"])
+def test_lines_of_code_are_those_of_python(tmp_path, mark):
+    (tmp_path / "m.py").write_text(f"A = '{mark}'\n" + SOURCE, "utf-8")
+    rows, _ = read_packages({"m": tmp_path / "m.py"})
+    (plain,) = described_functions(ast.parse(SOURCE), SOURCE.split("\n"))
+    assert [(row["key"], row["code"]) for row in rows] == [(f"m.py:{plain[0] + 1}", plain[1])]
+
+
 def test_packages_are_read_but_tests_and_broken_files_are_not(tmp_path):
     for name in ("box/__init__.py", "box/deep/more.py", "box/tests/test_box.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from skillweave.components.targets.base import (
     present_values,
 )
 from skillweave.config.base import ConfigError, Positive, Whole
+from skillweave.config.reading import lines_of, read_lines
 from skillweave.data.values import texts_of
 from skillweave.layers.precision import at_least_float32
 
@@ -73,18 +74,13 @@ class CTCConfig(TargetConfig):
         """The transcripts, and the lines of `language_text` that the alphabet can spell."""
         texts = list(texts_of(data.column("transcript", whole=False)))
         if self.language_text:
-            file = Path(self.language_text)
-            if not file.is_file():
-                raise ConfigError(
-                    f"language_text {file}: no such file; give a text file with a sentence a line"
-                )
-            lines = file.read_text("utf-8").split("\n")
+            lines = read_lines(Path(self.language_text), "language_text")
             texts += [line for line in lines if line and set(line) <= set(self.characters)]
         return {"transcripts.txt": "".join(f"{text}\n" for text in texts).encode()}
 
     def load_asset(self, content: bytes) -> list[str]:
         """The texts that the language model learns from."""
-        return content.decode("utf-8").split("\n")[:-1]
+        return lines_of(content)
 
 
 class CTC(Target):

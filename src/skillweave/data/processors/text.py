@@ -48,7 +48,8 @@ class TextProcessor:
         modality: Modality = Modality.TEXT,
         augment: AugmentConfig = NO_AUGMENT,
     ) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.parse_special = tokenizer, stream.tokenizer.parse_special
+        tokenizer.encode_special_tokens = not self.parse_special
         self.max_length = stream.max_length
         self.filled = stream.pad_to_max_length
         self.dropout = augment.word_dropout
@@ -56,6 +57,8 @@ class TextProcessor:
         if modality is Modality.CODE and tokenizer.token_to_id(CLS_CODE) is not None:
             self.names["cls"] = CLS_CODE
         found = {tokenizer.token_to_id(name) for name in (*self.names.values(), *SPECIAL_TOKENS)}
+        added = tokenizer.get_added_tokens_decoder().items()
+        found |= {number for number, token in added if token.special}
         self.special_ids = frozenset(number for number in found if number is not None)
         self.vocabulary = tokenizer.get_vocab_size()
 
@@ -138,9 +141,9 @@ class TextProcessor:
         return fingerprint(self.tokenizer)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Pickling loses the setting that special tokens spelt out in a text are plain text.
+        # pickling loses the setting
         self.__dict__.update(state)
-        self.tokenizer.encode_special_tokens = True
+        self.tokenizer.encode_special_tokens = not self.parse_special
 
     def __call__(
         self,

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
+from skillweave.config.reading import read_lines, read_object, reading
 from skillweave.config.streams import ASSETS_FOLDER, TrainedTokenizerConfig, tokenizer_asset
 
 SPECIAL_TOKENS = PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
@@ -26,6 +27,8 @@ SPECIAL_TOKENS = PAD, UNKNOWN, CLS, SEPARATOR, MASK, CLS_CODE = (
 """In the order of their ids, from 0, in a trained tokenizer."""
 ROLES = {"pad": PAD, "unknown": UNKNOWN, "cls": CLS, "separator": SEPARATOR, "mask": MASK}
 """Role of a special token → its name, unless a stream says otherwise."""
+SETTINGS = "tokenizer_config.json"
+"""The file of a tokenizer's settings in a folder of Hugging Face."""
 KEYS = {
     "bos_token": "cls",
     "eos_token": "separator",
@@ -41,19 +44,49 @@ KEYS = {
 def read_tokenizer(asset: bytes) -> Tokenizer:
     """The tokenizer that is stored as a model's asset. It gets no further tokens, since the model
     has one embedding for each."""
-    return _configure(Tokenizer.from_str(asset.decode("utf-8")))
+    return _configure(from_json(asset))
+
+
+def from_json(content: bytes) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`, with the numbers that the file gives to its tokens.
+
+    The library numbers added tokens by how many tokens there are. Where numbers are missing, two
+    tokens would share one. So missing numbers get tokens that no text has.
+    """
+    data = json.loads(content)
+    added, vocabulary = data.get("added_tokens") or [], data["model"]["vocab"]
+    size = len(vocabulary)
+    if isinstance(vocabulary, dict):  # Unigram has a list, in the order of the numbers
+        size = max(vocabulary.values(), default=-1) + 1
+        used = set(vocabulary.values())
+        inside = {t["content"]: t["id"] for t in added if t["id"] < size and t["id"] not in used}
+        vocabulary |= {name: number for name, number in inside.items() if name not in vocabulary}
+        _fill_gaps(vocabulary)
+    numbers = {token["id"] for token in added}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    gaps = set(range(size, max(numbers, default=0))) - numbers
+    fillers = [{"id": n, "content": _filler(n), "special": True, **flags} for n in gaps]
+    data["added_tokens"] = sorted([*added, *fillers], key=lambda token: token["id"])
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def _fill_gaps(vocabulary: dict[str, int]) -> None:
+    """Give each number below the largest a token."""
+    gaps = set(range(max(vocabulary.values(), default=0))) - set(vocabulary.values())
+    vocabulary |= {_filler(number): number for number in gaps}
+
+
+def _filler(number: int) -> str:
+    """A token that no text has."""
+    return f"[no token {number}]"
 
 
 def special_names(folder: Path) -> dict[str, str]:
     """Role → name of the special tokens in a folder's files that are not named as in BERT. Raises
     ConfigError for a file that is not JSON."""
     found: dict[str, str] = {}
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        file = folder / name
-        try:
-            given = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-        except ValueError as error:
-            raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    for name in (SETTINGS, "special_tokens_map.json"):
+        given = read_object(folder / name)
         for key, role in KEYS.items():
             token = given.get(key)
             token = token.get("content") if isinstance(token, dict) else token
@@ -63,30 +96,31 @@ def special_names(folder: Path) -> dict[str, str]:
 
 
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """The tokenizer of a folder with `tokenizer.json` or `vocab.txt` (BERT's WordPiece), of one of
-    these files, or of a model's folder.
+    """The tokenizer of a folder with `tokenizer.json`, `vocab.txt` (BERT's WordPiece), or
+    `vocab.json` and `merges.txt` (byte-level BPE), of one of these files, or of a model's folder.
 
     Special tokens that it lacks are added at the end. `special`: role → name where it is not as in
     BERT. Raises ConfigError for a tokenizer that is absent or cannot be read.
     """
     path = Path(path)
-    names = ("tokenizer.json", "vocab.txt", f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}")
+    model = f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}"
+    names = ("tokenizer.json", "vocab.txt", model, "vocab.json")
     candidates = [path / name for name in names] if path.is_dir() else [path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         remedy = (
-            "give a folder with tokenizer.json or vocab.txt, one of the two, or a model folder that"
-            " has a tokenizer"
+            "give a folder with tokenizer.json, vocab.txt, or vocab.json and merges.txt, one of"
+            " these files, or a model folder that has a tokenizer"
         )
         raise ConfigError(f"tokenizer {path}: no such file; {remedy}")
-    try:
-        is_vocabulary = file.suffix == ".txt"
-        loaded = _from_vocabulary(file) if is_vocabulary else Tokenizer.from_file(str(file))
-        return _with_special_tokens(loaded, special)
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError(
-            f"tokenizer {file}: not a tokenizer of Hugging Face's tokenizers library: {error}"
-        ) from None
+    with reading(f"tokenizer {file}", "a tokenizer of Hugging Face's tokenizers library"):
+        return _with_special_tokens(_read(file), special)
+
+
+def _read(file: Path) -> Tokenizer:
+    if file.name.endswith(("vocab.json", "merges.txt")):
+        return _from_merges(file)
+    return _from_vocabulary(file) if file.suffix == ".txt" else from_json(file.read_bytes())
 
 
 def train_tokenizer(
@@ -174,31 +208,64 @@ def _wordpiece_alphabet(texts: list[str], lowercase: bool, vocabulary: int) -> l
     return sorted(kept)
 
 
-def _bpe(model: models.BPE, lowercase: bool) -> Tokenizer:
+def _bpe(model: models.BPE, lowercase: bool, add_prefix_space: bool = False) -> Tokenizer:
     tokenizer = Tokenizer(model)
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _wordpiece(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
+def _wordpiece(
+    vocabulary: dict[str, int], lowercase: bool, accents: bool | None = None, han: bool = True
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, lowercase=lowercase
-    )
+    tokenizer.normalizer = normalizers.BertNormalizer(True, han, accents, lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 
 def _from_vocabulary(file: Path) -> Tokenizer:
-    settings = file.with_name("tokenizer_config.json")
-    given = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-    tokens = file.read_text("utf-8").splitlines()
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    return _wordpiece(vocabulary, given.get("do_lower_case", True))
+    """BERT's WordPiece. The number of a token is that of its line; of several lines the last."""
+    given = read_object(file.with_name(SETTINGS))
+    vocabulary = {token: number for number, token in enumerate(read_lines(file))}
+    _fill_gaps(vocabulary)
+    return _wordpiece(
+        vocabulary,
+        given.get("do_lower_case", True),
+        given.get("strip_accents"),
+        given.get("tokenize_chinese_chars", True),
+    )
+
+
+def _from_merges(file: Path) -> Tokenizer:
+    """Byte-level BPE (GPT-2). A folder that names the class of its tokenizer is read by that
+    class."""
+    prefix = file.name.removesuffix("vocab.json").removesuffix("merges.txt")
+    names, merges = (file.with_name(f"{prefix}{name}") for name in ("vocab.json", "merges.txt"))
+    if absent := [one.name for one in (names, merges) if not one.is_file()]:
+        raise ConfigError(f"tokenizer {file}: byte-level BPE needs {absent[0]} beside it")
+    given = read_object(file.with_name(SETTINGS))
+    if "tokenizer_class" in given:
+        return from_json(convert_older(file.parent))
+    vocabulary = json.loads(names.read_bytes())
+    _fill_gaps(vocabulary)
+    lines = [line for line in read_lines(merges) if line and not line.startswith("#version")]
+    model = models.BPE(vocabulary, [(first, second) for first, second in map(str.split, lines)])
+    return _bpe(model, False, given.get("add_prefix_space", False))
+
+
+def convert_older(folder: Path) -> bytes:
+    """What Transformers makes of the files of an older tokenizer, as `tokenizer.json`."""
+    try:
+        from transformers import AutoTokenizer  # an optional extra
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'skillweave[hf]', or give a tokenizer.json"
+        raise ConfigError(f"tokenizer {folder}: {error}; {remedy}") from None
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.backend_tokenizer.to_str().encode()
 
 
 def _with_special_tokens(

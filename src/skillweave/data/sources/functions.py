@@ -86,7 +86,7 @@ def _read(groups: Mapping[Path, str], root: Path) -> Rows:
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             skipped.append((name, f"not readable as Python: {error}"))
             continue
-        for line, code, text in described_functions(tree, source.splitlines()):
+        for line, code, text in described_functions(tree, source.split("\n")):
             rows.append({"key": f"{name}:{line}", "group": group, "text": text, "code": code})
     return rows, skipped
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config.base import ConfigError, choose, nearest
+from skillweave.config.reading import lines_of, read_lines
 from skillweave.data.sources.base import KINDS, MemoryTable, Row, Skipped, Table
 
 Files = list[tuple[str, Path]]
@@ -82,10 +83,10 @@ def open_glue(name: str, path: str) -> Table:
 def _read_tsv(file: Path, task: GlueTask, test: bool) -> Iterator[tuple[int, dict[str, str] | str]]:
     """Line and cells of each row, or its fault. Quotation marks are text, as GLUE quotes
     nothing."""
-    lines = enumerate(file.read_text("utf-8-sig").split("\n"), 1)
+    lines = enumerate(read_lines(file), 1)
     header = list(task.header)
     if test or not header:
-        header = next(lines)[1].rstrip("\r").split("\t")
+        header = next(lines)[1].split("\t")
     for column in (task.text, task.second):
         if column and column not in header:
             raise ConfigError(
@@ -95,7 +96,7 @@ def _read_tsv(file: Path, task: GlueTask, test: bool) -> Iterator[tuple[int, dic
     for number, line in lines:
         if not line.strip():
             continue
-        cells = line.rstrip("\r").split("\t")
+        cells = line.split("\t")
         if len(cells) < len(header):
             yield number, f"{len(cells)} cells where there are {len(header)}"
         else:  # some lines of SNLI in MNLI have more
@@ -227,7 +228,7 @@ def _read_entries(file: Path) -> Iterator[tuple[int, Any]]:
     if isinstance(whole, list):
         yield from enumerate(whole, 1)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)

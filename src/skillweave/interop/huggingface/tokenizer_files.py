@@ -9,14 +9,21 @@ from typing import Any
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
+from skillweave.config.reading import reading
 from skillweave.config.streams import tokenizer_asset
 from skillweave.data.processors.text import TextProcessor
-from skillweave.data.processors.tokenizer import KEYS, read_tokenizer, special_names
+from skillweave.data.processors.tokenizer import (
+    KEYS,
+    SETTINGS,
+    convert_older,
+    from_json,
+    read_tokenizer,
+    special_names,
+)
 from skillweave.interop.huggingface.json_files import read_json, write_json
 from skillweave.model.config import ModelConfig
 
 FILE = "tokenizer.json"
-SETTINGS = "tokenizer_config.json"
 OLDER = ("vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 """Older folders have one of these instead."""
 SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
@@ -29,32 +36,19 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
 
     Raises ConfigError if it has more tokens than the model's word embedding has rows.
     """
-    from tokenizers import Tokenizer
-
     stream = config.streams.text or config.target_embedding
     file = next((folder / name for name in (FILE, *OLDER) if (folder / name).is_file()), None)
     if file is None or stream is None:
         return {}
-    try:
-        content = file.read_bytes() if file.name == FILE else _convert_older(folder)
-        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # the libraries raise bare Exception
-        raise ConfigError(
-            f"{file}: not a tokenizer that transformers and tokenizers can read here: {error}"
-        ) from None
-    if (size := tokenizer.get_vocab_size()) > stream.vocabulary:
+    with reading(file, "a tokenizer that transformers and tokenizers can read here"):
+        content = file.read_bytes() if file.name == FILE else convert_older(folder)
+        size = from_json(content).get_vocab_size()
+    if size > stream.vocabulary:
         raise ConfigError(
             f"{file}: the tokenizer has {size} tokens, the word embedding {stream.vocabulary} rows;"
             " give the tokenizer that the model was trained with, or resize the embedding"
         )
     return {tokenizer_asset(Modality.TEXT): content}
-
-
-def _convert_older(folder: Path) -> bytes:
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    return tokenizer.backend_tokenizer.to_str().encode()
 
 
 def read_special_tokens(
