@@ -179,20 +179,20 @@ def half_deletion(real: Any, folder: Path, **options: Any) -> None:
 
 
 POINTS: dict[str, Prepare] = {
-    "folder made": in_checkpoint(checkpoint.Path, "mkdir", after),
+    "folder made": in_checkpoint(checkpoint.Path, "mkdir", after, call=2),
     "weights half written": in_checkpoint(weights, "save_file", half_tensors),
     "optimizer half written": in_checkpoint(trainer, "save_file", half_tensors),
     "before the state": in_checkpoint(TrainingState, "write", before),
     "state half written": in_checkpoint(TrainingState, "write", half_state),
     "before the first fsync": in_checkpoint(os, "fsync", before),
     "after the third fsync": in_checkpoint(os, "fsync", after, call=3),
-    "before the rename": in_checkpoint(os, "rename", before),
-    "after the rename": in_checkpoint(os, "rename", after),
-    "before the link": in_checkpoint(os, "replace", before),
-    "after the link": in_checkpoint(os, "replace", after),
-    "before the old one goes": in_checkpoint(os, "rename", before, call=2),
-    "the old one out of sight": in_checkpoint(os, "rename", after, call=2),
-    "the old one half deleted": in_checkpoint(shutil, "rmtree", half_deletion, call=2),
+    "before the rename": in_checkpoint(os, "replace", before, call=4),
+    "after the rename": in_checkpoint(os, "replace", after, call=4),
+    "before the link": in_checkpoint(os, "replace", before, call=5),
+    "after the link": in_checkpoint(os, "replace", after, call=5),
+    "before the old one goes": in_checkpoint(os, "rename", before),
+    "the old one out of sight": in_checkpoint(os, "rename", after),
+    "the old one half deleted": in_checkpoint(shutil, "rmtree", half_deletion),
 }
 
 

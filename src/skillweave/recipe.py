@@ -18,6 +18,9 @@ from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
 from skillweave.model.config import ModelConfig
 
+RECIPE_FILE = "recipe.yaml"
+"""A run's resolved recipe."""
+
 
 class RecipeConfig(Config):
     """Everything that a run needs. The resolved recipe is stored in the run folder."""
@@ -125,9 +128,11 @@ def read_recipe(
 
 
 def find_recipe(name: str | Path, others: Mapping[str, Path] | None = None) -> Path:
-    """A recipe's file: a path, or the name of a recipe in the package or of `others`. Raises
-    ConfigError with the nearest."""
+    """A recipe's file: a path, that of a run, or the name of a recipe in the package or of
+    `others`. Raises ConfigError with the nearest."""
     path = Path(name)
+    if (path / RECIPE_FILE).is_file():
+        return path / RECIPE_FILE
     if path.suffix or path.exists():
         return path
     folder = Path(str(files("skillweave") / "recipes"))

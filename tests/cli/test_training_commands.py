@@ -4,8 +4,10 @@ import json
 
 import yaml
 
+import skillweave as sw
 from skillweave import cli, training
 from skillweave.cli import evaluation
+from skillweave.recipe import find_recipe, read_recipe
 
 
 def test_fraction_is_set_for_every_task(capsys):
@@ -37,7 +39,7 @@ def test_schema_is_json(capsys):
 
 def test_quickstart_says_how_to_continue(tmp_path, capsys):
     words = ["quickstart", f"output={tmp_path}"]
-    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     assert cli.main(words) == 2
     assert (
         f"continue with: skillweave quickstart output={tmp_path} --resume"
@@ -47,6 +49,20 @@ def test_quickstart_says_how_to_continue(tmp_path, capsys):
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert "is complete" in shown and f'skillweave search {tmp_path} "一个笑脸" --in image' in shown
+
+
+def test_a_moved_run_is_resumed_where_it_is(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(sw, "train", lambda recipe, **_: seen.append(recipe.output))
+    run = tmp_path / "moved"
+    (run / "checkpoints" / "step-00000003").mkdir(parents=True)
+    recipe = read_recipe(find_recipe("quickstart"), ["output=/where/it/was"])
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")), "utf-8")
+    for words in ([run], [run / "recipe.yaml"]):
+        assert cli.main(["train", *map(str, words), "--resume"]) == 0
+    assert cli.main(["train", str(run), "--resume", "output=elsewhere"]) == 0
+    assert cli.main(["train", str(run)]) == 0
+    assert seen == [str(run), str(run), "elsewhere", "/where/it/was"]
 
 
 def test_quickstart_trains_measures_and_shows(run, monkeypatch, capsys, tmp_path):

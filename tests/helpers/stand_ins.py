@@ -157,7 +157,7 @@ def tiny_trainer(
     mixture: Any = TinyMixture(recipe, fabric.global_rank, fabric.world_size, spoil)
     display = ProgressDisplay(mixture.steps, state.step, quiet=True)
     log_every, folder = recipe.training.log_every, recipe.folder if first else None
-    with RunLogger(folder, display, log_every, state.logger, state.step) as logger:
+    with RunLogger(folder, display, log_every, state) as logger:
         trainer = Trainer(fabric, recipe, model, mixture, validate, checkpoints, logger, state)
         with handle_signals(trainer.stop):
             yield trainer

@@ -292,5 +292,6 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     tiny_model(dtype=torch.float32).save_pretrained(tmp_path)
     config = tiny_config(encoder={"layers": 1})
     (tmp_path / "config.json").write_text(config.model_dump_json())
+    (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(WeightsError, match=r"unexpected: encoder\.blocks\.1"):
         Model.from_pretrained(tmp_path)

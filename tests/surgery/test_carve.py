@@ -266,7 +266,15 @@ def carved(run: Path, tmp_path_factory) -> Path:
 def test_the_folder_is_a_run_of_one_task(run: Path, carved: Path) -> None:
     small, whole = sw.load(carved), sw.load(run)
     assert sorted(file.name for file in carved.iterdir()) == sorted(
-        ["assets", "carve.json", "config.json", "model.safetensors", "recipe.yaml", "encoders"]
+        [
+            "SHA256SUMS",
+            "assets",
+            "carve.json",
+            "config.json",
+            "encoders",
+            "model.safetensors",
+            "recipe.yaml",
+        ]
     )
     assert list(small.assets) == ["text_tokenizer.json"]
     texts = {"text": ["red square", "a blue one"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from skillweave.storage import final_name
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 
@@ -20,7 +21,7 @@ class Crash(BaseException):
 
 
 def write_weights(folder):
-    (folder / "model.safetensors").write_text("weights of " + folder.name.partition(".")[0])
+    (folder / "model.safetensors").write_text(f"weights of {final_name(folder.name)}")
     (folder / "assets").mkdir()
     (folder / "assets" / "tokenizer.json").write_text("{}")
 
@@ -36,7 +37,7 @@ def assert_whole(folder):
 
 
 def test_state_survives(tmp_path):
-    state = TrainingState(7, 3, {"a": 4}, 5, 1 / 3, 1, {"running": {"a": 2.0 / 3}})
+    state = TrainingState(7, 3, {"a": 4}, 5, 1 / 3, 6, 1, {"running": {"a": 2.0 / 3}})
     state.write(tmp_path)
     assert TrainingState.read(tmp_path) == state
 
@@ -137,7 +138,5 @@ def test_other_failures_name_their_cause(tmp_path):
     def write(folder):
         raise PermissionError(errno.EACCES, "Permission denied", "somewhere")
 
-    with pytest.raises(
-        TrainingError, match=r"step 2 .*Permission denied.*there is no earlier checkpoint"
-    ):
+    with pytest.raises(TrainingError, match=r"step 2 .*Permission denied.*there is no checkpoint"):
         Checkpoints(tmp_path, save_total_limit=1).save(TrainingState(step=2), write)

@@ -21,6 +21,7 @@ from skillweave.surgery.carve import carve_run
 from skillweave.tasks.resolve import model_with_tasks
 from skillweave.training import train
 from skillweave.training.partial_tuning import PartialTuning, freeze
+from skillweave.training.run_folder import require_free
 from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.weights.files import WeightsError
 
@@ -249,7 +250,7 @@ def test_faults_tell_what_to_do(base, tuned, tmp_path):
         train(
             tuning_recipe(tmp_path / "b", start_from=base, tuning="lora", route="dense"), quiet=True
         )
-    assert not (tmp_path / "b").exists()
+    require_free(tmp_path / "b")
     other = train(tuning_recipe(tmp_path / "other", seed=1), quiet=True)
     with pytest.raises(WeightsError, match="tuned on other weights than these"):
         sw.with_tuning(sw.load(other), tuned["prompt"])

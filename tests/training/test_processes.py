@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from stand_ins import TinyModel, fit_tiny, tiny_recipe, tiny_trainer, validate_tiny
 
-from skillweave.training import checkpoint
+from skillweave import storage
+from skillweave.training.checkpoint import TrainingState
 from skillweave.training.parallel import launch, make_fabric
 
 FORK = multiprocessing.get_context("fork")
@@ -60,12 +61,16 @@ DEATHS = {
     "before the first checkpoint": at_micro_batch(2),
     "after a checkpoint": at_micro_batch(7),
     "at the last step": at_micro_batch(11),
-    "in the middle of fsync": at_call(checkpoint.os, "fsync", 9, after=False),
-    "before a rename": at_call(checkpoint.os, "rename", 2, after=False),
-    "after a rename": at_call(checkpoint.os, "rename", 2, after=True),
-    "between two links": at_call(checkpoint.os, "replace", 3, after=False),
-    "in the middle of a deletion": at_call(checkpoint.shutil, "rmtree", 4, after=False),
-    "before the state": at_call(checkpoint.TrainingState, "write", 2, after=False),
+    # A checkpoint replaces its state, its checksums, itself and each link; a validation replaces
+    # its result, the checksums and each link.
+    "in the middle of fsync": at_call(os, "fsync", 9, after=False),
+    "before a checkpoint has its name": at_call(os, "replace", 7, after=False),
+    "before a validation": at_call(os, "replace", 8, after=True),
+    "after the result of a validation": at_call(os, "replace", 9, after=True),
+    "between two links": at_call(os, "replace", 12, after=False),
+    "before an old checkpoint goes": at_call(os, "rename", 1, after=False),
+    "in the middle of a deletion": at_call(storage.shutil, "rmtree", 1, after=False),
+    "before the state": at_call(TrainingState, "write", 2, after=False),
 }
 
 

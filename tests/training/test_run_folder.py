@@ -1,6 +1,9 @@
 """Which folders a run accepts, what may change on resuming, and disk space."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -8,62 +11,113 @@ import yaml
 from stand_ins import TinyModel, tiny_recipe
 
 from skillweave.config import ConfigError
+from skillweave.storage import partial_name
+from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.run_folder import (
-    create_run_folder,
+    describe_run,
     differences,
-    is_run,
+    require_checkpoint,
+    require_free,
     require_same_recipe,
     require_space,
+    run_folder,
 )
 
 
-def test_a_new_folder_an_empty_one_and_one_left_before_its_recipe_are_free(tmp_path):
-    assert not is_run(tmp_path / "absent", resume=False)
-    assert not is_run(tmp_path, resume=True)
-    (tmp_path / "recipe.yaml.partial").touch()
-    assert not is_run(tmp_path, resume=False)
+def begin(recipe):
+    """Create the folder of a new run."""
+    with run_folder(recipe, resume=False):
+        pass
 
 
-def test_another_run_is_refused_and_resumed_when_asked(tmp_path):
+def save(run, step):
+    Checkpoints(run).save(TrainingState(step=step), lambda folder: None)
+
+
+def test_a_new_folder_an_empty_one_and_what_a_failed_start_left_are_free(tmp_path):
+    require_free(tmp_path / "absent")
+    require_free(tmp_path)
+    partial_name(tmp_path / "environment.json").touch()
+    require_free(tmp_path)
+    begin(tiny_recipe(tmp_path))
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints").mkdir()
+    begin(tiny_recipe(tmp_path, steps=5))
+    assert "steps: 5" in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_a_run_with_a_checkpoint_is_refused_or_resumed(tmp_path):
     recipe = tiny_recipe(tmp_path / "run")
-    create_run_folder(recipe)
+    begin(recipe)
+    save(recipe.folder, 1)
     with pytest.raises(
         ConfigError, match="already holds a run; continue it with --resume, or give another output"
     ):
-        is_run(recipe.folder, resume=False)
-    assert is_run(recipe.folder, resume=True)
+        require_free(recipe.folder)
+    require_checkpoint(recipe.folder)
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_of_other_things_is_refused(tmp_path, resume):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="holds other files"):
-        is_run(tmp_path, resume)
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "film.mkv.partial", "recipe.yaml", "metrics.jsonl", ".gitkeep"]
+)
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"holds other files \\({name}\\)"):
+        require_free(tmp_path)
     with pytest.raises(ConfigError, match="is a file"):
-        is_run(tmp_path / "thesis.tex", resume)
+        require_free(tmp_path / name)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_nothing_to_resume_lists_what_there_is(tmp_path):
+    begin(tiny_recipe(tmp_path / "begun"))
+    save(tmp_path / "long", 200)
+    for name, why in (("begun", "it holds no checkpoint"), ("typo", "it does not exist")):
+        with pytest.raises(ConfigError) as error:
+            require_checkpoint(tmp_path / name)
+        assert f"nothing to resume: {why}. Runs in {tmp_path}: {tmp_path / 'long'} (step 200)." in (
+            str(error.value)
+        )
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    with run_folder(recipe, resume=False):
+        code = (
+            "import sys; from pathlib import Path; from skillweave.storage import lock\n"
+            "with lock(Path(sys.argv[1])): pass"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+        )
+        assert f"process {os.getpid()} on " in second.stderr and "is writing" in second.stderr
+    # no lock outlives its process
+    subprocess.run([sys.executable, "-c", code + "\nimport os; os._exit(9)", tmp_path], check=False)
+    begin(recipe)
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write there"):
-        create_run_folder(tiny_recipe(tmp_path / "file" / "run"))
+        begin(tiny_recipe(tmp_path / "file" / "run"))
 
 
 def test_the_stored_recipe_is_the_resolved_one(tmp_path):
     recipe = tiny_recipe(tmp_path / "run", optimizer={"max_grad_norm": None})
-    create_run_folder(recipe)
+    begin(recipe)
     stored = yaml.safe_load((recipe.folder / "recipe.yaml").read_text("utf-8"))
     assert type(recipe).parse(stored) == recipe
     require_same_recipe(recipe)
 
 
 def test_what_the_weights_do_not_depend_on_may_change(tmp_path):
-    create_run_folder(tiny_recipe(tmp_path))
+    describe_run(tiny_recipe(tmp_path))
     require_same_recipe(tiny_recipe(tmp_path, workers=3, threads=2, save_total_limit=4))
 
 
 def test_other_changes_are_listed_with_their_paths(tmp_path):
-    create_run_folder(tiny_recipe(tmp_path))
+    describe_run(tiny_recipe(tmp_path))
     with pytest.raises(ConfigError) as error:
         require_same_recipe(
             tiny_recipe(tmp_path, steps=20, seed=5, optimizer={"learning_rate": 0.5})

@@ -10,6 +10,7 @@ from rich.console import Console
 from skillweave.analysis.experts import Use
 from skillweave.batch import SkippedSample
 from skillweave.training import progress as display_module
+from skillweave.training.checkpoint import TrainingState
 from skillweave.training.progress import ProgressDisplay
 from skillweave.training.run_logger import RunLogger, truncate
 
@@ -21,7 +22,7 @@ def screen(**settings):
 
 def make_logger(folder, console=None, state=None, step=0, steps=10, quiet=False):
     display = ProgressDisplay(steps, step, quiet=quiet, console=console or screen())
-    return RunLogger(folder, display, 4, state or {}, step)
+    return RunLogger(folder, display, 4, TrainingState(step, validated=step, logger=state or {}))
 
 
 def read(file):
@@ -30,16 +31,18 @@ def read(file):
 
 def test_truncate_keeps_lines_up_to_the_step_and_drops_a_torn_one(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1, "x": "é\u2028"}\n{"step": 3}\n{"step": 2}\n{"step": 1', "utf-8")
-    assert [line["step"] for line in truncate(file, 2)] == [1, 2]
-    assert file.read_text("utf-8") == '{"step": 1, "x": "é\u2028"}\n{"step": 2}\n'
-    assert truncate(tmp_path / "absent.jsonl", 5) == []
-
-
-def test_a_torn_line_that_reads_as_json_goes_too(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}')
-    assert [line["step"] for line in truncate(file, 9)] == [1]
+    lines = [
+        '{"step": 1, "kind": "train", "x": "é\u2028"}',
+        '{"step": 3, "kind": "train"}',
+        '{"step": 2, "kind": "validation"}',
+        '{"step": 2, "kind": "train"}',
+        '{"step": 1',
+    ]
+    file.write_text("\n".join(lines), "utf-8")
+    with pytest.warns(UserWarning, match="1 of 5 lines are damaged"):
+        assert len(truncate(file, step=2, validated=0)) == 2
+    assert file.read_text("utf-8") == f"{lines[0]}\n{lines[3]}\n"
+    assert truncate(tmp_path / "skipped.jsonl", 5, 5) == []
 
 
 def test_each_sample_is_listed_once_even_after_resuming(tmp_path):

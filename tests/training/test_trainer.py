@@ -161,6 +161,42 @@ def test_validation_disturbs_nothing(tmp_path):
     )
 
 
+class Broken(Exception):
+    """Stands for whatever ends a validation."""
+
+
+@pytest.mark.parametrize("step", [5, 12])
+def test_a_validation_that_ends_the_process_costs_no_step(tmp_path, step):
+    whole, cut = (tiny_recipe(tmp_path / name, validate_every=5) for name in ("whole", "cut"))
+    weights = fit_tiny(whole, validate=validate_tiny)
+    left = {5: 0, 12: 2}[step]  # validations that succeed before
+    numbers = iter(range(9))
+
+    def validate(model):
+        if next(numbers) == left:
+            raise Broken
+        return validate_tiny(model)
+
+    with pytest.raises(Broken):
+        fit_tiny(cut, validate=validate)
+    assert Checkpoints(cut.folder).steps()[-1] == step
+    # The resumed run does the validation first.
+    assert_equal(weights, fit_tiny(cut, validate=validate_tiny))
+    assert losses(whole.folder) == losses(cut.folder)
+    for link in ("best", "last"):
+        assert os.readlink(whole.folder / link) == os.readlink(cut.folder / link)
+
+
+def test_a_task_that_cannot_be_validated_is_reported_and_the_others_count(tmp_path):
+    def validate(model):
+        return {"left": {"loss": 1.0, "accuracy": 0.5}}, [], [], {"right": "no sample can be read"}
+
+    fit_tiny(tiny_recipe(tmp_path), validate=validate)
+    found = {line["kind"]: line for line in lines(tmp_path)}
+    assert found["not_validated"]["reason"] == "no sample can be read"
+    assert TrainingState.read(tmp_path / "last").best_value == 0.5
+
+
 def test_best_is_the_highest_mean_score(tmp_path):
     # Scores are accuracy and 1 - error rate: their means are 0.35, 0.6, 0.55, 0.5; losses and ranks
     # are no scores.

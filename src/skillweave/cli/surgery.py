@@ -92,8 +92,8 @@ def upcycle(
     Its answers are those of the dense model until it is trained further.
     """
     from skillweave.evaluation.agreement import SAME, comparison_batches, differences
-    from skillweave.inference.loading import RECIPE_FILE
     from skillweave.model.parts import settings_path
+    from skillweave.recipe import RECIPE_FILE
     from skillweave.reporting.console import console, provenance_table
     from skillweave.surgery.upcycle import copy_table
 

@@ -21,8 +21,8 @@ def quickstart(
     The data is part of the package. The last lines say what to try next.
     """
     from skillweave.cli.evaluation import EVALUATION_FILE, evaluate_run
-    from skillweave.inference.loading import RECIPE_FILE
     from skillweave.reporting.report import REPORT_FILE
+    from skillweave.training.checkpoint import Checkpoints
 
     recipe = open_recipe(QUICKSTART, settings)
     folder = recipe.folder
@@ -33,7 +33,8 @@ def quickstart(
             f" output={folder}-2"
         )
     else:
-        if (folder / RECIPE_FILE).is_file() and not resume:
+        begun = bool(Checkpoints(folder).steps())
+        if begun and not resume:
             again = " ".join(["skillweave", QUICKSTART, *(settings or ()), "--resume"])
             raise sw.ConfigError(f"{folder} is incomplete; continue with: {again}")
         sw.train(recipe, resume=resume)
@@ -75,6 +76,8 @@ def train(
 ) -> None:
     """Train a recipe."""
     config = open_recipe(recipe, settings, fraction)
+    if resume and not any(one.startswith("output=") for one in settings or ()):
+        config = _at_present_place(config, recipe)
     if print_config:
         import yaml
 
@@ -90,6 +93,16 @@ def train(
     else:
         folder = sw.train(config, resume=resume)
         print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+
+
+def _at_present_place(config: sw.RecipeConfig, recipe: str) -> sw.RecipeConfig:
+    """The recipe of a run with the folder in which the run is now, wherever it was trained."""
+    from skillweave.recipe import find_recipe
+    from skillweave.training.checkpoint import Checkpoints
+
+    folder = find_recipe(recipe).parent
+    moved = bool(Checkpoints(folder).steps())
+    return config.model_copy(update={"output": str(folder)}) if moved else config
 
 
 def schema() -> None:

@@ -66,8 +66,9 @@ class TrainingConfig(Config):
     """Maximum number of validation samples per task."""
     checkpoint_every: Whole = 0
     """Steps between checkpoints; 0 saves only at the end."""
-    save_total_limit: Positive = 1
-    """Number of checkpoints to keep, besides the best one."""
+    save_total_limit: Positive = 2
+    """Number of checkpoints to keep, besides the best one. Training resumes from the newest that is
+    not damaged."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl` and TensorBoard."""
     interference: InterferenceConfig | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -11,13 +12,12 @@ from skillweave.config import ConfigError, choose
 from skillweave.config.data import DataConfig
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
-from skillweave.model.folders import CONFIG_FILE, is_hf_model, model_folder
+from skillweave.model.folders import CONFIG_FILE, is_hf_model, model_folder, model_folders
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig, read_recipe
+from skillweave.recipe import RECIPE_FILE, RecipeConfig, read_recipe
+from skillweave.storage import Damaged
 from skillweave.tasks.resolve import ResolvedRecipe, resolved
-
-RECIPE_FILE = "recipe.yaml"
-"""A run's resolved recipe."""
+from skillweave.weights.files import WeightsError
 
 
 def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
@@ -27,8 +27,11 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     the id of a model on the hub.
 
     `tasks`: read and hold no more than what these tasks activate; all experts of routes that look
-    at the data belong to it. Raises ConfigError when there is no model or it has no such task,
-    WeightsError when its weights do not fit.
+    at the data belong to it. The checksum of the weights is not checked then.
+
+    In place of a damaged checkpoint of a run, another one is read, with a warning. Raises
+    ConfigError when there is no model or it has no such task, WeightsError when its weights do not
+    fit, Damaged when there is no other.
     """
     if is_hf_model(path):
         from skillweave.interop.huggingface import from_hf  # thirty families
@@ -37,7 +40,17 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
         if tasks is not None:
             model.config.restricted(tasks)  # its one task is the whole model
         return model
-    return Model.from_pretrained(model_folder(path), tasks)
+    folders, faults = model_folders(path), []
+    for folder in folders:
+        try:
+            model = Model.from_pretrained(folder, tasks)
+        except (Damaged, WeightsError) as error:
+            faults.append(error)
+            continue
+        if faults:
+            warnings.warn(f"{faults[0]}; {folder} is used instead", stacklevel=2)
+        return model
+    raise faults[0]
 
 
 def with_tuning(model: Model, path: str | Path) -> Model:

@@ -9,10 +9,13 @@ from typing import Any
 from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError
 from skillweave.config.reading import read_object
+from skillweave.storage import CHECKSUMS_FILE
 
 CONFIG_FILE = "config.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 """`org/name`, or only the name for the oldest models."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Where a run keeps its checkpoints `step-XXXXXXXX`."""
 OF_ITS_TASKS = ("tasks", "sliced", "preset", "limits", "precision")
 """What a model's configuration says of the tasks that it was trained on."""
 
@@ -23,16 +26,27 @@ def model_folder(path: str | Path) -> Path:
 
     Raises ConfigError when there is none, or one of Hugging Face's.
     """
+    return model_folders(path)[0]
+
+
+def model_folders(path: str | Path) -> list[Path]:
+    """The folder that holds a model, and after it those that can stand in for it: the other
+    checkpoints of a run, the newest first. Raises ConfigError as `model_folder` does."""
     folder = Path(path)
-    candidates = [folder, folder / "best", folder / "last"]
-    for candidate in candidates:
-        if (candidate / CONFIG_FILE).is_file():
-            if theirs := hf_model_type(candidate):
-                raise ConfigError(
-                    f"{candidate}: a Hugging Face model ({theirs}); convert it first: skillweave"
-                    f" convert {candidate} --out DIR"
-                )
-            return candidate
+    if (folder / CONFIG_FILE).is_file():
+        if theirs := hf_model_type(folder):
+            raise ConfigError(
+                f"{folder}: a Hugging Face model ({theirs}); convert it first: skillweave convert"
+                f" {folder} --out DIR"
+            )
+        return [folder]
+    checkpoints = sorted(folder.glob(f"{CHECKPOINTS_FOLDER}/step-*"), reverse=True)
+    found: dict[Path, Path] = {}
+    for candidate in (folder / "best", folder / "last", *checkpoints):
+        if any((candidate / name).is_file() for name in (CONFIG_FILE, CHECKSUMS_FILE)):
+            found.setdefault(candidate.resolve(), candidate)
+    if found:
+        return list(found.values())
     if not folder.exists():
         raise ConfigError(
             f"{folder}: no such folder; train a run first, or give the path of a run or model"

@@ -15,6 +15,7 @@ from skillweave.config import ConfigError, choose
 from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.folders import CONFIG_FILE
+from skillweave.storage import add_checksums, verify
 from skillweave.weights.adapters import Adapter, read_state, weights_file
 from skillweave.weights.files import FILE, STORED, pack, read_assets, require_equal, write_weights
 from skillweave.weights.meta import meta_device
@@ -46,7 +47,8 @@ class Pretrained(nn.Module, ABC):
             self.get_submodule(path).register_parameter(own, None)
 
     def save_pretrained(self, folder: str | Path, stored: str = "float32") -> None:
-        """Write config.json, model.safetensors and the assets into a folder, made if absent.
+        """Write config.json, model.safetensors, the assets and their checksums into a folder, made
+        if absent.
 
         `stored`: `float32` (as they are), `bf16` or `int8`, of which only the file is smaller: see
         `weights.pack`.
@@ -59,6 +61,8 @@ class Pretrained(nn.Module, ABC):
             {"format": "pt"},
         )
         self.save_description(path)
+        assets = [f"{ASSETS_FOLDER}/{name}" for name in self.assets]
+        add_checksums(path, [FILE, CONFIG_FILE, *assets])
 
     def save_description(self, path: Path) -> None:
         """Write config.json and the assets into a folder: all but the weights."""
@@ -76,9 +80,11 @@ class Pretrained(nn.Module, ABC):
         tuned; or no more of it than what `tasks` activate.
 
         Raises ConfigError or WeightsError that says what does not fit, ConfigError for a task the
-        model never had.
+        model never had, Damaged for a file with another checksum than it was saved with. To check
+        the weights they must all be read, so with `tasks` they are not checked.
         """
         path = Path(folder)
+        verify(path, but=() if tasks is None else [weights_file(path).name])
         if not (path / CONFIG_FILE).is_file():
             raise ConfigError(
                 f"{path}: no {CONFIG_FILE} there; give a model folder such as runs/NAME/best"
@@ -122,6 +128,7 @@ class Pretrained(nn.Module, ABC):
         Raises WeightsError when it was tuned on other weights than this model's.
         """
         path = Path(folder)
+        verify(path)
         adapter = Adapter.read(path)
         with meta_device():
             tuned = type(self)(ModelConfig.from_file(path / CONFIG_FILE), read_assets(path))

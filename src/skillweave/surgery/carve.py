@@ -20,13 +20,13 @@ from skillweave.config import ConfigError, choose
 from skillweave.config.encoder import DENSE, RouteConfig, SparseConfig
 from skillweave.config.routes import DENSE_ROUTE, ROUTES
 from skillweave.evaluation.agreement import SAME, differences, real_batch
-from skillweave.inference.loading import RECIPE_FILE, open_run
+from skillweave.inference.loading import open_run
 from skillweave.layers.sparse import ConditionalFeedForward, ConditionalLinear, Gates
 from skillweave.layers.sparse.routes.static import SKILL_ROUTE
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model
 from skillweave.model.parts import part_configs, with_sparse
-from skillweave.recipe import RecipeConfig
+from skillweave.recipe import RECIPE_FILE, RecipeConfig
 from skillweave.surgery.export import export_encoder
 from skillweave.weights.files import FILE
 from skillweave.weights.meta import meta_device

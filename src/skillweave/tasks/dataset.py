@@ -24,6 +24,14 @@ from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
 
 
+class Unreadable(ConfigError):
+    """None of the samples can be read. `skipped` lists them."""
+
+    def __init__(self, message: str, skipped: Sequence[SkippedSample]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
+
+
 class TaskDataset:
     """One split of a task, by index (the mixture's `Examples`).
 
@@ -153,7 +161,7 @@ class TaskDataset:
         them.
 
         Broken ones are skipped and listed in the batch that they precede (at the end, in the last
-        one). Raises ConfigError when none can be read.
+        one). Raises Unreadable when there is none to read.
         """
         examples: list[Example] = []
         skipped: list[SkippedSample] = []
@@ -170,9 +178,10 @@ class TaskDataset:
                 examples.append(example)
         if not examples:
             last = skipped[-1]
-            raise ConfigError(
-                f"task {self.name!r}: no {self.split} sample can be read; the last: {last.key}:"
-                f" {last.reason}"
+            raise Unreadable(
+                f"task {self.name!r}: none of the {len(skipped)} {self.split} samples can be read;"
+                f" the last is {last.key}: {last.reason}",
+                skipped,
             )
         yield self.collate(examples, skipped)
 
@@ -201,7 +210,10 @@ class TaskDataset:
 
 def stable_order(keys: Sequence[str]) -> np.ndarray:
     """Indices in the order of the keys' hashes: the same pool whatever the order of the files."""
-    hashes = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
+    hashes = [
+        hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for key in keys
+    ]
     return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=int)
 
 

@@ -411,8 +411,8 @@ def caption_of(
 
 def caption_hash(caption: str) -> int:
     """A stable 63-bit number. Captions that differ in case or spaces alone have the same."""
-    digest = hashlib.blake2b(" ".join(caption.casefold().split()).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+    words = " ".join(caption.casefold().split()).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()) >> 1
 
 
 def fixed_generator(row: Row) -> np.random.Generator:

@@ -6,19 +6,39 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from skillweave.config import ConfigError
+from skillweave.model.folders import CHECKPOINTS_FOLDER
+from skillweave.storage import (
+    CHECKSUMS_FILE,
+    PARTIAL,
+    Damaged,
+    add_checksums,
+    final_name,
+    partial_name,
+    read_checksums,
+    remove,
+    replacing,
+    sync,
+    verify,
+    write_json,
+)
 from skillweave.training.errors import TrainingError
+from skillweave.weights.adapters import REFERENCE_FILE
 
 NAME = re.compile(r"step-(\d{8,})")
-PARTIAL = ".partial"
-"""Suffix of files and folders that are being written or deleted."""
+STATE_FILE = "state.json"
+UNCHECKED = {CHECKSUMS_FILE, REFERENCE_FILE}
+"""Files without a checksum: that of a tuned model's base may be corrected by hand."""
+VALIDATION_FILE = "validation.json"
+"""What the validation of a checkpoint changed in its state. The checkpoint is written before."""
 
 
 @dataclass
@@ -36,6 +56,8 @@ class TrainingState:
     """Step of the best validation."""
     best_value: float | None = None
     """Mean of the tasks' scores in the best validation, from 0 to 1."""
+    validated: int = 0
+    """Step of the last validation."""
     nonfinite: int = 0
     """Number of consecutive steps, up to the last one, without a finite loss and gradient."""
     logger: dict[str, Any] = field(default_factory=dict)
@@ -44,12 +66,14 @@ class TrainingState:
     @classmethod
     def read(cls, checkpoint: Path) -> TrainingState:
         """Read the state from a checkpoint folder."""
-        return cls(**json.loads((checkpoint / "state.json").read_text("utf-8")))
+        found = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+        if (checkpoint / VALIDATION_FILE).is_file():
+            found |= json.loads((checkpoint / VALIDATION_FILE).read_text("utf-8"))
+        return cls(**found)
 
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint folder."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        (checkpoint / "state.json").write_text(text, "utf-8")
+        write_json(checkpoint / STATE_FILE, asdict(self))
 
 
 class Checkpoints:
@@ -57,12 +81,13 @@ class Checkpoints:
     run folder.
 
     A checkpoint is written into a folder whose name ends in `.partial`, forced to disk and renamed.
-    A folder without that suffix is therefore complete. Deletion renames first as well.
+    A folder without that suffix is therefore complete. Deletion renames first as well. Checksums
+    show later damage.
     """
 
-    def __init__(self, run: Path, save_total_limit: int) -> None:
+    def __init__(self, run: Path, save_total_limit: int = 1) -> None:
         self.run, self.save_total_limit = run, save_total_limit
-        self.folder = run / "checkpoints"
+        self.folder = run / CHECKPOINTS_FOLDER
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint of a step."""
@@ -80,25 +105,62 @@ class Checkpoints:
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
+    def newest_undamaged(self) -> Path:
+        """The newest checkpoint whose files have the checksums that were stored. Raises ConfigError
+        that lists what is damaged if there is none."""
+        faults = []
+        for step in reversed(self.steps()):
+            try:
+                verify(self.path(step))
+            except Damaged as error:
+                faults.append(f"  - {error}")
+                continue
+            return self.path(step)
+        raise ConfigError(
+            f"{self.run}: every checkpoint is damaged; restore one, or train again with another"
+            " output\n" + "\n".join(faults)
+        )
+
+    def set_aside_after(self, step: int) -> list[Path]:
+        """Rename the damaged checkpoints after `step`, so that the resumed run can write its own.
+        Returns their new paths."""
+        moved = []
+        for later in (one for one in self.steps() if one > step):
+            names = (f"damaged-{n}-{self.path(later).name}" for n in count(1))
+            aside = next(self.folder / n for n in names if not (self.folder / n).exists())
+            os.rename(self.path(later), aside)
+            moved.append(aside)
+        return moved
+
     def save(self, state: TrainingState, write: Callable[[Path], None]) -> None:
         """Write the checkpoint of `state`. `write(folder)` writes model and optimizer.
 
         Raises TrainingError if the disk is full or the folder cannot be written; earlier
         checkpoints stay complete.
         """
-        target = self.path(state.step)
-        partial = target.with_name(target.name + PARTIAL)
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            write(partial)
-            state.write(partial)
-            sync_tree(partial)
-            os.rename(partial, target)
-            sync(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path(state.step)) as partial:
+                partial.mkdir()
+                write(partial)
+                state.write(partial)
+                files = (file for file in partial.rglob("*") if file.is_file())
+                names = {file.relative_to(partial).as_posix() for file in files}
+                add_checksums(partial, names - UNCHECKED - read_checksums(partial).keys())
             self.clean(state)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise TrainingError(self._failure(state.step, error)) from error
+
+    def save_validation(self, state: TrainingState) -> None:
+        """Add the result of a validation to the checkpoint of the same step. Raises TrainingError
+        as `save` does."""
+        folder = self.path(state.step)
+        names = ("best_step", "best_value", "validated")
+        try:
+            write_json(folder / VALIDATION_FILE, {name: getattr(state, name) for name in names})
+            add_checksums(folder, [VALIDATION_FILE])
+            self.clean(state)
+        except OSError as error:
             raise TrainingError(self._failure(state.step, error)) from error
 
     def clean(self, state: TrainingState) -> None:
@@ -109,56 +171,43 @@ class Checkpoints:
         """
         if state.step:
             self._link_and_prune(state)
-        for leftover in self.folder.glob(f"*{PARTIAL}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        links = (file for file in self.run.iterdir() if final_name(file.name) in ("best", "last"))
+        for file in [*self.folder.rglob(f".*{PARTIAL}"), *links]:
+            if final_name(file.name) != file.name:
+                remove(file)
 
     def _link_and_prune(self, state: TrainingState) -> None:
         kept = {*self.steps()[-self.save_total_limit :], state.step}
+        if state.best_step is not None and not self.path(state.best_step).is_dir():
+            state.best_step = state.best_value = None  # a damaged one, or removed by the user
         if state.best_step is not None:
             kept.add(state.best_step)
             self._link("best", state.best_step)
+        elif (self.run / "best").is_symlink():
+            (self.run / "best").unlink()
         self._link("last", state.step)
         for step in set(self.steps()) - kept:
             # Rename first: a crash during the deletion must not leave a complete-looking folder.
-            folder = self.path(step)
-            os.rename(folder, folder.with_name(folder.name + PARTIAL))
+            os.rename(self.path(step), partial_name(self.path(step)))
 
     def _link(self, name: str, step: int) -> None:
-        temporary = self.run / f"{name}{PARTIAL}"
+        link = self.run / name
+        temporary = partial_name(link)
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.path(step).relative_to(self.run), target_is_directory=True)
-        os.replace(temporary, self.run / name)
+        if link.is_dir() and not link.is_symlink():  # a copy that another program made of a link
+            os.rename(link, link.with_name(f"{name}.copied-{step}"))
+        os.replace(temporary, link)
         sync(self.run)
 
     def _failure(self, step: int, error: Exception) -> str:
         newest = self.newest()
-        kept = f"{newest} is complete" if newest else "there is no earlier checkpoint"
+        kept = f"{newest} is complete" if newest else "there is no checkpoint"
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         cause = f"no space left on the disk of {self.run}" if full else str(error)
-        remedy = f"{'free some space' if full else 'fix the cause'} and continue with --resume"
-        return f"the checkpoint of step {step} could not be written: {cause}; {kept}; {remedy}"
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that it is complete or absent."""
-    temporary = file.with_name(file.name + PARTIAL)
-    temporary.write_text(text, "utf-8")
-    sync(temporary)
-    os.replace(temporary, file)
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_tree(folder: Path) -> None:
-    """Force a folder and all files and folders in it to disk."""
-    for parent, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            sync(Path(parent) / name)
-        sync(Path(parent))
+        remedy = "free some space" if full else "fix the cause"
+        again = "continue with --resume" if newest else "train again"
+        return (
+            f"the checkpoint of step {step} could not be written: {cause}; {kept}; {remedy} and"
+            f" {again}"
+        )

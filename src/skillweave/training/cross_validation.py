@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ from skillweave.evaluation.evaluator import evaluate
 from skillweave.inference.loading import open_run
 from skillweave.metrics import METRICS
 from skillweave.recipe import RecipeConfig
+from skillweave.storage import write_json
+from skillweave.training.checkpoint import Checkpoints
 from skillweave.training.run import train
 
 FOLDS_FILE = "folds.json"
@@ -37,12 +38,13 @@ def cross_validate(
         raise ConfigError(f"{folds} folds: cross-validation needs at least 2")
     tables = []
     for fold in range(folds):
-        run = train(_fold_recipe(recipe, fold, folds), resume=resume, quiet=quiet)
+        own = _fold_recipe(recipe, fold, folds)
+        begun = bool(Checkpoints(own.folder).steps())
+        run = train(own, resume=resume and begun, quiet=quiet)
         model, ready = open_run(run / "last")
         tables.append(evaluate(model, ready, "validation", bootstrap=0))
     found = summarise(tables)
-    text = json.dumps(found, ensure_ascii=False, indent=2)
-    (recipe.folder / FOLDS_FILE).write_text(text + "\n", "utf-8")
+    write_json(recipe.folder / FOLDS_FILE, found)
     return found
 
 

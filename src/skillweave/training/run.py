@@ -27,11 +27,10 @@ from skillweave.training.parallel import launch, make_fabric
 from skillweave.training.partial_tuning import PartialTuning, build_tuned
 from skillweave.training.progress import ProgressDisplay
 from skillweave.training.run_folder import (
-    create_run_folder,
-    is_run,
-    remove_unused,
-    require_same_recipe,
+    require_checkpoint,
+    require_free,
     require_space,
+    run_folder,
 )
 from skillweave.training.run_logger import RunLogger
 from skillweave.training.signals import handle_signals
@@ -51,30 +50,25 @@ class Outcome(NamedTuple):
 def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) -> Path:
     """Train a recipe and return the run folder. Its links `best` and `last` name checkpoints.
 
-    `resume`: continue from the newest checkpoint of the run folder, or start the run if there is
-    none. `quiet`: show no progress. Raises ConfigError before training if recipe, data or folder
-    are faulty, TrainingError if the run cannot continue, and Interrupted after SIGINT or SIGTERM.
-    Several devices start new processes: a script then needs `if __name__ == "__main__"`.
+    `resume`: continue from the newest undamaged checkpoint of the run folder. `quiet`: show no
+    progress. Raises ConfigError before training if recipe, data or folder are faulty, or if there
+    is nothing to resume, TrainingError if the run cannot continue, and Interrupted after SIGINT or
+    SIGTERM. Several devices start new processes: a script then needs
+    `if __name__ == "__main__"`.
     """
-    found = is_run(recipe.folder, resume)
-    checkpoints = Checkpoints(recipe.folder, recipe.training.save_total_limit)
-    newest = checkpoints.newest() if found else None
+    (require_checkpoint if resume else require_free)(recipe.folder)
+    newest = Checkpoints(recipe.folder).newest_undamaged() if resume else None
     fabric = make_fabric(recipe.training)
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
     ready = resolve(recipe, read_assets(source) if source else {}, base)
     recipe, assets = ready.recipe, dict(ready.assets)
-    if found:
-        require_same_recipe(recipe)
-    else:
-        create_run_folder(recipe)
-    try:
-        outcome = Outcome(*launch(fabric, _run_process, recipe, assets, quiet))
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        raise TrainingError(str(error).strip().splitlines()[-1]) from error
+    with run_folder(recipe, resume):
+        try:
+            outcome = Outcome(*launch(fabric, _run_process, recipe, assets, newest, quiet))
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            raise TrainingError(str(error).strip().splitlines()[-1]) from error
     if outcome.error:
-        if isinstance(outcome.error, ConfigError) and not found:
-            remove_unused(recipe.folder)
         raise outcome.error
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
@@ -82,7 +76,11 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
 
 
 def _run_process(
-    fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool
+    fabric: Fabric,
+    recipe: RecipeConfig,
+    assets: dict[str, bytes],
+    newest: Path | None,
+    quiet: bool,
 ) -> Outcome:
     """Train on one process.
 
@@ -90,7 +88,7 @@ def _run_process(
     trace.
     """
     try:
-        return _run(fabric, recipe, assets, quiet)
+        return _run(fabric, recipe, assets, newest, quiet)
     except (ConfigError, TrainingError) as error:
         # The error of a data worker has its stack trace before the message.
         kind = type(error)
@@ -98,7 +96,9 @@ def _run_process(
     except (OSError, RuntimeError) as error:
         if not (remedy := remedy_for(error)):
             raise
-        return Outcome(error=TrainingError(f"{error}; {remedy} and continue with --resume"))
+        saved = Checkpoints(recipe.folder).steps()
+        again = "continue with --resume" if saved else "train again; there is no checkpoint"
+        return Outcome(error=TrainingError(f"{error}; {remedy} and {again}"))
 
 
 def remedy_for(error: Exception) -> str:
@@ -110,15 +110,20 @@ def remedy_for(error: Exception) -> str:
     return ""
 
 
-def _run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: bool) -> Outcome:
-    """Build everything, from the newest checkpoint if there is one, and train."""
+def _run(
+    fabric: Fabric,
+    recipe: RecipeConfig,
+    assets: dict[str, bytes],
+    newest: Path | None,
+    quiet: bool,
+) -> Outcome:
+    """Build everything, from the checkpoint `newest` if there is one, and train."""
     config, is_first = recipe.training, fabric.is_global_zero
     if config.threads:
         torch.set_num_threads(config.threads)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     checkpoints = Checkpoints(recipe.folder, config.save_total_limit)
-    newest = checkpoints.newest()
     state = TrainingState.read(newest) if newest else TrainingState(seed=config.seed)
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
@@ -127,10 +132,12 @@ def _run(fabric: Fabric, recipe: RecipeConfig, assets: dict[str, bytes], quiet: 
     model, tuning = build_model(recipe, assets, newest, display)
     require_space(recipe.folder, model, assets, config.save_total_limit)
     if is_first:
+        for damaged in checkpoints.set_aside_after(state.step):
+            display.warn(f"a damaged checkpoint is now {damaged}; {newest} is used instead")
         checkpoints.clean(state)
-    validation = Validation(open_validation(ready, display), recipe)
+    validation = Validation(open_validation(ready, display), config.validation_samples)
     folder = recipe.folder if is_first else None
-    with RunLogger(folder, display, config.log_every, state.logger, state.step) as logger:
+    with RunLogger(folder, display, config.log_every, state) as logger:
         trainer = Trainer(
             fabric, recipe, model, mixture, validation, checkpoints, logger, state, tuning
         )

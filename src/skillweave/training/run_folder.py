@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,11 +20,23 @@ from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.config.reading import parse_yaml
-from skillweave.recipe import RecipeConfig
-from skillweave.training.checkpoint import PARTIAL, write_atomically
+from skillweave.model.folders import CHECKPOINTS_FOLDER
+from skillweave.recipe import RECIPE_FILE, RecipeConfig
+from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER
+from skillweave.storage import LOCK_FILE, final_name, lock, write_json, write_text
+from skillweave.training.checkpoint import Checkpoints
 
-RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
+OF_A_START = {
+    RECIPE_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    SKIPPED_FILE,
+    TENSORBOARD_FOLDER,
+    CHECKPOINTS_FOLDER,
+    LOCK_FILE,
+}
+"""What a run leaves that ended before its first checkpoint. Another run may replace it."""
 MAY_CHANGE = (
     "name",
     "output",
@@ -48,47 +60,78 @@ BYTES_PER_PARAMETER = 3 * 4
 """A weight and AdamW's two running means, in float32."""
 
 
-def is_run(folder: Path, resume: bool) -> bool:
-    """Whether a folder holds a run. Raises ConfigError unless the folder is free, or holds a run
-    that is resumed."""
+def require_free(folder: Path) -> None:
+    """Raise ConfigError for a folder in which a new run cannot start: one with a checkpoint, or
+    with files of anything but a run that ended before its first checkpoint."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give another output")
-    if (folder / RECIPE_FILE).is_file():
-        if not resume:
-            raise ConfigError(
-                f"{folder} already holds a run; continue it with --resume, or give another output"
-            )
-        return True
-    if folder.is_dir() and any(entry.suffix != PARTIAL for entry in folder.iterdir()):
-        raise ConfigError(f"{folder} holds other files and no {RECIPE_FILE}; give another output")
-    return False
+    if Checkpoints(folder).steps():
+        raise ConfigError(
+            f"{folder} already holds a run; continue it with --resume, or give another output"
+        )
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    # A run writes environment.json first, so without it the other files are the user's.
+    own = OF_A_START if ENVIRONMENT_FILE in names else {ENVIRONMENT_FILE, LOCK_FILE}
+    if others := sorted(name for name in names if final_name(name) not in own):
+        raise ConfigError(f"{folder} holds other files ({others[0]}); give another output")
 
 
-def create_run_folder(recipe: RecipeConfig) -> None:
-    """Create the run folder of a resolved recipe, with recipe.yaml and environment.json.
+def require_checkpoint(folder: Path) -> None:
+    """Raise ConfigError for a folder without a run that can be resumed. The message lists what is
+    there."""
+    if Checkpoints(folder).steps():
+        return
+    runs = {
+        place: steps[-1]
+        for place in sorted(folder.parent.glob("*/"))
+        if (steps := Checkpoints(place).steps())
+    }
+    listed = ", ".join(f"{place} (step {step})" for place, step in runs.items()) or "none"
+    there = "holds no checkpoint" if folder.is_dir() else "does not exist"
+    raise ConfigError(
+        f"{folder}: nothing to resume: it {there}. Runs in {folder.parent}: {listed}. Start"
+        " without --resume, or give the output of the run"
+    )
 
-    Raises ConfigError if it cannot be written.
+
+@contextmanager
+def run_folder(recipe: RecipeConfig, resume: bool) -> Generator[None]:
+    """Keep other processes out of the run folder of a resolved recipe. A new one gets recipe.yaml
+    and environment.json.
+
+    Raises ConfigError if it cannot be written, if another process has it, if a new run finds it
+    taken, or if the recipe of a resumed run has changed.
     """
     folder = recipe.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    with lock(folder):
+        if resume:
+            require_same_recipe(recipe)
+        else:
+            require_free(folder)
+            describe_run(recipe)
+        yield
+
+
+def describe_run(recipe: RecipeConfig) -> None:
+    """Write recipe.yaml and environment.json of a resolved recipe. Raises ConfigError if they
+    cannot be written."""
     text = yaml.safe_dump(
         recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
     )
-    environment = json.dumps(describe_environment(recipe), indent=1, ensure_ascii=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ENVIRONMENT_FILE, environment + "\n")
-        # Last, because this file marks the folder as a run.
-        write_atomically(folder / RECIPE_FILE, text)
+        write_json(recipe.folder / ENVIRONMENT_FILE, describe_environment(recipe))
+        write_text(recipe.folder / RECIPE_FILE, text)
     except OSError as error:
-        remedy = "give another output or free some space"
-        raise ConfigError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from error
+        raise _not_writable(recipe.folder, error) from error
 
 
-def remove_unused(folder: Path) -> None:
-    """Remove a run folder in which no step was done, so that the corrected recipe can use it."""
-    metrics = folder / "metrics.jsonl"
-    if not metrics.is_file() or not metrics.stat().st_size:
-        shutil.rmtree(folder)
+def _not_writable(folder: Path, error: OSError) -> ConfigError:
+    remedy = "give another output or free some space"
+    return ConfigError(f"{folder}: cannot write there ({error.strerror}); {remedy}")
 
 
 def require_same_recipe(recipe: RecipeConfig) -> None:

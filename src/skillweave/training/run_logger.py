@@ -12,11 +12,14 @@ from typing import Any, TextIO, TypeVar
 
 from skillweave.analysis.experts import KIND, Use, by_choice, summarise
 from skillweave.batch import SkippedSample
-from skillweave.training.checkpoint import write_atomically
+from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER, read_log
+from skillweave.storage import write_text
+from skillweave.training.checkpoint import TrainingState
 from skillweave.training.progress import ProgressDisplay
 
 T = TypeVar("T")
-METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
+OF_VALIDATION = ("validation", "not_validated", KIND)
+"""Kinds of lines in `metrics.jsonl` that a validation writes."""
 MOMENTUM = 0.95
 """Decay of a task's running loss per step of the task."""
 SPEED_STEPS = 50
@@ -37,21 +40,19 @@ class RunLogger:
         folder: Path | None,
         display: ProgressDisplay,
         log_every: int,
-        state: Mapping[str, Any],
-        step: int,
+        state: TrainingState,
     ) -> None:
-        """Truncate the logs in `folder` after `step` and continue from `state`, which is empty for
-        a new run.
+        """Continue the logs in `folder` after the step of `state`.
 
         `folder`: None on all processes except the first, which alone writes logs.
         """
         self.display, self.log_every = display, log_every
-        self.running: dict[str, float] = state.get("running", {})
+        self.running: dict[str, float] = state.logger.get("running", {})
         # sum and number of each task's losses since the last log entry
-        self.losses: dict[str, list[float]] = state.get("losses", {})
+        self.losses: dict[str, list[float]] = state.logger.get("losses", {})
         # samples, seconds, and seconds of waiting for data since the last log entry
-        self.totals: list[float] = state.get("totals", [0.0, 0.0, 0.0])
-        self.earlier_seconds = float(state.get("seconds", 0.0))
+        self.totals: list[float] = state.logger.get("totals", [0.0, 0.0, 0.0])
+        self.earlier_seconds = float(state.logger.get("seconds", 0.0))
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
         self.skips: Counter[tuple[str, str]] = Counter()
         self.skipped_keys: set[tuple[str, str]] = set()
@@ -60,19 +61,21 @@ class RunLogger:
         self.files: dict[str, TextIO] = {}
         self.tensorboard: Any = None
         if folder:
-            self._open(folder, step)
+            self._open(folder, state.step, state.validated)
         self.began = self.last_step = time.perf_counter()
         self.waited = 0.0
 
-    def _open(self, folder: Path, step: int) -> None:
-        for line in truncate(folder / SKIPPED, step):
+    def _open(self, folder: Path, step: int, validated: int) -> None:
+        for line in truncate(folder / SKIPPED_FILE, step, validated):
             self._count(SkippedSample(line["task"], line["key"], line["reason"]))
-        for line in truncate(folder / METRICS, step):
+        for line in truncate(folder / METRICS_FILE, step, validated):
             if line["kind"] == KIND:
                 self.shares[line["part"], line["layer"], line["site"]] = line["shares"]
-        for name in (METRICS, SKIPPED):
-            self.files[name] = (folder / name).open("a", encoding="utf-8")
-        self.tensorboard = open_tensorboard(folder / "tensorboard", step, self.display)
+        for name in (METRICS_FILE, SKIPPED_FILE):
+            self.files[name] = (folder / name).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            )
+        self.tensorboard = open_tensorboard(folder / TENSORBOARD_FOLDER, step, self.display)
 
     def __enter__(self) -> RunLogger:
         self.display.__enter__()
@@ -112,7 +115,9 @@ class RunLogger:
         """Log skipped samples, each of them once."""
         for skip in skips:
             if self._count(skip):
-                self._write(SKIPPED, step=step, task=skip.task, key=skip.key, reason=skip.reason)
+                self._write(
+                    SKIPPED_FILE, step=step, task=skip.task, key=skip.key, reason=skip.reason
+                )
 
     def log_step(
         self, step: int, task: str, loss: float, samples: int, rate: float, last: bool
@@ -143,7 +148,7 @@ class RunLogger:
             f" {shown}"
         )
         values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
-        self._write(METRICS, step=step, kind="nonfinite", task=task, **values)
+        self._write(METRICS_FILE, step=step, kind="nonfinite", task=task, **values)
 
     def log_validation(
         self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool
@@ -153,7 +158,7 @@ class RunLogger:
         for task, metrics in results.items():
             others = {name: number for name, number in metrics.items() if name != "loss"}
             line = {"loss": metrics["loss"], "metric": others, "seconds": round(self.seconds, 3)}
-            self._write(METRICS, step=step, kind="validation", task=task, **line)
+            self._write(METRICS_FILE, step=step, kind="validation", task=task, **line)
             self._scalars(step, {f"validation/{name}/{task}": x for name, x in metrics.items()})
         parts = [
             f"{task} " + " ".join(f"{name} {x:.3f}" for name, x in metrics.items())
@@ -163,6 +168,12 @@ class RunLogger:
         self.display.note(f"step {step}: validation score {value:.3f}{mark} | " + " · ".join(parts))
         self.last_step = time.perf_counter()
 
+    def log_failures(self, step: int, failures: Mapping[str, str]) -> None:
+        """Log the tasks that could not be validated, each with the reason."""
+        for task, reason in failures.items():
+            self.display.warn(f"step {step}: task {task} is not validated: {reason}")
+            self._write(METRICS_FILE, step=step, kind="not_validated", task=task, reason=reason)
+
     def log_interference(
         self, step: int, found: Mapping[str, Mapping[str, Mapping[str, float]]]
     ) -> None:
@@ -171,7 +182,7 @@ class RunLogger:
         for block, tasks in found.items():
             for task, others in tasks.items():
                 line = {"task": task, "block": block, "metric": dict(others)}
-                self._write(METRICS, step=step, kind="interference", **line)
+                self._write(METRICS_FILE, step=step, kind="interference", **line)
                 name = f"interference/{block}/{task}"
                 self._scalars(step, {f"{name}/{other}": x for other, x in others.items()})
 
@@ -183,7 +194,7 @@ class RunLogger:
             summary = summarise(choice, self.shares.get(key, {}))
             self.shares[key] = summary["shares"]
             line = {"part": part, "layer": layer, "site": site, **summary}
-            self._write(METRICS, step=step, kind=KIND, **line)
+            self._write(METRICS_FILE, step=step, kind=KIND, **line)
             scalars = {f"experts/entropy/{part}/{site}/{layer}": summary["entropy"]}
             for kind in ("utilisation", "drift"):
                 name = f"experts/{kind}/{part}/{site}/{layer}"
@@ -197,7 +208,9 @@ class RunLogger:
                 f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()
             ]
             total = self.skips.total()
-            self.display.note(f"samples skipped: {total}, listed in {SKIPPED}: {'; '.join(parts)}")
+            self.display.note(
+                f"samples skipped: {total}, listed in {SKIPPED_FILE}: {'; '.join(parts)}"
+            )
 
     def _count(self, skip: SkippedSample) -> bool:
         """Count a skipped sample. Returns False if it was counted before."""
@@ -225,7 +238,9 @@ class RunLogger:
         shared["seconds"] = round(self.seconds, 3)
         for task, (total, count) in self.losses.items():
             loss = total / count
-            self._write(METRICS, step=step, kind="train", task=task, loss=loss, metric={}, **shared)
+            self._write(
+                METRICS_FILE, step=step, kind="train", task=task, loss=loss, metric={}, **shared
+            )
             self._scalars(step, {f"train/loss/{task}": loss})
         self.losses, self.totals = {}, [0.0, 0.0, 0.0]
 
@@ -247,20 +262,16 @@ def to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def truncate(file: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the lines of a .jsonl file after `step`, and a line that a crash left incomplete.
-    Returns the remaining lines."""
-    if not file.exists():
-        return []
-    kept = []
-    for text in file.read_text("utf-8").split("\n")[:-1]:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if line["step"] <= step:
-            kept.append(line)
-    write_atomically(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in kept))
+def truncate(file: Path, step: int, validated: int) -> list[dict[str, Any]]:
+    """Remove the lines of a .jsonl file after `step`, those of validations after `validated`, and
+    damaged ones. Returns the remaining lines."""
+    kept = [
+        line
+        for line in read_log(file)
+        if step and line["step"] <= (validated if line.get("kind") in OF_VALIDATION else step)
+    ]
+    if file.exists():
+        write_text(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in kept))
     return kept
 
 

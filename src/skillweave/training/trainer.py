@@ -132,18 +132,22 @@ class Trainer:
     def fit(self) -> int:
         """Train to the end. Returns 0, or the number of the signal that stopped the run.
 
+        A checkpoint is written before each validation, so that whatever happens there costs no
+        step. A validation that an earlier process did not finish is done first.
+
         Raises TrainingError if too many steps have no finite loss and gradient, or if a checkpoint
         cannot be written.
         """
         self.model.train()
+        self._run_validation()
         batches = self.batches()
         while self.state.step < self.steps:
             signal = self.update(batches)
-            improved = self._is_due(self.config.validate_every) and self._run_validation()
-            if improved or signal or self._is_due(self.config.checkpoint_every):
-                self._save()
+            if signal or self._validation_is_due or self._is_due(self.config.checkpoint_every):
+                self._save(self._write_checkpoint)
             if signal and self.state.step < self.steps:
                 return signal
+            self._run_validation()
         return 0
 
     def batches(self) -> Iterator[Batch]:
@@ -241,32 +245,43 @@ class Trainer:
         """Whether to do now what is done every so many steps and after the last one."""
         return self.state.step == self.steps or bool(every and self.state.step % every == 0)
 
-    def _run_validation(self) -> bool:
-        """Validate all tasks. Returns whether the mean of their scores is the best so far."""
+    @property
+    def _validation_is_due(self) -> bool:
+        return self.state.validated < self.state.step and self._is_due(self.config.validate_every)
+
+    def _run_validation(self) -> None:
+        """Validate all tasks if it is due. The best checkpoint has the highest mean of their
+        scores."""
+        if not self._validation_is_due:
+            return
         state = self.state
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
-            results, skips, uses = self.fabric.broadcast(self.validate(self.model))
+            found = ValidationResult(*self.fabric.broadcast(self.validate(self.model)))
         self.model.train()
-        self.logger.log_skipped(state.step, skips)
-        self.logger.log_experts(state.step, uses)
-        if not results:
-            return False
-        value = sum(summary_score(metrics) for metrics in results.values()) / len(results)
-        best = math.isfinite(value) and (state.best_value is None or value > state.best_value)
-        if best:
-            state.best_step, state.best_value = state.step, value
-        self.logger.log_validation(state.step, results, value, best)
-        return best
+        self.logger.log_skipped(state.step, found.skips)
+        self.logger.log_failures(state.step, found.failures)
+        self.logger.log_experts(state.step, found.uses)
+        if found.results:
+            scores = [summary_score(metrics) for metrics in found.results.values()]
+            value = sum(scores) / len(scores)
+            best = math.isfinite(value) and (state.best_value is None or value > state.best_value)
+            if best:
+                state.best_step, state.best_value = state.step, value
+            self.logger.log_validation(state.step, found.results, value, best)
+        state.validated = state.step
+        self._save(self.checkpoints.save_validation)
 
-    def _save(self) -> None:
-        """Write a checkpoint on the first process. Raises TrainingError on all processes if that
-        fails."""
-        self.state.logger = self.logger.state
+    def _write_checkpoint(self, state: TrainingState) -> None:
+        state.logger = self.logger.state
+        self.checkpoints.save(state, self._write)
+
+    def _save(self, write: Callable[[TrainingState], None]) -> None:
+        """Write on the first process. Raises TrainingError on all processes if that fails."""
         failure = ""
         if self.fabric.is_global_zero:
             try:
-                self.checkpoints.save(self.state, self._write)
+                write(self.state)
             except TrainingError as error:
                 failure = str(error)
         failure = self.fabric.broadcast(failure)

@@ -16,62 +16,70 @@ from skillweave.analysis.experts import (
     watch_load,
 )
 from skillweave.batch import Batch, SkippedSample
+from skillweave.config import ConfigError
+from skillweave.data.processors.base import describe_error
 from skillweave.metrics import estimate
 from skillweave.model.model import Model
-from skillweave.recipe import RecipeConfig
 from skillweave.tasks.dataset import TaskDataset
 from skillweave.tasks.predictions import encode_candidates, evaluating
 
 
 class ValidationResult(NamedTuple):
     """`results`: task → mean `loss` and metrics. `skips`: samples that were skipped. `uses`: how
-    the learned gates route the tokens of each task."""
+    the learned gates route the tokens of each task. `failures`: task → why it has no results."""
 
     results: Mapping[str, Mapping[str, float]]
     skips: list[SkippedSample]
     uses: list[Use]
+    failures: Mapping[str, str] = {}
 
 
 class Validation:
     """Validates a model. All processes use the same samples, since some losses gather negatives
     from all processes."""
 
-    def __init__(self, datasets: Mapping[str, TaskDataset], recipe: RecipeConfig) -> None:
-        self.datasets, self.recipe = datasets, recipe
+    def __init__(self, datasets: Mapping[str, TaskDataset], samples: int) -> None:
+        """`samples`: how many of each task are used at most."""
+        self.datasets, self.samples = datasets, samples
 
     def __call__(self, model: Model) -> ValidationResult:
-        """Validate the model. A task without samples has no results."""
+        """Validate the model. A task that cannot be validated has no results, and ends neither the
+        training nor the validation of the others."""
         results: dict[str, dict[str, float]] = {}
         skips: list[SkippedSample] = []
+        failures: dict[str, str] = {}
         load: Load = {}
         for name, dataset in self.datasets.items():
-            losses: dict[str, list[tuple[Tensor, int]]] = {}
-            batches = dataset.batches(
-                self.recipe.tasks[name].batch_size, self.recipe.training.validation_samples
-            )
-            candidates = encode_candidates(
-                model, watch_load(model, dataset.candidate_batches(), load)
-            )
-            watched = record_losses(
-                model,
-                batches,
-                losses,
-                load,
-                2 if dataset.task.compares_samples else 1,
-                candidates,
-            )
-            task = dataset.task
-            with evaluating(model):
-                found = task.entry.predict(model, task, watched, candidates)
-            if losses:
-                results[name] = {
-                    "loss": sum(map(mean_loss, losses.values())),
-                    **estimate(task.entry.all_columns(found, dataset.further_metrics), 0)[0],
-                }
-            skips += found.skipped
-        return ValidationResult(
-            results, skips, [*uses_by_layout(model, only_learned=True), *uses_by_data(model, load)]
-        )
+            try:
+                found = self._validate(model, dataset, load, skips)
+            except Exception as error:
+                skips += getattr(error, "skipped", ())
+                failures[name] = (
+                    str(error) if isinstance(error, ConfigError) else describe_error(error)
+                )
+            else:
+                if found:
+                    results[name] = found
+        uses = [*uses_by_layout(model, only_learned=True), *uses_by_data(model, load)]
+        return ValidationResult(results, skips, uses, failures)
+
+    def _validate(
+        self, model: Model, dataset: TaskDataset, load: Load, skips: list[SkippedSample]
+    ) -> dict[str, float]:
+        """Loss and metrics of a task; none for a single sample that can only be compared."""
+        task = dataset.task
+        losses: dict[str, list[tuple[Tensor, int]]] = {}
+        batches = dataset.batches(dataset.config.batch_size, self.samples)
+        candidates = encode_candidates(model, watch_load(model, dataset.candidate_batches(), load))
+        least = 2 if task.compares_samples else 1
+        watched = record_losses(model, batches, losses, load, least, candidates)
+        with evaluating(model):
+            found = task.entry.predict(model, task, watched, candidates)
+        skips += found.skipped
+        if not losses:
+            return {}
+        columns = task.entry.all_columns(found, dataset.further_metrics)
+        return {"loss": sum(map(mean_loss, losses.values())), **estimate(columns, 0)[0]}
 
 
 def mean_loss(parts: Sequence[tuple[Tensor, int]]) -> float:
