@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from skillweave.config.base import Config, ConfigError, choose, nearest
 from skillweave.config.data import LimitsConfig
+from skillweave.config.errors import reading
 from skillweave.config.layering import load_yaml, merge, nest
 from skillweave.config.names import FileName, Name
 from skillweave.config.reading import parse_yaml
@@ -112,7 +113,11 @@ def read_recipe(
     mappings merge, later values win, and null takes a mapping away. Tasks outside `only` are left
     out. `fraction`: of every task's data. Raises ConfigError with every fault at once.
     """
-    file = Path(path)
+    with reading(path, "a valid recipe"):
+        return _read(Path(path), overrides, fraction)
+
+
+def _read(file: Path, overrides: Sequence[str], fraction: float | None) -> RecipeConfig:
     data = load_yaml(file, RecipeConfig)
     for override in overrides:
         key, separator, value = override.partition("=")

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
-from skillweave.config.reading import (
-    MAX_DEPTH,
-    lines_of,
-    parse_json,
-    parse_yaml,
-    read_lines,
-    reading,
-)
+from skillweave.config.errors import reading
+from skillweave.config.reading import MAX_DEPTH, lines_of, parse_json, parse_yaml, read_lines
 from skillweave.recipe import read_recipe
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(
@@ -73,7 +67,7 @@ def test_a_panic_of_a_rust_library_is_an_error_of_the_file():
 
 
 def test_errors_that_tell_enough_pass():
-    for error in (ConfigError("a"), FileNotFoundError(2, "b", "c"), KeyboardInterrupt()):
+    for error in (ConfigError("t.json: a"), FileNotFoundError(2, "b", "c"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, reading("t.json", "a tokenizer"):
             raise error
         assert raised.value is error
@@ -155,3 +149,8 @@ def test_a_file_of_lines_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "gbk.txt").write_bytes("书\n".encode("gbk"))
     with pytest.raises(ConfigError, match=r"gbk\.txt: not a text file: line 1: byte 0xca"):
         read_lines(tmp_path / "gbk.txt")
+
+
+def test_an_error_that_does_not_name_the_file_gets_its_name():
+    with pytest.raises(ConfigError, match=r"^t\.json: a$"), reading("t.json", "a tokenizer"):
+        raise ConfigError("a")

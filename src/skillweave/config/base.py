@@ -16,18 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from skillweave.config.errors import ConfigError, reading
+
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message lists every fault with its path and a
-    remedy."""
-
-    exit_status = 2
 
 
 class Config(BaseModel):
@@ -74,10 +69,11 @@ class Config(BaseModel):
     def parse(cls: type[C], data: Mapping[str, Any], where: str = "") -> C:
         """Validate `data`. Raises ConfigError with all faults at once, each with its path and the
         nearest valid name."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(explain(cls, error, where)) from None
+        with reading(where or cls.__name__, "valid settings"):
+            try:
+                return cls.model_validate(data)
+            except ValidationError as error:
+                raise ConfigError(explain(cls, error, where)) from None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

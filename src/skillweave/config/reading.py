@@ -1,17 +1,16 @@
-"""Files that others wrote: bounds on what is parsed, and one error that names the file."""
+"""YAML and JSON that others wrote, within bounds."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from skillweave.config.base import ConfigError
+from skillweave.config.errors import ConfigError, reading
 
 T = TypeVar("T")
 
@@ -23,44 +22,6 @@ MAX_DEPTH = 64
 """Deepest nesting of settings."""
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's safe loader, in C where it is compiled: ten times as fast."""
-
-
-@contextmanager
-def reading(
-    where: object, what: str, error: Callable[[str], Exception] = ConfigError
-) -> Generator[None]:
-    """Tell a fault of a file's contents as one `error`: `WHERE: not WHAT: FAULT`.
-
-    Inside the block a parser reads what others wrote, and damaged contents can make it raise
-    anything, also a panic of a Rust library. Errors of this project and errors of the operating
-    system that name a file pass.
-    """
-    try:
-        yield
-    except BaseException as fault:
-        told = hasattr(fault, "exit_status") or getattr(fault, "filename", None) is not None
-        if told or not (isinstance(fault, Exception) or type(fault).__name__ == "PanicException"):
-            raise
-        raise error(f"{where}: not {what}: {describe(fault)}") from fault
-
-
-def describe(fault: BaseException) -> str:
-    """A fault in a line: its message, with its kind where the message alone says little."""
-    if isinstance(fault, UnicodeDecodeError):
-        line = fault.object.count(b"\n", 0, fault.start) + 1
-        byte = fault.object[fault.start]
-        return (
-            f"line {line}: byte 0x{byte:02x} is not {fault.encoding.upper()}; save the file as"
-            f" UTF-8{' (it may be GBK)' if byte > 0x80 else ''}"
-        )
-    if isinstance(fault, RecursionError | MemoryError):
-        return "it is nested too deeply, or too large"
-    message = str(fault).strip().split("\n")[0][:300]
-    return (
-        message
-        if type(fault) in (ValueError, json.JSONDecodeError)
-        else (f"{type(fault).__name__} {message}")
-    )
 
 
 def parse_json(text: str | bytes, where: object) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import DataConfig
+from skillweave.config.errors import reading
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
 from skillweave.model.folders import CONFIG_FILE, is_hf_model, model_folder, model_folders
@@ -33,6 +34,11 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     ConfigError when there is no model or it has no such task, WeightsError when its weights do not
     fit, Damaged when there is no other.
     """
+    with reading(path, "a model that can be loaded"):
+        return _load(path, tasks)
+
+
+def _load(path: str | Path, tasks: str | Collection[str] | None) -> Model:
     if is_hf_model(path):
         from skillweave.interop.huggingface import from_hf  # thirty families
 
@@ -108,7 +114,7 @@ def recipe_for(model: Model, data: Mapping[str, str], where: str | Path) -> Reso
         source = DataConfig(path=path, columns=task.columns)
         tasks[name] = TaskConfig(**settings, target=next(iter(task.targets)), data=source)
     recipe = RecipeConfig(
-        name=Path(where).name,
+        name=Path(where).resolve().name.lstrip(".") or "model",
         output=str(where),
         model=model.config,
         tasks=tasks,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from skillweave.config.errors import reading
 from skillweave.weights.files import (
     FILE,
     About,
@@ -46,11 +47,9 @@ class Checkpoint(Mapping[str, Tensor]):
         )
 
     def _read_index(self, index: Path) -> dict[str, Path]:
-        try:
-            weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-            files = {name: self.folder / file for name, file in weight_map.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(f"{index}: not an index of shards ({error})") from None
+        with reading(index, "an index of shards", WeightsError):
+            weight_map = json.loads(index.read_bytes())["weight_map"]
+            files = {name: self.folder / Path(file).name for name, file in weight_map.items()}
         missing = sorted({file.name for file in files.values() if not file.is_file()})
         if missing:
             raise WeightsError(

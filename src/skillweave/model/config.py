@@ -14,6 +14,7 @@ from skillweave.components.targets import TARGETS, TargetConfig
 from skillweave.config.base import Config, ConfigError, Positive, choose, nearest
 from skillweave.config.data import LimitsConfig
 from skillweave.config.encoder import DecoderConfig, EncoderConfig, TransformerConfig
+from skillweave.config.errors import reading
 from skillweave.config.layering import load_yaml, merge
 from skillweave.config.names import Name
 from skillweave.config.reading import parse_json, parse_yaml
@@ -364,8 +365,8 @@ class ModelConfig(Config):
         file = Path(path)
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
-        data = _read(file)
-        return cls.parse(as_own(data), str(file))
+        with reading(file, "a model configuration"):
+            return cls.parse(as_own(_read(file)), str(file))
 
 
 def reads_causally(spans: Iterable[Mapping[str, Any]]) -> bool:

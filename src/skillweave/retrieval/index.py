@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import tee
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.numpy import save_file
 from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
+from skillweave.config.errors import reading
 from skillweave.data.processors import BadInput
 from skillweave.data.sources import Source
 from skillweave.data.values import first_text
@@ -290,15 +292,19 @@ def _write(index: Index, file: Path, mark: str) -> None:
 
 
 def _read(file: Path, mark: str, predictor: Predictor, items: Items) -> Index | None:
-    """A stored index, None when there is none or its fingerprint is another."""
+    """A stored index, None when there is none, it is damaged or its fingerprint is another."""
     listing = file.with_suffix(".json")
     if not (file.is_file() and listing.is_file()):
         return None
-    about = json.loads(listing.read_text("utf-8"))
-    with safe_open(file, framework="np") as stored:
-        if about["fingerprint"] != mark or (stored.metadata() or {}).get("fingerprint") != mark:
-            return None
-        vectors = stored.get_tensor("vectors")
-    entries = [Entry(**entry) for entry in about["entries"]]
-    skipped = [SkippedSample(**skip) for skip in about["skipped"]]
-    return Index(about["task"], about["modality"], vectors, entries, skipped, predictor, items)
+    with suppress(ConfigError), reading(file, "an index"):
+        about = json.loads(listing.read_bytes())
+        with safe_open(file, framework="np") as stored:
+            if about["fingerprint"] != mark or stored.metadata()["fingerprint"] != mark:
+                return None
+            vectors = stored.get_tensor("vectors")
+        entries = [Entry(**entry) for entry in about["entries"]]
+        skipped = [SkippedSample(**skip) for skip in about["skipped"]]
+        if vectors.ndim == 2 and len(vectors) == len(entries):
+            kind, modality = about["task"], about["modality"]
+            return Index(kind, modality, vectors, entries, skipped, predictor, items)
+    return None  # a damaged index is built anew

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from skillweave.config.errors import reading
 from skillweave.layers.low_rank import add_low_rank
 from skillweave.weights.files import FILE, WeightsError, fingerprint, read_weights, write_weights
 
@@ -45,14 +46,10 @@ class Adapter:
             raise WeightsError(f"{folder}: not a tuned model (it has no {REFERENCE_FILE})")
         stored = read_weights(folder / ADAPTER_FILE)
         tensors = {name.removeprefix(PREFIX): x for name, x in stored.items()}
-        try:
-            told = json.loads((folder / REFERENCE_FILE).read_text("utf-8"))
-            return cls(told["base"], told["frozen"], tensors, told["scale"])
-        except (ValueError, KeyError, TypeError) as error:
-            where = folder / REFERENCE_FILE
-            raise WeightsError(
-                f"{where}: expected JSON with base, frozen and scale ({error}); restore it"
-            ) from None
+        file = folder / REFERENCE_FILE
+        with reading(file, "JSON with base, frozen and scale; restore it", WeightsError):
+            told = json.loads(file.read_bytes())
+            return cls(str(told["base"]), str(told["frozen"]), tensors, float(told["scale"]))
 
     def write(self, folder: Path) -> None:
         """Write both files into a folder. Raises OSError when it cannot be written."""

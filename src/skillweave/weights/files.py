@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from skillweave.config.errors import reading
 from skillweave.config.streams import ASSETS_FOLDER
 
 FILE = "model.safetensors"
 STORED = ("float32", "bf16", "int8")
 """How a model's matrices may be stored; see `pack`."""
+WHOLE = "a whole safetensors file; fetch or save it again"
 SCALE = ".scale"
 """What the name of an int8 tensor's scales ends in."""
 DTYPES = {
@@ -83,7 +86,7 @@ def read_weights(file: Path, names: Collection[str] | None = None) -> dict[str, 
     """
     if not file.is_file():
         raise WeightsError(f"{file}: no such file; a model folder holds config.json and {FILE}")
-    with FileIO(file) as stream:
+    with _opened(file) as stream:
         index = _read_index(stream, file)
         scales = {
             name + SCALE for name, place in index.items() if place.dtype == torch.int8
@@ -108,7 +111,7 @@ def read_weights(file: Path, names: Collection[str] | None = None) -> dict[str, 
 def list_weights(file: Path) -> dict[str, torch.dtype]:
     """The names of a file's tensors with their types. Raises WeightsError when it is not
     safetensors."""
-    with FileIO(file) as stream:
+    with _opened(file) as stream:
         return {name: place.dtype for name, place in _read_index(stream, file).items()}
 
 
@@ -164,26 +167,33 @@ def _read_index(stream: FileIO, file: Path) -> dict[str, Place]:
     """Where each tensor lies. The format: 8 bytes that say how long the JSON header is, the header,
     the tensors."""
     size = file.stat().st_size
-    try:
-        begin = 8 + int.from_bytes(_read(stream, 8).tolist(), "little")
-        if begin > size:
-            raise ValueError(f"{begin} bytes of header, {size} in all")
-        header: dict[str, Any] = json.loads(_read(stream, begin - 8).numpy().tobytes())
-        header.pop("__metadata__", None)
-        index = {}
-        for name, about in header.items():
-            start, end = about["data_offsets"]
-            index[name] = Place(
-                DTYPES[about["dtype"]], tuple(about["shape"]), begin + start, begin + end
-            )
-        end = max((place.end for place in index.values()), default=begin)
-        if end != size:
-            raise ValueError(f"{size} bytes, its header says {end}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{file}: not a whole safetensors file ({error}); fetch or save it again"
-        ) from None
+    begin = 8 + int.from_bytes(_read(stream, 8).tolist(), "little")
+    if begin > size:
+        raise ValueError(f"{begin} bytes of header, {size} in all")
+    header: dict[str, Any] = json.loads(_read(stream, begin - 8).numpy().tobytes())
+    header.pop("__metadata__", None)
+    index = {}
+    for name, about in header.items():
+        start, end = about["data_offsets"]
+        dtype, shape = DTYPES[about["dtype"]], torch.Size(about["shape"])
+        if min(shape, default=0) < 0 or end - start != dtype.itemsize * shape.numel():
+            raise ValueError(f"{name} of shape {list(shape)} has {end - start} bytes")
+        index[name] = Place(dtype, shape, begin + start, begin + end)
+    end = begin
+    for place in sorted(index.values(), key=lambda place: (place.start, place.end)):
+        if place.start != end:
+            raise ValueError(f"a tensor begins at byte {place.start} instead of {end}")
+        end = place.end
+    if end != size:
+        raise ValueError(f"{size} bytes, its header says {end}")
     return index
+
+
+@contextmanager
+def _opened(file: Path) -> Generator[FileIO]:
+    """The file, for reading. Faults of its contents become WeightsErrors."""
+    with reading(file, WHOLE, WeightsError), FileIO(file) as stream:
+        yield stream
 
 
 def _read_tensor(stream: FileIO, place: Place) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skillweave.config.base import ConfigError, nearest
 from skillweave.config.data import DataConfig, Split
+from skillweave.config.errors import reading
 from skillweave.config.registry import load_plugins
 from skillweave.data.sources.base import KINDS, SUFFIXES, Source, Table, name_fields, open_files
 from skillweave.data.sources.files import decompress, find_files
@@ -50,6 +51,11 @@ def open_rows(path: str) -> Table:
 def open_table(path: str) -> Table:
     """All rows of a source under its own column names, unsplit. Raises ConfigError for a source
     that cannot be opened."""
+    with reading(path, "a source that can be read"):
+        return _open(path)
+
+
+def _open(path: str) -> Table:
     kind, separator, name = path.partition(":")
     if separator and kind not in KINDS:
         load_plugins()

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillweave.config.base import ConfigError
+from skillweave.config.errors import reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table, find_part
 from skillweave.data.sources.class_labels import Features, labelled, with_names
 from skillweave.data.sources.streaming import STREAMS, TableStream
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+READABLE = "a readable Parquet file"
 CACHE_BYTES = 256 * 2**20
 """Row groups that a process keeps. Random access to a larger table reads whole groups, which should
 be a few MB in size."""
@@ -48,10 +49,8 @@ class ParquetTable(Table):
     def _open(self) -> ParquetFile:
         import pyarrow.parquet  # heavy
 
-        try:
+        with reading(self.file, READABLE):
             return pyarrow.parquet.ParquetFile(self.file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{self.file}: not a readable Parquet file: {error}") from None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -72,7 +71,7 @@ class ParquetTable(Table):
 
     def _read_group(self, number: int, names: Sequence[str]) -> pyarrow.Table:
         present = [name for name in names if name in self.columns]
-        with self._open() as opened:
+        with reading(self.file, READABLE), self._open() as opened:
             return opened.read_row_group(number, columns=present, use_threads=False)
 
     def read_column(self, name: str) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillweave.config.base import ConfigError
+from skillweave.config.errors import reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table
 from skillweave.data.sources.streaming import STREAMS, TableStream
 from skillweave.data.tokenized import TokenIds
@@ -66,10 +66,12 @@ STREAMS.register(".arrow")(TableStream)
 def _map_file(file: Path) -> RecordBatch:
     import pyarrow  # heavy
 
-    try:
+    with reading(file, "a shard that `skillweave shard` wrote"):
         reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(file)))
-        if not {COLUMN, TOKENIZER} <= (reader.schema.metadata or {}).keys():
-            raise pyarrow.ArrowInvalid("it has no token ids")
-        return reader.get_batch(0)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(f"{file}: not a shard that `skillweave shard` wrote: {error}") from None
+        metadata = reader.schema.metadata or {}
+        if not {COLUMN, TOKENIZER} <= metadata.keys():
+            raise ValueError("it has no token ids")
+        batch = reader.get_batch(0)
+        batch.validate(full=True)  # damaged offsets would end the process later
+        batch.column(metadata[COLUMN].decode()).values.to_numpy()
+        return batch

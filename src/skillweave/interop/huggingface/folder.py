@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
+from skillweave.config.errors import reading
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.interop.huggingface.json_files import read_json
 from skillweave.model.folders import CONFIG_FILE, HUB_ID
@@ -54,5 +55,6 @@ def read_hf_config(folder: Path) -> Any:
             f"{file}: no model_type, so it does not describe a Hugging Face model; known:"
             f" {', '.join(FAMILIES)}"
         )
-    FAMILIES.find(data["model_type"])
-    return transformers.AutoConfig.for_model(**data)
+    FAMILIES.find(str(data["model_type"]))
+    with reading(file, "a configuration that transformers reads"):
+        return transformers.AutoConfig.for_model(**data)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skillweave.config import ConfigError
+from skillweave.config.errors import reading
 from skillweave.interop.checkpoints import Checkpoint
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.interop.huggingface.family import Family, Head, find_head
@@ -20,6 +21,8 @@ from skillweave.interop.model_loader import ModelLoader, match_weights
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.weights.files import FILE, About, stream_weights
+
+CONVERTIBLE = "a Hugging Face model that can be converted"
 
 
 def from_hf(source: Any, config: Any = None) -> Model:
@@ -34,7 +37,8 @@ def from_hf(source: Any, config: Any = None) -> Model:
     """
     if isinstance(source, str | Path):
         folder = find_folder(source)
-        return _open_folder(folder, Checkpoint(folder), config).load()
+        with reading(folder, CONVERTIBLE):
+            return _open_folder(folder, Checkpoint(folder), config).load()
     by_name = isinstance(source, Mapping)
     state: Mapping[str, Tensor] = source if by_name else source.state_dict()
     config = config or getattr(source, "config", None)
@@ -102,7 +106,8 @@ def _is_tied(
 def import_folder(folder: Path, out: Path) -> str:
     """Convert a Hugging Face model folder to ours, one tensor at a time."""
     checkpoint = Checkpoint(folder)
-    loader = _open_folder(folder, checkpoint)
+    with reading(folder, CONVERTIBLE):
+        loader = _open_folder(folder, checkpoint)
     tensors = {}
     weights = loader.model.state_dict()
     for mapping in loader.mappings:
