@@ -11,6 +11,7 @@ from unittest.mock import patch
 import torch
 import transformers
 from hf_generation import GENERATION
+from hf_text import TEXT
 from hf_vision import BERT, CLASSES, PAD, VISION, VOCABULARY, mask_patches, their_masks
 from tiny import randomise
 from torch import Tensor, nn
@@ -121,7 +122,15 @@ class Reference:
             # Pegasus detaches them.
             if type(module).__name__ == "PegasusSinusoidalPositionalEmbedding":
                 module.requires_grad_(False)
-        return model.to(dtype)
+        model = model.to(dtype)
+        for module in model.modules():
+            if hasattr(module, "scalar_embed_scale"):  # Gemma rounds it to float32.
+                module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=dtype)
+            # Marian computes them.
+            if type(module).__name__ == "MarianSinusoidalPositionalEmbedding":
+                with patch("torch.FloatTensor", torch.DoubleTensor):
+                    module.weight = nn.Parameter(module.create_weight(), requires_grad=False)
+        return model
 
 
 REFERENCES = [
@@ -268,6 +277,7 @@ REFERENCES = [
         "SiglipTextModel", "SiglipTextConfig", {**SIGLIP["text_config"], "projection_size": 11}
     ),
     *(Reference(*row) for row in GENERATION),
+    *(Reference(*row) for row in TEXT),
 ]
 
 
@@ -385,7 +395,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         return {"classification": found.logits, **run_theirs(model.vision_model, batch)}
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}
-    if name.endswith("Model") and name != "GPT2LMHeadModel":
+    if name.endswith("Model") and name not in ("GPT2LMHeadModel", "MarianMTModel"):
         pooled = found.get("pooler_output")
         return {"hidden": found.last_hidden_state, **({} if pooled is None else {"pooled": pooled})}
     if "TokenClassification" in name:

@@ -1,5 +1,5 @@
-"""ALiBi: the published slopes, and a bias that is really applied. Positions in a picture: where it
-stands among other spans."""
+"""ALiBi: the published slopes, and a bias that is really applied. Positions in a picture: where
+it stands among other spans. Buckets of DeBERTa. Rotation of a part of each head."""
 
 import math
 
@@ -9,11 +9,19 @@ from tiny import make_batch, random_batch, random_examples, tiny_config, tiny_mo
 from transformers import DINOv3ViTConfig
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.layers.position import RelativeBias2d, Rotary2d, alibi_slopes
+from skillweave.layers.position import (
+    Disentangled,
+    RelativeBias2d,
+    Rotary,
+    Rotary2d,
+    alibi_slopes,
+    rotate,
+)
 from skillweave.layers.tokens import map_tokens
 
 
@@ -141,3 +149,24 @@ def test_layers_differ_only_in_what_is_learned() -> None:
         tiny_config(encoder={"position": {"kind": "alibi", "per_layer": True}})
     with pytest.raises(ConfigError, match="both qkv and query_value"):
         tiny_config(encoder={"biases": ["qkv", "query_value"]})
+
+
+@pytest.mark.parametrize(("buckets", "longest"), [(256, 512), (4, 9), (32, 128)])
+def test_buckets_are_those_of_deberta(buckets: int, longest: int) -> None:
+    distances = torch.arange(-3 * longest, 3 * longest)
+    layer = Disentangled(8, buckets, longest, ("c2p",), None, 0.0)
+    expected = make_log_bucket_position(distances, buckets, longest).long()
+    assert torch.equal(layer.bucket(distances), expected)
+
+
+def test_a_part_of_each_head_is_rotated() -> None:
+    """The part is rotated as a smaller head, and the rest stays as it is."""
+    layout = Layout("a", (Span(Modality.TEXT, length=7),))
+    tokens = map_tokens(layout, 0, torch.tensor([[7]]), torch.device("cpu"))
+    x = torch.randn(1, 2, 7, 10)
+    tables = Rotary(6)(tokens, x).rotary
+    assert tables is not None
+    found = rotate(x, tables)
+    assert torch.equal(found[..., 6:], x[..., 6:])
+    assert torch.equal(found[..., :6], rotate(x[..., :6], tables))
+    torch.testing.assert_close(found.norm(dim=-1), x.norm(dim=-1))

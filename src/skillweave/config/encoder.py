@@ -17,7 +17,13 @@ from pydantic_core import PydanticKnownError
 from skillweave.batch import SPAN_NAMES
 from skillweave.config.base import Config, Positive, Share, Whole
 from skillweave.config.names import Name
-from skillweave.config.position import NoPositionConfig, PositionConfig, T5BiasConfig
+from skillweave.config.position import (
+    DisentangledConfig,
+    NoPositionConfig,
+    PositionConfig,
+    RotaryConfig,
+    T5BiasConfig,
+)
 from skillweave.config.registry import load_plugins
 from skillweave.config.routes import DENSE_ROUTE, FOLLOW_ROUTE, ROUTES, RouteProperties
 from skillweave.config.variants import Tagged, Variant
@@ -77,8 +83,11 @@ class RouteConfig(Config):
     """Learned gates: number of experts. SkillNet section 5.1 has as many as skills,
     Uni-Perceiver-MoE 8."""
     active: Positive = 2
-    """Learned gates: number of experts that are used at once (top-k). Gates sum to 1, so with 1 the
-    gate gets no gradient from the task."""
+    """Learned gates: number of experts that are used at once (top-k). With 1 the gate gets no
+    gradient from the task, unless `renormalise` is false."""
+    renormalise: bool = True
+    """Learned gates: whether the gates of the `active` experts sum to 1. If not, they are shares of
+    a softmax over all experts (`norm_topk_prob: false` of Qwen3-MoE)."""
     noise: float = Field(default=0.0, ge=0)
     """Learned gates: standard deviation of the normal noise that training adds to the logits, the
     same on all ranks (0.125 in the code of Uni-Perceiver-MoE)."""
@@ -187,8 +196,8 @@ class SparseConfig(Config):
         return routes
 
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
-Norm = Literal["layer", "rms"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh"]
+Norm = Literal["layer", "rms", "zero_centered_rms"]
 Bias = Literal["qkv", "query_value", "attention_output", "feed_forward", "norm"]
 
 
@@ -207,8 +216,8 @@ class Architecture(Variant):
     """Dropout probability of the embeddings and of each layer's outputs."""
     norm: Norm = "layer"
     """Kind of normalisation. `layer`: mean 0 and variance 1 (BERT). `rms`: root mean square 1, with
-    neither mean nor bias (T5, LLaMA). An architecture without normalisation has it in the embedding
-    alone."""
+    neither mean nor bias (T5, LLaMA). `zero_centered_rms`: the same with the weight 1 + w, so that
+    w starts at 0 (Gemma). An architecture without normalisation has it in the embedding alone."""
     norm_epsilon: PositiveFloat = 1e-12
     """Added to the variance in normalisation."""
     biases: list[Bias] = ["qkv", "attention_output", "feed_forward", "norm"]
@@ -241,12 +250,23 @@ class TransformerConfig(Architecture):
     """Width of a head. Default: the model's width divided by `heads`."""
     scale_attention: bool = True
     """Whether attention scores are divided by √head_size (T5: no)."""
+    scale_size: PositiveFloat | None = None
+    """Number whose square root attention scores are divided by (`query_pre_attn_scalar` of Gemma).
+    Default: `head_size`."""
+    attention_softcap: PositiveFloat | None = None
+    """Soft-capping: a score s becomes c · tanh(s / c) for this c (Gemma 2, arXiv 2408.00118 section
+    2). PyTorch's fused kernels cannot do this, so attention takes more memory. Default: none."""
     position: PositionConfig = NoPositionConfig()
     """How attention uses positions."""
     window: Positive | None = None
     """Sliding-window attention: number of positions that a position sees up to and including
     itself, and as many after it where attention is bidirectional (Longformer, arXiv 2004.05150;
     Mistral). Default: all."""
+    global_layers: list[Whole] = []
+    """Numbers of the layers, from 0, whose attention has no `window` and has the positions
+    `global_position` (Gemma 2 and 3, ModernBERT; SmolLM3: layers without positions)."""
+    global_position: Annotated[NoPositionConfig | RotaryConfig, Tagged()] | None = None
+    """How the attention of `global_layers` uses positions. Default: as `position`."""
     qk_norm: bool = False
     """Whether the queries and keys of each head go through an RMS norm (Qwen 3)."""
     feed_forward: Positive = 3072
@@ -256,9 +276,13 @@ class TransformerConfig(Architecture):
     gated: bool = False
     """Gated linear units: the hidden layer is multiplied by a second one, which goes through the
     nonlinearity (arXiv 2002.05202)."""
-    norm_position: Literal["pre", "post"] = "post"
+    norm_position: Literal["pre", "post", "sandwich"] = "post"
     """`pre`: normalisation before attention and before the feed-forward, and once more after the
-    last layer. `post`: after each residual sum (BERT)."""
+    last layer. `post`: after each residual sum (BERT). `sandwich`: as `pre`, and the outputs of
+    attention and feed-forward are normalised too (CogView, arXiv 2105.13290; Gemma 2)."""
+    first_norm: bool = True
+    """With `norm_position: pre`: whether the attention of the first layer begins with a
+    normalisation (ModernBERT: no, because the embeddings are normalised)."""
     last_norm: bool = True
     """With `norm_position: pre`: whether the last layer is followed by a normalisation. A target
     may have one instead (BEiT, VideoMAE)."""
@@ -297,6 +321,20 @@ class TransformerConfig(Architecture):
             raise ValueError(
                 "biases has both qkv and query_value, which is a part of it; give one of them"
             )
+        if beyond := [layer for layer in self.global_layers if layer >= self.layers]:
+            raise ValueError(
+                f"global_layers has {beyond[0]}, but {self.layers} layers are numbered from 0 to"
+                f" {self.layers - 1}"
+            )
+        if self.global_position and not self.global_layers:
+            raise ValueError("global_position is that of global_layers, and there are none")
+        if isinstance(self.position, DisentangledConfig):
+            routes = self.sparse.at(0)
+            if routes["qkv"].sparse or self.heads != (self.key_value_heads or self.heads):
+                raise ValueError(
+                    "position disentangled projects distances as queries and keys, so it needs a"
+                    " dense qkv and as many key_value_heads as heads"
+                )
         return self
 
     def size(self, width: int) -> int:
@@ -310,7 +348,8 @@ class TransformerConfig(Architecture):
         elif isinstance(self.position, T5BiasConfig) and self.position.gated and width % self.heads:
             yield f"a gated t5_bias needs a width that is a multiple of the {self.heads} heads"
         else:
-            yield from self.position.check(self.size(width))
+            for position in filter(None, (self.position, self.global_position)):
+                yield from position.check(self.size(width))
 
 
 class SequentialConfig(Architecture):

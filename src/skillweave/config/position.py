@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from skillweave.config.base import Positive
 from skillweave.config.variants import Tagged, Variant
@@ -105,14 +105,24 @@ class RotaryConfig(FixedPosition):
     """Selects rotary position embeddings."""
     base: PositiveFloat = 10_000.0
     """Base of the frequencies base^(-2i / head size), in radians per position (θ in LLaMA)."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the numbers in a head that are rotated, from the first on (`partial_rotary_factor`;
+    GPT-NeoX, Phi)."""
     scaling: ScalingConfig | None = None
     """Change of the frequencies for texts longer than those of the first training. Default:
     none."""
 
     def check(self, head_size: int) -> Iterator[str]:
         """Rotations need an even number of dimensions."""
-        if head_size % 2:
-            yield f"rope turns pairs of numbers, and heads have {head_size}; give an even head_size"
+        if (size := self.size(head_size)) % 2 or not size:
+            yield (
+                f"rope turns pairs of numbers, and {size} of the {head_size} in a head are rotated;"
+                " change head_size or position.share"
+            )
+
+    def size(self, head_size: int) -> int:
+        """How many of the numbers in a head are rotated."""
+        return int(head_size * self.share)
 
 
 class Rotary2DConfig(FixedPosition):
@@ -178,12 +188,40 @@ class Relative2DConfig(LearnedBias):
     """Number of rows and columns of patches in an image."""
 
 
+class DisentangledConfig(LearnedBias):
+    """Disentangled attention: scores have terms of contents and of learned vectors of distances,
+    which go through the layer's own query and key projections (DeBERTa, arXiv 2006.03654; version
+    3: 2111.09543)."""
+
+    kind: Literal["disentangled"] = "disentangled"
+    """Selects disentangled attention."""
+    terms: list[Literal["c2p", "p2c"]] = Field(default=["c2p", "p2c"], min_length=1)
+    """Terms of the scores: content to position, position to content. With n of them, scores are
+    divided by √((1 + n) · head_size)."""
+    buckets: Positive | None = 256
+    """Number of vectors for distances in each direction: those up to half of it have their own, the
+    others share them on a logarithmic scale. Default: one for each distance."""
+    max_distance: Positive = 512
+    """Distance in tokens from which on all distances share a vector."""
+    norm: bool = True
+    """Whether the vectors of distances are normalised."""
+
+    def check(self, head_size: int) -> Iterator[str]:
+        """The logarithmic scale begins before its end."""
+        if self.buckets and self.buckets // 2 >= self.max_distance - 1:
+            yield (
+                f"{self.buckets} buckets reach {self.buckets // 2} tokens, which is not below"
+                f" max_distance {self.max_distance}; lower buckets, or set it to null"
+            )
+
+
 PositionConfig = Annotated[
     NoPositionConfig
     | RotaryConfig
     | Rotary2DConfig
     | T5BiasConfig
     | AlibiConfig
-    | Relative2DConfig,
+    | Relative2DConfig
+    | DisentangledConfig,
     Tagged(),
 ]

@@ -32,12 +32,14 @@ class KeyMap:
     """The rules for a model.
 
     `tied`: name of an external tensor → name of the tensor that it must be equal to. `ignored`:
-    regular expressions of external tensors that have no counterpart and are not read.
+    regular expressions of external tensors that have no counterpart and are not read. `computed`:
+    name of an external tensor that is not learned → how it is made from its shape.
     """
 
     rules: Rules
     tied: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    computed: Mapping[str, Callable[[torch.Size], Tensor]] = field(default_factory=dict)
 
     def map_weights(
         self, weights: Iterable[str], external: Collection[str], heads: int = 1

@@ -73,6 +73,8 @@ def match_weights(
     for alias, name in key_map.tied.items():
         if alias in names and alias not in needed and names[alias] != names[name]:
             _require_tied(alias, name, fetch, where)
+    for name in key_map.computed.keys() & names:
+        _require_computed(name, fetch(name), key_map.computed[name], where)
     return ModelLoader(model, mappings, names, fetch, where)
 
 
@@ -80,7 +82,7 @@ def _faults(needed: Collection[str], key_map: KeyMap, names: Collection[str]) ->
     missing = set(needed) - set(names)
     unexpected = {
         name
-        for name in set(names) - set(needed) - set(key_map.tied)
+        for name in set(names) - set(needed) - set(key_map.tied) - set(key_map.computed)
         if not any(re.search(pattern, name) for pattern in key_map.ignored)
     }
     found = {"missing": missing, "unexpected": unexpected}
@@ -92,4 +94,14 @@ def _require_tied(alias: str, name: str, fetch: Callable[[str], Tensor], where: 
         raise WeightsError(
             f"{where}: {alias} is tied to {name}, but differs from it; this head can only be tied:"
             " tie the weights and save the model again"
+        )
+
+
+def _require_computed(
+    name: str, x: Tensor, make: Callable[[torch.Size], Tensor], where: str
+) -> None:
+    if not torch.allclose(x.float(), make(x.shape), atol=0.01):  # bf16 has a step of 1/256 at 1
+        raise WeightsError(
+            f"{where}: {name} is computed in this family, but the checkpoint has other values for"
+            " it, which have no counterpart here"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from skillweave.layers.sparse import (
     resolve_pair,
     statistics_of,
 )
-from skillweave.layers.tokens import TokenMap, lone_sequence
+from skillweave.layers.tokens import RelativePositions, TokenMap, lone_sequence
 
 
 class AttentionWeights(NamedTuple):
@@ -59,7 +60,7 @@ class SelfAttention(nn.Module):
     (prompt tuning as in Uni-Perceiver-MoE's code); None for none. `scale`: of the scores; None for
     1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether queries and values,
     but not keys, have a bias that all experts share. `gate`: of the biases that `TokenMap` sets
-    apart for it, if any.
+    apart for it, if any. `softcap`: see `attend`.
     """
 
     # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
@@ -76,12 +77,13 @@ class SelfAttention(nn.Module):
         norms: tuple[nn.Module, nn.Module] | None = None,
         bias: bool = False,
         gate: nn.Module | None = None,
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.gate = gate
         self.dropout = dropout
-        self.scale = scale
+        self.scale, self.softcap = scale, softcap
         self.qkv = qkv
         self.output = output
         self.query_norm, self.key_norm = norms or (None, None)
@@ -122,14 +124,32 @@ class SelfAttention(nn.Module):
             query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
         if self.gate is not None and tokens.gated_bias is not None:
             tokens = add_bias(tokens, self.gate(tokens.to_padded(x_TD)) * tokens.gated_bias)
+        if tokens.relative is not None:
+            tokens = add_bias(tokens, self._relative_bias(query, key, tokens, qkvs[0]))
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)
         dropout = self.dropout if self.training else 0.0
-        mixed_NHLd = attend(query, key, value, mask, dropout, self.scale)
+        mixed_NHLd = attend(query, key, value, mask, dropout, self.scale, self.softcap)
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
         y_TD, second = apply_linear(self.output, mixed_TD, tokens, outputs, generator, first)
         return y_TD, statistics_of(qkv=first, attention_output=second)
+
+    def _relative_bias(
+        self, query: Tensor, key: Tensor, tokens: TokenMap, resolved: Resolved | None
+    ) -> Tensor:
+        """[N, H, L, L] what the distances of queries and keys [N, H, L, d] add to the scores."""
+        vectors_RD, rows_NLL, terms = cast(RelativePositions, tokens.relative)
+        alone = lone_sequence(tokens.conditions[0], len(vectors_RD), vectors_RD.device)
+        qkv_RD, _ = apply_linear(self.qkv, vectors_RD, alone, [resolved])
+        far_query, far_key, _ = self._heads(qkv_RD.unsqueeze(0))
+        rows = rows_NLL.unsqueeze(1)
+        parts = []
+        if "c2p" in terms:
+            parts.append((query @ far_key.mT).take_along_dim(rows, -1))
+        if "p2c" in terms:
+            parts.append((key @ far_query.mT).take_along_dim(rows.mT, -1).mT)
+        return sum(parts[1:], parts[0]) * (self.scale or self.heads.size**-0.5)
 
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, L, d], keys and values [N, K, L, d]."""
@@ -153,7 +173,8 @@ class CrossAttention(nn.Module):
     """Queries from a decoder's tokens, keys and values from the encoder's output (arXiv 1706.03762,
     section 3.2.3).
 
-    `biases`: the projections that have one, as named in `TransformerConfig.biases`.
+    `biases`: the projections that have one, as named in `TransformerConfig.biases`. `softcap`: see
+    `attend`.
     """
 
     def __init__(
@@ -163,11 +184,12 @@ class CrossAttention(nn.Module):
         dropout: float = 0.0,
         scale: float | None = None,
         biases: Collection[str] = ("qkv",),
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.scale = scale
+        self.scale, self.softcap = scale, softcap
         inner, *others = heads.sizes
         self.query = nn.Linear(width, inner, bool({"qkv", "query_value"}.intersection(biases)))
         self.key_value = nn.Linear(width, sum(others), "qkv" in biases)
@@ -183,7 +205,7 @@ class CrossAttention(nn.Module):
         valid = memory.tokens.valid
         mask = None if valid is None else valid[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, mask, dropout, self.scale)
+        mixed = attend(query, key, value, mask, dropout, self.scale, self.softcap)
         return self.output(tokens.to_tokens(mixed.transpose(1, 2).flatten(2)))
 
 
@@ -213,8 +235,10 @@ def attend(
     mask: Tensor | None,
     dropout: float = 0.0,
     scale: float | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
-    """softmax(scale · Q Kᵀ) V of [N, H, L, d]. Keys may have fewer heads.
+    """softmax(scale · Q Kᵀ) V of [N, H, L, d]. Keys may have fewer heads. `softcap`: a score s
+    becomes c · tanh(s / c) for this c (Gemma 2, arXiv 2408.00118).
 
     It is computed in the inputs' precision, on a CPU in float32: there PyTorch's kernel takes up to
     2.5 times as long in bf16 (17 to 512 tokens, forward and backward).
@@ -224,10 +248,35 @@ def attend(
         "scale": scale,
         "enable_gqa": query.shape[1] != key.shape[1],
     }
+    kernel = F.scaled_dot_product_attention
+    if softcap is not None:
+        kernel = partial(_attend_capped, softcap=softcap)
     if query.device.type != "cpu":
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
+        return kernel(query, key, value, attn_mask=mask, **options)
     with torch.autocast("cpu", enabled=False):  # autocast would turn them back into bf16
         wide = [at_least_float32(x) for x in (query, key, value)]
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(wide[0].dtype)
-        return F.scaled_dot_product_attention(*wide, attn_mask=mask, **options).to(query.dtype)
+        return kernel(*wide, attn_mask=mask, **options).to(query.dtype)
+
+
+def _attend_capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    scale: float | None,
+    enable_gqa: bool,
+    softcap: float,
+) -> Tensor:
+    """As PyTorch's kernel, with capped scores."""
+    if enable_gqa:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = at_least_float32(query @ key.mT) * (scale or query.shape[-1] ** -0.5)
+    scores = softcap * torch.tanh(scores / softcap)
+    if attn_mask is not None:
+        hidden = attn_mask.dtype is torch.bool
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if hidden else scores + attn_mask
+    return F.dropout(scores.softmax(-1).to(value.dtype), dropout_p) @ value

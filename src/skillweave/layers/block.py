@@ -23,11 +23,11 @@ class BlockWeights(NamedTuple):
 
 
 class Residual(nn.Module):
-    """Adds the output of a sublayer to its input, after dropout, layer scale and drop path.
+    """Adds the output of a sublayer to its input, after norm, dropout, layer scale and drop path.
 
     `layer_scale`: initial value of the learned vector [D] (CaiT, arXiv 2103.17239); None for no
     vector. `drop_path`: probability with which a sample skips the sublayer in training (stochastic
-    depth, arXiv 1603.09382).
+    depth, arXiv 1603.09382). `norm`: of the output (sandwich norm, arXiv 2105.13290), if any.
     """
 
     def __init__(
@@ -36,8 +36,10 @@ class Residual(nn.Module):
         dropout: float = 0.0,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.norm = norm
         self.dropout = nn.Dropout(dropout)
         self.scale = (
             None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
@@ -46,7 +48,7 @@ class Residual(nn.Module):
 
     def forward(self, x_TD: Tensor, change_TD: Tensor, tokens: TokenMap) -> Tensor:
         """The sum."""
-        change_TD = self.dropout(change_TD)
+        change_TD = self.dropout(change_TD if self.norm is None else self.norm(change_TD))
         if self.scale is not None:
             change_TD = change_TD * self.scale
         if self.drop_path and self.training:

@@ -8,7 +8,7 @@ across all spans of the pass, without padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
-from skillweave.layers.tokens import TokenMap
+from skillweave.layers.tokens import RelativePositions, TokenMap
 
 
 class Rotary(nn.Module):
@@ -31,8 +31,8 @@ class Rotary(nn.Module):
         rescale: Callable[[Tensor], Tensor] | None = None,
         amplitude: float = 1.0,
     ) -> None:
-        """`size`: d, the width of a head. `rescale`: frequencies [d/2] → [d/2]. `amplitude`: factor
-        of the rotated queries and keys."""
+        """`size`: d, how many numbers of a head are rotated. `rescale`: frequencies [d/2] → [d/2].
+        `amplitude`: factor of the rotated queries and keys."""
         super().__init__()
         self.size, self.base, self.rescale, self.amplitude = size, base, rescale, amplitude
 
@@ -116,8 +116,11 @@ class Rotary2d(nn.Module):
 
 
 def rotate(x_NHLd: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate each pair (i, i + d/2) of the components of a head."""
+    """Rotate each pair (i, i + r/2) of the first r components of a head, where the tables are
+    [1 or N, 1, L, r]."""
     cos, sin = tables
+    if (size := cos.shape[-1]) < x_NHLd.shape[-1]:
+        return torch.cat([rotate(x_NHLd[..., :size], tables), x_NHLd[..., size:]], dim=-1)
     low, high = x_NHLd.chunk(2, -1)
     return x_NHLd * cos + torch.cat([-high, low], dim=-1) * sin
 
@@ -282,6 +285,47 @@ class RelativeBias2d(nn.Module):
         rows_LL = F.pad(patches_PP, (1, 0, 1, 0), value=last)
         rows_LL[0, 1:], rows_LL[1:, 0] = last - 2, last - 1
         return rows_LL
+
+
+class Disentangled(nn.Module):
+    """Learned vectors of distances for disentangled attention (DeBERTa, arXiv 2006.03654 section
+    3.1; buckets: its code and 2111.09543).
+
+    `buckets`: number of vectors in each direction; None: one for each distance below
+    `max_distance`. `norm`, `dropout`: of the vectors.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        buckets: int | None,
+        max_distance: int,
+        terms: Sequence[str],
+        norm: nn.Module | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2 * (buckets or max_distance), width)
+        self.buckets, self.max_distance, self.terms = buckets, max_distance, tuple(terms)
+        self.norm, self.dropout = norm or nn.Identity(), nn.Dropout(dropout)
+
+    def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
+        """The token map with the vectors of distances."""
+        vectors_RD = self.dropout(self.norm(self.table.weight))
+        rows_NLL = self.bucket(-distances(tokens, like.device)) + len(vectors_RD) // 2
+        rows_NLL = rows_NLL.clamp(0, len(vectors_RD) - 1)
+        return replace(tokens, relative=RelativePositions(vectors_RD, rows_NLL, self.terms))
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """The bucket of each distance, which is the position of the query minus that of the key and
+        gives the sign."""
+        if self.buckets is None:
+            return distance
+        near = self.buckets // 2
+        steps = distance.abs().clamp(min=near)  # in float32, as the weights were trained
+        spread = torch.log(steps / near) / torch.log(torch.tensor((self.max_distance - 1) / near))
+        far = (torch.ceil(spread * (near - 1)) + near).long() * distance.sign()
+        return torch.where(distance.abs() <= near, distance, far)
 
 
 class Alibi(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,18 @@ from skillweave.batch import Attention, Condition, Layout, Role
 
 UNPAD_FROM = 0.02
 """Share of padding above which dropping it saves more time than the two copies per layer take."""
+
+
+class RelativePositions(NamedTuple):
+    """What disentangled attention knows of positions (DeBERTa, arXiv 2006.03654).
+
+    `vectors`: [R, D] of distances. `rows`: [1 or N, L, L] which of them belongs to each query and
+    key. `terms`: of the scores, as in `DisentangledConfig`.
+    """
+
+    vectors: Tensor
+    rows: Tensor
+    terms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class TokenMap:
     sample may depend on without seeing the future or the answer: inputs that attend both ways and
     precede any causal span; None for packed samples. `rotary`: cosines and sines [1 or N, 1, L, d]
     for queries and keys, if any. `gated_bias`: [1 or N, H, L, L] biases that each layer multiplies
-    by its gates before they are added to the scores, if any.
+    by its gates before they are added to the scores, if any. `relative`: what disentangled
+    attention needs, if any.
     """
 
     conditions: tuple[Condition, ...]
@@ -50,6 +64,7 @@ class TokenMap:
     context: Tensor | None
     rotary: tuple[Tensor, Tensor] | None = None
     gated_bias: Tensor | None = None
+    relative: RelativePositions | None = None
 
     def positions(self, device: torch.device) -> Tensor:
         """[1 or N, L] the position of each token in its sample, across all spans of the pass;

@@ -165,7 +165,7 @@ def test_an_option_without_a_counterpart() -> None:
         sw.from_hf(
             {}, LlamaConfig(**LLAMA, rope_parameters=strange, architectures=["LlamaForCausalLM"])
         )
-    with pytest.raises(ConfigError, match=r"rotary scaling: mscale=0\.5 has no counterpart"):
+    with pytest.raises(ConfigError, match=r"rope_parameters: mscale=0\.5 has no counterpart"):
         sw.from_hf(
             {},
             LlamaConfig(

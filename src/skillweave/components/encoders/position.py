@@ -6,8 +6,10 @@ import math
 
 from torch import nn
 
+from skillweave.config.encoder import TransformerConfig
 from skillweave.config.position import (
     AlibiConfig,
+    DisentangledConfig,
     LinearScalingConfig,
     Llama3ScalingConfig,
     PositionConfig,
@@ -17,9 +19,10 @@ from skillweave.config.position import (
     T5BiasConfig,
     YarnScalingConfig,
 )
-from skillweave.layers.attention import Heads
+from skillweave.layers.norm import build_norm
 from skillweave.layers.position import (
     Alibi,
+    Disentangled,
     LinearScaling,
     Llama3Scaling,
     RelativeBias2d,
@@ -30,21 +33,27 @@ from skillweave.layers.position import (
 )
 
 
-def build_position(config: PositionConfig, heads: Heads, causal: bool) -> nn.Module | None:
-    """The module of a configuration; None for attention without positions. `causal`: whether
-    attention never looks ahead."""
+def build_position(
+    config: PositionConfig, encoder: TransformerConfig, width: int, causal: bool
+) -> nn.Module | None:
+    """The module of a configuration; None for attention without positions. `encoder`: whose
+    attention it is. `causal`: whether attention never looks ahead."""
+    heads = encoder.heads
     match config:
         case RotaryConfig():
-            return _rotary(config, heads.size)
+            return _rotary(config, config.size(encoder.size(width)))
         case Rotary2DConfig():
             augmentation = config.shift, config.jitter, config.rescale
-            return Rotary2d(heads.size, config.grid, config.base, *augmentation)
+            return Rotary2d(encoder.size(width), config.grid, config.base, *augmentation)
         case T5BiasConfig():
-            return T5Bias(heads.queries, config.buckets, config.max_distance, causal, config.gated)
+            return T5Bias(heads, config.buckets, config.max_distance, causal, config.gated)
         case Relative2DConfig():
-            return RelativeBias2d(heads.queries, config.grid)
+            return RelativeBias2d(heads, config.grid)
         case AlibiConfig():
-            return Alibi(heads.queries)
+            return Alibi(heads)
+        case DisentangledConfig(terms=terms, buckets=buckets, max_distance=longest):
+            norm = build_norm("layer", width, encoder.norm_epsilon) if config.norm else None
+            return Disentangled(width, buckets, longest, terms, norm, encoder.dropout)
     return None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skillweave.components.encoders.base import Encoder, EncoderWeights, LayerStatistics
 from skillweave.components.encoders.position import build_position
 from skillweave.config.encoder import RouteConfig, TransformerConfig
-from skillweave.config.position import T5BiasConfig
+from skillweave.config.position import DisentangledConfig, T5BiasConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory, SelfAttention
 from skillweave.layers.block import Block, Cross, Residual
 from skillweave.layers.feed_forward import FeedForward, build_activation
@@ -39,7 +39,7 @@ class TransformerEncoder(Encoder):
         self, config: TransformerConfig, width: int, known: Known, cross: bool = False
     ) -> None:
         super().__init__()
-        self.window = config.window
+        self.window, self.global_layers = config.window, frozenset(config.global_layers)
         distinct = config.distinct_layers or config.layers
         self.order = [layer * distinct // config.layers for layer in range(config.layers)]
         blocks = nn.ModuleList(
@@ -47,12 +47,12 @@ class TransformerEncoder(Encoder):
         )
         self.blocks = cast(Sequence[Block], blocks)
         own = distinct if config.position.per_layer else 0
-        heads = _heads(config, width)
-        self.position = None if own else build_position(config.position, heads, cross)
-        self.positions = nn.ModuleList(
-            cast(nn.Module, build_position(config.position, heads, cross)) for _ in range(own)
-        )
-        last = config.norm_position == "pre" and config.last_norm
+        build = partial(build_position, encoder=config, width=width, causal=cross)
+        self.position = None if own else build(config.position)
+        self.positions = nn.ModuleList(cast(nn.Module, build(config.position)) for _ in range(own))
+        self.positions_differ = config.global_position is not None
+        self.global_position = build(config.global_position) if config.global_position else None
+        last = config.norm_position != "post" and config.last_norm
         self.last_norm = _norm(config, width) if last else nn.Identity()
 
     def forward(
@@ -65,16 +65,23 @@ class TransformerEncoder(Encoder):
     ) -> tuple[Tensor, LayerStatistics]:
         """See `Encoder`."""
         statistics: LayerStatistics = {}
-        if self.window is not None:
-            tokens = within_window(tokens, self.window, x_TD.device)
-        if self.position is not None:
-            tokens = self.position(tokens, x_TD)
+        near = tokens if self.window is None else within_window(tokens, self.window, x_TD.device)
+        placed_by_kind = [_place(self.position, near, x_TD)]
+        if self.global_layers:
+            position = self.global_position if self.positions_differ else self.position
+            placed_by_kind.append(_place(position, tokens, x_TD))
         for layer, i in enumerate(self.order):
-            placed = self.positions[i](tokens, x_TD) if len(self.positions) else tokens
+            placed = placed_by_kind[layer in self.global_layers]
+            if len(self.positions):
+                placed = self.positions[i](placed, x_TD)
             resolved = [span[i] for span in weights]
             x_TD, sites = self.blocks[i](x_TD, placed, resolved, generator, memory)
             statistics |= {(layer, site): found for site, found in sites.items()}
         return self.last_norm(x_TD), statistics
+
+
+def _place(position: nn.Module | None, tokens: TokenMap, like: Tensor) -> TokenMap:
+    return tokens if position is None else position(tokens, like)
 
 
 def _norm(config: TransformerConfig, width: int) -> nn.Module:
@@ -85,15 +92,20 @@ def _block(config: TransformerConfig, layer: int, width: int, known: Known, cros
     rate = config.drop_path * layer / max(config.layers - 1, 1)
 
     def residual() -> Residual:
-        return Residual(width, config.dropout, config.layer_scale, rate)
+        norm = _norm(config, width) if config.norm_position == "sandwich" else None
+        return Residual(width, config.dropout, config.layer_scale, rate, norm)
 
     attention = _attention(config, layer, width, known)
     feed_forward = _feed_forward(config, layer, width, known)
-    norms, residuals = (_norm(config, width), _norm(config, width)), (residual(), residual())
+    pre_norm = config.norm_position != "post"
+    first = _norm(config, width)
+    if pre_norm and not layer and not config.first_norm:
+        first = nn.Identity()
+    norms, residuals = (first, _norm(config, width)), (residual(), residual())
     between = None
     if cross:
         between = Cross(_cross_attention(config, width), _norm(config, width), residual())
-    return Block(attention, feed_forward, norms, residuals, config.norm_position == "pre", between)
+    return Block(attention, feed_forward, norms, residuals, pre_norm, between)
 
 
 def _heads(config: TransformerConfig, width: int) -> Heads:
@@ -108,20 +120,41 @@ def _attention(config: TransformerConfig, layer: int, width: int, known: Known) 
     output = _linear(route, heads.sizes[0], width, known, bias, qkv)
     # as large as a normalised vector
     prompts = torch.randn(config.prompts, width) if config.prompts else None
-    norm = partial(nn.RMSNorm, heads.size, config.norm_epsilon)
+    kind = "rms" if config.norm == "layer" else config.norm
+    norm = partial(build_norm, kind, heads.size, config.norm_epsilon)
     norms = (norm(), norm()) if config.qk_norm else None
-    scale, bias = None if config.scale_attention else 1.0, "query_value" in biases
     gated = isinstance(config.position, T5BiasConfig) and config.position.gated
-    gate = BiasGate(width, config.heads) if gated else None
     return SelfAttention(
-        heads, qkv, output, config.attention_dropout, prompts, scale, norms, bias, gate
+        heads,
+        qkv,
+        output,
+        config.attention_dropout,
+        prompts,
+        _scale(config, width),
+        norms,
+        "query_value" in biases,
+        BiasGate(width, config.heads) if gated else None,
+        config.attention_softcap,
     )
 
 
+def _scale(config: TransformerConfig, width: int) -> float | None:
+    """Factor of the attention scores; None for the default, 1 / √head_size."""
+    if not config.scale_attention:
+        return 1.0
+    if isinstance(config.position, DisentangledConfig):
+        return ((1 + len(config.position.terms)) * config.size(width)) ** -0.5
+    return None if config.scale_size is None else config.scale_size**-0.5
+
+
 def _cross_attention(config: TransformerConfig, width: int) -> CrossAttention:
-    scale = None if config.scale_attention else 1.0
     return CrossAttention(
-        _heads(config, width), width, config.attention_dropout, scale, config.biases
+        _heads(config, width),
+        width,
+        config.attention_dropout,
+        _scale(config, width),
+        config.biases,
+        config.attention_softcap,
     )
 
 

@@ -17,6 +17,7 @@ from skillweave.components.targets.base import (
     TargetConfig,
     TargetOutput,
 )
+from skillweave.components.targets.transform import TransformConfig, build_transform
 from skillweave.config.base import Positive
 from skillweave.layers.precision import at_least_float32
 
@@ -33,21 +34,29 @@ class AnswerSpanConfig(TargetConfig):
     kind: Literal["span"] = "span"
     max_answer_tokens: Positive = 30
     """Length of the longest answer, in tokens."""
+    transform: TransformConfig | None = None
+    """A dense layer, a nonlinearity and a norm before the last layer (ModernBERT). Default:
+    none."""
 
     def build(self, model: ModelSpec) -> AnswerSpan:
         """See `TargetConfig`."""
-        return AnswerSpan(model.width)
+        transform = build_transform(self.transform, model.width)
+        return AnswerSpan(model.width, transform)
 
 
 class AnswerSpan(Target):
     """Cross-entropy over a sample's positions, for the beginning and the end of an answer (BERT
-    section 4.2)."""
+    section 4.2).
+
+    `transform`: before the last layer; None for nothing.
+    """
 
     labels = ("begin", "end")
     tuned = ("classifier.weight", "classifier.bias")
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, transform: nn.Module | None = None) -> None:
         super().__init__()
+        self.transform = transform or nn.Identity()
         self.classifier = nn.Linear(width, 2)
 
     def forward(
@@ -62,7 +71,8 @@ class AnswerSpan(Target):
         where there is one); 0, its [CLS], where there is no answer.
         """
         tokens = passes[-1].tokens
-        logits_NL2 = at_least_float32(tokens.to_padded(self.classifier(passes[-1].hidden_TD)))
+        hidden_TD = self.transform(passes[-1].hidden_TD)
+        logits_NL2 = at_least_float32(tokens.to_padded(self.classifier(hidden_TD)))
         if tokens.valid is not None:
             logits_NL2 = logits_NL2.masked_fill(~tokens.valid.unsqueeze(-1), -torch.inf)
         if "begin" not in labels:

@@ -17,6 +17,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE, Batch, Features, Modality
+from skillweave.components.targets.transform import TransformConfig, build_transform
 from skillweave.config.base import Config, ConfigError, Positive
 from skillweave.config.registry import Registry
 from skillweave.data.values import class_name, is_missing
@@ -337,11 +338,15 @@ class SampleTargetConfig(TargetConfig):
     norm_epsilon: PositiveFloat | None = None
     """Adds a layer normalization of that vector with this epsilon (BEiT, VideoMAE); none if
     absent."""
+    transform: TransformConfig | None = None
+    """A dense layer, a nonlinearity and a norm behind the pooler, or in its place (ModernBERT).
+    Default: none."""
 
     @property
     def sample_options(self) -> dict[str, Any]:
         """The arguments of `SampleTarget` that the settings give."""
-        return self.model_dump(include={*SampleTargetConfig.model_fields, "pooling"} - {"kind"})
+        names = {*SampleTargetConfig.model_fields, "pooling"} - {"kind"}
+        return {name: x for name, x in self if name in names}
 
 
 class HeadConfig(SampleTargetConfig):
@@ -409,7 +414,7 @@ class SampleTarget(Target):
     whether it then goes through BERT's pooler, a dense layer and the `activation`. `norm_epsilon`:
     adds a layer normalisation before the pooler. `hidden_size`: size of what the pooler gives, if
     that is not `width`. `compared`: number of such vectors that the pooler reads at once.
-    `attention`: the module of the pooling `attention`.
+    `attention`: the module of the pooling `attention`. `transform`: what follows the pooler.
     """
 
     def __init__(
@@ -422,6 +427,7 @@ class SampleTarget(Target):
         hidden_size: int | None = None,
         compared: int = 1,
         attention: nn.Module | None = None,
+        transform: TransformConfig | None = None,
     ) -> None:
         super().__init__()
         self.poolings = [pooling] if isinstance(pooling, str) else pooling
@@ -431,6 +437,7 @@ class SampleTarget(Target):
         self.pooler = nn.Linear(size * compared, hidden_size or width) if hidden else None
         self.size = size * compared if self.pooler is None else self.pooler.out_features
         self.activation = ACTIVATIONS[activation]
+        self.last = build_transform(transform, self.size)
 
     def sample_vector(self, encoded: Encoded) -> Tensor:
         """[N, D] of a pass, after the pooler."""
@@ -452,8 +459,8 @@ class SampleTarget(Target):
         return x_ND if self.norm is None else self.norm(x_ND)
 
     def transform(self, x_ND: Tensor) -> Tensor:
-        """The pooler, if there is one."""
-        return x_ND if self.pooler is None else self.activation(self.pooler(x_ND))
+        """The pooler and the transform behind it, if there are."""
+        return self.last(x_ND if self.pooler is None else self.activation(self.pooler(x_ND)))
 
 
 class Head(SampleTarget):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
@@ -44,6 +44,9 @@ class LanguageConfig(TargetConfig):
     """Whether the output layer adds a bias (BART)."""
     scaled: bool = False
     """Whether vectors are divided by √width before the output layer (T5)."""
+    softcap: PositiveFloat | None = None
+    """Soft-capping: a logit s becomes c · tanh(s / c) for this c (Gemma 2, arXiv 2408.00118 section
+    2). Default: none."""
     label_smoothing: Share = 0.0
     """In training, the share of the label's probability that is spread evenly over all tokens
     (Transformer, arXiv 1706.03762 section 5.4)."""
@@ -74,6 +77,7 @@ class LanguageConfig(TargetConfig):
             model.sharers(self.modality),
             model.width**-0.5 if self.scaled else 1.0,
             self.label_smoothing,
+            self.softcap,
         )
 
     def check(self, model: ModelSpec) -> Iterator[str]:
@@ -93,7 +97,7 @@ class Language(Target):
 
     `outputs`: tokens of an output layer of its own; None where the output is tied to the word
     embedding. `bias`: length of the bias, if any. `scale`: of the vectors before the output layer.
-    `smoothing`: label smoothing in training.
+    `smoothing`: label smoothing in training. `softcap`: of the logits, if any.
     """
 
     labels = ("label_ids",)
@@ -107,9 +111,11 @@ class Language(Target):
         modalities: Collection[Modality],
         scale: float = 1.0,
         smoothing: float = 0.0,
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
         self.modalities, self.scale, self.smoothing = modalities, scale, smoothing
+        self.softcap = softcap
         self.output = None if outputs is None else nn.Linear(width, outputs, bias=False)
         self.bias = None if bias is None else nn.Parameter(torch.zeros(bias))
 
@@ -134,4 +140,5 @@ class Language(Target):
         weight = output_embeddings if self.output is None else self.output.weight
         if weight is None:
             raise ValueError("the output is tied to a word embedding, and the stream has none")
-        return F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
+        x_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
+        return x_MV if self.softcap is None else self.softcap * torch.tanh(x_MV / self.softcap)

@@ -36,6 +36,9 @@ class MaskedLanguageConfig(TargetConfig):
     """Modality whose tokens are predicted, and to whose word embedding the output layer is tied."""
     activation: Activation = "gelu"
     """Nonlinearity of the layer before the output layer."""
+    biases: list[Literal["transform", "norm", "output"]] = ["transform", "norm", "output"]
+    """Which parts have a bias: the layer before the output layer, its norm, and the output layer
+    (ModernBERT: the output layer alone)."""
 
     @property
     def tied_to(self) -> Modality:
@@ -51,6 +54,7 @@ class MaskedLanguageConfig(TargetConfig):
             model.sharers(self.modality),
             model.word_size(self.modality),
             self.activation,
+            self.biases,
         )
 
     def check(self, model: ModelSpec) -> Iterator[str]:
@@ -87,6 +91,7 @@ class MaskedLanguage(Target):
 
     Only tokens of that embedding are predicted: where text and code have tokens of their own, each
     has its own target. `size`: of the word embedding, if that is not `width` (ALBERT, ELECTRA).
+    `biases`: as in `MaskedLanguageConfig`.
     """
 
     labels = ("label_ids",)
@@ -100,13 +105,14 @@ class MaskedLanguage(Target):
         modalities: Collection[Modality],
         size: int | None = None,
         activation: str = "gelu",
+        biases: Collection[str] = ("transform", "norm", "output"),
     ) -> None:
         super().__init__()
         self.modalities = modalities
-        self.transform = nn.Linear(width, size or width)
+        self.transform = nn.Linear(width, size or width, "transform" in biases)
         self.activation = ACTIVATIONS[activation]
-        self.norm = nn.LayerNorm(size or width, epsilon)
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.norm = nn.LayerNorm(size or width, epsilon, bias="norm" in biases)
+        self.bias = nn.Parameter(torch.zeros(vocabulary)) if "output" in biases else None
 
     def forward(
         self,

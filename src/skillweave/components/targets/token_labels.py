@@ -19,6 +19,7 @@ from skillweave.components.targets.base import (
     mean_cross_entropy,
     present_values,
 )
+from skillweave.components.targets.transform import TransformConfig, build_transform
 from skillweave.data.values import split_cell
 
 
@@ -33,10 +34,14 @@ class TokenLabelsConfig(TargetConfig):
     classes: list[str] = []
     """Names of the labels in order, such as O, B-PER, I-PER; taken from the training data if
     empty."""
+    transform: TransformConfig | None = None
+    """A dense layer, a nonlinearity and a norm before the classifier (ModernBERT). Default:
+    none."""
 
     def build(self, model: ModelSpec) -> TokenLabels:
         """See `TargetConfig`."""
-        return TokenLabels(model.width, len(self.classes))
+        transform = build_transform(self.transform, model.width)
+        return TokenLabels(model.width, len(self.classes), transform)
 
     def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
         """The labels that occur in any sample."""
@@ -45,14 +50,18 @@ class TokenLabelsConfig(TargetConfig):
 
 
 class TokenLabels(Target):
-    """Cross-entropy at the positions that have a label (BERT section 5.3)."""
+    """Cross-entropy at the positions that have a label (BERT section 5.3).
+
+    `transform`: before the classifier; None for nothing.
+    """
 
     labels = ("tags",)
     per_token = True
     tuned = ("classifier.weight", "classifier.bias")
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, transform: nn.Module | None = None) -> None:
         super().__init__()
+        self.transform = transform or nn.Identity()
         self.classifier = nn.Linear(width, classes)
 
     def forward(
@@ -63,7 +72,7 @@ class TokenLabels(Target):
     ) -> TargetOutput:
         """Logits [N, L, C]. Label `tags` [N, L], IGNORE where there is none."""
         tokens = passes[0].tokens
-        logits_TC = self.classifier(passes[0].hidden_TD)
+        logits_TC = self.classifier(self.transform(passes[0].hidden_TD))
         loss = None
         if (label_NL := labels.get("tags")) is not None:
             label_T = tokens.to_tokens(label_NL)

@@ -160,6 +160,7 @@ def flatten(config: ModelConfig) -> dict[str, Any]:
         if part and "heads" in part:
             part["key_value_heads"] = part["key_value_heads"] or part["heads"]
             part["head_size"] = part["head_size"] or width // part["heads"]
+            part["scale_size"] = part["scale_size"] or part["head_size"]
             part["distinct_layers"] = part["distinct_layers"] or part["layers"]
     decoding = decoding_options(config)
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ def to_hf(model: Model, family: str | None = None) -> Any:
             _untie(hf_model, plan.names[alias])
         else:
             made[alias] = made[name]
+    made |= {name: make(plan.shapes[name]) for name, make in plan.computed.items()}
     hf_model = hf_model.to(next(iter(weights.values())).dtype)
     state = {stored: made[name] for name, stored in plan.names.items() if name in made}
     hf_model.load_state_dict(state, strict=True)
@@ -72,9 +73,13 @@ def _build(found: FamilyMatch, model: Model) -> Any:
     _require_padding(family, part, ids)
     for option, number in ids.items():
         part.setdefault(option, number)
+    architecture = family.architecture(name)
+    padding = getattr(architecture.config_class, "pad_token_id", None)
+    # The default may be no token of a small vocabulary.
+    if not ids and padding is not None and padding >= part.get("vocab_size", padding + 1):
+        part.setdefault("pad_token_id", None)
     if classes := options.get("id2label"):
         options["label2id"] = {label: number for number, label in classes.items()}
-    architecture = family.architecture(name)
     config = architecture.config_class(**options, architectures=[name])
     hf_model = architecture(config, **arguments)
     set_generation_settings(hf_model, model.config, head)
@@ -99,6 +104,8 @@ class ExportPlan(NamedTuple):
     names: dict[str, str]
     """Name in the rules → name in the model or its files."""
     shapes: dict[str, torch.Size]
+    computed: dict[str, Callable[[torch.Size], Tensor]]
+    """How tensors that are no weights of ours are made from their shapes, by name in the rules."""
 
 
 def plan_export(
@@ -108,8 +115,10 @@ def plan_export(
     names = family.canonical_names(wanted, head.prefix)
     shapes = {name: wanted[stored].shape for name, stored in names.items()}
     heads = model.config.encoder.heads
-    mappings = family.key_map(head).map_weights(_weights_by_kind(model), shapes, heads)
-    return ExportPlan(mappings, names, shapes)
+    key_map = family.key_map(head)
+    mappings = key_map.map_weights(_weights_by_kind(model), shapes, heads)
+    computed = {name: make for name, make in key_map.computed.items() if name in names}
+    return ExportPlan(mappings, names, shapes, computed)
 
 
 def _weights_by_kind(model: Model) -> dict[str, Tensor]:
@@ -142,6 +151,8 @@ def export_folder(
     dtype = _stored_dtype(folder, model)
     # Names and shapes in files differ from those in memory.
     saved = revert_weight_conversion(hf_model, hf_model.state_dict())
+    unsaved = hf_model._keys_to_ignore_on_save or ()
+    saved = {name: x for name, x in saved.items() if name not in unsaved}
     plan = plan_export(found.family, found.head, model, saved)
     exporter = _Exporter(folder, model, dtype, plan)
     out.mkdir(parents=True, exist_ok=True)
@@ -190,10 +201,14 @@ class _Exporter:
     def tensors(self) -> dict[str, About]:
         """Type and shape of all tensors by their stored names."""
         shapes = {self.plan.names[name]: shape for name, shape in self.plan.shapes.items()}
-        return {name: About(self.dtype, shapes[name]) for name in self.groups}
+        computed = [self.plan.names[name] for name in self.plan.computed]
+        return {name: About(self.dtype, shapes[name]) for name in (*self.groups, *computed)}
 
     def read(self, stored: str) -> Tensor:
         """A tensor by its stored name."""
+        for name, make in self.plan.computed.items():
+            if self.plan.names[name] == stored:
+                return make(self.plan.shapes[name]).to(self.dtype)
         if stored not in self.made:
             self.made.clear()
             group = self.groups[stored]

@@ -10,6 +10,8 @@ from pathlib import Path
 from re import escape
 from typing import Any, NamedTuple, TypeVar
 
+from torch import Size, Tensor
+
 from skillweave.config import ConfigError, choose
 from skillweave.config.registry import Registry
 from skillweave.interop.key_map import KeyMap
@@ -49,6 +51,7 @@ ACTIVATIONS = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "tanh": "tanh",
 }
 """Hugging Face's names of nonlinearities → ours."""
 
@@ -327,6 +330,9 @@ class Family:
     """Of the layout of the converted model's task."""
     ignored: tuple[str, ...] = ()
     """Regular expressions of tensors that hold no weight."""
+    computed: Mapping[str, Callable[[Size], Tensor]] = field(default_factory=dict)
+    """Tensors that are not learned, without the prefix → how they are made from their shape. A
+    checkpoint may lack them."""
     processor_files: tuple[ProcessorFile, ...] = ()
     tokenizer_class: str | None = None
     """The class that reads an exported tokenizer; None: the one that reads any tokenizer."""
@@ -357,7 +363,8 @@ class Family:
         """The key map of an architecture."""
         unused = tuple(f"^{escape(prefix)}" for prefix in head.unused)
         rules = {**with_prefix(self.prefix, self.rules), **head.rules}
-        return KeyMap(rules, head.tied, (*self.ignored, *unused))
+        computed = {self.prefix + name: make for name, make in self.computed.items()}
+        return KeyMap(rules, head.tied, (*self.ignored, *unused), computed)
 
     def canonical_names(self, stored: Iterable[str], prefix: str = "") -> dict[str, str]:
         """Name of each tensor as in the rules → its name in a checkpoint or model.

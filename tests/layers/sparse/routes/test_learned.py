@@ -7,7 +7,7 @@ from skillweave.batch import Condition, Layout, Modality, Span
 from skillweave.config import ConfigError
 from skillweave.config.encoder import RouteConfig
 from skillweave.layers.sparse import Known, StaticRoute, build_route
-from skillweave.layers.sparse.routes.gate import add_noise
+from skillweave.layers.sparse.routes.gate import add_noise, select
 
 KNOWN = Known({m: m.value for m in (Modality.TEXT, Modality.IMAGE)}, ("caption", "classify"))
 TEXT, IMAGE = Condition("caption", Modality.TEXT), Condition("caption", Modality.IMAGE)
@@ -103,3 +103,14 @@ def test_sixteen_bits_do_not_reach_the_gate() -> None:
     plain = given.gates(TEXT)
     with torch.autocast("cpu", torch.bfloat16):
         assert given.gates(TEXT) == plain
+
+
+@pytest.mark.parametrize("active", [1, 2, 5])
+def test_gates_that_are_not_renormalised_are_shares_of_all_experts(active: int) -> None:
+    logits = torch.randn(7, 5).double()
+    gates, experts = select(logits, active, renormalise=False)
+    shares = logits.softmax(-1)
+    torch.testing.assert_close(gates, shares.gather(-1, experts))
+    torch.testing.assert_close(gates, shares.topk(active).values)
+    renormalised, _ = select(logits, active)
+    torch.testing.assert_close(renormalised, gates / gates.sum(-1, keepdim=True))

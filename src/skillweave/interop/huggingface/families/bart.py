@@ -86,10 +86,12 @@ def _rules() -> Rules:
 TIED = {f"model.{side}.embed_tokens.weight": f"{WORDS}.weight" for side in SIDES}
 
 
-def _generation_heads(name: str) -> dict[str, Head]:
+def generation_heads(name: str, generator: str = "") -> dict[str, Head]:
+    """Heads of a family whose architectures begin with `name`. `generator`: the architecture that
+    writes texts, if it is not `{name}ForConditionalGeneration`."""
     return {
         f"{name}Model": Head(tied=TIED, unused=("lm_head.", "final_logits_bias"), ends_text=True),
-        f"{name}ForConditionalGeneration": Head.written_text(
+        generator or f"{name}ForConditionalGeneration": Head.written_text(
             {**TIED, "lm_head.weight": f"{WORDS}.weight"},
             "lm_head",
             options={"bias": True},
@@ -99,12 +101,14 @@ def _generation_heads(name: str) -> dict[str, Head]:
     }
 
 
-def _family(
+def sequence_to_sequence(
     model_type: str,
     heads: Mapping[str, Head],
     stream_constants: Mapping[str, Any],
     side_constants: Mapping[str, Any],
 ) -> Family:
+    """A family with the names of BART. `stream_constants`, `side_constants`: options that it fixes
+    for the embeddings, and for encoder and decoder."""
     fields: dict[str, Any] = {"width": "d_model"}
     constants: dict[str, Any] = {}
     for side, stream in STREAMS.items():
@@ -115,7 +119,7 @@ def _family(
             max_length="max_position_embeddings",
             scale_embedding="scale_embedding",
         )
-        constants |= prefixed(stream, embedding=["word", "position"], **stream_constants)
+        constants |= prefixed(stream, **{"embedding": ["word", "position"], **stream_constants})
         constants |= prefixed(side, norm_epsilon=1e-5, **side_constants)
     return Family(
         model_type=model_type,
@@ -130,10 +134,10 @@ def _family(
     )
 
 
-BART = _family(
+BART = sequence_to_sequence(
     "bart",
     {
-        **_generation_heads("Bart"),
+        **generation_heads("Bart"),
         "BartForSequenceClassification": last_token_classification(TIED),
         "BartForQuestionAnswering": Head.question_answering(tied=TIED, ends_text=True),
     },
@@ -141,9 +145,9 @@ BART = _family(
     side_constants={},
 )
 # Its tables of positions hold sines and cosines, which Transformers does not train.
-PEGASUS = _family(
+PEGASUS = sequence_to_sequence(
     "pegasus",
-    _generation_heads("Pegasus"),
+    generation_heads("Pegasus"),
     stream_constants={"norm": False},
     side_constants={"norm_position": "pre"},
 )

@@ -1,5 +1,6 @@
-"""RoBERTa (arXiv 1907.11692) and XLM-R (arXiv 1911.02116): BERT with positions that begin behind
-the id of padding."""
+"""RoBERTa (arXiv 1907.11692): BERT with positions that begin behind the id of padding. XLM-R (arXiv
+1911.02116), CamemBERT (arXiv 1911.03894) and the text model of Data2Vec (arXiv 2202.03555) have the
+same layers."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from skillweave.interop.huggingface.families.bert import BERT
-from skillweave.interop.huggingface.family import Head, without
+from skillweave.interop.huggingface.family import Family, Head, without
 
 
 def _read_positions(config: Any) -> dict[str, Any]:
@@ -27,33 +28,37 @@ def _write_positions(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _heads(name: str) -> dict[str, Head]:
-    return {
-        f"{name}Model": Head.pooled("roberta.pooler.dense", "lm_head."),
-        f"{name}ForMaskedLM": Head.masked_language_model(
-            "lm_head.dense",
-            "lm_head.layer_norm",
-            "lm_head.bias",
-            "lm_head.decoder",
-            "roberta.embeddings.word_embeddings",
-            "roberta.pooler.",
-        ),
-        f"{name}ForSequenceClassification": Head.classification(
-            "classifier.out_proj", "classifier.dense", unused=("roberta.pooler.",)
-        ),
-        **Head.token_heads(name, "roberta.pooler."),
-    }
+def _family(model_type: str, name: str, prefix: str = "roberta.") -> Family:
+    """`name`: begins the names of the architectures. `prefix`: of the base model."""
+    unused = f"{prefix}pooler."
+    return replace(
+        BERT,
+        model_type=model_type,
+        prefix=prefix,
+        fields=without(BERT.fields, "streams.text.max_length"),
+        heads={
+            f"{name}Model": Head.pooled(f"{prefix}pooler.dense", "lm_head."),
+            f"{name}ForMaskedLM": Head.masked_language_model(
+                "lm_head.dense",
+                "lm_head.layer_norm",
+                "lm_head.bias",
+                "lm_head.decoder",
+                f"{prefix}embeddings.word_embeddings",
+                unused,
+            ),
+            f"{name}ForSequenceClassification": Head.classification(
+                "classifier.out_proj", "classifier.dense", unused=(unused,)
+            ),
+            **Head.token_heads(name, unused),
+        },
+        read_options=_read_positions,
+        write_options=_write_positions,
+    )
 
 
-ROBERTA = replace(
-    BERT,
-    model_type="roberta",
-    prefix="roberta.",
-    fields=without(BERT.fields, "streams.text.max_length"),
-    heads=_heads("Roberta"),
-    read_options=_read_positions,
-    write_options=_write_positions,
-)
-XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", heads=_heads("XLMRoberta"))
-ROBERTA.register()
-XLM_ROBERTA.register()
+ROBERTA = _family("roberta", "Roberta")
+XLM_ROBERTA = _family("xlm-roberta", "XLMRoberta")
+CAMEMBERT = _family("camembert", "Camembert")
+DATA2VEC_TEXT = _family("data2vec-text", "Data2VecText", "data2vec_text.")
+for family in (ROBERTA, XLM_ROBERTA, CAMEMBERT, DATA2VEC_TEXT):
+    family.register()

@@ -27,10 +27,12 @@ def add_noise(
     return logits + std * noise.to(logits.device)
 
 
-def select(logits: Tensor, active: int) -> tuple[Tensor, Tensor]:
+def select(logits: Tensor, active: int, renormalise: bool = True) -> tuple[Tensor, Tensor]:
     """The gates and the indices of the `active` largest logits of the last dimension.
 
-    The gates sum to 1: the softmax of the largest logits is the renormalised softmax of all.
+    `renormalise`: whether these gates sum to 1; otherwise those of all experts do.
     """
     best, experts = logits.topk(active, dim=-1)
-    return best.softmax(-1), experts
+    # The softmax of the largest logits is the renormalised softmax of all.
+    gates = best.softmax(-1) if renormalise else (best - logits.logsumexp(-1, keepdim=True)).exp()
+    return gates, experts

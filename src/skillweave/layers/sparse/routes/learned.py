@@ -26,7 +26,7 @@ class LearnedRoute(StaticRoute):
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
         super().__init__(config, width, known)
         self.experts = number(config.experts)
-        self.active = config.active
+        self.active, self.renormalise = config.active, config.renormalise
         self.noise = config.noise
         self.gate = nn.Linear(width, config.experts, bias=False)
 
@@ -40,9 +40,12 @@ class LearnedRoute(StaticRoute):
         logits_E = self._logits(condition)
         if logits_E.is_meta:
             return dict.fromkeys(self.experts[: self.active])
-        weights, chosen = select(add_noise(self, logits_E, self.noise, generator), self.active)
+        logits_E = add_noise(self, logits_E, self.noise, generator)
+        weights, chosen = select(logits_E, self.active, self.renormalise)
         names = [self.experts[i] for i in chosen.tolist()]
-        return {names[0]: None} if self.active == 1 else dict(zip(names, weights, strict=True))
+        if self.active == 1 and self.renormalise:
+            return {names[0]: None}
+        return dict(zip(names, weights, strict=True))
 
     def _logits(self, condition: Condition) -> Tensor:
         """[E], in the parameters' own precision: autocast's 16 bits would blur the choice."""

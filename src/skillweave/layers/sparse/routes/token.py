@@ -33,7 +33,7 @@ class TokenRoute(Route):
     def __init__(self, config: RouteConfig, width: int, known: Known) -> None:
         super().__init__(config, width, known)
         self.experts = number(config.experts)
-        self.active = config.active
+        self.active, self.renormalise = config.active, config.renormalise
         self.noise = config.noise
         self.balance = config.balance
         self.gate = nn.Linear(self.representation * width, config.experts, bias=False)
@@ -45,7 +45,7 @@ class TokenRoute(Route):
         logits_TE = add_noise(
             self, at_least_float32(self.logits(x_TD, tokens)), self.noise, generator
         )
-        weights_Tk, experts_Tk = select(logits_TE, self.active)
+        weights_Tk, experts_Tk = select(logits_TE, self.active, self.renormalise)
         dispatch = plan(experts_Tk, weights_Tk.to(x_TD.dtype), len(self.experts), tokens.sizes)
         if not self.balance:
             return dispatch
