@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import labelled, make_batch, random_examples, relative_error, tiny_config, tiny_model
 from training_recipes import DATA, tuning_recipe
 
@@ -17,12 +17,13 @@ from skillweave.config.training import TuningConfig
 from skillweave.evaluation.evaluator import measure
 from skillweave.inference import open_run
 from skillweave.recipe import RecipeConfig
+from skillweave.storage import CHECKSUMS_FILE
 from skillweave.surgery.carve import carve_run
 from skillweave.tasks.resolve import model_with_tasks
 from skillweave.training import train
 from skillweave.training.partial_tuning import PartialTuning, freeze
 from skillweave.training.run_folder import require_free
-from skillweave.weights.adapters import ADAPTER_FILE, REFERENCE_FILE, frozen_part, is_tuned
+from skillweave.weights.adapters import ADAPTER_FILE, PREFIX, REFERENCE_FILE, frozen_part, is_tuned
 from skillweave.weights.files import WeightsError
 
 METHODS = ("prompt", "lora")
@@ -270,8 +271,15 @@ def test_a_base_that_moved_or_changed_is_told(base, tmp_path):
     file = run / "last" / REFERENCE_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base": str(moved / "best")}))
     sw.load(run)
+    adapter = run / "last" / ADAPTER_FILE
+    kept = load_file(adapter)
+    lost = kept.popitem()[0].removeprefix(PREFIX)
+    save_file(kept, adapter)
+    (run / "last" / CHECKSUMS_FILE).unlink()
+    with pytest.raises(WeightsError, match=f"not the tensors that tuning.json lists; .*{lost}"):
+        sw.load(run)
     file.write_text("{}")
-    with pytest.raises(WeightsError, match=r"tuning\.json: not JSON with base, frozen and scale"):
+    with pytest.raises(WeightsError, match=r"tuning\.json: not JSON with base, frozen, scale and"):
         sw.load(run)
 
 

@@ -1,5 +1,6 @@
 """Weights in and out of files, and errors that name what does not fit."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,36 @@ def test_absent_and_broken_files(file: Path, tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(WeightsError, match="not a whole safetensors file"):
         read_weights(file)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"b": {"data_offsets": [-8, 32]}},
+        {"b": {"data_offsets": [8, 48]}},  # overlaps another tensor
+        {"a": {"shape": [-3, -4]}},
+        {"a": {"shape": [2, 4]}},
+        {"a": {"dtype": "F64"}},
+        {"a": {"data_offsets": [48, 0]}},
+    ],
+)
+def test_tensors_that_do_not_lie_one_behind_the_other_are_refused(
+    file: Path, changes: dict[str, dict[str, object]]
+) -> None:
+    content = file.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    for name, change in changes.items():
+        header[name] |= change
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[begin:])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        read_weights(file)
+
+
+def test_integers_in_place_of_weights_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"integers: a \(torch.int32\)"):
+        require_equal({"a": torch.zeros(2)}, {"a": torch.zeros(2, dtype=torch.int32)}, "x")
 
 
 def test_differences_are_named() -> None:

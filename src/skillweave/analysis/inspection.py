@@ -53,7 +53,10 @@ def inspect_model(model: Model) -> dict[str, Any]:
     skills = model.config.active_skills
     tasks = {
         name: {
-            "skills": list(dict.fromkeys(skills[span.modality] for span in task.spans)),
+            # a decoder's texts may have no stream, and so no skill (Whisper)
+            "skills": list(
+                dict.fromkeys(skills[s.modality] for s in task.spans if s.modality in skills)
+            ),
             "activated_parameters": model.count_parameters(name),
         }
         for name, task in model.config.tasks.items()

@@ -374,8 +374,8 @@ class SoundStream(StreamConfig, Variant):
     mask_vector: bool = True
     """Whether there is a learned vector that takes the place of masked positions (wav2vec 2.0)."""
 
-    padding: ClassVar[float] = 0.0
-    """Value of the input behind the end of a recording."""
+    padding: ClassVar[float] = math.nan
+    """Value of the input behind the end of a recording, which is no sound."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -504,8 +504,6 @@ class FilterbankStream(SoundStream):
     """Whether a gated linear unit follows each convolution (S2T), rather than GELU (Whisper)."""
     scale_embedding: bool = False
     """Whether the vectors are multiplied by √width before positions are added (S2T)."""
-
-    padding = math.nan
 
     @property
     def keeps_loudness(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -67,15 +68,17 @@ class Checkpoint(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         file = self.files[name]
         if file.suffix == ".safetensors":
-            return read_weights(file, [name])[name]
-        return self._load_shard(file)[name].clone()
+            x = read_weights(file, [name])[name]
+        else:
+            x = self._load_shard(file)[name].clone()
+        return x.to(_computable(x.dtype))
 
     def dtype(self, name: str) -> torch.dtype:
         """The type of a tensor."""
         file = self.files[name]
         if file.suffix == ".safetensors":
-            return list_weights(file)[name]
-        return self._load_shard(file)[name].dtype
+            return _computable(list_weights(file)[name])
+        return _computable(self._load_shard(file)[name].dtype)
 
     def _load_shard(self, file: Path) -> Mapping[str, Tensor]:
         if self._pickle[0] != file:
@@ -83,11 +86,16 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._pickle[1]
 
 
+def _computable(dtype: torch.dtype) -> torch.dtype:
+    """The type, or float32 for float8, in which nothing can be computed."""
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
+
+
 def load_pickle(file: Path) -> Mapping[str, Tensor]:
-    """The tensors of a pickle, mapped into memory. Raises WeightsError if it holds anything else,
-    which could run code."""
+    """The tensors of a pickle, mapped into memory unless PyTorch before 1.6 wrote it. Raises
+    WeightsError if it holds anything else, which could run code."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:
         raise WeightsError(f"{file}: not a checkpoint that can be read safely ({error})") from None
 

@@ -90,6 +90,12 @@ def import_weight(
     """A weight, made of external tensors. Raises WeightsError if it does not have `shape`."""
     names = mapping.source.names
     tensors = [read(name) for name in names]
+    for name, one in zip(names, tensors, strict=True):
+        if not one.is_floating_point():
+            raise WeightsError(
+                f"{name} holds integers ({one.dtype}), as quantized models do; save the model with"
+                " floating-point weights"
+            )
     x = _combine(tensors, mapping, shape)
     if x.shape != shape:
         found = " and ".join(

@@ -78,10 +78,10 @@ def match_weights(
     return ModelLoader(model, mappings, names, fetch, where)
 
 
-def _faults(needed: Collection[str], key_map: KeyMap, names: Collection[str]) -> list[str]:
+def _faults(needed: Collection[str], key_map: KeyMap, names: Mapping[str, str]) -> list[str]:
     missing = set(needed) - set(names)
     unexpected = {
-        name
+        names[name]
         for name in set(names) - set(needed) - set(key_map.tied) - set(key_map.computed)
         if not any(re.search(pattern, name) for pattern in key_map.ignored)
     }

@@ -47,9 +47,16 @@ class Adapter:
         stored = read_weights(folder / ADAPTER_FILE)
         tensors = {name.removeprefix(PREFIX): x for name, x in stored.items()}
         file = folder / REFERENCE_FILE
-        with reading(file, "JSON with base, frozen and scale; restore it", WeightsError):
+        with reading(file, "JSON with base, frozen, scale and tensors; restore it", WeightsError):
             told = json.loads(file.read_bytes())
-            return cls(str(told["base"]), str(told["frozen"]), tensors, float(told["scale"]))
+            lost = sorted({*told["tensors"]} ^ tensors.keys())
+            found = cls(str(told["base"]), str(told["frozen"]), tensors, float(told["scale"]))
+        if lost:
+            raise WeightsError(
+                f"{folder / ADAPTER_FILE}: not the tensors that {REFERENCE_FILE} lists; they differ"
+                f" in {', '.join(lost[:5])} ({len(lost)} in all); restore both files"
+            )
+        return found
 
     def write(self, folder: Path) -> None:
         """Write both files into a folder. Raises OSError when it cannot be written."""
@@ -59,6 +66,7 @@ class Adapter:
             {"format": "pt"},
         )
         told = {"base": self.base, "frozen": self.frozen, "scale": self.scale}
+        told |= {"tensors": sorted(self.tensors)}
         (folder / REFERENCE_FILE).write_text(
             json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8"
         )

@@ -33,6 +33,8 @@ DTYPES = {
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
     "BOOL": torch.bool,
 }
 """Safetensors' names of PyTorch's types."""
@@ -234,11 +236,18 @@ def compare(
 
 
 def require_equal(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
-    """Raise WeightsError that names missing, unexpected and wrongly shaped weights, if there are
-    any."""
+    """Raise WeightsError that names missing, unexpected and wrongly shaped weights, and integers in
+    place of floating-point numbers, if there are any."""
     faults = []
+    integers = [
+        f"{name} ({x.dtype})"
+        for name, x in given.items()
+        if name in wanted and wanted[name].is_floating_point() and not x.is_floating_point()
+    ]
     for title, names in zip(
-        ("missing", "unexpected", "wrong shape"), compare(wanted, given), strict=True
+        ("missing", "unexpected", "wrong shape", "integers"),
+        (*compare(wanted, given), integers),
+        strict=True,
     ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -74,15 +74,15 @@ def test_groups_must_share_the_width() -> None:
         tiny_config(width=24, streams={"sound": {"embedding": ["waveform", "convolution"]}})
 
 
+@pytest.mark.parametrize("spare", [0, 1, 17, 319])
 @pytest.mark.parametrize("frames", [2, 13])
-def test_wav2vec_2(frames: int) -> None:
-    """Recordings without samples to spare: wav2vec's group norm also counts those that reach no
-    output frame."""
+def test_wav2vec_2(frames: int, spare: int) -> None:
+    """Also recordings that end inside a frame: the group norm counts the samples to `spare`."""
     ours, theirs = build(STREAM), reference()
     copy_weights(ours, theirs)
-    waveform = torch.randn(3, STREAM.samples(frames - 1) + 1, dtype=torch.float64)
+    waveform = torch.randn(3, STREAM.samples(frames - 1) + 1 + spare, dtype=torch.float64)
     expected = theirs.feature_projection(theirs.feature_extractor(waveform).transpose(1, 2))[0]
-    found = ours(waveform, torch.full((3,), frames))
+    found = ours(waveform)
     assert relative_error(found, expected) < 1e-9
 
 
@@ -114,27 +114,30 @@ def test_samples_are_the_most_that_give_the_positions(
 def test_padding_and_other_recordings_change_nothing(
     lengths: list[int], padding: int, seed: int
 ) -> None:
-    """Whatever stands behind a recording's true samples, and however many of them fill no frame."""
+    """However long the padding is, and however many samples fill no frame."""
     torch.manual_seed(seed)
     embedding = build(SMALL)
-    waveforms = [torch.randn(SMALL.samples(n) - seed % 2, dtype=torch.float64) for n in lengths]
+    spare = seed % (SMALL.samples(2) - SMALL.samples(1))
+    waveforms = [torch.randn(SMALL.samples(n) - spare, dtype=torch.float64) for n in lengths]
     longest = max(len(w) for w in waveforms) + padding
     padded = torch.stack(
-        [torch.cat([w, torch.randn(longest - len(w), dtype=torch.float64)]) for w in waveforms]
+        [torch.cat([w, torch.full((longest - len(w),), torch.nan).double()]) for w in waveforms]
     )
-    together = embedding(padded, torch.tensor(lengths))
+    together = embedding(padded)
     for row, waveform, length in zip(together, waveforms, lengths, strict=True):
-        alone: Tensor = embedding(waveform[None], torch.tensor([length]))[0]
+        alone: Tensor = embedding(waveform[None])[0]
         torch.testing.assert_close(row[:length], alone[:length], rtol=1e-9, atol=1e-9)
 
 
 def test_gradient_with_padding() -> None:
     embedding = build(SMALL)
     waveform = torch.randn(2, SMALL.samples(5), dtype=torch.float64, requires_grad=True)
-    lengths = torch.tensor([5, 2])
+    behind = torch.arange(SMALL.samples(5)) >= torch.tensor(
+        [[SMALL.samples(5)], [SMALL.samples(2)]]
+    )
 
     def true_frames(x: Tensor) -> Tensor:
-        out = embedding(x, lengths)
+        out = embedding(x.masked_fill(behind, torch.nan))
         return torch.cat([out[0, :5], out[1, :2]])
 
     assert torch.autograd.gradcheck(true_frames, waveform)

@@ -1,6 +1,7 @@
 """Settings that change what a model computes or how it is used: none is lost, in either
 direction."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from tiny import relative_error
 
 import skillweave as sw
+from skillweave.analysis.inspection import inspect_model
 from skillweave.config import ConfigError
 from skillweave.interop.huggingface import convert_folder, from_hf, to_hf
+from skillweave.weights.files import WeightsError
 
 ONE = {"num_labels": 1}
 SEVERAL = {"num_labels": 3, "problem_type": "multi_label_classification"}
@@ -98,3 +101,61 @@ def test_frames_that_transformers_gives_one_position_are_refused() -> None:
     theirs = Reference("Speech2TextForConditionalGeneration", "Speech2TextConfig", options).build()
     with pytest.raises(ConfigError, match="pad_token_id=0: transformers gives all frames one"):
         sw.from_hf(theirs)
+
+
+def bert_folder(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A BERT in a folder, and its tensors there."""
+    theirs = Reference("BertForMaskedLM", "BertConfig", BERT).build(torch.float32)
+    theirs.save_pretrained(folder)
+    return theirs, load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_pickles_of_older_versions_and_names_of_wrappers(prefix: str, tmp_path: Path) -> None:
+    theirs, state = bert_folder(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    wrapped = {prefix + name: x for name, x in state.items()}
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(wrapped, file, _use_new_zipfile_serialization=False)
+    expected = from_hf(theirs).state_dict()
+    for name, x in from_hf(tmp_path).state_dict().items():
+        assert torch.equal(x, expected[name]), name
+    torch.save({**wrapped, f"{prefix}extra": torch.zeros(1)}, file)
+    with pytest.raises(WeightsError, match=f"unexpected: {prefix}extra"):
+        from_hf(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_weights_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    _, state = bert_folder(tmp_path / "theirs")
+    small = {name: x.to(dtype) for name, x in state.items()}
+    save_file(small, tmp_path / "theirs" / "model.safetensors", {"format": "pt"})
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    words = sw.load(tmp_path / "ours").words(sw.Modality.TEXT)
+    assert torch.equal(words, small["bert.embeddings.word_embeddings.weight"].float())
+
+
+def test_quantized_weights_and_adapters_are_refused(tmp_path: Path) -> None:
+    _, state = bert_folder(tmp_path)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    integers = {**state, name: state[name].to(torch.int8)}
+    save_file(integers, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"{name} holds integers \(torch.int8\)"):
+        from_hf(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="quantization_config: the weights are quantized"):
+        from_hf(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="adapter of peft"):
+        from_hf(tmp_path)
+
+
+def test_a_converted_whisper_is_inspected(tmp_path: Path) -> None:
+    """Its texts have no stream of their own."""
+    theirs = Reference("WhisperForConditionalGeneration", "WhisperConfig", WHISPER).build()
+    model = from_hf(theirs)
+    found = inspect_model(model)
+    assert found["total_parameters"] == sum(x.numel() for x in model.parameters())
+    assert found["tasks"]["lm"]["activated_parameters"] == found["total_parameters"]

@@ -16,8 +16,9 @@ class WaveformEmbedding(nn.Module):
     """Convolutions and a projection: waveforms [N, samples] → [N, L, D], by default a vector per 20
     ms (wav2vec 2.0, arXiv 2006.11477, section 2; SkillNet section 3.3).
 
-    `norm`: what is normalised. `group`: each channel of the first convolution over time (the base
-    model), here over the true samples alone, so padding changes nothing. `layer`: each output of
+    Samples behind the end of a recording are NaN. `norm`: what is normalised. `group`: each channel
+    of the first convolution over time (the base model), here over the true samples alone, so
+    padding changes nothing; also those that fill no position count. `layer`: each output of
     all convolutions (the large models). A layer norm precedes the projection.
     """
 
@@ -60,24 +61,24 @@ class WaveformEmbedding(nn.Module):
             stream.convolution_bias,
         )
 
-    def forward(self, waveform_NW: Tensor, lengths_N: Tensor) -> Tensor:
-        """[N, L, D]. `lengths_N`: number of true output positions of each recording."""
-        x_NCW = waveform_NW.unsqueeze(1)
+    def forward(self, waveform_NW: Tensor, lengths_N: Tensor | None = None) -> Tensor:
+        """[N, L, D]."""
+        steps_N = (~waveform_NW.isnan()).sum(1)
+        x_NCW = torch.nan_to_num(waveform_NW, nan=0.0).unsqueeze(1)
         for i, convolution in enumerate(self.convolutions):
             x_NCW = convolution(x_NCW)
             if self.norms is not None:
                 x_NCW = self.norms[i](x_NCW.transpose(1, 2)).transpose(1, 2)
             elif i == 0:
-                x_NCW = self._normalise(x_NCW, self._first_lengths(lengths_N.to(x_NCW.device)))
+                x_NCW = self._normalise(x_NCW, self._first_lengths(steps_N))
             x_NCW = F.gelu(x_NCW)
         x_NLC = self.norm(x_NCW.transpose(1, 2))
         return self.projection(x_NLC.transpose(1, 2)).transpose(1, 2)
 
-    def _first_lengths(self, lengths_N: Tensor) -> Tensor:
-        """The number of outputs of the first convolution that reach the true output positions."""
-        for convolution in reversed(self.convolutions[1:]):
-            lengths_N = (lengths_N - 1) * convolution.stride[0] + convolution.kernel_size[0]
-        return lengths_N.clamp(min=1)
+    def _first_lengths(self, steps_N: Tensor) -> Tensor:
+        """The number of outputs of the first convolution that so many samples give."""
+        first = self.convolutions[0]
+        return ((steps_N - first.kernel_size[0]) // first.stride[0] + 1).clamp(min=1)
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
         """Mean 0 and variance 1 per sample and channel over the true outputs, then a learned scale

@@ -21,6 +21,8 @@ from skillweave.model.config import ModelConfig
 T = TypeVar("T")
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names in the first BERT checkpoints → later ones."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of data parallelism and of `torch.compile`."""
 
 
 def unchanged(value: Any) -> Any:
@@ -372,9 +374,9 @@ class Family:
         `prefix`: that of the head. The names of a base model without a head have no prefix.
         """
         names = {}
-        for name in stored:
+        for name, original in without_wrappers(stored).items():
             own = bool(prefix) and name.startswith(prefix)
-            names[self.prefix + name.removeprefix(prefix) if own else name] = name
+            names[self.prefix + name.removeprefix(prefix) if own else name] = original
         added = "" if any(name.startswith(self.prefix) for name in names) else self.prefix
         return {added + _modern(name): original for name, original in names.items()}
 
@@ -438,6 +440,15 @@ def find_head(config: Any, architecture: str | None = None) -> tuple[Family, Hea
     head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
     head = head.for_problem(config)
     return head.family or family, head
+
+
+def without_wrappers(stored: Iterable[str]) -> dict[str, str]:
+    """Name of each tensor without the prefixes of wrappers that trained the model → its name in the
+    checkpoint."""
+    names = {name: name for name in stored}
+    while names and any(all(n.startswith(w) for n in names) for w in WRAPPERS):
+        names = {name.partition(".")[2]: original for name, original in names.items()}
+    return names
 
 
 def _modern(name: str) -> str:

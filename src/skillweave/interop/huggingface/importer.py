@@ -23,6 +23,7 @@ from skillweave.model.model import Model
 from skillweave.weights.files import FILE, About, stream_weights
 
 CONVERTIBLE = "a Hugging Face model that can be converted"
+ADAPTER_FILE = "adapter_config.json"
 
 
 def from_hf(source: Any, config: Any = None) -> Model:
@@ -56,7 +57,22 @@ def from_hf(source: Any, config: Any = None) -> Model:
 
 def _open_folder(folder: Path, checkpoint: Checkpoint, config: Any = None) -> ModelLoader:
     config = config or read_hf_config(folder)
+    _require_whole(folder, config)
     return _open(config, None, checkpoint, checkpoint.__getitem__, str(folder), folder)
+
+
+def _require_whole(folder: Path, config: Any) -> None:
+    """Raise ConfigError for weights that are not all of the model, or not its numbers."""
+    if (folder / ADAPTER_FILE).is_file():
+        raise ConfigError(
+            f"{folder / ADAPTER_FILE}: an adapter of peft, which changes the weights beside it;"
+            " save the model with `merge_and_unload` first"
+        )
+    if getattr(config, "quantization_config", None):
+        raise ConfigError(
+            f"{folder}: quantization_config: the weights are quantized; save the model with"
+            " floating-point weights (`dequantize`)"
+        )
 
 
 def _open(
