@@ -65,8 +65,12 @@ class Adapter:
             folder / ADAPTER_FILE,
             {"format": "pt"},
         )
-        told = {"base": self.base, "frozen": self.frozen, "scale": self.scale}
-        told |= {"tensors": sorted(self.tensors)}
+        told = {
+            "base": self.base,
+            "frozen": self.frozen,
+            "scale": self.scale,
+            "tensors": sorted(self.tensors),
+        }
         (folder / REFERENCE_FILE).write_text(
             json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8"
         )
