@@ -57,6 +57,7 @@ LARGE = {
     "num_conv_pos_embeddings": 7,
     "mask_time_prob": 0.0,
 }
+DATA2VEC = {**WAV2VEC2, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 4}
 WAVLM_BIAS = {"num_buckets": 8, "max_bucket_distance": 6, "attn_implementation": "eager"}
 S2T: dict[str, Any] = {
     "vocab_size": 41,
@@ -132,6 +133,17 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
         {**LARGE, **CLASSES, "conv_bias": False, "classifier_proj_size": 11},
     ),
     ("HubertForCTC", "HubertConfig", {**LARGE, "conv_bias": False, "do_stable_layer_norm": False}),
+    ("Data2VecAudioModel", "Data2VecAudioConfig", {**DATA2VEC, "mask_time_prob": 0.0}),
+    (
+        "Data2VecAudioForCTC",
+        "Data2VecAudioConfig",
+        {**DATA2VEC, "conv_bias": True, "conv_pos_kernel_size": 3, "hidden_act": "relu"},
+    ),
+    (
+        "Data2VecAudioForSequenceClassification",
+        "Data2VecAudioConfig",
+        {**DATA2VEC, **CLASSES, "classifier_proj_size": 9},
+    ),
     ("WavLMModel", "WavLMConfig", {**LARGE, **WAVLM_BIAS}),
     ("WavLMForCTC", "WavLMConfig", {**WAV2VEC2, **WAVLM_BIAS}),
     ("WavLMForCTC", "WavLMConfig", {**LARGE, **WAVLM_BIAS, "conv_bias": False}),

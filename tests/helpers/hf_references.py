@@ -317,8 +317,9 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
         elif span.modality is Modality.SOUND:
             stream = model.config.streams.sound
             # In Transformers, group norm includes padding and samples that fill no frame, and
-            # filterbanks are not masked between convolutions.
+            # filterbanks and stacks are not masked between convolutions.
             alone = getattr(stream, "convolution_norm", "") == "layer"
+            alone = alone and "convolution_stack" not in stream.embedding
             lengths.append(list(texts) if alone else [max(texts)] * len(texts))
             entries = stream.input_length(max(texts) - 1) + 1
             if stream.features == "whisper":  # All recordings have the same length.

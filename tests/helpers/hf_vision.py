@@ -176,6 +176,16 @@ VISION: list[tuple[Any, ...]] = [
             "hidden_act": "silu",
         },
     ),
+    (
+        "Data2VecVisionModel",
+        "Data2VecVisionConfig",
+        {**BEIT, "use_shared_relative_position_bias": True, "use_mask_token": True},
+    ),
+    (
+        "Data2VecVisionForImageClassification",
+        "Data2VecVisionConfig",
+        {**BEIT, **CLASSES, "use_relative_position_bias": True, "layer_scale_init_value": 0.3},
+    ),
     ("ViltModel", "ViltConfig", VILT),
     ("ViltModel", "ViltConfig", {**VILT, "type_vocab_size": 3}, {"add_pooling_layer": False}),
     ("ViltForMaskedLM", "ViltConfig", {**VILT, "hidden_act": "relu", "layer_norm_eps": 1e-2}),

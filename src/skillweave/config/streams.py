@@ -368,9 +368,13 @@ class SoundStream(StreamConfig, Variant):
     """`position`: number of rows in the table before that of the first position. `timing`: number
     of the first position (S2T: 2)."""
     position_kernel: Positive = 128
-    """`convolution`: kernel size in positions (wav2vec 2.0)."""
+    """`convolution`, `convolution_stack`: kernel size in positions (wav2vec 2.0: 128; data2vec:
+    19)."""
     position_groups: Positive = 16
-    """`convolution`: number of groups of channels; the stream's width must be a multiple of it."""
+    """`convolution`, `convolution_stack`: number of groups of channels; the stream's width must be
+    a multiple of it."""
+    position_layers: Positive = 5
+    """`convolution_stack`: number of convolutions (data2vec)."""
     mask_vector: bool = True
     """Whether there is a learned vector that takes the place of masked positions (wav2vec 2.0)."""
 
@@ -444,7 +448,8 @@ class SoundStream(StreamConfig, Variant):
     def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
         """The groups of the convolution over positions share the width."""
         own = self.width or width
-        if "convolution" in self.embedding and own % self.position_groups:
+        grouped = {"convolution", "convolution_stack"}.intersection(self.embedding)
+        if grouped and own % self.position_groups:
             yield f"width {own} is not a multiple of {self.position_groups} position_groups"
         yield from super().check(name, width, encoder)
 
@@ -454,14 +459,13 @@ class WaveformStream(SoundStream):
     SkillNet section 3.3)."""
 
     content = ("waveform",)
-    embedding: list[Literal["waveform", "position", "sinusoidal", "timing", "convolution"]] = [
-        "waveform",
-        "position",
-    ]
+    embedding: list[
+        Literal["waveform", "position", "sinusoidal", "timing", "convolution", "convolution_stack"]
+    ] = ["waveform", "position"]
     """Embedding modules, whose outputs are added. `waveform`: convolutions over the samples.
     `position`: a learned vector for each position. `sinusoidal`, `timing`: fixed sines and cosines,
-    as in text streams. `convolution`: a convolution over the neighbouring positions (wav2vec
-    2.0)."""
+    as in text streams. `convolution`: a convolution over the neighbouring positions (wav2vec 2.0).
+    `convolution_stack`: several, each normalised (data2vec)."""
     convolution_norm: Literal["group", "layer"] = "group"
     """`group`: the first convolution is normalised per channel over time (wav2vec 2.0 base).
     `layer`: all convolutions are normalised per position (large)."""

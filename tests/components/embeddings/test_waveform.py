@@ -9,8 +9,11 @@ from tiny import randomise, relative_error, tiny_config
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from skillweave.components.embeddings.base import SpanPlace
-from skillweave.components.embeddings.position import ConvolutionPositionEmbedding
+from skillweave.components.embeddings.base import AddedEmbedding, SpanPlace
+from skillweave.components.embeddings.position import (
+    ConvolutionPositionEmbedding,
+    ConvolutionStackEmbedding,
+)
 from skillweave.components.embeddings.waveform import WaveformEmbedding
 from skillweave.config import ConfigError
 from skillweave.config.streams import WaveformStream
@@ -58,11 +61,16 @@ def copy_weights(ours: WaveformEmbedding, theirs: Wav2Vec2Model) -> None:
             given.copy_(mine)
 
 
-def test_neighbours_behind_the_end_count_as_nothing() -> None:
+@pytest.mark.parametrize(
+    "position",
+    [ConvolutionPositionEmbedding(6, 3, 12), ConvolutionStackEmbedding(6, 3, 2, 12)],
+    ids=["convolution", "stack"],
+)
+def test_neighbours_behind_the_end_count_as_nothing(position: AddedEmbedding) -> None:
     """A convolution over positions sees no padding: each recording is embedded as it would be
     alone."""
     torch.manual_seed(0)
-    position = ConvolutionPositionEmbedding(6, 3, 12).double()
+    position = position.double()
     x_NLD, lengths = torch.randn(3, 9, 12, dtype=torch.float64), [9, 4, 1]
     found = position(x_NLD, SpanPlace(lengths_N=torch.tensor(lengths)))
     for row, x_LD, length in zip(found, x_NLD, lengths, strict=True):
@@ -70,8 +78,9 @@ def test_neighbours_behind_the_end_count_as_nothing() -> None:
 
 
 def test_groups_must_share_the_width() -> None:
-    with pytest.raises(ConfigError, match="width 24 is not a multiple of 16 position_groups"):
-        tiny_config(width=24, streams={"sound": {"embedding": ["waveform", "convolution"]}})
+    for name in ("convolution", "convolution_stack"):
+        with pytest.raises(ConfigError, match="width 24 is not a multiple of 16 position_groups"):
+            tiny_config(width=24, streams={"sound": {"embedding": ["waveform", name]}})
 
 
 @pytest.mark.parametrize("spare", [0, 1, 17, 319])

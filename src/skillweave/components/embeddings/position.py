@@ -180,11 +180,8 @@ class ConvolutionPositionEmbedding(AddedEmbedding):
 
     def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
         """[N, L, D]. Positions behind `lengths_N` count as zeros."""
-        if place.lengths_N is not None:
-            true_NL = torch.arange(x_NLD.shape[1], device=x_NLD.device) < place.lengths_N.to(
-                x_NLD.device
-            ).unsqueeze(1)
-            x_NLD = x_NLD * true_NL.unsqueeze(2)
+        if (true_NL1 := _true_positions(x_NLD, place)) is not None:
+            x_NLD = x_NLD * true_NL1
         weight = (
             self.gain
             * self.direction
@@ -195,6 +192,43 @@ class ConvolutionPositionEmbedding(AddedEmbedding):
             x_NLD.transpose(1, 2), weight, self.bias, padding=padding, groups=self.groups
         )
         return F.gelu(y_NDL[..., : x_NLD.shape[1]]).transpose(1, 2)
+
+
+class ConvolutionStackEmbedding(AddedEmbedding):
+    """Convolutions over the neighbouring positions, each with a layer norm and a GELU (data2vec,
+    arXiv 2202.03555, its code).
+
+    The norms have no parameters.
+    """
+
+    def __init__(self, kernel: int, groups: int, layers: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
+            for _ in range(layers)
+        )
+
+    @classmethod
+    def from_stream(cls, stream: SoundStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(stream.position_kernel, stream.position_groups, stream.position_layers, width)
+
+    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
+        """[N, L, D]. In each layer, positions behind `lengths_N` count as zeros."""
+        length, true_NL1 = x_NLD.shape[1], _true_positions(x_NLD, place)
+        for layer in self.layers:
+            x_NLD = x_NLD if true_NL1 is None else x_NLD * true_NL1
+            x_NLD = layer(x_NLD.transpose(1, 2))[..., :length].transpose(1, 2)
+            x_NLD = F.gelu(F.layer_norm(x_NLD, x_NLD.shape[-1:]))
+        return x_NLD
+
+
+def _true_positions(x_NLD: Tensor, place: SpanPlace) -> Tensor | None:
+    """[N, L, 1] which positions are not padding; None for all."""
+    if place.lengths_N is None:
+        return None
+    positions_L = torch.arange(x_NLD.shape[1], device=x_NLD.device)
+    return (positions_L < place.lengths_N.to(x_NLD.device).unsqueeze(1)).unsqueeze(2)
 
 
 class FactorisedPositionEmbedding(AddedEmbedding):

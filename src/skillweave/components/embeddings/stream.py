@@ -15,6 +15,7 @@ from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
 from skillweave.components.embeddings.position import (
     ConvolutionPositionEmbedding,
+    ConvolutionStackEmbedding,
     FactorisedPositionEmbedding,
     GridPositionEmbedding,
     PositionEmbedding,
@@ -42,6 +43,7 @@ EMBEDDINGS: dict[str, Any] = {
     "interleaved_sinusoidal": SinusoidalPositionEmbedding,
     "timing": TimingPositionEmbedding,
     "convolution": ConvolutionPositionEmbedding,
+    "convolution_stack": ConvolutionStackEmbedding,
     "factorised_position": FactorisedPositionEmbedding,
     "segment": SegmentEmbedding,
 }

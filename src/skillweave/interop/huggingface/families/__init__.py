@@ -35,6 +35,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     marian,
     wav2vec2,
     wavlm,
+    data2vec_audio,
     speech_to_text,
     whisper,
 )

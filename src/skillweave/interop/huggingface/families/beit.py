@@ -1,5 +1,5 @@
 """BEiT (arXiv 2106.08254): ViT with 2-D relative positions and layer scale, which is pretrained on
-the visual tokens of masked patches."""
+the visual tokens of masked patches. Data2Vec for pictures (arXiv 2202.03555) is the same model."""
 
 from __future__ import annotations
 
@@ -65,6 +65,19 @@ def _in_layers(name: str, name_in_files: str | None = None) -> list[str]:
     return [f"layers.{{i}}.{name}", f"encoder.layer.{{i}}.{name_in_files or name}"]
 
 
+def pooling_heads(name: str, prefix: str) -> dict[str, Head]:
+    """The architectures that pool a picture. `name`, `prefix`: begin them, and their tensors."""
+    return {
+        f"{name}Model": Head(
+            targets={"pooled": {"hidden": False}},
+            rules={"targets.pooled.norm": f"{prefix}.pooler.layernorm"},
+            unused=("classifier.", "lm_head.", "layernorm."),
+            omitted_by="add_pooling_layer",
+        ),
+        f"{name}ForImageClassification": Head.classification(norm=f"{prefix}.pooler.layernorm"),
+    }
+
+
 BEIT = replace(
     VIT,
     model_type="beit",
@@ -81,12 +94,7 @@ BEIT = replace(
         "encoder.positions.{i}.table.weight": _in_layers(TABLE, f"attention.attention.{TABLE}"),
     },
     heads={
-        "BeitModel": Head(
-            targets={"pooled": {"hidden": False}},
-            rules={"targets.pooled.norm": "beit.pooler.layernorm"},
-            unused=("classifier.", "lm_head.", "layernorm."),
-            omitted_by="add_pooling_layer",
-        ),
+        **pooling_heads("Beit", "beit"),
         "BeitForMaskedImageModeling": Head(
             targets={"masked_image_token": {}},
             rules={
@@ -96,7 +104,6 @@ BEIT = replace(
             fields={"targets.masked_image_token.vocabulary": "vocab_size"},
             unused=("beit.pooler.",),
         ),
-        "BeitForImageClassification": Head.classification(norm="beit.pooler.layernorm"),
     },
     constants={
         **VIT.constants,
@@ -106,4 +113,11 @@ BEIT = replace(
     write_options=_write_options,
     ignored=(r"relative_position_index$",),
 )
+DATA2VEC_VISION = replace(
+    BEIT,
+    model_type="data2vec-vision",
+    prefix="data2vec_vision.",
+    heads=pooling_heads("Data2VecVision", "data2vec_vision"),
+)
 BEIT.register()
+DATA2VEC_VISION.register()

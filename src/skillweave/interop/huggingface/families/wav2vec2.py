@@ -82,7 +82,7 @@ def _read_options(config: Any) -> dict[str, Any]:
             f"{config.model_type}: conv_dim={config.conv_dim} has no counterpart here; all must be"
             " equal"
         )
-    pre_norm = config.do_stable_layer_norm
+    pre_norm = getattr(config, "do_stable_layer_norm", False)
     return {
         "streams.sound.channels": config.conv_dim[0],
         "streams.sound.norm": not pre_norm,
@@ -95,7 +95,7 @@ def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
     convolutions = len(options["streams.sound.kernels"])
     found = {
         "conv_dim": [options["streams.sound.channels"]] * convolutions,
-        "do_stable_layer_norm": options["encoder.norm_position"] == "pre",
+        **({"do_stable_layer_norm": True} if options["encoder.norm_position"] == "pre" else {}),
     }
     return found if options["streams.sound.mask_vector"] else found | {"mask_time_prob": 0.0}
 
