@@ -100,7 +100,7 @@ def test_tokenizers_by_their_options(tokenizer: dict[str, Any], kind: type) -> N
             {"streams": {"text": {"tokenizer": {"path": "a", "lowercase": True}}}},
             "streams.text.tokenizer.lowercase",
             "'loaded' has no lowercase, which is an option of 'wordpiece' or 'bpe'; its options are"
-            " kind, path, special",
+            " kind, parse_special, path, special",
         ),
         (
             {"streams": {"text": {"tokenizer": {"kind": "bpe", "path": "a"}}}},
