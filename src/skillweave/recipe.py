@@ -88,6 +88,11 @@ class RecipeConfig(Config):
         return None if self.tuning is None or self.tuning.method == "full" else self.tuning
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether it is known of all data what they were when the run began."""
+        return all(task.data.fingerprint is not None for task in self.tasks.values())
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.output or f"runs/{self.name}")

@@ -59,7 +59,7 @@ def evaluate(
 
 def evaluate_run(
     run: str,
-    split: str = "test",
+    split: Split = "test",
     tasks: Sequence[str] | None = None,
     zero_shot: str | None = None,
     bootstrap: int = 1000,
@@ -75,9 +75,10 @@ def evaluate_run(
     from skillweave.reporting.console import console, evaluation_table, progress
     from skillweave.reporting.report import write_report
 
-    model, recipe = open_run(run, device, data)
+    model, recipe = open_run(run, device, data, split)
     if zero_shot:
         model, recipe = with_unseen(model, recipe, read_tasks(find_recipe(zero_shot)), split)
+    recipe.require_unchanged(split, tasks)
     experts = ExpertCounter(model)
     with progress() as step:
         measured = measure(model, recipe, split, tasks, bootstrap, step, [experts])
@@ -88,7 +89,7 @@ def evaluate_run(
     tables = {name: m.table for name, m in measured.items()}
     settings = recipe.recipe
     console().print(evaluation_table(tables, f"{settings.name} · {split}"))
-    if split == "test" and not (tasks or zero_shot or data):
+    if split == "test" and not (tasks or zero_shot) and (settings.is_pinned or not data):
         folder = settings.folder
         write_json(folder / EVALUATION_FILE, tables)
         page = write_report(folder, model, settings, measured, compare, experts.uses)
@@ -117,6 +118,7 @@ def interference(
     out: Annotated[
         Path | None, Option(metavar="FILE", help="The heat map (default: RUN/interference.svg).")
     ] = None,
+    data: Data = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
@@ -131,7 +133,8 @@ def interference(
     from skillweave.reporting.plots import interference_heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
 
-    model, ready = open_run(run, device)
+    model, ready = open_run(run, device, data, split)
+    ready.require_unchanged(split, tasks)
     recipe = ready.recipe
     sampled = sample_batches(ready, batches, split, tasks or (), seed)
     with progress() as step:

@@ -64,9 +64,13 @@ def open_predictor(model: str, device: str = "auto") -> sw.Predictor:
 
 
 def open_run(
-    run: str, device: str = "auto", data: Sequence[str] | None = None
+    run: str,
+    device: str = "auto",
+    data: Sequence[str] | None = None,
+    split: Split = "test",
 ) -> tuple[sw.Model, ResolvedRecipe]:
-    """Load a model onto a device, with the recipe of its run, or with the data of `--data`.
+    """Load a model onto a device, with the recipe of its run, or with the data of `--data`, which
+    are the data of its run where they have the same contents.
 
     Raises ConfigError when there is no model, no data or no such device.
     """
@@ -76,7 +80,7 @@ def open_run(
     if data:
         paths = dict(map(_task_and_path, data))
         model = sw.load(run).to(chosen)
-        return model, loading.recipe_for(model, paths, run)
+        return model, loading.recipe_for(model, paths, run, split)
     model, recipe = loading.open_run(run)
     return model.to(chosen), recipe
 

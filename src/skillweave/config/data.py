@@ -24,6 +24,9 @@ class DataConfig(Config):
     """One source that is split here, or one per split: `pack:emoji`, `installed:reviews`, a .jsonl,
     .csv or .parquet file, a folder of files with captions, `hf:NAME` for a Hugging Face dataset, or
     .tar shards (WebDataset)."""
+    fingerprint: str | dict[Split, str] | None = None
+    """The number of rows and a hash of the contents, as a run stores them. Training and evaluation
+    stop when the data have other contents by then."""
     columns: dict[str, str | list[str]] = {}
     """Field of the task → column of the source, or several columns for captions. Evaluation uses
     the first of several."""

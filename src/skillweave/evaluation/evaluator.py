@@ -3,7 +3,7 @@ counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from skillweave.tasks.predictions import (
 )
 from skillweave.tasks.resolve import ResolvedRecipe
 from skillweave.tasks.retrieval import RetrievalPredictions
+from skillweave.tasks.task import Figures
 
 Table = dict[str, Any]
 """A task's figures; see `evaluate`."""
@@ -122,20 +123,33 @@ def _measure_task(
     table: Table = {
         **values,
         "interval": intervals,
-        "chance": entry.chance(found, dataset),
+        "chance": _if_known(entry.chance, found, dataset) or {},
         "n": len(found.keys),
         "pool": len(found.keys) if task.compares_samples else None,
         "skipped": len(found.skipped),
         "activated_parameters": model.count_parameters(name),
         "total_parameters": model.count_parameters(),
     }
-    if (simple := entry.baseline(found, dataset)) is not None:
+    if (simple := _if_known(entry.baseline, found, dataset)) is not None:
         table["baseline"] = simple
     if found.unread:
         table["unread"] = found.unread
     for observer in observers:
         table |= observer.table(name)
     return Measured(table, found, dataset)
+
+
+def _if_known(
+    compute: Callable[[Predictions, TaskDataset], Figures | None],
+    found: Predictions,
+    dataset: TaskDataset,
+) -> Figures | None:
+    """What `compute` gives; None where it needs training samples, of which data that are given for
+    an evaluation alone have none."""
+    try:
+        return compute(found, dataset)
+    except ConfigError:
+        return None
 
 
 def predict_dataset(

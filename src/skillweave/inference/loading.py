@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from skillweave.config import ConfigError, choose
-from skillweave.config.data import DataConfig
+from skillweave.config.data import DataConfig, Split
 from skillweave.config.errors import reading
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
+from skillweave.data.sources import open_rows
+from skillweave.data.sources.pinning import pin
 from skillweave.model.folders import CONFIG_FILE, is_hf_model, model_folder, model_folders
 from skillweave.model.model import Model
 from skillweave.recipe import RECIPE_FILE, RecipeConfig, read_recipe
@@ -101,17 +104,25 @@ def run_recipe(path: str | Path) -> RecipeConfig:
     return read_recipe(places[0] / RECIPE_FILE).model_copy(update={"output": str(places[0])})
 
 
-def recipe_for(model: Model, data: Mapping[str, str], where: str | Path) -> ResolvedRecipe:
-    """A recipe that measures a model without a run: its tasks with the data given for them.
+def recipe_for(
+    model: Model, data: Mapping[str, str], where: str | Path, split: Split
+) -> ResolvedRecipe:
+    """A recipe that measures a model on other data: its tasks with the sources given for them.
 
-    `data`: task → a source, whose columns are named as when the model was trained. `where`: the
-    folder for results. Raises ConfigError for a task that the model does not have.
+    `data`: task → a source, whose columns are named as when the model was trained. All its rows
+    are measured as `split`, unless it has a column of splits. Where the sources have the contents
+    of the run's own, they were only moved, and this is the run's recipe with their new places.
+    `where`: the folder of the model, and for results. Raises ConfigError for a task that the model
+    does not have.
     """
+    with suppress(ConfigError):
+        return _moved(model, data, run_recipe(where))
     tasks = {}
     for name, path in data.items():
         task = choose(model.config.tasks, name, "task")
         settings = task.settings.model_dump(exclude_unset=True)
-        source = DataConfig(path=path, columns=task.columns)
+        parted = "split" in open_rows(path).columns
+        source = DataConfig(path=path if parted else {split: path}, columns=task.columns)
         tasks[name] = TaskConfig(**settings, target=next(iter(task.targets)), data=source)
     recipe = RecipeConfig(
         name=Path(where).resolve().name.lstrip(".") or "model",
@@ -121,6 +132,18 @@ def recipe_for(model: Model, data: Mapping[str, str], where: str | Path) -> Reso
         training=TrainingConfig(steps=1),
     )
     return resolved(recipe, model.assets)
+
+
+def _moved(model: Model, data: Mapping[str, str], recipe: RecipeConfig) -> ResolvedRecipe:
+    """A run's recipe with its data in other places. Raises ConfigError for other data."""
+    tasks, ready = dict(recipe.tasks), resolved(recipe, model.assets)
+    for name, path in data.items():
+        before = choose(tasks, name, "task").data
+        if not isinstance(before.fingerprint, str):
+            raise ConfigError(f"{name}: the run did not read its data from one place")
+        place = pin(before.model_copy(update={"path": path}), ready.task(name).entry.fields)
+        tasks[name] = tasks[name].model_copy(update={"data": place})
+    return resolved(recipe.model_copy(update={"tasks": tasks}), model.assets)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -22,6 +22,7 @@ from skillweave.config.data import Split
 from skillweave.config.errors import reading
 from skillweave.data.processors import BadInput
 from skillweave.data.sources import Source
+from skillweave.data.sources.pinning import state
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import read_inputs
 from skillweave.inference.predictor import Predictor, Vectors, as_predictor
@@ -190,12 +191,7 @@ def own_items(predictor: Predictor, task: str, modality: str, data: str | Path) 
     """A user's own items. Raises ConfigError for data that cannot be read."""
     field = _field(predictor, task, modality)
     found = read_inputs(data, [field], predictor.task(task).columns, optional=["text"])
-    path = Path(data)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
-    states = [(name, one.st_size, one.st_mtime_ns) for name, one in stats]
-    told = json.dumps([str(data), len(found), states])
-    return Items({"": found.rows}, hashlib.sha256(told.encode()).hexdigest())
+    return Items({"": found.rows}, state(found.rows))
 
 
 def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLITS) -> Items:
@@ -210,7 +206,9 @@ def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLIT
     if not rows:
         raise errors[0]
     sizes = {split: len(source) for split, source in rows.items()}
-    told = json.dumps([config.data.model_dump(mode="json"), sizes])
+    sources = {source.table.path: source for source in rows.values()}
+    states = [state(source) for source in sources.values()]
+    told = json.dumps([config.data.model_dump(mode="json"), sizes, states])
     return Items(rows, hashlib.sha256(told.encode()).hexdigest())
 
 

@@ -18,6 +18,7 @@ from skillweave.data.collate import collate, collate_packed
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
 from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source, open_source
+from skillweave.data.sources.files import NoSuchFile
 from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import first_text
 from skillweave.tasks.candidates import Candidates, build_candidates
@@ -251,7 +252,10 @@ def open_fields(
     try:
         return open_source(data, split, [*task.entry.fields, *more])
     except ConfigError as error:
-        raise ConfigError(f"tasks.{task.name}.data: {error}") from None
+        moved = ""
+        if data.fingerprint and isinstance(error, NoSuchFile):
+            moved = "; if it was moved, evaluate and search are told by --data where it is now"
+        raise ConfigError(f"tasks.{task.name}.data: {error}{moved}") from None
 
 
 def open_dataset(

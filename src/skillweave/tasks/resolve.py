@@ -5,8 +5,9 @@ open."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from skillweave.data.processors import (
 )
 from skillweave.data.processors.base import BadInput
 from skillweave.data.processors.tokenizer import read_tokenizer, special_names
+from skillweave.data.sources.pinning import change, pin
 from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import texts_of
 from skillweave.metrics import METRICS
@@ -68,6 +70,33 @@ class ResolvedRecipe:
         task, config = self.task(name), self.recipe.tasks[name]
         multiple = self.recipe.training.pad_to_multiple_of
         return open_dataset(task, config, split, self.assets, multiple, training)
+
+    def pinned(self) -> ResolvedRecipe:
+        """The same with absolute paths, and fingerprints of the data. Raises ConfigError for data
+        whose fingerprint is another."""
+        tasks = {}
+        for name, config in self.recipe.tasks.items():
+            data = pin(config.data, self.task(name).entry.fields)
+            tasks[name] = config.model_copy(update={"data": data})
+        start = self.recipe.start_from
+        start = str(Path(start).absolute()) if start and Path(start).exists() else start
+        recipe = self.recipe.model_copy(update={"tasks": tasks, "start_from": start})
+        return replace(self, recipe=recipe)
+
+    def require_unchanged(self, split: Split, tasks: Iterable[str] | None = None) -> None:
+        """Raise ConfigError when data of a split have other contents than when the run began. Of
+        data that cannot be opened, whoever reads them says what is wrong."""
+        changes = []
+        for name in tasks or self.tasks:
+            fields, data = self.task(name).entry.fields, self.recipe.tasks[name].data
+            with suppress(ConfigError):
+                if told := change(data, fields, split):
+                    changes.append(f"  - {name}: {told}")
+        if changes:
+            raise ConfigError(
+                "the data of the run are not what they were; restore them, or name those to"
+                " measure with --data TASK=PATH\n" + "\n".join(changes)
+            )
 
 
 def resolve(

@@ -61,7 +61,7 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     fabric = make_fabric(recipe.training)
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
-    ready = resolve(recipe, read_assets(source) if source else {}, base)
+    ready = resolve(recipe, read_assets(source) if source else {}, base).pinned()
     recipe, assets = ready.recipe, dict(ready.assets)
     with run_folder(recipe, resume):
         try:

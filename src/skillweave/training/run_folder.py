@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -38,13 +39,13 @@ OF_A_START = {
 }
 """What a run leaves that ended before its first checkpoint. Another run may replace it."""
 MAY_CHANGE = (
-    "name",
-    "output",
-    "training.workers",
-    "training.threads",
-    "training.save_total_limit",
+    r"name",
+    r"output",
+    r"training\.(workers|threads|save_total_limit)",
+    r"tasks\.[^.]+\.data\.path(\.\w+)?",
 )
-"""Settings that may change when a run is resumed. The weights do not depend on them."""
+"""Settings that may change when a run is resumed. The weights do not depend on them, nor on the
+place of the data: a fingerprint of the contents is compared, too."""
 PACKAGES = (
     "skillweave",
     "torch",
@@ -110,6 +111,7 @@ def run_folder(recipe: RecipeConfig, resume: bool) -> Generator[None]:
     with lock(folder):
         if resume:
             require_same_recipe(recipe)
+            write_recipe(recipe)  # with the place of moved data
         else:
             require_free(folder)
             describe_run(recipe)
@@ -119,11 +121,18 @@ def run_folder(recipe: RecipeConfig, resume: bool) -> Generator[None]:
 def describe_run(recipe: RecipeConfig) -> None:
     """Write recipe.yaml and environment.json of a resolved recipe. Raises ConfigError if they
     cannot be written."""
-    text = yaml.safe_dump(
-        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
-    )
     try:
         write_json(recipe.folder / ENVIRONMENT_FILE, describe_environment(recipe))
+    except OSError as error:
+        raise _not_writable(recipe.folder, error) from error
+    write_recipe(recipe)
+
+
+def write_recipe(recipe: RecipeConfig) -> None:
+    """Write recipe.yaml of a resolved recipe. Raises ConfigError if it cannot be written."""
+    content = recipe.model_dump(mode="json")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    try:
         write_text(recipe.folder / RECIPE_FILE, text)
     except OSError as error:
         raise _not_writable(recipe.folder, error) from error
@@ -144,7 +153,7 @@ def require_same_recipe(recipe: RecipeConfig) -> None:
         for path, before, now in differences(
             stored.model_dump(mode="json"), recipe.model_dump(mode="json")
         )
-        if path not in MAY_CHANGE
+        if not any(re.fullmatch(pattern, path) for pattern in MAY_CHANGE)
     ]
     if found:
         raise ConfigError(

@@ -50,7 +50,8 @@ class Table(ABC):
     `path`: the source as the recipe names it, for error messages. `columns`: the names of its
     columns. `media`: columns that are too large to read for all rows at once. `aliases`: other
     names that a recipe may use for a column. `folder`: what the paths in media cells are relative
-    to. `skipped`: rows that cannot be read. `signature`: equal in all tables of one source.
+    to. `files`: the files that hold the rows. `skipped`: rows that cannot be read. `signature`:
+    equal in all tables of one source.
     """
 
     columns: list[str]
@@ -58,6 +59,7 @@ class Table(ABC):
     aliases: Mapping[str, str] = {}
     folder: Path | None = None
     signature: tuple[str, ...] = ()
+    files: Sequence[Path] = ()
     _contents: list[str] | None = None
 
     def __init__(self, path: str) -> None:
@@ -162,6 +164,7 @@ class ConcatTable(Table):
         self.media = frozenset(_union(table.media for table in tables))
         self.aliases = {name: table.aliases[name] for table in tables for name in table.aliases}
         self.folder = tables[0].folder
+        self.files = [file for table in tables for file in table.files]
         for table, name in zip(tables, names, strict=True):
             for key, reason in table.skipped:
                 self.skipped.append((f"{name}:{key}" if key else name, reason))
@@ -197,6 +200,9 @@ class ConcatTable(Table):
 KINDS: Registry[Callable[[str, str], Table]] = Registry("kind of source")
 """Kind, as in `kind:name` → a function (name, whole path) that opens it."""
 
+PATH_KINDS: set[str] = set()
+"""Kinds whose name is a path, or begins with one that a `:` or `@` ends."""
+
 SUFFIXES: Registry[Callable[[Path, str], Table]] = Registry("file suffix")
 """File suffix, without a `.gz` after it → a function (file, path of the recipe) that opens such a
 file."""
@@ -231,8 +237,8 @@ class Source:
         self.fields = dict(fields)
         key = self.fields.pop("key", None)
         self.key = key if isinstance(key, str) else None
-        used = [name for columns in self.fields.values() for name in _as_list(columns)]
-        self.names = tuple(dict.fromkeys([*used, *_as_list(self.key or [])]))
+        used = [name for columns in self.fields.values() for name in as_list(columns)]
+        self.names = tuple(dict.fromkeys([*used, *as_list(self.key or [])]))
 
     @property
     def columns(self) -> list[str]:
@@ -300,14 +306,14 @@ def name_fields(
     """
     fields: dict[str, Columns] = {}
     for field, names in columns.items():
-        found = [table.find_column(name, f"columns.{field}") for name in _as_list(names)]
+        found = [table.find_column(name, f"columns.{field}") for name in as_list(names)]
         if not found or (field == "key" and isinstance(names, list)):
             raise ConfigError(
                 f"{table.path}: columns.{field}: name one"
                 f" column{' or more' if field != 'key' else ''}"
             )
         fields[field] = found if isinstance(names, list) else found[0]
-    taken = {name for names in fields.values() for name in _as_list(names)}
+    taken = {name for names in fields.values() for name in as_list(names)}
     fields |= {name: name for name in table.columns if name not in fields and name not in taken}
     if wanted is None:
         return fields
@@ -320,7 +326,8 @@ def name_fields(
     return {field: names for field, names in fields.items() if field in wanted or field == "key"}
 
 
-def _as_list(names: Columns) -> list[str]:
+def as_list(names: Columns) -> list[str]:
+    """The columns of a field."""
     return [names] if isinstance(names, str) else names
 
 

@@ -20,6 +20,10 @@ _MOST_NAMES = 1000
 """The most names of a folder that are searched for the one that was meant."""
 
 
+class NoSuchFile(ConfigError):
+    """A path that names no file."""
+
+
 def expand_braces(pattern: str) -> list[str]:
     """`shards/{000..002}.tar` → three paths, with the width of the first number. `{a,b}` → both."""
     match = _BRACES.search(pattern)
@@ -47,7 +51,7 @@ def find_files(pattern: str) -> list[Path]:
             continue
         matches = sorted(glob.glob(text, recursive=True)) if is_glob else []
         if not matches:
-            raise ConfigError(
+            raise NoSuchFile(
                 f"{pattern}: {f'no file matches {path}' if is_glob else _missing(path)}"
             )
         found += map(Path, matches)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillweave.config.base import ConfigError, nearest
-from skillweave.data.sources.base import KINDS, ConcatTable, Row, Table
+from skillweave.data.sources.base import KINDS, PATH_KINDS, ConcatTable, Row, Table
 from skillweave.data.sources.class_labels import labelled, with_names
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ class HubTable(Table):
             return [self.split if name == "split" else None] * len(self)
         cells = self.rows.select_columns([name])[:].column(name).to_pylist()
         return [with_names(self._labels.get(name), cell) for cell in cells]
+
+
+PATH_KINDS.add("hf")
 
 
 @KINDS.register("hf")

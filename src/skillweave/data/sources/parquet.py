@@ -36,7 +36,7 @@ class ParquetTable(Table):
 
     def __init__(self, file: Path, path: str) -> None:
         super().__init__(path)
-        self.file, self.folder = file, file.parent
+        self.file, self.folder, self.files = file, file.parent, [file]
         with self._open() as opened:
             groups = map(opened.metadata.row_group, range(opened.num_row_groups))
             self._ends = list(accumulate(group.num_rows for group in groups))

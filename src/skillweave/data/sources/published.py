@@ -17,7 +17,7 @@ from typing import Any
 
 from skillweave.config.base import ConfigError, choose, nearest
 from skillweave.config.reading import lines_of, read_lines
-from skillweave.data.sources.base import KINDS, MemoryTable, Row, Skipped, Table
+from skillweave.data.sources.base import KINDS, PATH_KINDS, MemoryTable, Row, Skipped, Table
 
 Files = list[tuple[str, Path]]
 """Split and path of each file of a benchmark."""
@@ -56,6 +56,9 @@ GLUE = {
     "WNLI": GlueTask("sentence1", "sentence2"),
 }
 """Folder of a task → its columns (gluebenchmark.com)."""
+
+
+PATH_KINDS.update(("glue", "clue", "squad"))
 
 
 @KINDS.register("glue")

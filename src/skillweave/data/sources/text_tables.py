@@ -36,7 +36,7 @@ class TextFileTable(Table):
 
     def __init__(self, file: Path, path: str) -> None:
         super().__init__(path)
-        self.file, self.folder = file, file.parent
+        self.file, self.folder, self.files = file, file.parent, [file]
         self._index = array("Q")  # four numbers per row: start, length, line, digest
         columns: dict[str, None] = {}
         with file.open("rb") as stream:

@@ -26,7 +26,7 @@ class TokenTable(Table):
 
     def __init__(self, file: Path, path: str) -> None:
         super().__init__(path)
-        self.file, self.folder = file, file.parent
+        self.file, self.folder, self.files = file, file.parent, [file]
         self._batch = _map_file(file)
         schema = self._batch.schema
         self.columns = schema.names

@@ -63,7 +63,7 @@ class TarTable(Table):
 
     def __init__(self, file: Path, path: str) -> None:
         super().__init__(path)
-        self.file, self.folder = file, file.parent
+        self.file, self.folder, self.files = file, file.parent, [file]
         self._samples: list[tuple[str, Sample]] = []
         extensions: dict[str, None] = {}
         described: dict[str, None] = {}
