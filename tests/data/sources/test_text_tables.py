@@ -139,6 +139,18 @@ def test_parquet_reads_groups_as_asked_and_keeps_few(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(table)).read(7, ["text"]) == {"text": "t7"}
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_column_that_stands_twice_is_named(tmp_path, nested):
+    arrays, names = [pa.array(["a"]), pa.array(["b"])], ["text", "text"]
+    table = pa.Table.from_arrays(arrays, names)
+    if nested:
+        lists = pa.ListArray.from_arrays([0, 1], pa.StructArray.from_arrays(arrays, names))
+        table = pa.table({"rows": lists})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet: the column 'text' stands twice; rename"):
+        open_table(str(tmp_path / "a.parquet"))
+
+
 def test_opening_parquet_reads_no_media(tmp_path, monkeypatch):
     write_parquet(tmp_path / "a.parquet", 0, 10, group=list("aabbccddee"))
     read = []

@@ -111,3 +111,21 @@ def test_a_group_in_json_keeps_samples_together(tmp_path):
         for group in source.column("group"):
             groups.setdefault(group, set()).add(split)
     assert {group: len(splits) for group, splits in groups.items()} == {"g0": 1, "g1": 1}
+
+
+def test_metadata_that_name_a_member_are_metadata(tmp_path):
+    about = {
+        f"{i}.json": json.dumps({"id": i, "image": f"{i}.png", "text": "no"}) for i in range(3)
+    }
+    members = {"0.png": b"p", "0.txt": "a", **about, "1.txt": "b", "2.png": b"q"}
+    write(tmp_path / "a.tar", dict(sorted(members.items())))
+    table = open_table(str(tmp_path / "a.tar"))
+    assert set(table.columns) == {"image", "text", "id"} and table.media == {"image"}
+    rows = list(open_source(DataConfig(path=str(tmp_path / "a.tar"), fractions=ALL), "train"))
+    pictures = [row["image"] and row["image"]["bytes"] for row in rows]
+    assert pictures == [b"p", None, b"q"]  # the second sample has none
+    assert [row["text"] for row in rows] == ["a", "b", "no"] and [row["id"] for row in rows] == [
+        0,
+        1,
+        2,
+    ]

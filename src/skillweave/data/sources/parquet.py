@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ class ParquetTable(Table):
             groups = map(opened.metadata.row_group, range(opened.num_row_groups))
             self._ends = list(accumulate(group.num_rows for group in groups))
             schema = opened.schema_arrow
+        if doubled := _doubled(schema):
+            raise ConfigError(f"{file}: the column {doubled!r} stands twice; rename one of them")
         self._changed = file.stat().st_mtime_ns
         self.columns = schema.names
         self._labels = _class_labels(schema)
@@ -84,6 +86,15 @@ class ParquetTable(Table):
 
 
 STREAMS.register(".parquet")(TableStream)
+
+
+def _doubled(fields: Iterable[pyarrow.Field]) -> str | None:
+    """The first name that stands twice among fields, or within one of them."""
+    fields = list(fields)
+    names = [field.name for field in fields]
+    inner = ([kind.field(i) for i in range(kind.num_fields)] for kind in (f.type for f in fields))
+    twice = (name for name in names if names.count(name) > 1)
+    return next(twice, None) or next(filter(None, map(_doubled, inner)), None)
 
 
 def _class_labels(schema: pyarrow.Schema) -> Features:

@@ -53,7 +53,7 @@ Sample = dict[str, Member]
 @SUFFIXES.register(".tar")
 class TarTable(Table):
     """A shard as a table. Members are columns by extension; the names in a json member are columns
-    too.
+    too, unless there are images, sound or video of that name.
 
     Images, sound and video have the column of their field (`image` for .jpg), .txt is `text`, .cls
     is `label`. Other members, and those with two extensions such as .seg.png, keep their extension.
@@ -103,7 +103,9 @@ class TarTable(Table):
             return self._read(stream, self._samples[index][1], names)
 
     def _read(self, stream: IO[bytes], sample: Sample, names: Sequence[str]) -> Row:
-        cells = _read_metadata(stream, sample) | _read_cells(stream, sample, names)
+        metadata = _read_metadata(stream, sample)
+        described = {name: metadata[name] for name in metadata.keys() - self.media}
+        cells = described | _read_cells(stream, sample, names)
         return {name: cells.get(name) for name in names}
 
     def read_column(self, name: str) -> list[Any]:
