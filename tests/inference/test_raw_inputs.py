@@ -107,6 +107,8 @@ def test_words_are_texts_or_files(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("so good")
     assert list(read_words([str(file)], ["text"])) == [{"text": file}]
+    for text in ("long " * 2000, "字" * 100, "a\0b", "no/such/" * 600):  # no names of files
+        assert list(read_words([text], ["text"])) == [{"text": text}]
     assert list(read_words(["a.png"], ["image"])) == [{"image": Path("a.png")}]
     with pytest.raises(ConfigError, match="nothing to answer for"):
         read_words([], ["text"])

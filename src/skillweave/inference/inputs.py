@@ -5,6 +5,7 @@ Only the fields that a task needs for an answer are required.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,9 @@ def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
             " --input FILE"
         )
     is_text = fields[0] in ("text", "code")
+    # Path.is_file fails for a text that is too long for a name
     rows = [
-        {fields[0]: word if is_text and not Path(word).is_file() else Path(word)} for word in words
+        {fields[0]: word if is_text and not os.path.isfile(word) else Path(word)} for word in words
     ]
     return Inputs(rows, [{"input": word} for word in words])
 
