@@ -11,7 +11,8 @@ from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.evaluation.evaluator import evaluate, measure, predict_dataset
 from skillweave.inference import open_run
-from skillweave.tasks.retrieval import RetrievalPredictions
+from skillweave.reporting.console import evaluation_table
+from skillweave.tasks.retrieval import Retrieval, RetrievalPredictions
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,11 @@ def test_progress_ends_at_the_total(run):
     seen = []
     evaluate(*run, tasks=["text_to_code"], bootstrap=0, progress=lambda *call: seen.append(call))
     assert seen == [("text_to_code", 4, 4)]
+
+
+def test_remarks_stand_beside_the_figures_and_on_the_terminal(run, monkeypatch):
+    monkeypatch.setattr(Retrieval, "remarks", lambda self, found: ["mind [this]"])
+    tables = evaluate(*run, tasks=["text_to_code", "text_classification"], bootstrap=2)
+    assert tables["text_to_code"]["remarks"] == ["mind [this]"]
+    assert "remarks" not in tables["text_classification"]
+    assert str(evaluation_table(tables, "x").caption) == "text_to_code: mind [this]"

@@ -75,6 +75,8 @@ def test_words_that_are_not_read_count_as_missed() -> None:
     assert values["tag_accuracy"] == pytest.approx(len(read) / len(words))
     hits, wanted = sum(tags[word] == "B-THING" for word in read), 16
     assert values["entity_f1"] == pytest.approx(2 * hits / (hits + wanted))
+    (remark,) = entry.remarks(found)
+    assert remark.startswith(f"{len(words) - len(read)} words")
     answer = entry.answer(found, 0, task)["tags"]
     assert [tag is None for tag in answer] == [word not in read for word in range(32)]
 

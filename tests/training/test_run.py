@@ -12,6 +12,7 @@ import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.model.model import Model
 from skillweave.storage import Damaged
+from skillweave.tasks.retrieval import Retrieval
 from skillweave.training import Interrupted, train
 from skillweave.training.checkpoint import Checkpoints
 from skillweave.training.run import remedy_for
@@ -192,6 +193,14 @@ def test_fine_tuning_starts_from_what_agrees(tmp_path, capsys):
     assert (first / "best" / "assets" / "text_tokenizer.json").read_bytes() == (
         second / "best" / "assets" / "text_tokenizer.json"
     ).read_bytes()
+
+
+def test_remarks_on_the_data_come_once_before_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Retrieval, "data_remarks", lambda self, source: [f"{len(source)} alike"])
+    run = recipe(tmp_path / "run", ("text_to_image",), steps=1)
+    for resume in (False, True):
+        train(run, resume=resume, quiet=True)
+        assert ("task text_to_image: " in capsys.readouterr().err) != resume
 
 
 def test_failures_of_the_machine_come_with_a_remedy():

@@ -36,6 +36,9 @@ class DataConfig(Config):
     sample is a group of its own."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, validation and test when the source has no `split` column."""
+    validation_share: Share = 0.0
+    """Where the source has training samples of its own and none for validation, such as paths for
+    train and test alone: this share of the training samples validates, in whole groups."""
     limit: Positive | None = None
     """Use at most this many samples of each split."""
     fraction: float = Field(default=1.0, gt=0, le=1)
@@ -56,6 +59,8 @@ class DataConfig(Config):
     def _check(self) -> DataConfig:
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions {self.fractions} must be at least 0 and sum to 1")
+        if self.validation_share and isinstance(self.path, dict) and "validation" in self.path:
+            raise ValueError("validation_share: the path has validation samples; leave one out")
         if self.fold and (self.fold[0] >= self.fold[1] or isinstance(self.path, dict)):
             raise ValueError(f"fold {list(self.fold)} needs one path for all splits, and i below k")
         return self

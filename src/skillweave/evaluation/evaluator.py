@@ -67,8 +67,9 @@ def evaluate(
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
     `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
     candidates (retrieval, else None); `skipped` samples; `unread` words, which found no room in the
-    model's longest text and count as missed, if there are any; the `activated_parameters` of
-    `total_parameters`; and what the `observers` add. Raises ConfigError for an unknown task or
+    model's longest text and count as missed, if there are any; `remarks` that explain the figures,
+    if there are any; the `activated_parameters` of `total_parameters`; and what the `observers`
+    add. Raises ConfigError for an unknown task or
     split.
     """
     measured = measure(model, recipe, split, tasks, bootstrap, progress, observers)
@@ -134,6 +135,8 @@ def _measure_task(
         table["baseline"] = simple
     if found.unread:
         table["unread"] = found.unread
+    if remarks := entry.remarks(found):
+        table["remarks"] = remarks
     for observer in observers:
         table |= observer.table(name)
     return Measured(table, found, dataset)

@@ -91,15 +91,13 @@ def _bold(text: str) -> Text:
 
 def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """What `evaluate` measured: a row for each task and metric. ↓ marks metrics that are better the
-    lower they are. Words that the model did not read are told below."""
+    lower they are. Remarks on the figures are below the table."""
     numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
     shown = _Table(title, ("task", "metric"), numbers)
-    unread = [
-        f"{task}: {table['unread']:,} words found no room in max_length and count as missed"
-        for task, table in tables.items()
-        if "unread" in table
+    remarks = [
+        f"{task}: {remark}" for task, table in tables.items() for remark in table.get("remarks", ())
     ]
-    shown.caption, shown.caption_justify = _plain("\n".join(unread)) if unread else None, "left"
+    shown.caption, shown.caption_justify = _plain("\n".join(remarks)) if remarks else None, "left"
     for column in shown.columns:
         column.no_wrap = True
     lower = {metric.title for metric in METRICS.values() if metric.lower}

@@ -97,6 +97,10 @@ class TaskDataset:
     def _numbers(self) -> Mapping[str, int]:
         return {key: i for i, key in enumerate(self.keys)}
 
+    def remarks(self) -> list[str]:
+        """What is unusual about the samples: see `Task.data_remarks`."""
+        return self.task.entry.data_remarks(self.source)
+
     def row(self, key: str) -> Row:
         """The raw row of a key, media undecoded."""
         return self.source[self._numbers[key]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -14,6 +15,7 @@ from skillweave.batch import Example, Features, Modality, Role, Span
 from skillweave.components.targets.base import joint
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.frames import clip_frames
+from skillweave.data.sources import Source
 from skillweave.data.values import first_text
 from skillweave.metrics import (
     Columns,
@@ -129,6 +131,15 @@ class Retrieval(Task):
         recalls = {f"recall_at_{k}": recall_at_k(guess, k) for k in RECALL_AT}
         return recalls | {"median_rank": chance_median_rank(right)}
 
+    def remarks(self, found: Predictions) -> list[str]:
+        """Whether most captions are the same."""
+        return repeated_captions(cast(RetrievalPredictions, found).captions.tolist())
+
+    def data_remarks(self, source: Source) -> list[str]:
+        """Whether most captions are the same."""
+        captions = source.column("second" if "second" in self.fields else "text")
+        return repeated_captions([caption_hash(first_text(caption)) for caption in captions])
+
     def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
         """The first queries with their best answers, and the right one when it is not among
         them."""
@@ -166,6 +177,17 @@ class CodeRetrieval(Retrieval):
         captions = cast(RetrievalPredictions, found).captions
         ranks = rank_queries(retrieve_code(texts, codes), relevance(captions, captions))
         return estimate(ranking_columns(ranks), 0)[0]
+
+
+def repeated_captions(captions: Sequence[int]) -> list[str]:
+    """A remark if more than half of the captions, given by their hashes, are the same."""
+    count = max(Counter(captions).values(), default=0)
+    if len(captions) < 2 or count <= len(captions) / 2:
+        return []
+    return [
+        f"{count:,} of {len(captions):,} samples have the same caption, so each is a right answer"
+        " for all of them: a small loss and a high recall mean little; check data.columns"
+    ]
 
 
 def ranking_columns(ranks: Ranking) -> Columns:

@@ -36,6 +36,7 @@ from skillweave.config.registry import Registry
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.base import NO_AUGMENT
+from skillweave.data.sources import Source
 from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import as_text
 from skillweave.metrics import METRICS, Columns
@@ -285,6 +286,14 @@ class Task(ABC):
     def baseline(self, found: Predictions, data: MeasuredData) -> Figures | None:
         """The metrics of a simple model on the same samples; None where there is none."""
         return None
+
+    def remarks(self, found: Predictions) -> list[str]:
+        """What a reader of the figures must know to understand them."""
+        return []
+
+    def data_remarks(self, source: Source) -> list[str]:
+        """What is unusual about training data, before any training."""
+        return []
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """What a user is told about sample `index`."""

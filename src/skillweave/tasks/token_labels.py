@@ -117,6 +117,12 @@ class TokenLabelling(Task):
         guess = replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])
         return estimate(self.columns(guess), 0)[0]
 
+    def remarks(self, found: Predictions) -> list[str]:
+        """How many words were not read."""
+        if not found.unread:
+            return []
+        return [f"{found.unread:,} words found no room in max_length and count as missed"]
+
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`tags`, one for each word; None for a word that the model did not read."""
         return {"tags": cast(TokenLabelPredictions, found).hypotheses[index]}

@@ -143,6 +143,10 @@ def _run(
         )
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
+        elif is_first:
+            for name, dataset in datasets.items():
+                for remark in dataset.remarks():
+                    display.warn(f"task {name}: {remark}")
         for name, dataset in datasets.items():
             logger.log_skipped(0, [SkippedSample(name, *row) for row in dataset.source.skipped])
         with handle_signals(trainer.stop):

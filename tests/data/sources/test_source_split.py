@@ -1,9 +1,12 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
+from skillweave.data.sources import open_source
 from skillweave.data.sources.base import MemoryTable
 from skillweave.data.sources.split import SPLITS, hash_fraction, split_of, split_rows
 
@@ -170,3 +173,48 @@ def test_rows_without_a_group_are_groups_of_their_own(missing):
     alone = MemoryTable("here", [{"key": f"k{i}"} for i in range(60)])
     assert sizes == [len(split_rows(alone, DataConfig(path="x"), s, "key")) for s in SPLITS]
     assert all(sizes) and sum(sizes) == 60
+
+
+def write(folder, name, splits, first=0):
+    rows = [
+        {"text": f"t{first + i}", "group": f"g{(first + i) // 2}", **({"split": s} if s else {})}
+        for i, s in enumerate(splits)
+    ]
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_share_of_the_training_data_validates_where_only_that_is_lacking(tmp_path, own):
+    if own:
+        path = write(tmp_path, "a.jsonl", ["train"] * 200 + ["test"] * 20)
+    else:
+        train, test = (
+            write(tmp_path, "a.jsonl", [""] * 200),
+            write(tmp_path, "b.jsonl", [""] * 20, 200),
+        )
+        path = {"train": train, "test": test}
+    with pytest.raises(ConfigError, match=r"`validation_share: 0\.1` takes a tenth"):
+        open_source(DataConfig(path=path), "validation")
+    data = DataConfig(path=path, validation_share=0.3)
+    found = {split: open_source(data, split, ["text", "group"]) for split in SPLITS}
+    texts = {split: set(source.column("text")) for split, source in found.items()}
+    assert texts["test"] == {f"t{i}" for i in range(200, 220)}
+    assert texts["train"] | texts["validation"] == {f"t{i}" for i in range(200)}
+    groups = {split: set(source.column("group")) for split, source in found.items()}
+    assert not groups["train"] & groups["validation"]
+    assert 40 <= len(texts["validation"]) <= 80  # 60 are expected
+    small = data.model_copy(update={"fraction": 0.5, "limit": 100})
+    assert set(open_source(small, "train").column("text")) < texts["train"]
+    assert len(open_source(small, "train")) == 50
+    assert set(open_source(small, "validation").column("text")) == texts["validation"]
+
+
+def test_a_share_beside_validation_data_is_an_error(tmp_path):
+    file = write(tmp_path, "a.jsonl", ["train", "validation", "test"] * 4)
+    plain = write(tmp_path, "b.jsonl", [""] * 50)
+    for path in (file, plain):
+        with pytest.raises(ConfigError, match="the source has validation samples"):
+            open_source(DataConfig(path=path, validation_share=0.1), "train")
+    with pytest.raises(ConfigError, match="the path has validation samples"):
+        DataConfig.parse({"path": {"train": "a", "validation": "b"}, "validation_share": 0.1})

@@ -25,7 +25,7 @@ def with_names(feature: Any, value: Any) -> Any:
         return [with_names(inner, one) for one in value]
     if isinstance(value, dict):
         return {name: with_names(inner.get(name), one) for name, one in value.items()}
-    if feature.get("_type") != "ClassLabel":
+    if feature.get("_type") != "ClassLabel" or not isinstance(value, int):
         return value
     names = feature["names"]
     return None if value < 0 else names[value] if value < len(names) else value

@@ -12,7 +12,7 @@ from skillweave.config.registry import load_plugins
 from skillweave.data.sources.base import KINDS, SUFFIXES, Source, Table, name_fields, open_files
 from skillweave.data.sources.files import decompress, find_files
 from skillweave.data.sources.folder import open_folder
-from skillweave.data.sources.split import describe_skipped, split_rows
+from skillweave.data.sources.split import VALIDATION_REMEDY, describe_skipped, split_rows
 
 
 def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
@@ -23,11 +23,16 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
     """
     path = data.path
     if isinstance(path, dict):
-        if split not in path:
+        place: Split = split
+        if split == "validation" and data.validation_share:
+            place = "train"
+        if place not in path:
+            remedy = VALIDATION_REMEDY if split == "validation" else ""
             raise ConfigError(
-                f"data.path names no source for {split!r}, only for {', '.join(path) or 'nothing'}"
+                f"data.path names no source for {split!r}, only for"
+                f" {', '.join(path) or 'nothing'}{remedy}"
             )
-        path = path[split]
+        path = path[place]
     table = open_rows(path)
     columns = name_fields(table, data.columns, fields)
     paths = list(data.path.values()) if isinstance(data.path, dict) else []

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillweave.config.errors import reading
+from skillweave.config.errors import ConfigError, reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table, find_part
 from skillweave.data.sources.class_labels import Features, labelled, with_names
 from skillweave.data.sources.streaming import STREAMS, TableStream
@@ -45,7 +45,8 @@ class ParquetTable(Table):
             raise ConfigError(f"{file}: the column {doubled!r} stands twice; rename one of them")
         self._changed = file.stat().st_mtime_ns
         self.columns = schema.names
-        self._labels = _class_labels(schema)
+        with reading(file, READABLE):
+            self._labels = _class_labels(schema)
         self.media = frozenset(field.name for field in schema if _holds_bytes(field.type))
 
     def _open(self) -> ParquetFile:

@@ -18,6 +18,8 @@ from skillweave.data.sources.base import Table
 from skillweave.data.values import class_name, is_missing
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+VALIDATION_REMEDY = "; `validation_share: 0.1` takes a tenth of the training data for it"
+"""What helps where only validation data are lacking."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -58,6 +60,8 @@ def split_rows(table: Table, data: DataConfig, split: Split, key: str | None) ->
     """
     if data.fold and split != "test":
         return _fold_rows(table, data, split, key, data.fold)
+    if data.validation_share and split != "test":
+        return _shared_rows(table, data, split, key)
     regrouped = data.group is not None and isinstance(data.path, str)
     own: list[Split | None] = []
     if "split" in table.columns and not regrouped:
@@ -78,9 +82,7 @@ def split_rows(table: Table, data: DataConfig, split: Split, key: str | None) ->
         rows = [i for i, group in groups if split_of(group, data.fractions) == split]
     if not rows:
         raise ConfigError(_explain_empty(table, data, split, own))
-    if data.limit is not None:
-        rows = _limit_rows(table, rows, data.limit, key)
-    return _training_share(table, rows, data, key) if split == "train" else rows
+    return _limited(table, rows, data, split, key)
 
 
 def _fold_rows(
@@ -108,6 +110,39 @@ def _fold_rows(
     fold_of = {group: i % count for i, group in enumerate(order)}
     chosen = [row for row in rows if (fold_of[groups[row]] == number) == (split == "validation")]
     return _training_share(table, chosen, data, key) if split == "train" else chosen
+
+
+def _shared_rows(table: Table, data: DataConfig, split: Split, key: str | None) -> list[int]:
+    """The rows of the source's training split, without those of the groups that
+    `validation_share` takes from it, or these."""
+    whole = data.model_copy(update={"validation_share": 0.0, "limit": None, "fraction": 1.0})
+    if isinstance(data.path, str) and _rows_if_any(table, whole, "validation", key):
+        raise ConfigError(
+            f"{table.path}: validation_share: the source has validation samples, of its own or by"
+            " `fractions`; leave it out"
+        )
+    groups = _groups(table, data, key)
+    rows = [
+        row
+        for row in split_rows(table, whole, "train", key)
+        if (hash_fraction(groups[row], "validation") < data.validation_share)
+        == (split == "validation")
+    ]
+    if not rows:
+        raise ConfigError(
+            f"{table.path}: no rows for the split {split!r}: validation_share is"
+            f" {data.validation_share}; change it, or use a finer group or more rows"
+        )
+    return _limited(table, rows, data, split, key)
+
+
+def _limited(
+    table: Table, rows: list[int], data: DataConfig, split: Split, key: str | None
+) -> list[int]:
+    """At most `limit` rows; of the training split the `fraction` of these."""
+    if data.limit is not None:
+        rows = _limit_rows(table, rows, data.limit, key)
+    return _training_share(table, rows, data, key) if split == "train" else rows
 
 
 def _rows_if_any(table: Table, data: DataConfig, split: Split, key: str | None) -> list[int]:
@@ -207,7 +242,8 @@ def _explain_empty(
     )
     if any(own):
         names = ", ".join(sorted({name for name in own if name}))
-        return f"{line}; its own splits are {names}; give a path for each split"
+        remedy = VALIDATION_REMEDY if split == "validation" and "train" in own else ""
+        return f"{line}; its own splits are {names}; give a path for each split{remedy}"
     return (
         f"{line}; fractions are {data.fractions}: raise the share, or use a finer group or more"
         " rows"
