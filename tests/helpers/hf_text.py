@@ -25,6 +25,12 @@ EXPERTS = {
 SLIDING, FULL = "sliding_attention", "full_attention"
 WINDOWS = {"sliding_window": 3, "layer_types": [SLIDING, FULL, SLIDING]}
 ROTARY = {"rope_type": "default", "rope_theta": 50.0}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 50.0,
+    "short_factor": [1.0, 1.5, 2.0],
+    "long_factor": [2.0, 3.0, 5.0],
+}
 TWO_ROTARY = {
     SLIDING: ROTARY,
     FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
@@ -119,7 +125,15 @@ TEXT: list[tuple[Any, ...]] = [
             "tie_word_embeddings": False,
         },
     ),
-    ("SmolLM3ForCausalLM", "SmolLM3Config", {**LLAMA, "no_rope_layers": [1, 1, 1]}),
+    (
+        "SmolLM3ForCausalLM",
+        "SmolLM3Config",
+        {
+            **LLAMA,
+            "no_rope_layers": [1, 1, 1],
+            "rope_parameters": {**LONG_ROPE, "original_max_position_embeddings": 5},
+        },
+    ),
     ("SmolLM3ForCausalLM", "SmolLM3Config", {**LLAMA, "no_rope_layers": [0, 0, 0]}),
     *_heads("Phi3", LLAMA, *DECODER[:-1]),
     (
@@ -133,6 +147,14 @@ TEXT: list[tuple[Any, ...]] = [
             "tie_word_embeddings": True,
             "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.55},
         },
+    ),
+    *(
+        (
+            "Phi3ForCausalLM",
+            "Phi3Config",
+            {**LLAMA, "original_max_position_embeddings": length, "rope_parameters": LONG_ROPE},
+        )
+        for length in (8, 9, 16)  # A batch has 9 positions.
     ),
     *_heads("Gemma2", GEMMA2, *DECODER[:-1]),
     (

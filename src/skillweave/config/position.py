@@ -61,7 +61,26 @@ class YarnScalingConfig(RotaryScaling):
     """Number of positions in the first training."""
 
 
-ScalingConfig = Annotated[LinearScalingConfig | Llama3ScalingConfig | YarnScalingConfig, Tagged()]
+class LongRopeScalingConfig(Variant):
+    """Each frequency is divided by a factor of its own, which depends on whether the sequence is
+    longer than those of the first training (LongRoPE, arXiv 2402.13753; Phi-3)."""
+
+    kind: Literal["longrope"] = "longrope"
+    """Selects LongRoPE."""
+    short_factors: list[PositiveFloat]
+    """Factors of the frequencies in sequences of at most `original_length` positions, padding
+    included."""
+    long_factors: list[PositiveFloat]
+    """Factors of the frequencies in longer sequences."""
+    attention_factor: PositiveFloat = 1.0
+    """Factor on the rotated queries and keys."""
+    original_length: Positive = 4096
+    """Number of positions in the first training."""
+
+
+ScalingConfig = Annotated[
+    LinearScalingConfig | Llama3ScalingConfig | YarnScalingConfig | LongRopeScalingConfig, Tagged()
+]
 
 
 class Position(Variant):
@@ -119,6 +138,10 @@ class RotaryConfig(FixedPosition):
                 f"rope turns pairs of numbers, and {size} of the {head_size} in a head are rotated;"
                 " change head_size or position.share"
             )
+        if isinstance(self.scaling, LongRopeScalingConfig):
+            for name in ("short_factors", "long_factors"):
+                if (count := len(getattr(self.scaling, name))) != size // 2:
+                    yield f"position.scaling.{name} has {count} factors for {size // 2} frequencies"
 
     def size(self, head_size: int) -> int:
         """How many of the numbers in a head are rotated."""

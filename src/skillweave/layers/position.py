@@ -36,21 +36,47 @@ class Rotary(nn.Module):
         super().__init__()
         self.size, self.base, self.rescale, self.amplitude = size, base, rescale, amplitude
 
-    def frequencies(self, device: torch.device) -> Tensor:
-        """[d/2] radians per position. They are float32 for every model, because positions are
-        large."""
-        steps = torch.arange(0, self.size, 2, dtype=torch.float, device=device) / self.size
-        frequencies = 1.0 / (self.base**steps)
+    def frequencies(self, length: int, device: torch.device) -> Tensor:
+        """[d/2] radians per position in sequences of this length. They are float32 for every model,
+        because positions are large."""
+        frequencies = 1.0 / self.periods(device)
         return self.rescale(frequencies) if self.rescale else frequencies
+
+    def periods(self, device: torch.device) -> Tensor:
+        """[d/2] positions per radian, before scaling."""
+        steps = torch.arange(0, self.size, 2, dtype=torch.float, device=device) / self.size
+        return self.base**steps
 
     def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
         """The token map with the tables of cosines and sines, each [1 or N, 1, L, d]."""
         wide = torch.promote_types(like.dtype, torch.float32)
-        frequencies = self.frequencies(like.device).to(wide)
+        frequencies = self.frequencies(tokens.length, like.device).to(wide)
         angles = tokens.positions(like.device)[..., None].to(wide) * frequencies
         angles = torch.cat([angles, angles], dim=-1).unsqueeze(1)
         cos, sin = angles.cos() * self.amplitude, angles.sin() * self.amplitude
         return replace(tokens, rotary=(cos.to(like.dtype), sin.to(like.dtype)))
+
+
+class LongRotary(Rotary):
+    """Each frequency divided by a factor of its own: `short` [d/2] in sequences of at most `length`
+    positions, `long` [d/2] in others (LongRoPE, arXiv 2402.13753, section 3)."""
+
+    def __init__(
+        self,
+        size: int,
+        base: float,
+        short: Sequence[float],
+        long: Sequence[float],
+        length: int,
+        amplitude: float,
+    ) -> None:
+        super().__init__(size, base, amplitude=amplitude)
+        self.short, self.long, self.length = short, long, length
+
+    def frequencies(self, length: int, device: torch.device) -> Tensor:
+        """See `Rotary`."""
+        factors = self.long if length > self.length else self.short
+        return 1.0 / (torch.tensor(factors, device=device) * self.periods(device))
 
 
 class Rotary2d(nn.Module):

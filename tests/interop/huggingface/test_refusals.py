@@ -17,6 +17,7 @@ from hf_text import (
     MARIAN,
     MODERNBERT,
     MPNET,
+    ROTARY,
     SLIDING,
     WIDE,
 )
@@ -25,14 +26,6 @@ import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.weights.files import WeightsError
 
-LONG = {
-    "rope_type": "longrope",
-    "rope_theta": 50.0,
-    "short_factor": [1.0] * 3,
-    "long_factor": [2.0] * 3,
-    "original_max_position_embeddings": 8,
-    "factor": 2.0,
-}
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("Qwen3MoeModel", "Qwen3Moe", {**EXPERTS, "decoder_sparse_step": 2}, "decoder_sparse_step=2"),
     ("Qwen3MoeModel", "Qwen3Moe", {**EXPERTS, "mlp_only_layers": [0]}, r"mlp_only_layers=\[0\]"),
@@ -49,7 +42,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         },
         "no_rope_layers differs",
     ),
-    ("Phi3Model", "Phi3", {**LLAMA, "rope_parameters": LONG}, "longrope"),
+    (
+        "SmolLM3Model",
+        "SmolLM3",
+        {**LLAMA, "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor=0.5",
+    ),
     (
         "Gemma2Model",
         "Gemma2",

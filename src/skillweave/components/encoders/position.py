@@ -12,6 +12,7 @@ from skillweave.config.position import (
     DisentangledConfig,
     LinearScalingConfig,
     Llama3ScalingConfig,
+    LongRopeScalingConfig,
     PositionConfig,
     Relative2DConfig,
     Rotary2DConfig,
@@ -25,6 +26,7 @@ from skillweave.layers.position import (
     Disentangled,
     LinearScaling,
     Llama3Scaling,
+    LongRotary,
     RelativeBias2d,
     Rotary,
     Rotary2d,
@@ -70,4 +72,7 @@ def _rotary(config: RotaryConfig, size: int) -> Rotary:
             slowed = YarnScaling(s.factor, s.fast_rotations, s.slow_rotations, s.original_length)
             amplitude = s.attention_factor or 1 + 0.1 * max(math.log(s.factor), 0)
             return Rotary(size, config.base, slowed, amplitude)
+        case LongRopeScalingConfig() as s:
+            factors = s.short_factors, s.long_factors
+            return LongRotary(size, config.base, *factors, s.original_length, s.attention_factor)
     return Rotary(size, config.base)

@@ -32,8 +32,9 @@ def read_two_rotary(config: Any) -> dict[str, Any]:
     """Our positions for `rope_parameters` of layers with windows and of layers without."""
     given = config.rope_parameters
     if len(set(config.layer_types)) == 1:
-        return read_rotary(given[config.layer_types[0]])
-    return {**read_rotary(given[SLIDING]), **read_rotary(given[FULL], GLOBAL)}
+        return read_rotary(config, given=given[config.layer_types[0]])
+    local, wide = given[SLIDING], given[FULL]
+    return {**read_rotary(config, given=local), **read_rotary(config, GLOBAL, wide)}
 
 
 def write_two_rotary(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +103,7 @@ GEMMA2 = _family(
         **without(causal_heads("Gemma2"), "Gemma2ForQuestionAnswering"),
         "Gemma2ForCausalLM": _causal("Gemma2"),
     },
-    lambda config: read_rotary(config.rope_parameters),
+    read_rotary,
     write_rotary,
 )
 GEMMA3_TEXT = _family(

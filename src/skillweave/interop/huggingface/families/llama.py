@@ -3,6 +3,7 @@ experts, Mixtral (arXiv 2401.04088) and Qwen3-MoE (arXiv 2505.09388)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,20 +29,30 @@ YARN = {
     "attention_factor": "attention_factor",
     "original_length": "original_max_position_embeddings",
 }
+LONG_ROPE = {
+    "short_factors": "short_factor",
+    "long_factors": "long_factor",
+    "attention_factor": "attention_factor",
+    "original_length": "original_max_position_embeddings",
+}
 SCALINGS: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "linear": LINEAR,
     "llama3": LLAMA3,
     "yarn": YARN,
+    "longrope": LONG_ROPE,
 }
 """Kind of rotary scaling → our options → those of `rope_parameters`."""
 FIXED = {"mscale": None, "truncate": True, "partial_rotary_factor": 1.0}
 """Options of `rope_parameters` that must have this value."""
 
 
-def read_rotary(given: Mapping[str, Any], position: str = POSITION) -> dict[str, Any]:
-    """Our options `position` for `rope_parameters`. Raises ConfigError for a scaling without a
-    counterpart."""
+def read_rotary(
+    config: Any, position: str = POSITION, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Our options `position` for `rope_parameters`. `given`: in place of those of `config`. Raises
+    ConfigError for a scaling without a counterpart."""
+    given = config.rope_parameters if given is None else given
     kind = given.get("rope_type", "default")
     if kind not in SCALINGS:
         raise ConfigError(
@@ -57,6 +68,11 @@ def read_rotary(given: Mapping[str, Any], position: str = POSITION) -> dict[str,
     for option, name in SCALINGS[kind].items():
         if given.get(name) is not None:
             found[f"{position}.scaling.{option}"] = given[name]
+    if kind == "longrope":
+        length = given["original_max_position_embeddings"]
+        factor = given.get("factor") or config.max_position_embeddings / length
+        longer = math.sqrt(1 + math.log(max(factor, 1)) / math.log(length))
+        found.setdefault(f"{position}.scaling.attention_factor", longer)
     return found
 
 
@@ -171,7 +187,7 @@ LLAMA = Family(
     },
     required={"pretraining_tp": 1},
     read_options=lambda config: {
-        **read_rotary(config.rope_parameters),
+        **read_rotary(config),
         "encoder.biases": read_biases(config),
     },
     write_options=lambda options: {
@@ -187,7 +203,7 @@ MISTRAL = replace(
     fields={**LLAMA.fields, "encoder.window": "sliding_window"},
     heads=causal_heads("Mistral", ""),
     required={},
-    read_options=lambda config: {**read_rotary(config.rope_parameters), "encoder.biases": []},
+    read_options=lambda config: {**read_rotary(config), "encoder.biases": []},
     write_options=lambda options: {"rope_parameters": write_rotary(options)},
 )
 
@@ -209,7 +225,7 @@ QWEN2 = replace(
     heads=causal_heads("Qwen2"),
     required={},
     read_options=lambda config: {
-        **read_rotary(config.rope_parameters),
+        **read_rotary(config),
         **read_windows(config, config.sliding_window),
         "encoder.biases": ["qkv"],
     },

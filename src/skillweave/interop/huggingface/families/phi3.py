@@ -24,14 +24,18 @@ SHARE = "partial_rotary_factor"
 def _read_options(config: Any) -> dict[str, Any]:
     given = config.rope_parameters
     return {
-        **read_rotary(without(given, SHARE)),
+        **read_rotary(config, given=without(given, SHARE)),
         f"{POSITION}.share": given.get(SHARE, 1.0),
         "encoder.biases": [],
     }
 
 
 def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"rope_parameters": {**write_rotary(options), SHARE: options[f"{POSITION}.share"]}}
+    given = {**write_rotary(options), SHARE: options[f"{POSITION}.share"]}
+    # This option has priority over that of `rope_parameters`.
+    length = given.get("original_max_position_embeddings")
+    original = {} if length is None else {"original_max_position_embeddings": length}
+    return {"rope_parameters": given, **original}
 
 
 PHI3 = replace(

@@ -37,7 +37,7 @@ def _read_options(config: Any) -> dict[str, Any]:
     }
     for path, group in ((POSITION, local), (GLOBAL, layers - local)):
         if group and group <= rotary:
-            found |= read_rotary(config.rope_parameters, path)
+            found |= read_rotary(config, path)
         elif group and group.isdisjoint(rotary):
             found[f"{path}.kind"] = "none"
         elif group:
