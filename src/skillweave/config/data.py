@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import (
@@ -17,6 +18,28 @@ from skillweave.config.base import Config, Positive, Share, Whole
 Split = Literal["train", "validation", "test"]
 
 
+def compile_path_pattern(pattern: str) -> re.Pattern[str]:
+    """A `pattern` of `DataConfig` as a regular expression with a group for each name. Raises
+    ValueError for one without a name, and for a name that is given twice."""
+    regex = ""
+    for part in re.split(r"(\{\w+\}|\*\*/?|\*)", pattern):
+        if part.startswith("{"):
+            regex += f"(?P<{part[1:-1]}>[^/]+?)"
+        else:
+            wild = {"*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}
+            regex += wild.get(part, re.escape(part))
+    try:
+        compiled = re.compile(regex)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r}: {error}") from None
+    if not compiled.groups or "key" in compiled.groupindex:
+        raise ValueError(
+            f"pattern {pattern!r} must name columns in braces, other than key, such as"
+            " {label}/{speaker}/*"
+        )
+    return compiled
+
+
 class DataConfig(Config):
     """Where a task's samples come from."""
 
@@ -30,6 +53,14 @@ class DataConfig(Config):
     columns: dict[str, str | list[str]] = {}
     """Field of the task → column of the source, or several columns for captions. Evaluation uses
     the first of several."""
+    encoding: str | None = None
+    """Encoding of text files and tables of text, as Python names it, such as `gb18030` (GBK),
+    `big5`, `shift_jis` or `cp1252`. If absent, UTF-8; files in GB 18030, and in UTF-16 with a byte
+    order mark, are detected, with a message."""
+    pattern: str | None = None
+    """Columns from the paths of the files in a folder, without their extension, such as
+    `{label}/{speaker}/*`. A name in braces matches a part of a path up to the next `/`, and so does
+    `*`; `**` matches across folders. Files of another form are skipped and listed."""
     group: str | None = None
     """A column whose equal values are always in the same split, also where the source has splits of
     its own. If absent, the source's `split` column decides, else its `group` column, else each
@@ -54,6 +85,22 @@ class DataConfig(Config):
     @classmethod
     def _accept_none(cls, value: Any) -> Any:
         return value or {}
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            "".encode(value or "utf-8")
+        except LookupError as error:
+            raise ValueError(f"{error}; name one that Python knows, such as gb18030") from None
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _valid_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            compile_path_pattern(value)
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from skillweave.config import ConfigError
@@ -118,3 +120,111 @@ def test_an_empty_folder_and_one_saved_by_datasets(tmp_path):
     write(tmp_path, **{"state.json": "{}"})
     with pytest.raises(ConfigError, match="write hf:"):
         open_table(str(tmp_path))
+
+
+@pytest.mark.parametrize("fields", [["image"], ["sound"], ["image", "sound"]])
+def test_tasks_over_media_alone_need_no_captions(tmp_path, fields):
+    names = ["a.jpg", "deep/b.png", "deep/b.txt", "c.wav", "d.jpg", "d.flac", "e.txt"]
+    write(tmp_path, **{name: b"x" for name in names})
+    data = DataConfig(path=str(tmp_path), fractions=ALL)
+    found = list(open_source(data, "train", fields))
+    images, sounds = {"a.jpg", "deep/b.png", "d.jpg"}, {"c.wav", "d.flac"}
+    expected = {"image": images, "sound": sounds}.get(
+        fields[0] if len(fields) == 1 else "", {"d.jpg"}
+    )
+    keys = {row["key"] for row in found}
+    assert keys == expected
+    assert all(row[field]["path"].startswith(str(tmp_path)) for row in found for field in fields)
+    skipped = dict(open_source(data, "train", fields).skipped)
+    assert len(keys) + len(skipped) == 5  # b and d are one sample each
+    assert all("which the task needs" in reason for reason in skipped.values())
+
+
+def test_a_folder_of_texts_is_a_corpus(tmp_path):
+    write(tmp_path, **{"a.txt": "one", "deep/b.txt": "two\nlines", "empty.txt": ""})
+    source = open_source(DataConfig(path=str(tmp_path), fractions=ALL), "train", ["text"])
+    assert [row["text"] for row in source] == ["one", "two\nlines"]
+    assert [key for key, _ in source.skipped] == ["empty.txt"]
+
+
+def test_columns_from_paths(tmp_path):
+    names = [
+        "day/train/cat/tom_1.jpg",
+        "day/train/cat/tom_2.jpg",
+        "day/train/dog/rex_1.jpg",
+        "night/test/dog/ace_3.jpg",
+        "day/odd.jpg",
+    ]
+    write(tmp_path, **{name: b"" for name in names})
+    data = DataConfig(path=str(tmp_path), pattern="*/{split}/{label}/{animal}_*")
+    train = open_source(data, "train", ["image", "label"])
+    assert [(row["key"], row["label"]) for row in train] == [
+        ("day/train/cat/tom_1.jpg", "cat"),
+        ("day/train/cat/tom_2.jpg", "cat"),
+        ("day/train/dog/rex_1.jpg", "dog"),
+    ]
+    reasons = dict(train.skipped)
+    assert reasons == {"day/odd.jpg": "its path does not have the form of data.pattern"}
+    assert len(open_source(data, "test", ["image", "label"])) == 1
+
+
+def test_a_group_from_paths_stays_in_one_split(tmp_path):
+    names = [f"{label}/{who}/{i}.wav" for label in "ab" for who in range(20) for i in range(3)]
+    write(tmp_path, **{name: b"" for name in names})
+    shares = (0.5, 0.25, 0.25)
+    data = DataConfig(
+        path=str(tmp_path), pattern="{label}/{speaker}/*", group="speaker", fractions=shares
+    )
+    splits = {}
+    for split in ("train", "validation", "test"):
+        for row in open_source(data, split, ["sound", "label"]):
+            assert row["label"] == row["key"][0]
+            splits.setdefault(row["key"].split("/")[1], set()).add(split)
+    assert len(splits) == 20 and all(len(each) == 1 for each in splits.values())
+
+
+def test_columns_from_paths_join_captions_and_metadata(tmp_path):
+    pairs, table = tmp_path / "pairs", tmp_path / "table"
+    write(pairs, **{"album/x/1.jpg": b"", "album/x/1.txt": "one"})
+    write(table, **{"album/x/1.jpg": b"", "metadata.csv": "file_name,text\nalbum/x/1.jpg,one\n"})
+    for folder in (pairs, table):
+        data = DataConfig(path=str(folder), pattern="**/{album}/*", fractions=ALL)
+        row = open_source(data, "train")[0]
+        assert (row["text"], row["album"]) == ("one", "x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [("{a}/{a}", "redefinition"), ("*/*", "must name columns"), ("{key}/x", "other than key")],
+)
+def test_patterns_that_cannot_be(pattern, why):
+    with pytest.raises(ValueError, match=why):
+        DataConfig(path="photos", pattern=pattern)
+
+
+def test_a_pattern_belongs_to_a_folder(tmp_path):
+    write(tmp_path, **{"a.csv": "text\nx\n"})
+    with pytest.raises(ConfigError, match=r"data\.pattern is for folders"):
+        open_source(DataConfig(path=str(tmp_path / "a.csv"), pattern="{a}"), "train")
+
+
+def test_captions_and_metadata_in_another_encoding(tmp_path):
+    pairs, table = tmp_path / "pairs", tmp_path / "table"
+    write(pairs, **{"1.jpg": b"", "1.txt": "你好吗".encode("gbk")})
+    metadata = "file_name,text\n1.jpg,你好吗\n".encode("gbk")
+    write(table, **{"1.jpg": b"", "metadata.csv": metadata})
+    for folder in (pairs, table):
+        data = DataConfig(path=str(folder), encoding="gbk", fractions=ALL)
+        assert open_source(data, "train")[0]["text"] == "你好吗"
+    (reason,) = dict(open_table(str(pairs)).skipped).values()
+    assert "set data.encoding" in reason
+
+
+def test_pipes_in_a_folder_are_skipped(tmp_path):
+    write(tmp_path, **{"a.jpg": b"", "a.txt": "one", "b.jpg": b""})
+    for name in ("b.txt", "c.jpg", "metadata.jsonl"):
+        os.mkfifo(tmp_path / name)
+    table = open_table(str(tmp_path))
+    assert [row["key"] for row in table.rows] == ["a.jpg"]
+    pipes = {key for key, reason in table.skipped if "a pipe" in reason}
+    assert pipes == {"b.txt", "c.jpg", "metadata.jsonl"}

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import io
 import json
 import pickle
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
-from skillweave.data.sources import open_source, open_table, parquet
+from skillweave.data.sources import open_source, open_table, parquet, text_tables
 from skillweave.data.sources.split import SPLITS
 
 ALL = (1.0, 0.0, 0.0)
@@ -183,3 +184,127 @@ def test_what_is_no_table_is_named(tmp_path):
         ConfigError, match=r"no rows, 1 skipped \(first: b.jsonl:1: not a JSON object"
     ):
         open_source(DataConfig(path=str(tmp_path / "b.jsonl")), "train")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "header"),
+    [(",", "a;x,b,c"), (";", "a,x;b;c"), ("\t", "a\tb;x\tc"), ("|", "a|b|c"), (";", '"a;x";b;c')],
+)
+def test_the_delimiter_is_found_in_the_header(tmp_path, delimiter, header):
+    file = tmp_path / "t.csv"
+    file.write_text(f'{header}\n1{delimiter}"two{delimiter} 2"{delimiter}3\n', "utf-8")
+    table = open_table(str(file))
+    assert len(table.columns) == 3 and not table.skipped
+    assert list(table.read(0, table.columns).values()) == ["1", f"two{delimiter} 2", "3"]
+
+
+def test_cells_of_any_length(tmp_path):
+    long = "line\n" * 100_000
+    file = tmp_path / "t.csv"
+    file.write_text(f'a,b\n1,"{long}"\n2,{"x" * 500_000}\n', "utf-8")
+    table = open_table(str(file))
+    assert table.column("b") == [long, "x" * 500_000]
+    assert table.locate(1) == "t.csv:100003"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'b","',  # a quote within a cell, then one that opens a cell of several lines
+        '"',  # each closes the one before
+        'x,"',
+        '"a',
+        '","',
+    ],
+)
+def test_open_quotes_are_read_in_linear_time(tmp_path, monkeypatch, line):
+    read = 0
+    original = text_tables._read_line
+
+    def count(stream):
+        nonlocal read
+        read += 1
+        return original(stream)
+
+    monkeypatch.setattr(text_tables, "_read_line", count)
+    file = tmp_path / "t.csv"
+    file.write_text("image,text\n" + (line + "\n") * 5_000 + '"' + "text\n" * 5_000)
+    open_table(str(file))
+    assert read < 25 * 10_000
+
+
+CHINESE = "一只猫坐在桌子上，看着窗外的鸟。"
+ENCODED = [
+    ("gbk", CHINESE),
+    ("gb18030", CHINESE),
+    ("utf-16", CHINESE),
+    ("utf-8-sig", CHINESE),
+    ("big5", "貓在桌子上"),
+    ("shift_jis", "猫がテーブルの上にいる"),
+    ("cp1252", "Über den Tisch, déjà vu"),
+    ("utf-16-le", CHINESE),
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt", "jsonl", "csv.gz"])
+@pytest.mark.parametrize(("encoding", "text"), ENCODED)
+def test_encodings_that_are_named(tmp_path, suffix, encoding, text):
+    lines = {
+        "txt": text,
+        "jsonl": json.dumps({"text": text}, ensure_ascii=False),
+        "tsv": f'id\ttext\n1\t"{text}"',
+    }
+    data = (lines.get(suffix, f'id,text\n1,"{text}"') + "\n").encode(encoding)
+    file = tmp_path / f"t.{suffix}"
+    file.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    data = DataConfig(path=str(file), encoding=encoding, fractions=ALL)
+    source = open_source(data, "train", ["text"])
+    assert source[0] == {"key": source[0]["key"], "text": text} and not source.skipped
+    assert source[0]["key"].startswith(f"t.{suffix.removesuffix('.gz')}:")
+
+
+@pytest.mark.parametrize(("encoding", "text"), ENCODED[:3])
+def test_chinese_and_marked_encodings_are_found(tmp_path, encoding, text):
+    file = tmp_path / "t.csv"
+    rows = [f"{i},{text}" for i in range(20)]
+    file.write_bytes(("id,标题\n" + "\n".join(rows)).encode(encoding))
+    with pytest.warns(UserWarning, match=r"t\.csv: not UTF-8, so it is read as"):
+        table = open_table(str(file))
+    assert table.columns == ["id", "标题"] and table.column("标题") == [text] * 20
+
+
+@pytest.mark.parametrize(("encoding", "text"), ENCODED[4:7])
+def test_other_encodings_are_skipped_with_the_remedy(tmp_path, encoding, text):
+    file = tmp_path / "t.csv"
+    file.write_bytes(f"id,text\n1,{text}\n2,plain\n3,{text}\n".encode(encoding))
+    table = open_table(str(file))
+    assert table.column("text") == ["plain"]
+    assert [key for key, _ in table.skipped] == ["t.csv:2", "t.csv:4"]
+    assert all("set data.encoding" in reason for _, reason in table.skipped)
+
+
+def test_a_broken_line_among_good_ones_does_not_change_the_encoding(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_bytes("好\n".encode() * 3 + "坏\n".encode("gbk") + b"a\n")
+    table = open_table(str(file))
+    assert table.column("text") == ["好", "好", "好", "a"] and len(table.skipped) == 1
+
+
+def test_an_encoding_belongs_to_text(tmp_path):
+    write_parquet(tmp_path / "a.parquet", 0, 10)
+    with pytest.raises(ConfigError, match=r"data\.encoding is for text files"):
+        open_source(DataConfig(path=str(tmp_path / "a.parquet"), encoding="gbk"), "train")
+    with pytest.raises(ValueError, match="unknown encoding: gkb"):
+        DataConfig(path="a.csv", encoding="gkb")
+
+
+def test_media_of_several_tables_are_beside_their_own(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        packed = gzip.compress(b"image,text\na.jpg,x\n")
+        (tmp_path / name / "t.csv.gz").write_bytes(packed)
+    source = open_source(DataConfig(path=str(tmp_path / "*/t.csv.gz"), fractions=ALL), "train")
+    assert [row["image"]["path"] for row in source] == [
+        str(tmp_path / name / "a.jpg") for name in ("one", "two")
+    ]
+    assert [row["key"] for row in source] == ["one/t.csv:2", "two/t.csv:2"]

@@ -7,6 +7,7 @@ from tar_files import sample, write
 from skillweave.config import ConfigError
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source, open_table
+from skillweave.data.sources.streaming import open_stream
 
 ALL = (1.0, 0.0, 0.0)
 
@@ -129,3 +130,40 @@ def test_metadata_that_name_a_member_are_metadata(tmp_path):
         1,
         2,
     ]
+
+
+def with_size(header, size):
+    """A header with another size, in base 256 (GNU), and the checksum that it then has."""
+    changed = bytearray(header[:124] + size.to_bytes(12, "big", signed=True) + header[136:])
+    changed[148:156] = b" " * 8
+    changed[148:156] = b"%06o\0 " % sum(changed)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("size", [-512, -1024, -(10**6), 2**60])
+def test_a_header_with_an_impossible_size_ends_the_shard(tmp_path, kind, size):
+    def header(name, kind):
+        info = tarfile.TarInfo(name)
+        info.size, info.type = 3, kind
+        return info.tobuf()
+
+    names = [f"{i}.{extension}" for i in range(3) for extension in ("jpg", "txt")]
+    whole = [header(name, tarfile.REGTYPE) + b"abc".ljust(512, b"\0") for name in names]
+    damaged = with_size(header("3.jpg", kind), size) + bytes(512)
+    file = tmp_path / "a.tar"
+    file.write_bytes(b"".join(whole) + damaged + bytes(1024))
+    table = open_table(str(file))
+    assert len(table) >= 2 and len(table.skipped) == 1
+    stream = open_stream(str(file))
+    assert len(list(stream.stream())) >= 2 and len(stream.skipped) == 1
+
+
+def test_headers_about_headers_without_end_are_damage(tmp_path):
+    info = tarfile.TarInfo("a")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 10
+    (tmp_path / "a.tar").write_bytes(
+        (info.tobuf() + b"name".ljust(512, b"\0")) * 3_000 + bytes(1024)
+    )
+    table = open_table(str(tmp_path / "a.tar"))
+    assert len(table) == 0 and "recursion" in table.skipped[0][1]

@@ -82,6 +82,10 @@ class Table(ABC):
         a source without a `key` column."""
         return str(index + 1)
 
+    def folder_of(self, index: int) -> Path | None:
+        """The folder to which the paths of media in a row are relative."""
+        return self.folder
+
     def content_id(self, index: int) -> str | None:
         """A string that identifies the content of a row, such as a hash. None if all cells must be
         read for it."""
@@ -163,7 +167,6 @@ class ConcatTable(Table):
         self.columns = _union(table.columns for table in tables)
         self.media = frozenset(_union(table.media for table in tables))
         self.aliases = {name: table.aliases[name] for table in tables for name in table.aliases}
-        self.folder = tables[0].folder
         self.files = [file for table in tables for file in table.files]
         for table, name in zip(tables, names, strict=True):
             for key, reason in table.skipped:
@@ -185,6 +188,11 @@ class ConcatTable(Table):
         """`table:location`, such as `file:line`."""
         part, row = find_part(self.ends, index)
         return f"{self.names[part]}:{self.tables[part].locate(row)}"
+
+    def folder_of(self, index: int) -> Path | None:
+        """That of the row's table."""
+        part, row = find_part(self.ends, index)
+        return self.tables[part].folder_of(row)
 
     def content_id(self, index: int) -> str | None:
         """That of the row's table."""
@@ -208,10 +216,16 @@ SUFFIXES: Registry[Callable[[Path, str], Table]] = Registry("file suffix")
 file."""
 
 
-def open_files(files: Sequence[Path], suffix: str, path: str) -> Table:
-    """Files of a registered suffix as one table."""
+def open_files(
+    files: Sequence[Path], suffix: str, path: str, origins: Sequence[Path] = ()
+) -> Table:
+    """Files of a registered suffix as one table. `origins`: the files from which temporary ones
+    were made."""
     tables = [SUFFIXES[suffix](file, path) for file in files]
-    return ConcatTable(tables, short_names(files), path)
+    for table, origin in zip(tables, origins, strict=False):
+        table.folder, table.files = table.folder and origin.parent, [origin]
+    names = [file.with_name(file.name.removesuffix(".gz")) for file in origins or files]
+    return ConcatTable(tables, short_names(names), path)
 
 
 def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:
@@ -262,12 +276,13 @@ class Source:
         number = int(self.indices[index])
         cells = self.table.read(number, self.names)
         row: Row = {"key": self._key(number, cells)}
+        folder = self.table.folder_of(number)
         for field, columns in self.fields.items():
             if isinstance(columns, list):
                 value = _join_values([cells[name] for name in columns])
             else:
                 value = cells[columns]
-            row[field] = _media_value(value, self.table.folder) if field in MEDIA else value
+            row[field] = _media_value(value, folder) if field in MEDIA else value
         return row
 
     def column(self, name: str) -> list[Any]:

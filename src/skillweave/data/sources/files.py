@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import hashlib
+import io
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from skillweave.config.base import ConfigError, nearest
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _MOST_NAMES = 1000
 """The most names of a folder that are searched for the one that was meant."""
+
+MOST_UNPACKED, MOST_EXPANSION = 256 * 2**20, 100
+"""A .gz file of more bytes that is larger than so many times its packed size is refused: texts
+shrink to a tenth, and files made to fill a disk to a thousandth."""
 
 
 class NoSuchFile(ConfigError):
@@ -57,6 +65,9 @@ def find_files(pattern: str) -> list[Path]:
         found += map(Path, matches)
     if not found:
         raise ConfigError(f"{pattern}: names no file: the range is empty")
+    for path in found:
+        if not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path}: a pipe, a device or a broken link, not a file or folder")
     return found
 
 
@@ -73,23 +84,101 @@ def decompress(file: Path) -> Path:
     """The content of a .gz file as a file in the temporary folder, since rows are read in any
     order. It is written once.
 
-    Raises ConfigError for a file that gzip cannot read.
+    Raises ConfigError for a file that gzip cannot read or that unpacks to far more than a text.
     """
+
+    def unpack(out: IO[bytes]) -> None:
+        most = max(MOST_UNPACKED, MOST_EXPANSION * file.stat().st_size)
+        with gzip.open(file) as compressed:
+            while block := compressed.read(2**20):
+                out.write(block)
+                if out.tell() > most:
+                    raise ConfigError(
+                        f"{file}: unpacks to more than {MOST_EXPANSION} times its size; if you"
+                        " trust it, unpack it with gunzip and give that file"
+                    )
+
+    return _derive(file, "unpacked", unpack)
+
+
+def recode(file: Path, encoding: str) -> Path:
+    """A text file as UTF-8, as a file in the temporary folder. It is written once.
+
+    Bytes that are no text in this encoding stay as they are. Raises ConfigError for a file that is
+    no text at all.
+    """
+
+    def copy(out: IO[bytes]) -> None:
+        with (
+            file.open(encoding=encoding, errors="surrogateescape", newline="") as text,
+            io.TextIOWrapper(out, "utf-8", "surrogateescape", newline="") as target,
+        ):
+            shutil.copyfileobj(text, target)
+
+    return _derive(file, encoding, copy)
+
+
+def _derive(file: Path, purpose: str, write: Callable[[IO[bytes]], None]) -> Path:
+    """The file in a folder of this user alone that `write` makes from another file, unless an
+    earlier process has made it."""
     state = file.stat()
-    version = f"{file.absolute()} {state.st_size} {state.st_mtime_ns}"
-    digest = hashlib.sha256(version.encode()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"skillweave-{os.getuid()}" / digest / file.stem
+    version = (file.absolute(), purpose, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    digest = hashlib.sha256(repr(version).encode()).hexdigest()[:32]
+    target = _private_folder() / digest / file.name.removesuffix(".gz")
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:
-            with gzip.open(file) as compressed, partial.open("wb") as out:
-                shutil.copyfileobj(compressed, out)
-        except (OSError, EOFError, zlib.error) as error:
+            with partial.open("wb") as out:
+                write(out)
+        except (OSError, EOFError, UnicodeError, zlib.error) as error:
+            raise ConfigError(f"{file}: cannot be {purpose}: {error}") from None
+        else:
+            partial.replace(target)
+        finally:
             partial.unlink(missing_ok=True)
-            raise ConfigError(f"{file}: cannot be unpacked: {error}") from None
-        partial.replace(target)
     return target
+
+
+def _private_folder() -> Path:
+    """A folder for temporary files that only this user can write to. Its name is known to others,
+    who must not have made it."""
+    folder = Path(tempfile.gettempdir()) / f"skillweave-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise ConfigError(
+            f"{folder}: others can write to this folder for temporary files; remove it, or set"
+            " TMPDIR to a folder of your own"
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+def detect_encoding(data: bytes) -> str | None:
+    """The encoding of the beginning of a text that is not UTF-8, as far as it is certain: by its
+    byte order mark, or because it is Chinese. Else None.
+
+    Text in another language is seldom valid GB 18030, and then has rare characters.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    foreign = [line for line in lines if not _is_utf8(line)]
+    if 2 * len(foreign) <= len(lines):
+        return None
+    text = b"".join(foreign).decode("gb18030", "replace")
+    characters = "".join(character for character in text if not character.isascii())
+    common = len(characters.encode("gb2312", "ignore")) / 2
+    return "gb18030" if common > 0.9 * len(characters) else None
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def short_names(files: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ Three layouts are tried in this order:
 2. Pairs such as `photo.jpg` and `photo.txt`.
 3. Sub-folders whose names are the labels.
 
+A task that needs no captions takes every file. A pattern gives further columns from the paths.
 When every sample is below a folder called train, validation or test, these are the splits. Hidden
 files and folders are ignored.
 """
@@ -14,11 +15,13 @@ files and folders are ignored.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from skillweave.config.base import ConfigError
+from skillweave.config.data import compile_path_pattern
 from skillweave.data.sources.base import FIELDS, MEDIA, MemoryTable, Row, Skipped, Table
+from skillweave.data.sources.files import recode
 from skillweave.data.sources.hub import SAVED_DATASET, is_saved_dataset
 from skillweave.data.sources.split import SPLIT_NAMES
 from skillweave.data.sources.text_tables import CsvTable, JsonTable
@@ -33,13 +36,23 @@ Sample = dict[str, PurePosixPath]
 """Field → file."""
 
 
-def open_folder(folder: Path, path: str) -> Table:
-    """The samples of a folder, media as paths. Raises ConfigError for a folder that the library
-    `datasets` saved."""
+def open_folder(
+    folder: Path,
+    path: str,
+    encoding: str | None = None,
+    pattern: str | None = None,
+    wanted: Sequence[str] | None = None,
+) -> Table:
+    """The samples of a folder, media as paths.
+
+    `encoding`: of the texts. `pattern`: see `DataConfig.pattern`. `wanted`: the columns that the
+    task needs; if they are media, files need no caption. Raises ConfigError for a folder that the
+    library `datasets` saved.
+    """
     if is_saved_dataset(folder):
         raise ConfigError(f"{path}: saved by the library datasets; write hf:{path}")
-    files = list(walk(folder))
-    reader = _FolderReader(folder)
+    reader = _FolderReader(folder, encoding, pattern, frozenset(wanted or ()))
+    files = list(reader.regular(walk(folder)))
     tables = [file for file in files if file.name in METADATA]
     rows = list(reader.described(files, tables) if tables else reader.undescribed(files))
     splits = [_split_of(PurePosixPath(row["key"])) for row in rows]
@@ -75,12 +88,33 @@ def _split_of(file: PurePosixPath) -> str | None:
 class _FolderReader:
     """Reads the rows of a folder. What cannot be read goes to `skipped`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, encoding: str | None, pattern: str | None, wanted: frozenset[str]
+    ) -> None:
+        self.folder, self.encoding, self.wanted = folder, encoding, wanted
+        self.pattern = compile_path_pattern(pattern) if pattern else None
         self.skipped: Skipped = []
 
     def skip(self, file: object, reason: str) -> None:
         self.skipped.append((str(file), reason))
+
+    def regular(self, files: Iterable[PurePosixPath]) -> Iterator[PurePosixPath]:
+        """Without pipes and devices, of which reading might never end."""
+        for file in files:
+            if (self.folder / file).is_file():
+                yield file
+            else:
+                self.skip(file, "a pipe, a device or a broken link, not a file")
+
+    def columns_of(self, file: PurePosixPath) -> Row | None:
+        """The columns that the pattern finds in the path of a file. None, and skipped, for a path
+        of another form."""
+        if self.pattern is None:
+            return {}
+        match = self.pattern.fullmatch(str(file.with_suffix("")))
+        if match is None:
+            self.skip(file, "its path does not have the form of data.pattern")
+        return match and match.groupdict()
 
     def described(self, files: list[PurePosixPath], tables: list[PurePosixPath]) -> Iterator[Row]:
         """The rows of the metadata tables."""
@@ -98,7 +132,8 @@ class _FolderReader:
         """The rows of a metadata table whose files exist. `file_name` has the field of its
         extension, `x_file_name` the field x."""
         path = self.folder / metadata
-        table = METADATA[metadata.name](path, str(path))
+        plain = recode(path, self.encoding) if self.encoding else path
+        table = METADATA[metadata.name](plain, str(path))
         for line, reason in table.skipped:
             self.skip(f"{metadata}:{line}", reason)
         names = [n for n in table.columns if n == FILE_NAME or n.endswith(f"_{FILE_NAME}")]
@@ -122,7 +157,9 @@ class _FolderReader:
                     break
                 row = {"key": str(file), **row, field: str(file)}
             else:
-                yield row
+                found = self.columns_of(PurePosixPath(row["key"]))
+                if found is not None:
+                    yield row | found
 
     def undescribed(self, files: Iterable[PurePosixPath]) -> Iterator[Row]:
         """Files with the caption of the same stem. If there are none, files in folders that name
@@ -130,6 +167,9 @@ class _FolderReader:
         samples = self._group_by_stem(files)
         paired = any("text" in sample and len(sample) > 1 for sample in samples)
         only_text = all(set(sample) == {"text"} for sample in samples)
+        if self.wanted and self.wanted <= (MEDIA | {"text"} if only_text else MEDIA):
+            yield from self._bare(samples)
+            return
         beside = {"text", "label"} if paired else set() if only_text else {"text"}
         for sample in samples:
             first = next((file for field, file in sample.items() if field not in beside), None)
@@ -137,14 +177,32 @@ class _FolderReader:
                 caption = next(iter(sample.values()))
                 self.skip(caption, "a caption without its image, sound, video or code")
                 continue
+            found = self.columns_of(first)
+            if found is None:
+                continue
             folders = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
+            if not (paired or found) and folders:
+                found = {"label": folders[-1]}
             if paired and "text" not in sample:
                 self.skip(first, f"no caption: {first.with_suffix('.txt').name} expected beside it")
-            elif not (paired or folders or "label" in sample):
+            elif not (paired or found or "label" in sample):
                 remedies = "no .txt beside it, no metadata.jsonl, no folder that names a class"
                 self.skip(first, f"no caption: {remedies}")
             elif row := self._row(first, sample):
-                yield row if paired or not folders else {"label": folders[-1], **row}
+                yield found | row
+
+    def _bare(self, samples: Iterable[Sample]) -> Iterator[Row]:
+        """The samples that have the wanted files, without captions."""
+        for sample in samples:
+            first = next(iter(sample.values()))
+            missing = self.wanted - sample.keys()
+            if missing:
+                self.skip(first, f"no {' and no '.join(sorted(missing))}, which the task needs")
+                continue
+            files = {field: sample[field] for field in sorted(self.wanted)}
+            found, row = self.columns_of(first), self._row(next(iter(files.values())), files)
+            if row and found is not None:
+                yield found | row
 
     def _group_by_stem(self, files: Iterable[PurePosixPath]) -> list[Sample]:
         """Files that differ only in their extension, as one sample."""
@@ -171,9 +229,10 @@ class _FolderReader:
                 row[field] = str(file)
                 continue
             try:
-                content = (self.folder / file).read_text("utf-8-sig").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                self.skip(file, f"not readable as UTF-8 text: {error}")
+                content = (self.folder / file).read_text(self.encoding or "utf-8-sig").strip()
+            except (OSError, UnicodeError) as error:
+                name = self.encoding or "UTF-8"
+                self.skip(file, f"not readable as {name} text; set data.encoding: {error}")
                 return None
             if not content:
                 self.skip(file, "empty")

@@ -9,8 +9,16 @@ from skillweave.config.base import ConfigError, nearest
 from skillweave.config.data import DataConfig, Split
 from skillweave.config.errors import reading
 from skillweave.config.registry import load_plugins
-from skillweave.data.sources.base import KINDS, SUFFIXES, Source, Table, name_fields, open_files
-from skillweave.data.sources.files import decompress, find_files
+from skillweave.data.sources.base import (
+    KINDS,
+    SUFFIXES,
+    Source,
+    Table,
+    as_list,
+    name_fields,
+    open_files,
+)
+from skillweave.data.sources.files import decompress, find_files, recode
 from skillweave.data.sources.folder import open_folder
 from skillweave.data.sources.split import VALIDATION_REMEDY, describe_skipped, split_rows
 
@@ -33,7 +41,7 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
                 f" {', '.join(path) or 'nothing'}{remedy}"
             )
         path = path[place]
-    table = open_rows(path)
+    table = open_rows(path, data, fields)
     columns = name_fields(table, data.columns, fields)
     paths = list(data.path.values()) if isinstance(data.path, dict) else []
     if paths.count(path) > 1 and "split" not in table.columns:
@@ -45,26 +53,36 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
     return Source(table, rows, columns)
 
 
-def open_rows(path: str) -> Table:
+def open_rows(
+    path: str, data: DataConfig | None = None, fields: Sequence[str] | None = None
+) -> Table:
     """As `open_table`, but a source without a single row is an error too."""
-    table = open_table(path)
+    table = open_table(path, data, fields)
     if not len(table):
         raise ConfigError(f"{table.path}: no rows{describe_skipped(table)}")
     return table
 
 
-def open_table(path: str) -> Table:
-    """All rows of a source under its own column names, unsplit. Raises ConfigError for a source
-    that cannot be opened."""
+def open_table(
+    path: str, data: DataConfig | None = None, fields: Sequence[str] | None = None
+) -> Table:
+    """All rows of a source under its own column names, unsplit.
+
+    `data`: has the encoding and the pattern of paths, if any. `fields`: of the task that reads the
+    table, for which a folder may need no captions. Raises ConfigError for a source that cannot be
+    opened.
+    """
     with reading(path, "a source that can be read"):
-        return _open(path)
+        return _open(path, data, fields)
 
 
-def _open(path: str) -> Table:
+def _open(path: str, data: DataConfig | None, fields: Sequence[str] | None) -> Table:
+    encoding, pattern = (data.encoding, data.pattern) if data else (None, None)
     kind, separator, name = path.partition(":")
     if separator and kind not in KINDS:
         load_plugins()
     if separator and kind in KINDS:
+        _refuse(path, encoding=encoding, pattern=pattern)
         return KINDS[kind](name, path)
     if "://" in path:
         raise ConfigError(
@@ -76,9 +94,27 @@ def _open(path: str) -> Table:
     if all(file.is_dir() for file in files):
         if len(files) > 1:
             raise ConfigError(f"{path}: names {len(files)} folders; give the one above them")
-        return open_folder(files[0], path)
-    files = [decompress(file) if file.suffix.lower() == ".gz" else file for file in files]
-    return open_files(files, shared_suffix(files, path), path)
+        wanted = None
+        if fields is not None:
+            named = data.columns if data else {}
+            wanted = [name for field in fields for name in as_list(named.get(field, field))]
+        return open_folder(files[0], path, encoding, pattern, wanted)
+    _refuse(path, pattern=pattern)
+    plain = [decompress(file) if file.suffix.lower() == ".gz" else file for file in files]
+    suffix = shared_suffix(plain, path)
+    if encoding and getattr(SUFFIXES[suffix], "is_text", False):
+        plain = [recode(file, encoding) for file in plain]
+    else:
+        _refuse(path, encoding=encoding)
+    return open_files(plain, suffix, path, files)
+
+
+def _refuse(path: str, **settings: str | None) -> None:
+    """Raise ConfigError for a setting that this source cannot have."""
+    sources = {"encoding": "text files and tables of text", "pattern": "folders"}
+    for name, value in settings.items():
+        if value is not None:
+            raise ConfigError(f"{path}: data.{name} is for {sources[name]} only; remove it")
 
 
 def shared_suffix(files: Sequence[Path], path: str) -> str:

@@ -92,7 +92,7 @@ def locate(path: str) -> str:
 def fingerprint(path: str, data: DataConfig, fields: Sequence[str]) -> str:
     """`N rows, HASH`, which depends on a source's contents, not on its place. Raises ConfigError
     for a source that cannot be opened."""
-    table = open_rows(path)
+    table = open_rows(path, data, fields)
     rows = range(0, len(table), max(1, len(table) // MOST_ROWS))
     named = list(_named_files(table, name_fields(table, data.columns), fields, rows))
     read = {named[len(named) * i // MEDIA_READ] for i in range(MEDIA_READ)} if named else ()
@@ -130,7 +130,7 @@ def _named_files(
         for value in table.read(row, names).values():
             path = value.get("path") if isinstance(value, dict) else value
             if isinstance(path, str):
-                yield (table.folder or Path()) / path
+                yield (table.folder_of(row) or Path()) / path
 
 
 def _written(file: Path) -> str:

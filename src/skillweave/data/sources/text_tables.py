@@ -9,16 +9,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import warnings
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from skillweave.config.base import ConfigError
 from skillweave.data.sources.base import SUFFIXES, Row, Table
+from skillweave.data.sources.files import detect_encoding, recode
 
 BOM = b"\xef\xbb\xbf"
+
+MAX_RECORD = 256 * 2**20
+"""Longest line, and longest record of several lines, in bytes."""
+
+csv.field_size_limit(MAX_RECORD)
 
 Record = tuple[int, int, int, Row]
 """A record of a file: its first byte, its length in bytes, its line, and its row."""
@@ -32,14 +40,19 @@ def digest(row: Row) -> int:
 
 
 class TextFileTable(Table):
-    """The records of a text file. Those that cannot be parsed are in `skipped` with their line."""
+    """The records of a text file. Those that cannot be parsed are in `skipped` with their line.
+
+    A file in UTF-16 with a byte order mark, or in the Chinese GB 18030 (GBK), is read as such.
+    """
+
+    is_text = True
 
     def __init__(self, file: Path, path: str) -> None:
         super().__init__(path)
-        self.file, self.folder, self.files = file, file.parent, [file]
+        self.file, self.folder, self.files = _as_utf8(file), file.parent, [file]
         self._index = array("Q")  # four numbers per row: start, length, line, digest
         columns: dict[str, None] = {}
-        with file.open("rb") as stream:
+        with self.file.open("rb") as stream:
             for start, length, line, row in self._scan(stream):
                 try:
                     self._index.extend((start, length, line, digest(row)))
@@ -90,6 +103,37 @@ class TextFileTable(Table):
         self.skipped.append((str(line), reason))
 
 
+def _as_utf8(file: Path) -> Path:
+    """The file, or a copy in UTF-8 of one in another encoding."""
+    with file.open("rb") as stream:
+        head = stream.read(2**20)
+    encoding = detect_encoding(head)
+    if encoding is None:
+        return file
+    warnings.warn(
+        f"{file}: not UTF-8, so it is read as {encoding}; set data.encoding to choose", stacklevel=2
+    )
+    return recode(file, encoding)
+
+
+def _read_line(stream: IO[bytes]) -> bytes:
+    """The next line, empty at the end. Raises ConfigError for an enormous one."""
+    line = stream.readline(MAX_RECORD)
+    if len(line) == MAX_RECORD and not line.endswith(b"\n"):
+        raise ConfigError(f"{stream.name}: a line of more than {MAX_RECORD} bytes")
+    return line
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not UTF-8 (byte 0x{data[error.start]:02x}); set data.encoding, such as gb18030,"
+            " big5, shift_jis or cp1252"
+        ) from None
+
+
 class LineTable(TextFileTable):
     """One row per line. Empty lines are no rows. `expected`: what a line should be."""
 
@@ -97,7 +141,7 @@ class LineTable(TextFileTable):
 
     def _scan(self, stream: IO[bytes]) -> Iterator[Record]:
         end = 0
-        for line, data in enumerate(stream, 1):
+        for line, data in enumerate(iter(lambda: _read_line(stream), b""), 1):
             start, end = end, end + len(data)
             if line == 1 and data.startswith(BOM):
                 start, data = start + len(BOM), data[len(BOM) :]
@@ -116,7 +160,7 @@ class JsonTable(LineTable):
     expected = "a JSON object"
 
     def _parse(self, data: bytes) -> Row:
-        row = json.loads(data.decode("utf-8"))
+        row = json.loads(_decode(data))
         if not isinstance(row, dict):
             raise ValueError(f"the line is a {type(row).__name__}")
         return row
@@ -126,11 +170,12 @@ class JsonTable(LineTable):
 class CsvTable(TextFileTable):
     """CSV (RFC 4180) with a header. Quoted cells may hold line breaks. Every value is a string.
 
-    A record whose cells do not match the header is skipped, and reading continues at the next line,
-    so a quote that is never closed costs one line and not the rest of the file.
+    The delimiter is the one of `delimiters` that gives the header the most columns. A record whose
+    cells do not match the header is skipped, and reading continues at the next line, so a quote
+    that is never closed costs one line and not the rest of the file.
     """
 
-    delimiter = ","
+    delimiters = ",;\t|"
 
     header: list[str]
 
@@ -139,22 +184,15 @@ class CsvTable(TextFileTable):
         self.columns = self.header
 
     def _scan(self, stream: IO[bytes]) -> Iterator[Record]:
-        try:
-            self.header, line = self._next_record(stream)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.file}: the header cannot be read: {error}") from None
-        if not self.header or len(set(self.header)) < len(self.header):
-            raise ConfigError(
-                f"{self.file}: the first line must name the columns, each once (got {self.header})"
-            )
+        line = self._read_header(stream)
         while True:
             start = stream.tell()
-            first = stream.readline()
+            first = _read_line(stream)
             if not first:
                 return
             stream.seek(start)
             try:
-                cells, lines = self._next_record(stream)
+                cells, lines = self._next_record(stream, len(self.header))
                 if cells and len(cells) != len(self.header):
                     raise ValueError(f"{len(cells)} cells where the header has {len(self.header)}")
             except (csv.Error, ValueError) as error:
@@ -167,14 +205,58 @@ class CsvTable(TextFileTable):
                 yield start, stream.tell() - start, line + 1, row
             line += lines
 
-    def _next_record(self, stream: IO[bytes]) -> tuple[list[str], int]:
-        """The cells of the next record, and its number of lines."""
-        lines = (line.removeprefix(BOM).decode("utf-8") for line in iter(stream.readline, b""))
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
-        return next(reader, []), reader.line_num
+    def _read_header(self, stream: IO[bytes]) -> int:
+        """Set the delimiter and the header. Returns the header's number of lines."""
+        found, fault = [], Exception()
+        for delimiter in self.delimiters:
+            stream.seek(0)
+            self.delimiter = delimiter
+            try:
+                cells, lines = self._next_record(stream, MAX_RECORD)
+            except (csv.Error, ValueError) as error:
+                fault = error
+            else:
+                found.append((cells, lines, delimiter, stream.tell()))
+        if not found:
+            raise ConfigError(f"{self.file}: the header cannot be read: {fault}")
+        self.header, lines, self.delimiter, end = max(found, key=lambda choice: len(choice[0]))
+        if not self.header or len(set(self.header)) < len(self.header):
+            raise ConfigError(
+                f"{self.file}: the first line must name the columns, each once (got {self.header})"
+            )
+        stream.seek(end)
+        return lines
+
+    def _next_record(self, stream: IO[bytes], most_cells: int) -> tuple[list[str], int]:
+        """The cells of the next record, and its number of lines.
+
+        Twice as many lines are tried until no quote is open, and only while there are not too many
+        cells, so that the time stays proportional to the size of the file.
+        """
+        start, count = stream.tell(), 1
+        while True:
+            stream.seek(start)
+            lines = list(islice(iter(lambda: _read_line(stream), b""), count))
+            texts = (_decode(line.removeprefix(BOM)) for line in lines)
+            reader = csv.reader(texts, delimiter=self.delimiter, strict=True)
+            try:
+                cells = next(reader, [])
+            except csv.Error as error:
+                if "unexpected end" not in str(error):
+                    raise
+                known = csv.reader(
+                    (line.decode("utf-8", "replace") for line in lines), delimiter=self.delimiter
+                )
+                ended = len(lines) < count or stream.tell() - start > MAX_RECORD
+                if ended or len(next(known)) > most_cells:
+                    raise ValueError("a quote that is never closed") from None
+                count *= 2
+            else:
+                stream.seek(start + sum(map(len, lines[: reader.line_num])))
+                return cells, reader.line_num
 
     def _parse(self, data: bytes) -> Row:
-        cells = next(csv.reader([data.decode("utf-8")], delimiter=self.delimiter))
+        cells = next(csv.reader([_decode(data)], delimiter=self.delimiter))
         return dict(zip(self.header, cells, strict=True))
 
 
@@ -182,7 +264,7 @@ class CsvTable(TextFileTable):
 class TsvTable(CsvTable):
     """As CSV, with tabs between the cells."""
 
-    delimiter = "\t"
+    delimiters = "\t"
 
 
 @SUFFIXES.register(".txt")
@@ -192,4 +274,4 @@ class TextTable(LineTable):
     expected = "UTF-8"
 
     def _parse(self, data: bytes) -> Row:
-        return {"text": data.decode("utf-8").strip()}
+        return {"text": _decode(data).strip()}

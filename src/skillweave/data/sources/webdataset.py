@@ -22,6 +22,13 @@ TEXT_COLUMNS = frozenset(FIELDS.values()) - MEDIA
 """The columns of members that must be UTF-8 text."""
 
 
+DAMAGE = (tarfile.TarError, OSError, ValueError, RecursionError)
+"""What a damaged shard raises."""
+
+MAX_HEADER = 2**20
+"""Bytes of the longest header. Names and comments may be of any length."""
+
+
 class Member(NamedTuple):
     """A file in a tar: its name, and where its bytes are."""
 
@@ -89,7 +96,7 @@ class TarTable(Table):
         try:
             for member in read_members(stream):
                 samples.setdefault(member.sample, {})[member.extension] = member
-        except (tarfile.TarError, OSError, ValueError) as error:
+        except DAMAGE as error:
             self.skipped.append(("", f"{error}; {len(samples)} samples before that"))
             _drop_incomplete(samples, end=stream.seek(0, 2))
         return samples
@@ -141,7 +148,7 @@ class TarStream(StreamingSource):
                     self.skipped.append((f"{name}:{key}", str(error)))
                     continue
                 yield {"key": f"{name}:{key}", **cells}
-        except (tarfile.TarError, OSError, ValueError) as error:
+        except DAMAGE as error:
             self.skipped.append((name, str(error)))
 
 
@@ -160,9 +167,14 @@ def read_members(stream: IO[bytes]) -> Iterator[Member]:
         raise ValueError("compressed, so no sample can be sought; decompress it with gunzip")
     end = stream.seek(0, 2)
     stream.seek(0)
-    with tarfile.open(fileobj=stream, mode="r:") as tar:
+    position = 0
+    # ty: ignore[no-matching-overload] has what is used
+    with tarfile.open(fileobj=_Headers(stream), mode="r:") as tar:
         while (member := tar.next()) is not None:
             vars(tar)["members"] = []  # tarfile would keep every header
+            if member.size < 0 or member.offset_data < position:
+                raise ValueError(f"the size of {member.name} is negative")
+            position = member.offset_data
             if member.isreg() and not member.issparse():
                 yield Member(member.name, member.offset_data, member.size)
             if member.offset_data + member.size > end:
@@ -174,6 +186,18 @@ def read_members(stream: IO[bytes]) -> Iterator[Member]:
         raise ValueError(f"damaged or cut short at byte {byte}")
     if not block:
         raise ValueError("cut short: the end-of-archive mark is missing")
+
+
+class _Headers:
+    """The file for tarfile, which reads headers alone. A false size does not fill the memory."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_HEADER:
+            raise ValueError(f"a header states {size} bytes")
+        return self._read(size)
 
 
 def _drop_incomplete(samples: dict[str, Sample], end: int) -> None:
