@@ -134,7 +134,8 @@ def test_metadata_that_name_a_member_are_metadata(tmp_path):
 
 def with_size(header, size):
     """A header with another size, in base 256 (GNU), and the checksum that it then has."""
-    changed = bytearray(header[:124] + size.to_bytes(12, "big", signed=True) + header[136:])
+    number = (b"\x80" if size >= 0 else b"\xff") + size.to_bytes(11, "big", signed=True)
+    changed = bytearray(header[:124] + number + header[136:])
     changed[148:156] = b" " * 8
     changed[148:156] = b"%06o\0 " % sum(changed)
     return bytes(changed)
