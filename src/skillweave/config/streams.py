@@ -199,6 +199,17 @@ class VisualStream(StreamConfig):
     """Whether the sum of the modules is normalised."""
     size: Positive = 224
     """Height and width of the input in pixels; it is square."""
+    resize: Literal["crop", "stretch", "shorter_side"] = "crop"
+    """How a picture of any shape is brought to that size. `crop`: its largest centred square is cut
+    out and resized in one step. `stretch`: it is resized to a square of `resize_to` pixels (ViT).
+    `shorter_side`: it is resized so that its shorter side has `resize_to` pixels (CLIP). The last
+    two are computed exactly as in Transformers, and the centre of `size` is then cut out."""
+    resize_to: Positive | None = None
+    """See `resize`; at least `size`, which is the default (DeiT: 256 for 224)."""
+    resize_filter: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = (
+        "bicubic"
+    )
+    """Pillow's filter with which pictures are resized."""
     mean: Colour = (0.5, 0.5, 0.5)
     """Mean of each colour channel, which is subtracted; channels have values from 0 to 1."""
     std: Colour = (0.5, 0.5, 0.5)
@@ -207,6 +218,37 @@ class VisualStream(StreamConfig):
     """Whether a [CLS] token stands before the patches (VideoMAE, SigLIP: no)."""
 
     position_offset: ClassVar[int] = 0
+
+    @model_validator(mode="after")
+    def _as_large_as_its_centre(self) -> VisualStream:
+        if self.resize_to and (self.resize == "crop" or self.resize_to < self.size):
+            raise ValueError(
+                f"resize_to {self.resize_to} needs `resize: stretch` or `resize: shorter_side`, and"
+                f" at least size {self.size}"
+            )
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Whether pixels are exactly those of Transformers, without shortcuts."""
+        return self.resize != "crop"
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to which a picture is resized before its centre is cut out."""
+        side, shorter = self.resize_to or self.size, min(width, height)
+        if self.resize == "stretch":
+            return side, side
+        return int(side * width / shorter), int(side * height / shorter)
+
+    def source(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the part of a picture that becomes the input."""
+        if self.resize == "crop":
+            side = min(width, height)
+            return (width - side) / 2, (height - side) / 2, side, side
+        columns, rows = self.resized(width, height)
+        across, down = width / columns, height / rows
+        left, top = (columns - self.size) // 2 * across, (rows - self.size) // 2 * down
+        return left, top, self.size * across, self.size * down
 
 
 class ImageStream(VisualStream):

@@ -237,7 +237,9 @@ def test_a_webp_that_states_a_huge_canvas_is_refused(picture):
 
 def test_shift_moves_the_contents_and_brings_in_white():
     image = Image.new("RGB", (40, 40), RED)
-    moved = crop_square(image, 40, ImageAugmentation(right=0.25, down=-0.5))
+    moved = crop_square(
+        image, ImageStream(size=40, patch=1), ImageAugmentation(right=0.25, down=-0.5)
+    )
     assert (
         (moved[:20, 10:] == RED).all()
         and (moved[:, :10] == 255).all()
@@ -248,16 +250,16 @@ def test_shift_moves_the_contents_and_brings_in_white():
 def test_shift_of_a_wide_picture_brings_in_what_lies_beside_the_square():
     image = Image.new("RGB", (120, 40), GREEN)
     image.paste(RED, (40, 0, 80, 40))
-    moved = crop_square(image, 40, ImageAugmentation(right=0.25))
+    moved = crop_square(image, ImageStream(size=40, patch=1), ImageAugmentation(right=0.25))
     assert (moved[:, :8] == GREEN).all() and (moved[:, 12:] == RED).all()
 
 
 def test_zoom_changes_the_size_about_the_centre():
     image = Image.new("RGB", (64, 64), GREEN)
     image.paste(RED, (16, 16, 48, 48))
-    larger = crop_square(image, 64, ImageAugmentation(zoom=2.0))
+    larger = crop_square(image, ImageStream(size=64), ImageAugmentation(zoom=2.0))
     assert (larger[4:-4, 4:-4] == RED).all()
-    smaller = crop_square(image, 64, ImageAugmentation(zoom=0.5))
+    smaller = crop_square(image, ImageStream(size=64), ImageAugmentation(zoom=0.5))
     assert (
         (smaller[:16] == 255).all()
         and (smaller[20, 20:44] == GREEN).all()

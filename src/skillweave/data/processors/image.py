@@ -59,7 +59,7 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
         `rng`: draws the augmentation; None for none. Raises BadInput.
         """
         augmentation = ImageAugmentation.draw(self.augment, rng)
-        square = crop_square(self._load(value, rng), self.stream.size, augmentation)
+        square = crop_square(self._load(value, rng), self.stream, augmentation)
         return Features(self.normalise(square, augmentation), self.stream.max_length)
 
     def _count_bytes(self, decoded: Image.Image) -> int:
@@ -88,7 +88,8 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
         check_pixels(*image.size, self.limits.max_pixels)
         # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final
         # resize still filters.
-        image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
+        if not self.stream.exact:
+            image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
         image.load()  # turns a TIFF upright, and removes its orientation
         transpose = TRANSPOSES.get(_orientation(image))
         image = _on_white(image)

@@ -12,10 +12,15 @@ from PIL import Image
 from torch import Tensor, from_numpy, tensor
 
 from skillweave.config.data import AugmentConfig
+from skillweave.config.streams import VisualStream
 from skillweave.data.processors.base import BadInput
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+MAX_RESIZED = 16_000_000
+"""Pixels of an image that is resized before its centre is cut out; of a larger one only the centre
+is resized."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +61,58 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise BadInput(f"{width} × {height} pixels exceed max_pixels {max_pixels}")
 
 
-def crop_square(image: Image.Image, size: int, augmentation: ImageAugmentation) -> np.ndarray:
-    """The largest centred square of an RGB image, augmented in place and size, as uint8 [size,
+def crop_square(
+    image: Image.Image, stream: VisualStream, augmentation: ImageAugmentation
+) -> np.ndarray:
+    """The part of an RGB image that a stream reads, augmented in place and size, as uint8 [size,
     size, 3].
 
     What lies outside the image is white, as transparency is.
     """
-    width, height = image.size
-    side = min(width, height) / augmentation.zoom
-    left = width / 2 - side / 2 - augmentation.right * side
-    top = height / 2 - side / 2 - augmentation.down * side
-    right, bottom = min(left + side, float(width)), min(top + side, float(height))
-    box = (max(left, 0.0), max(top, 0.0), right, bottom)
-    scale = size / side
-    x0, x1 = (round((edge - left) * scale) for edge in box[::2])
-    y0, y1 = (round((edge - top) * scale) for edge in box[1::2])
+    size, (width, height) = stream.size, image.size
+    left, top, wide, high = stream.source(width, height)
+    zoom, right, down = augmentation.zoom, augmentation.right, augmentation.down
+    if (zoom, right, down) == (1, 0, 0):
+        columns, rows = stream.resized(width, height)
+        if stream.exact and columns * rows <= MAX_RESIZED:
+            return _centre(image, columns, rows, stream)
+    else:
+        middle, centre = left + wide / 2, top + high / 2
+        wide, high = wide / zoom, high / zoom
+        left, top = middle - wide / 2 - right * wide, centre - high / 2 - down * high
+    end, bottom = min(left + wide, float(width)), min(top + high, float(height))
+    box = (max(left, 0.0), max(top, 0.0), end, bottom)
+    x0, x1 = (round((edge - left) * size / wide) for edge in box[::2])
+    y0, y1 = (round((edge - top) * size / high) for edge in box[1::2])
     if (x0, y0, x1, y1) == (0, 0, size, size):
         if image.size == (size, size) and box == (0.0, 0.0, size, size):
             return np.asarray(image)
-        return _resize(image, size, size, box)
+        return _resize(image, size, size, box, stream)
     canvas = np.full((size, size, 3), 255, np.uint8)
     if x1 > x0 and y1 > y0:
-        canvas[y0:y1, x0:x1] = _resize(image, x1 - x0, y1 - y0, box)
+        canvas[y0:y1, x0:x1] = _resize(image, x1 - x0, y1 - y0, box, stream)
     return canvas
 
 
+def _centre(image: Image.Image, columns: int, rows: int, stream: VisualStream) -> np.ndarray:
+    """The centre of the resized image. Pillow rounds between its two passes, whose order depends on
+    the sizes, so to resize only what becomes the centre gives other pixels."""
+    chosen, size = Image.Resampling[stream.resize_filter.upper()], stream.size
+    pixels = np.asarray(image.resize((columns, rows), chosen))
+    left, top = (columns - size) // 2, (rows - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
 def _resize(
-    image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]
+    image: Image.Image,
+    width: int,
+    height: int,
+    box: tuple[float, float, float, float],
+    stream: VisualStream,
 ) -> np.ndarray:
-    bicubic = Image.Resampling.BICUBIC
-    return np.asarray(image.resize((width, height), bicubic, box=box, reducing_gap=2.0))
+    chosen = Image.Resampling[stream.resize_filter.upper()]
+    gap = None if stream.exact else 2.0
+    return np.asarray(image.resize((width, height), chosen, box=box, reducing_gap=gap))
 
 
 class Normaliser:

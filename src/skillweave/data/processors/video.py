@@ -71,8 +71,9 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         frames = self._load(value, rng)
         chosen = choose_frames(len(frames), self.stream.frames, rng)
         augmentation = ImageAugmentation.draw(self.augment, rng)
-        size = self.stream.size
-        squares = {i: crop_square(frames[i], size, augmentation) for i in dict.fromkeys(chosen)}
+        squares = {
+            i: crop_square(frames[i], self.stream, augmentation) for i in dict.fromkeys(chosen)
+        }
         pixels = np.stack([squares[i] for i in chosen])
         return Features(self.normalise(pixels, augmentation), self.stream.max_length)
 
@@ -118,9 +119,10 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
 
     def _to_image(self, frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
         """The frame in RGB. Its shorter side is at most twice what is needed, since all frames are
-        in memory until some are chosen."""
+        in memory until some are chosen, unless the stream asks for exact pixels."""
         check_pixels(frame.width, frame.height, self.limits.max_pixels)
         ratio = min(1.0, 2 * self.stream.size / min(frame.width, frame.height))
+        ratio = 1.0 if self.stream.exact else ratio
         width, height = (max(1, round(side * ratio)) for side in (frame.width, frame.height))
         scaled = reformatter.reformat(frame, width, height, "rgb24", threads=1)
         image, transpose = Image.fromarray(scaled.to_ndarray()), _transpose(frame)

@@ -14,7 +14,16 @@ from skillweave.model.config import ModelConfig
 
 NOT_COMPARED = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
 """Prefixes of options that do not affect the function that the model computes."""
-NOT_COMPARED_OF_STREAMS = {"tokenizer", "mean", "std", "sample_rate", "normalised"}
+NOT_COMPARED_OF_STREAMS = {
+    "tokenizer",
+    "mean",
+    "std",
+    "resize",
+    "resize_to",
+    "resize_filter",
+    "sample_rate",
+    "normalised",
+}
 """Options of streams that are in the processor files."""
 SHOWN = 8
 """Number of differences that an error lists."""

@@ -65,11 +65,11 @@ def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_pictures(folder: Path, settings: dict[str, Any]) -> None:
     """The preprocessor, which also decides how large the model's pictures are."""
-    IMAGE_FILE.read(folder, settings)
     for given in read_preprocessors(folder):
         size = given.get("crop_size" if given.get("do_center_crop") else "size") or {}
         if size.get("height", 0) == size.get("width"):
             settings["streams"]["image"]["size"] = size["height"]
+    IMAGE_FILE.read(folder, settings)
 
 
 LAYER = "encoder.layer.{i}"

@@ -1,0 +1,128 @@
+"""Pixels of converted models are those of the model's own image processor, for pictures of any
+shape, in both directions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers as T
+from hf_references import CLIP, Reference
+from hf_vision import CLASSES, VIDEOMAE, VIT
+from PIL import Image
+
+from skillweave.config import ConfigError
+from skillweave.data.processors.image import ImageProcessor
+from skillweave.data.processors.video import VideoProcessor
+from skillweave.interop.huggingface import convert_folder, from_hf
+from skillweave.model.config import ModelConfig
+
+SHAPES = [(30, 30), (64, 31), (20, 57), (12, 12), (9, 21), (10, 7)]
+SQUARE, EDGE = {"height": 12, "width": 12}, {"shortest_edge": 12}
+VIT_MODEL = ("ViTForImageClassification", "ViTConfig", {**VIT, **CLASSES})
+CLIP_MODEL = ("CLIPModel", "CLIPConfig", CLIP)
+PROCESSORS: dict[str, tuple[tuple[Any, ...], str, dict[str, Any]]] = {
+    "stretched": (VIT_MODEL, "ViTImageProcessorPil", {"size": SQUARE}),
+    "stretched, then cut": (
+        ("DeiTForImageClassification", "DeiTConfig", {**VIT, **CLASSES}),
+        "DeiTImageProcessorPil",
+        {"size": {"height": 15, "width": 15}, "crop_size": SQUARE},
+    ),
+    "shorter side": (CLIP_MODEL, "CLIPImageProcessorPil", {"size": EDGE, "crop_size": SQUARE}),
+    "shorter side, then cut": (
+        CLIP_MODEL,
+        "CLIPImageProcessorPil",
+        {"size": {"shortest_edge": 17}, "crop_size": SQUARE, "resample": 1},
+    ),
+    "siglip": (VIT_MODEL, "SiglipImageProcessorPil", {"size": SQUARE}),
+    "range": (
+        VIT_MODEL,
+        "ViTImageProcessorPil",
+        {"size": SQUARE, "rescale_factor": 1 / 127.5, "resample": 0},
+    ),
+    "colours as they are": (
+        VIT_MODEL,
+        "ViTImageProcessorPil",
+        {"size": SQUARE, "do_normalize": False, "resample": 5},
+    ),
+    "bytes": (
+        VIT_MODEL,
+        "ViTImageProcessorPil",
+        {"size": SQUARE, "do_rescale": False, "resample": 4},
+    ),
+}
+
+
+def noise(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "options"), PROCESSORS.values(), ids=[name for name in PROCESSORS]
+)
+def test_pixels_of_pictures(
+    model: tuple[Any, ...], name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    Reference(*model).build().save_pretrained(tmp_path / "theirs")
+    processor = getattr(T, name)(**options)
+    processor.save_pretrained(tmp_path / "theirs")
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    stream = ModelConfig.from_file(tmp_path / "ours" / "config.json").streams.image
+    assert stream is not None
+    settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
+    back = T.CLIPImageProcessorPil(**settings)
+    for shape in SHAPES:
+        image = noise(*shape)
+        expected = processor(image, return_tensors="np")["pixel_values"][0]
+        level = (expected.max() - expected.min()) / 255
+        found = ImageProcessor(stream)(image).data.numpy()
+        assert np.abs(found - expected).max() < level / 100, shape
+        again = back(image, return_tensors="np")["pixel_values"][0]
+        assert np.abs(again - expected).max() < level / 100, shape
+
+
+def test_pixels_of_clips(tmp_path: Path) -> None:
+    theirs = Reference("VideoMAEModel", "VideoMAEConfig", VIDEOMAE).build()
+    theirs.save_pretrained(tmp_path)
+    processor = T.VideoMAEImageProcessorPil(size={"shortest_edge": 14}, crop_size=SQUARE)
+    processor.save_pretrained(tmp_path)
+    stream = from_hf(tmp_path).config.streams.video
+    assert stream is not None
+    frames = [noise(30 + i, 41) for i in range(1)] * stream.frames
+    expected = processor(frames, return_tensors="np")["pixel_values"][0]
+    found = VideoProcessor(stream)(np.stack([np.asarray(frame) for frame in frames])).data.numpy()
+    assert np.abs(found.swapaxes(0, 1) - expected).max() < 2 / 255
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"size": {"height": 12, "width": 15}}, "size="),
+        ({"size": {"height": 9, "width": 9}}, "size="),
+        ({"size": {"longest_edge": 12}}, "size="),
+        ({"size": SQUARE, "do_resize": False}, "do_resize=False"),
+        (
+            {"size": SQUARE, "do_center_crop": True, "crop_size": {"height": 9, "width": 9}},
+            "crop_size",
+        ),
+        ({"size": SQUARE, "do_flip_channel_order": True}, "do_flip_channel_order=True"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(
+    options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    Reference(*VIT_MODEL).build().save_pretrained(tmp_path)
+    settings = {"image_processor_type": "ViTImageProcessor", **options}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=f"the image processor's {told}"):
+        from_hf(tmp_path)
+
+
+def test_pictures_that_keep_their_shape_are_told(tmp_path: Path) -> None:
+    Reference(*VIT_MODEL).build().save_pretrained(tmp_path)
+    T.ViltImageProcessorPil(size=EDGE).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="keeps the shape of pictures"):
+        from_hf(tmp_path)
