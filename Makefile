@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test lint check docs parity clean
+.PHONY: setup quickstart test lint check docs parity hostile clean
 
 setup: .venv/.ready
 
@@ -29,6 +29,9 @@ docs: setup
 
 parity: setup
 	@$(BIN)/python benchmarks/parity.py
+
+hostile: setup
+	@$(BIN)/python tests/hostile/hostile.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from skillweave.config.streams import TrainedTokenizerConfig
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.sharding import ShardingConfig, write_shards
 from skillweave.data.sources import open_table
+from skillweave.data.sources.tokenized import COLUMN, TOKENIZER
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.resolve import resolve
 
@@ -132,6 +134,22 @@ def test_what_does_not_go_together(source: Path) -> None:
         ConfigError, match=r"00009\.arrow: not a shard that `skillweave shard` wrote"
     ):
         open_table(shards)
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 10**6], [0, 3, 2], [-9, 0, 1]])
+def test_damaged_offsets_are_told_before_they_are_followed(
+    tmp_path: Path, offsets: list[int]
+) -> None:
+    ids = pyarrow.array([[7], [8, 9]], pyarrow.list_(pyarrow.uint16()))
+    schema = pyarrow.schema([("text", ids.type)], {COLUMN: b"text", TOKENIZER: b"t"})
+    file = tmp_path / "a.arrow"
+    with pyarrow.ipc.new_file(str(file), schema) as writer:
+        writer.write_batch(pyarrow.record_batch([ids], schema=schema))
+    valid, damaged = (np.array(one, "int32").tobytes() for one in ([0, 1, 3], offsets))
+    assert open_table(str(file)).column("text")[1].ids.tolist() == [8, 9]
+    file.write_bytes(file.read_bytes().replace(valid, damaged))
+    with pytest.raises(ConfigError, match=r"a\.arrow: not a shard that `skillweave shard` wrote"):
+        open_table(str(file))
 
 
 def test_the_command(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

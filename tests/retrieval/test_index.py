@@ -1,5 +1,6 @@
 """The index: exact, cached as long as nothing changed, and honest about what it lacks."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -135,6 +136,21 @@ def test_an_index_of_own_data_is_stored_until_they_change(
     assert built().entries[0].caption == "read from the file"
     Image.new("RGB", (20, 20), "pink").save(photos / "pink.png")
     assert len(built().entries) == len(first.entries) + 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 100_000, b'{"entries": [5]}'])
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_damaged_index_is_built_anew(
+    run: Path, predictor: sw.Predictor, photos: Path, suffix: str, content: bytes
+) -> None:
+    def built() -> sw.Index:
+        return open_index(predictor, run, "text_to_image", "image", photos)
+
+    first = built()
+    folder = run / "index" / hashlib.sha256(str(photos.resolve()).encode()).hexdigest()[:12]
+    (folder / f"text_to_image.image.{suffix}").write_bytes(content)
+    assert built().entries == first.entries
+    assert np.array_equal(built().vectors, first.vectors)
 
 
 def test_what_cannot_be_searched_is_told(

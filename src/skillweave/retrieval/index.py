@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -224,7 +225,7 @@ def build_index(
     stored there."""
     mark = fingerprint(predictor.model, items)
     file = folder / f"{task}.{modality}.safetensors"
-    stored = _read(file, mark, predictor, items)
+    stored = _read(file, mark, predictor, items, task, modality)
     if stored is None:
         stored = embed(predictor, items, task, modality, progress)
         _write(stored, file, mark)
@@ -277,7 +278,7 @@ def _field(predictor: Predictor, task: str, modality: str) -> str:
 def _write(index: Index, file: Path, mark: str) -> None:
     """Vectors and entries, each with the fingerprint, so that a write cut short is noticed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    about = {"fingerprint": mark, "task": index.task, "modality": index.modality}
+    about = {"fingerprint": mark}
     rows: dict[str, Iterable[Any]] = {
         "entries": [asdict(e) for e in index.entries],
         "skipped": [asdict(s) for s in index.skipped],
@@ -289,7 +290,9 @@ def _write(index: Index, file: Path, mark: str) -> None:
     partial.replace(file.with_suffix(".json"))
 
 
-def _read(file: Path, mark: str, predictor: Predictor, items: Items) -> Index | None:
+def _read(
+    file: Path, mark: str, predictor: Predictor, items: Items, task: str, modality: str
+) -> Index | None:
     """A stored index, None when there is none, it is damaged or its fingerprint is another."""
     listing = file.with_suffix(".json")
     if not (file.is_file() and listing.is_file()):
@@ -300,9 +303,8 @@ def _read(file: Path, mark: str, predictor: Predictor, items: Items) -> Index | 
             if about["fingerprint"] != mark or stored.metadata()["fingerprint"] != mark:
                 return None
             vectors = stored.get_tensor("vectors")
-        entries = [Entry(**entry) for entry in about["entries"]]
-        skipped = [SkippedSample(**skip) for skip in about["skipped"]]
+        entries = TypeAdapter(list[Entry]).validate_python(about["entries"])
+        skipped = TypeAdapter(list[SkippedSample]).validate_python(about["skipped"])
         if vectors.ndim == 2 and len(vectors) == len(entries):
-            kind, modality = about["task"], about["modality"]
-            return Index(kind, modality, vectors, entries, skipped, predictor, items)
+            return Index(task, modality, vectors, entries, skipped, predictor, items)
     return None  # a damaged index is built anew

@@ -431,7 +431,7 @@ def _with_tokenizers(
         if name not in assets:
             special = special or _special_names(stream.tokenizer)
             assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
-        tokens = read_tokenizer(assets[name]).get_vocab_size()
+        tokens = read_tokenizer(assets[name], name).get_vocab_size()
         size = max([tokens, *(before.vocabulary for before in owned)])
         streams = {
             sharer.value: _with_vocabulary(reader, size, special)

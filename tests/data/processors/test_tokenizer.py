@@ -230,11 +230,10 @@ def test_numbers_with_gaps_stay_and_are_never_shared(numbers, more, kind):
     vocabulary = {chr(ord("一") + number): number for number in numbers}
     if kind is models.Unigram:
         vocabulary = {chr(ord("一") + number): number for number in range(len(numbers))}
-        tokenizer = Tokenizer(models.Unigram([(name, -1.0) for name in vocabulary]))
+        tokenizer = Tokenizer(models.Unigram([(name, -1.0) for name in vocabulary], unk_id=0))
     else:
-        tokenizer = (
-            Tokenizer(kind(vocabulary, [])) if kind is models.BPE else Tokenizer(kind(vocabulary))
-        )
+        options = {"merges": []} if kind is models.BPE else {"unk_token": min(vocabulary)}
+        tokenizer = Tokenizer(kind(vocabulary, **options))
     data = json.loads(tokenizer.to_str())
     added = {f"<{number}>": number for number in more - set(vocabulary.values())}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -300,3 +299,38 @@ def test_settings_beside_a_vocabulary_are_kept(tmp_path, settings):
     for text in ("é", "Aé", "好好", "a好"):
         expected = theirs(text, add_special_tokens=False)["input_ids"]
         assert load_tokenizer(tmp_path).encode(text, add_special_tokens=False).ids == expected
+
+
+def damaged(**changes):
+    data = json.loads(train_tokenizer(["so good"], TrainedTokenizerConfig(), 200).to_str())
+    data["model"] |= changes.pop("model", {})
+    return json.dumps(data | changes).encode()
+
+
+TEN = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+FAR = {"id": 2**31, "content": "x", "special": True, "normalized": False}
+FAR |= {"single_word": False, "lstrip": False, "rstrip": False}
+
+
+@pytest.mark.parametrize(
+    ("asset", "told"),
+    [
+        (damaged(normalizer={"type": "Sequence", "normalizers": [TEN] * 12}), "1e+12 times"),
+        (damaged(decoder={"type": "Sequence", "decoders": [TEN] * 5}), "1e+05 times"),
+        (damaged(added_tokens=[FAR]), "up to 2,147,483,648"),
+        (damaged(model={"vocab": {"[UNK]": 0, "a": 10**9}}), "up to 1,000,000,000"),
+        (damaged(model={"unk_token": "absent"}), "WordPiece error: Missing"),
+        (damaged(model={"vocab": 5}), "TypeError"),
+        (b"\xff", "byte 0xff is not UTF-8"),
+        (b"{}", "KeyError"),
+    ],
+)
+def test_a_damaged_tokenizer_is_an_error_with_its_name(asset, told):
+    with pytest.raises(ConfigError, match=r"^text\.json: not a tokenizer of") as raised:
+        read_tokenizer(asset, "text.json")
+    assert told in str(raised.value)
+
+
+def test_ordinary_replacements_are_no_bomb():
+    marks = {**TEN, "pattern": {"String": " "}, "content": "▁"}
+    read_tokenizer(damaged(normalizer={"type": "Sequence", "normalizers": [marks] * 30}))

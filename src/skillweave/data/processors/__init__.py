@@ -102,7 +102,7 @@ def _build(
                 raise ConfigError(
                     f"stream {modality.value!r}: no {name} among the model's assets ({held})"
                 )
-            return TextProcessor(stream, read_tokenizer(assets[name]), modality, augment)
+            return TextProcessor(stream, read_tokenizer(assets[name], name), modality, augment)
         case ImageStream():
             from skillweave.data.processors.image import ImageProcessor
 

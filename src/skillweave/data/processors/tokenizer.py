@@ -4,6 +4,7 @@ model's assets."""
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,9 @@ ROLES = {"pad": PAD, "unknown": UNKNOWN, "cls": CLS, "separator": SEPARATOR, "ma
 """Role of a special token → its name, unless a stream says otherwise."""
 SETTINGS = "tokenizer_config.json"
 """The file of a tokenizer's settings in a folder of Hugging Face."""
+LIBRARY = "a tokenizer of Hugging Face's tokenizers library"
+MAX_GROWTH = 10_000
+"""Longest text that a tokenizer's replacements may make of a character."""
 KEYS = {
     "bos_token": "cls",
     "eos_token": "separator",
@@ -41,10 +45,11 @@ KEYS = {
 """Key in Hugging Face's files → role. A later key wins over an earlier one."""
 
 
-def read_tokenizer(asset: bytes) -> Tokenizer:
+def read_tokenizer(asset: bytes, name: str = "tokenizer.json") -> Tokenizer:
     """The tokenizer that is stored as a model's asset. It gets no further tokens, since the model
-    has one embedding for each."""
-    return _configure(from_json(asset))
+    has one embedding for each. Raises ConfigError with the asset's `name` for a damaged one."""
+    with reading(name, LIBRARY):
+        return _configure(from_json(asset))
 
 
 def from_json(content: bytes) -> Tokenizer:
@@ -54,6 +59,8 @@ def from_json(content: bytes) -> Tokenizer:
     tokens would share one. So missing numbers get tokens that no text has.
     """
     data = json.loads(content)
+    if (growth := _growth([data.get("normalizer"), data.get("decoder")])) > MAX_GROWTH:
+        raise ValueError(f"it makes texts up to {growth:.0e} times as long")
     added, vocabulary = data.get("added_tokens") or [], data["model"]["vocab"]
     size = len(vocabulary)
     if isinstance(vocabulary, dict):  # Unigram has a list, in the order of the numbers
@@ -63,6 +70,7 @@ def from_json(content: bytes) -> Tokenizer:
         vocabulary |= {name: number for name, number in inside.items() if name not in vocabulary}
         _fill_gaps(vocabulary)
     numbers = {token["id"] for token in added}
+    _require_dense(max(numbers, default=0), len(vocabulary) + len(added))
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     gaps = set(range(size, max(numbers, default=0))) - numbers
     fillers = [{"id": n, "content": _filler(n), "special": True, **flags} for n in gaps]
@@ -72,8 +80,27 @@ def from_json(content: bytes) -> Tokenizer:
 
 def _fill_gaps(vocabulary: dict[str, int]) -> None:
     """Give each number below the largest a token."""
-    gaps = set(range(max(vocabulary.values(), default=0))) - set(vocabulary.values())
+    largest = max(vocabulary.values(), default=0)
+    _require_dense(largest, len(vocabulary))
+    gaps = set(range(largest)) - set(vocabulary.values())
     vocabulary |= {_filler(number): number for number in gaps}
+
+
+def _require_dense(largest: int, count: int) -> None:
+    """Raise ValueError for numbers so large that filling the gaps below them would take the
+    memory."""
+    if largest > 8 * count + 100_000:
+        raise ValueError(f"it numbers {count:,} tokens up to {largest:,}")
+
+
+def _growth(part: Any) -> float:
+    """The product of the lengths of all replacements: how often a text may become as long."""
+    if isinstance(part, list):
+        return math.prod(map(_growth, part))
+    if not isinstance(part, dict):
+        return 1.0
+    own = part.get("content", part.get("prepend", ""))
+    return max(1, len(own)) * _growth(list(part.values()))
 
 
 def _filler(number: int) -> str:
@@ -113,7 +140,7 @@ def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -
             " these files, or a model folder that has a tokenizer"
         )
         raise ConfigError(f"tokenizer {path}: no such file; {remedy}")
-    with reading(f"tokenizer {file}", "a tokenizer of Hugging Face's tokenizers library"):
+    with reading(f"tokenizer {file}", LIBRARY):
         return _with_special_tokens(_read(file), special)
 
 
@@ -280,4 +307,5 @@ def _configure(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True
+    tokenizer.encode("𓀀")  # raises where a model has no token for unknown words
     return tokenizer
