@@ -269,6 +269,9 @@ class TransformerConfig(Architecture):
     """How the attention of `global_layers` uses positions. Default: as `position`."""
     qk_norm: bool = False
     """Whether the queries and keys of each head go through an RMS norm (Qwen 3)."""
+    residual_attention: bool = False
+    """Whether each layer adds its attention scores to those of the layer before it (RealFormer,
+    arXiv 2012.11747)."""
     feed_forward: Positive = 3072
     """Width of the feed-forward's hidden layer."""
     activation: Activation = "gelu"

@@ -97,6 +97,8 @@ class StreamConfig(Config):
     """Embedding modules."""
     norm: bool
     """Whether the sum of the modules is normalised."""
+    second_norm: bool = False
+    """Whether a second normalisation follows (pairs of streams in TencentPretrain)."""
 
     @property
     def learns_mask(self) -> bool:
@@ -133,7 +135,17 @@ class TextStream(StreamConfig):
     """Text: token, position and segment embeddings (BERT; SkillNet section 3.3)."""
 
     content = ("word",)
-    embedding: list[Literal["word", "position", "sinusoidal", "timing", "segment", "modality"]] = [
+    embedding: list[
+        Literal[
+            "word",
+            "position",
+            "sinusoidal",
+            "timing",
+            "interleaved_timing",
+            "segment",
+            "modality",
+        ]
+    ] = [
         "word",
         "position",
         "segment",
@@ -141,7 +153,8 @@ class TextStream(StreamConfig):
     """Embedding modules, whose outputs are added. `word`: a learned vector for each token.
     `position`: one for each position. `segment`: one for each segment. `sinusoidal`: fixed sines
     and cosines (Transformer, arXiv 1706.03762 section 3.5). `timing`: those of tensor2tensor and
-    fairseq. `modality`: a learned vector of the stream, added after the normalisation (ViLT)."""
+    fairseq. `interleaved_timing`: the same, but sines and cosines alternate (TencentPretrain).
+    `modality`: a learned vector of the stream, added after the normalisation (ViLT)."""
     norm: bool = True
     """Whether the sum of the modules is normalised (BERT)."""
     embedding_size: Positive | None = None

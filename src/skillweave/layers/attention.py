@@ -60,7 +60,8 @@ class SelfAttention(nn.Module):
     (prompt tuning as in Uni-Perceiver-MoE's code); None for none. `scale`: of the scores; None for
     1 / √d. `norms`: of each head's queries and keys, if any. `bias`: whether queries and values,
     but not keys, have a bias that all experts share. `gate`: of the biases that `TokenMap` sets
-    apart for it, if any. `softcap`: see `attend`.
+    apart for it, if any. `softcap`: see `attend`. `residual`: whether each layer adds its scores to
+    those of the layer before it (RealFormer, arXiv 2012.11747).
     """
 
     # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
@@ -78,12 +79,13 @@ class SelfAttention(nn.Module):
         bias: bool = False,
         gate: nn.Module | None = None,
         softcap: float | None = None,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.gate = gate
         self.dropout = dropout
-        self.scale, self.softcap = scale, softcap
+        self.scale, self.softcap, self.residual = scale, softcap, residual
         self.qkv = qkv
         self.output = output
         self.query_norm, self.key_norm = norms or (None, None)
@@ -117,6 +119,19 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Statistics]:
         """Flat tokens [T, D] → [T, D] and their statistics. `layers`: what `resolve` gave for each
         span."""
+        y_TD, statistics, _ = self.with_scores(x_TD, tokens, layers, generator)
+        return y_TD, statistics
+
+    def with_scores(
+        self,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        layers: Sequence[AttentionWeights],
+        generator: torch.Generator | None = None,
+        before: Tensor | None = None,
+    ) -> tuple[Tensor, Statistics, Tensor | None]:
+        """As `forward`, and the scores [N, H, L, L] for the next layer; None unless `residual`.
+        `before`: those of the layer before."""
         qkvs, outputs = [layer.qkv for layer in layers], [layer.output for layer in layers]
         qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, qkvs, generator)
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
@@ -126,6 +141,11 @@ class SelfAttention(nn.Module):
             tokens = add_bias(tokens, self.gate(tokens.to_padded(x_TD)) * tokens.gated_bias)
         if tokens.relative is not None:
             tokens = add_bias(tokens, self._relative_bias(query, key, tokens, qkvs[0]))
+        if before is not None:
+            tokens = add_bias(tokens, before)
+        scores = None
+        if self.residual:
+            scores = add_bias(tokens, score(query, key, self.scale, self.softcap)).mask
         mask, prompts = tokens.mask, layers[0].prompts
         if prompts is not None:
             key, value, mask = prepend(prompts, key, value, mask)
@@ -133,7 +153,7 @@ class SelfAttention(nn.Module):
         mixed_NHLd = attend(query, key, value, mask, dropout, self.scale, self.softcap)
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
         y_TD, second = apply_linear(self.output, mixed_TD, tokens, outputs, generator, first)
-        return y_TD, statistics_of(qkv=first, attention_output=second)
+        return y_TD, statistics_of(qkv=first, attention_output=second), scores
 
     def _relative_bias(
         self, query: Tensor, key: Tensor, tokens: TokenMap, resolved: Resolved | None
@@ -260,6 +280,13 @@ def attend(
         return kernel(*wide, attn_mask=mask, **options).to(query.dtype)
 
 
+def score(query: Tensor, key: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    """[N, H, L, L] the scores of `attend`, before its mask."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = at_least_float32(query @ key.mT) * (scale or query.shape[-1] ** -0.5)
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
 def _attend_capped(
     query: Tensor,
     key: Tensor,
@@ -272,10 +299,8 @@ def _attend_capped(
 ) -> Tensor:
     """As PyTorch's kernel, with capped scores."""
     if enable_gqa:
-        groups = query.shape[1] // key.shape[1]
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    scores = at_least_float32(query @ key.mT) * (scale or query.shape[-1] ** -0.5)
-    scores = softcap * torch.tanh(scores / softcap)
+        value = value.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = score(query, key, scale, softcap)
     if attn_mask is not None:
         hidden = attn_mask.dtype is torch.bool
         scores = scores.masked_fill(~attn_mask, -torch.inf) if hidden else scores + attn_mask

@@ -109,15 +109,16 @@ class Block(nn.Module):
         weights: Sequence[BlockWeights],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, Statistics]:
-        """Flat tokens [T, D] → [T, D] and their statistics.
+        scores: Tensor | None = None,
+    ) -> tuple[Tensor, Statistics, Tensor | None]:
+        """Flat tokens [T, D] → [T, D], their statistics, and the scores for the next block.
 
         `weights`: what `resolve` gave for each span. `memory`: what the block of a decoder attends
-        to.
+        to. `scores`: those of the block before (see `SelfAttention.with_scores`).
         """
         norm, resolved = self.attention_norm, [span.attention for span in weights]
-        change_TD, statistics = self.attention(
-            self._before(x_TD, norm), tokens, resolved, generator
+        change_TD, statistics, scores = self.attention.with_scores(
+            self._before(x_TD, norm), tokens, resolved, generator, scores
         )
         x_TD = self._after(self.attention_residual(x_TD, change_TD, tokens), norm)
         if memory is not None and self.cross is not None:
@@ -127,7 +128,7 @@ class Block(nn.Module):
         norm, resolved = self.feed_forward_norm, [span.feed_forward for span in weights]
         change_TD, more = self.feed_forward(self._before(x_TD, norm), tokens, resolved, generator)
         x_TD = self._after(self.feed_forward_residual(x_TD, change_TD, tokens), norm)
-        return x_TD, statistics | more
+        return x_TD, statistics | more, scores
 
     def _before(self, x_TD: Tensor, norm: nn.Module) -> Tensor:
         return norm(x_TD) if self.pre_norm else x_TD

@@ -385,8 +385,11 @@ def distances(tokens: TokenMap, device: torch.device) -> Tensor:
 
 def add_bias(tokens: TokenMap, bias: Tensor) -> TokenMap:
     """The token map with a bias [1 or N, H, L, L] on the scores, -∞ where the mask is False."""
-    mask = bias if tokens.mask is None else bias.masked_fill(~tokens.mask, -torch.inf)
-    return replace(tokens, mask=mask)
+    mask = tokens.mask
+    if mask is not None:
+        is_bias = mask.is_floating_point()
+        bias = bias + mask if is_bias else bias.masked_fill(~mask, -torch.inf)
+    return replace(tokens, mask=bias)
 
 
 def within_window(tokens: TokenMap, window: int, device: torch.device) -> TokenMap:

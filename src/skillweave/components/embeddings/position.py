@@ -98,58 +98,47 @@ class SinusoidalPositionEmbedding(AddedEmbedding):
     section 3.5).
 
     The first half of a vector holds the sines, the second half the cosines. `interleaved`: they
-    alternate, as in the paper.
+    alternate, as in the paper. `offset`: number of the first position.
     """
 
-    def __init__(self, width: int, interleaved: bool = False) -> None:
+    def __init__(self, width: int, interleaved: bool = False, offset: int = 0) -> None:
         super().__init__()
-        self.width, self.interleaved = width, interleaved
+        self.width, self.interleaved, self.offset = width, interleaved, offset
 
     @classmethod
     def from_stream(cls, stream: Stream, width: int) -> Self:
         """See `AddedEmbedding`."""
         return cls(width, interleaved="interleaved_sinusoidal" in stream.embedding)
 
-    def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
-        """[1, L, D]; with `starts_N` [N, L, D]. It is computed on the host."""
-        starts_N1 = (
-            torch.zeros(1, 1) if place.starts_N is None else place.starts_N.cpu().unsqueeze(1)
-        )
-        positions_NL1 = (starts_N1 + torch.arange(x_NLD.shape[1])).unsqueeze(2)
-        angles = positions_NL1 / 10_000 ** (
-            torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
-        )
-        pairs = torch.stack([angles.sin(), angles.cos()], dim=-1 if self.interleaved else -2)
-        return pairs.flatten(2)[..., : self.width].to(x_NLD)
-
-
-class TimingPositionEmbedding(AddedEmbedding):
-    """Sines and cosines as tensor2tensor and fairseq compute them: wavelengths from 2 π to exactly
-    20,000 π positions, sines first.
-
-    `offset`: number of the first position. If the width is odd, the last number is 0.
-    """
-
-    def __init__(self, width: int, offset: int = 0) -> None:
-        super().__init__()
-        self.width, self.offset = width, offset
-
-    @classmethod
-    def from_stream(cls, stream: TextStream | SoundStream, width: int) -> Self:
-        """See `AddedEmbedding`."""
-        return cls(width, stream.position_offset)
+    def frequencies(self) -> Tensor:
+        """[D / 2] radians per position."""
+        return 10_000 ** -(torch.arange(0, self.width, 2, dtype=torch.float64) / self.width)
 
     def forward(self, x_NLD: Tensor, place: SpanPlace = ANYWHERE) -> Tensor:
         """[1, L, D]; with `starts_N` [N, L, D]. It is computed on the host."""
-        half = self.width // 2
-        frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
         starts_N1 = (
             torch.zeros(1, 1) if place.starts_N is None else place.starts_N.cpu().unsqueeze(1)
         )
         positions_NL1 = (self.offset + starts_N1 + torch.arange(x_NLD.shape[1])).unsqueeze(2)
-        angles = positions_NL1 * frequencies
-        both = torch.cat([angles.sin(), angles.cos()], dim=2)
-        return F.pad(both, (0, self.width % 2)).to(x_NLD)
+        angles = positions_NL1 * self.frequencies()
+        pairs = torch.stack([angles.sin(), angles.cos()], dim=-1 if self.interleaved else -2)
+        x_NLD = pairs.flatten(2).to(x_NLD)
+        return F.pad(x_NLD, (0, self.width - x_NLD.shape[2]))  # cuts the last cosine of odd widths
+
+
+class TimingPositionEmbedding(SinusoidalPositionEmbedding):
+    """Sines and cosines as tensor2tensor and fairseq compute them: wavelengths from 2 π to exactly
+    20,000 π positions. If the width is odd, the last number is 0."""
+
+    @classmethod
+    def from_stream(cls, stream: TextStream | SoundStream, width: int) -> Self:
+        """See `AddedEmbedding`."""
+        return cls(width, "interleaved_timing" in stream.embedding, stream.position_offset)
+
+    def frequencies(self) -> Tensor:
+        """[D / 2] radians per position, in float32 as there."""
+        half = self.width // 2
+        return torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
 
 
 class ConvolutionPositionEmbedding(AddedEmbedding):

@@ -42,6 +42,7 @@ EMBEDDINGS: dict[str, Any] = {
     "sinusoidal": SinusoidalPositionEmbedding,
     "interleaved_sinusoidal": SinusoidalPositionEmbedding,
     "timing": TimingPositionEmbedding,
+    "interleaved_timing": TimingPositionEmbedding,
     "convolution": ConvolutionPositionEmbedding,
     "convolution_stack": ConvolutionStackEmbedding,
     "factorised_position": FactorisedPositionEmbedding,
@@ -89,10 +90,11 @@ class StreamEmbedding(nn.Module):
             }
         )
         self.mask = _vector(width) if stream.learns_mask else None
-        self.norm = (
+        self.norm, self.second_norm = (
             build_norm(encoder.norm, size, encoder.norm_epsilon, "norm" in encoder.biases)
-            if stream.norm
+            if wanted
             else nn.Identity()
+            for wanted in (stream.norm, stream.second_norm)
         )
         self.dropout = nn.Dropout(encoder.dropout)
         self.projection = nn.Linear(size, width) if size != width else nn.Identity()
@@ -154,7 +156,7 @@ class StreamEmbedding(nn.Module):
             x_NLD = x_NLD + module(x_NLD, place)
         if masked_NL is not None and self.leaves_out_masked:
             x_NLD = _visible(x_NLD, masked_NL)
-        x_NLD = self.projection(self.dropout(self.norm(x_NLD)))
+        x_NLD = self.projection(self.dropout(self.second_norm(self.norm(x_NLD))))
         return x_NLD if self.modality_vector is None else x_NLD + self.modality_vector
 
 

@@ -70,12 +70,15 @@ class TransformerEncoder(Encoder):
         if self.global_layers:
             position = self.global_position if self.positions_differ else self.position
             placed_by_kind.append(_place(position, tokens, x_TD))
+        scores = None
         for layer, i in enumerate(self.order):
             placed = placed_by_kind[layer in self.global_layers]
             if len(self.positions):
                 placed = self.positions[i](placed, x_TD)
             resolved = [span[i] for span in weights]
-            x_TD, sites = self.blocks[i](x_TD, placed, resolved, generator, memory)
+            x_TD, sites, scores = self.blocks[i](
+                x_TD, placed, resolved, generator, memory, scores
+            )
             statistics |= {(layer, site): found for site, found in sites.items()}
         return self.last_norm(x_TD), statistics
 
@@ -135,6 +138,7 @@ def _attention(config: TransformerConfig, layer: int, width: int, known: Known) 
         "query_value" in biases,
         BiasGate(width, config.heads) if gated else None,
         config.attention_softcap,
+        config.residual_attention,
     )
 
 

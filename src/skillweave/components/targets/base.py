@@ -491,6 +491,15 @@ class Head(SampleTarget):
         return at_least_float32(self.output(self.inner(self.sample_vector(encoded))))
 
 
+def output_weight(own: nn.Linear | None, tied: Tensor | None) -> Tensor:
+    """[V, D] the weight of an output layer: its own, or the word embedding that it is tied to.
+    Raises ValueError without both."""
+    weight = tied if own is None else own.weight
+    if weight is None:
+        raise ValueError("the output is tied to a word embedding, and the stream has none")
+    return weight
+
+
 def labels_at(encoded: Encoded, labels_NL: Tensor | None, kept_M: Tensor) -> Tensor | None:
     """[M] the labels of the tokens given by their flat indices; None without labels."""
     if labels_NL is None:

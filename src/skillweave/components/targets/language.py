@@ -20,6 +20,7 @@ from skillweave.components.targets.base import (
     TargetOutput,
     labels_at,
     mean_cross_entropy,
+    output_weight,
 )
 from skillweave.components.targets.masked_language import tied_stream_faults
 from skillweave.config.base import Positive, Share
@@ -137,8 +138,6 @@ class Language(Target):
 
     def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
         """[M, V] of vectors [M, D]. Raises ValueError without an output layer."""
-        weight = output_embeddings if self.output is None else self.output.weight
-        if weight is None:
-            raise ValueError("the output is tied to a word embedding, and the stream has none")
+        weight = output_weight(self.output, output_embeddings)
         x_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
         return x_MV if self.softcap is None else self.softcap * torch.tanh(x_MV / self.softcap)

@@ -10,6 +10,7 @@ from skillweave.components.targets.base import TARGETS, ModelSpec, TargetConfig,
 from skillweave.components.targets.masked_pixels import masking_faults
 from skillweave.components.targets.masked_unit import MaskedUnit
 from skillweave.config.base import ConfigError, Positive
+from skillweave.config.encoder import Activation
 from skillweave.data.processors.units import PatchModel
 
 
@@ -24,6 +25,9 @@ class MaskedImageTokenConfig(TargetConfig):
     vocabulary: Positive = 8192
     """Number of visual tokens. In the paper they are those of DALL-E's tokenizer; the task
     `masked_image_tokens` uses the centres of k-means on the patches of training pictures."""
+    activation: Activation | None = None
+    """Nonlinearity of a dense layer before the normalisation (TencentPretrain); without that layer
+    if absent."""
 
     @property
     def mask_ratio(self) -> float:
@@ -32,7 +36,9 @@ class MaskedImageTokenConfig(TargetConfig):
 
     def build(self, model: ModelSpec) -> MaskedUnit:
         """See `TargetConfig`."""
-        return MaskedUnit(model.width, self.vocabulary, model.encoder.norm_epsilon)
+        return MaskedUnit(
+            model.width, self.vocabulary, model.encoder.norm_epsilon, self.activation
+        )
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""

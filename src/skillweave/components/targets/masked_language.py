@@ -19,6 +19,7 @@ from skillweave.components.targets.base import (
     TargetOutput,
     labels_at,
     mean_cross_entropy,
+    output_weight,
 )
 from skillweave.config.encoder import Activation
 from skillweave.layers.feed_forward import ACTIVATIONS
@@ -26,14 +27,15 @@ from skillweave.layers.feed_forward import ACTIVATIONS
 
 @TARGETS.register("mlm")
 class MaskedLanguageConfig(TargetConfig):
-    """Masked language modelling: logits at masked positions only. The output layer is tied to the
-    word embedding (BERT)."""
+    """Masked language modelling: logits at masked positions only (BERT)."""
 
     packable: ClassVar[bool] = True
 
     kind: Literal["mlm"] = "mlm"
     modality: Modality = Modality.TEXT
-    """Modality whose tokens are predicted, and to whose word embedding the output layer is tied."""
+    """Modality whose tokens are predicted."""
+    tied: bool = True
+    """Whether the output layer is tied to the word embedding of `modality`."""
     activation: Activation = "gelu"
     """Nonlinearity of the layer before the output layer."""
     biases: list[Literal["transform", "norm", "output"]] = ["transform", "norm", "output"]
@@ -41,9 +43,9 @@ class MaskedLanguageConfig(TargetConfig):
     (ModernBERT: the output layer alone)."""
 
     @property
-    def tied_to(self) -> Modality:
+    def tied_to(self) -> Modality | None:
         """See `TargetConfig`."""
-        return self.modality
+        return self.modality if self.tied else None
 
     def build(self, model: ModelSpec) -> MaskedLanguage:
         """See `TargetConfig`."""
@@ -55,6 +57,7 @@ class MaskedLanguageConfig(TargetConfig):
             model.word_size(self.modality),
             self.activation,
             self.biases,
+            self.tied,
         )
 
     def check(self, model: ModelSpec) -> Iterator[str]:
@@ -87,7 +90,7 @@ def tied_stream_faults(model: ModelSpec, modality: Modality) -> Iterator[str]:
 
 
 class MaskedLanguage(Target):
-    """BERT's transform, then the word embedding as the output layer.
+    """BERT's transform, then the output layer, which may be `tied` to the word embedding.
 
     Only tokens of that embedding are predicted: where text and code have tokens of their own, each
     has its own target. `size`: of the word embedding, if that is not `width` (ALBERT, ELECTRA).
@@ -106,6 +109,7 @@ class MaskedLanguage(Target):
         size: int | None = None,
         activation: str = "gelu",
         biases: Collection[str] = ("transform", "norm", "output"),
+        tied: bool = True,
     ) -> None:
         super().__init__()
         self.modalities = modalities
@@ -113,6 +117,7 @@ class MaskedLanguage(Target):
         self.activation = ACTIVATIONS[activation]
         self.norm = nn.LayerNorm(size or width, epsilon, bias="norm" in biases)
         self.bias = nn.Parameter(torch.zeros(vocabulary)) if "output" in biases else None
+        self.output = None if tied else nn.Linear(size or width, vocabulary, bias=False)
 
     def forward(
         self,
@@ -129,8 +134,6 @@ class MaskedLanguage(Target):
         return TargetOutput(loss, logits_MV, passes[0].positions(kept_M))
 
     def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
-        """[..., V] of vectors [..., D]. Raises ValueError without a word embedding."""
-        if output_embeddings is None:
-            raise ValueError("the output is tied to a word embedding, and the stream has none")
+        """[..., V] of vectors [..., D]. Raises ValueError without an output layer."""
         x_MD = self.norm(self.activation(self.transform(x_MD)))
-        return F.linear(x_MD, output_embeddings, self.bias)
+        return F.linear(x_MD, output_weight(self.output, output_embeddings), self.bias)

@@ -23,6 +23,7 @@ from skillweave.components.targets.base import (
 from skillweave.config.base import ConfigError, Positive
 from skillweave.config.streams import FilterbankStream
 from skillweave.data.processors.units import UnitModel
+from skillweave.layers.feed_forward import ACTIVATIONS
 
 
 @TARGETS.register("masked_unit")
@@ -66,14 +67,23 @@ class MaskedUnit(Target):
     """A class for each masked position: the cluster of a frame (a simple HuBERT), or the visual
     token of a patch (BEiT).
 
-    `epsilon`: of a layer normalisation before the classifier; None for none.
+    `epsilon`: of a layer normalisation before the classifier; `activation`: after a dense layer
+    before that; None for none.
     """
 
     labels = ("units",)
     per_token = True
 
-    def __init__(self, width: int, clusters: int, epsilon: float | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        clusters: int,
+        epsilon: float | None = None,
+        activation: str | None = None,
+    ) -> None:
         super().__init__()
+        self.transform = None if activation is None else nn.Linear(width, width)
+        self.activation = ACTIVATIONS[activation or "none"]
         self.norm = nn.Identity() if epsilon is None else nn.LayerNorm(width, epsilon)
         self.classifier = nn.Linear(width, clusters)
 
@@ -86,6 +96,8 @@ class MaskedUnit(Target):
         """Logits [M, clusters] at the kept positions. Label `units` [N, L]."""
         kept_M = passes[0].kept(self.modalities)
         x_MD = passes[0].hidden_TD.index_select(0, kept_M)
+        if self.transform is not None:
+            x_MD = self.activation(self.transform(x_MD))
         logits_MC = self.classifier(self.norm(x_MD))
         label_M = labels_at(passes[0], labels.get("units"), kept_M)
         loss = mean_cross_entropy(logits_MC, label_M)

@@ -45,17 +45,17 @@ CONTENT = {
     "speech": {"sound": "filterbank"},
 }
 """Embedding of inputs → our module for each of its streams; two streams are one sequence (ViLT)."""
-ADDED = {"pos": "position", "seg": "segment", "sinusoidalpos": "sinusoidal"}
-"""Other embeddings → our modules."""
-ADDED_TO = {
-    "text": ("pos", "seg", "sinusoidalpos"),
-    "image": ("pos",),
-    "sound": ("pos", "sinusoidalpos"),
+ADDED = {
+    "text": {"pos": "position", "seg": "segment", "sinusoidalpos": "interleaved_timing"},
+    "image": {"pos": "position", "seg": None},
+    "sound": {"pos": "position", "sinusoidalpos": "timing"},
 }
-"""Stream → the other embeddings that it can have. Images need no segment: they have positions of
-their own."""
-SEQUENTIAL = {kind.names()[0]: kind for kind in members_of(EncoderConfig)[1:]}
-"""Name of each encoder other than the Transformer → its configuration."""
+"""Stream → the other embeddings that it can have → our modules. The segment of images is the same
+everywhere, so a part of their positions."""
+SINUSOIDAL_OFFSET = 2
+"""Number of the first position of sines and cosines."""
+ARCHITECTURES = {kind.names()[0]: kind for kind in members_of(EncoderConfig)}
+"""Name of each encoder here → its configuration."""
 RECURRENT = ("rnn", "lstm", "gru")
 ENCODERS: dict[str, Settings] = {
     "transformer": {"name": "transformer"},
@@ -71,6 +71,9 @@ ACTIVATIONS = {
     "silu": "silu",
 }
 NORMS = {"normal": "layer", "normal_torch": "layer", "t5": "rms", "rms": "rms"}
+FULL, CAUSAL, PREFIX = "full", "causal", "prefix"
+MASKS = {"fully_visible": FULL, "causal": CAUSAL, "causal_with_prefix": PREFIX, "prefix": PREFIX}
+"""What positions see; `prefix`: all see the first part, and the second part is causal."""
 TARGETS: dict[str, tuple[str, Settings]] = {
     "mlm": ("mlm", {}),
     "lm": ("lm", {}),
@@ -80,10 +83,6 @@ TARGETS: dict[str, tuple[str, Settings]] = {
     "clr": ("contrastive", {}),
 }
 """Target → our name and options."""
-
-
-def _position(kind: str) -> Callable[[Any], Settings]:
-    return lambda on: {"position": {"kind": kind}} if on else {}
 
 
 ENCODER_OPTIONS: dict[str, Callable[[Any], Settings]] = {
@@ -98,21 +97,31 @@ ENCODER_OPTIONS: dict[str, Callable[[Any], Settings]] = {
     "layernorm": lambda name: {"norm": choose(NORMS, name, "layernorm")},
     "layernorm_eps": lambda epsilon: {"norm_epsilon": epsilon},
     "layernorm_positioning": lambda position: {"norm_position": position},
+    "has_residual_attention": lambda on: {"residual_attention": on},
     "remove_attention_scale": lambda on: {"scale_attention": not on},
     "remove_transformer_bias": lambda on: {"biases": ["norm"]} if on else {},
     "parameter_sharing": lambda on: {"distinct_layers": 1} if on else {},
-    "relative_position_embedding": _position("t5_bias"),
-    "rotary_position_embedding": _position("rope"),
-    "alibi_position_embedding": _position("alibi"),
-    "relative_attention_buckets_num": lambda n: {"position": {"buckets": n}},
     "bidirectional": lambda on: {"direction": "bidirectional"} if on else {},
     "kernel_size": lambda n: {"kernel_size": n},
     "block_size": lambda n: {"block_layers": n},
 }
 """Option of an encoder or decoder → our options, given its value."""
-REQUIRES = {"relative_attention_buckets_num": "relative_position_embedding"}
-"""Option → the option without which it has no effect."""
+POSITIONS = {
+    "relative_position_embedding": "t5_bias",
+    "rotary_position_embedding": "rope",
+    "alibi_position_embedding": "alibi",
+}
+"""Option of an encoder → how attention uses positions."""
+ENCODER_ONLY = {
+    "parameter_sharing",
+    "has_residual_attention",
+    "rotary_position_embedding",
+    "alibi_position_embedding",
+}
+"""Options that a decoder ignores."""
 OTHER_OPTIONS = {
+    *POSITIONS,
+    "relative_attention_buckets_num",
     "embedding",
     "encoder",
     "tgt_embedding",
@@ -127,6 +136,7 @@ OTHER_OPTIONS = {
     "emb_size",
     "decoder_layers_num",
     "max_seq_length",
+    "seq_length",
     "vocab_size",
     "factorized_embedding_parameterization",
     "remove_embedding_layernorm",
@@ -146,7 +156,7 @@ OTHER_OPTIONS = {
     "image_tokenizer",
 }
 """Other options that describe the model."""
-REQUIRED = {"has_residual_attention": False, "channels_num": 3}
+REQUIRED = {"channels_num": 3}
 """Options that must have this value."""
 IGNORED = {
     "data_processor",
@@ -167,9 +177,11 @@ IGNORED = {
 """Options that do not affect the function that the model computes."""
 DEFAULTS = {
     "layernorm_eps": 1e-6,
-    "tie_weights": False,
     "share_embedding": False,
     "remove_embedding_layernorm": False,
+    "image_height": 256,
+    "image_width": 256,
+    "patch_size": 16,
 }
 """TencentPretrain's defaults that differ from ours. They apply to configurations with sizes."""
 
@@ -243,11 +255,13 @@ def _given(part: Settings, options: Mapping[str, str]) -> Settings:
 
 def _model(parts: list[Settings], common: Settings) -> Settings:
     """All settings that the options give. `parts`: the options of each stream."""
-    targets = _names(common.get("target"))
+    targets = _names(common.get("target")) or (["cls"] if len(parts) > 1 else [])
     model: Settings = {"streams": {}}
     for part in parts:
         _add_streams(model, part, common)
     if common.get("decoder"):
+        if wrong := sorted({"mlm", "bilm", "clr"}.intersection(targets)):
+            raise ConfigError(f"{WHERE}: target {wrong[0]} reads the encoder here, not the decoder")
         model |= _decoder(common, spoken="sound" in model["streams"])
     model["targets"] = dict(_target(name, parts, common) for name in targets)
     task = {
@@ -265,8 +279,15 @@ def _add_streams(model: Settings, part: Settings, common: Settings) -> None:
         **_given(part, {"width": "hidden_size"}),
     }
     streams = {modality: _stream(part, modality) for modality in _contents(part)}
-    if streams.keys() & model["streams"].keys() and not common.get("tie_weights", True):
-        raise ConfigError(f"{WHERE}: two streams of one modality share their weights here")
+    for modality in streams.keys() & model["streams"].keys():
+        if not _ties_weights(common, part):
+            raise ConfigError(f"{WHERE}: two streams of one modality share their weights here")
+        first = {**model["streams"][modality], **{key: model[key] for key in encoder}}
+        if first != {**streams[modality], **encoder}:
+            raise ConfigError(
+                f"{WHERE}: stream_0 and stream_1 share their weights, so they must have the same"
+                " options"
+            )
     if model["streams"]:
         streams = {modality: stream | encoder for modality, stream in streams.items()}
     else:
@@ -276,16 +297,22 @@ def _add_streams(model: Settings, part: Settings, common: Settings) -> None:
 
 def _decoder(common: Settings, spoken: bool) -> Settings:
     """The decoder and its embedding. `spoken`: whether the encoder reads sound."""
-    layers = common.get("decoder_layers_num", common.get("layers_num"))
+    own = {key: value for key, value in common.items() if key not in ENCODER_ONLY}
+    own["layers_num"] = common.get("decoder_layers_num", common.get("layers_num"))
+    if (own.get("layernorm"), own.get("layernorm_positioning")) == ("rms", "pre"):
+        raise ConfigError(
+            f"{WHERE}: after the last layer of a decoder, layernorm 'rms' is a layer norm there and"
+            " an RMS norm here"
+        )
     words = _stream({**common, "embedding": common.get("tgt_embedding", "word")})
     if "share_embedding" in common:
         words["tied"] = common["share_embedding"] and not spoken
-    if _is_scaled(common):
-        words["scale_embedding"] = True
-    return {
-        "decoder": _encoder({**common, "layers_num": layers}, common["decoder"]),
-        "target_embedding": words,
-    }
+    # Whether words are scaled, and how sines and cosines are arranged, depends on the encoder.
+    words |= _scale(common)
+    if spoken:
+        arranged = {ADDED["text"]["sinusoidalpos"]: ADDED["sound"]["sinusoidalpos"]}
+        words["embedding"] = [arranged.get(name, name) for name in words["embedding"]]
+    return {"decoder": _encoder(own, common["decoder"]), "target_embedding": words}
 
 
 def _contents(part: Settings) -> dict[str, str]:
@@ -303,30 +330,40 @@ def _masks_patches(part: Settings) -> bool:
     return list(_contents(part)) == ["image"] and "mlm" in _names(part.get("target"))
 
 
-def _is_scaled(part: Settings) -> bool:
-    """Whether word embeddings are multiplied by √size."""
-    return "sinusoidalpos" in _names(part.get("embedding"))
+def _scale(part: Settings) -> Settings:
+    """Whether words and frames are multiplied by √size."""
+    scaled = "sinusoidalpos" in _names(part.get("embedding"))
+    return {"scale_embedding": scaled} if scaled or "hidden_size" in part else {}
 
 
 def _stream(part: Settings, modality: str = "text") -> Settings:
     """The stream of a modality."""
     content = "masked_patch" if _masks_patches(part) else _contents(part)[modality]
-    stream: Settings = {"embedding": [content]}
-    for name in _names(part.get("embedding")):
-        if name not in CONTENT:
-            module = choose(ADDED, name, "embedding")
-            stream["embedding"] += [module] if name in ADDED_TO[modality] else []
+    names = [name for name in _names(part.get("embedding")) if name not in CONTENT]
+    modules = [choose(ADDED[modality], name, "embedding") for name in names]
+    stream: Settings = {"embedding": [content, *filter(None, modules)]}
+    if "sinusoidalpos" in names:
+        stream["position_offset"] = SINUSOIDAL_OFFSET
+        if "pos" in names:
+            raise ConfigError(f"{WHERE}: embedding has both pos and sinusoidalpos; give one of them")
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
+        if stream["norm"] and NORMS.get(part.get("layernorm", "normal")) != "layer":
+            raise ConfigError(
+                f"{WHERE}: with layernorm {part['layernorm']!r} the embedding has a layer norm there"
+                " and an RMS norm here; it must have remove_embedding_layernorm"
+            )
     describe = {"text": _text, "image": _image, "sound": _sound}
     return stream | describe[modality](part)
 
 
 def _text(part: Settings) -> Settings:
-    found = _given(part, {"max_length": "max_seq_length", "vocabulary": "vocab_size"})
+    joint = "word_patch" in _names(part.get("embedding")) and "seq_length" in part
+    length = "seq_length" if joint else "max_seq_length"
+    found = _given(part, {"max_length": length, "vocabulary": "vocab_size"})
     if part.get("factorized_embedding_parameterization"):
         found |= _given(part, {"embedding_size": "emb_size"})
-    return found | ({"scale_embedding": True} if _is_scaled(part) else {})
+    return found | _scale(part)
 
 
 def _image(part: Settings) -> Settings:
@@ -338,13 +375,18 @@ def _image(part: Settings) -> Settings:
 
 def _sound(part: Settings) -> Settings:
     """Log-mel frames; each convolution halves their number."""
-    options = {
-        "mel_bins": "audio_feature_size",
-        "channels": "conv_channels",
-        "kernels": "conv_kernel_sizes",
-    }
-    found = {"mask_vector": False, **_given(part, options)}
-    if layers := part.get("conv_layers_num"):
+    found = {"mask_vector": False, **_scale(part)}
+    found |= _given(part, {"mel_bins": "audio_feature_size", "kernels": "conv_kernel_sizes"})
+    if channels := part.get("conv_channels"):
+        first, *others = [channels] if isinstance(channels, int) else channels
+        expected = [*[first] * (len(others) - 1), 2 * part.get("emb_size", 0)]
+        if others and others != expected:
+            raise ConfigError(
+                f"{WHERE}: conv_channels {channels} must be {[first, *expected]}: the first number"
+                " for all convolutions but the last, which has two for each number of emb_size"
+            )
+        found["channels"] = first
+    if layers := part.get("conv_layers_num", len(part.get("conv_kernel_sizes", ()))):
         found["strides"] = [2] * layers
         if "max_audio_frames" in part:
             found["max_length"] = -(-part["max_audio_frames"] // 2**layers)
@@ -354,33 +396,56 @@ def _sound(part: Settings) -> Settings:
 def _encoder(part: Settings, name: str) -> Settings:
     """An encoder or decoder."""
     settings = choose(ENCODERS, name, "encoder")
-    options: Settings = {}
+    options: Settings = _position(part)
     for key, convert in ENCODER_OPTIONS.items():
-        has_effect = key not in REQUIRES or part.get(REQUIRES[key], True)
-        if part.get(key) is not None and has_effect:
-            options = merge(options, convert(part[key]))
-    if architecture := SEQUENTIAL.get(settings["name"]):
-        # TencentPretrain's other encoders ignore the options of the Transformer.
+        if part.get(key) is not None:
+            options |= convert(part[key])
+    if settings["name"] != "transformer":
         options |= _given(part, {"input_size": "emb_size"})
-        known = architecture.model_fields
-        options = {key: value for key, value in options.items() if key in known}
-    return settings | options
+    # TencentPretrain's encoders ignore the options of others.
+    known = ARCHITECTURES[settings["name"]].model_fields
+    return settings | {key: value for key, value in options.items() if key in known}
+
+
+def _position(part: Settings) -> Settings:
+    """How attention uses positions."""
+    chosen = [option for option in POSITIONS if part.get(option)]
+    if len(chosen) > 1:
+        raise ConfigError(f"{WHERE}: {' and '.join(chosen)} exclude each other; give one of them")
+    position = {"kind": POSITIONS[option] for option in chosen}
+    if part.get("relative_position_embedding", "hidden_size" not in part):
+        position |= _given(part, {"buckets": "relative_attention_buckets_num"})
+    return {"position": position} if position else {}
 
 
 def _target(name: str, parts: list[Settings], common: Settings) -> tuple[str, Settings]:
     """A target's name and options."""
     if name == "mlm" and _masks_patches(parts[0]):
         tokenizer = common.get("image_tokenizer", {})
-        return "masked_image_token", _given(tokenizer, {"vocabulary": "image_vocab_size"})
+        options = _given(tokenizer, {"vocabulary": "image_vocab_size"})
+        return "masked_image_token", options | _activation(parts[0])
     ours, fixed = choose(TARGETS, name, "target")
     return ours, fixed | _target_options(name, parts, common)
 
 
+def _activation(part: Settings) -> Settings:
+    act = part.get("hidden_act")
+    return {} if act is None else {"activation": choose(ACTIVATIONS, act, "hidden_act")}
+
+
+def _ties_weights(common: Settings, part: Settings) -> bool:
+    """Whether weights are tied. A configuration without sizes leaves it open, and here they are."""
+    return common.get("tie_weights", "hidden_size" not in part)
+
+
 def _target_options(name: str, parts: list[Settings], common: Settings) -> Settings:
-    if name == "mlm" and "hidden_act" in parts[0]:
-        return {"activation": choose(ACTIVATIONS, parts[0]["hidden_act"], "hidden_act")}
+    if name == "mlm":
+        return _activation(parts[0]) | _given(common, {"tied": "tie_weights"})
+    if name == "bilm":
+        return _given(common, {"bias": "has_lmtarget_bias"})
     if name == "lm":
-        return _given(common, {"tied": "tie_weights", "bias": "has_lmtarget_bias"})
+        tied = {} if _ties_weights(common, parts[0]) else {"tied": False}
+        return tied | _given(common, {"tied": "tie_weights", "bias": "has_lmtarget_bias"})
     if name == "cls":
         found = _given(common, {"pooling": "pooling"})
         found["compared"] = ["first", "second", "difference"] if len(parts) > 1 else []
@@ -396,20 +461,25 @@ def _target_options(name: str, parts: list[Settings], common: Settings) -> Setti
     return {}
 
 
+def _mask(part: Settings, default: str = "fully_visible") -> str:
+    return choose(MASKS, part.get("mask", default), "mask")
+
+
 def _spans(parts: list[Settings], common: Settings, targets: list[str]) -> list[Settings]:
     """What the model reads. Without a decoder, a language model is causal."""
     spans: list[Settings] = []
     for i, part in enumerate(parts):
-        attention = "causal" if part.get("mask") == "causal" else "full"
+        attention = CAUSAL if _mask(part) == CAUSAL else FULL
         for modality in _contents(part):
             spans.append({"modality": modality, "encoder_pass": i, "attention": attention})
     written = {"role": "target", "attention": "causal"}
     if common.get("decoder"):
         return [*spans, {"modality": "text", "encoder_pass": 1, **written}]
-    if "lm" in targets and common.get("mask", "causal") == "causal":
-        return [{**spans[0], "attention": "causal"}]
-    if common.get("mask") == "causal_with_prefix":
-        return [spans[0], {**spans[0], **written}]
+    mask = _mask(common, "causal" if "lm" in targets else "fully_visible")
+    if "lm" in targets and mask == CAUSAL:
+        return [{**spans[0], "attention": CAUSAL}]
+    if mask == PREFIX and len(parts) == 1 and spans[0]["modality"] == "text":
+        return [spans[0], {**spans[-1], **written}]
     return [*spans, spans[0]] if "sp" in targets and len(spans) == 1 else spans
 
 
