@@ -319,6 +319,19 @@ def compare(config: dict[str, Any], folder: Path) -> tuple[float, float] | str:
     return errors[0], errors[1]
 
 
+FLAGS = (
+    "relative_position_embedding",
+    "rotary_position_embedding",
+    "remove_attention_scale",
+    "remove_transformer_bias",
+    "remove_embedding_layernorm",
+    "parameter_sharing",
+    "factorized_embedding_parameterization",
+    "has_residual_attention",
+    "has_lmtarget_bias",
+    "share_embedding",
+    "tie_weights",
+)
 CHANGES: dict[str, list[Any]] = {
     "layernorm": ["normal", "t5", "rms"],
     "layernorm_positioning": ["pre", "post"],
@@ -335,23 +348,8 @@ CHANGES: dict[str, list[Any]] = {
     "emb_size": [14, 32],
     "bidirectional": [True, False],
     "encoder": ["transformer", "gru", "bilstm", "gatedcnn"],
-    **dict.fromkeys(
-        [
-            "relative_position_embedding",
-            "rotary_position_embedding",
-            "remove_attention_scale",
-            "remove_transformer_bias",
-            "remove_embedding_layernorm",
-            "parameter_sharing",
-            "factorized_embedding_parameterization",
-            "has_residual_attention",
-            "has_lmtarget_bias",
-            "share_embedding",
-            "tie_weights",
-        ],
-        [True, False],
-    ),
 }
+CHANGES |= {option: [True, False] for option in FLAGS}
 """Values that `--random` gives to options."""
 
 

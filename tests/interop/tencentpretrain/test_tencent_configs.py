@@ -387,10 +387,7 @@ def test_masks(mask: str, tmp_path: Path) -> None:
         ({"encoder": "transfomer"}, "unknown encoder 'transfomer'; did you mean 'transformer'"),
         ({"embedding": ["word", "poss"]}, "unknown embedding 'poss'; did you mean 'pos'"),
         ({"target": ["mln"]}, "unknown target 'mln'; did you mean 'mlm'"),
-        (
-            {"has_residual_attention": True},
-            "has_residual_attention True has no counterpart; it must be False",
-        ),
+        ({"channels_num": 1}, "channels_num 1 has no counterpart; it must be 3"),
         ({"embedding": ["pos"]}, "needs one of word, patch, masked_patch, word_patch, speech"),
         ({"hidden_act": "linear"}, "unknown hidden_act 'linear'"),
     ],

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.components.embeddings.base import ANYWHERE, AddedEmbedding, SpanPlace
-from skillweave.config.streams import ImageStream, SoundStream, Stream, TextStream, VideoStream
+from skillweave.config.streams import ImageStream, SoundStream, Stream, VideoStream
 from skillweave.layers.precision import at_least_float32
 
 
@@ -131,7 +131,7 @@ class TimingPositionEmbedding(SinusoidalPositionEmbedding):
     20,000 π positions. If the width is odd, the last number is 0."""
 
     @classmethod
-    def from_stream(cls, stream: TextStream | SoundStream, width: int) -> Self:
+    def from_stream(cls, stream: Stream, width: int) -> Self:
         """See `AddedEmbedding`."""
         return cls(width, "interleaved_timing" in stream.embedding, stream.position_offset)
 

@@ -76,9 +76,7 @@ class TransformerEncoder(Encoder):
             if len(self.positions):
                 placed = self.positions[i](placed, x_TD)
             resolved = [span[i] for span in weights]
-            x_TD, sites, scores = self.blocks[i](
-                x_TD, placed, resolved, generator, memory, scores
-            )
+            x_TD, sites, scores = self.blocks[i](x_TD, placed, resolved, generator, memory, scores)
             statistics |= {(layer, site): found for site, found in sites.items()}
         return self.last_norm(x_TD), statistics
 

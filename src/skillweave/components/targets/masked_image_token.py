@@ -36,9 +36,7 @@ class MaskedImageTokenConfig(TargetConfig):
 
     def build(self, model: ModelSpec) -> MaskedUnit:
         """See `TargetConfig`."""
-        return MaskedUnit(
-            model.width, self.vocabulary, model.encoder.norm_epsilon, self.activation
-        )
+        return MaskedUnit(model.width, self.vocabulary, model.encoder.norm_epsilon, self.activation)
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""

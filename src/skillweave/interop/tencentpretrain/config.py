@@ -345,13 +345,15 @@ def _stream(part: Settings, modality: str = "text") -> Settings:
     if "sinusoidalpos" in names:
         stream["position_offset"] = SINUSOIDAL_OFFSET
         if "pos" in names:
-            raise ConfigError(f"{WHERE}: embedding has both pos and sinusoidalpos; give one of them")
+            raise ConfigError(
+                f"{WHERE}: embedding has both pos and sinusoidalpos; give one of them"
+            )
     if "remove_embedding_layernorm" in part:
         stream["norm"] = not part["remove_embedding_layernorm"]
         if stream["norm"] and NORMS.get(part.get("layernorm", "normal")) != "layer":
             raise ConfigError(
-                f"{WHERE}: with layernorm {part['layernorm']!r} the embedding has a layer norm there"
-                " and an RMS norm here; it must have remove_embedding_layernorm"
+                f"{WHERE}: with layernorm {part['layernorm']!r} the embedding has a layer norm"
+                " there and an RMS norm here; it must have remove_embedding_layernorm"
             )
     describe = {"text": _text, "image": _image, "sound": _sound}
     return stream | describe[modality](part)
@@ -412,7 +414,7 @@ def _position(part: Settings) -> Settings:
     chosen = [option for option in POSITIONS if part.get(option)]
     if len(chosen) > 1:
         raise ConfigError(f"{WHERE}: {' and '.join(chosen)} exclude each other; give one of them")
-    position = {"kind": POSITIONS[option] for option in chosen}
+    position: Settings = {"kind": POSITIONS[chosen[0]]} if chosen else {}
     if part.get("relative_position_embedding", "hidden_size" not in part):
         position |= _given(part, {"buckets": "relative_attention_buckets_num"})
     return {"position": position} if position else {}

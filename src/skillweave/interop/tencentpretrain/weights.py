@@ -59,13 +59,14 @@ RENAMED = (
     (r"\.word_patch\.vision_embedding\.", ".image.patch."),
     # The second norm of each of two streams.
     (r"\.dual\.stream_(\d)_layer_norm\.", r".dual.embedding_\1.second_norm."),
-    # Gated convolutions, of which the first is not in the list.
-    (r"\.((?:conv|gate)(?:_b)?)\.(\d+)\b", lambda found: f".{found[1]}.{int(found[2]) + 1}"),
-    (r"\.((?:conv|gate)(?:_b)?)_?1\b", r".\1.0"),
 )
 """Names in checkpoints → names in the rules."""
 WORDS = "embedding.word.embedding.weight"
-TABLE = "relative_pos_emb.relative_attention_bias.weight"
+TABLE = ".relative_pos_emb.relative_attention_bias.weight"
+LAYER_TABLE = re.compile(r"(.*)\.transformer\.\d+" + re.escape(TABLE))
+"""Relative positions of the encoder, and of each of its layers."""
+CONVOLUTION = re.compile(r"(.*\.(?:conv|gate))(_1|\.\d+)\.weight")
+"""The first layer of a gated CNN, and the others, which are counted from 0."""
 OUTPUTS = {"mlm": "target.mlm.linear_2.weight", "lm": "target.lm.output_layer.weight"}
 """Target → the weight of its output layer."""
 DUAL = "embedding.dual.embedding_"
@@ -90,7 +91,7 @@ def from_tencent(source: Path | Mapping[str, Tensor], config: ModelConfig) -> Mo
         {_rename(name): x for name, x in stored.items()},
         str(source) if isinstance(source, Path) else "the checkpoint",
     )
-    weights.merge_layers()
+    weights.merge()
     streams = _streams(config, weights.tensors)
     if len(config.streams.present()) == 1:
         weights.drop_second()
@@ -135,26 +136,25 @@ class Weights(NamedTuple):
         pair = [self.tensors[one] for one in (name, other) if one in self.tensors]
         return len(pair) < 2 or torch.equal(*pair)
 
-    def merge_layers(self) -> None:
+    def merge(self) -> None:
         """One tensor in place of those that act as one: the relative positions of all layers, and
         both biases of a convolution."""
         for name in list(self.tensors):
-            if found := re.fullmatch(rf"(.*)\.transformer\.(\d+)\.{re.escape(TABLE)}", name):
-                # The encoder has a further table, which no layer uses.
-                shared = f"{found[1]}.{TABLE}"
-                first = f"{found[1]}.transformer.0.{TABLE}"
-                self.require_equal(name, first, "all layers share one table")
-                self.tensors[shared] = self.tensors[first]
-            elif found := re.fullmatch(r"(.*\.(?:conv|gate))_b\.(\d+)", name):
-                weight, bias = (f"{found[1]}.{found[2]}.{kind}" for kind in ("weight", "bias"))
-                if weight in self.tensors and bias in self.tensors:
-                    x = self.tensors[weight]  # a convolution in two dimensions
-                    one = x.squeeze(3) if int(found[2]) else x.squeeze(1).transpose(1, 2)
-                    self.tensors[weight] = one
-                    self.tensors[bias] = self.tensors[bias] + self.tensors.pop(name).flatten()
-        for name in list(self.tensors):
-            if re.search(rf"\.transformer\.\d+\.{re.escape(TABLE)}$", name):
-                del self.tensors[name]
+            if found := LAYER_TABLE.fullmatch(name):
+                self.require_equal(name, found[1] + ".transformer.0" + TABLE, "layers share it")
+                # The encoder has a table of its own too, which it does not use.
+                self.tensors[found[1] + TABLE] = self.tensors[name]
+            elif found := CONVOLUTION.fullmatch(name):
+                x, bias = self.tensors[name], f"{found[1]}{found[2]}.bias"
+                first = found[2] == "_1"
+                self.tensors[name] = x[:, 0].transpose(1, 2) if first else x[..., 0]
+                other = f"{found[1]}_b{found[2].removeprefix('_')}"
+                if bias in self.tensors and other in self.tensors:
+                    self.tensors[bias] = self.tensors[bias] + self.tensors.pop(other).flatten()
+                else:
+                    raise WeightsError(f"{self.where}: missing: {bias} or {other}")
+        for name in filter(LAYER_TABLE.fullmatch, list(self.tensors)):
+            del self.tensors[name]
 
     def drop_second(self) -> None:
         """Without the second of two streams, which must be equal to the first one."""
@@ -271,7 +271,9 @@ def _fit_samples(settings: dict[str, Any], tensors: Mapping[str, Tensor]) -> Non
     if found := targets.get("classification"):
         if classifier is not None:
             found["hidden"] = "target.cls.linear_1.weight" in tensors
-            found["classes"] = found["classes"] or [str(number) for number in range(len(classifier))]
+            found["classes"] = found["classes"] or [
+                str(number) for number in range(len(classifier))
+            ]
             if found["compared"] and not found["hidden"]:
                 found["compared"] = ["first", "second", "difference", "product"]
         elif found["compared"]:  # Two streams without a classifier.
@@ -356,14 +358,17 @@ def _stream_rules(stream: Stream) -> Rules:
     name, external, number = stream
     rules: Rules = {
         f"{name}.content.word": f"{external}.word.embedding",
-        f"{name}.content.filterbank.convolutions.{{i}}": f"{external}.speech.conv.conv_layers.{{i}}.0",
         f"{name}.mask": reshaped(f"{external}.patch.mask_emb"),
         f"{name}.positions.position.table": f"{external}.pos.embedding",
         f"{name}.positions.segment.table": f"{external}.seg.embedding",
         f"{name}.norm": [f"{external}.layer_norm", f"{external}.second_norm"],
         f"{name}.second_norm": f"{external}.second_norm",
-        f"{name}.projection": "encoder.linear" if number is None else f"encoder.encoder_{number}.linear",
+        f"{name}.projection": "encoder.linear"
+        if number is None
+        else f"encoder.encoder_{number}.linear",
     }
+    frames = f"{external}.speech.conv.conv_layers.{{i}}.0"
+    rules[f"{name}.content.filterbank.convolutions.{{i}}"] = frames
     for content in ("patch", "masked_patch"):
         rules[f"{name}.content.{content}.first"] = reshaped(f"{external}.patch.cls_emb")
         rules[f"{name}.content.{content}.projection"] = f"{external}.patch.projection"
@@ -377,7 +382,11 @@ def _part_rules(part: Part) -> Rules:
     if name == "decoder":
         block, last_norm, table = "decoder.transformer_decoder.{i}", "layer_norm_3", "self_pos_emb"
     else:
-        block, last_norm, table = f"{external}.transformer.{{i}}", "layer_norm_2", "relative_pos_emb"
+        block, last_norm, table = (
+            f"{external}.transformer.{{i}}",
+            "layer_norm_2",
+            "relative_pos_emb",
+        )
     gated = isinstance(config, TransformerConfig) and config.gated
     rules: Rules = {
         **block_rules(
@@ -400,8 +409,11 @@ def _part_rules(part: Part) -> Rules:
         ),
         f"{name}.last_norm": f"{external}.layer_norm",
         f"{name}.position.table": f"{external}.{table}.relative_attention_bias",
-        f"{name}.convolutions.{{i}}": joined(f"{external}.conv.{{i}}", f"{external}.gate.{{i}}"),
     }
+    for layer in range(config.layers):
+        number = f".{layer - 1}" if layer else "_1"
+        halves = joined(f"{external}.conv{number}", f"{external}.gate{number}")
+        rules[f"{name}.convolutions.{layer}"] = halves
     for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         for weight in (f"{kind}_l{{i}}", f"{kind}_l{{i}}_reverse"):
             first = [f"{external}.rnn.{weight}", f"{external}.rnn_forward.{weight}"]
