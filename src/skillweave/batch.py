@@ -227,12 +227,14 @@ class Features:
     `data`: token ids [L] (int64), pixels [3, H, W], frames [3, T, H, W] a waveform [samples] or
     log-mel frames [F, M] (float32). `length`: the positions it takes in the encoder, special tokens
     included. `masked`: the positions [L] whose embedding gives way to the mask vector (masked-unit
-    prediction), or that are left out and not counted in `length` (MAE); None for none.
+    prediction), or that are left out and not counted in `length` (MAE); None for none. `truncated`:
+    whether the text or recording was longer, and only its beginning is here.
     """
 
     data: Tensor
     length: int
     masked: Tensor | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,8 @@ class Batch:
     where it encodes them: a batch of the task's last pass, with rows of its own number and order.
     Its label `stands_for` [C] counts for how many answers each row stands, itself included;
     `numbers` [C] are the answers' own. `metadata`: that of each example. `logits_to_keep`: [N, L]
-    bool, the positions of the last pass for which logits are wanted; None for all.
+    bool, the positions of the last pass for which logits are wanted; None for all. `truncated`: how
+    many samples had a text or a recording of which only the beginning is here.
     """
 
     layout: Layout
@@ -288,6 +291,7 @@ class Batch:
     candidates: Batch | None = None
     metadata: tuple[Mapping[str, Any], ...] = ()
     logits_to_keep: Tensor | None = None
+    truncated: int = 0
 
     def __len__(self) -> int:
         return int((self.lengths > 0).sum()) if self.layout.packed else self.lengths.shape[0]

@@ -11,7 +11,10 @@ from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.evaluation.evaluator import evaluate, measure, predict_dataset
 from skillweave.inference import open_run
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
 from skillweave.reporting.console import evaluation_table
+from skillweave.tasks.resolve import resolve
 from skillweave.tasks.retrieval import Retrieval, RetrievalPredictions
 
 
@@ -37,7 +40,7 @@ def test_the_tables_follow_the_contract(measured):
         table = tables[task]
         assert names == table["chance"].keys() == table["interval"].keys() and names < table.keys()
         assert all(low <= table[name] <= high for name, (low, high) in table["interval"].items())
-        assert table["n"] == 6 and table["skipped"] == 0
+        assert table["n"] == 6 and table["skipped"] == table["truncated"] == 0
         assert 0 < table["activated_parameters"] < table["total_parameters"]
     assert tables["text_to_image"]["pool"] == 6
     assert tables["text_to_code"]["pool"] == tables["text_to_code"]["n"] == 4
@@ -131,3 +134,26 @@ def test_remarks_stand_beside_the_figures_and_on_the_terminal(run, monkeypatch):
     assert tables["text_to_code"]["remarks"] == ["mind [this]"]
     assert "remarks" not in tables["text_classification"]
     assert str(evaluation_table(tables, "x").caption) == "text_to_code: mind [this]"
+
+
+@pytest.mark.parametrize(
+    "task", ["masked_text", "language_modelling", "span_corruption", "text_denoising"]
+)
+def test_texts_that_are_longer_than_the_model_reads_are_counted(tmp_path, task):
+    texts = [f"{'one two three four five. ' * (1 if i % 4 else 9)}{i}" for i in range(12)]
+    file = tmp_path / "a.jsonl"
+    rows = [{"key": str(i), "text": text, "split": "test"} for i, text in enumerate(texts)]
+    rows += [{"key": f"t{i}", "text": text, "split": "train"} for i, text in enumerate(texts)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ready = resolve(RecipeConfig.parse({
+        "model": {
+            "width": 8,
+            "streams": {"text": {"vocabulary": 200, "max_length": 32}},
+            "encoder": {"layers": 1, "heads": 2, "feed_forward": 8},
+        },
+        "tasks": {task: {"data": {"path": str(file)}}},
+        "training": {"steps": 1},
+    }))  # fmt: skip
+    table = evaluate(Model(ready.model, ready.assets), ready, bootstrap=2)[task]
+    assert table["truncated"] == 3 and table["n"] == 12
+    assert table["remarks"][0].startswith("only the beginning of 3 of 12 samples was read")

@@ -90,7 +90,7 @@ def test_evaluation_takes_every_sample_once_in_a_fixed_order(name: str) -> None:
     assert sorted(keys + skipped) == sorted(every)
     assert [k for b in dataset(name).batches(3, limit=9) for k in b.keys] == keys[:9]
     assert all(
-        torch.equal(a, b)
+        torch.equal(a.nan_to_num(), b.nan_to_num())  # padding may be NaN
         for a, b in zip(batches[0].inputs, next(dataset(name).batches(7)).inputs, strict=True)
     )
 

@@ -57,6 +57,7 @@ def collate(
         tuple(skipped),
         metadata=tuple(example.metadata for example in examples),
         logits_to_keep=_place(kept, layout, lengths, False) if kept else None,
+        truncated=sum(any(span.truncated for span in example.spans) for example in examples),
     )
 
 

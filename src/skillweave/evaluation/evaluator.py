@@ -66,10 +66,10 @@ def evaluate(
 
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
     `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
-    candidates (retrieval, else None); `skipped` samples; `unread` words, which found no room in the
-    model's longest text and count as missed, if there are any; `remarks` that explain the figures,
-    if there are any; the `activated_parameters` of `total_parameters`; and what the `observers`
-    add. Raises ConfigError for an unknown task or
+    candidates (retrieval, else None); `skipped` samples; `truncated` samples, of which the model
+    read only the beginning; `unread` words, which count as missed, if there are any; `remarks` that
+    explain the figures, if there are any; the `activated_parameters` of `total_parameters`; and
+    what the `observers` add. Raises ConfigError for an unknown task or
     split.
     """
     measured = measure(model, recipe, split, tasks, bootstrap, progress, observers)
@@ -128,6 +128,7 @@ def _measure_task(
         "n": len(found.keys),
         "pool": len(found.keys) if task.compares_samples else None,
         "skipped": len(found.skipped),
+        "truncated": found.truncated,
         "activated_parameters": model.count_parameters(name),
         "total_parameters": model.count_parameters(),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,21 @@ from skillweave.tasks.task import (
 CONTINUED = Span(Modality.TEXT, Role.TARGET, attention=Attention.CAUSAL)
 """A text in which each position predicts the next token."""
 
-TokenPair = tuple[list[int], list[int]]
+
+class TokenPair(NamedTuple):
+    """The token ids of a corrupted text, and of what was lost or the text itself. `truncated`:
+    whether there was no room for all of them."""
+
+    given: list[int]
+    wanted: list[int]
+    truncated: bool
+
+    @classmethod
+    def cut(cls, given: list[int], wanted: list[int], room: int) -> TokenPair:
+        """The first `room` tokens of both."""
+        return cls(given[:room], wanted[:room], max(len(given), len(wanted)) > room)
+
+
 Corrupt = Callable[[Row, TaskContext, np.random.Generator], TokenPair]
 
 
@@ -92,16 +106,18 @@ class Denoising(LanguageModelling):
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """A decoder writes the second part, if there is one."""
-        given, wanted = self.corrupt(row, context, rng)
+        given, wanted, truncated = self.corrupt(row, context, rng)
         processor = context.processors[Modality.TEXT]
         if context.answers is not None:
             read, labels = decoded_answer(wanted, context)
-            spans = (processor.assemble(given, separator=True), read)
+            text = processor.assemble(given, separator=True)
+            spans = (replace(text, truncated=truncated), read)
             return Example(spans, {}, row["key"], token_labels={"label_ids": labels})
         head, body = processor.assemble(given), processor.assemble(wanted, separator=True)
         nothing = torch.full((head.length + 1,), IGNORE)
         labels = torch.cat([nothing[:-1], body.data[1:], nothing[-1:]])
-        return Example((head, body), {}, row["key"], token_labels={"label_ids": labels})
+        spans = (head, replace(body, truncated=truncated))
+        return Example(spans, {}, row["key"], token_labels={"label_ids": labels})
 
 
 def room_for(context: TaskContext) -> int:
@@ -119,12 +135,12 @@ def text_infilling(row: Row, context: TaskContext, rng: np.random.Generator) -> 
     processor = context.processors[Modality.TEXT]
     sentences = split_sentences(caption_of(row, "text", context.augmentation(rng)))
     parts = [processor.encode(sentence).ids for sentence in sentences]
-    room = room_for(context)
-    whole = [token for part in parts for token in part][:room]
+    whole = [token for part in parts for token in part]
     shuffled = [token for i in rng.permutation(len(parts)) for token in parts[i]]
     if not whole:
         raise BadInput("text without tokens")
-    return infill_text(shuffled, processor.mask, rng)[:room], whole
+    given = infill_text(shuffled, processor.mask, rng)
+    return TokenPair.cut(given, whole, room_for(context))
 
 
 def principal_sentences(row: Row, context: TaskContext, rng: np.random.Generator) -> TokenPair:
@@ -137,8 +153,7 @@ def principal_sentences(row: Row, context: TaskContext, rng: np.random.Generator
     gaps = set(gap_sentences(parts))
     given = [t for i, part in enumerate(parts) for t in ([processor.mask] if i in gaps else part)]
     wanted = [token for i in sorted(gaps) for token in parts[i]]
-    room = room_for(context)
-    return given[:room], wanted[:room]
+    return TokenPair.cut(given, wanted, room_for(context))
 
 
 def span_corruption(row: Row, context: TaskContext, rng: np.random.Generator) -> TokenPair:
@@ -148,7 +163,7 @@ def span_corruption(row: Row, context: TaskContext, rng: np.random.Generator) ->
     """
     processor = context.processors[Modality.TEXT]
     text = caption_of(row, "text", context.augmentation(rng), whole=False)
-    ids = processor.token_ids(text, room_for(context))
+    ids, truncated = processor.truncate(text, room_for(context))
     if len(ids) < 2:
         raise BadInput("one token alone; to leave a gap there must be two")
     given, spans = corrupt_spans(ids, rng)
@@ -158,7 +173,7 @@ def span_corruption(row: Row, context: TaskContext, rng: np.random.Generator) ->
         sentinels.append(processor.mask if number is None else number)
     heads = [t for part, mark in zip(given, sentinels, strict=False) for t in (*part, mark)]
     tails = [t for mark, part in zip(sentinels, spans, strict=False) for t in (mark, *part)]
-    return heads, [*tails, sentinels[-1]]
+    return TokenPair(heads, [*tails, sentinels[-1]], truncated)
 
 
 def _captioning(modality: Modality, what: str) -> Task:

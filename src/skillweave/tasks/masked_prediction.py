@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -195,7 +195,7 @@ def mask_span(
     processor = context.processors[modality]
     special, size = processor.special_ids, processor.vocabulary
     ids, labels = mask_tokens(features.data, special, processor.mask, size, rng)
-    return Features(ids, features.length), labels
+    return replace(features, data=ids), labels
 
 
 def masked_text(row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
@@ -219,7 +219,7 @@ def masked_text(row: Row, context: TaskContext, rng: np.random.Generator) -> Exa
         masking.share or MASK_RATIO,
         groups,
     )
-    spans = (Features(ids, features.length),)
+    spans = (replace(features, data=ids),)
     return Example(spans, {}, row["key"], token_labels={"label_ids": labels})
 
 
@@ -256,7 +256,7 @@ def replaced_text(row: Row, context: TaskContext, rng: np.random.Generator) -> E
     ids[inside][torch.from_numpy(gone)] = torch.from_numpy(rng.choice(others, int(gone.sum())))
     labels = torch.full_like(ids, IGNORE)
     labels[inside] = (ids != features.data).long()[inside]
-    spans = (Features(ids, features.length),)
+    spans = (replace(features, data=ids),)
     return Example(spans, {}, row["key"], token_labels={"replaced": labels})
 
 
@@ -281,7 +281,7 @@ def masked_sound(row: Row, context: TaskContext, rng: np.random.Generator) -> Ex
     units = context.asset(features.data, features.length)
     masked = mask_frames(features.length, rng)
     labels = {"units": torch.where(masked, units, torch.full_like(units, IGNORE))}
-    spans = (Features(features.data, features.length, masked),)
+    spans = (replace(features, masked=masked),)
     return Example(spans, {}, row["key"], token_labels=labels)
 
 

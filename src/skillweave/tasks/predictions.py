@@ -25,11 +25,13 @@ Progress = Callable[[str, int, int], None]
 @dataclass(kw_only=True)
 class Predictions:
     """`keys` of the N samples that were measured; `skipped` lists those that could not be read.
-    `unread`: words of the references that the model did not read; they count as missed."""
+    `unread`: words of the references that the model did not read; they count as missed.
+    `truncated`: samples of which it read only the beginning."""
 
     keys: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     unread: int = 0
+    truncated: int = 0
 
 
 @contextmanager
@@ -52,11 +54,13 @@ def _in_precision(model: Model) -> AbstractContextManager[Any]:
 
 
 def on_device(model: Model, batches: Iterable[Batch], seen: Predictions) -> Iterator[Batch]:
-    """The batches on the model's device. Their keys and skipped samples are added to `seen`."""
+    """The batches on the model's device. Their keys, and which samples were skipped or truncated,
+    are added to `seen`."""
     device = next(model.parameters()).device
     for batch in batches:
         seen.keys += batch.keys
         seen.skipped += batch.skipped
+        seen.truncated += batch.truncated
         yield batch.to(device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +33,9 @@ class Prompting(Classification):
         opening, closing = processor.frame
         room = processor.max_length - len([*opening, *before, *after, *closing])
         text = caption_of(row, "text", context.augmentation(rng))
-        ids = [*before, *processor.token_ids(text, room), *after]
-        features = processor.assemble(ids, separator=None)
+        inner, truncated = processor.truncate(text, room)
+        ids = [*before, *inner, *after]
+        features = replace(processor.assemble(ids, separator=None), truncated=truncated)
         keep = torch.zeros(len(features.data), dtype=torch.bool)
         inside = [*before, *[-1] * (len(ids) - len(before) - len(after)), *after]
         keep[[len(opening) + i for i, one in enumerate(inside) if one == processor.mask]] = True

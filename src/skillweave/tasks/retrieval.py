@@ -133,7 +133,8 @@ class Retrieval(Task):
 
     def remarks(self, found: Predictions) -> list[str]:
         """Whether most captions are the same."""
-        return repeated_captions(cast(RetrievalPredictions, found).captions.tolist())
+        captions = cast(RetrievalPredictions, found).captions.tolist()
+        return [*super().remarks(found), *repeated_captions(captions)]
 
     def data_remarks(self, source: Source) -> list[str]:
         """Whether most captions are the same."""

@@ -289,7 +289,12 @@ class Task(ABC):
 
     def remarks(self, found: Predictions) -> list[str]:
         """What a reader of the figures must know to understand them."""
-        return []
+        if not found.truncated:
+            return []
+        return [
+            f"only the beginning of {found.truncated:,} of {len(found.keys):,} samples was read:"
+            " they are longer than max_length"
+        ]
 
     def data_remarks(self, source: Source) -> list[str]:
         """What is unusual about training data, before any training."""
@@ -435,7 +440,7 @@ def read_again(example: Example, context: TaskContext) -> Example:
     processor, last = context.processors[Modality.TEXT], example.spans[-1]
     if last.data[-1] != processor.separator:
         ids = last.data[: processor.max_length - 1].tolist()
-        last = processor.assemble(ids, cls=False, separator=True)
+        last = replace(processor.assemble(ids, cls=False, separator=True), truncated=last.truncated)
     spans = (*example.spans[:-1], last)
     ids = torch.cat([span.data for span in spans])[:-1].tolist()
     return replace(example, spans=(*spans, context.answers.assemble(ids, cls=True)))

@@ -159,12 +159,12 @@ def test_what_exceeds_the_stream_is_cut_or_skipped(tone, recording):
     most = STREAM.samples(STREAM.max_length)
     data = recording(tone(5.0))
     features = PROCESS(data)
-    assert features.length == 100 and len(features.data) == most
+    assert features.length == 100 and len(features.data) == most and features.truncated
     skip = SoundProcessor(STREAM, LimitsConfig(too_long="skip"))
     with pytest.raises(BadInput, match="longer than the stream's 100 positions"):
         skip(data)
     just = tone(most / 16_000)
-    assert skip(just).length == 100
+    assert skip(just).length == 100 and not skip(just).truncated
     with pytest.raises(BadInput, match="longer"):
         skip(np.append(just, just[:1]))
 

@@ -83,6 +83,20 @@ def test_special_tokens_of_a_chat_template_are_parsed_on_request():
     assert plain.fingerprint != shown  # shards of one are not those of the other
 
 
+WORDS = st.lists(st.sampled_from(["你", "a", "好", "cls", "x"]), min_size=1, max_size=30)
+
+
+@given(WORDS, WORDS, st.integers(0, 2))
+def test_a_text_of_which_only_the_beginning_is_read_says_so(first, second, spaces):
+    text, other = (" " * spaces + " ".join(words) for words in (first, second))
+    count, rest = len(TEXT.encode(text).ids), len(TEXT.encode(other).ids)
+    assert TEXT(text).truncated == (count > 15)  # 16 positions, one of them [CLS]
+    assert TEXT(text, max_length=4).truncated == (count > 3)
+    pair = TEXT.pair(text, other)
+    assert any(span.truncated for span in pair) == (count + rest > 13)
+    assert sum(span.length for span in pair) == min(count + rest, 13) + 3
+
+
 @pytest.mark.parametrize(
     "value",
     [

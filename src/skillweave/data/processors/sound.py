@@ -69,6 +69,7 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             noise = augment.noise * rng.uniform()
         samples, rate = self._load(value, rng)
         waveform = self._resample(samples, rate, speed)
+        truncated = len(samples) * stream.sample_rate / rate >= self.max_samples + 1
         length = stream.positions(len(waveform))
         if length == 0:
             raise BadInput(f"{len(samples) / rate:.3f} s are too short for one position")
@@ -87,13 +88,13 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
                 waveform, stream.sample_rate, augment.time_mask, augment.frequency_mask, rng
             )
         if filterbank is None:
-            return Features(from_numpy(waveform), length)
+            return Features(from_numpy(waveform), length, truncated=truncated)
         if whisper:
             length, frames = stream.max_length, stream.input_length(stream.max_length)
             features = whisper_log_mel(waveform, frames, filterbank.mel_bins)
         else:
             features = log_mel(waveform, stream.sample_rate, filterbank.mel_bins)
-        return Features(from_numpy(features), length)
+        return Features(from_numpy(features), length, truncated=truncated)
 
     def _count_bytes(self, decoded: Decoded) -> int:
         return decoded[0].nbytes

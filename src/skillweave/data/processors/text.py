@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,13 @@ class TextProcessor:
         before, after = self._frame_of(cls, separator)
         length = min(max_length or self.max_length, self.max_length)
         room = length - len(before) - len(after)
-        features = self.assemble(self.token_ids(value, room), rng, cls=cls, separator=separator)
+        ids, truncated = self.truncate(value, room)
+        features = self.assemble(ids, rng, cls=cls, separator=separator)
         if not self.filled:
-            return features
+            return replace(features, truncated=truncated)
         padding = (0, length - features.length)
-        return Features(F.pad(features.data, padding, value=self.special("pad")), length)
+        data = F.pad(features.data, padding, value=self.special("pad"))
+        return Features(data, length, truncated=truncated)
 
     def _frame_of(self, cls: bool | None, separator: bool | None) -> tuple[list[int], list[int]]:
         before = self.frame[0] if cls is None else [self.cls] if cls else []
@@ -180,6 +183,10 @@ class TextProcessor:
 
         Raises BadInput when there are none, and ConfigError for the ids of another tokenizer.
         """
+        return self.truncate(value, room)[0]
+
+    def truncate(self, value: Any, room: int) -> tuple[list[int], bool]:
+        """The tokens of `token_ids`, and whether the text has more."""
         room = max(room, 0)
         if isinstance(value, TokenIds):
             if value.tokenizer != self.fingerprint:
@@ -187,13 +194,14 @@ class TextProcessor:
                     "the shards were made with another tokenizer than the model's; name theirs"
                     " (tokenizer.path)"
                 )
-            ids = value.ids[:room].tolist()
+            ids, more = value.ids[: room + 1].tolist(), False
         else:
             text = value if isinstance(value, str) else _read_text(value)
-            ids = self.encode(text[: max(room, 1) * CHARACTERS_PER_TOKEN]).ids[:room]
-        if not ids:
+            characters = max(room, 1) * CHARACTERS_PER_TOKEN
+            ids, more = self.encode(text[:characters]).ids, len(text) > characters
+        if not ids[:room]:
             raise BadInput("text without tokens")
-        return ids
+        return ids[:room], more or len(ids) > room
 
     def encode(self, text: str) -> Encoding:
         """All tokens of a text, without special tokens, with their characters. Raises BadInput."""
@@ -238,11 +246,13 @@ class TextProcessor:
         `rng`: draws the augmentation; None for none. Raises BadInput for a text without tokens.
         """
         room = self.pair_room
-        one, other = self.token_ids(first, room), self.token_ids(second, room)
+        (one, more), (other, rest) = self.truncate(first, room), self.truncate(second, room)
+        truncated = more or rest or len(one) + len(other) > room
         # the longer text gets the odd position, of equal ones the second
         half = (room + (len(one) > len(other))) // 2
         one = one[: max(half, room - len(other))]
-        return self.join(one, other[: room - len(one)], rng)
+        head, body = self.join(one, other[: room - len(one)], rng)
+        return head, replace(body, truncated=truncated)
 
     @property
     def pair_room(self) -> int:
