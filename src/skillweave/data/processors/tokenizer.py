@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +286,15 @@ def _from_merges(file: Path) -> Tokenizer:
 
 
 def convert_older(folder: Path) -> bytes:
-    """What Transformers makes of the files of an older tokenizer, as `tokenizer.json`."""
+    """What Transformers makes of the files of an older tokenizer, as `tokenizer.json`.
+
+    Raises ConfigError without the libraries that it needs.
+    """
     try:
         from transformers import AutoTokenizer  # an optional extra
+
+        if any(folder.glob("*.model")):
+            import_module("sentencepiece")  # without it, Transformers asks for another library
     except ModuleNotFoundError as error:
         remedy = "pip install 'skillweave[hf]', or give a tokenizer.json"
         raise ConfigError(f"tokenizer {folder}: {error}; {remedy}") from None

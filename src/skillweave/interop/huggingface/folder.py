@@ -12,6 +12,9 @@ from skillweave.interop.huggingface.json_files import read_json
 from skillweave.model.folders import CONFIG_FILE, HUB_ID
 from skillweave.weights.files import FILE
 
+DESCRIPTIONS = ["*.json", "*.txt", "*.model", "*.spm", "*.safetensors"]
+"""Files of a model of the hub: its descriptions, its tokenizer and its weights."""
+
 
 def find_folder(source: str | Path) -> Path:
     """A folder on disk, or that of a model of the hub, which is downloaded to the hub's cache.
@@ -26,7 +29,7 @@ def find_folder(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        for patterns in (["*.json", "*.txt", "*.safetensors"], ["*.bin"]):
+        for patterns in (DESCRIPTIONS, ["*.bin"]):
             folder = Path(
                 snapshot_download(str(source), allow_patterns=patterns, ignore_patterns=["*/*"])
             )

@@ -24,8 +24,17 @@ from skillweave.interop.huggingface.json_files import read_json, write_json
 from skillweave.model.config import ModelConfig
 
 FILE = "tokenizer.json"
-OLDER = ("vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+OLDER = (
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+)
 """Older folders have one of these instead."""
+TWO_LANGUAGES = "source.spm"
+"""Folders of Marian have this and `target.spm`."""
 SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
 """Option of a Hugging Face configuration → role of the special token whose id it gives."""
 
@@ -34,10 +43,16 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     """The folder's `tokenizer.json`, or what Transformers makes of older files; empty if there is
     none or the model reads no text.
 
-    Raises ConfigError if it has more tokens than the model's word embedding has rows.
+    Raises ConfigError for Marian's two tokenizers, and for one that has more tokens than the
+    model's word embedding has rows.
     """
     stream = config.streams.text or config.target_embedding
     file = next((folder / name for name in (FILE, *OLDER) if (folder / name).is_file()), None)
+    if file is None and (folder / TWO_LANGUAGES).is_file():
+        raise ConfigError(
+            f"{folder / TWO_LANGUAGES}: a tokenizer for each language has no counterpart here; give"
+            " a tokenizer.json, or a folder with config.json and the weights alone"
+        )
     if file is None or stream is None:
         return {}
     with reading(file, "a tokenizer that transformers and tokenizers can read here"):
