@@ -142,11 +142,11 @@ def read_checksums(folder: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in found}
 
 
-def verify(folder: Path, but: Collection[str] = ()) -> None:
-    """Raise Damaged if a file of a folder's list, except those named in `but`, has another
-    checksum or is missing."""
+def verify(folder: Path, but: Collection[str] = (), only: Collection[str] | None = None) -> None:
+    """Raise Damaged if a file of a folder's list (all but some, or only some) has another checksum
+    or is missing."""
     for name, digest in read_checksums(folder).items():
-        if name in but:
+        if name in but or (only is not None and name not in only):
             continue
         try:
             with (folder / name).open("rb") as file:

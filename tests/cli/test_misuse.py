@@ -106,7 +106,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "0 checkpoints, and a mean is of two or more; train with a larger training.save_total_limit",
         ),
         ("vocabulary empty.txt --out new.json", "empty.txt: no rows"),
-        ("vocabulary texts.jsonl --out nowhere/new.json", "No such file or directory"),
+        (
+            "vocabulary texts.jsonl --out nowhere/new.json",
+            "there is no folder nowhere to write into",
+        ),
         (
             "vocabulary empty.txt --extend run --out new",
             "no word to add: all are known, or there are none",
@@ -194,7 +197,7 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
         ),
         (
             ["evaluate", "RUN", "--tasks", "text_to_code", "--json", "/nowhere/out.json"],
-            "No such file",
+            "there is no folder /nowhere to write into",
         ),
         (
             ["inspect", "RUN", "training.steps=3"],

@@ -18,6 +18,8 @@ def test_search_prints_saves_and_lists(run, tmp_path, capsys):
     assert [row["file"] for row in rows] == sorted(map(str, found.iterdir())) and len(rows) == 2
     shown = capsys.readouterr().out
     assert "image for red [square]" in shown and rows[0]["caption"] in shown
+    assert cli.main([*words[:4], "blue square", *words[5:]]) == 2  # never two results in one folder
+    assert "already exists" in capsys.readouterr().err and len(list(found.iterdir())) == 2
 
 
 def test_search_by_a_file(run, capsys):

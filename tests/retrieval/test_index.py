@@ -16,6 +16,7 @@ import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.retrieval.index import held, searchable, task_for
 from skillweave.retrieval.stored import index_of, open_index
+from skillweave.storage import add_checksums
 
 
 @pytest.fixture
@@ -70,6 +71,10 @@ def test_the_stored_index_is_used_until_the_weights_change(
     about = json.loads(listing.read_text("utf-8"))
     about["entries"][0]["caption"] = "read from the file"
     listing.write_text(json.dumps(about), "utf-8")
+    with pytest.warns(UserWarning, match="damaged.*the index is built anew"):
+        assert built().entries[0] == first.entries[0]
+    listing.write_text(json.dumps(about), "utf-8")
+    add_checksums(listing.parent, [listing.name])
     assert built().entries[0].caption == "read from the file"
     with torch.no_grad():
         predictor.model.encoder.last_norm.weight[0] += 1
@@ -133,6 +138,10 @@ def test_an_index_of_own_data_is_stored_until_they_change(
     about = json.loads(listing.read_text("utf-8"))
     about["entries"][0]["caption"] = "read from the file"
     listing.write_text(json.dumps(about), "utf-8")
+    with pytest.warns(UserWarning, match="damaged.*the index is built anew"):
+        assert built().entries[0] == first.entries[0]
+    listing.write_text(json.dumps(about), "utf-8")
+    add_checksums(listing.parent, [listing.name])
     assert built().entries[0].caption == "read from the file"
     Image.new("RGB", (20, 20), "pink").save(photos / "pink.png")
     assert len(built().entries) == len(first.entries) + 1

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from types import FunctionType
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from skillweave.cli import (
     surgery,
     training,
 )
+from skillweave.cli.shared import require_writable
 
 Debug = Annotated[bool, Option("--debug", help="Show the stack trace of an error.")]
 
@@ -62,6 +64,8 @@ def main(words: Sequence[str] | None = None) -> int:
     The status is 0 after success, 2 after an error that the user can correct, 130 after Ctrl-C, and
     that of the signal which interrupted a training.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot express
+        sys.stdout.reconfigure(errors="backslashreplace")
     gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
@@ -108,6 +112,7 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
     @wraps(function)
     def run(*, debug: bool, **options: Any) -> None:
         try:
+            require_writable(options.get("json"))
             function(**options)
             sys.stdout.flush()
         except BrokenPipeError:

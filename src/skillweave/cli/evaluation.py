@@ -21,6 +21,7 @@ from skillweave.cli.shared import (
     Split,
     Tasks,
     open_run,
+    require_writable,
     write_json,
 )
 
@@ -116,7 +117,11 @@ def interference(
         bool, Option("--advise", help="Propose changes of the recipe, each with its figure.")
     ] = False,
     out: Annotated[
-        Path | None, Option(metavar="FILE", help="The heat map (default: RUN/interference.svg).")
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="The heat map (default: RUN/interference.svg).",
+        ),
     ] = None,
     data: Data = None,
     device: Device = "auto",
@@ -133,6 +138,7 @@ def interference(
     from skillweave.reporting.plots import interference_heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
 
+    require_writable(out)
     model, ready = open_run(run, device, data, split)
     ready.require_unchanged(split, tasks)
     recipe = ready.recipe

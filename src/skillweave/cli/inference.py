@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, SavedModel, Task, open_predictor
+from skillweave.cli.shared import Device, SavedModel, Task, open_predictor, require_writable
 
 if TYPE_CHECKING:
     from skillweave.inference.inputs import Inputs
@@ -33,7 +33,7 @@ def predict(
         ),
     ] = None,
     out: Annotated[
-        str | None,
+        Path | None,
         Option(
             metavar="FILE",
             help="A .jsonl or .parquet file for the columns of the input and the answers.",
@@ -57,6 +57,8 @@ def predict(
     words = inputs or []
     if input and words:
         raise sw.ConfigError(f"give inputs such as {words[0]} or --input {input}, not both")
+    require_writable(out)
+    writer = Writer(out, input)
     predictor = open_predictor(model, device)
     found = predictor.answering(task)
     fields = found.entry.query_fields
@@ -64,7 +66,7 @@ def predict(
     _tell_skipped(input, given)
     searched = index_of(predictor, model, found, data) if found.compares_samples else None
     answers = predictor.predict(task, given, searched, k)
-    with Writer(out) as writer:
+    with writer:
         for row, answer in zip(given.shown, answers, strict=True):
             writer.write(row, answer)
 
@@ -76,7 +78,10 @@ def features(
     input: Annotated[str, Option(metavar="FILE", help="A .jsonl, .csv, .tsv or .parquet file.")],
     out: Annotated[
         Path,
-        Option(metavar="FILE", help=".npy, or .jsonl or .parquet with the columns of the input."),
+        Option(
+            metavar="FILE",
+            help=".npy, or .jsonl or .parquet with the columns of the input.",
+        ),
     ],
     whiten: Annotated[
         int | None, Option(metavar="K", help="Whiten the vectors and keep K dimensions.")
@@ -95,7 +100,10 @@ def features(
     from skillweave.inference.answers import Writer
     from skillweave.inference.inputs import read_inputs
     from skillweave.inference.whitening import Whitening
+    from skillweave.storage import replacing
 
+    require_writable(out)
+    writer = None if out.suffix == ".npy" else Writer(out, input)
     predictor = open_predictor(model, device)
     field = predictor.query_field(task)
     columns = predictor.model.config.tasks[task].columns
@@ -106,10 +114,11 @@ def features(
         others = read_inputs(fit, [field], columns) if fit else None
         fitted = vectors if others is None else _vectors(predictor, task, field, others)
         vectors = Whitening.fit(fitted, whiten)(vectors)
-    if out.suffix == ".npy":
-        np.save(out, vectors)
+    if writer is None:
+        with replacing(out) as partial, partial.open("wb") as file:
+            np.save(file, vectors)
     else:
-        with Writer(out) as writer:
+        with writer:
             for row, vector in zip(given.shown, vectors.tolist(), strict=True):
                 writer.write(row, {"vector": vector})
     print(f"{out}: {len(vectors):,} vectors of {vectors.shape[1]}")

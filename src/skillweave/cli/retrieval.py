@@ -8,7 +8,14 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Json, SavedModel, open_predictor, write_json
+from skillweave.cli.shared import (
+    Device,
+    Json,
+    SavedModel,
+    open_predictor,
+    unused_folder,
+    write_json,
+)
 
 
 def index(
@@ -85,6 +92,8 @@ def search(
     ((asked, value),) = given.items()
     if isinstance(value, Path) and not value.is_file():
         raise sw.ConfigError(f"{value}: no such file")
+    if out:
+        unused_folder(out)
     predictor = open_predictor(model, device)
     task = task_for(predictor, within, asked)
     with progress() as step:

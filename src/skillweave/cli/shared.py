@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,6 +33,7 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     Option(help="Where the model runs; auto takes the first available of cuda, mps and cpu."),
 ]
+
 Json = Annotated[
     Path | None, Option("--json", metavar="FILE", help="Write the results to this file as well.")
 ]
@@ -109,14 +110,18 @@ def unused_folder(path: str | Path) -> Path:
     return folder
 
 
+def require_writable(path: Path | None) -> None:
+    """Raise ConfigError for a file that cannot be written, before the work whose results it is to
+    hold."""
+    if path is not None and path.is_dir():
+        raise sw.ConfigError(f"{path} is a folder; give a file")
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise sw.ConfigError(f"{path}: there is no folder {path.parent} to write into")
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write a table as JSON; without a path, do nothing. Raises OSError when writing fails."""
+    from skillweave import storage
+
     if path is not None:
-        write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a complete file or none. Raises OSError when writing fails."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+        storage.write_json(path, content)

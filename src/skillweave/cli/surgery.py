@@ -17,9 +17,9 @@ from skillweave.cli.shared import (
     Seed,
     Task,
     open_recipe,
+    require_writable,
     unused_folder,
     write_json,
-    write_whole,
 )
 
 WEAVE_FILE = "weave.json"
@@ -223,10 +223,12 @@ def vocabulary(
     from skillweave.data.processors import train_tokenizer
     from skillweave.data.sources import open_rows
     from skillweave.data.values import texts_of
+    from skillweave.storage import write_text
 
     if extend:
         _extend(extend, texts, out)
         return
+    require_writable(out)
     if out.suffix != ".json":
         raise sw.ConfigError(
             f"{out}: a tokenizer is written as .json; name it in model.streams.text.tokenizer.path"
@@ -240,7 +242,7 @@ def vocabulary(
     lines = list(texts_of(values))
     settings = TrainedTokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
     tokenizer = train_tokenizer(lines, settings, size)
-    write_whole(out, tokenizer.to_str(pretty=True))
+    write_text(out, tokenizer.to_str(pretty=True))
     print(f"{out}: {tokenizer.get_vocab_size():,} tokens from {len(lines):,} texts")
 
 

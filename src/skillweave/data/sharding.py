@@ -21,6 +21,7 @@ from skillweave.data.processors import load_tokenizer
 from skillweave.data.sources import Table, open_rows, open_table
 from skillweave.data.sources.tokenized import COLUMN, TOKENIZER
 from skillweave.data.tokenized import fingerprint
+from skillweave.storage import replacing
 
 MANIFEST = "shards.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -130,10 +131,8 @@ def _write_shard(config: ShardingConfig, number: int) -> int:
     batch = pyarrow.record_batch({config.column: tokens, **arrays})
     batch = batch.replace_schema_metadata(metadata)
     file = config.file(number)
-    partial = file.with_suffix(".partial")
-    with pyarrow.ipc.new_file(str(partial), batch.schema) as writer:
+    with replacing(file) as partial, pyarrow.ipc.new_file(str(partial), batch.schema) as writer:
         writer.write_batch(batch)
-    partial.replace(file)
     return sum(not len(tokens) for tokens in ids)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from skillweave.config import ConfigError
 from skillweave.data.sources import MEDIA, SUFFIXES, open_rows
 from skillweave.data.sources.base import FIELDS, Source, name_fields
+from skillweave.data.sources.files import readable
 from skillweave.data.sources.folder import is_described, walk
 from skillweave.data.sources.split import describe_skipped
 
@@ -53,7 +54,7 @@ def read_inputs(
     if path.is_dir() and not is_described(path):
         return _folder(path, fields)
     if path.is_file() and path.suffix.lower() not in SUFFIXES and _holds(path, fields):
-        return Inputs([_row(path, path.name, fields)], [{"input": str(path)}])
+        return Inputs([_row(path, readable(path.name), fields)], [{"input": readable(path)}])
     table = open_rows(str(source))
     named = {
         field: column
@@ -83,7 +84,7 @@ def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
     rows = [
         {fields[0]: word if is_text and not os.path.isfile(word) else Path(word)} for word in words
     ]
-    return Inputs(rows, [{"input": word} for word in words])
+    return Inputs(rows, [{"input": readable(word)} for word in words])
 
 
 def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
@@ -100,7 +101,7 @@ def _folder(folder: Path, fields: Sequence[str]) -> Inputs:
     files = [file for file in files if _holds(file, fields)]
     if not files:
         raise ConfigError(f"{folder}: no file in it holds {' and '.join(fields)}")
-    keys = [file.relative_to(folder).as_posix() for file in files]
+    keys = [readable(file.relative_to(folder).as_posix()) for file in files]
     rows = [_row(file, key, fields) for file, key in zip(files, keys, strict=True)]
     return Inputs(rows, [{"key": key} for key in keys])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from skillweave.config import ConfigError, choose
 from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.folders import CONFIG_FILE
-from skillweave.storage import add_checksums, verify
+from skillweave.storage import add_checksums, verify, write_json
 from skillweave.weights.adapters import Adapter, read_state, weights_file
 from skillweave.weights.files import FILE, STORED, pack, read_assets, require_equal, write_weights
 from skillweave.weights.meta import meta_device
@@ -66,8 +65,7 @@ class Pretrained(nn.Module, ABC):
 
     def save_description(self, path: Path) -> None:
         """Write config.json and the assets into a folder: all but the weights."""
-        text = json.dumps(self.config.model_dump(mode="json"), ensure_ascii=False, indent=2)
-        (path / CONFIG_FILE).write_text(text + "\n", "utf-8")
+        write_json(path / CONFIG_FILE, self.config.model_dump(mode="json"))
         for name, content in self.assets.items():
             (path / ASSETS_FOLDER).mkdir(exist_ok=True)
             (path / ASSETS_FOLDER / name).write_bytes(content)

@@ -24,6 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.patches import Rectangle
 
+from skillweave.storage import write_text
+
 PALETTE = {
     "ground": ("#fbfaf8", "#16181c"),
     "card": ("#ffffff", "#1e2127"),
@@ -161,9 +163,7 @@ def write_svg(figure: Figure, path: str | Path) -> None:
     Raises OSError when it cannot be written.
     """
     svg = _render(figure, facecolor=COLOURS["ground"])
-    partial = Path(f"{path}.partial")
-    partial.write_text(svg.replace(">", f"><style>{DARK_MODE_CSS}</style>", 1), "utf-8")
-    partial.replace(path)
+    write_text(Path(path), svg.replace(">", f"><style>{DARK_MODE_CSS}</style>", 1))
 
 
 @style()

@@ -17,6 +17,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.formatting import MetricRow, format_count, metric_rows
+from skillweave.storage import write_text
 from skillweave.tasks.cases import Case
 
 REPORT_FILE = "report.html"
@@ -87,11 +88,8 @@ def write_report(
         series=figure.SERIES,
         dark_mode_css=figure.DARK_MODE_CSS,
     )
-    target = run / REPORT_FILE
-    partial = target.with_suffix(".html.partial")
-    partial.write_text(page, "utf-8")
-    partial.replace(target)
-    return target
+    write_text(run / REPORT_FILE, page)
+    return run / REPORT_FILE
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import tee
 from pathlib import Path
@@ -28,6 +28,7 @@ from skillweave.data.values import first_text
 from skillweave.inference.inputs import read_inputs
 from skillweave.inference.predictor import Predictor, Vectors, as_predictor
 from skillweave.model.model import Model
+from skillweave.storage import add_checksums, replacing, verify, write_text
 from skillweave.tasks.dataset import open_fields
 from skillweave.tasks.predictions import Progress
 from skillweave.tasks.resolve import ResolvedRecipe
@@ -283,28 +284,33 @@ def _write(index: Index, file: Path, mark: str) -> None:
         "entries": [asdict(e) for e in index.entries],
         "skipped": [asdict(s) for s in index.skipped],
     }
-    partial = file.with_suffix(".partial")
-    save_file({"vectors": index.vectors}, partial, {"fingerprint": mark})
-    partial.replace(file)
-    partial.write_text(json.dumps(about | rows, ensure_ascii=False), "utf-8")
-    partial.replace(file.with_suffix(".json"))
+    with replacing(file) as partial:
+        save_file({"vectors": index.vectors}, partial, {"fingerprint": mark})
+    write_text(file.with_suffix(".json"), json.dumps(about | rows, ensure_ascii=False))
+    add_checksums(file.parent, [file.name, file.with_suffix(".json").name])
 
 
 def _read(
     file: Path, mark: str, predictor: Predictor, items: Items, task: str, modality: str
 ) -> Index | None:
-    """A stored index, None when there is none, it is damaged or its fingerprint is another."""
+    """A stored index, None when there is none or its fingerprint is another, and, with a warning,
+    when it is damaged."""
     listing = file.with_suffix(".json")
     if not (file.is_file() and listing.is_file()):
         return None
-    with suppress(ConfigError), reading(file, "an index"):
-        about = json.loads(listing.read_bytes())
-        with safe_open(file, framework="np") as stored:
-            if about["fingerprint"] != mark or stored.metadata()["fingerprint"] != mark:
-                return None
-            vectors = stored.get_tensor("vectors")
-        entries = TypeAdapter(list[Entry]).validate_python(about["entries"])
-        skipped = TypeAdapter(list[SkippedSample]).validate_python(about["skipped"])
-        if vectors.ndim == 2 and len(vectors) == len(entries):
+    try:
+        verify(file.parent, only=[file.name, listing.name])
+        with reading(file, "an index"):
+            about = json.loads(listing.read_bytes())
+            with safe_open(file, framework="np") as stored:
+                if about["fingerprint"] != mark or stored.metadata()["fingerprint"] != mark:
+                    return None
+                vectors = stored.get_tensor("vectors")
+            entries = TypeAdapter(list[Entry]).validate_python(about["entries"])
+            skipped = TypeAdapter(list[SkippedSample]).validate_python(about["skipped"])
+            if vectors.ndim != 2 or len(vectors) != len(entries):
+                raise ValueError(f"{vectors.shape} vectors of {len(entries)} items")
             return Index(task, modality, vectors, entries, skipped, predictor, items)
-    return None  # a damaged index is built anew
+    except ConfigError as error:
+        warnings.warn(f"{error}; the index is built anew", stacklevel=2)
+        return None

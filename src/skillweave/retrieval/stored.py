@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from skillweave.config import ConfigError
@@ -34,7 +35,7 @@ def open_index(
             predictor, items, recipe.recipe.folder / FOLDER, task, modality, progress
         )
     items = own_items(predictor, task, modality, data)
-    name = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:12]
+    name = hashlib.sha256(os.fsencode(Path(data).resolve())).hexdigest()[:12]
     folder = Path(path) if Path(path).is_dir() else Path()
     return build_index(predictor, items, folder / FOLDER / name, task, modality, progress)
 

@@ -3,9 +3,6 @@ are merged once, and nothing else is kept."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model
 from skillweave.model.parts import part_configs, with_sparse
 from skillweave.recipe import RECIPE_FILE, RecipeConfig
+from skillweave.storage import replacing, write_json
 from skillweave.surgery.export import export_encoder
 from skillweave.weights.files import FILE
 from skillweave.weights.meta import meta_device
@@ -236,9 +234,7 @@ def carve_run(
     batch, split = real_batch(ready, task, SAMPLES)
     apart = differences(model, carved, [batch])[task]
     require_same(apart, "the carved model", "the model's")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with replacing(out) as partial:
         carved.save_pretrained(partial, stored)
         (partial / RECIPE_FILE).write_text(_recipe_text(recipe, carved, task, out), "utf-8")
         about = {
@@ -251,13 +247,7 @@ def carve_run(
             "decoder": carved.decoder is not None,
             "encoders": _export(carved, batch, partial / ENCODERS_FOLDER) if export else [],
         }
-        (partial / REPORT_FILE).write_text(
-            json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8"
-        )
-        os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_json(partial / REPORT_FILE, about)
     return about
 
 

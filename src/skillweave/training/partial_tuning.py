@@ -3,7 +3,6 @@ LoRA factors, and freeze the rest of the model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from skillweave.config.training import TuningConfig
 from skillweave.layers.low_rank import LowRank
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
+from skillweave.storage import write_json
 from skillweave.training.initial_weights import copy_weights, start_folder
 from skillweave.training.optimizer import NORMS
 from skillweave.weights.adapters import Adapter, frozen_part, read_state
@@ -44,8 +44,7 @@ class PartialTuning:
         tensors = {_adapter_name(name): x for name, x in _trainable(model)}
         Adapter(self.base, self.frozen, tensors, self.config.alpha / self.config.rank).write(folder)
         if self.config.method == "lora":
-            text = json.dumps(peft_config(self.config, tensors, self.base), indent=2)
-            (folder / PEFT_FILE).write_text(text + "\n", "utf-8")
+            write_json(folder / PEFT_FILE, peft_config(self.config, tensors, self.base))
 
 
 def build_tuned(

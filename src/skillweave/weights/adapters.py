@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skillweave.config.errors import reading
 from skillweave.layers.low_rank import add_low_rank
+from skillweave.storage import write_json
 from skillweave.weights.files import FILE, WeightsError, fingerprint, read_weights, write_weights
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -71,9 +72,7 @@ class Adapter:
             "scale": self.scale,
             "tensors": sorted(self.tensors),
         }
-        (folder / REFERENCE_FILE).write_text(
-            json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8"
-        )
+        write_json(folder / REFERENCE_FILE, told)
 
     def apply(self, base: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
         """The `wanted` weights of the tuned model; those that tuning left alone are the base's own

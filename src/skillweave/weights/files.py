@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skillweave.config.errors import reading
 from skillweave.config.streams import ASSETS_FOLDER
+from skillweave.storage import replacing
 
 FILE = "model.safetensors"
 STORED = ("float32", "bf16", "int8")
@@ -141,19 +142,14 @@ def stream_weights(
         header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    partial = file.with_name(file.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            for (wanted, kind), (name, x) in zip(about.items(), tensors, strict=True):
-                if (name, About(x.dtype, x.shape)) != (wanted, kind):
-                    raise ValueError(
-                        f"expected {wanted} as {kind}, found {name} as {About(x.dtype, x.shape)}"
-                    )
-                stream.write(x.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as partial, partial.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for (wanted, kind), (name, x) in zip(about.items(), tensors, strict=True):
+            if (name, About(x.dtype, x.shape)) != (wanted, kind):
+                raise ValueError(
+                    f"expected {wanted} as {kind}, found {name} as {About(x.dtype, x.shape)}"
+                )
+            stream.write(x.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
 
 
 class Place(NamedTuple):

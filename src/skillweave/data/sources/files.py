@@ -20,6 +20,8 @@ from typing import IO
 from skillweave.config.base import ConfigError, nearest
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""What Python makes of the bytes of a name that are not UTF-8 (PEP 383)."""
 _MOST_NAMES = 1000
 """The most names of a folder that are searched for the one that was meant."""
 
@@ -181,7 +183,12 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+def readable(name: object) -> str:
+    """The name of a file as text. Bytes that are not UTF-8 become `\\xd5`."""
+    return _UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", str(name))
+
+
 def short_names(files: Sequence[Path]) -> list[str]:
     """Names that distinguish files: their paths relative to the folder that they share."""
     shared = Path(os.path.commonpath([file.absolute().parent for file in files]))
-    return [file.absolute().relative_to(shared).as_posix() for file in files]
+    return [readable(file.absolute().relative_to(shared).as_posix()) for file in files]

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from skillweave.config.base import ConfigError
 from skillweave.config.data import compile_path_pattern
 from skillweave.data.sources.base import FIELDS, MEDIA, MemoryTable, Row, Skipped, Table
-from skillweave.data.sources.files import recode
+from skillweave.data.sources.files import readable, recode
 from skillweave.data.sources.hub import SAVED_DATASET, is_saved_dataset
 from skillweave.data.sources.split import SPLIT_NAMES
 from skillweave.data.sources.text_tables import CsvTable, JsonTable
@@ -96,7 +96,7 @@ class _FolderReader:
         self.skipped: Skipped = []
 
     def skip(self, file: object, reason: str) -> None:
-        self.skipped.append((str(file), reason))
+        self.skipped.append((readable(file), reason))
 
     def regular(self, files: Iterable[PurePosixPath]) -> Iterator[PurePosixPath]:
         """Without pipes and devices, of which reading might never end."""
@@ -111,7 +111,7 @@ class _FolderReader:
         of another form."""
         if self.pattern is None:
             return {}
-        match = self.pattern.fullmatch(str(file.with_suffix("")))
+        match = self.pattern.fullmatch(readable(file.with_suffix("")))
         if match is None:
             self.skip(file, "its path does not have the form of data.pattern")
         return match and match.groupdict()
@@ -155,7 +155,7 @@ class _FolderReader:
                         f"{metadata}:{table.locate(index)}", f"{name} {cells[name]!r} {fault}"
                     )
                     break
-                row = {"key": str(file), **row, field: str(file)}
+                row = {"key": readable(file), **row, field: str(file)}
             else:
                 found = self.columns_of(PurePosixPath(row["key"]))
                 if found is not None:
@@ -182,7 +182,7 @@ class _FolderReader:
                 continue
             folders = first.parts[1:-1] if _split_of(first) else first.parts[:-1]
             if not (paired or found) and folders:
-                found = {"label": folders[-1]}
+                found = {"label": readable(folders[-1])}
             if paired and "text" not in sample:
                 self.skip(first, f"no caption: {first.with_suffix('.txt').name} expected beside it")
             elif not (paired or found or "label" in sample):
@@ -223,7 +223,7 @@ class _FolderReader:
     def _row(self, first: PurePosixPath, sample: Sample) -> Row | None:
         """Media as relative paths, other files as text. Several lines of a caption are several
         captions."""
-        row: Row = {"key": str(first)}
+        row: Row = {"key": readable(first)}
         for field, file in sample.items():
             if field in MEDIA:
                 row[field] = str(file)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from skillweave.config.base import ConfigError
 from skillweave.data.sources.base import Row, Skipped
+from skillweave.data.sources.files import readable
 from skillweave.data.sources.installed import INSTALLED, Rows, package_path
 
 MIN_WORDS = 3
@@ -76,7 +77,7 @@ def _read(groups: Mapping[Path, str], root: Path) -> Rows:
     rows: list[Row] = []
     skipped: Skipped = []
     for file, group in groups.items():
-        name = file.relative_to(root).as_posix()
+        name = readable(file.relative_to(root).as_posix())
         try:
             with tokenize.open(file) as stream:
                 source = stream.read()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from skillweave.data.sources.base import FIELDS, MEDIA, SUFFIXES, Row, Table
+from skillweave.data.sources.files import readable
 from skillweave.data.sources.streaming import STREAMS, StreamingSource
 
 TEXT_COLUMNS = frozenset(FIELDS.values()) - MEDIA
@@ -176,7 +177,7 @@ def read_members(stream: IO[bytes]) -> Iterator[Member]:
                 raise ValueError(f"the size of {member.name} is negative")
             position = member.offset_data
             if member.isreg() and not member.issparse():
-                yield Member(member.name, member.offset_data, member.size)
+                yield Member(readable(member.name), member.offset_data, member.size)
             if member.offset_data + member.size > end:
                 raise ValueError(f"cut short within {member.name}")
         stream.seek(tar.offset)
