@@ -92,6 +92,18 @@ WHISPER: dict[str, Any] = {
     "eos_token_id": 2,
     "decoder_start_token_id": 2,
 }
+MOONSHINE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 30,
+    "intermediate_size": 37,
+    "encoder_num_hidden_layers": 3,
+    "decoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 3,
+    "decoder_num_attention_heads": 3,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 30.0, "partial_rotary_factor": 0.85},
+    "pad_token_id": PAD,
+    "decoder_start_token_id": 2,
+}
 GENERATION: list[tuple[str, str, dict[str, Any]]] = [
     ("T5ForConditionalGeneration", "T5Config", T5),
     (
@@ -151,6 +163,20 @@ GENERATION: list[tuple[str, str, dict[str, Any]]] = [
         "WavLMForSequenceClassification",
         "WavLMConfig",
         {**WAV2VEC2, **WAVLM_BIAS, **CLASSES, "classifier_proj_size": 9},
+    ),
+    ("MoonshineModel", "MoonshineConfig", MOONSHINE),
+    ("MoonshineForConditionalGeneration", "MoonshineConfig", MOONSHINE),
+    (
+        "MoonshineForConditionalGeneration",
+        "MoonshineConfig",
+        {
+            **MOONSHINE,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "encoder_hidden_act": "relu",
+            "decoder_hidden_act": "gelu",
+            "pad_head_dim_to_multiple_of": 8,
+        },
     ),
     ("Speech2TextForConditionalGeneration", "Speech2TextConfig", S2T),
     (

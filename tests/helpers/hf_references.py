@@ -375,10 +375,12 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
                 batch.inputs[i].transpose(1, 2) if whisper else batch.inputs[i]
             )
         elif span.modality is Modality.SOUND:
+            given["input_values"] = batch.inputs[i]
+            if model.config.model_type == "moonshine":
+                continue
             frames = model._get_feat_extract_output_lengths(
                 torch.arange(1, batch.inputs[i].shape[1] + 1)
             )
-            given["input_values"] = batch.inputs[i]
             given["attention_mask"] = (frames <= batch.lengths[:, [i]]).long()
         elif span.modality is Modality.VIDEO:
             given["pixel_values"] = batch.inputs[i].transpose(1, 2)

@@ -118,7 +118,7 @@ def test_only_patches_are_rotated_as_by_dinov3(grid: tuple[int, int]) -> None:
     )
     found = Rotary2d(8, grid).eval()(tokens, torch.zeros(())).rotary
     assert found is not None
-    for table, wanted, still in zip(found, expected, (1, 0), strict=True):
+    for table, wanted, still in zip(found[:2], expected, (1, 0), strict=True):
         torch.testing.assert_close(table[0, 0, 5:], wanted)
         assert (table[0, 0, :5] == still).all()
 

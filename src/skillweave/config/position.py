@@ -127,6 +127,9 @@ class RotaryConfig(FixedPosition):
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the numbers in a head that are rotated, from the first on (`partial_rotary_factor`;
     GPT-NeoX, Phi)."""
+    interleaved: bool = False
+    """Whether the two numbers of a pair are neighbours (RoFormer, GPT-J, Moonshine), rather than
+    half of the rotated numbers apart (LLaMA)."""
     scaling: ScalingConfig | None = None
     """Change of the frequencies for texts longer than those of the first training. Default:
     none."""

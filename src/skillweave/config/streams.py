@@ -403,7 +403,7 @@ WHISPER_RATE = 16_000
 class SoundStream(StreamConfig, Variant):
     """Options of sound, which goes through convolutions over time.
 
-    The module in `embedding` that makes the vectors tells the two kinds of streams apart.
+    The module in `embedding` that makes the vectors tells the kinds of streams apart.
     """
 
     norm: bool = True
@@ -445,7 +445,8 @@ class SoundStream(StreamConfig, Variant):
     def named_in(cls, settings: Mapping[str, Any]) -> str | None:
         """The module in `embedding` that makes the vectors."""
         modules = settings.get("embedding")
-        names = (*WaveformStream.content, *FilterbankStream.content)
+        kinds = WaveformStream, FilterbankStream, StemStream
+        names = [name for kind in kinds for name in kind.content]
         return next((name for name in names if isinstance(modules, list) and name in modules), None)
 
     @model_validator(mode="after")
@@ -509,7 +510,20 @@ class SoundStream(StreamConfig, Variant):
         yield from super().check(name, width, encoder)
 
 
-class WaveformStream(SoundStream):
+class SamplesStream(SoundStream):
+    """Options of sound whose input are the samples of a recording."""
+
+    normalised: bool = True
+    """Whether each recording is scaled to mean 0 and variance 1 (wav2vec 2.0), rather than keeping
+    its loudness (WavLM base, Moonshine)."""
+
+    @property
+    def keeps_loudness(self) -> bool:
+        """Unless it is `normalised`."""
+        return not self.normalised
+
+
+class WaveformStream(SamplesStream):
     """Sound as a waveform, through convolutions without padding (wav2vec 2.0, arXiv 2006.11477;
     SkillNet section 3.3)."""
 
@@ -526,14 +540,6 @@ class WaveformStream(SoundStream):
     `layer`: all convolutions are normalised per position (large)."""
     convolution_bias: bool = False
     """Whether the convolutions have a bias (wav2vec 2.0 large)."""
-    normalised: bool = True
-    """Whether each recording is scaled to mean 0 and variance 1 (wav2vec 2.0), rather than keeping
-    its loudness (WavLM base)."""
-
-    @property
-    def keeps_loudness(self) -> bool:
-        """Unless it is `normalised`."""
-        return not self.normalised
 
     features: ClassVar[None] = None
 
@@ -598,6 +604,30 @@ class FilterbankStream(SoundStream):
         return (*super().input_shape(positions), self.mel_bins)
 
 
+class StemStream(SamplesStream):
+    """Sound as a waveform, through a short stem of convolutions with large strides, the last of
+    which makes the vectors (Moonshine, arXiv 2410.15608 section 3.1).
+
+    A tanh and a norm over all samples follow the first convolution, a GELU each of the others.
+    Those between the first and the last have twice as many channels as the first.
+    """
+
+    content = ("stem",)
+    embedding: list[Literal["stem", "position", "sinusoidal", "timing", "convolution"]] = ["stem"]
+    """Embedding modules, whose outputs are added. `stem`: convolutions over the samples. The others
+    as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`."""
+    norm: bool = False
+    """Whether the sum of the modules is normalised."""
+    channels: Positive = 288
+    """Number of channels of the first convolution."""
+    kernels: tuple[Positive, ...] = (127, 7, 3)
+    """Kernel size of each convolution, in steps of its input."""
+    strides: tuple[Positive, ...] = (64, 3, 2)
+    """Stride of each convolution, in steps of its input."""
+
+    features: ClassVar[None] = None
+
+
 class Streams(Config):
     """The streams of a model, at most one for each modality. A modality without a stream cannot be
     used."""
@@ -606,7 +636,7 @@ class Streams(Config):
     """Text; the defaults suit Chinese and English."""
     image: ImageStream | None = None
     """Images."""
-    sound: Annotated[WaveformStream | FilterbankStream, Tagged()] | None = None
+    sound: Annotated[WaveformStream | FilterbankStream | StemStream, Tagged()] | None = None
     """Recordings, as waveforms or, with `filterbank` in `embedding`, as log-mel frames."""
     video: VideoStream | None = None
     """Videos."""
@@ -623,4 +653,12 @@ class Streams(Config):
             yield from stream.check(modality.value, width, encoder)
 
 
-Stream = TextStream | CodeStream | ImageStream | WaveformStream | FilterbankStream | VideoStream
+Stream = (
+    TextStream
+    | CodeStream
+    | ImageStream
+    | WaveformStream
+    | FilterbankStream
+    | StemStream
+    | VideoStream
+)

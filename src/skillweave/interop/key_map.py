@@ -120,6 +120,8 @@ def _combine(tensors: list[Tensor], mapping: WeightMapping, shape: torch.Size) -
         return x.reshape(shape)
     if operation == "interleaved" and not len(x) % (3 * mapping.heads):
         return x.unflatten(0, (mapping.heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    if operation == "swapped":
+        return x.roll(len(x) // 2, 0)
     return x
 
 
@@ -154,6 +156,8 @@ def _separate(
         tensors = [x.reshape(shapes[names[0]])]
     elif operation == "interleaved":
         tensors = [x.unflatten(0, (3, mapping.heads, -1)).transpose(0, 1).flatten(0, 2)]
+    elif operation == "swapped":
+        tensors = [x.roll(len(x) // 2, 0)]
     elif len(names) > 1:
         tensors = x.split([shapes[name][0] for name in names])
     for name, one in zip(names, tensors, strict=True):

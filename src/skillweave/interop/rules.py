@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-Operation = Literal["joined", "transposed", "stacked", "reshaped", "interleaved"]
+Operation = Literal["joined", "transposed", "stacked", "reshaped", "interleaved", "swapped"]
 
 
 class Source(NamedTuple):
@@ -19,7 +19,8 @@ class Source(NamedTuple):
     `joined`: they are concatenated along the first dimension. The other operations take one tensor.
     `transposed`: its dimensions are swapped (GPT-2). `stacked`: the weight is its entry `index`, or
     the one that `{e}` counts. `reshaped`: it has the same values in another shape. `interleaved`:
-    it has the query, key and value of each attention head one after the other (BLOOM).
+    it has the query, key and value of each attention head one after the other (BLOOM). `swapped`:
+    its halves change places along the first dimension (the gate behind the value; Moonshine).
     """
 
     names: tuple[str, ...]
@@ -65,6 +66,11 @@ def reshaped(name: str) -> Source:
 def interleaved(name: str) -> Source:
     """A tensor with the query, key and value of each head one after the other."""
     return Source((name,), "interleaved")
+
+
+def swapped(name: str) -> Source:
+    """A tensor whose halves change places."""
+    return Source((name,), "swapped")
 
 
 def list_sources(sources: Sources) -> list[Source]:

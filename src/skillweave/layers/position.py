@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
-from skillweave.layers.tokens import RelativePositions, TokenMap
+from skillweave.layers.tokens import RelativePositions, RotaryTables, TokenMap
 
 
 class Rotary(nn.Module):
@@ -30,11 +30,13 @@ class Rotary(nn.Module):
         base: float = 10_000.0,
         rescale: Callable[[Tensor], Tensor] | None = None,
         amplitude: float = 1.0,
+        interleaved: bool = False,
     ) -> None:
         """`size`: d, how many numbers of a head are rotated. `rescale`: frequencies [d/2] → [d/2].
-        `amplitude`: factor of the rotated queries and keys."""
+        `amplitude`: factor of the rotated queries and keys. `interleaved`: see `RotaryTables`."""
         super().__init__()
         self.size, self.base, self.rescale, self.amplitude = size, base, rescale, amplitude
+        self.interleaved = interleaved
 
     def frequencies(self, length: int, device: torch.device) -> Tensor:
         """[d/2] radians per position in sequences of this length. They are float32 for every model,
@@ -52,9 +54,11 @@ class Rotary(nn.Module):
         wide = torch.promote_types(like.dtype, torch.float32)
         frequencies = self.frequencies(tokens.length, like.device).to(wide)
         angles = tokens.positions(like.device)[..., None].to(wide) * frequencies
-        angles = torch.cat([angles, angles], dim=-1).unsqueeze(1)
-        cos, sin = angles.cos() * self.amplitude, angles.sin() * self.amplitude
-        return replace(tokens, rotary=(cos.to(like.dtype), sin.to(like.dtype)))
+        both = angles.repeat_interleave(2, -1) if self.interleaved else angles.tile(2)
+        both = both.unsqueeze(1)
+        cos, sin = both.cos() * self.amplitude, both.sin() * self.amplitude
+        tables = RotaryTables(cos.to(like.dtype), sin.to(like.dtype), self.interleaved)
+        return replace(tokens, rotary=tables)
 
 
 class LongRotary(Rotary):
@@ -69,8 +73,9 @@ class LongRotary(Rotary):
         long: Sequence[float],
         length: int,
         amplitude: float,
+        interleaved: bool = False,
     ) -> None:
-        super().__init__(size, base, amplitude=amplitude)
+        super().__init__(size, base, amplitude=amplitude, interleaved=interleaved)
         self.short, self.long, self.length = short, long, length
 
     def frequencies(self, length: int, device: torch.device) -> Tensor:
@@ -136,19 +141,22 @@ class Rotary2d(nn.Module):
             parts.append(patches_Pd.new_zeros(unturned, self.size))
             parts += [patches_Pd] if own else []
         angles_11Ld = torch.cat(parts)[None, None]
-        return replace(
-            tokens, rotary=(angles_11Ld.cos().to(like.dtype), angles_11Ld.sin().to(like.dtype))
-        )
+        cos, sin = angles_11Ld.cos().to(like.dtype), angles_11Ld.sin().to(like.dtype)
+        return replace(tokens, rotary=RotaryTables(cos, sin))
 
 
-def rotate(x_NHLd: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate each pair (i, i + r/2) of the first r components of a head, where the tables are
-    [1 or N, 1, L, r]."""
-    cos, sin = tables
+def rotate(x_NHLd: Tensor, tables: RotaryTables) -> Tensor:
+    """Rotate the first r components of each head, where the tables are [1 or N, 1, L, r]."""
+    cos, sin, interleaved = tables
     if (size := cos.shape[-1]) < x_NHLd.shape[-1]:
         return torch.cat([rotate(x_NHLd[..., :size], tables), x_NHLd[..., size:]], dim=-1)
-    low, high = x_NHLd.chunk(2, -1)
-    return x_NHLd * cos + torch.cat([-high, low], dim=-1) * sin
+    if interleaved:
+        first, second = x_NHLd.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([-second, first], dim=-1).flatten(-2)
+    else:
+        first, second = x_NHLd.chunk(2, -1)
+        turned = torch.cat([-second, first], dim=-1)
+    return x_NHLd * cos + turned * sin
 
 
 class LinearScaling(NamedTuple):

@@ -33,6 +33,18 @@ class RelativePositions(NamedTuple):
     terms: tuple[str, ...]
 
 
+class RotaryTables(NamedTuple):
+    """Cosines and sines [1 or N, 1, L, r] of the angles by which pairs of the first r numbers of a
+    head are rotated.
+
+    `interleaved`: whether the numbers of a pair are neighbours, rather than r/2 apart.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool = False
+
+
 @dataclass(frozen=True)
 class TokenMap:
     """The positions of the tokens of one pass.
@@ -45,8 +57,8 @@ class TokenMap:
     [N, L] True for tokens, False for padding; None without padding. `first`: per span, [N] the flat
     index of its first token in each sample. `context`: [N, L] the tokens that every token of a
     sample may depend on without seeing the future or the answer: inputs that attend both ways and
-    precede any causal span; None for packed samples. `rotary`: cosines and sines [1 or N, 1, L, d]
-    for queries and keys, if any. `gated_bias`: [1 or N, H, L, L] biases that each layer multiplies
+    precede any causal span; None for packed samples. `rotary`: how queries and keys are rotated, if
+    they are. `gated_bias`: [1 or N, H, L, L] biases that each layer multiplies
     by its gates before they are added to the scores, if any. `relative`: what disentangled
     attention needs, if any.
     """
@@ -62,7 +74,7 @@ class TokenMap:
     valid: Tensor | None
     first: tuple[Tensor, ...]
     context: Tensor | None
-    rotary: tuple[Tensor, Tensor] | None = None
+    rotary: RotaryTables | None = None
     gated_bias: Tensor | None = None
     relative: RelativePositions | None = None
 

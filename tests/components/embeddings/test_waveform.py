@@ -1,12 +1,14 @@
 """The waveform embedding against Hugging Face's wav2vec 2.0, and with padding that must change
 nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import randomise, relative_error, tiny_config
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from skillweave.components.embeddings.base import AddedEmbedding, SpanPlace
@@ -14,7 +16,7 @@ from skillweave.components.embeddings.position import (
     ConvolutionPositionEmbedding,
     ConvolutionStackEmbedding,
 )
-from skillweave.components.embeddings.waveform import WaveformEmbedding
+from skillweave.components.embeddings.waveform import StemEmbedding, WaveformEmbedding
 from skillweave.config import ConfigError
 from skillweave.config.streams import WaveformStream
 
@@ -22,8 +24,8 @@ STREAM = WaveformStream(channels=16)
 SMALL = WaveformStream(channels=4, kernels=(4, 3, 2), strides=(2, 2, 1))
 
 
-def build(stream: WaveformStream) -> WaveformEmbedding:
-    embedding = WaveformEmbedding(stream.channels, stream.kernels, stream.strides, 12).double()
+def build(stream: WaveformStream, kind: type[nn.Module] = WaveformEmbedding) -> Any:
+    embedding = kind(stream.channels, stream.kernels, stream.strides, 12).double()
     randomise(embedding)
     return embedding
 
@@ -120,12 +122,13 @@ def test_samples_are_the_most_that_give_the_positions(
     padding=st.integers(0, 30),
     seed=st.integers(0, 99),
 )
+@pytest.mark.parametrize("kind", [WaveformEmbedding, StemEmbedding])
 def test_padding_and_other_recordings_change_nothing(
-    lengths: list[int], padding: int, seed: int
+    kind: type[nn.Module], lengths: list[int], padding: int, seed: int
 ) -> None:
     """However long the padding is, and however many samples fill no frame."""
     torch.manual_seed(seed)
-    embedding = build(SMALL)
+    embedding = build(SMALL, kind)
     spare = seed % (SMALL.samples(2) - SMALL.samples(1))
     waveforms = [torch.randn(SMALL.samples(n) - spare, dtype=torch.float64) for n in lengths]
     longest = max(len(w) for w in waveforms) + padding

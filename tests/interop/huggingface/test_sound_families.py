@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_generation import WAV2VEC2, WAVLM_BIAS
+from hf_generation import MOONSHINE, WAV2VEC2, WAVLM_BIAS
 from hf_references import Reference
 
 import skillweave as sw
 from skillweave.batch import Batch
+from skillweave.config import ConfigError
 from skillweave.data.processors import build_processors
 from skillweave.interop.huggingface import convert_folder
 
@@ -52,3 +53,45 @@ def test_quiet_recordings_are_scaled_as_by_the_feature_extractor(
     convert_folder(tmp_path / "ours", tmp_path / "back")
     back = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "back")
     assert back.do_normalize == normalised
+
+
+def test_moonshine_hears_recordings_as_loud_as_they_are(tmp_path: Path) -> None:
+    theirs = Reference("MoonshineModel", "MoonshineConfig", MOONSHINE).build(torch.float32)
+    theirs.save_pretrained(tmp_path)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    extractor.save_pretrained(tmp_path)
+    model = sw.from_hf(tmp_path)
+    # The last samples fill no position.
+    waveform = recording(10_000, loudness=0.1)
+    given = extractor(waveform, sampling_rate=16_000, return_tensors="pt")["input_values"]
+    expected = theirs.encoder(given).last_hidden_state
+    (name,) = model.config.tasks
+    features = build_processors(model.config, model.assets)["sound"](waveform)
+    layout = model.config.tasks[name].layout(name).with_lengths((features.length, 1))
+    batch = Batch(
+        layout,
+        (features.data[None], torch.tensor([[3]])),
+        torch.tensor([[features.length, 1]]),
+    )
+    found = model.hidden(batch)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder_num_key_value_heads": 1}, "decoder_num_key_value_heads=1"),
+        ({"decoder_num_attention_heads": 5}, "decoder_num_attention_heads=5"),
+        ({"head_dim": 16}, "head_dim=16"),
+        (
+            {"rope_parameters": {**MOONSHINE["rope_parameters"], "partial_rotary_factor": 0.5}},
+            "5 of the 10 in a head are rotated",
+        ),
+    ],
+)
+def test_what_moonshine_cannot_have_is_named(options: dict[str, Any], message: str) -> None:
+    config = transformers.MoonshineConfig(
+        **{**MOONSHINE, **options}, architectures=["MoonshineModel"]
+    )
+    with pytest.raises(ConfigError, match=message):
+        sw.from_hf({}, config)

@@ -22,7 +22,7 @@ from skillweave.components.embeddings.position import (
     SinusoidalPositionEmbedding,
     TimingPositionEmbedding,
 )
-from skillweave.components.embeddings.waveform import WaveformEmbedding
+from skillweave.components.embeddings.waveform import StemEmbedding, WaveformEmbedding
 from skillweave.components.embeddings.word import SegmentEmbedding, WordEmbedding
 from skillweave.config.encoder import EncoderConfig
 from skillweave.config.streams import Stream
@@ -35,6 +35,7 @@ EMBEDDINGS: dict[str, Any] = {
     "visible_patch": PatchEmbedding,
     "waveform": WaveformEmbedding,
     "filterbank": FilterbankEmbedding,
+    "stem": StemEmbedding,
     "tubelet": TubeletEmbedding,
     "visible_tubelet": TubeletEmbedding,
     "position": PositionEmbedding,

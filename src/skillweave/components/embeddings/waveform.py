@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skillweave.config.streams import WaveformStream
+from skillweave.config.streams import StemStream, WaveformStream
 
 
 class WaveformEmbedding(nn.Module):
@@ -70,15 +70,10 @@ class WaveformEmbedding(nn.Module):
             if self.norms is not None:
                 x_NCW = self.norms[i](x_NCW.transpose(1, 2)).transpose(1, 2)
             elif i == 0:
-                x_NCW = self._normalise(x_NCW, self._first_lengths(steps_N))
+                x_NCW = self._normalise(x_NCW, _outputs(convolution, steps_N))
             x_NCW = F.gelu(x_NCW)
         x_NLC = self.norm(x_NCW.transpose(1, 2))
         return self.projection(x_NLC.transpose(1, 2)).transpose(1, 2)
-
-    def _first_lengths(self, steps_N: Tensor) -> Tensor:
-        """The number of outputs of the first convolution that so many samples give."""
-        first = self.convolutions[0]
-        return ((steps_N - first.kernel_size[0]) // first.stride[0] + 1).clamp(min=1)
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
         """Mean 0 and variance 1 per sample and channel over the true outputs, then a learned scale
@@ -99,3 +94,59 @@ class WaveformEmbedding(nn.Module):
         scale_NC = self.scale * (variance_NC.clamp(min=0) + 1e-5).rsqrt()
         shift_NC = self.shift - mean_NC * scale_NC
         return torch.addcmul(shift_NC.unsqueeze(2), x_NCW, scale_NC.unsqueeze(2))
+
+
+class StemEmbedding(nn.Module):
+    """Few convolutions with large strides: waveforms [N, samples] → [N, L, D], by default a vector
+    per 24 ms (Moonshine, arXiv 2410.15608, section 3.1).
+
+    Samples behind the end of a recording are NaN. A tanh and a norm over channels and time follow
+    the first convolution, over the true samples alone, so padding changes nothing.
+    """
+
+    def __init__(
+        self, channels: int, kernels: Sequence[int], strides: Sequence[int], width: int
+    ) -> None:
+        super().__init__()
+        sizes = [1, channels, *[2 * channels] * (len(kernels) - 2), width]
+        layers = zip(sizes, sizes[1:], kernels, strides, strict=False)
+        convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, stride, bias=i > 0)
+            for i, (a, b, kernel, stride) in enumerate(layers)
+        )
+        self.convolutions = cast(Sequence[nn.Conv1d], convolutions)
+        self.scale = nn.Parameter(torch.ones(sizes[1]))
+        self.shift = nn.Parameter(torch.zeros(sizes[1]))
+
+    @classmethod
+    def from_stream(cls, stream: StemStream, width: int) -> Self:
+        """The module that a stream describes."""
+        return cls(stream.channels, stream.kernels, stream.strides, width)
+
+    def forward(self, waveform_NW: Tensor, lengths_N: Tensor | None = None) -> Tensor:
+        """[N, L, D]."""
+        first, *others = self.convolutions
+        lengths_N = _outputs(first, (~waveform_NW.isnan()).sum(1))
+        x_NCW = first(torch.nan_to_num(waveform_NW, nan=0.0).unsqueeze(1))
+        x_NCW = self._normalise(torch.tanh(x_NCW), lengths_N)
+        for convolution in others:
+            x_NCW = F.gelu(convolution(x_NCW))
+        return x_NCW.transpose(1, 2)
+
+    def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
+        """Mean 0 and variance 1 per sample over all channels of the true outputs, then a learned
+        scale and shift of each channel."""
+        positions_W = torch.arange(x_NCW.shape[2], device=x_NCW.device)
+        valid_N1W = (positions_W < lengths_N.unsqueeze(1)).unsqueeze(1)
+        count_N11 = (lengths_N * x_NCW.shape[1])[:, None, None]
+        mean_N11 = (x_NCW * valid_N1W).sum((1, 2), keepdim=True) / count_N11
+        centred_NCW = (x_NCW - mean_N11) * valid_N1W
+        variance_N11 = centred_NCW.square().sum((1, 2), keepdim=True) / count_N11
+        normalised_NCW = centred_NCW * (variance_N11 + 1e-5).rsqrt()
+        return normalised_NCW * self.scale[:, None] + self.shift[:, None]
+
+
+def _outputs(convolution: nn.Conv1d, steps_N: Tensor) -> Tensor:
+    """The number of outputs that so many true steps of the input give, at least 1."""
+    (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+    return ((steps_N - kernel) // stride + 1).clamp(min=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from torch import nn
 
@@ -60,19 +61,20 @@ def build_position(
 
 
 def _rotary(config: RotaryConfig, size: int) -> Rotary:
+    rotary = partial(Rotary, size, config.base, interleaved=config.interleaved)
     match config.scaling:
         case LinearScalingConfig(factor=factor):
-            return Rotary(size, config.base, LinearScaling(factor))
+            return rotary(LinearScaling(factor))
         case Llama3ScalingConfig() as s:
             slowed = Llama3Scaling(
                 s.factor, s.low_frequency_factor, s.high_frequency_factor, s.original_length
             )
-            return Rotary(size, config.base, slowed)
+            return rotary(slowed)
         case YarnScalingConfig() as s:
             slowed = YarnScaling(s.factor, s.fast_rotations, s.slow_rotations, s.original_length)
             amplitude = s.attention_factor or 1 + 0.1 * max(math.log(s.factor), 0)
-            return Rotary(size, config.base, slowed, amplitude)
+            return rotary(slowed, amplitude)
         case LongRopeScalingConfig() as s:
-            factors = s.short_factors, s.long_factors
-            return LongRotary(size, config.base, *factors, s.original_length, s.attention_factor)
-    return Rotary(size, config.base)
+            scaling = s.short_factors, s.long_factors, s.original_length, s.attention_factor
+            return LongRotary(size, config.base, *scaling, config.interleaved)
+    return rotary()

@@ -38,6 +38,7 @@ from skillweave.interop.huggingface.families import (  # noqa: F401, I001
     data2vec_audio,
     speech_to_text,
     whisper,
+    moonshine,
 )
 from skillweave.interop.huggingface.family import FAMILIES
 

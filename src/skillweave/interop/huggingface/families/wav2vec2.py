@@ -40,6 +40,9 @@ def _read_features(folder: Path, settings: dict[str, Any]) -> None:
             settings["streams"]["sound"]["normalised"] = given.get("do_normalize", True)
 
 
+FEATURES_FILE = ProcessorFile(_read_features, FEATURES.write)
+
+
 def _read_characters(folder: Path, settings: dict[str, Any]) -> None:
     """Update the characters of the target. Raises ConfigError for more characters than classes."""
     target = settings["targets"].get("ctc")
@@ -207,7 +210,7 @@ def family(model_type: str, name: str, prefix: str) -> Family:
         write_options=_write_options,
         spans=({"modality": "sound"},),
         processor_files=(
-            ProcessorFile(_read_features, FEATURES.write),
+            FEATURES_FILE,
             ProcessorFile(_read_characters, _write_characters),
         ),
     )
