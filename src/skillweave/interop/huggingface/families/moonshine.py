@@ -38,7 +38,7 @@ def _read_options(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for side in SIDES:
         position = f"{side}.position"
-        found |= read_rotary(without(config.rope_parameters, SHARE), position)
+        found |= read_rotary(config, position, without(config.rope_parameters, SHARE))
         found[f"{position}.share"] = config.rope_parameters.get(SHARE, 1.0)
         found[f"{position}.interleaved"] = True
         found[f"{side}.biases"] = biases
