@@ -3,6 +3,7 @@ activates."""
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from every_task import recipe
 
 from skillweave.batch import Batch
 from skillweave.data.mixture import Mixture
+from skillweave.data.sources import Source
+from skillweave.data.sources.base import MemoryTable
 from skillweave.model.model import Model
 from skillweave.tasks import TASKS
 from skillweave.tasks.dataset import TaskDataset, stable_order
@@ -115,3 +118,12 @@ def test_orders_do_not_depend_on_the_order_of_files() -> None:
     keys = [f"k{i}" for i in range(20)]
     shuffled = keys[7:] + keys[:7]
     assert [keys[i] for i in stable_order(keys)] == [shuffled[i] for i in stable_order(shuffled)]
+
+
+def test_samples_without_a_group_share_no_batch_for_it() -> None:
+    cells = ["a", None, "a", float("nan"), "", 1]
+    rows = MemoryTable("x", [{"key": str(i), "g": cell} for i, cell in enumerate(cells)])
+    config = SimpleNamespace(batch_by="g")
+    data = TaskDataset(None, config, "train", Source(rows, range(6), {"g": "g"}), None, 8)
+    groups = data.group_ids().tolist()
+    assert groups[0] == groups[2] and len(set(groups)) == 5

@@ -73,3 +73,23 @@ def test_answers_in_every_form(value: Any, expected: list[tuple[int, int]]) -> N
 def test_answers_that_are_not_there(value: Any) -> None:
     with pytest.raises(BadInput, match="is not at character"):
         answer_spans(value, "abc b")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [None], [float("nan")], [""], [3], {"text": ["b"]}, {"text": ["b"], "answer_start": [None]},
+        {"text": ["b", "c"], "answer_start": [1]}, [{"text": "b"}],
+        [{"text": "b", "answer_start": float("inf")}], {"text": [None], "answer_start": [1]},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_answers_of_another_form_are_bad_input(value: Any) -> None:
+    with pytest.raises(BadInput, match="answer"):
+        answer_spans(value, "abc b")
+
+
+def test_one_answer_needs_no_list_and_a_missing_one_is_none() -> None:
+    assert answer_spans({"text": "b", "answer_start": 4.0}, "abc b") == [(4, 5)]
+    for missing in (None, float("nan"), "", " ", []):
+        assert answer_spans(missing, "abc b") == []

@@ -20,7 +20,7 @@ from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source, open_source
 from skillweave.data.sources.files import NoSuchFile
 from skillweave.data.tokenized import TokenIds
-from skillweave.data.values import first_text
+from skillweave.data.values import first_text, is_missing
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
 
@@ -158,7 +158,10 @@ class TaskDataset:
         column = self.config.batch_by
         if column is None:
             return None
-        values = [str(value) for value in self.source.column(column)]
+        values = [
+            f"sample {i}" if is_missing(value) else f"group {value}"
+            for i, value in enumerate(self.source.column(column))
+        ]
         return np.unique(values, return_inverse=True)[1]
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.data.processors import BadInput
-from skillweave.data.values import as_list
+from skillweave.data.values import as_list, as_text
 from skillweave.layers.tokens import map_tokens
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics.labels import answer_f1, exact_match
@@ -152,16 +152,22 @@ def answer_spans(value: Any, text: str) -> list[tuple[int, int]]:
     or a text, of which the first occurrence counts; nothing where there is no answer. Raises
     BadInput for an answer that is not there.
     """
-    if isinstance(value, Mapping):
-        pairs = list(zip(value["text"], value["answer_start"], strict=True))
-    else:
-        pairs = [
-            (one["text"], one["answer_start"]) if isinstance(one, Mapping) else (one, None)
-            for one in as_list(value)
-        ]
+    try:
+        if isinstance(value, Mapping):
+            parts = as_list(value["text"]), as_list(value["answer_start"])
+            pairs = [(answer, int(start)) for answer, start in zip(*parts, strict=True)]
+        else:
+            pairs = [
+                (one["text"], int(one["answer_start"])) if isinstance(one, Mapping) else (one, None)
+                for one in as_list(value)
+            ]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        expected = "expected a text, or `text` and `answer_start` as in SQuAD"
+        raise BadInput(f"answers {str(value)[:100]}: {expected}") from None
     found = []
-    for answer, start in pairs:
-        start = text.find(answer) if start is None else int(start)
+    for cell, start in pairs:
+        answer = as_text(cell) or ""
+        start = text.find(answer) if start is None else start
         if not answer or text[start : start + len(answer)] != answer or start < 0:
             raise BadInput(f"the answer {answer!r} is not at character {start} of the text")
         found.append((start, start + len(answer)))
