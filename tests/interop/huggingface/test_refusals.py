@@ -30,6 +30,14 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("Qwen3MoeModel", "Qwen3Moe", {**EXPERTS, "decoder_sparse_step": 2}, "decoder_sparse_step=2"),
     ("Qwen3MoeModel", "Qwen3Moe", {**EXPERTS, "mlp_only_layers": [0]}, r"mlp_only_layers=\[0\]"),
     ("Qwen3Model", "Qwen3", {**WIDE, "layer_types": ["linear_attention"] * 3}, "linear_attention"),
+    ("Qwen3Model", "Qwen3", {**WIDE, "layer_types": [SLIDING] * 3}, "gives no window"),
+    # Transformers applies the window or not, depending on the implementation of attention.
+    (
+        "SmolLM3Model",
+        "SmolLM3",
+        {**LLAMA, "sliding_window": 3, "layer_types": [SLIDING] * 3},
+        "gives no window",
+    ),
     (
         "SmolLM3Model",
         "SmolLM3",

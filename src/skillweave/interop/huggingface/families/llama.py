@@ -89,13 +89,16 @@ def write_rotary(options: Mapping[str, Any], position: str = POSITION) -> dict[s
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
-def read_layer_types(config: Any) -> list[int]:
-    """Numbers of the layers with full attention. Raises ConfigError for another kind."""
+def read_layer_types(config: Any, window: int | None) -> list[int]:
+    """Numbers of the layers with full attention. `window`: of those with sliding attention. Raises
+    ConfigError for another kind of attention, and without a window."""
     if others := set(config.layer_types) - {SLIDING, FULL}:
         raise ConfigError(
             f"layer_types has {others.pop()!r}, which has no counterpart here; there are {SLIDING}"
             f" and {FULL}"
         )
+    if SLIDING in config.layer_types and not window:
+        raise ConfigError(f"layer_types has {SLIDING!r}, but the configuration gives no window")
     return [layer for layer, kind in enumerate(config.layer_types) if kind == FULL]
 
 
@@ -111,7 +114,7 @@ def write_layer_types(options: Mapping[str, Any]) -> list[str]:
 
 def read_windows(config: Any, window: int | None) -> dict[str, Any]:
     """Our options for `layer_types`. `window`: that of layers with sliding attention."""
-    full = read_layer_types(config)
+    full = read_layer_types(config, window)
     if len(full) == len(config.layer_types):
         return {}
     return {"encoder.window": window, "encoder.global_layers": full}

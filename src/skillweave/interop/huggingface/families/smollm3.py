@@ -28,7 +28,7 @@ def _read_options(config: Any) -> dict[str, Any]:
     layers = set(range(config.num_hidden_layers))
     rotary = {layer for layer in layers if config.no_rope_layers[layer]}
     window = config.sliding_window if config.use_sliding_window else None
-    near = layers - set(read_layer_types(config)) if window else set()
+    near = layers - set(read_layer_types(config, window))
     local = near or rotary or layers
     found: dict[str, Any] = {
         "encoder.biases": read_biases(config),
