@@ -42,7 +42,13 @@ def likelihood(table: Tensor, begin: int, words: tuple[int, ...], penalty: float
 def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> None:
     table, begins = language(seed), torch.tensor([[1], [2], [3]])
     found = beam_search(
-        lambda ids: table[ids[:, -1]], begins, END, MOST, beams=WORDS**MOST, length_penalty=penalty
+        table[begins[:, 0]],
+        lambda tokens, before: table[tokens],
+        END,
+        MOST,
+        beams=WORDS**MOST,
+        length_penalty=penalty,
+        early_stopping="never",
     )
     for begin, words in zip(begins[:, 0].tolist(), found, strict=True):
         best = max(all_answers(), key=lambda words: likelihood(table, begin, words, penalty))
@@ -52,7 +58,7 @@ def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> N
 @pytest.mark.parametrize("seed", range(4))
 def test_one_beam_is_greedy(seed: int) -> None:
     table, begins = language(seed), torch.tensor([[1], [2], [3]])
-    found = beam_search(lambda ids: table[ids[:, -1]], begins, END, 6)
+    found = beam_search(table[begins[:, 0]], lambda tokens, before: table[tokens], END, 6)
     for begin, words in zip(begins[:, 0].tolist(), found, strict=True):
         expected = [int(table[begin].argmax())]
         while len(expected) < 6 and expected[-1] != END:
@@ -60,9 +66,19 @@ def test_one_beam_is_greedy(seed: int) -> None:
         assert words == [word for word in expected if word != END]
 
 
-@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, 1.0), (4, 0.5)])
+@pytest.mark.parametrize(
+    ("beams", "penalty", "early_stopping"),
+    [
+        (1, 1.0, False),
+        *(
+            (beams, penalty, early)
+            for beams, penalty in [(2, 1.0), (3, 1.0), (5, 0.5), (4, 2.0)]
+            for early in (False, True, "never")
+        ),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
+def test_as_hugging_face(beams: int, penalty: float, early_stopping: Any, seed: int) -> None:
     theirs: Any = Reference("BartForConditionalGeneration", "BartConfig", BART).build()
     torch.manual_seed(seed)
     # else one word follows itself for ever
@@ -75,7 +91,7 @@ def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
         attention_mask=true_tokens(batch, 0).long(),
         num_beams=beams,
         length_penalty=penalty,
-        early_stopping="never" if beams > 1 else False,
+        early_stopping=early_stopping,
         max_new_tokens=8,
         do_sample=False,
         pad_token_id=BART["eos_token_id"],
@@ -85,7 +101,7 @@ def test_as_hugging_face(beams: int, penalty: float, seed: int) -> None:
     begin, end = BART["decoder_start_token_id"], BART["eos_token_id"]
     first = torch.full((len(batch), 1), begin)
     found = generate(
-        model, batch, first, end, max_new_tokens=8, beams=beams, length_penalty=penalty
+        model, batch, first, end, 8, beams, length_penalty=penalty, early_stopping=early_stopping
     )
     for words, row in zip(found, expected.tolist(), strict=True):
         assert words == (row[1 : row.index(end, 1)] if end in row[1:] else row[1:])

@@ -6,45 +6,51 @@ Shape letters: N samples, K beams, L tokens so far, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Step = Callable[[Tensor], Tensor]
-"""Tokens so far [N·K, L], beams of a sample next to each other → log probabilities of the next
-token [N·K, V]."""
+Step = Callable[[Tensor, Tensor], Tensor]
+"""The next token [N·K] of each beam, and the beam [N·K] that it continues → log probabilities of
+the token after it [N·K, V]. Beams of a sample are next to each other."""
+EarlyStopping = bool | Literal["never"]
 
 
 def beam_search(
+    first_NV: Tensor,
     step: Step,
-    start_NL: Tensor,
     eos: int,
     max_new_tokens: int,
     beams: int = 1,
     length_penalty: float = 1.0,
+    early_stopping: EarlyStopping = False,
 ) -> list[list[int]]:
-    """The most probable answer of each sample that the search finds, without `start_NL` and `eos`.
+    """The most probable answer of each sample that the search finds, without `eos`.
 
-    `start_NL`: the tokens that answers begin with. `max_new_tokens`: most tokens of an answer,
+    `first_NV`: log probabilities of the first token. `max_new_tokens`: most tokens of an answer,
     `eos` included. The score of an answer is the sum of its tokens' log probabilities divided by
     their number (`eos` included) to the power `length_penalty` (arXiv 1609.08144, section 7,
-    without its constant). The search of a sample ends when no unfinished answer can still win; with
-    one beam, which is greedy search, at the first `eos`.
+    without its constant).
+
+    The search of a sample ends as in Transformers. `early_stopping` "never": when no unfinished
+    answer can still win. False: when none would win if it ended now. True: when as many answers as
+    beams have ended. With one beam, which is greedy search, at the first `eos`.
     """
-    (samples, start), device = start_NL.shape, start_NL.device
+    (samples, vocabulary), device = first_NV.shape, first_NV.device
     row_N1 = torch.arange(samples, device=device).unsqueeze(1)
-    ids_NKL = start_NL.repeat_interleave(beams, 0).view(samples, beams, start)
-    done_NKL = torch.full((samples, beams, start + max_new_tokens), eos, device=device)
+    ids_NKL = torch.zeros(samples, beams, 0, dtype=torch.long, device=device)
+    done_NKL = torch.full((samples, beams, max_new_tokens), eos, device=device)
     done_scores_NK = torch.full((samples, beams), -torch.inf, device=device)
     scores_NK = done_scores_NK.clone()
     scores_NK[:, 0] = 0  # the beams are still the same
+    next_NKV = first_NV.unsqueeze(1).expand(-1, beams, -1)
     for length in range(1, max_new_tokens + 1):
-        next_NKV = step(ids_NKL.flatten(0, 1)).float().view(samples, beams, -1)
-        totals = (scores_NK.unsqueeze(2) + next_NKV).flatten(1)
+        totals = (scores_NK.unsqueeze(2) + next_NKV.float()).flatten(1)
         # so many that K continue even if all others end
         best, chosen = totals.topk(min(2 * beams, totals.shape[1]))
-        parents, tokens = chosen // next_NKV.shape[2], chosen % next_NKV.shape[2]
+        parents, tokens = chosen // vocabulary, chosen % vocabulary
         candidates = torch.cat([ids_NKL[row_N1, parents], tokens.unsqueeze(2)], dim=2)
         ends = (tokens == eos) | (length == max_new_tokens)
 
@@ -56,11 +62,15 @@ def beam_search(
 
         scores_NK, kept = best.masked_fill(ends, -torch.inf).topk(beams)
         ids_NKL = candidates[row_N1, kept]
-        reachable_N = scores_NK[:, 0] / max_new_tokens**length_penalty
+        furthest = max_new_tokens if early_stopping == "never" else length
+        reachable_N = scores_NK[:, 0] / furthest**length_penalty
         worst_N = done_scores_NK[:, -1]
-        settled_N = worst_N.isfinite() & ((worst_N >= reachable_N) | (beams == 1))
+        beaten_N = (worst_N >= reachable_N) | (early_stopping is True) | (beams == 1)
+        settled_N = worst_N.isfinite() & beaten_N
         if settled_N.all():
             break
         scores_NK = scores_NK.masked_fill(settled_N.unsqueeze(1), -torch.inf)
-    answers = [row[start:].tolist() for row in done_NKL[:, 0].cpu()]
+        before_NK = row_N1 * beams + parents[row_N1, kept]
+        next_NKV = step(ids_NKL[..., -1].flatten(), before_NK.flatten()).unflatten(0, (-1, beams))
+    answers = [row.tolist() for row in done_NKL[:, 0].cpu()]
     return [row[: row.index(eos)] if eos in row else row for row in answers]

@@ -1,4 +1,4 @@
-"""Text that a model's decoder generates from the inputs of a batch."""
+"""Text that a model writes after the inputs of a batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
-from skillweave.generation.beam import beam_search
-from skillweave.layers.attention import Memory
+from skillweave.generation.beam import EarlyStopping, beam_search
 from skillweave.model.model import Model
 
 
@@ -21,29 +20,36 @@ def generate(
     max_new_tokens: int,
     beams: int = 1,
     length_penalty: float = 1.0,
+    early_stopping: EarlyStopping = False,
 ) -> list[list[int]]:
-    """The token ids of each sample's answer. The encoder runs once; the answers in the batch are
-    not used.
+    """The token ids of each sample's answer. The inputs are encoded once, and so is each token; the
+    answers in the batch are not used.
 
-    `start_NL`, `eos`, `max_new_tokens`, `beams`, `length_penalty`: see `beam_search`.
+    `start_NL`: the tokens that answers begin with. The others: see `beam_search`.
     """
-    resolved = model.resolve(batch.layout.task)
-    memory = repeat_memory(model.memory(batch, resolved), beams)
-    layout = batch.layout.only(len(batch.layout.passes) - 1)
+    state = model.prefill(answered(batch, start_NL))
+    rows = torch.arange(len(start_NL), device=start_NL.device).repeat_interleave(beams)
+    first_NV = state.logits.float().log_softmax(-1)
+    state.reorder(rows)
 
-    def step(ids_NL: Tensor) -> Tensor:
-        lengths = torch.full((len(ids_NL), 1), ids_NL.shape[1])
-        so_far = Batch(layout.with_lengths((ids_NL.shape[1],)), (ids_NL,), lengths)
-        return model.next_words(so_far, memory, resolved).float().log_softmax(-1)
+    def step(tokens: Tensor, before: Tensor) -> Tensor:
+        state.reorder(before)
+        return model.step(tokens.unsqueeze(1), state).float().log_softmax(-1)
 
-    return beam_search(step, start_NL, eos, max_new_tokens, beams, length_penalty)
+    return beam_search(first_NV, step, eos, max_new_tokens, beams, length_penalty, early_stopping)
 
 
-def repeat_memory(memory: Memory, times: int) -> Memory:
-    """The memory of each sample, once per beam."""
-    tokens = memory.tokens
-    hidden_NLD = tokens.to_padded(memory.hidden_TD).repeat_interleave(times, 0)
-    valid = None if tokens.valid is None else tokens.valid.repeat_interleave(times, 0)
-    # A decoder reads padded sequences only, so the index of the flat tokens is not needed.
-    repeated = replace(tokens, samples=tokens.samples * times, index=None, valid=valid)
-    return Memory(hidden_NLD.flatten(0, 1), repeated)
+def answered(batch: Batch, answers_NL: Tensor) -> Batch:
+    """The batch with other tokens in its last span, all of the same length."""
+    *lengths, _ = (span.length for span in batch.layout.spans)
+    count = answers_NL.shape[1]
+    own_N1 = torch.full((len(answers_NL), 1), count)
+    return replace(
+        batch,
+        layout=batch.layout.with_lengths((*lengths, count)),
+        inputs=(*batch.inputs[:-1], answers_NL),
+        lengths=torch.cat([batch.lengths[:, :-1], own_N1], dim=1),
+        masked=(*batch.masked[:-1], None) if batch.masked else (),
+        labels={},
+        logits_to_keep=None,
+    )

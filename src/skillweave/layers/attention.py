@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
+from skillweave.layers.cache import LayerCache
 from skillweave.layers.position import add_bias, rotate
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.sparse import (
@@ -137,18 +138,21 @@ class SelfAttention(nn.Module):
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
         if tokens.rotary is not None:
             query, key = rotate(query, tokens.rotary), rotate(key, tokens.rotary)
+        key, value = _extended(key, value, layers[0].prompts, tokens.cache)
         if self.gate is not None and tokens.gated_bias is not None:
             tokens = add_bias(tokens, self.gate(tokens.to_padded(x_TD)) * tokens.gated_bias)
+        prompts = 0 if layers[0].prompts is None else layers[0].prompts.shape[2]
+        own = key[:, :, prompts:]
         if tokens.relative is not None:
-            tokens = add_bias(tokens, self._relative_bias(query, key, tokens, qkvs[0]))
+            tokens = add_bias(tokens, self._relative_bias(query, own, tokens, qkvs[0]))
         if before is not None:
             tokens = add_bias(tokens, before)
         scores = None
         if self.residual:
-            scores = add_bias(tokens, score(query, key, self.scale, self.softcap)).mask
-        mask, prompts = tokens.mask, layers[0].prompts
-        if prompts is not None:
-            key, value, mask = prepend(prompts, key, value, mask)
+            scores = add_bias(tokens, score(query, own, self.scale, self.softcap)).mask
+        mask = tokens.mask
+        if prompts and mask is not None:  # prompts are visible, or have a bias of 0
+            mask = F.pad(mask, (prompts, 0), value=mask.dtype is torch.bool)
         dropout = self.dropout if self.training else 0.0
         mixed_NHLd = attend(query, key, value, mask, dropout, self.scale, self.softcap)
         mixed_TD = tokens.to_tokens(mixed_NHLd.transpose(1, 2).flatten(2))
@@ -158,7 +162,8 @@ class SelfAttention(nn.Module):
     def _relative_bias(
         self, query: Tensor, key: Tensor, tokens: TokenMap, resolved: Resolved | None
     ) -> Tensor:
-        """[N, H, L, L] what the distances of queries and keys [N, H, L, d] add to the scores."""
+        """[N, H, L, C] what the distances of queries [N, H, L, d] and keys [N, H, C, d] add to the
+        scores."""
         vectors_RD, rows_NLL, terms = cast(RelativePositions, tokens.relative)
         alone = lone_sequence(tokens.conditions[0], len(vectors_RD), vectors_RD.device)
         qkv_RD, _ = apply_linear(self.qkv, vectors_RD, alone, [resolved])
@@ -219,14 +224,23 @@ class CrossAttention(nn.Module):
     def forward(self, x_TD: Tensor, tokens: TokenMap, memory: Memory) -> Tensor:
         """Flat tokens [T, D] → [T, D]."""
         query = self.heads.split(tokens.to_padded(self.query(x_TD)))
-        key, value = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
-        value = value if self.value_bias is None else value + self.value_bias.to(value.dtype)
-        key, value = self.heads.split(key), self.heads.split(value)
+        if tokens.cache is None:
+            key, value = self.keys_and_values(memory)
+        else:
+            if tokens.cache.cross is None:
+                tokens.cache.cross = self.keys_and_values(memory)
+            key, value = tokens.cache.cross
         valid = memory.tokens.valid
         mask = None if valid is None else valid[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask, dropout, self.scale, self.softcap)
         return self.output(tokens.to_tokens(mixed.transpose(1, 2).flatten(2)))
+
+    def keys_and_values(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """[N, K, L, d] those of the memory."""
+        key, value = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
+        value = value if self.value_bias is None else value + self.value_bias.to(value.dtype)
+        return self.heads.split(key), self.heads.split(value)
 
 
 class Memory(NamedTuple):
@@ -236,16 +250,14 @@ class Memory(NamedTuple):
     tokens: TokenMap
 
 
-def prepend(
-    prompts: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Prompts [2, H, P, d] before the keys and values [N, H, L, d] of every sample, visible to all
-    queries."""
-    more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
-    if mask is not None:
-        # visible, or a bias of 0
-        mask = F.pad(mask, (prompts.shape[2], 0), value=mask.dtype is torch.bool)
-    return torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2), mask
+def _extended(
+    key: Tensor, value: Tensor, prompts: Tensor | None, cache: LayerCache | None
+) -> tuple[Tensor, Tensor]:
+    """Keys and values [N, H, L, d] after those of prompts [2, H, P, d] and of earlier tokens."""
+    if prompts is not None and (cache is None or not cache.own.length):
+        more = prompts.to(key.dtype).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
+        key, value = torch.cat([more[0], key], dim=2), torch.cat([more[1], value], dim=2)
+    return (key, value) if cache is None else cache.own.append(key, value)
 
 
 def attend(

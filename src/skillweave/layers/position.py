@@ -294,6 +294,8 @@ class RelativeBias2d(nn.Module):
     def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
         """The token map with the bias in its mask. Raises ValueError for an image with another
         number of patches."""
+        if tokens.past is not None:  # new tokens are no patches
+            return tokens
         own_HLL = self.table(self.rows(like.device)).movedim(-1, 0).to(like.dtype)
         bias_HLL = own_HLL.new_zeros(own_HLL.shape[0], tokens.length, tokens.length)
         start = 0
@@ -386,9 +388,8 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def distances(tokens: TokenMap, device: torch.device) -> Tensor:
-    """[1 or N, L, L] the position of each key minus that of each query."""
-    positions_NL = tokens.positions(device)
-    return positions_NL.unsqueeze(1) - positions_NL.unsqueeze(2)
+    """[1 or N, L, C] the position of each key minus that of each query."""
+    return tokens.key_positions(device).unsqueeze(1) - tokens.positions(device).unsqueeze(2)
 
 
 def add_bias(tokens: TokenMap, bias: Tensor) -> TokenMap:
@@ -405,6 +406,8 @@ def within_window(tokens: TokenMap, window: int, device: torch.device) -> TokenM
     arXiv 2004.05150)."""
     distance = distances(tokens, device).unsqueeze(1)
     near = distance.abs() < window
+    if tokens.past is not None:
+        return replace(tokens, mask=near if tokens.mask is None else tokens.mask & near)
     # Padding attends to itself: a softmax over nothing would be NaN.
     itself_LL = torch.eye(tokens.length, dtype=torch.bool, device=device)
     return replace(tokens, mask=near if tokens.mask is None else (tokens.mask & near) | itself_LL)

@@ -8,6 +8,7 @@ sequences [N, L, D], in which the spans of a sample follow each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from skillweave.batch import Attention, Condition, Layout, Role
+from skillweave.layers.cache import LayerCache
 
 UNPAD_FROM = 0.02
 """Share of padding above which dropping it saves more time than the two copies per layer take."""
@@ -45,6 +47,16 @@ class RotaryTables(NamedTuple):
     interleaved: bool = False
 
 
+class Past(NamedTuple):
+    """The tokens before those of a map, whose keys and values are cached.
+
+    `lengths`: [N] how many each sample has, without padding. `positions`: [1 or N, C] of each.
+    """
+
+    lengths: Tensor
+    positions: Tensor
+
+
 @dataclass(frozen=True)
 class TokenMap:
     """The positions of the tokens of one pass.
@@ -60,7 +72,9 @@ class TokenMap:
     precede any causal span; None for packed samples. `rotary`: how queries and keys are rotated, if
     they are. `gated_bias`: [1 or N, H, L, L] biases that each layer multiplies
     by its gates before they are added to the scores, if any. `relative`: what disentangled
-    attention needs, if any.
+    attention needs, if any. `past`: the tokens that the samples had before, if any; keys and
+    biases then cover these first. `caches`: where each layer keeps what later tokens need, if they
+    do. `cache`: that of the present layer.
     """
 
     conditions: tuple[Condition, ...]
@@ -77,13 +91,24 @@ class TokenMap:
     rotary: RotaryTables | None = None
     gated_bias: Tensor | None = None
     relative: RelativePositions | None = None
+    past: Past | None = None
+    caches: Sequence[LayerCache] = ()
+    cache: LayerCache | None = None
 
     def positions(self, device: torch.device) -> Tensor:
         """[1 or N, L] the position of each token in its sample, across all spans of the pass;
         arbitrary at padding."""
-        if self.valid is None or len(self.sizes) == 1:  # padding is at the end
-            return torch.arange(self.length, device=device).unsqueeze(0)
-        return (self.valid.cumsum(1) - 1).clamp(min=0)
+        if self.valid is not None and len(self.sizes) > 1:  # padding is not at the end
+            return (self.valid.cumsum(1) - 1).clamp(min=0)
+        own_1L = torch.arange(self.length, device=device).unsqueeze(0)
+        return own_1L if self.past is None else self.past.lengths.unsqueeze(1) + own_1L
+
+    def key_positions(self, device: torch.device) -> Tensor:
+        """[1 or N, C] those of all tokens that may be attended to."""
+        own_NL = self.positions(device)
+        if self.past is None:
+            return own_NL
+        return torch.cat([self.past.positions.expand(len(own_NL), -1), own_NL], dim=1)
 
     def in_order(self, x_NLD: Tensor, backward: bool = False) -> tuple[Tensor, Tensor | None]:
         """Padded sequences with the tokens of each sample before all padding, forward or backward,

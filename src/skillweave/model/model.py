@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from skillweave.layers.attention import Memory
 from skillweave.layers.sparse import Known, Route
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
+from skillweave.model.decoding import DecodingState
 from skillweave.model.pretrained import Pretrained
 
 Load = dict[tuple[Choice, Condition], Tensor]
@@ -279,29 +280,66 @@ class Model(Pretrained):
         encoded, _ = self._run(batch, 0, resolved)
         return Memory(encoded.hidden_TD, encoded.tokens)
 
-    def next_words(self, batch: Batch, memory: Memory, resolved: Resolved) -> Tensor:
-        """Logits [N, V] of the word after each sample's last. `batch`: of the decoder's pass
-        alone."""
-        encoded, _ = self._run(batch, 0, resolved, memory)
-        task = batch.layout.task
-        name = next(t for t in self._task(task).targets if self.config.targets[t].writes_text)
-        embeddings = self._output_embeddings(task, name)
-        return cast(Language, self.targets[name]).token_logits(encoded.last(), embeddings)
+    @torch.no_grad()
+    def prefill(self, batch: Batch, resolved: Resolved | None = None) -> DecodingState:
+        """What `step` needs to write on after the last span of a batch, a causal text.
+
+        It may stand alone (a language model), after other spans of its pass (a prefix), or in a
+        decoder's pass. The samples may have unequal lengths. `resolved`: as for `forward`. Raises
+        ConfigError for another last span, and for a task that writes no text.
+        """
+        layout, task = batch.layout, batch.layout.task
+        if layout.packed or not layout.spans[-1].causal:
+            raise ConfigError(f"task {task!r}: its last span is no causal text, so it writes none")
+        resolved = self.resolve(task) if resolved is None else resolved
+        last = len(layout.passes) - 1
+        memory = self.memory(batch, resolved) if last else None
+        x_TD, tokens = self._embed_tokens(batch, last)
+        part = self._part(tokens.conditions[-1])
+        caches = part.new_caches()
+        weights = [resolved[c] for c in tokens.conditions]
+        hidden_TD, _ = part(x_TD, replace(tokens, caches=caches), weights, None, memory)
+        written, device = len(layout.spans) - 1, x_TD.device
+        starts = layout.starts(written, batch.lengths)
+        return DecodingState(
+            condition=tokens.conditions[-1],
+            segment=layout.segment(written),
+            weights=weights[-1],
+            memory=memory,
+            caches=caches,
+            lengths=tokens.lengths.to(device),
+            starts=(batch.lengths[:, written] + (0 if starts is None else starts)).to(device),
+            positions=tokens.positions(device),
+            valid=tokens.valid,
+            logits=self._next_logits(task, Encoded(hidden_TD, tokens).last()),
+        )
+
+    @torch.no_grad()
+    def step(self, tokens_NL: Tensor, state: DecodingState) -> Tensor:
+        """Logits [N, V] after the next tokens [N, L] of each sample. The state then counts them."""
+        embedding, shared = self._embedding(state.condition)
+        tokens = state.new_tokens(tokens_NL.shape[1])
+        x_TD = embedding(tokens_NL, tokens.lengths, state.segment, shared, None, state.starts)
+        part = self._part(state.condition)
+        hidden_TD, _ = part(x_TD.flatten(0, 1), tokens, [state.weights], None, state.memory)
+        logits_NV = self._next_logits(state.condition.task, tokens.to_padded(hidden_TD)[:, -1])
+        state.extended(tokens, logits_NV)
+        return logits_NV
+
+    def _next_logits(self, task: str, hidden_ND: Tensor) -> Tensor:
+        """Logits [N, V] of the word after each vector."""
+        names = [t for t in self._task(task).targets if self.config.targets[t].writes_text]
+        if not names:
+            raise ConfigError(f"task {task!r} has no target of kind 'lm', so it writes no text")
+        embeddings = self._output_embeddings(task, names[0])
+        return cast(Language, self.targets[names[0]]).token_logits(hidden_ND, embeddings)
 
     def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
         spans = batch.layout.passes[encoder_pass]
         parts = []
         for s in spans:
-            span = batch.layout.spans[s]
             masked = batch.masked[s] if batch.masked else None
-            if self.target_embedding is not None and self._decodes(batch.layout.condition(s)):
-                tied = "word" not in self.target_embedding.content
-                embedding, shared = (
-                    self.target_embedding,
-                    {"word": self.word_embedding(span.modality)} if tied else {},
-                )
-            else:
-                embedding, shared = self.embeddings[span.modality.value], self.shared
+            embedding, shared = self._embedding(batch.layout.condition(s))
             segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
             starts = (
                 None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
@@ -311,6 +349,14 @@ class Model(Pretrained):
             )
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
+
+    def _embedding(self, condition: Condition) -> tuple[nn.Module, Any]:
+        """The embedding of a condition's spans, and the modules that it shares."""
+        if self.target_embedding is None or not self._decodes(condition):
+            return self.embeddings[condition.modality.value], self.shared
+        tied = "word" not in self.target_embedding.content
+        shared = {"word": self.word_embedding(condition.modality)} if tied else {}
+        return self.target_embedding, shared
 
     def _output_embeddings(self, task: str, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""

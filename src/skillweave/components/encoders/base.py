@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
+from skillweave.config import ConfigError
 from skillweave.layers.attention import Memory
 from skillweave.layers.block import Block, BlockWeights
+from skillweave.layers.cache import LayerCache
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -87,6 +89,13 @@ class Encoder(nn.Module):
         `weights`: what `resolve` gave for the condition of each span. `memory`: what a decoder
         attends to.
         """
+
+    def new_caches(self) -> list[LayerCache]:
+        """A cache for each layer, for text that is written token by token. Raises ConfigError for
+        an encoder that keeps nothing of earlier tokens."""
+        if not self.order:
+            raise ConfigError(f"a {type(self).__name__} does not write text token by token")
+        return [LayerCache() for _ in self.order]
 
     def choices(self) -> Iterator[tuple[int, str, Route]]:
         """Layer, site and route of every choice among experts, in the order in which they are made.

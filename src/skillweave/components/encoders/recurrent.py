@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from skillweave.components.encoders.base import SequentialEncoder
+from skillweave.config import ConfigError
 from skillweave.config.encoder import LSTMConfig, RecurrentConfig
 from skillweave.layers.attention import CrossAttention, Heads, Memory
+from skillweave.layers.cache import LayerCache
 from skillweave.layers.sparse import Known
 from skillweave.layers.tokens import TokenMap, back_in_place
 
@@ -42,6 +45,12 @@ class RecurrentEncoder(SequentialEncoder):
         self.stacks = nn.ModuleList(CELLS[config.name](**options) for _ in range(stacks))
         self.dropout = nn.Dropout(config.dropout)
 
+    def new_caches(self) -> list[LayerCache]:
+        """One cache, of the states of all layers. Raises ConfigError for two directions."""
+        if len(self.stacks) > 1 or self.stacks[0].bidirectional:
+            raise ConfigError("an encoder that reads in two directions writes no text")
+        return [LayerCache()]
+
     def read(self, x_TD: Tensor, tokens: TokenMap, memory: Memory | None) -> Tensor:
         """See `SequentialEncoder`."""
         x_NLD = tokens.to_padded(x_TD)
@@ -62,6 +71,8 @@ class RecurrentDecoder(RecurrentEncoder):
         """See `SequentialEncoder`. Raises ValueError without a memory."""
         if memory is None:
             raise ValueError("a decoder needs the encoder's output to attend to")
+        if tokens.caches:
+            tokens = replace(tokens, cache=tokens.caches[0])
         states_TD = super().read(x_TD, tokens, memory)
         context_TD = self.attention(states_TD, tokens, memory)
         return torch.tanh(self.combination(torch.cat([context_TD, states_TD], dim=-1)))
@@ -72,5 +83,7 @@ def _read(stack: nn.Module, x_NLD: Tensor, tokens: TokenMap, backward: bool) -> 
     tokens; zeros at padding."""
     x_NLD, order = tokens.in_order(x_NLD, backward)
     given = pack_padded_sequence(x_NLD, tokens.lengths, batch_first=True, enforce_sorted=False)
-    read_NLD, _ = pad_packed_sequence(stack(given)[0], batch_first=True, total_length=tokens.length)
+    cache = tokens.caches[0] if tokens.caches else LayerCache()
+    read, cache.states = stack(given, cache.states)
+    read_NLD, _ = pad_packed_sequence(read, batch_first=True, total_length=tokens.length)
     return back_in_place(read_NLD, order)

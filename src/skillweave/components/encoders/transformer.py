@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -75,6 +76,8 @@ class TransformerEncoder(Encoder):
             placed = placed_by_kind[layer in self.global_layers]
             if len(self.positions):
                 placed = self.positions[i](placed, x_TD)
+            if tokens.caches:
+                placed = replace(placed, cache=tokens.caches[layer])
             resolved = [span[i] for span in weights]
             x_TD, sites, scores = self.blocks[i](x_TD, placed, resolved, generator, memory, scores)
             statistics |= {(layer, site): found for site, found in sites.items()}

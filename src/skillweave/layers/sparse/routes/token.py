@@ -77,9 +77,16 @@ class ContextRoute(TokenRoute):
     def logits(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
         """[T, E]. The gate is linear, so the context's term is computed once per sample."""
         own_ED, context_ED = self.gate.weight.chunk(2, dim=1)
-        shared_NE = F.linear(self.pool(x_TD, tokens), context_ED)
+        shared_NE = F.linear(self._context(x_TD, tokens), context_ED)
         shared_NLE = shared_NE.unsqueeze(1).expand(-1, tokens.length, -1)
         return F.linear(x_TD, own_ED) + tokens.to_tokens(shared_NLE)
+
+    def _context(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
+        if tokens.cache is None:
+            return self.pool(x_TD, tokens)
+        if self not in tokens.cache.pooled:
+            tokens.cache.pooled[self] = self.pool(x_TD, tokens)
+        return tokens.cache.pooled[self]
 
     def pool(self, x_TD: Tensor, tokens: TokenMap) -> Tensor:
         """[N, D] the attention-pooled context of each sample, zeros where it has none. Raises

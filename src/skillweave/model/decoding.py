@@ -1,0 +1,101 @@
+"""Text that a model writes token by token: what it keeps between two tokens.
+
+Shape letters: N samples, C tokens so far, L new tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skillweave.batch import Condition
+from skillweave.components.encoders.base import EncoderWeights
+from skillweave.layers.attention import Memory
+from skillweave.layers.cache import LayerCache
+from skillweave.layers.tokens import Past, TokenMap
+
+
+@dataclass
+class DecodingState:
+    """What is known after some tokens: give it to `Model.step` with the next ones.
+
+    `logits`: [N, V] of the next token. `condition`: of the span that is written, `segment` its rank
+    and `weights` its resolved experts. `memory`: what a decoder attends to. `lengths`: [N] tokens
+    so far, without padding. `starts`: [N] the position of the next token in its modality.
+    `positions`: [1 or N, C] of the tokens so far. `valid`: [N, C] False for padding; None without.
+    `caches`: keys and values of each layer. They are extended in place: a state is used once.
+    """
+
+    condition: Condition
+    segment: int
+    weights: EncoderWeights
+    memory: Memory | None
+    caches: list[LayerCache]
+    lengths: Tensor
+    starts: Tensor
+    positions: Tensor
+    valid: Tensor | None
+    logits: Tensor
+
+    def reorder(self, rows: Tensor) -> None:
+        """Keep these samples [M], in this order. One may stand several times, as beams of a
+        sample."""
+        if len(rows) == len(self.lengths) and rows.tolist() == list(range(len(rows))):
+            return
+        for cache in self.caches:
+            cache.select(rows)
+        self.lengths, self.starts = self.lengths[rows], self.starts[rows]
+        self.logits = self.logits[rows]
+        self.valid = None if self.valid is None else self.valid[rows]
+        if len(self.positions) > 1:
+            self.positions = self.positions[rows]
+        if self.memory is not None:
+            self.memory = _selected(self.memory, rows)
+
+    def new_tokens(self, count: int) -> TokenMap:
+        """The token map of so many further tokens of each sample."""
+        samples, device = len(self.lengths), self.lengths.device
+        return TokenMap(
+            conditions=(self.condition,),
+            sizes=(samples * count,),
+            padded=(count,),
+            samples=samples,
+            length=count,
+            index=None,
+            mask=self._mask(count),
+            lengths=torch.full((samples,), count),
+            valid=None,
+            first=(torch.arange(samples, device=device) * count,),
+            context=torch.zeros(samples, count, dtype=torch.bool, device=device),
+            past=Past(self.lengths, self.positions),
+            caches=self.caches,
+        )
+
+    def extended(self, tokens: TokenMap, logits: Tensor) -> None:
+        """Count the tokens of a map among those so far. `logits`: [N, V] after them."""
+        self.positions = tokens.key_positions(self.lengths.device)
+        if self.valid is not None:
+            self.valid = F.pad(self.valid, (0, tokens.length), value=True)
+        self.lengths, self.starts = self.lengths + tokens.length, self.starts + tokens.length
+        self.logits = logits
+
+    def _mask(self, count: int) -> Tensor | None:
+        """[1 or N, 1, L, C + L] what new tokens may attend to: all before them."""
+        if self.valid is None and count == 1:
+            return None
+        device, so_far = self.lengths.device, self.positions.shape[1]
+        valid = torch.ones(1, so_far, dtype=torch.bool, device=device)
+        valid = valid if self.valid is None else self.valid
+        own = torch.ones(count, count, dtype=torch.bool, device=device).tril()
+        own = own.expand(len(valid), -1, -1)
+        return torch.cat([valid.unsqueeze(1).expand(-1, count, -1), own], dim=2).unsqueeze(1)
+
+
+def _selected(memory: Memory, rows: Tensor) -> Memory:
+    """The memory of these samples. Its keys and values are cached, so only their mask counts."""
+    tokens = memory.tokens
+    valid = None if tokens.valid is None else tokens.valid[rows]
+    return Memory(memory.hidden_TD, replace(tokens, samples=len(rows), valid=valid))
