@@ -83,7 +83,7 @@ def test_families(reference: Reference) -> None:
     (name,) = model.config.tasks
     if "lm" not in model.config.tasks[name].targets:
         pytest.skip("it writes no text")
-    batch = make_batch(model, torch.float64, (5, 8, 6))
+    batch = make_batch(model, torch.float64, (9, 12, 10))
     check(model, batch)
 
 

@@ -52,7 +52,8 @@ class Rotary(nn.Module):
     def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
         """The token map with the tables of cosines and sines, each [1 or N, 1, L, d]."""
         wide = torch.promote_types(like.dtype, torch.float32)
-        frequencies = self.frequencies(tokens.length, like.device).to(wide)
+        length = tokens.length if tokens.past is None else tokens.past.prefilled
+        frequencies = self.frequencies(length, like.device).to(wide)
         angles = tokens.positions(like.device)[..., None].to(wide) * frequencies
         both = angles.repeat_interleave(2, -1) if self.interleaved else angles.tile(2)
         both = both.unsqueeze(1)
@@ -63,7 +64,8 @@ class Rotary(nn.Module):
 
 class LongRotary(Rotary):
     """Each frequency divided by a factor of its own: `short` [d/2] in sequences of at most `length`
-    positions, `long` [d/2] in others (LongRoPE, arXiv 2402.13753, section 3)."""
+    positions, `long` [d/2] in others (LongRoPE, arXiv 2402.13753, section 3). A text that is
+    written goes on with the factors that it began with."""
 
     def __init__(
         self,

@@ -51,10 +51,12 @@ class Past(NamedTuple):
     """The tokens before those of a map, whose keys and values are cached.
 
     `lengths`: [N] how many each sample has, without padding. `positions`: [1 or N, C] of each.
+    `prefilled`: how many there were before the first was written, with padding.
     """
 
     lengths: Tensor
     positions: Tensor
+    prefilled: int
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class DecodingState:
     so far, without padding. `starts`: [N] the position of the next token in its modality.
     `positions`: [1 or N, C] of the tokens so far. `valid`: [N, C] False for padding; None without.
     `caches`: keys and values of each layer. They are extended in place: a state is used once.
+    `prefilled`: C before the first token was written.
     """
 
     condition: Condition
@@ -34,6 +35,7 @@ class DecodingState:
     weights: EncoderWeights
     memory: Memory | None
     caches: list[LayerCache]
+    prefilled: int
     lengths: Tensor
     starts: Tensor
     positions: Tensor
@@ -70,7 +72,7 @@ class DecodingState:
             valid=None,
             first=(torch.arange(samples, device=device) * count,),
             context=torch.zeros(samples, count, dtype=torch.bool, device=device),
-            past=Past(self.lengths, self.positions),
+            past=Past(self.lengths, self.positions, self.prefilled),
             caches=self.caches,
         )
 

@@ -307,6 +307,7 @@ class Model(Pretrained):
             weights=weights[-1],
             memory=memory,
             caches=caches,
+            prefilled=tokens.length,
             lengths=tokens.lengths.to(device),
             starts=(batch.lengths[:, written] + (0 if starts is None else starts)).to(device),
             positions=tokens.positions(device),
