@@ -17,6 +17,7 @@ import torch
 import yaml
 from documentation_data import write_lines
 from hf_folder import save_bert
+from hf_generation import T5, WAV2VEC2, WHISPER
 from hf_references import CLIP, GPT2, LLAMA
 from hf_vision import VIT
 from PIL import Image
@@ -37,6 +38,7 @@ from skillweave.data.processors.tokenizer import load_tokenizer, special_names
 from skillweave.data.processors.video import VideoProcessor
 from skillweave.data.sharding import ShardingConfig, write_shards
 from skillweave.data.sources import STREAMS, open_rows, open_source, open_stream
+from skillweave.data.sources.functions import read_packages
 from skillweave.evaluation.zero_shot import read_tasks
 from skillweave.inference import open_run
 from skillweave.inference.inputs import read_inputs
@@ -292,6 +294,12 @@ def write_squad(folder: Path) -> None:
     (folder / "train.json").write_text(json.dumps(SQUAD))
 
 
+@add("Python source", lambda folder: read_packages({"a": folder / "a.py"}))
+def write_source(folder: Path) -> None:
+    body = "    total = 0\n    for x in xs:\n        total += x\n    return total\n"
+    (folder / "a.py").write_text(f'def add(xs):\n    """Add all numbers of a list."""\n{body}')
+
+
 @add("folder of captions", lambda folder: read_all(str(folder)))
 def write_folder(folder: Path) -> None:
     write_lines(folder / "metadata.jsonl", [{"file_name": "a.png", "text": "a"}])
@@ -374,6 +382,9 @@ HUGGING_FACE: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT2": ("GPT2LMHeadModel", GPT2),
     "Llama": ("LlamaForCausalLM", LLAMA),
     "CLIP": ("CLIPModel", CLIP),
+    "T5": ("T5ForConditionalGeneration", T5),
+    "Whisper": ("WhisperForConditionalGeneration", WHISPER),
+    "Wav2Vec2": ("Wav2Vec2ForCTC", WAV2VEC2),
     "ViT": ("ViTForImageClassification", VIT),
 }
 
@@ -400,7 +411,12 @@ for family, (architecture, options) in HUGGING_FACE.items():
         getattr(transformers, architecture)(config).save_pretrained(folder)
         if family in ("CLIP", "ViT"):
             transformers.ViTImageProcessor(size={"height": 12, "width": 12}).save_pretrained(folder)
-        if family in ("GPT2", "Llama"):
+        if family == "Whisper":
+            transformers.WhisperFeatureExtractor().save_pretrained(folder)
+        if family == "Wav2Vec2":
+            characters = {name: i for i, name in enumerate(["<pad>", "<unk>", "|", "a", "b"])}
+            (folder / "vocab.json").write_text(json.dumps(characters))
+        if family in ("GPT2", "Llama", "T5"):
             transformers.GenerationConfig(num_beams=2).save_pretrained(folder)
 
 

@@ -1,5 +1,6 @@
 """Random damage to the bytes of a file: to any bytes, and to the values of JSON and YAML."""
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -99,7 +100,7 @@ def _values(
         elif rng.random() < 0.2:
             holder[key] = [holder[key]]
         else:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
     return write(content[0])
 
 

@@ -57,6 +57,9 @@ def test_a_missing_column_is_named_with_the_nearest(columns):
 def test_braces_and_globs(tmp_path):
     assert expand_braces("s/{08..11}.tar") == ["s/08.tar", "s/09.tar", "s/10.tar", "s/11.tar"]
     assert expand_braces("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"]
+    for bomb in ("{0..1000000000}", "{0..99999}{0..99999}", "{a,b}" * 60):
+        with pytest.raises(ConfigError, match="stands for more than 100,000 files"):
+            expand_braces(bomb)
     for name in ("1.jsonl", "2.jsonl", "[x].jsonl"):
         (tmp_path / name).write_text("{}\n")
     assert [file.name for file in find_files(f"{tmp_path}/*.jsonl")] == [

@@ -13,7 +13,8 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,8 @@ from skillweave.config.base import ConfigError, nearest
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _UNDECODED = re.compile("[\udc80-\udcff]")
 """What Python makes of the bytes of a name that are not UTF-8 (PEP 383)."""
+MOST_PATHS = 100_000
+"""Most files that a pattern with braces names."""
 _MOST_NAMES = 1000
 """The most names of a folder that are searched for the one that was meant."""
 
@@ -35,17 +38,29 @@ class NoSuchFile(ConfigError):
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shards/{000..002}.tar` → three paths, with the width of the first number. `{a,b}` → both."""
+    """`shards/{000..002}.tar` → three paths, with the width of the first number. `{a,b}` → both.
+    Raises ConfigError for more than `MOST_PATHS`."""
+    paths = list(islice(_expand(pattern), MOST_PATHS + 1))
+    if len(paths) > MOST_PATHS:
+        raise ConfigError(
+            f"{pattern[:200]}: stands for more than {MOST_PATHS:,} files; check the numbers in"
+            " braces"
+        )
+    return paths
+
+
+def _expand(pattern: str) -> Iterator[str]:
     match = _BRACES.search(pattern)
     if match is None:
-        return [pattern]
+        yield pattern
+        return
     first, last, listed = match.groups()
     if listed:
-        choices = listed.split(",")
+        choices: Iterable[str] = listed.split(",")
     else:
-        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [path for choice in choices for path in expand_braces(head + choice + tail)]
+        choices = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
+    for choice in choices:
+        yield from _expand(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
 def find_files(pattern: str) -> list[Path]:

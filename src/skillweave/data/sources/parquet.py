@@ -75,7 +75,9 @@ class ParquetTable(Table):
     def _read_group(self, number: int, names: Sequence[str]) -> pyarrow.Table:
         present = [name for name in names if name in self.columns]
         with reading(self.file, READABLE), self._open() as opened:
-            return opened.read_row_group(number, columns=present, use_threads=False)
+            group = opened.read_row_group(number, columns=present, use_threads=False)
+            group.validate(full=True)  # texts that are not UTF-8
+            return group
 
     def read_column(self, name: str) -> list[Any]:
         """One column of all rows."""

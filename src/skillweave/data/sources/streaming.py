@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skillweave.config.base import ConfigError
+from skillweave.config.errors import reading
 from skillweave.config.registry import Registry
 from skillweave.data.sources.base import SUFFIXES, Row, Skipped
 from skillweave.data.sources.files import find_files, short_names
@@ -81,8 +82,9 @@ STREAMS: Registry[Callable[[list[Path], str], StreamingSource]] = Registry("suff
 def open_stream(path: str) -> StreamingSource:
     """The shards that a path, glob or brace range names, as a stream. Raises ConfigError for a
     format that cannot be streamed."""
-    shards = find_files(path)
-    suffixes = {file.suffix.lower() for file in shards}
-    if len(suffixes) > 1:
-        raise ConfigError(f"{path}: mixes kinds of files")
-    return STREAMS.find(suffixes.pop())(shards, path)
+    with reading(path, "shards that can be read"):
+        shards = find_files(path)
+        suffixes = {file.suffix.lower() for file in shards}
+        if len(suffixes) > 1:
+            raise ConfigError(f"{path}: mixes kinds of files")
+        return STREAMS.find(suffixes.pop())(shards, path)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skillweave.config import ConfigError
 from skillweave.config.encoder import EncoderConfig, TransformerConfig
+from skillweave.config.errors import reading
 from skillweave.interop.checkpoints import load_pickle
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.model_loader import match_weights
@@ -86,11 +87,14 @@ def from_tencent(source: Path | Mapping[str, Tensor], config: ModelConfig) -> Mo
     Raises ConfigError where the configuration lacks what the weights need. Raises WeightsError that
     names missing, unexpected and wrongly shaped weights, and those that differ but must be equal.
     """
-    stored = load_pickle(source) if isinstance(source, Path) else source
-    weights = Weights(
-        {_rename(name): x for name, x in stored.items()},
-        str(source) if isinstance(source, Path) else "the checkpoint",
-    )
+    where = str(source) if isinstance(source, Path) else "the checkpoint"
+    with reading(where, "a checkpoint that can be converted", WeightsError):
+        stored = load_pickle(source) if isinstance(source, Path) else source
+        return _convert(stored, where, config)
+
+
+def _convert(stored: Mapping[str, Tensor], where: str, config: ModelConfig) -> Model:
+    weights = Weights({_rename(name): x for name, x in stored.items()}, where)
     weights.merge()
     streams = _streams(config, weights.tensors)
     if len(config.streams.present()) == 1:
