@@ -94,7 +94,7 @@ def from_tencent(source: Path | Mapping[str, Tensor], config: ModelConfig) -> Mo
 
 
 def _convert(stored: Mapping[str, Tensor], where: str, config: ModelConfig) -> Model:
-    weights = Weights({_rename(name): x for name, x in stored.items()}, where)
+    weights = Weights.from_state(stored, where)
     weights.merge()
     streams = _streams(config, weights.tensors)
     if len(config.streams.present()) == 1:
@@ -128,6 +128,18 @@ class Weights(NamedTuple):
     tensors: dict[str, Tensor]
     where: str
 
+    @classmethod
+    def from_state(cls, stored: Mapping[str, Tensor], where: str) -> Weights:
+        """The weights of a checkpoint. Raises WeightsError for anything else."""
+        items = stored.items() if isinstance(stored, Mapping) else [("", stored)]
+        for name, x in items:
+            if not isinstance(name, str) or not isinstance(x, Tensor):
+                raise WeightsError(
+                    f"{where}: expected tensors by name, found {type(x).__name__} {name!r}; save"
+                    " the state_dict() of the model"
+                )
+        return cls({_rename(name): x for name, x in items}, where)
+
     def require_equal(self, name: str, other: str, remedy: str) -> None:
         """Raises WeightsError if two tensors are there and differ."""
         if not self.equal(name, other):
@@ -148,7 +160,7 @@ class Weights(NamedTuple):
                 self.require_equal(name, found[1] + ".transformer.0" + TABLE, "layers share it")
                 # The encoder has a table of its own too, which it does not use.
                 self.tensors[found[1] + TABLE] = self.tensors[name]
-            elif found := CONVOLUTION.fullmatch(name):
+            elif (found := CONVOLUTION.fullmatch(name)) and self.tensors[name].dim() == 4:
                 x, bias = self.tensors[name], f"{found[1]}{found[2]}.bias"
                 first = found[2] == "_1"
                 self.tensors[name] = x[:, 0].transpose(1, 2) if first else x[..., 0]
@@ -227,9 +239,8 @@ def _fitted(config: ModelConfig, streams: list[Stream], weights: Weights) -> Mod
         options = settings["streams"].get(stream.modality) or settings["target_embedding"]
         if words := _rows(tensors, f"{stream.external}.word.embedding.weight"):
             options["vocabulary"] = words
-        alone = f"{stream.external}.image.patch.cls_emb" not in tensors
         positions = _rows(tensors, f"{stream.external}.pos.embedding.weight")
-        if positions and alone and "max_length" in options:
+        if positions and "max_length" in options and not _is_joint(streams):
             options["max_length"] = positions
         if f"{stream.external}.patch.projection.weight" in tensors:
             options["patch_bias"] = f"{stream.external}.patch.projection.bias" in tensors
@@ -238,6 +249,11 @@ def _fitted(config: ModelConfig, streams: list[Stream], weights: Weights) -> Mod
     _fit_outputs(config, settings, weights)
     _fit_samples(settings, tensors)
     return ModelConfig.parse(settings, "TencentPretrain's checkpoint")
+
+
+def _is_joint(streams: list[Stream]) -> bool:
+    """Whether words and patches are one sequence."""
+    return any(stream.external == "embedding.image" for stream in streams)
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
@@ -274,19 +290,18 @@ def _fit_samples(settings: dict[str, Any], tensors: Mapping[str, Tensor]) -> Non
     targets, classifier = settings["targets"], tensors.get("target.cls.linear_2.weight")
     if found := targets.get("classification"):
         if classifier is not None:
-            found["hidden"] = "target.cls.linear_1.weight" in tensors
-            found["classes"] = found["classes"] or [
-                str(number) for number in range(len(classifier))
-            ]
-            if found["compared"] and not found["hidden"]:
+            names = [str(number) for number in range(len(classifier))]
+            found["classes"] = found["classes"] or names
+            if found["compared"] and "target.cls.linear_1.weight" not in tensors:
+                found["hidden"] = False
                 found["compared"] = ["first", "second", "difference", "product"]
         elif found["compared"]:  # Two streams without a classifier.
             del targets["classification"]
             for task in settings["tasks"].values():
                 task["targets"].pop("classification", None)
-    if (scale := tensors.get("target.clr.logit_scale")) is not None:
-        found = targets["contrastive"]
-        found["max_scale"] = max(found["max_scale"], math.exp(scale))  # It has no limit there.
+    scale, found = tensors.get("target.clr.logit_scale"), targets.get("contrastive")
+    if found and scale is not None and scale.numel() == 1 and scale.isfinite():
+        found["max_scale"] = max(found["max_scale"], math.exp(min(scale, 80)))  # no limit there
 
 
 def _place_image(external: str, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
@@ -309,7 +324,7 @@ def _place_image(external: str, config: ModelConfig, tensors: dict[str, Tensor])
         )
     segment = tensors.get(f"{sequence}.seg.embedding.weight")
     patches = rows[start : start + size]
-    if segment is not None:
+    if segment is not None and segment.shape == (3, rows.shape[1]):
         patches = patches + segment[2 if joint else 1]
     if joint:
         tensors[table] = rows[:start]
@@ -383,16 +398,20 @@ def _stream_rules(stream: Stream) -> Rules:
 def _part_rules(part: Part) -> Rules:
     """Rules of an encoder of any kind, or of the decoder."""
     name, external, config, _ = part
+    block, norm, table = f"{external}.transformer.{{i}}", "layer_norm_2", "relative_pos_emb"
+    rules: Rules = {}
     if name == "decoder":
-        block, last_norm, table = "decoder.transformer_decoder.{i}", "layer_norm_3", "self_pos_emb"
-    else:
-        block, last_norm, table = (
-            f"{external}.transformer.{{i}}",
-            "layer_norm_2",
-            "relative_pos_emb",
+        block, norm, table = "decoder.transformer_decoder.{i}", "layer_norm_3", "self_pos_emb"
+        rules = cross_attention_rules(
+            block,
+            query="context_attn.linear_layers.0",
+            key="context_attn.linear_layers.1",
+            value="context_attn.linear_layers.2",
+            output="context_attn.final_linear",
+            norm="layer_norm_2",
         )
     gated = isinstance(config, TransformerConfig) and config.gated
-    rules: Rules = {
+    rules |= {
         **block_rules(
             f"{name}.blocks.{{i}}",
             block,
@@ -401,15 +420,7 @@ def _part_rules(part: Part) -> Rules:
             attention_norm="layer_norm_1",
             inner=joined(*["feed_forward.linear_gate"] * gated, "feed_forward.linear_1"),
             outer="feed_forward.linear_2",
-            feed_forward_norm=last_norm,
-        ),
-        **cross_attention_rules(
-            block,
-            query="context_attn.linear_layers.0",
-            key="context_attn.linear_layers.1",
-            value="context_attn.linear_layers.2",
-            output="context_attn.final_linear",
-            norm="layer_norm_2",
+            feed_forward_norm=norm,
         ),
         f"{name}.last_norm": f"{external}.layer_norm",
         f"{name}.position.table": f"{external}.{table}.relative_attention_bias",
