@@ -312,7 +312,9 @@ def test_gated_convolutions(tmp_path: Path) -> None:
     expected = theirs.linear("target.lm.output_layer", x, 13, bias=False)
     assert relative_error(logits(convert(theirs, tmp_path), IDS)["lm"], expected) < 1e-9
     del theirs.state["encoder.gate_b.2"]
-    with pytest.raises(WeightsError, match=r"missing: .* encoder\.gate_b\.2"):
+    with pytest.raises(
+        WeightsError, match=r"gate\.2\.bias and encoder\.gate_b\.2 must both have 8"
+    ):
         convert(theirs, tmp_path)
 
 
@@ -331,3 +333,22 @@ def test_gated_convolutions(tmp_path: Path) -> None:
 def test_what_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         convert(Theirs({**BERT, **changes}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "message"),
+    [
+        ("encoder.transformer.0.layer_norm_1.gamma", "text", "expected tensors by name, found str"),
+        ("embedding.word.embedding.weight", torch.tensor(1.0), "is a single number"),
+        ("embedding.seg.embedding.weight", torch.zeros(3, 5), "wrong shape"),
+        ("target.mlm.linear_2.weight", torch.zeros(13, 12).long(), "holds integers"),
+    ],
+)
+def test_damaged_weights(name: str, x: Any, message: str, tmp_path: Path) -> None:
+    config = {**BERT, "target": ["mlm"]}
+    theirs = Theirs(config)
+    y = theirs.embed("embedding", config, IDS, len(IDS), [1] * len(IDS))
+    theirs.masked_words(theirs.transformer("encoder", y, visible(len(IDS)), config), 13)
+    theirs.state[name] = x
+    with pytest.raises(WeightsError, match=message):
+        convert(theirs, tmp_path)

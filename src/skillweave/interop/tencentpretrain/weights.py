@@ -138,6 +138,8 @@ class Weights(NamedTuple):
                     f"{where}: expected tensors by name, found {type(x).__name__} {name!r}; save"
                     " the state_dict() of the model"
                 )
+            if not x.dim() and not name.endswith(".logit_scale"):
+                raise WeightsError(f"{where}: {name} is a single number, not a weight")
         return cls({_rename(name): x for name, x in items}, where)
 
     def require_equal(self, name: str, other: str, remedy: str) -> None:
@@ -165,10 +167,12 @@ class Weights(NamedTuple):
                 first = found[2] == "_1"
                 self.tensors[name] = x[:, 0].transpose(1, 2) if first else x[..., 0]
                 other = f"{found[1]}_b{found[2].removeprefix('_')}"
-                if bias in self.tensors and other in self.tensors:
-                    self.tensors[bias] = self.tensors[bias] + self.tensors.pop(other).flatten()
-                else:
-                    raise WeightsError(f"{self.where}: missing: {bias} or {other}")
+                biases = [self.tensors.pop(one, x).flatten() for one in (bias, other)]
+                if any(len(one) != len(x) for one in biases):
+                    raise WeightsError(
+                        f"{self.where}: {bias} and {other} must both have {len(x)} numbers"
+                    )
+                self.tensors[bias] = biases[0] + biases[1]
         for name in filter(LAYER_TABLE.fullmatch, list(self.tensors)):
             del self.tensors[name]
 
@@ -346,7 +350,8 @@ def _as_ours(name: str, x: Tensor, parts: list[Part]) -> Tensor:
     size = part.config.size(part.width)
     if name.endswith(".relative_attention_bias.weight") and part.config.scale_attention:
         return x / math.sqrt(size)  # There the bias is scaled as the scores are.
-    if part.config.position.kind == "rope" and re.search(r"self_attn\.linear_layers\.[01]\.", name):
+    rotated = part.config.position.kind == "rope" and not len(x) % size
+    if rotated and re.search(r"self_attn\.linear_layers\.[01]\.", name):
         # The values of a rotary pair are neighbours there and half a head apart here.
         return x.unflatten(0, (-1, size // 2, 2)).transpose(1, 2).flatten(0, 2)
     return x
