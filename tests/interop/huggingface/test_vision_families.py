@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from hf_references import SIGLIP, KeepDouble, Reference, make_batch
-from hf_vision import CLASSES, DINOV2, DINOV3
+from hf_vision import CLASSES, DINOV2, DINOV3, VIT
 
 import skillweave as sw
 from skillweave.batch import Batch
@@ -64,6 +64,14 @@ def test_loss_of_pairs_is_that_of_siglip() -> None:
     ("architecture", "options", "message"),
     [
         ("Dinov2Model", {**DINOV2, "num_channels": 1}, "num_channels=1"),
+        ("Dinov2Model", {**DINOV2, "image_size": [12, 8]}, "image_size=.*must be the same"),
+        ("ViTModel", {**VIT, "patch_size": (4, 2)}, "patch_size=.*must be the same"),
+        ("DINOv3ViTModel", {**DINOV3, "image_size": [12, 8]}, "image_size=.*must be the same"),
+        (
+            "Dinov2WithRegistersModel",
+            {**DINOV2, "num_register_tokens": 0},
+            "num_register_tokens=0.*'dinov2'",
+        ),
         ("DINOv3ViTModel", {**DINOV3, "num_register_tokens": 0}, "num_register_tokens=0"),
         ("DINOv3ViTModel", {**DINOV3, "query_bias": False}, "query_bias"),
         ("SiglipVisionModel", {**SIGLIP["vision_config"], "vision_use_head": False}, "use_head"),
@@ -83,3 +91,19 @@ def test_what_has_no_counterpart_is_named(
     )
     with pytest.raises(ConfigError, match=message):
         sw.from_hf({}, config)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 5])
+@pytest.mark.parametrize("width", [3, 15, 36])
+def test_gated_feed_forwards_of_any_size_are_written(width: int, ratio: int) -> None:
+    """The ratio in a configuration is rounded up to a multiple of 8 numbers."""
+    options = {**DINOV2, "hidden_size": width, "mlp_ratio": ratio, "use_swiglu_ffn": True}
+    theirs = Reference("Dinov2Model", "Dinov2Config", options).build(torch.float32)
+    back = sw.to_hf(sw.from_hf(theirs), "dinov2").state_dict()
+    for name, x in theirs.state_dict().items():
+        assert torch.equal(back[name], x), name
+
+
+def test_sizes_of_equal_sides_are_read() -> None:
+    theirs = Reference("Dinov2Model", "Dinov2Config", {**DINOV2, "image_size": [12, 12]}).build()
+    assert sw.from_hf(theirs).config.streams.image.size == 12

@@ -13,6 +13,7 @@ from skillweave.interop.huggingface.families.vit import (
     LAST_NORM,
     OTHER_BIASES,
     VIT,
+    read_grid,
 )
 from skillweave.interop.huggingface.family import Head
 
@@ -37,8 +38,7 @@ def _read_options(config: Any) -> dict[str, Any]:
         "encoder.layer_scale": config.layer_scale_init_value or None,
     }
     if shared or per_layer:
-        side = config.image_size // config.patch_size
-        position = {"kind": "relative_2d", "grid": [side, side], "per_layer": per_layer}
+        position = {"kind": "relative_2d", "grid": read_grid(config), "per_layer": per_layer}
         found["encoder.position"] = position
     mean = config.use_mean_pooling
     for target in POOLED:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from skillweave.interop.huggingface.families.bert import BERT
+from skillweave.interop.huggingface.families.vit import PATCHES
 from skillweave.interop.huggingface.family import Family, Field, Fields, Head, activation, prefixed
 from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
 from skillweave.interop.rules import Rules, block_rules, qkv, reshaped, with_prefix
@@ -62,7 +63,6 @@ def _image_rules(encoder: str) -> Rules:
 
 
 PRE_NORM = {"norm_position": "pre", "dropout": 0.0}
-PATCHES: Fields = {"streams.image.size": "image_size", "streams.image.patch": "patch_size"}
 PATCH_CONSTANTS = {"streams.image.norm": True, "streams.image.patch_bias": False}
 POOLED_NORM: Rules = {"targets.pooled.norm": "vision_model.post_layernorm"}
 POOLED_EPSILON: Fields = {"targets.pooled.norm_epsilon": "layer_norm_eps"}

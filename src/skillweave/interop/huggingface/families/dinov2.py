@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from skillweave.config import ConfigError
 from skillweave.interop.huggingface.families.bert import ENCODER
 from skillweave.interop.huggingface.families.vit import (
     EMBEDDING,
     IMAGE,
+    PATCH,
+    SIZE,
     VIT,
     read_biases,
     write_biases,
@@ -30,9 +34,18 @@ from skillweave.interop.rules import Rules, block_rules, joined, qkv, reshaped
 HIDDEN_ACT = activation("hidden_act")
 
 
-def _swiglu_size(width: int, ratio: int) -> int:
-    """Two thirds of the usual hidden layer, as a multiple of 8."""
-    return (width * ratio * 2 // 3 + 7) // 8 * 8
+def _hidden_size(width: int, ratio: int, gated: bool) -> int:
+    """Width of the feed-forward's hidden layer: with a gate two thirds, as a multiple of 8."""
+    return (width * ratio * 2 // 3 + 7) // 8 * 8 if gated else width * ratio
+
+
+def _read_registers(registers: int) -> int:
+    if not registers:
+        raise ConfigError(
+            "num_register_tokens=0 has no counterpart here; without registers the model_type is"
+            " 'dinov2'"
+        )
+    return registers
 
 
 def _read_options(config: Any) -> dict[str, Any]:
@@ -42,7 +55,7 @@ def _read_options(config: Any) -> dict[str, Any]:
         **read_biases(config),
         "streams.image.embedding": ["masked_patch" if masked else "patch", "grid_position"],
         "encoder.gated": gated,
-        "encoder.feed_forward": _swiglu_size(width, ratio) if gated else int(width * ratio),
+        "encoder.feed_forward": _hidden_size(width, ratio, gated),
         "encoder.activation": "silu" if gated else HIDDEN_ACT.read(config.hidden_act),
     }
 
@@ -51,7 +64,8 @@ def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
     width, hidden, gated = (
         options[name] for name in ("width", "encoder.feed_forward", "encoder.gated")
     )
-    ratio = round(hidden * 3 / 2 / width) if gated else hidden // width
+    # Reading the ratio back tells whether it gives this size.
+    ratio = next(ratio for ratio in count(1) if _hidden_size(width, ratio, gated) >= hidden)
     act = {} if gated else {"hidden_act": write_activation(options["encoder.activation"])}
     masked = "masked_patch" in options["streams.image.embedding"]
     return {
@@ -61,6 +75,9 @@ def _write_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_ratio": ratio,
         **({} if options["streams.image.registers"] else {"use_mask_token": masked}),
     }
+
+
+REGISTERS = Field("num_register_tokens", _read_registers)
 
 
 def read_pictures(folder: Path, settings: dict[str, Any]) -> None:
@@ -102,9 +119,9 @@ DINOV2 = replace(
     fields={
         **without(ENCODER, "encoder.feed_forward", "encoder.activation"),
         # The preprocessor decides how large pictures are, the model how large its table is.
-        "streams.image.size": Field("image_size", compare=lambda size: None),
-        "streams.image.position_size": "image_size",
-        "streams.image.patch": "patch_size",
+        "streams.image.size": SIZE._replace(compare=lambda size: None),
+        "streams.image.position_size": SIZE,
+        "streams.image.patch": PATCH,
         "encoder.layer_scale": "layerscale_value",
         "encoder.drop_path": "drop_path_rate",
     },
@@ -113,20 +130,23 @@ DINOV2 = replace(
         "Dinov2Model": Head(targets={"pooled": {"hidden": False}}, unused=("classifier.",)),
         "Dinov2ForImageClassification": Head.classification(options={"pooling": ["first", "rest"]}),
     },
-    required={"num_channels": 3},
+    required={"num_channels": 3, "head_dim": None},
     read_options=_read_options,
     write_options=_write_options,
     processor_files=(ProcessorFile(read_pictures, IMAGE_FILE.write),),
 )
-REGISTERS = replace(
+WITH_REGISTERS = replace(
     DINOV2,
     model_type="dinov2_with_registers",
     prefix="dinov2_with_registers.",
-    fields={**DINOV2.fields, "streams.image.registers": "num_register_tokens"},
+    fields={
+        **DINOV2.fields,
+        "streams.image.registers": REGISTERS,
+    },
     heads={
         name.replace("Dinov2", "Dinov2WithRegisters"): head for name, head in DINOV2.heads.items()
     },
     constants={**DINOV2.constants, "streams.image.position_antialias": True},
 )
 DINOV2.register()
-REGISTERS.register()
+WITH_REGISTERS.register()

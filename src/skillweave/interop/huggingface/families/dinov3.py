@@ -8,8 +8,8 @@ from typing import Any
 
 from skillweave.config import ConfigError
 from skillweave.interop.huggingface.families.bert import ENCODER
-from skillweave.interop.huggingface.families.dinov2 import DINOV2
-from skillweave.interop.huggingface.families.vit import IMAGE
+from skillweave.interop.huggingface.families.dinov2 import DINOV2, REGISTERS
+from skillweave.interop.huggingface.families.vit import IMAGE, PATCHES, read_grid
 from skillweave.interop.huggingface.family import Head, prefixed, without
 from skillweave.interop.rules import Rules, alternatives, block_rules, joined, qkv, reshaped
 
@@ -24,8 +24,6 @@ QUERY_KEY_VALUE = {
 
 
 def _read_options(config: Any) -> dict[str, Any]:
-    if not config.num_register_tokens:
-        raise ConfigError("dinov3_vit: num_register_tokens=0 has no counterpart here; at least 1")
     given = config.query_bias, config.key_bias, config.value_bias
     if given not in QUERY_KEY_VALUE:
         raise ConfigError(
@@ -33,10 +31,9 @@ def _read_options(config: Any) -> dict[str, Any]:
             " must be the same, or only the key has none"
         )
     others = [ours for theirs, ours in BIASES.items() if getattr(config, theirs)]
-    side = config.image_size // config.patch_size
     return {
         "encoder.biases": [*QUERY_KEY_VALUE[given], *others, "norm"],
-        "encoder.position.grid": [side, side],
+        "encoder.position.grid": read_grid(config),
     }
 
 
@@ -79,8 +76,8 @@ DINOV3 = replace(
         "encoder.gated": "use_gated_mlp",
         "encoder.layer_scale": "layerscale_value",
         "encoder.drop_path": "drop_path_rate",
-        **prefixed("streams.image", size="image_size", patch="patch_size"),
-        "streams.image.registers": "num_register_tokens",
+        **PATCHES,
+        "streams.image.registers": REGISTERS,
         **prefixed(
             "encoder.position",
             base="rope_theta",

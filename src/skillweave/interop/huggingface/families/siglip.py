@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
-from skillweave.interop.huggingface.families.clip import PATCHES, PRE_NORM, blocks, inside, sizes
+from skillweave.interop.huggingface.families.clip import PRE_NORM, blocks, inside, sizes
+from skillweave.interop.huggingface.families.vit import PATCHES
 from skillweave.interop.huggingface.family import (
     Family,
     Fields,

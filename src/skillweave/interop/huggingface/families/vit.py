@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from skillweave.config import ConfigError
 from skillweave.interop.huggingface.families.bert import ENCODER
 from skillweave.interop.huggingface.family import Family, Field, Fields, Head
 from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
 from skillweave.interop.rules import Rules, alternatives, block_rules, joined, qkv, reshaped
 
 IMAGE = "embeddings.image"
-FIELDS: Fields = {
-    **ENCODER,
-    "streams.image.size": "image_size",
-    "streams.image.patch": "patch_size",
-}
+
+
+def side(name: str) -> Field:
+    """An option that gives a height and a width, or both as one number. Reading raises ConfigError
+    where they differ."""
+
+    def read(value: Any) -> Any:
+        sides = {*value} if isinstance(value, list | tuple) else {value}
+        if len(sides) > 1:
+            raise ConfigError(
+                f"{name}={value} has no counterpart here; height and width must be the same"
+            )
+        return sides.pop()
+
+    return Field(name, read)
+
+
+SIZE, PATCH = side("image_size"), side("patch_size")
+PATCHES: Fields = {"streams.image.size": SIZE, "streams.image.patch": PATCH}
+FIELDS: Fields = {**ENCODER, **PATCHES}
 LAST_NORM = Field("use_mean_pooling", lambda mean: not mean, lambda last: not last)
 """If pictures are pooled by a mean, the last norm comes after the pooling (BEiT, VideoMAE)."""
 OTHER_BIASES = ["attention_output", "feed_forward", "norm"]
@@ -73,6 +89,11 @@ LAYERS: Rules = {
     **blocks("encoder.blocks.{i}", "layers.{i}", "encoder.layer.{i}"),
     "encoder.last_norm": "layernorm",
 }
+
+
+def read_grid(config: Any) -> list[int]:
+    """Rows and columns of patches."""
+    return [SIZE.read(config.image_size) // PATCH.read(config.patch_size)] * 2
 
 
 def read_biases(config: Any) -> dict[str, Any]:
