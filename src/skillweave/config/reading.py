@@ -28,7 +28,7 @@ def parse_json(text: str | bytes, where: object) -> Any:
     """The value of a JSON text. Raises ConfigError for anything else, also for a key that stands
     twice in one object."""
     with reading(where, "valid JSON"):
-        return shallow(json.loads(_decode(text), object_pairs_hook=_unique))
+        return shallow(json.loads(_decode(text), object_pairs_hook=unique_keys))
 
 
 def parse_yaml(text: str | bytes, where: object, what: str = "valid YAML") -> Any:
@@ -111,10 +111,14 @@ def _repeated(keys: Iterable[str]) -> str | None:
     return next((key for key, count in Counter(keys).items() if count > 1), None)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if (twice := _repeated(key for key, _ in pairs)) is not None:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` of `json.loads`. Raises ValueError for a key that stands twice in one
+    object, of which the last would be taken without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = _repeated(key for key, _ in pairs)
         raise ValueError(f"the key {twice!r} stands twice in one object; remove one")
-    return dict(pairs)
+    return found
 
 
 def shallow(data: T) -> T:

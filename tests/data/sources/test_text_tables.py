@@ -34,6 +34,7 @@ def test_json_lines_skip_what_is_malformed_with_its_line(tmp_path):
         b"",
         b'{"text": "two"}',
         b"[1]",
+        b'{"text": "four", "n": 1, "text": "five"}',
         b"\xff\xfe",
         b'{"text": "\\ud800"}',
     ]
@@ -44,10 +45,11 @@ def test_json_lines_skip_what_is_malformed_with_its_line(tmp_path):
         {"text": "two", "n": None},
         {"text": "three", "n": None},
     ]
-    assert [key for key, _ in table.skipped] == ["a.jsonl:2", "a.jsonl:5", "a.jsonl:6", "a.jsonl:7"]
+    assert [key for key, _ in table.skipped] == [f"a.jsonl:{line}" for line in (2, 5, 6, 7, 8)]
+    assert "the key 'text' stands twice" in table.skipped[2][1]
     assert table.column("text") == ["one", "two", "three"]
     source = open_source(DataConfig(path=str(file), fractions=ALL), "train")
-    assert source[2] == {"key": "a.jsonl:8", "text": "three", "n": None}
+    assert source[2] == {"key": "a.jsonl:9", "text": "three", "n": None}
     assert source.skipped == table.skipped
 
 

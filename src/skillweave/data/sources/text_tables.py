@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skillweave.config.base import ConfigError
+from skillweave.config.reading import unique_keys
 from skillweave.data.sources.base import SUFFIXES, Row, Table
 from skillweave.data.sources.files import detect_encoding, recode
 
@@ -160,7 +161,7 @@ class JsonTable(LineTable):
     expected = "a JSON object"
 
     def _parse(self, data: bytes) -> Row:
-        row = json.loads(_decode(data))
+        row = json.loads(_decode(data), object_pairs_hook=unique_keys)
         if not isinstance(row, dict):
             raise ValueError(f"the line is a {type(row).__name__}")
         return row

@@ -15,6 +15,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from skillweave.config.reading import unique_keys
 from skillweave.data.sources.base import FIELDS, MEDIA, SUFFIXES, Row, Table
 from skillweave.data.sources.files import readable
 from skillweave.data.sources.streaming import STREAMS, StreamingSource
@@ -217,7 +218,7 @@ def _read_metadata(stream: IO[bytes], sample: Sample) -> Row:
     if (member := sample.get("json")) is None:
         return {}
     try:
-        metadata = json.loads(member.read(stream))
+        metadata = json.loads(member.read(stream), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{member.name} is not JSON: {error}") from None
     if not isinstance(metadata, dict):
