@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from stand_ins import tiny_recipe, tiny_trainer
 from tiny import TARGETS, TASKS, labelled, make_batch, random_examples, tiny_config, tiny_model
 
 from skillweave.training.parallel import launch, make_fabric
+from skillweave.training.trainer import LossTerms, loss_scales
 
 LENGTHS = {
     "masked_text": [[3], [29], [4], [17]],
@@ -66,6 +69,29 @@ def test_accumulating_is_the_same_as_a_larger_batch(tmp_path, task):
     parts = batches(task, [0, 2], [1, 3])
     (whole,) = batches(task, [0, 2, 1, 3])
     assert_equal(gradients(tmp_path / "a", parts), gradients(tmp_path / "b", [whole]))
+
+
+PAIRS = st.lists(st.tuples(st.integers(2, 15), st.integers(2, 30)), min_size=2, max_size=6)
+
+
+@given(lengths=PAIRS, cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 99))
+def test_any_division_into_micro_batches_has_the_gradient_of_the_whole(lengths, cuts, seed):
+    model = make_model()
+    examples = random_examples("masked_code", lengths, model.config)
+    examples = labelled("masked_code", examples, np.random.default_rng(seed))
+    ends = [*sorted(cut for cut in cuts if cut < len(examples)), len(examples)]
+    parts = [examples[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    found = []
+    for division in (parts, [examples]):
+        batches = [make_batch("masked_code", part, model.config) for part in division]
+        update = [LossTerms("masked_code", model.loss_terms(batch)) for batch in batches]
+        model.zero_grad()
+        for batch, own in zip(batches, update, strict=True):
+            loss = model(batch, loss_scales=loss_scales(own, update)).loss
+            (loss / len(batches)).backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for accumulated, whole in zip(*found, strict=True):
+        torch.testing.assert_close(accumulated, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_several_tasks_in_one_update_are_averaged(tmp_path):
