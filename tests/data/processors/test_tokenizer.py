@@ -279,10 +279,17 @@ def test_vocab_json_with_merges_is_byte_level_bpe(tmp_path):
         load_tokenizer(tmp_path / "plain")
 
 
-def test_a_folder_that_names_its_class_is_read_by_it(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config", {"tokenizer_class": "RobertaTokenizer"}),
+        ("config", {"model_type": "roberta"}),
+    ],
+)
+def test_a_folder_that_names_its_class_is_read_by_it(tmp_path, name, content):
     transformers = pytest.importorskip("transformers")
     save_bpe(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert load_tokenizer(tmp_path).encode("the cat").ids == theirs("the cat")["input_ids"]
 

@@ -269,19 +269,20 @@ def _from_vocabulary(file: Path) -> Tokenizer:
 
 
 def _from_merges(file: Path) -> Tokenizer:
-    """Byte-level BPE (GPT-2). A folder that names the class of its tokenizer is read by that
-    class."""
+    """Byte-level BPE (GPT-2). A folder that names the class of its tokenizer, or its model, is read
+    by that class."""
     prefix = file.name.removesuffix("vocab.json").removesuffix("merges.txt")
     names, merges = (file.with_name(f"{prefix}{name}") for name in ("vocab.json", "merges.txt"))
     if absent := [one.name for one in (names, merges) if not one.is_file()]:
         raise ConfigError(f"tokenizer {file}: byte-level BPE needs {absent[0]} beside it")
     given = read_object(file.with_name(SETTINGS))
-    if "tokenizer_class" in given:
+    if "tokenizer_class" in given or "model_type" in read_object(file.with_name("config.json")):
         return from_json(convert_older(file.parent))
     vocabulary = json.loads(names.read_bytes())
     _fill_gaps(vocabulary)
-    lines = [line for line in read_lines(merges) if line and not line.startswith("#version")]
-    model = models.BPE(vocabulary, [(first, second) for first, second in map(str.split, lines)])
+    lines = (line for line in read_lines(merges) if line and not line.startswith("#version"))
+    pairs = (line.split(" ") for line in lines)
+    model = models.BPE(vocabulary, [(first, second) for first, second in pairs])
     return _bpe(model, False, given.get("add_prefix_space", False))
 
 
