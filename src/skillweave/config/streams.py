@@ -180,6 +180,8 @@ class TextStream(StreamConfig):
     (GPT-2, LLaMA, CLIP). It is set where all tasks of a given configuration are causal."""
     tokenizer: TokenizerConfig = TrainedTokenizerConfig()
     """Where the tokenizer comes from."""
+    special_ids: dict[SpecialToken, int | list[int]] = {}
+    """Ids of special tokens, for a converted model that came without a tokenizer."""
 
     def embedding_width(self, width: int) -> int:
         """`embedding_size`, or else the stream's width."""

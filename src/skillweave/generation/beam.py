@@ -29,10 +29,10 @@ def beam_search(
 ) -> list[list[int]]:
     """The most probable answer of each sample that the search finds, without `eos`.
 
-    `first_NV`: log probabilities of the first token. `max_new_tokens`: most tokens of an answer,
-    `eos` included. The score of an answer is the sum of its tokens' log probabilities divided by
-    their number (`eos` included) to the power `length_penalty` (arXiv 1609.08144, section 7,
-    without its constant).
+    `first_NV`: log probabilities of the first token; with one beam any scores. `max_new_tokens`:
+    most tokens of an answer, `eos` included. The score of an answer is the sum of its tokens' log
+    probabilities divided by their number (`eos` included) to the power `length_penalty` (arXiv
+    1609.08144, section 7, without its constant).
 
     The search of a sample ends as in Transformers. `early_stopping` "never": when no unfinished
     answer can still win. False: when none would win if it ended now. True: when as many answers as

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
-from skillweave.generation.beam import EarlyStopping, beam_search
+from skillweave.generation.beam import beam_search
+from skillweave.generation.rules import build_rules
 from skillweave.model.model import Model
+
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def generate(
@@ -20,23 +26,36 @@ def generate(
     max_new_tokens: int,
     beams: int = 1,
     length_penalty: float = 1.0,
-    early_stopping: EarlyStopping = False,
+    options: Mapping[str, Any] = NONE,
 ) -> list[list[int]]:
     """The token ids of each sample's answer. The inputs are encoded once, and so is each token; the
     answers in the batch are not used.
 
-    `start_NL`: the tokens that answers begin with. The others: see `beam_search`.
+    `start_NL`: the tokens that answers begin with. `options`: of Transformers' generation, see
+    `LanguageConfig.generation`. The others: see `beam_search`.
     """
     state = model.prefill(answered(batch, start_NL))
     rows = torch.arange(len(start_NL), device=start_NL.device).repeat_interleave(beams)
-    first_NV = state.logits.float().log_softmax(-1)
+    adjust = build_rules(options, start_NL.shape[1], eos, max_new_tokens, str(start_NL.device))
+    ids_NL = start_NL
+
+    def scores(logits_NV: Tensor) -> Tensor:
+        # as in Transformers, whose rules see logits where the search is greedy
+        logits_NV = logits_NV.float()
+        return adjust(ids_NL, logits_NV if beams == 1 else logits_NV.log_softmax(-1))
+
+    first_NV = scores(state.logits)
     state.reorder(rows)
+    ids_NL = ids_NL[rows]
 
     def step(tokens: Tensor, before: Tensor) -> Tensor:
+        nonlocal ids_NL
         state.reorder(before)
-        return model.step(tokens.unsqueeze(1), state).float().log_softmax(-1)
+        ids_NL = torch.cat([ids_NL[before], tokens.unsqueeze(1)], dim=1)
+        return scores(model.step(tokens.unsqueeze(1), state))
 
-    return beam_search(first_NV, step, eos, max_new_tokens, beams, length_penalty, early_stopping)
+    stop = options.get("early_stopping") or False
+    return beam_search(first_NV, step, eos, max_new_tokens, beams, length_penalty, stop)
 
 
 def answered(batch: Batch, answers_NL: Tensor) -> Batch:

@@ -134,7 +134,7 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     for batch in on_device(model, batches, seen):
         begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
         end, penalty = processor.separator, target.length_penalty
-        ids = generate(model, batch, begin_NL, end, most, target.beams, penalty)
+        ids = generate(model, batch, begin_NL, end, most, target.beams, penalty, target.generation)
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
         references += [about["answer"] for about in batch.metadata if "answer" in about]
     return GeneratedText(references=references, hypotheses=hypotheses, **vars(seen))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as T
 from hf_generation import BART, S2T, T5, WHISPER
-from hf_references import BERT, DISTIL, GPT2, Reference, make_batch, run_theirs, true_tokens
+from hf_references import BERT, CLIP, DISTIL, GPT2, Reference, make_batch, run_theirs, true_tokens
 from hf_vision import VIT
 from safetensors.torch import load_file, save_file
 from tiny import relative_error
@@ -159,3 +160,109 @@ def test_a_converted_whisper_is_inspected(tmp_path: Path) -> None:
     found = inspect_model(model)
     assert found["total_parameters"] == sum(x.numel() for x in model.parameters())
     assert found["tasks"]["lm"]["activated_parameters"] == found["total_parameters"]
+
+
+SEARCH = {
+    "num_beams": 4,
+    "length_penalty": 2.0,
+    "max_length": 12,
+    "min_length": 8,
+    "no_repeat_ngram_size": 2,
+    "forced_bos_token_id": 0,
+    "suppress_tokens": [5, 6],
+    "repetition_penalty": 1.5,
+}
+
+
+@pytest.mark.parametrize("where", ["generation_config.json", "config.json"])
+def test_search_options_are_kept_in_both_directions(where: str, tmp_path: Path) -> None:
+    """Also those of older models, whose config.json has them."""
+    theirs = Reference("BartForConditionalGeneration", "BartConfig", BART).build(torch.float32)
+    theirs.generation_config = T.GenerationConfig(**SEARCH)
+    theirs.save_pretrained(tmp_path / "theirs")
+    if where == "config.json":
+        (tmp_path / "theirs" / "generation_config.json").unlink()
+        config = json.loads((tmp_path / "theirs" / where).read_text())
+        (tmp_path / "theirs" / where).write_text(json.dumps(config | SEARCH))
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    target = sw.load(tmp_path / "ours").config.targets["lm"]
+    assert (target.beams, target.length_penalty, target.max_answer_tokens) == (4, 2.0, 11)
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    expected = type(theirs).from_pretrained(tmp_path / "theirs").generation_config.to_dict()
+    found = T.GenerationConfig.from_pretrained(tmp_path / "back").to_dict()
+    assert found.pop("max_new_tokens") == expected.pop("max_length") - 1
+    for name, x in expected.items():
+        assert x is None or name.startswith("_") or found[name] == x, name
+
+
+def test_search_options_without_a_counterpart_are_refused(tmp_path: Path) -> None:
+    theirs = Reference("BartForConditionalGeneration", "BartConfig", BART).build(torch.float32)
+    theirs.generation_config = T.GenerationConfig(do_sample=True, temperature=0.5)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="do_sample=True has no counterpart here"):
+        from_hf(tmp_path)
+
+
+def test_a_chat_model_keeps_how_it_is_sampled(tmp_path: Path) -> None:
+    theirs = Reference("GPT2LMHeadModel", "GPT2Config", GPT2).build(torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    # the temperature has no effect, which newer versions of Transformers refuse to write
+    options = {"temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 9]}
+    (tmp_path / "theirs" / "generation_config.json").write_text(json.dumps(options))
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    found = T.GenerationConfig.from_pretrained(tmp_path / "back").to_dict()
+    assert {name: found[name] for name in options} == options
+
+
+def test_a_whisper_that_was_converted_back_writes_in_a_given_language() -> None:
+    options = {**WHISPER, "vocab_size": 60, "max_target_positions": 20}
+    theirs = Reference("WhisperForConditionalGeneration", "WhisperConfig", options).build()
+    theirs.generation_config = T.GenerationConfig(
+        **{name: WHISPER[name] for name in WHISPER if name.endswith("_token_id")},
+        is_multilingual=True,
+        lang_to_id={"<|en|>": 41, "<|zh|>": 42},
+        task_to_id={"transcribe": 44, "translate": 45},
+        no_timestamps_token_id=46,
+        max_initial_timestamp_index=5,
+        alignment_heads=[[0, 1]],
+        max_length=15,
+    )
+    back = to_hf(from_hf(theirs))
+    frames = torch.randn(2, WHISPER["num_mel_bins"], 2 * WHISPER["max_source_positions"]).double()
+    for language in ("en", "zh"):
+        expected = theirs.generate(frames, language=language, task="translate")
+        assert torch.equal(back.generate(frames, language=language, task="translate"), expected)
+    model = from_hf(theirs)
+    target = model.config.targets["lm"].model_copy(update={"begin": ["<|zh|>", "<|translate|>"]})
+    model.config = model.config.changed(targets={"lm": target})
+    expected = theirs.generate(frames, language="zh", task="translate")
+    assert torch.equal(to_hf(model).generate(frames), expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "options"),
+    [
+        ("CLIPModel", "CLIPConfig", CLIP),
+        ("BartForConditionalGeneration", "BartConfig", {**BART, "decoder_start_token_id": 7}),
+        ("GPT2ForSequenceClassification", "GPT2Config", GPT2),
+        ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER),
+        ("T5ForConditionalGeneration", "T5Config", T5),
+    ],
+)
+def test_ids_of_special_tokens_are_kept_without_a_tokenizer(
+    architecture: str, config: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = Reference(architecture, config, options).build(torch.float32)
+    from_hf(theirs).save_pretrained(tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back", theirs.config.model_type)
+    back = type(theirs).from_pretrained(tmp_path / "back")
+    for found, expected in (
+        (back.config, theirs.config),
+        (getattr(back.config, "text_config", back.config), theirs.config.get_text_config()),
+    ):
+        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            assert getattr(found, name, None) == getattr(expected, name, None), name
+    batch = make_batch(from_hf(theirs), torch.float32)
+    for kind, expected in run_theirs(theirs, batch).items():
+        assert torch.equal(run_theirs(back, batch)[kind], expected)

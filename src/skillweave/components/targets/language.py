@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class LanguageConfig(TargetConfig):
     """Language modelling: each position predicts the next token (GPT-2; with a decoder, T5)."""
 
     decoding_options: ClassVar[frozenset[str]] = frozenset(
-        {"label_smoothing", "beams", "length_penalty", "max_answer_tokens", "begin"}
+        {"label_smoothing", "beams", "length_penalty", "max_answer_tokens", "begin", "generation"}
     )
     writes_text: ClassVar[bool] = True
     packable: ClassVar[bool] = True
@@ -62,6 +62,12 @@ class LanguageConfig(TargetConfig):
     max_answer_tokens: Positive = 128
     """Length of the longest text that is written, in tokens. It is never longer than the decoder
     can read."""
+    generation: dict[str, Any] = {}
+    """Further options of Transformers' `generation_config.json`, under their names. A decoder
+    follows `repetition_penalty`, `no_repeat_ngram_size`, `bad_words_ids`, `min_length`,
+    `min_new_tokens`, `forced_bos_token_id`, `forced_eos_token_id`, `suppress_tokens`,
+    `begin_suppress_tokens`, `renormalize_logits` and `early_stopping`. The others are kept for a
+    conversion back."""
 
     @property
     def tied_to(self) -> Modality | None:

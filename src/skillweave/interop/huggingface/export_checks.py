@@ -16,6 +16,7 @@ NOT_COMPARED = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
 """Prefixes of options that do not affect the function that the model computes."""
 NOT_COMPARED_OF_STREAMS = {
     "tokenizer",
+    "special_ids",
     "mean",
     "std",
     "resize",
@@ -175,7 +176,7 @@ def flatten(config: ModelConfig) -> dict[str, Any]:
     return {
         path: value
         for path, value in _walk(data, "")
-        if path not in decoding and _is_compared(path)
+        if _is_compared(path) and ".".join(path.split(".")[:3]) not in decoding
     }
 
 

@@ -13,7 +13,9 @@ from skillweave.config import ConfigError
 from skillweave.interop.checkpoints import write_shards
 from skillweave.interop.huggingface.export_checks import FamilyMatch, find_family
 from skillweave.interop.huggingface.family import Family, Head
+from skillweave.interop.huggingface.generation_settings import FILE as GENERATION_FILE
 from skillweave.interop.huggingface.generation_settings import set_generation_settings
+from skillweave.interop.huggingface.json_files import write_json
 from skillweave.interop.huggingface.processor_files import write_processor_files
 from skillweave.interop.huggingface.tokenizer_files import special_token_ids
 from skillweave.interop.key_map import WeightMapping, abbreviate, export_weights
@@ -71,8 +73,7 @@ def _build(found: FamilyMatch, model: Model) -> Any:
     ids = special_token_ids(model.config, model.assets)
     part = options.setdefault(family.text_config, {}) if family.text_config else options
     _require_padding(family, part, ids)
-    for option, number in ids.items():
-        part.setdefault(option, number)
+    part |= {option: number for option, number in ids.items() if part.get(option) is None}
     architecture = family.architecture(name)
     padding = getattr(architecture.config_class, "pad_token_id", None)
     # The default may be no token of a small vocabulary.
@@ -82,7 +83,7 @@ def _build(found: FamilyMatch, model: Model) -> Any:
         options["label2id"] = {label: number for number, label in classes.items()}
     config = architecture.config_class(**options, architectures=[name])
     hf_model = architecture(config, **arguments)
-    set_generation_settings(hf_model, model.config, head)
+    set_generation_settings(hf_model, model, head)
     return hf_model
 
 
@@ -160,7 +161,8 @@ def export_folder(
     hf_model.config.dtype = dtype
     hf_model.config.save_pretrained(out)
     if hf_model.can_generate():
-        hf_model.generation_config.save_pretrained(out)
+        # `save_pretrained` refuses options that have no effect, which many models have
+        write_json(out / GENERATION_FILE, hf_model.generation_config.to_diff_dict())
     write_processor_files(model, out, found.family, found.head)
     return f"wrote {out}: {found.architecture}"
 

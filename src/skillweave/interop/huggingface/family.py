@@ -78,11 +78,7 @@ def activation(name: str) -> Field:
 
 
 NOTHING: Mapping[str, Any] = {}
-SEARCH = {
-    "beams": "num_beams",
-    "length_penalty": "length_penalty",
-    "max_answer_tokens": "max_new_tokens",
-}
+SEARCH = {"beams": "num_beams", "length_penalty": "length_penalty"}
 """Options of the target `lm` that say how a decoder writes, and those of
 `generation_config.json`."""
 PROBLEMS = {"regression": "regression", "multi_label_classification": "multi_label"}

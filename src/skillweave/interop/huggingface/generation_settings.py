@@ -1,33 +1,121 @@
-"""How answers are generated: `generation_config.json`, in both directions."""
+"""How answers are generated: `generation_config.json`, or search options in older files of
+`config.json`, in both directions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skillweave.config import ConfigError
 from skillweave.interop.huggingface.family import Head
 from skillweave.interop.huggingface.json_files import read_json
+from skillweave.interop.huggingface.tokenizer_files import token_ids
 from skillweave.model.config import ModelConfig
+from skillweave.model.folders import CONFIG_FILE
+from skillweave.model.model import Model
 
 FILE = "generation_config.json"
+NOT_KEPT = {"transformers_version", "_from_model_config", "max_length", "max_new_tokens"}
+SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"}
+"""Ids that are also options of the model, which gives them."""
+NOT_FOLLOWED = {
+    "do_sample": (False,),
+    "num_return_sequences": (1,),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0,),
+    "penalty_alpha": (0,),
+    "guidance_scale": (1,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "exponential_decay_length_penalty": (),
+    "sequence_bias": (),
+    "force_words_ids": (),
+    "constraints": (),
+    "stop_strings": (),
+    "max_time": (),
+}
+"""Options that change which text is written, and that the search here does not have → the values
+that change nothing."""
 
 
-def read_generation_settings(folder: Path, settings: dict[str, Any], head: Head) -> None:
-    """Update settings of our model with those of a folder. Raises ConfigError for invalid JSON."""
-    given = read_json(folder / FILE)
-    for kind in head.targets:
+def stored_generation(folder: Path) -> dict[str, Any]:
+    """The generation options of a folder. Raises ConfigError for invalid JSON."""
+    from transformers import GenerationConfig
+
+    if (folder / FILE).is_file():
+        return read_json(folder / FILE)
+    known = GenerationConfig().to_dict()
+    return {name: x for name, x in read_json(folder / CONFIG_FILE).items() if name in known}
+
+
+def read_generation_settings(
+    given: Mapping[str, Any], config: ModelConfig, hf_config: Any, head: Head
+) -> ModelConfig:
+    """The configuration with generation options of Transformers.
+
+    Raises ConfigError for those that a decoder's search cannot follow.
+    """
+    if "lm" not in head.targets:
+        return config
+    found = {
+        name: x
+        for name, x in given.items()
+        if x is not None
+        and name not in NOT_KEPT
+        and (name not in SPECIAL or x != getattr(hf_config, name, None))
+    }
+    settings = config.targets["lm"].model_dump(mode="json")
+    if head.generation:
+        for name, neutral in NOT_FOLLOWED.items():
+            if found.get(name) not in (None, *neutral):
+                raise ConfigError(
+                    f"{FILE}: {name}={found[name]!r} has no counterpart here; remove it, or set"
+                    f" {' or '.join(map(repr, neutral)) or 'null'}"
+                )
+        if given.get("max_new_tokens") or given.get("max_length"):
+            # `max_length` counts the first token
+            longest = given.get("max_new_tokens") or max(given["max_length"] - 1, 1)
+            settings["max_answer_tokens"] = longest
         for ours, theirs in head.generation.items():
-            if given.get(theirs) is not None:
-                settings["targets"][kind][ours] = given[theirs]
+            settings[ours] = found.pop(theirs, settings[ours])
+    settings["generation"] = found
+    target = type(config.targets["lm"]).parse(settings, FILE)
+    return config.changed(targets={**config.targets, "lm": target})
 
 
-def set_generation_settings(hf_model: Any, config: ModelConfig, head: Head) -> None:
+def set_generation_settings(hf_model: Any, model: Model, head: Head) -> None:
     """Let a Hugging Face model generate as ours does."""
-    if not head.generation or not config.target_embedding:
+    target: Any = model.config.targets.get("lm")
+    if target is None or not hf_model.can_generate():
         return
-    target: Any = next(iter(config.targets.values()))
-    found = {theirs: getattr(target, ours) for ours, theirs in head.generation.items()}
-    # [CLS] and the tokens that each answer begins with take positions too.
-    room = config.target_embedding.max_length - 1 - len(target.begin)
-    found["max_new_tokens"] = min(found["max_new_tokens"], room)
-    hf_model.generation_config.update(**found)
+    found = dict(target.generation)
+    if head.generation and model.config.target_embedding:
+        found |= {theirs: getattr(target, ours) for ours, theirs in head.generation.items()}
+        # [CLS] and the tokens that each answer begins with take positions too.
+        room = model.config.target_embedding.max_length - 1 - len(target.begin)
+        found["max_new_tokens"] = min(target.max_answer_tokens, room)
+        found |= _first_tokens(target.begin, found, model)
+    # with the last one, GenerationConfig drops options that are not its own
+    given = {**hf_model.generation_config.to_diff_dict(), **found, "_from_model_config": False}
+    hf_model.generation_config = type(hf_model.generation_config)(**given)
+
+
+def _first_tokens(begin: list[str], given: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Options for the tokens that each answer begins with: Whisper's language and task, or one
+    token. Raises ConfigError for others."""
+    rest, found = [], {}
+    for token in begin:
+        if token in given.get("lang_to_id", {}):
+            found["language"] = token
+        elif token.strip("<|>") in given.get("task_to_id", {}):
+            found["task"] = token.strip("<|>")
+        elif token != "<|notimestamps|>":  # Transformers adds it itself
+            rest.append(token)
+    ids = token_ids(rest, model.config, model.assets)
+    if len(rest) > 1 or (rest and found):
+        raise ConfigError(
+            f"targets.lm.begin {begin}: Transformers begins texts with one given token, or with the"
+            " language and task of a Whisper whose generation_config.json names them"
+        )
+    return found | ({"forced_bos_token_id": ids[0]} if ids else {})

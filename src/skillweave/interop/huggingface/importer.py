@@ -15,7 +15,12 @@ from skillweave.interop.checkpoints import Checkpoint
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.interop.huggingface.family import Family, Head, find_head
 from skillweave.interop.huggingface.folder import find_folder, read_hf_config
+from skillweave.interop.huggingface.generation_settings import (
+    read_generation_settings,
+    stored_generation,
+)
 from skillweave.interop.huggingface.processor_files import describe_pooling, read_processor_files
+from skillweave.interop.huggingface.tokenizer_files import with_special_ids
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.model_loader import ModelLoader, match_weights
 from skillweave.model.config import ModelConfig
@@ -52,7 +57,10 @@ def from_hf(source: Any, config: Any = None) -> Model:
         return state[name].detach().clone()
 
     where = type(source).__name__
-    return _open(config, None if by_name else where, state, read, where).load()
+    own = getattr(source, "generation_config", None)
+    options = own.to_diff_dict() if own else None
+    name = None if by_name else where
+    return _open(config, name, state, read, where, generation=options).load()
 
 
 def _open_folder(folder: Path, checkpoint: Checkpoint, config: Any = None) -> ModelLoader:
@@ -82,11 +90,13 @@ def _open(
     read: Callable[[str], Tensor],
     where: str,
     folder: Path | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> ModelLoader:
     """The loader of the model that a Hugging Face configuration describes.
 
     `architecture`: None for the first one that the configuration names. `stored`, `read`: the names
-    of its tensors, and how one is read. `folder`: holds processor files.
+    of its tensors, and how one is read. `folder`: holds processor files. `generation`: options of
+    its generation, if there is no folder.
     """
     family, head = find_head(config, architecture)
     names = family.canonical_names(stored, head.prefix)
@@ -97,7 +107,11 @@ def _open(
         lm = own_config.targets["lm"].model_copy(update={"tied": False})
         own_config = own_config.changed(targets={**own_config.targets, "lm": lm})
     if folder is not None:
-        own_config, assets = read_processor_files(folder, own_config, config, family, head)
+        own_config, assets = read_processor_files(folder, own_config, config, family)
+        generation = stored_generation(folder)
+    if not assets:
+        own_config = with_special_ids(own_config, config, family.text_config)
+    own_config = read_generation_settings(generation or {}, own_config, config, head)
     with torch.device("meta"):
         model = Model(own_config, assets)
     owner = f"family {family.model_type!r}"

@@ -6,8 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from skillweave.interop.huggingface.family import Family, Head
-from skillweave.interop.huggingface.generation_settings import read_generation_settings
+from skillweave.interop.huggingface.family import Family, Head, look_up
 from skillweave.interop.huggingface.json_files import read_json
 from skillweave.interop.huggingface.tokenizer_files import (
     read_special_tokens,
@@ -28,14 +27,13 @@ POOLINGS = {
 
 
 def read_processor_files(
-    folder: Path, config: ModelConfig, hf_config: Any, family: Family, head: Head
+    folder: Path, config: ModelConfig, hf_config: Any, family: Family
 ) -> tuple[ModelConfig, dict[str, bytes]]:
     """A configuration with what the files of a folder say, and the model's assets."""
     assets = read_tokenizer_asset(folder, config)
     settings = config.model_dump(mode="json")
-    start = getattr(hf_config, "decoder_start_token_id", None)
-    read_special_tokens(folder, settings, assets, start)
-    read_generation_settings(folder, settings, head)
+    part = look_up(hf_config, family.text_config) if family.text_config else hf_config
+    read_special_tokens(folder, settings, assets, part)
     for file in family.processor_files:
         file.read(folder, settings)
     return ModelConfig.parse(settings, str(folder)), assets

@@ -14,6 +14,7 @@ from skillweave.config.streams import tokenizer_asset
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import (
     KEYS,
+    PAD,
     SETTINGS,
     convert_older,
     from_json,
@@ -67,16 +68,21 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
 
 
 def read_special_tokens(
-    folder: Path, settings: dict[str, Any], assets: Mapping[str, bytes], start: int | None
+    folder: Path, settings: dict[str, Any], assets: Mapping[str, bytes], hf_config: Any
 ) -> None:
     """Update the settings of a model with the special tokens of a folder that differ from BERT's.
 
-    `start`: id of the token that the decoder's texts begin with (BART: </s>, T5: <pad>). This token
-    also replaces a [CLS] that the tokenizer lacks.
+    `hf_config`: names the token that the decoder's texts begin with (BART: </s>, T5: <pad>), which
+    also replaces a [CLS] that the tokenizer lacks, and padding that the tokenizer's files do not
+    name (a classifier of GPT-2).
     """
     special = special_names(folder)
     asset = assets.get(tokenizer_asset(Modality.TEXT))
-    first = read_tokenizer(asset).id_to_token(start) if asset and start is not None else None
+    tokenizer = read_tokenizer(asset) if asset else None
+    start, pad = (getattr(hf_config, f"{name}_token_id", None) for name in ("decoder_start", "pad"))
+    first = tokenizer.id_to_token(start) if tokenizer and start is not None else None
+    if tokenizer and tokenizer.token_to_id(special.get("pad", PAD)) is None and pad is not None:
+        special |= {"pad": name} if (name := tokenizer.id_to_token(pad)) else {}
     text, target = settings["streams"].get("text"), settings["target_embedding"]
     for stream, cls in ((text, special.get("cls", first)), (target, first)):
         names = special | ({"cls": cls} if cls else {})
@@ -92,17 +98,57 @@ def text_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> TextProc
     return TextProcessor(stream, read_tokenizer(asset)) if stream and asset else None
 
 
-def special_token_ids(config: ModelConfig, assets: Mapping[str, bytes]) -> dict[str, int]:
+def special_token_ids(config: ModelConfig, assets: Mapping[str, bytes]) -> dict[str, Any]:
     """The ids of special tokens, as options of a Hugging Face configuration."""
     processor = text_processor(config, assets)
     if processor is None:
-        return {}
+        return _given_ids(config)
     names = {option: processor.names[role] for option, role in SPECIAL_TOKEN_IDS.items()}
     if config.target_embedding:
         special = config.target_embedding.tokenizer.special
         names["decoder_start_token_id"] = special.get("cls", processor.names["cls"])
     found = {option: processor.tokenizer.token_to_id(name) for option, name in names.items()}
     return {option: number for option, number in found.items() if number is not None}
+
+
+def _given_ids(config: ModelConfig) -> dict[str, Any]:
+    text, target = config.streams.text, config.target_embedding
+    reader = text or target
+    given = reader.special_ids if reader else {}
+    found = {option: given[role] for option, role in SPECIAL_TOKEN_IDS.items() if role in given}
+    if target and "cls" in target.special_ids:
+        found["decoder_start_token_id"] = target.special_ids["cls"]
+        if text is None:
+            del found["bos_token_id"]
+    return found
+
+
+def with_special_ids(config: ModelConfig, hf_config: Any, part: str = "") -> ModelConfig:
+    """The configuration of a model without a tokenizer, with the ids of special tokens of a Hugging
+    Face configuration, or of a `part` of it."""
+    source = getattr(hf_config, part) if part else hf_config
+    ids = {role: getattr(source, option, None) for option, role in SPECIAL_TOKEN_IDS.items()}
+    changes: dict[str, Any] = {}
+    if text := config.streams.text:
+        text = text.model_copy(update={"special_ids": _present(ids)})
+        changes["streams"] = config.streams.model_copy(update={"text": text})
+    if target := config.target_embedding:
+        own = _present(ids | {"cls": getattr(hf_config, "decoder_start_token_id", None)})
+        changes["target_embedding"] = target.model_copy(update={"special_ids": own})
+    return config.model_copy(update=changes)
+
+
+def _present(ids: Mapping[str, Any]) -> dict[str, Any]:
+    return {role: number for role, number in ids.items() if number is not None}
+
+
+def token_ids(names: Sequence[str], config: ModelConfig, assets: Mapping[str, bytes]) -> list[int]:
+    """The ids of tokens. Raises ConfigError if no tokenizer has them."""
+    processor = text_processor(config, assets)
+    ids = [processor.tokenizer.token_to_id(name) if processor else None for name in names]
+    if None in ids:
+        raise ConfigError(f"no tokenizer of the model has the tokens {', '.join(names)}")
+    return [number for number in ids if number is not None]
 
 
 def write_tokenizer(
