@@ -99,7 +99,6 @@ ENCODER_OPTIONS: dict[str, Callable[[Any], Settings]] = {
     "layernorm_positioning": lambda position: {"norm_position": position},
     "has_residual_attention": lambda on: {"residual_attention": on},
     "remove_attention_scale": lambda on: {"scale_attention": not on},
-    "remove_transformer_bias": lambda on: {"biases": ["norm"]} if on else {},
     "parameter_sharing": lambda on: {"distinct_layers": 1} if on else {},
     "bidirectional": lambda on: {"direction": "bidirectional"} if on else {},
     "kernel_size": lambda n: {"kernel_size": n},
@@ -122,6 +121,7 @@ ENCODER_ONLY = {
 OTHER_OPTIONS = {
     *POSITIONS,
     "relative_attention_buckets_num",
+    "remove_transformer_bias",
     "embedding",
     "encoder",
     "tgt_embedding",
@@ -402,6 +402,8 @@ def _encoder(part: Settings, name: str) -> Settings:
     for key, convert in ENCODER_OPTIONS.items():
         if part.get(key) is not None:
             options |= convert(part[key])
+    if part.get("remove_transformer_bias"):
+        options["biases"] = [] if options.get("norm") == "rms" else ["norm"]
     if settings["name"] != "transformer":
         options |= _given(part, {"input_size": "emb_size"})
     # TencentPretrain's encoders ignore the options of others.
