@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from hf_references import KeepDouble
 from tencent_forward import Theirs, causal, visible
 from tiny import relative_error
 from torch import Tensor
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
+from skillweave.interop.huggingface import to_hf
 from skillweave.interop.tencentpretrain.weights import from_tencent
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
@@ -111,12 +113,32 @@ def test_models_with_a_decoder(config: dict[str, Any], tmp_path: Path) -> None:
     assert relative_error(logits(model, IDS, MORE)["lm"], expected) < 1e-6
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_t5_can_be_exported(gated: bool, tmp_path: Path) -> None:
+    """The norms of T5 have no bias, so `remove_transformer_bias` leaves none."""
+    theirs = Theirs(
+        {**T5, "feed_forward": "gated" if gated else "dense", "hidden_act": "gelu_fast"}
+    )
+    expected = written(theirs, IDS, len(IDS), MORE)
+    model = to_hf(convert(theirs, tmp_path), "t5")
+    given = {"input_ids": torch.tensor([IDS]), "decoder_input_ids": torch.tensor([MORE])}
+    with KeepDouble():
+        assert relative_error(model(**given).logits[0], expected) < 1e-6
+
+
 def test_a_tied_output_layer_is_tied(tmp_path: Path) -> None:
     theirs = Theirs(T5)
     written(theirs, IDS, len(IDS), MORE)
     words = theirs.state["embedding.word.embedding.weight"]
     theirs.state["target.lm.output_layer.weight"] = words
     assert convert(theirs, tmp_path).config.targets["lm"].tied
+
+
+def test_names_of_parallel_modules(tmp_path: Path) -> None:
+    theirs = Theirs(T5)
+    expected = written(theirs, IDS, len(IDS), MORE)
+    theirs.state = {f"module.{name}": x for name, x in theirs.state.items()}
+    assert relative_error(logits(convert(theirs, tmp_path), IDS, MORE)["lm"], expected) < 1e-6
 
 
 def test_speech(tmp_path: Path) -> None:
@@ -225,6 +247,8 @@ def test_words_and_patches(tmp_path: Path) -> None:
     found = logits(convert(theirs, tmp_path, seq_length=len(IDS)), IDS, pixels)
     assert relative_error(found["mlm"], expected) < 1e-9
     assert relative_error(found["sp"], match) < 1e-9
+    classes = convert(theirs, tmp_path, seq_length=len(IDS)).config.targets["sp"].classes
+    assert classes == ["random", "matching"]  # In its ViltDataloader, 1 is a match.
     with pytest.raises(ConfigError, match="set seq_length in the configuration"):
         convert(theirs, tmp_path)
 

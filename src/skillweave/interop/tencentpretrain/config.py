@@ -445,6 +445,8 @@ def _ties_weights(common: Settings, part: Settings) -> bool:
 def _target_options(name: str, parts: list[Settings], common: Settings) -> Settings:
     if name == "mlm":
         return _activation(parts[0]) | _given(common, {"tied": "tie_weights"})
+    if name == "sp" and len(_contents(parts[0])) > 1:  # of a text and a picture, 1 is a match
+        return {"classes": ["random", "matching"]}
     if name == "bilm":
         return _given(common, {"bias": "has_lmtarget_bias"})
     if name == "lm":

@@ -35,6 +35,8 @@ from skillweave.model.parts import STREAM, part_configs
 from skillweave.weights.files import WeightsError
 
 RENAMED = (
+    # Parallel and compiled modules.
+    (r"^(module\.|_orig_mod\.)+", ""),
     # Norms.
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
