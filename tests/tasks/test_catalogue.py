@@ -1,6 +1,7 @@
 """Every task of the catalogue on the real pack: a finite loss, and a gradient for exactly what it
 activates."""
 
+import pickle
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -49,6 +50,17 @@ def test_loss_and_gradients(name: str, model: Model) -> None:
     found = {n for n, p in model.named_parameters() if p.grad is not None}
     assert found == set(model.active_parameters(name))
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_data_workers_need_not_be_forked(name: str) -> None:
+    # `spawn` and `forkserver` send the mixture to a worker as a pickle.
+    config = recipe(name)
+    mixture = Mixture({name: dataset(name)}, config.training, config.tasks)
+    sent = pickle.loads(pickle.dumps(mixture))
+    here, there = mixture[0], sent[0]
+    assert here.keys == there.keys and here.layout == there.layout
+    assert all(torch.equal(here.labels[label], there.labels[label]) for label in here.labels)
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,6 +66,11 @@ class Candidates:
         return replace(batch, labels={**batch.labels, self.label: rows}, candidates=candidates)
 
 
+def _token(first: int, number: int) -> Features:
+    """A token after [CLS]. Workers that are not forked need a function that can be pickled."""
+    return Features(torch.tensor([first, number]), 2)
+
+
 def build_candidates(task: ResolvedTask, context: TaskContext) -> Candidates | None:
     """The candidates of a task; None where answers are not encoded. Raises ConfigError for a class
     name without tokens."""
@@ -74,10 +80,7 @@ def build_candidates(task: ResolvedTask, context: TaskContext) -> Candidates | N
     processor, layout = context.processors[Modality.TEXT], task.layout.only(1)
     streams = task.model.streams
     if kind == "label_ids":
-
-        def token(number: int) -> Features:
-            return Features(torch.tensor([processor.cls, number]), 2)
-
+        token = partial(_token, processor.cls)
         return Candidates(layout, kind, processor.vocabulary, token, streams)
     try:
         texts = [processor(text) for text in task.settings.classes.values()]
