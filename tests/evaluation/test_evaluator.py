@@ -47,6 +47,29 @@ def test_the_tables_follow_the_contract(measured):
     assert tables["text_classification"]["pool"] is None
 
 
+def test_tasks_without_samples_are_named_and_the_others_measured(tmp_path):
+    model, recipe = open_run(make_run(tmp_path))
+    names = ["text_to_code", "text_classification", "text_to_image", "speech_recognition"]
+    data = tmp_path / "data"
+    for name, rows in (("text_to_image", "train"), ("speech_recognition", "")):
+        file = data / f"{name}.jsonl"
+        kept = [line for line in file.read_text().split("\n") if f'"split": "{rows}"' in line]
+        file.write_text("\n".join(kept))
+    for file in data.glob("test-*.png"):
+        file.unlink()
+    with pytest.warns(UserWarning) as told:
+        tables = evaluate(model, recipe, tasks=names, bootstrap=0)
+    assert list(tables) == ["text_to_code", "text_classification"]
+    reasons = sorted(str(one.message) for one in told)
+    assert len(reasons) == 2
+    assert reasons[0].startswith("task speech_recognition is not evaluated: tasks.speech")
+    assert "task text_to_image is not evaluated" in reasons[1] and "'test'" in reasons[1]
+    with pytest.raises(ConfigError, match="no rows for the split 'test'"):
+        evaluate(model, recipe, tasks=["text_to_image"], bootstrap=0)
+    with pytest.raises(ConfigError, match="did you mean 'text_to_code'"):
+        evaluate(model, recipe, tasks=["text_to_cod", "text_classification"], bootstrap=0)
+
+
 def test_chance_by_hand(measured):
     # Three positive and three negative texts: the majority is right half of the time.
     assert measured["text_classification"].table["chance"] == {"accuracy": 0.5}

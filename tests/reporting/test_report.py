@@ -52,6 +52,45 @@ INTERFERENCE = {
 }
 
 
+DAMAGED = {
+    "environment.json": ["", "[1]", '{"packages": 3}', '{"started": 5}', "\x00"],
+    "interference.json": ["{", '{"tasks": ["a"]}', '{"tasks": 1, "blocks": [{}]}'],
+    "metrics.jsonl": [
+        '{"step": 1, "ki',
+        '{"step": "x", "kind": "validation"}',
+        '{"step": 1, "kind": "validation", "task": [1], "metric": {"accuracy": "high"}}',
+        '{"step": 1e400, "kind": "experts"}',
+        f'{{"step": 1{"0" * 400}, "kind": "validation", "task": "a", "loss": 1}}',
+    ],
+    "skipped.jsonl": ["null", '{"task": "a"}', '{"step": 1, "task": 2, "key": 3, "reason": 4}'],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_of_a_run_do_not_prevent_its_report(tmp_path_factory, name):
+    run = make_run(tmp_path_factory.mktemp("damaged"))
+    model, recipe = open_run(run)
+    measured = measure(model, recipe, tasks=["text_classification"], bootstrap=0)
+    for content in DAMAGED[name]:
+        add_journal(run)
+        (run / name).write_text(content, "utf-8")
+        page = write_report(run, model, recipe.recipe, measured).read_text("utf-8")
+        Balance().feed(page)
+        assert "accuracy" in page
+
+
+def test_samples_that_cannot_be_shown_do_not_prevent_the_report(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("gone"))
+    model, recipe = open_run(run)
+    measured = measure(model, recipe, tasks=["text_to_image"], bootstrap=0)
+    for file in (run.parent / "data").glob("test-*.png"):
+        file.unlink()
+    with pytest.warns(UserWarning, match="samples of text_to_image: damaged: FileNotFoundError"):
+        page = write_report(run, model, recipe.recipe, measured)
+    assert "recall@10" in page.read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("report"))

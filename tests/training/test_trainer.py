@@ -8,6 +8,7 @@ import pytest
 import torch
 from stand_ins import SAMPLES, TinyModel, fit_tiny, tiny_recipe, tiny_trainer, validate_tiny
 
+from skillweave.config import ConfigError
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 from skillweave.training.optimizer import learning_rate
@@ -151,7 +152,23 @@ def test_too_many_of_them_stop_the_run_and_name_the_samples(tmp_path):
     ):
         trainer.fit()
     # The checkpoint holds the count: a resumed run continues it.
-    assert TrainingState.read(tmp_path / "last").nonfinite == 2
+    assert TrainingState.read(tmp_path / "last").nonfinite == 3
+
+
+@pytest.mark.parametrize("error", [ConfigError("100 broken samples in a row"), RuntimeError("OOM")])
+def test_an_error_within_a_step_costs_this_step_alone(tmp_path, error):
+    whole, cut = tiny_recipe(tmp_path / "whole"), tiny_recipe(tmp_path / "cut")
+    weights = fit_tiny(whole, validate=validate_tiny)
+
+    def spoil(index, x):
+        if index == 7:
+            raise error
+
+    with pytest.raises(type(error)):
+        fit_tiny(cut, spoil=spoil, validate=validate_tiny)
+    assert Checkpoints(cut.folder).steps() == [7]
+    assert_equal(weights, fit_tiny(cut, validate=validate_tiny))
+    assert losses(whole.folder) == losses(cut.folder)
 
 
 def test_validation_disturbs_nothing(tmp_path):

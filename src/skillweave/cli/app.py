@@ -10,11 +10,12 @@ import gc
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import wraps
 from io import TextIOWrapper
 from types import FunctionType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from typer import Exit, Option, Typer
 from typer.main import get_command
@@ -66,6 +67,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
+    # ty: ignore[invalid-assignment] a function of the same signature
+    warnings.showwarning = _show_warning
     gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
@@ -76,6 +79,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning without the line of code from which it comes."""
+    from skillweave.config.names import printable
+
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def _mark_settings(words: Sequence[str]) -> Iterator[str]:

@@ -212,7 +212,7 @@ def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
     from skillweave.model.folders import model_folder
     from skillweave.model.presets import find_model, presets
     from skillweave.recipe import find_recipe
-    from skillweave.reporting.report import read_json
+    from skillweave.storage import read_json
 
     file = find_model(target)
     if not Path(target).is_dir() and file is None:

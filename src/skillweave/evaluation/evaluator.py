@@ -3,6 +3,7 @@ counts."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -69,8 +70,10 @@ def evaluate(
     candidates (retrieval, else None); `skipped` samples; `truncated` samples, of which the model
     read only the beginning; `unread` words, which count as missed, if there are any; `remarks` that
     explain the figures, if there are any; the `activated_parameters` of `total_parameters`; and
-    what the `observers` add. Raises ConfigError for an unknown task or
-    split.
+    what the `observers` add.
+
+    A task whose samples cannot be read is left out, with a warning that says why. Raises
+    ConfigError for an unknown task or split, and if no task can be measured.
     """
     measured = measure(model, recipe, split, tasks, bootstrap, progress, observers)
     return {name: one.table for name, one in measured.items()}
@@ -87,23 +90,32 @@ def measure(
 ) -> dict[str, Measured]:
     """As `evaluate`, with the predictions behind the figures."""
     chosen = choose(SPLITS, split, "split")
-    return {
-        name: _measure_task(model, recipe, name, chosen, bootstrap, progress, observers)
-        for name in tasks or recipe.tasks
-    }
+    names = [recipe.task(name).name for name in tasks or recipe.tasks]
+    measured: dict[str, Measured] = {}
+    reasons: dict[str, str] = {}
+    for name in names:
+        try:
+            dataset = recipe.dataset(name, chosen)
+            measured[name] = _measure_task(model, dataset, bootstrap, progress, observers)
+        except ConfigError as error:
+            reasons[name] = str(error)
+    if not measured:
+        raise ConfigError("\n".join(reasons.values()))
+    for name, reason in reasons.items():
+        warnings.warn(f"task {name} is not evaluated: {reason}", stacklevel=2)
+    return measured
 
 
 def _measure_task(
     model: Model,
-    recipe: ResolvedRecipe,
-    name: str,
-    split: Split,
+    dataset: TaskDataset,
     resamples: int,
     progress: Progress | None,
     observers: Sequence[Observer],
 ) -> Measured:
-    task, dataset = recipe.task(name), recipe.dataset(name, split)
-    config, size = recipe.recipe.tasks[name], len(dataset)
+    """Raises ConfigError for samples of which none can be read."""
+    task, config, size = dataset.task, dataset.config, len(dataset)
+    name, split = dataset.name, dataset.split
     batches = dataset.batches(config.batch_size)
     if task.compares_samples:
         size = min(config.pool or size, size)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skillweave.analysis.experts import Use, uses_by_layout
-from skillweave.config.reading import lines_of
+from skillweave.data.processors.base import describe_error
 from skillweave.evaluation.evaluator import Measured
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.formatting import MetricRow, format_count, metric_rows
-from skillweave.storage import write_text
+from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, read_log
+from skillweave.storage import read_json, write_text
 from skillweave.tasks.cases import Case
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
 REPORT_FILE = "report.html"
 INTERFERENCE_FILE = "interference.json"
 """What `skillweave interference` left in the run folder; the report shows it."""
@@ -60,13 +66,20 @@ def write_report(
 
     run = Path(folder)
     tables = {name: m.table for name, m in measured.items()}
-    runs = {recipe.name: read_lines(run / "metrics.jsonl")}
-    runs |= {Path(other).name: read_lines(Path(other) / "metrics.jsonl") for other in compare}
+    logs = {recipe.name: run / METRICS_FILE}
+    logs |= {Path(other).name: Path(other) / METRICS_FILE for other in compare}
+    runs = {name: read_log(file) for name, file in logs.items()}
     counts = {task: model.count_parameters(task) for task in model.config.tasks}
-    interference = read_json(run / INTERFERENCE_FILE)
+    interference, environment = run / INTERFERENCE_FILE, run / "environment.json"
+    svg = cache(figure.to_svg)
+
+    def drawn(file: Path, draw: Callable[[], Sequence[Figure]]) -> Sequence[Figure]:
+        """The figures of a file of the run; none if it is too damaged to draw them."""
+        return _unless_damaged(file, lambda: [one for one in draw() if svg(one)]) or ()
+
     page = _template().render(
         name=recipe.name,
-        details=_run_details(read_json(run / "environment.json")),
+        details=_unless_damaged(environment, lambda: _run_details(read_json(environment))) or (),
         data=_data_sources(recipe),
         note=(
             PACK_NOTE
@@ -75,15 +88,22 @@ def write_report(
         ),
         sections=[_section(name, m) for name, m in measured.items()],
         runs=list(runs),
-        curves=plots.learning_curves(runs, tables),
+        curves=drawn(run / METRICS_FILE, lambda: plots.learning_curves(runs, tables)),
         activated_skills=plots.activated_skills(model.config, counts, model.count_parameters()),
         experts=plots.expert_heat_maps([*uses_by_layout(model), *uses]),
-        experts_over_training=plots.experts_over_training(runs[recipe.name]),
-        interference=plots.interference_heat_map(interference) if interference else None,
+        experts_over_training=drawn(
+            run / METRICS_FILE, lambda: plots.experts_over_training(runs[recipe.name])
+        ),
+        interference=drawn(
+            interference,
+            lambda: [
+                plots.interference_heat_map(found) for found in [read_json(interference)] if found
+            ],
+        ),
         skipped=_skipped(run, measured),
         listed_skips=LISTED_SKIPS,
         format_count=format_count,
-        svg=figure.to_svg,
+        svg=svg,
         palette=figure.PALETTE,
         series=figure.SERIES,
         dark_mode_css=figure.DARK_MODE_CSS,
@@ -92,14 +112,16 @@ def write_report(
     return run / REPORT_FILE
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file; none when it does not exist."""
-    return [json.loads(line) for line in lines_of(file.read_bytes())] if file.is_file() else []
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file's mapping; empty when it does not exist."""
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+def _unless_damaged(what: object, show: Callable[[], T]) -> T | None:
+    """What the page shows of a file of the run, or of samples; None, with a warning, if that fails.
+    The page is there for the figures of the evaluation, which nothing else may cost."""
+    try:
+        return show()
+    except Exception as error:
+        warnings.warn(
+            f"{what}: damaged: {describe_error(error)}; the report leaves it out", stacklevel=2
+        )
+        return None
 
 
 def _template() -> Any:
@@ -115,7 +137,8 @@ def _template() -> Any:
 
 
 def _section(name: str, measured: Measured) -> Section:
-    return Section(name, measured.table, metric_rows(measured.table), build_cases(measured))
+    cases = _unless_damaged(f"samples of {name}", lambda: build_cases(measured)) or ()
+    return Section(name, measured.table, metric_rows(measured.table), cases)
 
 
 def _run_details(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -155,7 +178,7 @@ def _skipped(run: Path, measured: Mapping[str, Measured]) -> list[dict[str, Any]
     """What training and evaluation left out, each once."""
     lines = [
         {"task": e["task"], "key": e["key"], "reason": e["reason"]}
-        for e in read_lines(run / "skipped.jsonl")
+        for e in read_log(run / SKIPPED_FILE)
     ]
     lines += [
         {"task": s.task, "key": s.key, "reason": s.reason}

@@ -59,6 +59,10 @@ class Classification(Task):
             return {}
         return {"class": class_index(row["label"], context.target.classes)}
 
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """See `Task`."""
+        return [name] if (name := class_name(cell)) else []
+
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> ClassPredictions:

@@ -20,9 +20,12 @@ from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source, open_source
 from skillweave.data.sources.files import NoSuchFile
 from skillweave.data.tokenized import TokenIds
-from skillweave.data.values import first_text, is_missing
+from skillweave.data.values import class_name, first_text, is_missing
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
+
+LABELS_SHOWN = 5
+"""Labels that a remark names; the rest are counted."""
 
 
 class Unreadable(ConfigError):
@@ -98,8 +101,25 @@ class TaskDataset:
         return {key: i for i, key in enumerate(self.keys)}
 
     def remarks(self) -> list[str]:
-        """What is unusual about the samples: see `Task.data_remarks`."""
-        return self.task.entry.data_remarks(self.source)
+        """What is unusual about the samples: see `Task.data_remarks`; outside the training data,
+        labels that these do not have."""
+        if self.split == "train":
+            return self.task.entry.data_remarks(self.source)
+        entry, known = self.task.entry, {class_name(label) for label in self.task.labels}
+        field = next((name for name in entry.fields if name in entry.asked_fields), None)
+        if field is None or not known:
+            return []
+        cells = [set(entry.labels_in(cell)) for cell in self.source.column(field)]
+        counts = Counter(label for labels in cells for label in labels - known)
+        if not counts:
+            return []
+        unseen = [f"{label!r} in {count} rows" for label, count in counts.most_common()]
+        skipped = sum(not labels <= known for labels in cells)
+        return [
+            f"labels of the {self.split} data that the training data do not have:"
+            f" {_few(unseen)}; these are {_few(self.task.labels)}. {skipped} of {len(self)} rows"
+            " will be skipped; correct their labels"
+        ]
 
     def row(self, key: str) -> Row:
         """The raw row of a key, media undecoded."""
@@ -214,6 +234,11 @@ class TaskDataset:
         """All candidates in the order of their labels, to be encoded once for an evaluation; none
         for a task without."""
         return iter(()) if self.candidates is None else self.candidates.batches()
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - LABELS_SHOWN
+    return ", ".join(names[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def stable_order(keys: Sequence[str]) -> np.ndarray:

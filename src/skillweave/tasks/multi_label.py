@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.data.processors import BadInput
-from skillweave.data.values import class_index, is_missing, split_cell
+from skillweave.data.values import class_index, class_name, is_missing, split_cell
 from skillweave.metrics import Columns, estimate
 from skillweave.metrics.labels import f1_of_counts
 from skillweave.model.model import Model
@@ -58,6 +58,10 @@ class MultiLabelClassification(Task):
             index = torch.tensor(numbers, dtype=torch.int64)
             labels = {"classes": torch.zeros(len(classes)).index_fill(0, index, 1.0)}
         return Example(spans, labels, row["key"])
+
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """See `Task`."""
+        return [name for one in split_cell(cell) if (name := class_name(one))]
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None

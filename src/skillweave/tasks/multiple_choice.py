@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -69,6 +69,10 @@ class MultipleChoice(Classification):
                 labels["class"] = class_index(label, [str(i) for i in range(len(choices))])
         padded = [*passes, *[passes[-1]] * (self.most - len(passes))]
         return Example(tuple(span for one in padded for span in one), labels, row["key"])
+
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """None: the choices are those of each row."""
+        return ()
 
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Any choice."""

@@ -296,6 +296,11 @@ class Task(ABC):
             " they are longer than max_length"
         ]
 
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """The labels in a cell of the field that holds them, for tasks that list their labels
+        (`ResolvedTask.labels`)."""
+        return ()
+
     def data_remarks(self, source: Source) -> list[str]:
         """What is unusual about training data, before any training."""
         return []
@@ -343,6 +348,12 @@ class ResolvedTask:
     def compares_samples(self) -> bool:
         """Whether its samples are pairs that are compared with each other."""
         return self.target.compares_samples and self.entry.candidates is None
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels that a sample can have, or the characters of which they are made; empty for a
+        task that does not list them."""
+        return self.classes or list(getattr(self.target, "characters", []))
 
     @property
     def classes(self) -> list[str]:

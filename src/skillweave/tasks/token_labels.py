@@ -80,6 +80,10 @@ class TokenLabelling(Task):
             labels[position] = class_index(tags[word], context.target.classes)
         return Example((features,), {}, row["key"], metadata, {"tags": labels})
 
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """See `Task`."""
+        return [name for one in split_cell(cell) if (name := class_name(one))]
+
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> TokenLabelPredictions:

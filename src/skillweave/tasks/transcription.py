@@ -15,6 +15,7 @@ from torch import Tensor
 from skillweave.batch import Example, Features, Modality, Span
 from skillweave.config.streams import SoundStream
 from skillweave.data.processors import BadInput
+from skillweave.data.values import first_text
 from skillweave.generation.ctc import prefix_beam_search
 from skillweave.generation.ngram import NGram
 from skillweave.metrics import Columns, best_constant, edit_counts, ratio
@@ -89,6 +90,10 @@ class Transcription(TranscriptMetrics, Task):
             raise BadInput(f"{features.length} frames are too few for {len(transcript)} characters")
         ids = torch.tensor([alphabet[character] for character in transcript])
         return Example((features,), {"characters": ids}, row["key"])
+
+    def labels_in(self, cell: Any) -> Iterable[str]:
+        """Its characters."""
+        return first_text(cell)
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None

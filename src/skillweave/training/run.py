@@ -12,6 +12,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
+from skillweave.config.data import Split
 from skillweave.data.mixture import Mixture
 from skillweave.model.config import ModelConfig
 from skillweave.model.folders import CONFIG_FILE
@@ -135,7 +136,8 @@ def _run(
         for damaged in checkpoints.set_aside_after(state.step):
             display.warn(f"a damaged checkpoint is now {damaged}; {newest} is used instead")
         checkpoints.clean(state)
-    validation = Validation(open_validation(ready, display), config.validation_samples)
+    validated = open_validation(ready, display)
+    validation = Validation(validated, config.validation_samples)
     folder = recipe.folder if is_first else None
     with RunLogger(folder, display, config.log_every, state) as logger:
         trainer = Trainer(
@@ -145,8 +147,9 @@ def _run(
             display.note(f"resuming after step {state.step} of {mixture.steps}")
         elif is_first:
             for name, dataset in datasets.items():
-                for remark in dataset.remarks():
-                    display.warn(f"task {name}: {remark}")
+                for one in (dataset, validated.get(name), open_if_any(ready, name, "test")):
+                    for remark in one.remarks() if one else ():
+                        display.warn(f"task {name}: {remark}")
         for name, dataset in datasets.items():
             logger.log_skipped(0, [SkippedSample(name, *row) for row in dataset.source.skipped])
         with handle_signals(trainer.stop):
@@ -179,6 +182,14 @@ def build_model(
         source = Model.from_pretrained(start_folder(recipe.start_from))
         display.note(copy_weights(model, source.state_dict(), recipe.start_from))
     return model, None
+
+
+def open_if_any(recipe: ResolvedRecipe, name: str, split: Split) -> TaskDataset | None:
+    """A split of a task; None if it cannot be read, which whoever needs it reports."""
+    try:
+        return recipe.dataset(name, split)
+    except ConfigError:
+        return None
 
 
 def open_validation(recipe: ResolvedRecipe, display: ProgressDisplay) -> dict[str, TaskDataset]:

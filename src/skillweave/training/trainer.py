@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,7 +170,11 @@ class Trainer:
         state, rank = self.state, self.fabric.global_rank
         task = self.mixture.task_of(state.step, rank)
         seed_dropout(self.config.seed, state.step, rank)
-        update = self._agree(*self.backward(batches))
+        try:
+            update = self._agree(*self.backward(batches))
+        except Exception:  # nothing of this step has changed the model
+            self._save_what_is_done()
+            raise
         state.step += 1
         state.samples[task] = state.samples.get(task, 0) + update.samples
         rate = float(self.schedule.get_last_lr()[0])
@@ -189,6 +194,7 @@ class Trainer:
         if self.tracker and self._is_due(self.config.log_every):
             self.logger.log_interference(state.step, self.tracker.estimates())
         if state.nonfinite >= self.config.max_nonfinite_steps:
+            self._save_what_is_done()
             raise TrainingError(
                 f"{state.nonfinite} steps in a row without a finite loss and gradient; the last was"
                 f" step {state.step} of task {task} with the samples {', '.join(update.keys)};"
@@ -271,6 +277,14 @@ class Trainer:
             self.logger.log_validation(state.step, found.results, value, best)
         state.validated = state.step
         self._save(self.checkpoints.save_validation)
+
+    def _save_what_is_done(self) -> None:
+        """Write a checkpoint of the finished steps before an error ends the run, where that is
+        possible: one of several processes cannot do it while the others wait for it."""
+        saved = self.checkpoints.path(self.state.step).exists()
+        if self.state.step and not saved and self.fabric.world_size == 1:
+            with suppress(Exception):  # the error that ends the run is told
+                self._write_checkpoint(self.state)
 
     def _write_checkpoint(self, state: TrainingState) -> None:
         state.logger = self.logger.state
