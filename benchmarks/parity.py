@@ -33,7 +33,6 @@ from hugging_face import (
     Reference,
     compare,
     make_batch,
-    run_ours,
     run_theirs,
     small,
 )
@@ -125,7 +124,7 @@ def ratio(family: str, config: ModelConfig) -> float:
     theirs = to_hf(model, family)
     room = model.config.streams.text.max_length if model.config.streams.text else LENGTH
     batch = make_batch(model, torch.float32, [min(LENGTH, room)] * SAMPLES)
-    sides = (lambda: run_theirs(theirs, batch), lambda: run_ours(model, batch))
+    sides = (lambda: run_theirs(theirs, batch), lambda: model(batch))
     with torch.inference_mode():
         taken = [[seconds(side) for side in sides] for _ in range(ROUNDS + 1)][1:]
     return statistics.median(theirs / ours for theirs, ours in taken)
