@@ -300,6 +300,9 @@ class KeepDouble(TorchFunctionMode):
             torch.Tensor.softmax,
         ):
             kwargs["dtype"] = torch.float64
+        scalar = func is torch.tensor and isinstance(args[0], int)
+        if scalar and kwargs.get("dtype") is torch.float32:  # the root of a size
+            kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)
 
 
