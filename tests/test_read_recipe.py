@@ -407,3 +407,25 @@ def test_what_labels_give_is_not_taken_over(tmp_path: Path) -> None:
 )
 def test_what_labels_give(kind: str, fitted: set[str]) -> None:
     assert set(TARGETS[kind].fitted) == fitted
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("training.accelerator=gpu", "unknown value 'gpu'; did you mean 'cuda'?"),
+        ("training.accelerator=tpu", "unknown value 'tpu'; valid names: auto, cpu"),
+        ("training.precision=fp32", "did you mean 'float32'?"),
+        ("tasks.t.data.fractions=[0.8, 0.2]", "three shares, of train, validation and test"),
+        ("tasks.t.data.fractions=0.8", "three shares, of train, validation and test"),
+        ("tasks.t.data.path=null", "data.path: name where the samples come from"),
+        ("tasks.t.data.path={}", "data.path: name where the samples come from"),
+        ("tasks.t.data.columns={text: null}", "columns.text: null is no value here"),
+    ],
+)
+def test_a_fault_is_told_once_with_what_to_write(tmp_path, setting, told):
+    tasks = {"t": {"kind": "masked_text", "data": {"path": "a.txt"}}}
+    recipe = {"model": {"preset": "bert-base"}, "tasks": tasks, "training": {"steps": 1}}
+    file = write(tmp_path, "r.yaml", yaml.safe_dump(recipe))
+    with pytest.raises(ConfigError, match="1 fault\n") as raised:
+        read_recipe(file, [setting])
+    assert told in str(raised.value)

@@ -1,11 +1,14 @@
 """Plausible mistakes with the command line's tools: each is told in a line that says what to do."""
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_run import make_run
 
+import skillweave as sw
 from skillweave import cli
 
 FILES = {
@@ -239,6 +242,7 @@ def test_rows_that_cannot_be_read_are_told(folder: Path, monkeypatch, capsys) ->
         ),
         (["index", "RUN", "/nowhere"], "no such file or folder: /nowhere"),
         (["search", "RUN", "x", "--data", "/nowhere"], "no such file or folder: /nowhere"),
+        (["search", "RUN", "RUN/../data/test-0.png"], "to look for what resembles it: --image"),
         (["index", "RUN", "--device", "cuda"], "device 'cuda' is not available here; choose"),
         (["interference", "RUN", "--tasks", "text_to_code"], "give two or more, not text_to_code"),
         (["interference", "RUN", "--blocks", "1"], "there is no layer 1"),
@@ -259,3 +263,23 @@ def test_a_hugging_face_folder_is_told(tmp_path, capsys):
     assert "a Hugging Face model (bert); convert it" in capsys.readouterr().err
     assert cli.main(["upcycle", str(tmp_path), "--sparse", "{qkv: {route: skill}}"]) == 2
     assert "no weights there; expected model.safetensors" in capsys.readouterr().err
+
+
+def test_what_follows_two_dashes_are_values(run, capsys):
+    words = ["predict", str(run), "--task", "text_classification", "--", "-good", "--tasks", "b"]
+    assert cli.main(words) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["input"] for answer in answers] == ["-good", "--tasks", "b"]
+
+
+def test_warnings_of_this_package_alone_are_shown_in_a_line(run, capsys, monkeypatch):
+    def warned(*_, **__):
+        warnings.warn("of another library", stacklevel=1)
+        source = "import warnings; warnings.warn('of \\x1b this one', stacklevel=1)"
+        exec(compile(source, cli.__file__, "exec"), {})
+        raise sw.ConfigError("the end")
+
+    monkeypatch.setattr(sw, "Predictor", warned)
+    assert cli.main(["index", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert told == "warning: of \\u001b this one\nskillweave index: the end\n"

@@ -185,3 +185,17 @@ def test_lines_say_how_much_time_is_left(monkeypatch):
         shown.update(step, "text", {}, 50.0, 0.25)
     found = re.findall(r"· (\S+) left", console.file.getvalue())
     assert found == ["1:01:30", "0:34:10", "0:00:41"]
+
+
+def test_skipped_samples_are_grouped_by_what_is_wrong(tmp_path):
+    skips = [SkippedSample("image", str(i), f"no such file: /data/{i}.png") for i in range(5000)]
+    skips += [SkippedSample("image", f"a{i}", f"{i} bytes exceed max_bytes 9") for i in range(3)]
+    skips += [SkippedSample("text", chr(97 + i), f"reason {chr(97 + i)} alone") for i in range(20)]
+    console = screen()
+    with make_logger(tmp_path, console) as logger:
+        logger.log_skipped(1, skips)
+        logger.print_skipped()
+    told = console.file.getvalue()
+    assert "samples skipped: 5023" in told and len(told) < 1000
+    assert "5000 × no such file: … (image)" in told and "3 × … bytes exceed" in told
+    assert "1 × reason a alone (text)" in told and "and 14 other reasons" in told

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import wraps
 from io import TextIOWrapper
+from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, TextIO
 
@@ -55,6 +56,7 @@ COMMANDS: tuple[FunctionType, ...] = (
 )
 """All subcommands, in the order of the help."""
 
+PACKAGE = Path(__file__).parent.parent
 SETTING = re.compile(r"--([\w-]+(?:\.[\w-]+)+)(?:=(.*))?|([\w-]+(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 """A setting of the recipe: `--a.b value`, `--a.b=value` or `a.b=value`."""
 
@@ -67,17 +69,19 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
-    # ty: ignore[invalid-assignment] a function of the same signature
-    warnings.showwarning = _show_warning
     gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
     repeatable = {name for option in options if option.multiple for name in option.opts}
     given = _mark_settings(sys.argv[1:] if words is None else words)
-    try:
-        command(args=list(_repeat_options(given, repeatable)), prog_name="skillweave")
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # the user did not ask for the warnings of other libraries
+            # ty: ignore[invalid-assignment] a function of the same signature
+            warnings.showwarning = _show_warning
+        try:
+            command(args=list(_repeat_options(given, repeatable)), prog_name="skillweave")
+        except SystemExit as stop:
+            return int(stop.code or 0)
     return 0
 
 
@@ -89,10 +93,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning without the line of code from which it comes."""
-    from skillweave.config.names import printable
+    """Print a warning of this package in a line, and none of another library."""
+    if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+        from skillweave.config.names import printable
 
-    print(f"warning: {printable(message)}", file=sys.stderr)
+        print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def _mark_settings(words: Sequence[str]) -> Iterator[str]:
@@ -100,6 +105,9 @@ def _mark_settings(words: Sequence[str]) -> Iterator[str]:
     takes_settings = bool(words) and words[0] in ("train", "quickstart", "inspect")
     rest = iter(words)
     for word in rest:
+        if word == "--":  # what follows are values, whatever they look like
+            yield from (word, *rest)
+            return
         match = SETTING.fullmatch(word) if takes_settings else None
         if match is None:
             yield word
@@ -113,7 +121,11 @@ def _mark_settings(words: Sequence[str]) -> Iterator[str]:
 def _repeat_options(words: Iterable[str], repeatable: Collection[str]) -> Iterator[str]:
     """Write `--tasks a b` as `--tasks a --tasks b`, the form that Typer reads."""
     option, values = "", 0
-    for word in words:
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            yield from (word, *rest)
+            return
         if word.startswith("--"):
             option, values = word, 0
         elif option in repeatable:

@@ -20,7 +20,11 @@ def predict(
     model: SavedModel,
     inputs: Annotated[
         list[str] | None,
-        Argument(metavar="INPUT", help="Files, or texts for tasks over text.", show_default=False),
+        Argument(
+            metavar="INPUT",
+            help="Files, or texts for tasks over text. Write -- before a text that begins with -.",
+            show_default=False,
+        ),
     ] = None,
     *,
     task: Task,

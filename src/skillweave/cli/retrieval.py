@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,7 @@ def search(
     json: Json = None,
 ) -> None:
     """Find items by a text or a file: in the data of a run, or in your own."""
+    from skillweave.data.sources.base import FIELDS
     from skillweave.reporting.console import console, progress, search_table
     from skillweave.retrieval.files import save_hits
     from skillweave.retrieval.index import task_for
@@ -94,6 +96,9 @@ def search(
         raise sw.ConfigError(f"{value}: no such file")
     if out:
         unused_folder(out)
+    kind = FIELDS.get(Path(text or "").suffix[1:].lower(), "text")
+    if kind in options and kind != "text" and os.path.isfile(text or ""):
+        raise sw.ConfigError(f"{text} is a file; to look for what resembles it: --{kind} {text}")
     predictor = open_predictor(model, device)
     task = task_for(predictor, within, asked)
     with progress() as step:

@@ -9,6 +9,7 @@ import itertools
 import textwrap
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -20,6 +21,8 @@ from skillweave.config.errors import ConfigError, reading
 
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
+SYNONYMS = {"gpu": "cuda", "fp32": "float32", "bfloat16": "bf16"}
+"""What other libraries call a value → its name here."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
@@ -79,7 +82,10 @@ class Config(BaseModel):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the valid names when nothing is near."""
     names = [str(v) for v in valid]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    cutoff = 0.6 if len(name) > 4 else 0.7  # a short name is near to others by chance
+    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    if (meant := SYNONYMS.get(name.lower())) in names:
+        close = [str(meant)]
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; valid names: {', '.join(names)}" if names else ""
@@ -95,8 +101,14 @@ def choose(table: Mapping[Any, T], name: str, what: str) -> T:
 def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> str:
     """All faults of a validation, a line each: path, what is wrong, what to write instead."""
     lines = []
-    for fault in error.errors():
-        path, nodes, siblings = _walk(model, [str(p) for p in fault["loc"]])
+    faults = [(fault, *_walk(model, [str(p) for p in fault["loc"]])) for fault in error.errors()]
+    several = Counter(tuple(path) for _, path, *_ in faults)
+    for fault, path, nodes, siblings in faults:
+        if fault["input"] is None and several[tuple(path)] > 1:
+            # a value that no member of a union accepts, told once
+            if not any(line.startswith(".".join(path)) for line in lines):
+                lines.append(f"{'.'.join(path)}: null is no value here; give one, or leave it out")
+            continue
         name = ".".join(path) or model.__name__.removesuffix("Config").lower()
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name}: {_unknown_key(path[-1], nodes, siblings)}")

@@ -86,6 +86,24 @@ class DataConfig(Config):
     def _accept_none(cls, value: Any) -> Any:
         return value or {}
 
+    @field_validator("path", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value is None or value == "" or value == {}:
+            raise ValueError(
+                "name where the samples come from, such as data.csv, or {train: a.csv, test: b.csv}"
+            )
+        return value
+
+    @field_validator("fractions", mode="before")
+    @classmethod
+    def _three(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 3:
+            raise ValueError(
+                "three shares, of train, validation and test, such as [0.8, 0.1, 0.1]; 0 for none"
+            )
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str | None) -> str | None:

@@ -148,9 +148,9 @@ class Predictor:
             try:
                 examples.append(Example((processor(value),), {}, str(i)))
             except BadInput as error:
-                named = value if isinstance(value, str | Path) else f"number {i}"
-                where = "" if str(value) in str(error) else f"{named}: "
-                raise BadInput(f"{modality} {where}{error}") from None
+                named = f" ({value})" if value and isinstance(value, str | Path) else ""
+                named = "" if str(value) in str(error) else named[:200]
+                raise BadInput(f"{modality}[{i}]{named}: {error}") from None
         return self.encode_examples(layout, examples)
 
     def encode_each(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -26,6 +27,16 @@ SPEED_STEPS = 50
 """Number of steps over which the displayed speed is averaged."""
 KEYS_SHOWN = 8
 """Number of sample keys in a warning on the screen."""
+KINDS_SHOWN, REASON_SHOWN = 8, 160
+"""Number of kinds of skipped samples on the screen, and of characters of a reason."""
+PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\S*/\S*|\d[\d.,]*""")
+"""What differs between the reasons of one kind: names, paths and numbers."""
+
+
+def shorten(keys: Sequence[str]) -> str:
+    """The first keys of a list, and how many more there are."""
+    more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+    return ", ".join(keys[:KEYS_SHOWN]) + more
 
 
 class RunLogger:
@@ -140,12 +151,9 @@ class RunLogger:
         """Log a step without an update, because its loss or gradient was not finite. `keys`: its
         samples."""
         self._count_time(0)
-        shown = ", ".join(keys[:KEYS_SHOWN])
-        if len(keys) > KEYS_SHOWN:
-            shown += f" and {len(keys) - KEYS_SHOWN} more"
         self.display.warn(
             f"step {step}: loss {loss}, gradient norm {norm}: no update; task {task}, samples"
-            f" {shown}"
+            f" {shorten(keys)}"
         )
         values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
         self._write(METRICS_FILE, step=step, kind="nonfinite", task=task, **values)
@@ -204,13 +212,17 @@ class RunLogger:
     def print_skipped(self) -> None:
         """Print the number of skipped samples by reason and task."""
         if self.skips:
-            parts = [
-                f"{count} × {reason} ({task})" for (task, reason), count in self.skips.most_common()
-            ]
-            total = self.skips.total()
-            self.display.note(
-                f"samples skipped: {total}, listed in {SKIPPED_FILE}: {'; '.join(parts)}"
-            )
+            kinds: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+            for (task, reason), count in self.skips.items():
+                kinds[task, PARTICULARS.sub("…", reason)][reason] += count
+            told = [f"samples skipped: {self.skips.total()}, listed in {SKIPPED_FILE}"]
+            common = sorted(kinds.items(), key=lambda kind: -kind[1].total())
+            for (task, kind), reasons in common[:KINDS_SHOWN]:
+                reason = kind if len(reasons) > 1 else next(iter(reasons))
+                told.append(f"  {reasons.total()} × {reason[:REASON_SHOWN]} ({task})")
+            if len(common) > KINDS_SHOWN:
+                told.append(f"  and {len(common) - KINDS_SHOWN} other reasons")
+            self.display.note("\n".join(told))
 
     def _count(self, skip: SkippedSample) -> bool:
         """Count a skipped sample. Returns False if it was counted before."""

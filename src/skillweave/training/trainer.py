@@ -30,7 +30,7 @@ from skillweave.training.optimizer import (
 )
 from skillweave.training.parallel import gather_objects
 from skillweave.training.partial_tuning import PartialTuning
-from skillweave.training.run_logger import RunLogger
+from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
 from skillweave.training.validation import ValidationResult
@@ -197,8 +197,9 @@ class Trainer:
             self._save_what_is_done()
             raise TrainingError(
                 f"{state.nonfinite} steps in a row without a finite loss and gradient; the last was"
-                f" step {state.step} of task {task} with the samples {', '.join(update.keys)};"
-                " check these, or lower training.optimizer.learning_rate"
+                f" step {state.step} of task {task}. Lower training.optimizer.learning_rate, which"
+                f" was {rate:.2g} there; or check the labels and files of the samples"
+                f" {shorten(update.keys)}"
             )
         return update.stop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
@@ -17,6 +18,8 @@ from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, describe_error
 from skillweave.data.processors.truncation import check_complete
 
+WEB_ADDRESS = re.compile(r"(^|/)(https?:/|ftp:/|s3:/|gs:/|hf:/|data:\w+/)")
+"""Matches a web address, also behind the folder of a table, where it has lost a slash."""
 Decoded = TypeVar("Decoded")
 MediaStream = TypeVar("MediaStream")
 
@@ -103,9 +106,13 @@ def _open_path(path: str | Path, limits: LimitsConfig) -> BinaryIO:
         # Asked before opening: a pipe without a writer would block the reader for ever.
         regular = stat.S_ISREG(os.stat(path).st_mode)
         file = open(path, "rb") if regular else None  # noqa: SIM115 the caller closes it
-    except FileNotFoundError:
-        raise BadInput(f"no such file: {path}") from None
     except OSError as error:
+        if WEB_ADDRESS.search(str(path)):
+            raise BadInput(
+                f"web addresses are not read; download the file and name it: {str(path)[:200]}"
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise BadInput(f"no such file: {path}") from None
         raise BadInput(f"{path} cannot be opened ({describe_error(error)})") from None
     except ValueError:  # a zero byte in the name
         raise BadInput(f"no such file: {path!r}") from None
