@@ -3,6 +3,7 @@ table that adds up."""
 
 import json
 
+import every_task
 import pytest
 import torch
 from tiny import randomise
@@ -10,8 +11,9 @@ from tiny_run import make_run
 
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
+from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
-from skillweave.recipe import read_recipe
+from skillweave.recipe import RecipeConfig, read_recipe
 from skillweave.surgery.weave import weave
 from skillweave.tasks.resolve import resolve
 from skillweave.weights.files import require_equal
@@ -174,3 +176,34 @@ def test_faults_are_told(recipe, recipe_file, models) -> None:
     with pytest.raises(ConfigError, match="give at least one model"):
         weave(recipe, {})
     assert Modality.SOUND in alone.model.streams.present()  # it is the tasks that count
+
+
+def test_weights_of_another_architecture_are_not_taken(recipe_file, models) -> None:
+    """The same shapes, with other heads."""
+    folder, _ = models["text"]
+    other = read_recipe(recipe_file, ["model.encoder.heads=1"])
+    found = weave(other, {"text": folder}).provenance
+    for name, origin in found.items():
+        if name.startswith("encoder."):
+            assert not origin.source, name
+    assert "there, 1 here" in found[FEED_FORWARD].note
+    assert found["embeddings.text.norm.weight"].source
+
+
+def test_a_decoder_brings_its_words(tmp_path) -> None:
+    """With the tokenizer that they belong to, and with more rows than that has tokens."""
+    data = every_task.recipe("speech_to_text").model_dump(mode="json")
+    data["model"] |= {"streams": {"sound": data["model"]["streams"]["sound"]}, "shared": []}
+    data["model"]["target_embedding"]["tied"] = False
+    data["model"]["targets"] = {"lm": {"tied": False}}
+    first = resolve(RecipeConfig.parse(data))
+    described = first.model.model_dump(mode="json")
+    described["target_embedding"]["vocabulary"] += 30
+    base = Model(ModelConfig.parse(described), first.assets)
+    randomise(base)
+    base.save_pretrained(tmp_path)
+    data["tasks"]["speech_to_text"]["data"]["limit"] = 20  # another tokenizer would be trained
+    woven = weave(RecipeConfig.parse(data), {"sound": tmp_path})
+    assert woven.model.assets == base.assets
+    for name in ("target_embedding.content.word.weight", "targets.lm.output.weight"):
+        assert torch.equal(woven.model.state_dict()[name], base.state_dict()[name])

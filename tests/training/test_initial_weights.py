@@ -1,12 +1,17 @@
 """Initial weights from another model."""
 
+from typing import Any
+
 import pytest
 import torch
+from tiny import tiny_config
 from torch import nn
 
 from skillweave.components.embeddings.position import PositionEmbedding
 from skillweave.config import ConfigError
-from skillweave.training.initial_weights import copy_weights
+from skillweave.config.layering import merge
+from skillweave.model.config import ModelConfig
+from skillweave.training.initial_weights import copy_weights, require_alike
 
 
 def build(**heads):
@@ -82,3 +87,31 @@ def test_as_many_positions_are_taken_as_the_model_has():
     report = copy_weights(model, other.state_dict(), "base")
     assert torch.equal(model["text"].table.weight, other["text"].table.weight[:4])
     assert "only the first positions: text.table.weight" in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encoder": {"heads": 6}}, "encoder: heads 3 there, 6 here"),
+        ({"encoder": {"norm_position": "pre"}}, "encoder: norm_position post there, pre here"),
+        ({"encoder": {"activation": "relu"}}, "encoder: activation gelu there, relu here"),
+        ({"encoder": {"scale_attention": False}}, "encoder: scale_attention True there"),
+        ({"encoder": {"position": {"kind": "rope"}}}, "encoder: position.kind none there, rope"),
+        ({"streams": {"text": {"scale_embedding": True}}}, "embeddings.text: scale_embedding"),
+        ({"targets": {"mlm": {"activation": "relu"}}}, "targets.mlm: activation gelu there"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(changes: dict[str, Any], told: str) -> None:
+    """Their shapes are the same, and they would mean something else."""
+    base = tiny_config()
+    other = ModelConfig.parse(merge(base.model_dump(mode="json"), changes))
+    with pytest.raises(ConfigError, match=f"mean something else in this model: {told}"):
+        require_alike(other, base, "runs/base")
+
+
+def test_what_training_may_change_is_no_other_architecture() -> None:
+    base = tiny_config()
+    changes = {"encoder": {"layers": 1, "dropout": 0.3, "drop_path": 0.1, "prompts": 3}}
+    require_alike(ModelConfig.parse(merge(base.model_dump(mode="json"), changes)), base, "")
+    written_out = {"encoder": {"key_value_heads": 3, "head_size": 4}}  # the defaults
+    require_alike(ModelConfig.parse(merge(base.model_dump(mode="json"), written_out)), base, "")

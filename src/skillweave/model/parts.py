@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from skillweave.batch import Modality
 from skillweave.config.encoder import EncoderConfig, SparseConfig
 from skillweave.model.config import ModelConfig
 
 STREAM = "stream_encoders."
 """Beginning of the path of a stream's own encoder: `stream_encoders.image`."""
+MEANING = (
+    *("name", "direction", "norm", "norm_epsilon", "norm_position", "first_norm", "activation"),
+    *("gated", "heads", "key_value_heads", "head_size", "scale_attention", "scale_size"),
+    *("attention_softcap", "qk_norm", "residual_attention", "position.kind", "position.share"),
+    *("position.interleaved", "kernel_size", "block_layers", "scale_embedding"),
+    *("position_offset", "features", "scaled"),
+)
+"""Options that decide what weights mean, and that do not show in their shapes."""
 
 
 def part_configs(config: ModelConfig) -> dict[str, EncoderConfig]:
@@ -37,3 +48,48 @@ def with_sparse(config: ModelConfig, part: str, sparse: SparseConfig) -> ModelCo
     stream = config.streams.present()[modality].model_copy(update={"encoder": changed})
     streams = config.streams.model_copy(update={modality.value: stream})
     return config.model_copy(update={"streams": streams})
+
+
+def differences(own: ModelConfig, other: ModelConfig) -> dict[str, list[str]]:
+    """Path of a module that both models have → what its weights mean otherwise in the other one, as
+    `heads 12 there, 3 here`."""
+    here, there = _meanings(own), _meanings(other)
+    found = {}
+    for path in here.keys() & there.keys():
+        found[path] = [
+            f"{option} {there[path].get(option)} there, {here[path].get(option)} here"
+            for option in MEANING
+            if here[path].get(option) != there[path].get(option)
+        ]
+    return {path: told for path, told in found.items() if told}
+
+
+def _meanings(config: ModelConfig) -> dict[str, dict[str, Any]]:
+    """Path of a module → its options of `MEANING`, with their defaults filled in."""
+    return {path: dict(_named(part, width)) for path, part, width in _modules(config)}
+
+
+def _modules(config: ModelConfig) -> Iterator[tuple[str, Any, int]]:
+    """Path, configuration and width of each module."""
+    widths = {f"{STREAM}{m.value}": width for m, width in config.widths.items()}
+    for path, part in part_configs(config).items():
+        yield path, part, widths.get(path, config.width)
+    for modality, stream in config.streams.present().items():
+        yield f"embeddings.{modality.value}", stream, config.width
+    if config.target_embedding:
+        yield "target_embedding", config.target_embedding, config.width
+    for name, target in config.targets.items():
+        yield f"targets.{name}", target, config.width
+
+
+def _named(part: Any, width: int) -> Iterator[tuple[str, Any]]:
+    for option in MEANING:
+        value = part
+        for name in option.split("."):
+            value = getattr(value, name, None)
+        heads = getattr(part, "heads", None)
+        if heads and option == "key_value_heads":
+            value = value or heads
+        if heads and option == "head_size":
+            value = value or width // heads
+        yield option, value

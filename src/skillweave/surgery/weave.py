@@ -20,6 +20,7 @@ from skillweave.data.processors.tokenizer import read_tokenizer
 from skillweave.inference.loading import load
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
+from skillweave.model.parts import differences
 from skillweave.recipe import RecipeConfig
 from skillweave.surgery.provenance import (
     Provenance,
@@ -30,6 +31,7 @@ from skillweave.surgery.provenance import (
 from skillweave.tasks.resolve import model_with_tasks, resolve
 
 WORDS = re.compile(r"shared\.word\.weight|embeddings\.(\w+)\.content\.word\.weight")
+DECODER_WORDS = "target_embedding.content.word.weight"
 """Tables with a row per token of the vocabulary. The bias of a masked-language target is another
 one."""
 
@@ -43,12 +45,13 @@ class Woven(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A pretrained model that gives the weights of one modality. `label`: the user's name for
-    it."""
+    """A pretrained model that gives the weights of one modality. `label`: the user's name for it.
+    `differs`: see `model.parts.differences`."""
 
     modality: Modality
     label: str
     model: Model
+    differs: Mapping[str, list[str]]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -107,6 +110,9 @@ def weave(
     words = next(
         (source.model.config for source in sources if source.modality is Modality.TEXT), None
     )
+    words = words or next(
+        (s.model.config for s in sources if s.model.config.target_embedding), None
+    )
     ready = resolve(recipe, _assets(config, sources), words)
     recipe, assets = ready.recipe, ready.assets
     with torch.random.fork_rng(devices=[]):
@@ -142,7 +148,7 @@ def _open(config: ModelConfig, name: str, path: str | Path) -> Source:
         raise ConfigError(
             f"{label}: that model has no stream {modality.value!r}, only {', '.join(held)}"
         )
-    return Source(modality, label, model)
+    return Source(modality, label, model, differences(config, model.config))
 
 
 def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
@@ -164,6 +170,11 @@ def _assets(config: ModelConfig, sources: list[Source]) -> dict[str, bytes]:
             assets.setdefault(_tokenizer(config, modality), _tokenizer_of(source.model, modality))
         for name in fitted & source.model.assets.keys():
             assets.setdefault(name, source.model.assets[name])
+    answers, name = config.target_embedding, tokenizer_asset(Modality.TEXT)
+    if answers and not answers.tokenizer.path and not config.streams.text:
+        writers = (source.model for source in sources if source.model.config.target_embedding)
+        if writer := next(writers, None):
+            assets[name] = _tokenizer_of(writer, Modality.TEXT)
     return assets
 
 
@@ -227,7 +238,12 @@ def _take(
     found = source.counterpart(name)
     if found is None:
         return None, Provenance(note=f"not in {source.label}")
+    told = (told for path, told in source.differs.items() if name.startswith(f"{path}."))
+    if differs := next(told, None):
+        return None, Provenance(note=f"{', '.join(differs)}, in {source.label}")
     given, vocabularies = source.weights[found], _vocabularies(name, model, source)
+    if vocabularies and vocabularies[0] == vocabularies[1] and given.shape == fresh.shape:
+        return given, Provenance(source.label)  # also rows beyond the tokens
     if vocabularies and given.shape[1:] == fresh.shape[1:]:
         return _match_rows(fresh, given, *vocabularies, source.label)
     if vocabularies or given.shape != fresh.shape:
@@ -240,11 +256,13 @@ def _vocabularies(
     name: str, model: Model, source: Source
 ) -> tuple[dict[str, int], dict[str, int]] | None:
     """Token → row, here and in the source, for a weight with a row per token; else None."""
-    target = None
-    if name.startswith("targets.") and name.count(".") == 2:
-        target = model.config.targets.get(name.split(".")[1])
-    if target is not None and target.tied_to and name.endswith(".bias"):
-        here = there = target.tied_to
+    part, which, rest = (*name.split(".", 2), "")[:3]
+    target = model.config.targets.get(which) if part == "targets" else None
+    predicted = getattr(target, "modality", None)
+    if predicted and rest in ("bias", "output.weight", "output.bias"):
+        here = there = predicted
+    elif name == DECODER_WORDS:
+        here = there = Modality.TEXT
     elif match := WORDS.fullmatch(name):
         here, there = Modality(match[1] or "text"), source.modality
     else:

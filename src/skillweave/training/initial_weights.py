@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from skillweave.batch import Modality
 from skillweave.components.embeddings.position import PositionEmbedding
 from skillweave.config import ConfigError
+from skillweave.model.config import ModelConfig
 from skillweave.model.folders import model_folder
+from skillweave.model.parts import differences
 from skillweave.weights.files import compare
 
 SHARED = re.compile(r"shared\.(\w+\..+)")
@@ -29,6 +31,16 @@ def start_folder(start_from: str) -> Path:
         return model_folder(start_from)
     except ConfigError as error:
         raise ConfigError(f"start_from: {error}") from None
+
+
+def require_alike(own: ModelConfig, other: ModelConfig, where: str) -> None:
+    """Raise ConfigError for modules whose weights have the same shapes in both models and mean
+    something else."""
+    if told := [f"{path}: {', '.join(d)}" for path, d in sorted(differences(own, other).items())]:
+        raise ConfigError(
+            f"start_from {where}: its weights mean something else in this model: {'; '.join(told)};"
+            f" take its settings over with `model: {{preset: {where}}}`, or leave start_from out"
+        )
 
 
 def copy_weights(model: nn.Module, source: Mapping[str, Tensor], where: str) -> str:

@@ -23,7 +23,7 @@ from skillweave.tasks.resolve import ResolvedRecipe, resolve, resolved
 from skillweave.training.allocator import keep_freed_memory
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import Interrupted, TrainingError
-from skillweave.training.initial_weights import copy_weights, start_folder
+from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
 from skillweave.training.parallel import launch, make_fabric
 from skillweave.training.partial_tuning import PartialTuning, build_tuned
 from skillweave.training.progress import ProgressDisplay
@@ -63,6 +63,8 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
     ready = resolve(recipe, read_assets(source) if source else {}, base).pinned()
+    if base and not newest:
+        require_alike(ready.recipe.model, base, recipe.start_from or "")
     recipe, assets = ready.recipe, dict(ready.assets)
     with run_folder(recipe, resume):
         try:
