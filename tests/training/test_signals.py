@@ -21,6 +21,17 @@ def test_signals_are_remembered_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    stop = StopRequest()
+    try:
+        with handle_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == 0 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_other_threads_train_without_handlers():
     entered, before = [], signal.getsignal(signal.SIGTERM)
 

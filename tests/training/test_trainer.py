@@ -42,7 +42,7 @@ def test_same_recipe_same_weights_and_another_seed_others(tmp_path):
     assert not torch.equal(first["shared.weight"], other["shared.weight"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [0, 4, 10])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, step, number):
     whole, cut = (

@@ -225,7 +225,9 @@ class Predictor:
         candidates = build_candidates(task, context)
         vectors = encode_candidates(self.model, candidates.batches()) if candidates else None
         rest = as_rows(inputs, entry.given)
-        while group := list(islice(rest, _group_size(task.layout))):
+        # A text takes long to write, so the answers of one batch do not wait for others.
+        size = BATCH if entry.answer_field else _group_size(task.layout)
+        while group := list(islice(rest, size)):
             examples: list[Example] = []
             answers: dict[str, Answer] = {}
             for i, row in enumerate(group):

@@ -111,6 +111,8 @@ class Checkpoints:
         faults = []
         for step in reversed(self.steps()):
             try:
+                if not (self.path(step) / CHECKSUMS_FILE).is_file():
+                    raise Damaged(f"{self.path(step)}: has no {CHECKSUMS_FILE}")
                 verify(self.path(step))
             except Damaged as error:
                 faults.append(f"  - {error}")

@@ -58,11 +58,13 @@ def _fold_recipe(recipe: RecipeConfig, fold: int, folds: int) -> RecipeConfig:
 
 
 def summarise(tables: Sequence[Mapping[str, Any]]) -> Summary:
-    """Mean and standard deviation over the folds of each task's metrics."""
+    """Mean and standard deviation of each task's metrics over the folds in which it was
+    measured."""
     found: Summary = {}
-    for task, first in tables[0].items():
-        for metric in (name for name in METRICS if name in first):
-            values = [float(table[task][metric]) for table in tables]
+    for task in dict.fromkeys(name for table in tables for name in table):
+        own = [table[task] for table in tables if task in table]
+        for metric in (name for name in METRICS if name in own[0]):
+            values = [float(table[metric]) for table in own]
             summary = {
                 "mean": float(np.mean(values)),
                 "deviation": float(np.std(values, ddof=1)),

@@ -15,7 +15,7 @@ class Interrupted(Exception):
     """A signal ended the run after a step, and the checkpoint of that step is written.
 
     `folder`: the run folder. `step`: the last step. `exit_status`: of a
-    command (130 for SIGINT, 143 for SIGTERM).
+    command (128 and the number of the signal: 130 for SIGINT, 143 for SIGTERM).
     """
 
     def __init__(self, folder: Path, step: int, signal: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 from rich.console import Console, RenderableType
@@ -65,7 +66,8 @@ class ProgressDisplay:
 
     def __exit__(self, *error: object) -> None:
         if self.bar:
-            self.bar.stop()
+            with suppress(OSError):
+                self.bar.stop()
 
     def update(
         self, step: int, task: str, losses: Mapping[str, float], speed: float, wait: float
@@ -93,5 +95,6 @@ class ProgressDisplay:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Print a line, even if quiet."""
-        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        """Print a line, even if quiet. A terminal that was closed ends no training."""
+        with suppress(OSError):
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

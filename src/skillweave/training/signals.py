@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, write a checkpoint, stop."""
+"""SIGINT, SIGTERM and SIGHUP: finish the step, write a checkpoint, stop."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
 
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    """Handle SIGINT and SIGTERM with `handler`, and restore the previous handlers at the end.
+    """Handle SIGINT, SIGTERM and SIGHUP (a terminal was closed) with `handler`, and restore the
+    previous handlers at the end.
 
-    Outside the main thread, where Python allows no handlers, this does nothing.
+    Signals that are ignored, as SIGHUP is under `nohup`, stay so. Outside the main thread, where
+    Python allows no handlers, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = signal.SIGINT, signal.SIGTERM
-    previous = [signal.signal(number, handler) for number in numbers]
+    previous = {
+        number: signal.signal(number, handler)
+        for number in STOPPING
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for number, earlier in zip(numbers, previous, strict=True):
+        for number, earlier in previous.items():
             signal.signal(number, earlier)
 
 
 class StopRequest:
-    """Signal handler that stores the first SIGINT or SIGTERM in `signal` for the training loop."""
+    """Signal handler that stores the first of these signals in `signal` for the training loop."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -48,5 +55,5 @@ def ignore_signals(worker: int) -> None:
     Ctrl-C reaches all processes of the terminal, but the training process still needs batches to
     finish its step. The worker ends together with the training process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
