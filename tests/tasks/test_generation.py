@@ -8,6 +8,7 @@ import torch
 from skillweave.batch import IGNORE
 from skillweave.config import ConfigError
 from skillweave.evaluation.evaluator import predict_dataset
+from skillweave.generation import Answer
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks import generation
@@ -59,7 +60,9 @@ def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(
     monkeypatch.setattr(
         generation,
         "generate",
-        lambda model, batch, begin_NL, *rest: begun.append(begin_NL) or [[]] * len(batch),
+        lambda model, batch, *rest: (
+            begun.append(batch.inputs[-1]) or [[Answer([], 0.0)]] * len(batch)
+        ),
     )
     predict_dataset(model, data, data.batches(4, limit=4))
     assert begun[0].tolist() == [begin] * 4

@@ -1,61 +1,179 @@
-"""Text that a model writes after the inputs of a batch."""
+"""Text that a model writes after the inputs of a batch.
+
+Shape letters: N samples, K beams, M = N · K texts, L tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skillweave.batch import Batch
-from skillweave.generation.beam import beam_search
-from skillweave.generation.rules import build_rules
+from skillweave.config.decoding import DecodingConfig
+from skillweave.generation.beam import Answer, beam_search
+from skillweave.generation.scores import Change, cuts, penalties
+from skillweave.model.decoding import DecodingState
 from skillweave.model.model import Model
 
-NONE: Mapping[str, Any] = MappingProxyType({})
+Stops = Callable[[list[int]], bool]
+"""Whether a text of these tokens ends here."""
 
 
+class Next(NamedTuple):
+    """The next token of each text [M], its log probability, and whether the text goes on after
+    it."""
+
+    tokens: list[int]
+    scores: list[float]
+    goes_on: list[bool]
+
+
+class Texts:
+    """Texts that grow by a token at a time. `scores`: [M, V] of the next token, penalties
+    included."""
+
+    def __init__(self, model: Model, batch: Batch, copies: int, changes: Sequence[Change]) -> None:
+        self.model, self.changes = model, changes
+        self.state: DecodingState = model.prefill(batch)
+        given_NL = batch.inputs[-1]
+        # padding before the tokens, so that those that are written follow them
+        lengths_N1 = batch.lengths[:, -1:].to(given_NL.device)
+        place_NL = torch.arange(-given_NL.shape[1], 0, device=given_NL.device) + lengths_N1
+        own_NL = given_NL.gather(1, place_NL.clamp(min=0))
+        self.ids = own_NL.where(place_NL >= 0, -1)
+        if copies > 1:
+            rows = torch.arange(len(self.ids), device=self.ids.device).repeat_interleave(copies)
+            self.select(rows)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these texts, in this order."""
+        self.state.reorder(rows)
+        self.ids = self.ids[rows]
+
+    def add(self, tokens: Tensor) -> None:
+        """The next token [M] of each."""
+        self.model.step(tokens.unsqueeze(1), self.state)
+        self.ids = torch.cat([self.ids, tokens.unsqueeze(1)], dim=1)
+
+    def logits(self) -> Tensor:
+        """[M, V] of the next token, with penalties."""
+        return self.changed(self.state.logits.float())
+
+    def log_probabilities(self) -> Tensor:
+        """[M, V] of the next token, with penalties, which a search applies to logarithms."""
+        return self.changed(self.state.logits.float().log_softmax(-1))
+
+    def changed(self, scores: Tensor) -> Tensor:
+        """The scores after all changes."""
+        for change in self.changes:
+            scores = change(self.ids, scores)
+        return scores
+
+
+@torch.no_grad()
 def generate(
     model: Model,
     batch: Batch,
-    start_NL: Tensor,
-    eos: int,
+    ends: Sequence[int],
     max_new_tokens: int,
-    beams: int = 1,
-    length_penalty: float = 1.0,
-    options: Mapping[str, Any] = NONE,
-) -> list[list[int]]:
-    """The token ids of each sample's answer. The inputs are encoded once, and so is each token; the
-    answers in the batch are not used.
+    settings: DecodingConfig | None = None,
+    stops: Stops | None = None,
+) -> list[list[Answer]]:
+    """The answers for each sample of a batch, which end after the tokens of its last span. Inputs
+    and tokens are encoded once.
 
-    `start_NL`: the tokens that answers begin with. `options`: of Transformers' generation, see
-    `LanguageConfig.generation`. The others: see `beam_search`.
+    `ends`: tokens that end an answer, of which they are no part. `max_new_tokens`: most tokens of
+    an answer with its end. The score of an
+    answer is that of `beam_search`, or the sum of its tokens' log probabilities.
     """
-    state = model.prefill(answered(batch, start_NL))
-    rows = torch.arange(len(start_NL), device=start_NL.device).repeat_interleave(beams)
-    adjust = build_rules(options, start_NL.shape[1], eos, max_new_tokens, str(start_NL.device))
-    ids_NL = start_NL
-
-    def scores(logits_NV: Tensor) -> Tensor:
-        # as in Transformers, whose rules see logits where the search is greedy
-        logits_NV = logits_NV.float()
-        return adjust(ids_NL, logits_NV if beams == 1 else logits_NV.log_softmax(-1))
-
-    first_NV = scores(state.logits)
-    state.reorder(rows)
-    ids_NL = ids_NL[rows]
+    settings = settings or DecodingConfig()
+    if settings.num_beams == 1:
+        written = list(write(model, batch, ends, max_new_tokens, settings, stops))
+        texts = [Answer([], 0.0) for _ in written[0].tokens]
+        going = [True] * len(texts)
+        for one in written:
+            for i, (token, score) in enumerate(zip(one.tokens, one.scores, strict=True)):
+                if going[i]:
+                    ids = texts[i].ids if token in ends else [*texts[i].ids, token]
+                    texts[i] = Answer(ids, texts[i].score + score)
+            going = [a and b for a, b in zip(going, one.goes_on, strict=True)]
+        count = settings.num_return_sequences
+        return [texts[i : i + count] for i in range(0, len(texts), count)]
+    beams = settings.num_beams
+    given = batch.inputs[-1].shape[1]
+    texts = Texts(model, batch, beams, penalties(settings, ends, given, given + max_new_tokens))
 
     def step(tokens: Tensor, before: Tensor) -> Tensor:
-        nonlocal ids_NL
-        state.reorder(before)
-        ids_NL = torch.cat([ids_NL[before], tokens.unsqueeze(1)], dim=1)
-        return scores(model.step(tokens.unsqueeze(1), state))
+        texts.select(before)
+        texts.add(tokens)
+        return texts.log_probabilities()
 
-    stop = options.get("early_stopping") or False
-    return beam_search(first_NV, step, eos, max_new_tokens, beams, length_penalty, stop)
+    return beam_search(
+        texts.log_probabilities()[::beams],
+        step,
+        ends,
+        max_new_tokens,
+        beams,
+        settings.length_penalty,
+        settings.early_stopping,
+        settings.num_return_sequences,
+    )
+
+
+@torch.no_grad()
+def write(
+    model: Model,
+    batch: Batch,
+    ends: Sequence[int],
+    max_new_tokens: int,
+    settings: DecodingConfig | None = None,
+    stops: Stops | None = None,
+) -> Iterator[Next]:
+    """The next token of each text as it is found, the most probable one or a drawn one; each sample
+    has `num_return_sequences` texts, next to each other. The others: see `generate`."""
+    settings = settings or DecodingConfig()
+    given = batch.inputs[-1].shape[1]
+    changes = penalties(settings, ends, given, given + max_new_tokens)
+    texts = Texts(model, batch, settings.num_return_sequences, changes)
+    device, removed = texts.ids.device, cuts(settings)
+    generator = torch.Generator(device)
+    generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
+    goes_on = [True] * len(texts.ids)
+    for length in range(1, max_new_tokens + 1):
+        scores = texts.logits()
+        log_p = scores.log_softmax(-1)
+        if settings.do_sample:
+            for cut in removed:
+                scores = cut(scores)
+            uniform = torch.rand(len(scores), generator=generator, device=device)
+            tokens = draw(scores.softmax(-1), uniform)
+        else:
+            tokens = scores.argmax(-1)
+        chosen = log_p.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        found = tokens.tolist()
+        goes_on = [
+            going and token not in ends and length < max_new_tokens
+            for going, token in zip(goes_on, found, strict=True)
+        ]
+        if stops:
+            before = texts.ids[:, given:].tolist()
+            for i, (ids, token) in enumerate(zip(before, found, strict=True)):
+                goes_on[i] = goes_on[i] and not stops([*ids, token])
+        yield Next(found, chosen.tolist(), goes_on)
+        if not any(goes_on):
+            return
+        texts.add(tokens)
+
+
+def draw(probabilities_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """[N] the token at which the sum of the probabilities exceeds a number drawn from [0, 1)."""
+    sums_NV = probabilities_NV.double().cumsum(1)
+    wanted_N1 = (uniform_N.double() * sums_NV[:, -1]).unsqueeze(1)
+    return torch.searchsorted(sums_NV, wanted_N1, right=True).squeeze(1)
 
 
 def answered(batch: Batch, answers_NL: Tensor) -> Batch:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.config import ConfigError
+from skillweave.config.decoding import DecodingConfig
 from skillweave.data.processors import build_answer_processor
 from skillweave.data.values import is_missing
-from skillweave.generation import generate
+from skillweave.generation import answered, generate
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics import text as text_metrics
 from skillweave.model.model import Model
@@ -131,10 +132,13 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     begin = torch.tensor([processor.cls, *processor.numbers(target.begin)])
     most = min(target.max_answer_tokens, processor.max_length - len(begin))
     references, hypotheses = [], []
+    settings = DecodingConfig.search(
+        target.generation, num_beams=target.beams, length_penalty=target.length_penalty
+    )
     for batch in on_device(model, batches, seen):
         begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
-        end, penalty = processor.separator, target.length_penalty
-        ids = generate(model, batch, begin_NL, end, most, target.beams, penalty, target.generation)
+        found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
+        ids = [answers[0].ids for answers in found]
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
         references += [about["answer"] for about in batch.metadata if "answer" in about]
     return GeneratedText(references=references, hypotheses=hypotheses, **vars(seen))

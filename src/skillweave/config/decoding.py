@@ -1,0 +1,94 @@
+"""How a text is written: search, sampling, penalties and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+
+from skillweave.config.base import Config, Positive
+
+SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
+Probability = Field(default=None, gt=0, le=1)
+
+
+class DecodingConfig(Config):
+    """Settings with the names and meanings of Transformers' `generate`, in the same order of
+    application. Without any, each token is the most probable one."""
+
+    max_new_tokens: Positive | None = None
+    """Most tokens of an answer; by default as many as the model can read, at most 128."""
+    min_new_tokens: NonNegativeInt = 0
+    """Before so many tokens, no answer ends."""
+    num_beams: Positive = 1
+    """Beams of the search; 1: no search."""
+    length_penalty: float = 1.0
+    """With several beams, the log-probability of an answer is divided by its length to this
+    power."""
+    early_stopping: bool | Literal["never"] = False
+    """When a search ends: see `skillweave.generation.beam_search`."""
+    num_return_sequences: Positive = 1
+    """Answers for each input: the best of the beams, or independent samples."""
+    do_sample: bool = False
+    """Draw each token at random by its probability."""
+    temperature: PositiveFloat = 1.0
+    """Scores are divided by it before a token is drawn."""
+    top_k: NonNegativeInt = 0
+    """Draw among so many tokens with the highest scores; 0: among all."""
+    top_p: float | None = Probability
+    """Draw among the most probable tokens that together have this probability (nucleus sampling,
+    arXiv 1904.09751)."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Draw among tokens with this share of the highest probability (arXiv 2407.01082)."""
+    typical_p: float | None = Probability
+    """Draw among the tokens whose information is nearest to the entropy, and that together have
+    this probability (locally typical sampling, arXiv 2202.00666)."""
+    repetition_penalty: PositiveFloat = 1.0
+    """Scores of tokens that stand in the text already are divided by it, negative ones multiplied
+    (CTRL, arXiv 1909.05858)."""
+    no_repeat_ngram_size: NonNegativeInt = 0
+    """No sequence of so many tokens occurs twice; 0: any may."""
+    bad_words: list[str] = []
+    """Words that are never written."""
+    bad_words_ids: list[list[int]] = []
+    """Their tokens."""
+    min_length: NonNegativeInt = 0
+    """As `min_new_tokens`, counted with the tokens that the answer continues."""
+    forced_bos_token_id: NonNegativeInt | None = None
+    """The second token of a decoder's text."""
+    forced_eos_token_id: NonNegativeInt | list[int] | None = None
+    """The last token of an answer that would become too long."""
+    suppress_tokens: list[int] = []
+    """Tokens that are never written."""
+    begin_suppress_tokens: list[int] = []
+    """Tokens that no answer begins with."""
+    renormalize_logits: bool = False
+    """Whether the scores after all changes are logarithms of probabilities again."""
+    stop_strings: list[str] = []
+    """Strings that end an answer. They are part of it."""
+    seed: NonNegativeInt | None = None
+    """Seed of the drawing; None draws anew each time."""
+
+    @classmethod
+    def search(cls, options: Mapping[str, Any], **more: Any) -> DecodingConfig:
+        """The settings of a search with those of Transformers' options that it follows; those of
+        sampling, limits and strings are the caller's. Raises ConfigError."""
+        followed = cls.model_fields.keys() - SAMPLING - {"bad_words", "max_new_tokens", "do_sample"}
+        given = {name: x for name, x in options.items() if name in followed and x is not None}
+        return cls.parse({**given, **more}, "generation")
+
+    @model_validator(mode="after")
+    def _check(self) -> DecodingConfig:
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("do_sample draws single texts; leave num_beams at 1, or do not sample")
+        if not self.do_sample and self.num_return_sequences > self.num_beams:
+            raise ValueError(
+                f"num_return_sequences {self.num_return_sequences}: a search has {self.num_beams}"
+                " answers; raise num_beams, or set do_sample"
+            )
+        if not self.do_sample and (unused := sorted(SAMPLING & self.model_fields_set)):
+            raise ValueError(f"{unused[0]} matters only where tokens are drawn; set do_sample")
+        if self.stop_strings and self.num_beams > 1:
+            raise ValueError("stop_strings end single texts; leave num_beams at 1")
+        return self

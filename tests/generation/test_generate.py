@@ -1,0 +1,215 @@
+"""The texts that a model writes are those of Transformers' `generate`, token for token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hf_generation import BART
+from hf_references import LLAMA, Reference, make_batch, true_tokens
+from torch import Tensor
+
+from skillweave.config import ConfigError
+from skillweave.config.decoding import DecodingConfig
+from skillweave.generation import answered, generate, write
+from skillweave.generation.generate import draw
+from skillweave.interop.huggingface import from_hf
+
+END, MOST = 2, 8
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.7},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2},
+    {"min_new_tokens": 5},
+    {"min_length": 4},
+    {"suppress_tokens": [5, 9, 30, 31, 32]},
+    {"begin_suppress_tokens": [3, 5, 9, 30, 31, 32]},
+    {"forced_eos_token_id": 2},
+    {"num_beams": 3, "forced_eos_token_id": 2, "renormalize_logits": True},
+    *(
+        {"num_beams": beams, "length_penalty": penalty, "early_stopping": early}
+        for beams, penalty in [(2, 1.0), (3, 1.0), (5, 0.5), (4, 2.0)]
+        for early in (False, True, "never")
+    ),
+    {"num_beams": 4, "num_return_sequences": 3},
+    {"num_beams": 3, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 3},
+]
+SAMPLES: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.5},
+    {"top_k": 3},
+    {"top_p": 0.6},
+    {"min_p": 0.2},
+    {"typical_p": 0.5},
+    {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "repetition_penalty": 1.4},
+    {"num_return_sequences": 3},
+]
+
+
+def bart(seed: int) -> Any:
+    """An encoder-decoder whose answers are of different lengths."""
+    theirs: Any = Reference("BartForConditionalGeneration", "BartConfig", BART).build()
+    torch.manual_seed(seed)
+    # else one word follows itself for ever
+    theirs.model.decoder.embed_positions.weight.data.normal_(0, 10)
+    theirs.final_logits_bias[0, END] += 3
+    return theirs
+
+
+def llama(seed: int) -> Any:
+    """A language model whose answers are of different lengths."""
+    options = {**LLAMA, "eos_token_id": END, "tie_word_embeddings": False}
+    theirs: Any = Reference("LlamaForCausalLM", "LlamaConfig", options).build()
+    torch.manual_seed(seed)
+    theirs.model.embed_tokens.weight.data.normal_(0, 3)
+    theirs.lm_head.weight.data.normal_(0, 1)
+    return theirs
+
+
+def answers(rows: Tensor, given: int) -> list[list[int]]:
+    found = [row[given:].tolist() for row in rows]
+    return [row[: row.index(END)] if END in row else row for row in found]
+
+
+def compare(theirs: Any, settings: dict[str, Any], **theirs_alone: Any) -> None:
+    """On a batch; where prompts have unequal lengths, on each sample alone too."""
+    model = from_hf(theirs)
+    decoder = model.config.decoder is not None
+    batch = make_batch(model, torch.float64, (5, 8, 6) if decoder else (6, 6, 6))
+    options = {
+        "max_new_tokens": MOST,
+        "do_sample": False,
+        "pad_token_id": END,
+        "eos_token_id": END,
+        "bos_token_id": None,
+        "forced_bos_token_id": None,
+        **settings,
+        **theirs_alone,
+    }
+    mask = true_tokens(batch, 0).long()
+    expected = theirs.generate(batch.inputs[0], attention_mask=mask, **options)
+    if decoder:
+        begin = torch.full((len(batch), 1), BART["decoder_start_token_id"])
+        batch = answered(batch, begin)
+    given = batch.inputs[-1].shape[1]
+    found = generate(model, batch, [END], MOST, DecodingConfig.parse(settings))
+    assert [one.ids for row in found for one in row] == answers(expected, given)
+
+
+@pytest.mark.parametrize("settings", SEARCHES, ids=str)
+@pytest.mark.parametrize("build", [bart, llama])
+@pytest.mark.parametrize("seed", range(2))
+def test_searches(build: Any, settings: dict[str, Any], seed: int) -> None:
+    compare(build(seed), settings)
+
+
+@pytest.mark.parametrize("build", [bart, llama])
+def test_words_that_are_not_written(build: Any) -> None:
+    theirs = build(0)
+    model = from_hf(theirs)
+    batch = make_batch(model, torch.float64, (6, 6, 6))
+    begin = torch.full((3, 1), BART["decoder_start_token_id"])
+    batch = answered(batch, begin) if model.config.decoder else batch
+    free = generate(model, batch, [END], MOST)
+    written = [row[0].ids for row in free if len(row[0].ids) > 1]
+    words = [written[0][:1], written[-1][:2]]
+    expected = theirs.generate(
+        make_batch(model, torch.float64, (6, 6, 6)).inputs[0],
+        max_new_tokens=MOST,
+        do_sample=False,
+        pad_token_id=END,
+        eos_token_id=END,
+        bad_words_ids=words,
+        forced_bos_token_id=None,
+    )
+    found = generate(model, batch, [END], MOST, DecodingConfig(bad_words_ids=words))
+    assert [row[0].ids for row in found] == answers(expected, batch.inputs[-1].shape[1])
+
+
+@pytest.mark.parametrize("settings", SAMPLES, ids=str)
+@pytest.mark.parametrize("build", [bart, llama])
+def test_samples_are_drawn_from_the_same_distribution(
+    build: Any, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(7)
+
+    def multinomial(probabilities: Tensor, num_samples: int) -> Tensor:
+        return draw(probabilities, torch.rand(len(probabilities), generator=generator))[:, None]
+
+    monkeypatch.setattr(torch, "multinomial", multinomial)
+    compare_sampled(build(0), settings)
+
+
+def compare_sampled(theirs: Any, settings: dict[str, Any]) -> None:
+    every = {"do_sample": True, "top_k": 0, **settings}
+    seeded = {"seed": 7, **every}
+    model = from_hf(theirs)
+    batch = make_batch(model, torch.float64, (6, 6, 6))
+    expected = theirs.generate(
+        batch.inputs[0],
+        max_new_tokens=MOST,
+        pad_token_id=END,
+        eos_token_id=END,
+        forced_bos_token_id=None,
+        **every,
+    )
+    begin = torch.full((3, 1), BART["decoder_start_token_id"])
+    batch = answered(batch, begin) if model.config.decoder else batch
+    found = generate(model, batch, [END], MOST, DecodingConfig.parse(seeded))
+    assert [one.ids for row in found for one in row] == answers(expected, batch.inputs[-1].shape[1])
+
+
+def test_prompts_of_unequal_length_have_the_answers_that_they_have_alone() -> None:
+    model = from_hf(llama(0))
+    batch = make_batch(model, torch.float64, (3, 8, 5))
+    settings = DecodingConfig(no_repeat_ngram_size=2, repetition_penalty=1.2)
+    together = [row[0].ids for row in generate(model, batch, [END], MOST, settings)]
+    for i, length in enumerate(batch.lengths[:, 0].tolist()):
+        alone = replace(
+            batch, inputs=(batch.inputs[0][i : i + 1],), lengths=batch.lengths[i : i + 1]
+        )
+        alone = answered(alone, alone.inputs[0][:, :length])
+        assert [row[0].ids for row in generate(model, alone, [END], MOST, settings)] == [
+            together[i]
+        ]
+
+
+def test_a_text_is_written_token_by_token() -> None:
+    model = from_hf(llama(1))
+    batch = make_batch(model, torch.float64, (6, 6))
+    whole = generate(model, batch, [END], MOST)
+    steps = list(write(model, batch, [END], MOST))
+    for i, (answer,) in enumerate(whole):
+        own = [step.tokens[i] for step in steps][: len(answer.ids)]
+        assert own == answer.ids
+        # until its end, a text goes on
+        assert all(step.goes_on[i] for step in steps[: max(len(answer.ids) - 1, 0)])
+    assert not any(steps[-1].goes_on)
+
+
+def test_a_text_ends_where_a_string_ends_it() -> None:
+    model = from_hf(llama(1))
+    batch = make_batch(model, torch.float64, (6, 6))
+    ids = [row[0].ids for row in generate(model, batch, [END], MOST)]
+    stop = next(row for row in ids if len(row) > 2)[1]
+    cut = generate(model, batch, [END], MOST, stops=lambda tokens: tokens[-1] == stop)
+    for whole, (answer,) in zip(ids, cut, strict=True):
+        assert answer.ids == (whole[: whole.index(stop) + 1] if stop in whole else whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_return_sequences": 2}, "raise num_beams, or set do_sample"),
+        ({"do_sample": True, "num_beams": 2}, "leave num_beams at 1"),
+        ({"temperature": 0.5}, "set do_sample"),
+        ({"stop_strings": ["a"], "num_beams": 2}, "leave num_beams at 1"),
+        ({"top_p": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        DecodingConfig.parse(settings)
