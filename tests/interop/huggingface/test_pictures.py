@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import transformers as T
-from hf_references import CLIP, Reference
-from hf_vision import CLASSES, VIDEOMAE, VIT
+from hf_references import CLIP, SIGLIP, Reference
+from hf_vision import CLASSES, DINOV2, DINOV3, VIDEOMAE, VIT
 from PIL import Image
 
 from skillweave.config import ConfigError
@@ -35,7 +37,16 @@ PROCESSORS: dict[str, tuple[tuple[Any, ...], str, dict[str, Any]]] = {
         "CLIPImageProcessorPil",
         {"size": {"shortest_edge": 17}, "crop_size": SQUARE, "resample": 1},
     ),
-    "siglip": (VIT_MODEL, "SiglipImageProcessorPil", {"size": SQUARE}),
+    "siglip": (
+        ("SiglipModel", "SiglipConfig", SIGLIP),
+        "SiglipImageProcessorPil",
+        {"size": SQUARE},
+    ),
+    "dinov2, with a larger table": (
+        ("Dinov2Model", "Dinov2Config", {**DINOV2, "image_size": 28}),
+        "BitImageProcessorPil",
+        {"size": {"shortest_edge": 17}, "crop_size": SQUARE},
+    ),
     "range": (
         VIT_MODEL,
         "ViTImageProcessorPil",
@@ -82,6 +93,28 @@ def test_pixels_of_pictures(
         assert np.abs(found - expected).max() < level / 100, shape
         again = back(image, return_tensors="np")["pixel_values"][0]
         assert np.abs(again - expected).max() < level / 100, shape
+
+
+def test_pixels_of_dinov3(tmp_path: Path) -> None:
+    """Its processor resizes before it rounds, and needs torchvision, which resizes as PyTorch does.
+    It may make larger pictures than the configuration says."""
+    Reference("DINOv3ViTModel", "DINOv3ViTConfig", DINOV3).build().save_pretrained(tmp_path)
+    mean, std = [0.48, 0.45, 0.4], [0.2, 0.3, 0.25]
+    settings = {"size": {"height": 20, "width": 20}, "resample": 2, "do_center_crop": None}
+    settings |= {"image_processor_type": "DINOv3ViTImageProcessorFast", "crop_size": None}
+    settings |= {"image_mean": mean, "image_std": std, "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    config = from_hf(tmp_path).config
+    stream = config.streams.image
+    assert stream is not None and stream.size == 20
+    assert config.encoder.position.grid == (5, 5)
+    for width, height in SHAPES:
+        image = noise(width, height)
+        shares_3HW = torch.from_numpy(np.asarray(image) / 255).permute(2, 0, 1)
+        resized = F.interpolate(shares_3HW[None], (20, 20), mode="bilinear", antialias=True)[0]
+        found = ImageProcessor(stream)(image).data
+        back = found * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        assert (back - resized).abs().max() < 1.5 / 255
 
 
 def test_pixels_of_clips(tmp_path: Path) -> None:

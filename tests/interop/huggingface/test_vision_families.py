@@ -4,15 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from hf_references import SIGLIP, KeepDouble, Reference, make_batch
 from hf_vision import CLASSES, DINOV2, DINOV3, VIT
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import skillweave as sw
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
+from skillweave.data.processors import build_processors
 from skillweave.interop.huggingface import convert_folder
 
 
@@ -107,3 +111,54 @@ def test_gated_feed_forwards_of_any_size_are_written(width: int, ratio: int) -> 
 def test_sizes_of_equal_sides_are_read() -> None:
     theirs = Reference("Dinov2Model", "Dinov2Config", {**DINOV2, "image_size": [12, 12]}).build()
     assert sw.from_hf(theirs).config.streams.image.size == 12
+
+
+def siglip(folder: Path, padding_side: str = "right") -> tuple[Any, Any, Any]:
+    """A model with a tokenizer that ends texts with </s>, which is also the padding, and an image
+    processor, saved by Transformers."""
+    theirs = Reference("SiglipModel", "SiglipConfig", SIGLIP).build(torch.float32)
+    theirs.save_pretrained(folder)
+    words = ["<unk>", "</s>", "a", "red", "heart", "two"]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    names = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, model_max_length=9, padding_side=padding_side, **names
+    )
+    tokenizer.save_pretrained(folder)
+    pictures = transformers.SiglipImageProcessorPil(size={"height": 12, "width": 12})
+    pictures.save_pretrained(folder)
+    return theirs, tokenizer, pictures
+
+
+def test_raw_texts_and_pictures_are_compared_as_by_siglip(tmp_path: Path) -> None:
+    theirs, tokenizer, pictures = siglip(tmp_path / "theirs")
+    texts = ["red heart", "a", "two red heart " * 9]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 33, 3), dtype=np.uint8)
+    images = [Image.fromarray(one) for one in pixels]
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    shown = pictures(images, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        expected = theirs(input_ids=given["input_ids"], pixel_values=shown).logits_per_text
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    model = sw.load(tmp_path / "ours")
+    processor = build_processors(model.config, model.assets)["text"]
+    for text, ids in zip(texts, given["input_ids"], strict=True):
+        assert processor(text).data.tolist() == ids.tolist()
+    text_vectors = torch.as_tensor(sw.encode(model, "contrastive", text=texts))
+    image_vectors = torch.as_tensor(sw.encode(model, "contrastive", image=images))
+    found = model.targets["contrastive"].compare(text_vectors, image_vectors)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    again = back(texts, padding="max_length", truncation=True, max_length=9)["input_ids"]
+    assert again == given["input_ids"].tolist()
+
+
+def test_padding_before_texts_is_refused(tmp_path: Path) -> None:
+    siglip(tmp_path, "left")
+    with pytest.raises(ConfigError, match="padding_side='left' has no counterpart"):
+        sw.from_hf(tmp_path)

@@ -82,10 +82,13 @@ REGISTERS = Field("num_register_tokens", _read_registers)
 
 def read_pictures(folder: Path, settings: dict[str, Any]) -> None:
     """The preprocessor, which also decides how large the model's pictures are."""
+    stream, position = settings["streams"]["image"], settings["encoder"]["position"]
     for given in read_preprocessors(folder):
-        size = given.get("crop_size" if given.get("do_center_crop") else "size") or {}
-        if size.get("height", 0) == size.get("width"):
-            settings["streams"]["image"]["size"] = size["height"]
+        sides = given.get("crop_size" if given.get("do_center_crop") else "size") or {}
+        if len(found := {side for side in sides.values() if side}) == 1:
+            stream["size"] = found.pop()
+    if "grid" in position:
+        position["grid"] = [stream["size"] // stream["patch"]] * 2
     IMAGE_FILE.read(folder, settings)
 
 
