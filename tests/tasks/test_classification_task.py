@@ -13,6 +13,7 @@ from tiny import tiny_config
 
 from skillweave.batch import Modality
 from skillweave.components.targets.classification import ClassificationConfig
+from skillweave.data.mixture import Mixture
 from skillweave.data.processors import BadInput
 from skillweave.evaluation.evaluator import measure
 from skillweave.model.model import Model
@@ -81,12 +82,32 @@ def test_missing_labels_are_skipped_and_a_number_is_one_class(
     (batch,) = dataset.batches(20)
     assert {one.reason for one in batch.skipped} == {"no label"} and len(batch.skipped) == 2
     assert batch.labels["class"].bincount().tolist() == [10, 8]
+    trained = run.dataset(task, "train", training=True)
+    assert len(trained) == 18 and not MISSING & {
+        int(text.split()[-1]) for text in trained.source.column("text")
+    }
+    assert [reason for _, reason in trained.source.skipped] == ["no label"] * 2
     torch.manual_seed(0)
     table = measure(Model(run.model, run.assets), run, "train", bootstrap=2)[task].table
     assert table["chance"] == {"accuracy": pytest.approx(10 / 18)}
     assert table["skipped"] == 2 and table["n"] == 18
     if task == "text_classification":
         assert table["baseline"] == {"accuracy": 1.0}
+
+
+def test_a_few_labels_among_many_rows_are_enough(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "score": i if i in (7, 400) else None} for i in range(500)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"path": str(tmp_path / "a.jsonl"), "fractions": [1, 0, 0]}
+    model = {"width": 8, "encoder": {"layers": 1, "heads": 2, "feed_forward": 8}}
+    model["streams"] = {"text": {"vocabulary": 200, "max_length": 16}}
+    tasks = {"text_regression": {"data": data, "batch_size": 2}}
+    run = resolve(RecipeConfig.parse({"model": model, "tasks": tasks, "training": {"epochs": 3}}))
+    data = run.dataset("text_regression", "train", training=True)
+    assert len(data) == 2 and len(data.source.skipped) == 498
+    mixture = Mixture({"text_regression": data}, run.recipe.training, run.recipe.tasks)
+    assert mixture.steps == 3
+    assert sorted(mixture[0].labels["score"].tolist()) == [7, 400]
 
 
 def test_a_pair_is_cls_a_sep_b_sep() -> None:

@@ -305,6 +305,8 @@ def open_dataset(
     """
     grouped = [config.batch_by] if config.batch_by and training else []
     source = open_fields(task, config, split, more=grouped)
+    if training:
+        _skip_unlabelled(source, task)
     if task.compares_samples and split == "train" and len(source) < 2:
         raise ConfigError(
             f"tasks.{task.name}.data: 1 training sample, but contrastive learning compares samples;"
@@ -319,6 +321,17 @@ def open_dataset(
     return TaskDataset(
         task, config, split, source, context, pad_to_multiple_of, candidates, another
     )
+
+
+def _skip_unlabelled(source: Source, task: ResolvedTask) -> None:
+    """Leave out the rows without a label or an answer. Raises ConfigError if none is left."""
+    asked = {*task.entry.asked_fields, task.entry.answer_field or ""}
+    for field in asked.intersection(source.columns):
+        cells = enumerate(source.column(field))
+        if missing := {i for i, cell in cells if task.entry.is_unlabelled(cell)}:
+            source.skip(missing, f"no {field}")
+    if not len(source):
+        raise ConfigError(f"tasks.{task.name}.data: no training sample has a label")
 
 
 def _draw(source: Source, rng: np.random.Generator) -> Row:

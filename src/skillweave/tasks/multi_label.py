@@ -52,7 +52,7 @@ class MultiLabelClassification(Task):
         spans, labels = self.inputs(row, context, rng), {}
         if context.labelled:
             classes = context.target.classes
-            if is_missing(row["labels"]) and row["labels"] != "":
+            if self.is_unlabelled(row["labels"]):
                 raise BadInput("no labels; an empty list or text is a sample without a class")
             numbers = [class_index(label, classes) for label in split_cell(row["labels"])]
             index = torch.tensor(numbers, dtype=torch.int64)
@@ -62,6 +62,10 @@ class MultiLabelClassification(Task):
     def labels_in(self, cell: Any) -> Iterable[str]:
         """See `Task`."""
         return [name for one in split_cell(cell) if (name := class_name(one))]
+
+    def is_unlabelled(self, cell: Any) -> bool:
+        """An empty text is a sample without a class."""
+        return is_missing(cell) and cell != ""
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None

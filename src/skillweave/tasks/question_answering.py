@@ -54,6 +54,10 @@ class QuestionAnswering(Task):
         windows = self.parts(row, context, rng)
         return windows[int(rng.integers(len(windows))) if context.training else 0]
 
+    def is_unlabelled(self, cell: Any) -> bool:
+        """Never: a missing answer says that there is none."""
+        return False
+
     def parts(self, row: Row, context: TaskContext, rng: np.random.Generator) -> list[Example]:
         """An example for each window of the text."""
         processor, text = context.processors[Modality.TEXT], caption_of(row)

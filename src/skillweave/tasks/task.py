@@ -38,7 +38,7 @@ from skillweave.data.processors import BadInput
 from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source
 from skillweave.data.tokenized import TokenIds
-from skillweave.data.values import as_text
+from skillweave.data.values import as_text, is_missing
 from skillweave.metrics import METRICS, Columns
 from skillweave.model.config import ModelConfig, SpanConfig
 from skillweave.model.model import Model
@@ -300,6 +300,10 @@ class Task(ABC):
         """The labels in a cell of the field that holds them, for tasks that list their labels
         (`ResolvedTask.labels`)."""
         return ()
+
+    def is_unlabelled(self, cell: Any) -> bool:
+        """Whether a cell of a field that is asked for tells nothing."""
+        return is_missing(cell)
 
     def data_remarks(self, source: Source) -> list[str]:
         """What is unusual about training data, before any training."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,12 @@ class Source:
     def skipped(self) -> Skipped:
         """Key and reason of the rows that cannot be read, in all splits of the source."""
         return self.table.skipped
+
+    def skip(self, positions: Container[int], reason: str) -> None:
+        """Leave out some of its rows, which are then listed."""
+        keys = enumerate(self.column("key"))
+        self.table.skipped += [(key, reason) for i, key in keys if i in positions]
+        self.indices = [row for i, row in enumerate(self.indices) if i not in positions]
 
     def __len__(self) -> int:
         return len(self.indices)
