@@ -181,6 +181,16 @@ TEXT: list[tuple[Any, ...]] = [
             "layer_types": [SLIDING] * 3,
         },
     ),
+    (
+        "Gemma3TextModel",
+        "Gemma3TextConfig",
+        {**GEMMA3, "use_bidirectional_attention": True, "sliding_window": 4},
+    ),
+    (
+        "Gemma3TextModel",
+        "Gemma3TextConfig",
+        {**GEMMA3, "use_bidirectional_attention": True, "layer_types": [FULL] * 3},
+    ),
     ("Gemma3TextForSequenceClassification", "Gemma3TextConfig", {**GEMMA3, **CLASSES}),
     *_heads("ModernBert", MODERNBERT, *ENCODER),
     *_heads(

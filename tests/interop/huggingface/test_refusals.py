@@ -62,11 +62,9 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         {**GEMMA2, "use_bidirectional_attention": True},
         "use_bidirectional_attention=True",
     ),
-    (
-        "Gemma3TextModel",
-        "Gemma3Text",
-        {**GEMMA3, "use_bidirectional_attention": True},
-        "use_bidirectional_attention=True",
+    *(
+        (f"{name}Model", name, {**LLAMA, "is_causal": False}, "is_causal=False")
+        for name in ("Llama", "GPT2", "Bloom", "Qwen3")
     ),
     (
         "Gemma3TextModel",

@@ -326,6 +326,8 @@ class Family:
     """Our options → options of theirs that depend on several of ours, both by dotted path."""
     spans: tuple[Mapping[str, Any], ...] = ({"modality": "text"},)
     """Of the layout of the converted model's task."""
+    bidirectional: str = ""
+    """Option of theirs that lets causal spans attend in both directions."""
     ignored: tuple[str, ...] = ()
     """Regular expressions of tensors that hold no weight."""
     computed: Mapping[str, Callable[[Size], Tensor]] = field(default_factory=dict)
@@ -379,7 +381,13 @@ class Family:
     def read_config(self, config: Any, head: Head) -> ModelConfig:
         """Our configuration of one of theirs. Raises ConfigError for an option that has no
         counterpart here."""
-        for option, expected in {**self.required, **head.required}.items():
+        spans = self.spans
+        if self.bidirectional and look_up(config, self.bidirectional):
+            spans = tuple(without(span, "attention") for span in spans)
+        required = {**self.required, **head.required}
+        if any(span.get("attention") == "causal" for span in spans):
+            required["is_causal"] = True  # Transformers reads this option of any model
+        for option, expected in required.items():
             value = look_up(config, option)
             if value not in (expected, None):
                 raise ConfigError(
@@ -390,7 +398,7 @@ class Family:
         options |= {head.renamed(path): x for path, x in self.read_options(config).items()}
         for path, option in self.all_fields(head).items():
             options[path] = option.read(look_up(config, option.name))
-        task = {"spans": list(self.spans), "targets": dict.fromkeys(head.targets, 1.0)}
+        task = {"spans": list(spans), "targets": dict.fromkeys(head.targets, 1.0)}
         settings: dict[str, Any] = {
             "targets": {kind: dict(fixed) for kind, fixed in head.targets.items()},
             "tasks": {"_".join(head.targets) or "encode": task},

@@ -25,6 +25,7 @@ from skillweave.interop.huggingface.families.llama import (
 from skillweave.interop.huggingface.family import Family, Field, Fields, Head, activation, without
 
 GLOBAL = "encoder.global_position"
+BIDIRECTIONAL = "use_bidirectional_attention"
 CAP: Fields = {"targets.lm.softcap": "final_logit_softcapping"}
 
 
@@ -76,7 +77,7 @@ def _family(
             "encoder.norm_position": "sandwich",
             **others,
         },
-        required={"use_bidirectional_attention": False},
+        required={BIDIRECTIONAL: False},
         read_options=lambda config: {
             **read(config),
             **read_windows(config, config.sliding_window),
@@ -96,6 +97,17 @@ def _causal(name: str) -> Head:
     return replace(head, fields={**head.fields, **CAP})
 
 
+def _write_direction(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemma 3 that attends in both directions (EmbeddingGemma, arXiv 2509.20354) gives the window
+    of both together."""
+    found = dict(GEMMA3_TEXT_CAUSAL.write_options(options))
+    if not options["streams.text.causal"]:
+        window = found.pop("sliding_window")
+        both = {} if window is None else {"sliding_window": 2 * (window - 1)}
+        found |= {BIDIRECTIONAL: True, **both}
+    return found
+
+
 GEMMA2 = _family(
     "gemma2",
     {"encoder.attention_softcap": "attn_logit_softcapping"},
@@ -106,7 +118,7 @@ GEMMA2 = _family(
     read_rotary,
     write_rotary,
 )
-GEMMA3_TEXT = _family(
+GEMMA3_TEXT_CAUSAL = _family(
     "gemma3_text",
     {},
     {
@@ -118,9 +130,12 @@ GEMMA3_TEXT = _family(
     write_two_rotary,
     **{"encoder.qk_norm": True},
 )
-# Transformers does not apply it, so what the checkpoint expects is not known.
 GEMMA3_TEXT = replace(
-    GEMMA3_TEXT, required={**GEMMA3_TEXT.required, "attn_logit_softcapping": None}
+    GEMMA3_TEXT_CAUSAL,
+    # Transformers does not apply it, so what the checkpoint expects is not known.
+    required={"attn_logit_softcapping": None},
+    bidirectional=BIDIRECTIONAL,
+    write_options=_write_direction,
 )
 GEMMA2.register()
 GEMMA3_TEXT.register()
