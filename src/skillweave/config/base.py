@@ -82,8 +82,9 @@ class Config(BaseModel):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the valid names when nothing is near."""
     names = [str(v) for v in valid]
-    cutoff = 0.6 if len(name) > 4 else 0.7  # a short name is near to others by chance
-    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(name, names, n=1)
+    if len(name) <= 4:  # a short name is near to others by chance
+        close = [one for one in close if one[0] == name[0]]
     if (meant := SYNONYMS.get(name.lower())) in names:
         close = [str(meant)]
     if close:
