@@ -89,3 +89,8 @@ def test_missing_words_and_tags_are_told() -> None:
     with pytest.raises(BadInput, match="no text"):
         build(float("nan"), ["O"])
     assert build([1984, "cat"], ["O", "O"]).metadata["words"] == 2
+
+
+def test_half_a_surrogate_pair_is_a_broken_sample() -> None:
+    with pytest.raises(BadInput, match="not valid Unicode"):
+        build(["the", "\ud83d"], ["O", "O"])

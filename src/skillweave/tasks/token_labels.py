@@ -59,7 +59,7 @@ class TokenLabelling(Task):
         before, after = processor.frame
         room = processor.max_length - len(before) - len(after)
         spaced = [f" {word}" if i and processor.spaced else word for i, word in enumerate(words)]
-        encoded = processor.tokenizer.encode(spaced, is_pretokenized=True, add_special_tokens=False)
+        encoded = processor.encode(spaced)
         ids = encoded.ids[:room] or [processor.special("unknown")]
         # word → the position of its first token; a word without tokens or room has none
         first: dict[int, int] = {}

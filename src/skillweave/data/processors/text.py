@@ -203,10 +203,12 @@ class TextProcessor:
             raise BadInput("text without tokens")
         return ids[:room], more or len(ids) > room
 
-    def encode(self, text: str) -> Encoding:
-        """All tokens of a text, without special tokens, with their characters. Raises BadInput."""
+    def encode(self, text: str | list[str]) -> Encoding:
+        """All tokens of a text, or of words, without special tokens, with their characters. Raises
+        BadInput."""
+        words = isinstance(text, list)
         try:
-            return self.tokenizer.encode(text, add_special_tokens=False)
+            return self.tokenizer.encode(text, is_pretokenized=words, add_special_tokens=False)
         except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
             raise BadInput("not valid Unicode") from None
 
