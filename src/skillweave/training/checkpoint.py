@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -117,6 +118,8 @@ class Checkpoints:
             except Damaged as error:
                 faults.append(f"  - {error}")
                 continue
+            for fault in faults:
+                warnings.warn(fault.removeprefix("  - "), stacklevel=2)
             return self.path(step)
         raise ConfigError(
             f"{self.run}: every checkpoint is damaged; restore one, or train again with another"
