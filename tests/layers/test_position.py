@@ -2,10 +2,11 @@
 it stands among other spans. Buckets of DeBERTa. Rotation of a part of each head."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from tiny import make_batch, random_batch, random_examples, tiny_config, tiny_model
+from tiny import STREAMS, make_batch, random_batch, random_examples, tiny_config, tiny_model
 from transformers import DINOv3ViTConfig
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
@@ -139,6 +140,23 @@ def test_augmentation_moves_and_stretches_the_picture() -> None:
     assert ((both[:, 0] / both[:, 1]).log().abs() <= 2 * math.log(1.5) + 1e-6).all()
     assert shift.abs().max() <= 0.3 + 1e-6 and shift.abs().max() > 0.2
     assert torch.equal(moved.eval().coordinates(torch.device("cpu")), still)
+
+
+@pytest.mark.parametrize(
+    ("position", "stream", "told"),
+    [
+        ("rope_2d", {"embedding": ["visible_patch", "position"]}, "visible_patch leaves some out"),
+        ("relative_2d", {"registers": 2}, "a picture has 3 learned tokens"),
+    ],
+)
+def test_pictures_without_places_are_refused(
+    position: str, stream: dict[str, Any], told: str
+) -> None:
+    streams = {**STREAMS, "image": {**STREAMS["image"], **stream}}
+    with pytest.raises(ConfigError, match=told):
+        tiny_config(
+            encoder={"position": {"kind": position, "grid": [2, 2]}}, width=24, streams=streams
+        )
 
 
 def test_layers_differ_only_in_what_is_learned() -> None:

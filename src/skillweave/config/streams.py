@@ -334,6 +334,11 @@ class ImageStream(VisualStream):
                 f"position.grid is {position.grid}, but a picture has {self.grid[1]} ×"
                 f" {self.grid[2]} patches; make them the same"
             )
+        if isinstance(position, flat) and self.leaves_out_masked:
+            yield (
+                f"{position.kind} needs the places of all patches, and visible_patch leaves some"
+                " out; take patch or masked_patch"
+            )
         if isinstance(position, Relative2DConfig) and self.num_prefix_tokens != 1:
             yield (
                 f"relative_2d counts [CLS] and patches, and a picture has {self.num_prefix_tokens}"

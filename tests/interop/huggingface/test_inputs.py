@@ -171,6 +171,22 @@ def test_transcripts(tmp_path: Path) -> None:
     assert hear({"raw": waveform, "sampling_rate": 16_000})["text"] == answer["transcript"] != ""
 
 
+def test_texts_that_moonshine_hears(tmp_path: Path) -> None:
+    side = {**SIDE, "norm_position": "pre", "biases": ["feed_forward"], "dropout": 0}
+    side |= {"attention_dropout": 0, "position": {"kind": "rope", "interleaved": True}}
+    sound = {"embedding": ["stem"], "channels": 16, "mask_vector": False, "normalised": False}
+    target = {"max_length": 24, "embedding": ["word"], "norm": False, "tied": False}
+    model = {**BERT, "streams": {"sound": sound}, "encoder": side, "target_embedding": target}
+    model |= {"decoder": {**side, "gated": True, "activation": "silu"}}
+    model |= {"targets": {"lm": {"max_answer_tokens": 9}}}
+    ours = exported(tmp_path, model, "speech_to_text", {"path": "pack:speech", "limit": 12})
+    waveform = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 9
+    soundfile.write(tmp_path / "noise.wav", waveform, 16_000, subtype="FLOAT")
+    hear: Any = pipeline("automatic-speech-recognition", str(tmp_path / "theirs"))
+    answer = next(iter(Predictor(ours).predict("speech_to_text", [tmp_path / "noise.wav"])))
+    assert hear({"raw": waveform, "sampling_rate": 16_000})["text"] == answer["transcript"] != ""
+
+
 def test_padding_that_must_be_another_token(tmp_path: Path) -> None:
     model = {
         **BERT,

@@ -2,11 +2,13 @@
 sizes than the first."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import (
     SOUND,
+    STREAMS,
     TASKS,
     TEXT,
     make_batch,
@@ -122,6 +124,41 @@ def test_graphs_hold_for_other_sizes(task: str, tmp_path: Path) -> None:
     encoder = list(task_encoders(model, task).values())[p]
     write_graph(encoder, one_pass(first, p), tmp_path / "encoder.pt2")
     for batch in (first, second):
+        own = one_pass(batch, p)
+        assert agree(run_graph(tmp_path / "encoder.pt2", own), model.hidden(batch)[p].detach(), own)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("task", "position", "stream"),
+    [
+        ("to_image", {"kind": "rope_2d", "grid": [2, 2]}, {"registers": 2, "embedding": ["patch"]}),
+        (
+            "to_image",
+            {},
+            {"cls_token": False, "embedding": ["patch", "grid_position"], "position_size": 16},
+        ),
+        ("transcribe", {"kind": "t5_bias", "gated": True}, {"embedding": ["stem"]}),
+        ("transcribe", {"kind": "rope", "interleaved": True}, {}),
+    ],
+)
+def test_graphs_of_embeddings_and_positions(
+    task: str, position: dict[str, Any], stream: dict[str, Any], tmp_path: Path
+) -> None:
+    modality = "image" if task == "to_image" else "sound"
+    streams = {**STREAMS, modality: {**STREAMS[modality], **stream}}
+    model = tiny_model(tiny_config(encoder={"position": position}, streams=streams), torch.float32)
+    image = model.config.streams.image.max_length
+    spans = [span["modality"] for span in TASKS[task]["spans"]]
+    batches = []
+    for samples in ([7], [9, 3, 5]):
+        lengths = [[image if name == "image" else n for name in spans] for n in samples]
+        examples = random_examples(task, lengths, model.config, torch.float32)
+        batches.append(make_batch(task, examples, model.config))
+    p = len(batches[0].layout.passes) - 1
+    encoder = list(task_encoders(model, task).values())[p]
+    write_graph(encoder, one_pass(batches[0], p), tmp_path / "encoder.pt2")
+    for batch in batches:
         own = one_pass(batch, p)
         assert agree(run_graph(tmp_path / "encoder.pt2", own), model.hidden(batch)[p].detach(), own)
 

@@ -131,7 +131,7 @@ class StemEmbedding(nn.Module):
         x_NCW = self._normalise(torch.tanh(x_NCW), lengths_N)
         for convolution in others:
             x_NCW = F.gelu(convolution(x_NCW))
-        return x_NCW.transpose(1, 2)
+        return x_NCW.transpose(1, 2).contiguous()  # an exported graph depends on the order
 
     def _normalise(self, x_NCW: Tensor, lengths_N: Tensor) -> Tensor:
         """Mean 0 and variance 1 per sample over all channels of the true outputs, then a learned
