@@ -168,6 +168,9 @@ class TextStream(StreamConfig):
     number."""
     max_length: Positive = 512
     """Largest number of tokens in a text, special tokens included. Longer texts are cut."""
+    max_tokens: Positive | None = None
+    """Largest number of tokens that are read of a text, if that is less than `max_length`
+    (sentence-transformers)."""
     position_offset: Whole = 0
     """Number of rows in the position table before that of the first token (RoBERTa, BART: 2)."""
     segments: Positive = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skillweave.batch import Example, Layout, Modality
+from skillweave.batch import Example, Features, Layout, Modality
 from skillweave.config import ConfigError, choose
 from skillweave.data.collate import collate
-from skillweave.data.processors import BadInput, Processor, build_processors
+from skillweave.data.processors import BadInput, build_processors
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.loading import choose_device, load
@@ -124,10 +124,11 @@ class Predictor:
             )
         return self._search(found, inputs, index, k)
 
-    def encode(self, task: str, **media: Sequence[Any]) -> Vectors:
+    def encode(self, task: str, prompt: str | None = None, **media: Sequence[Any]) -> Vectors:
         """Unit-length vectors [N, D] (float32) of raw inputs of one modality, comparable across the
         passes of the task.
 
+        `prompt`: name of the text that stands before each text, one of the target's `prompts`.
         `media`: one of `text=`, `image=`, `sound=`, `video=`, `code=`, a list of texts, paths,
         bytes or decoded values. Raises ConfigError for an unknown task or a modality that the task
         does not encode alone, BadInput (naming it) for a broken item.
@@ -142,7 +143,7 @@ class Predictor:
             raise ConfigError(
                 f"encode: {modality}= is a list; write {modality}=[...] for a single item"
             )
-        layout, processor = self._encoder(task, modality)
+        layout, processor = self._encoder(task, modality, prompt)
         examples = []
         for i, value in enumerate(values):
             try:
@@ -203,10 +204,16 @@ class Predictor:
         choose({m.value: m for m in Modality}, modality, "modality")
         return choose(found, modality, f"modality of task {task!r}")
 
-    def _encoder(self, task: str, modality: str) -> tuple[Layout, Processor]:
+    def _encoder(
+        self, task: str, modality: str, prompt: str | None = None
+    ) -> tuple[Layout, Callable[[Any], Features]]:
         layout, config = self.single_pass(task, modality), self.model.config
         processors = build_processors(config, self.model.assets, config.limits)
-        return layout, processors[layout.spans[0].modality]
+        processor = processors[layout.spans[0].modality]
+        target = next((config.targets[name] for name in config.tasks[task].targets), None)
+        name = prompt or getattr(target, "default_prompt", None)
+        before = choose(getattr(target, "prompts", {}), name, "prompt") if name else ""
+        return layout, (lambda text: processor(f"{before}{text}")) if before else processor
 
     def _search(
         self, task: ResolvedTask, inputs: Iterable[Any], index: Searchable, k: int
@@ -274,9 +281,14 @@ def predict(
     return list(as_predictor(model).predict(task, inputs, index, k))
 
 
-def encode(model: Model | Predictor | str | Path, task: str, **media: Sequence[Any]) -> Vectors:
+def encode(
+    model: Model | Predictor | str | Path,
+    task: str,
+    prompt: str | None = None,
+    **media: Sequence[Any],
+) -> Vectors:
     """Unit-length vectors of raw inputs: see `Predictor.encode`."""
-    return as_predictor(model).encode(task, **media)
+    return as_predictor(model).encode(task, prompt, **media)
 
 
 def as_predictor(model: Model | Predictor | str | Path) -> Predictor:

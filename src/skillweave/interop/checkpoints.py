@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -28,10 +28,13 @@ class Checkpoint(Mapping[str, Tensor]):
 
     At most one tensor, or one pickled shard, is in memory. Raises WeightsError if the folder has no
     weights or lacks a shard.
+
+    `parts`: subfolders with more tensors, which are named `part.tensor`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parts: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.parts = {part: Checkpoint(folder / part) for part in parts}
         self.files = self._find_files()
         """Name of a tensor → its file."""
         self._pickle: tuple[Path | None, Mapping[str, Tensor]] = (None, {})
@@ -60,12 +63,17 @@ class Checkpoint(Mapping[str, Tensor]):
         return files
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
+        yield from self.files
+        for part, found in self.parts.items():
+            yield from (f"{part}.{name}" for name in found)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return sum(1 for _ in self)
 
     def __getitem__(self, name: str) -> Tensor:
+        part, _, rest = name.partition(".")
+        if part in self.parts:
+            return self.parts[part][rest]
         file = self.files[name]
         if file.suffix == ".safetensors":
             x = read_weights(file, [name])[name]
@@ -75,6 +83,9 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def dtype(self, name: str) -> torch.dtype:
         """The type of a tensor."""
+        part, _, rest = name.partition(".")
+        if part in self.parts:
+            return self.parts[part].dtype(rest)
         file = self.files[name]
         if file.suffix == ".safetensors":
             return _computable(list_weights(file)[name])

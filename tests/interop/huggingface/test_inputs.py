@@ -442,12 +442,3 @@ def test_clip_finds_the_end_of_a_text_by_its_id(tmp_path: Path) -> None:
         for name in ("clip", "back")
     ]
     assert torch.equal(*found) and not torch.equal(found[0][0], found[0][1])
-
-
-def test_the_pooling_of_sentences_is_reported(tmp_path: Path) -> None:
-    BertModel(BertConfig(**SIZES)).save_pretrained(tmp_path / "theirs")
-    (tmp_path / "theirs" / "1_Pooling").mkdir()
-    (tmp_path / "theirs" / "1_Pooling" / "config.json").write_text(
-        '{"pooling_mode_mean_tokens": true}'
-    )
-    assert "give it `pooling: mean`" in convert_folder(tmp_path / "theirs", tmp_path / "ours")

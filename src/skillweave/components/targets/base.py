@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from skillweave.config.streams import ImageStream, VideoStream
     from skillweave.config.task import TaskSettings
 
-Pooling = Literal["first", "mean", "max", "last", "rest"]
-"""The first token, the mean of all tokens, the largest value of each component, the last token, or
-the mean of all tokens but the first."""
+Pooling = Literal["first", "mean", "max", "last", "rest", "root_mean", "weighted_mean"]
+"""The first token, the mean of all tokens, the largest value of each component, the last token, the
+mean of all tokens but the first, the sum of all tokens divided by the square root of their number,
+or their mean weighted by their positions (sentence-transformers)."""
 Poolings = Annotated[list[Pooling], Field(min_length=1)]
 """Several, whose vectors are concatenated."""
 
@@ -70,6 +71,20 @@ class Encoded:
         if self.tokens.valid is not None:
             hidden_NLD = hidden_NLD * self.tokens.valid.unsqueeze(-1)
         return hidden_NLD.sum(1) / self.tokens.lengths.to(hidden_NLD.device).unsqueeze(1)
+
+    def root_mean(self) -> Tensor:
+        """[N, D] the sum of each sample's tokens, divided by the square root of their number."""
+        return self.mean() * self.tokens.lengths.to(self.hidden_TD.device).unsqueeze(1).sqrt()
+
+    def weighted_mean(self) -> Tensor:
+        """[N, D] the mean of each sample's tokens, weighted by their positions from 1 on (SGPT,
+        arXiv 2202.08904 section 4.1)."""
+        places_L = torch.arange(1, self.tokens.length + 1, device=self.hidden_TD.device)
+        weights_NL = places_L.expand(self.tokens.samples, -1).to(self.hidden_TD.dtype)
+        if self.tokens.valid is not None:
+            weights_NL = (self.tokens.valid.cumsum(1) * self.tokens.valid).to(self.hidden_TD.dtype)
+        weights_NL = weights_NL / weights_NL.sum(1, keepdim=True)
+        return (self.padded() * weights_NL.unsqueeze(2)).sum(1)
 
     def rest(self) -> Tensor:
         """[N, D] the mean of each sample's tokens but the first and registers, such as the patches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -19,8 +19,20 @@ from skillweave.components.targets.base import (
     SampleTargetConfig,
     TargetOutput,
 )
-from skillweave.config.base import Positive
+from skillweave.config.base import Config, Positive, nearest
+from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
+
+
+class DenseConfig(Config):
+    """A linear layer and a nonlinearity."""
+
+    size: Positive
+    """Size of the output."""
+    bias: bool = True
+    """Whether it adds a bias."""
+    activation: Literal["tanh", "relu", "gelu", "silu", "none"] = "tanh"
+    """The nonlinearity."""
 
 
 @TARGETS.register("pooled")
@@ -37,26 +49,59 @@ class PooledConfig(SampleTargetConfig):
     projection: Positive | None = None
     """Output size of an additional last linear layer (CLIP's text or image model alone); none if
     absent."""
+    dense: list[DenseConfig] = []
+    """Further layers (sentence-transformers)."""
+    normalize: bool = False
+    """Whether the vector is brought to unit length. Vectors that are compared always are."""
+    prompts: dict[str, str] = {}
+    """Texts that stand before those that are encoded, by name (E5: `query`, `passage`)."""
+    default_prompt: str | None = None
+    """Name of the prompt that is used if none is named. Default: none."""
 
     def build(self, model: ModelSpec) -> Pooled:
         """See `TargetConfig`."""
         attention = self.attention.build(model.width) if self.pooling == "attention" else None
-        return Pooled(model.width, self.projection, attention=attention, **self.sample_options)
+        return Pooled(
+            model.width,
+            self.projection,
+            self.dense,
+            self.normalize,
+            attention=attention,
+            **self.sample_options,
+        )
 
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""
         if self.pooling == "attention":
             yield from self.attention.check(model.width)
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            told = nearest(self.default_prompt, self.prompts)
+            yield f"has no prompt {self.default_prompt!r}{told}"
 
 
 class Pooled(SampleTarget):
     """A vector a sample, without a loss. `projection`: size of a last linear layer; None for none.
-    `sample`: arguments of `SampleTarget`."""
+    `layers`: what follows. `normalize`: whether vectors get unit length. `sample`: arguments of
+    `SampleTarget`."""
 
     embeds = True
 
-    def __init__(self, width: int, projection: int | None = None, **sample: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        projection: int | None = None,
+        layers: Sequence[DenseConfig] = (),
+        normalize: bool = False,
+        **sample: Any,
+    ) -> None:
         super().__init__(width, **sample)
+        sizes = [projection or self.size, *(layer.size for layer in layers)]
+        self.dense = nn.ModuleList(
+            nn.Linear(inputs, layer.size, layer.bias)
+            for inputs, layer in zip(sizes, layers, strict=False)
+        )
+        self.activations = [ACTIVATIONS[layer.activation] for layer in layers]
+        self.normalize = normalize
         self.projection = nn.Identity()
         if projection:
             self.projection = nn.Linear(self.size, projection, bias=False)
@@ -67,7 +112,10 @@ class Pooled(SampleTarget):
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """[N, D] the vectors of a pass."""
-        return self.projection(self.sample_vector(encoded))
+        x_ND = self.projection(self.sample_vector(encoded))
+        for layer, activation in zip(self.dense, self.activations, strict=True):
+            x_ND = activation(layer(x_ND))
+        return F.normalize(x_ND, dim=-1) if self.normalize else x_ND
 
     def forward(
         self,

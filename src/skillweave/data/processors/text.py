@@ -51,7 +51,7 @@ class TextProcessor:
     ) -> None:
         self.tokenizer, self.parse_special = tokenizer, stream.tokenizer.parse_special
         tokenizer.encode_special_tokens = not self.parse_special
-        self.max_length = stream.max_length
+        self.max_length = min(stream.max_length, stream.max_tokens or stream.max_length)
         self.filled = stream.pad_to_max_length
         self.dropout = augment.word_dropout
         self.names = {**ROLES, **stream.tokenizer.special}

@@ -17,6 +17,7 @@ NOT_COMPARED = ("tasks.", "sliced", "initializer_range", "encoder.prompts")
 NOT_COMPARED_OF_STREAMS = {
     "tokenizer",
     "special_ids",
+    "max_tokens",
     "mean",
     "std",
     "resize",

@@ -17,6 +17,11 @@ from skillweave.interop.huggingface.generation_settings import FILE as GENERATIO
 from skillweave.interop.huggingface.generation_settings import set_generation_settings
 from skillweave.interop.huggingface.json_files import write_json
 from skillweave.interop.huggingface.processor_files import write_processor_files
+from skillweave.interop.huggingface.sentence_transformers import (
+    makes_sentence_vectors,
+    without_target,
+    write_sentence_files,
+)
 from skillweave.interop.huggingface.tokenizer_files import special_token_ids
 from skillweave.interop.key_map import WeightMapping, abbreviate, export_weights
 from skillweave.model.config import ModelConfig
@@ -37,12 +42,13 @@ MAX_SHARD_SIZE = 5 * 2**30
 
 
 def to_hf(model: Model, family: str | None = None) -> Any:
-    """Convert a model to the model of Transformers that computes the same, in evaluation mode.
+    """Convert a model to the model of Transformers that computes the same, in evaluation mode. Of a
+    model that sentence-transformers expresses it is the base model.
 
     `family`: a `model_type`; None: one that can express the configuration. Raises ConfigError that
     names the options that it cannot express.
     """
-    found = find_family(model.config, family)
+    found, model = _find(model, family)
     hf_model = _build(found, model)
     weights = _weights_by_kind(model)
     plan = plan_export(found.family, found.head, model, hf_model.state_dict())
@@ -59,6 +65,18 @@ def to_hf(model: Model, family: str | None = None) -> Any:
     state = {stored: made[name] for name, stored in plan.names.items() if name in made}
     hf_model.load_state_dict(state, strict=True)
     return hf_model.eval()
+
+
+def _find(model: Model, family: str | None) -> tuple[FamilyMatch, Model]:
+    """The family that expresses a model, or the base model of one whose target is expressed by
+    modules of sentence-transformers, and that model."""
+    try:
+        return find_family(model.config, family), model
+    except ConfigError:
+        if not makes_sentence_vectors(model.config):
+            raise
+        base = without_target(model)
+        return find_family(base.config, family), base
 
 
 def _untie(hf_model: Any, name: str) -> None:
@@ -145,8 +163,8 @@ def export_folder(
     config = ModelConfig.from_file(folder / CONFIG_FILE)
     with torch.device("meta"):
         model = Model(config, read_assets(folder))
-        found = find_family(config, family)
-        hf_model = _build(found, model)
+        found, base = _find(model, family)
+        hf_model = _build(found, base)
     if config.sliced:
         model.drop_idle()
     dtype = _stored_dtype(folder, model)
@@ -154,8 +172,8 @@ def export_folder(
     saved = revert_weight_conversion(hf_model, hf_model.state_dict())
     unsaved = hf_model._keys_to_ignore_on_save or ()
     saved = {name: x for name, x in saved.items() if name not in unsaved}
-    plan = plan_export(found.family, found.head, model, saved)
-    exporter = _Exporter(folder, model, dtype, plan)
+    plan = plan_export(found.family, found.head, base, saved)
+    exporter = _Exporter(folder, base, dtype, plan)
     out.mkdir(parents=True, exist_ok=True)
     write_shards(exporter.tensors(), exporter.read, out, max_shard_size)
     hf_model.config.dtype = dtype
@@ -164,6 +182,12 @@ def export_folder(
         # `save_pretrained` refuses options that have no effect, which many models have
         write_json(out / GENERATION_FILE, hf_model.generation_config.to_diff_dict())
     write_processor_files(model, out, found.family, found.head)
+    if base is not model:
+        own = [name for name in model.state_dict() if name.startswith("targets.")]
+        state = read_state(folder, model.state_dict(), own) if own else {}
+        write_sentence_files(
+            config, {name.split(".", 2)[2]: state[name].to(dtype) for name in own}, out
+        )
     return f"wrote {out}: {found.architecture}"
 
 

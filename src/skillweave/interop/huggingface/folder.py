@@ -9,6 +9,7 @@ from skillweave.config import ConfigError
 from skillweave.config.errors import reading
 from skillweave.interop.huggingface.families import FAMILIES
 from skillweave.interop.huggingface.json_files import read_json
+from skillweave.interop.huggingface.sentence_transformers import is_sentence_model, list_modules
 from skillweave.model.folders import CONFIG_FILE, HUB_ID
 from skillweave.weights.files import FILE
 
@@ -35,6 +36,9 @@ def find_folder(source: str | Path) -> Path:
             )
             if (folder / FILE).exists() or (folder / f"{FILE}.index.json").exists():
                 break
+        if is_sentence_model(folder):
+            inside = [f"{path}/*" for _, path in list_modules(folder) if path]
+            folder = Path(snapshot_download(str(source), allow_patterns=inside))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

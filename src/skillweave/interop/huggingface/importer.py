@@ -19,7 +19,13 @@ from skillweave.interop.huggingface.generation_settings import (
     read_generation_settings,
     stored_generation,
 )
-from skillweave.interop.huggingface.processor_files import describe_pooling, read_processor_files
+from skillweave.interop.huggingface.processor_files import read_processor_files
+from skillweave.interop.huggingface.sentence_transformers import (
+    dense_folders,
+    is_sentence_model,
+    read_lengths,
+    sentence_head,
+)
 from skillweave.interop.huggingface.tokenizer_files import with_special_ids
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.model_loader import ModelLoader, match_weights
@@ -44,7 +50,7 @@ def from_hf(source: Any, config: Any = None) -> Model:
     if isinstance(source, str | Path):
         folder = find_folder(source)
         with reading(folder, CONVERTIBLE):
-            return _open_folder(folder, Checkpoint(folder), config).load()
+            return _open_folder(folder, _checkpoint(folder), config).load()
     by_name = isinstance(source, Mapping)
     state: Mapping[str, Tensor] = source if by_name else source.state_dict()
     config = config or getattr(source, "config", None)
@@ -61,6 +67,10 @@ def from_hf(source: Any, config: Any = None) -> Model:
     options = own.to_diff_dict() if own else None
     name = None if by_name else where
     return _open(config, name, state, read, where, generation=options).load()
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint(folder, dense_folders(folder) if is_sentence_model(folder) else ())
 
 
 def _open_folder(folder: Path, checkpoint: Checkpoint, config: Any = None) -> ModelLoader:
@@ -99,6 +109,8 @@ def _open(
     its generation, if there is no folder.
     """
     family, head = find_head(config, architecture)
+    if folder is not None and is_sentence_model(folder):
+        family, head = sentence_head(family, head, folder)
     names = family.canonical_names(stored, head.prefix)
     if head.omitted_by and not KeyMap(head.rules).count_known(names):
         head = head.without_targets()
@@ -109,6 +121,8 @@ def _open(
     if folder is not None:
         own_config, assets = read_processor_files(folder, own_config, config, family)
         generation = stored_generation(folder)
+        if is_sentence_model(folder):
+            own_config = read_lengths(folder, own_config)
     if not assets:
         own_config = with_special_ids(own_config, config, family.text_config)
     own_config = read_generation_settings(generation or {}, own_config, config, head)
@@ -135,7 +149,7 @@ def _is_tied(
 
 def import_folder(folder: Path, out: Path) -> str:
     """Convert a Hugging Face model folder to ours, one tensor at a time."""
-    checkpoint = Checkpoint(folder)
+    checkpoint = _checkpoint(folder)
     with reading(folder, CONVERTIBLE):
         loader = _open_folder(folder, checkpoint)
     tensors = {}
@@ -148,7 +162,7 @@ def import_folder(folder: Path, out: Path) -> str:
     loader.model.save_description(out)
     task = next(iter(loader.model.config.tasks))
     parameters = loader.model.count_parameters()
-    return f"wrote {out}: {parameters:,} parameters, task {task}{describe_pooling(folder)}"
+    return f"wrote {out}: {parameters:,} parameters, task {task}"
 
 
 def _suggest(family: Family, names: Mapping[str, str]) -> str:

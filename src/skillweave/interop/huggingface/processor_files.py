@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.interop.huggingface.family import Family, Head, look_up
-from skillweave.interop.huggingface.json_files import read_json
 from skillweave.interop.huggingface.tokenizer_files import (
     read_special_tokens,
     read_tokenizer_asset,
@@ -16,14 +15,6 @@ from skillweave.interop.huggingface.tokenizer_files import (
 )
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
-
-POOLING_FILE = "1_Pooling/config.json"
-POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "first",
-    "pooling_mode_max_tokens": "max",
-}
-"""Option of sentence-transformers → our option."""
 
 
 def read_processor_files(
@@ -48,16 +39,3 @@ def write_processor_files(model: Model, folder: Path, family: Family, head: Head
         write_tokenizer(processor, folder, head.ends_text, segments, family.tokenizer_class)
     for file in family.processor_files:
         file.write(folder, config)
-
-
-def describe_pooling(folder: Path) -> str:
-    """How sentence-transformers pools sentences, which is no part of the model; empty if it does
-    not."""
-    given = read_json(folder / POOLING_FILE)
-    mode = next((ours for theirs, ours in POOLINGS.items() if given.get(theirs)), None)
-    if not mode:
-        return ""
-    return (
-        f"\n  sentences are pooled ({mode}) outside of the model; here the target does it: give it"
-        f" `pooling: {mode}`"
-    )

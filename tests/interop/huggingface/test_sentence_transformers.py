@@ -1,0 +1,172 @@
+"""Folders of sentence-transformers against vectors that are made of Transformers' hidden states by
+hand, and files that are written back."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hf_folder import save_bert
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertModel
+
+import skillweave as sw
+from skillweave.config import ConfigError
+from skillweave.interop.huggingface import convert_folder, to_hf
+from skillweave.model.config import ModelConfig
+from skillweave.model.model import Model
+
+TEXTS = ["so good", "very bad the cat is here", "what", "the dog is good the cat is bad"]
+PREFIX = "sentence_transformers.models."
+DENSE = {"in_features": 16, "out_features": 5, "bias": True}
+DENSE["activation_function"] = "torch.nn.modules.activation.Tanh"
+LAST = {"in_features": 5, "out_features": 4, "bias": False}
+LAST["activation_function"] = "torch.nn.modules.linear.Identity"
+
+
+def write(
+    folder: Path,
+    pooling: dict[str, Any],
+    dense: Sequence[dict[str, Any]] = (),
+    normalize: bool = False,
+    kind: Any = BertModel,
+    **prompts: Any,
+) -> None:
+    save_bert(folder, kind)
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules += [("Dense", f"{i}_Dense") for i in range(2, 2 + len(dense))]
+    modules += [("Normalize", f"{len(modules)}_Normalize")] * normalize
+    listed = [{"idx": 0, "path": path, "type": PREFIX + kind} for kind, path in modules]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    for (_, path), about in zip(modules[1:], [pooling, *dense], strict=False):
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(about))
+    for i, layer in enumerate(dense):
+        tensors = {"linear.weight": torch.randn(layer["out_features"], layer["in_features"])}
+        tensors |= {"linear.bias": torch.randn(layer["out_features"])} if layer["bias"] else {}
+        save_file(tensors, folder / f"{i + 2}_Dense" / "model.safetensors")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    settings = {"max_seq_length": 6, "do_lower_case": False}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+
+
+def hidden_states(folder: Path, text: str) -> np.ndarray:
+    """[L, D] of a text alone, cut to six tokens."""
+    given = AutoTokenizer.from_pretrained(folder)(
+        text, return_tensors="pt", truncation=True, max_length=6
+    )
+    with torch.no_grad():
+        return AutoModel.from_pretrained(folder)(**given).last_hidden_state[0].numpy()
+
+
+BY_HAND = {
+    "cls": lambda x_LD: x_LD[0],
+    "max": lambda x_LD: x_LD.max(0),
+    "mean": lambda x_LD: x_LD.mean(0),
+    "mean_sqrt_len_tokens": lambda x_LD: x_LD.sum(0) / len(x_LD) ** 0.5,
+    "weightedmean": lambda x_LD: np.average(x_LD, 0, weights=np.arange(1, len(x_LD) + 1)),
+    "lasttoken": lambda x_LD: x_LD[-1],
+}
+OLDER = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+
+
+def unit(x_ND: np.ndarray) -> np.ndarray:
+    return x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+
+
+def check_back(folder: Path, tmp_path: Path, expected: np.ndarray) -> None:
+    """The converted folder is written back, and its vectors are the same again."""
+    convert_folder(folder, tmp_path / "back")
+    convert_folder(tmp_path / "back", tmp_path / "again")
+    found = sw.encode(tmp_path / "again", "pooled", text=TEXTS)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [*BY_HAND, ("cls", "mean")])
+def test_poolings(mode: str | tuple[str, ...], tmp_path: Path) -> None:
+    modes = [mode] if isinstance(mode, str) else [*mode]
+    write(tmp_path / "theirs", {"pooling_mode": mode})
+    states = [hidden_states(tmp_path / "theirs", text) for text in TEXTS]
+    expected = np.stack([np.concatenate([BY_HAND[m](x_LD) for m in modes]) for x_LD in states])
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    found = sw.encode(tmp_path / "ours", "pooled", text=TEXTS)
+    np.testing.assert_allclose(found, unit(expected), atol=1e-6)
+    if all(m in OLDER for m in modes):
+        check_back(tmp_path / "ours", tmp_path, found)
+        about = json.loads((tmp_path / "back" / "1_Pooling" / "config.json").read_text())
+        used = {name for name, on in about.items() if on is True}
+        assert used == {f"pooling_mode_{OLDER[m]}" for m in modes}
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
+def test_layers_and_prompts(kind: Any, tmp_path: Path) -> None:
+    """Of a base model, and of one whose file has a head that is not used."""
+    prompts = {"prompts": {"query": "what is ", "document": ""}, "default_prompt_name": "query"}
+    dense = [DENSE, LAST]
+    write(tmp_path / "theirs", {"pooling_mode_mean_tokens": True}, dense, True, kind, **prompts)
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    first, last = (load_file(tmp_path / "theirs" / f"{i}_Dense/model.safetensors") for i in (2, 3))
+
+    def expected(prompt: str) -> np.ndarray:
+        states = [hidden_states(tmp_path / "theirs", prompt + text) for text in TEXTS]
+        x_ND = np.stack([x_LD.mean(0) for x_LD in states])
+        x_ND = np.tanh(x_ND @ first["linear.weight"].numpy().T + first["linear.bias"].numpy())
+        return unit(x_ND @ last["linear.weight"].numpy().T)
+
+    found = sw.encode(tmp_path / "ours", "pooled", text=TEXTS)
+    np.testing.assert_allclose(found, expected("what is "), atol=1e-6)
+    check_back(tmp_path / "ours", tmp_path, found)
+    about = json.loads((tmp_path / "back" / "config_sentence_transformers.json").read_text())
+    assert about["prompts"] == {"query": "what is "} and about["default_prompt_name"] == "query"
+    settings = json.loads((tmp_path / "back" / "sentence_bert_config.json").read_text())
+    assert settings["max_seq_length"] == 6
+    with pytest.raises(ConfigError, match="unknown prompt 'qery'; did you mean 'query'"):
+        sw.encode(tmp_path / "ours", "pooled", prompt="qery", text=TEXTS)
+    assert type(to_hf(sw.load(tmp_path / "ours"))) is BertModel
+
+
+@pytest.mark.parametrize("kind", ["cosine", "contrastive"])
+def test_models_that_were_trained_to_compare_texts_are_written(kind: str, tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"}, normalize=True)
+    base = sw.from_hf(tmp_path / "theirs")
+    data = base.config.model_dump(mode="json")
+    spans = [{"modality": "text", "encoder_pass": i} for i in range(2)]
+    data["targets"] = {kind: {"pooling": "mean"}}
+    data["tasks"] = {"text_similarity": {"spans": spans, "targets": {kind: 1.0}}}
+    model = Model(ModelConfig.parse(data), base.assets)
+    model.load_state_dict(base.state_dict(), strict=False)
+    model.save_pretrained(tmp_path / "ours")
+    expected = sw.encode(base, "pooled", text=TEXTS)
+    np.testing.assert_allclose(sw.encode(model, "text_similarity", text=TEXTS), expected, atol=1e-6)
+    check_back(tmp_path / "ours", tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "median"}, "unknown pooling"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
+        ("2_Dense/config.json", {"activation_function": "x.Mish"}, "activation_function"),
+        ("2_Dense/config.json", {"use_residual": True}, "use_residual"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "similarity_fn_name"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(
+    file: str, change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"}, [DENSE])
+    path = tmp_path / "theirs" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=told):
+        sw.load(tmp_path / "theirs")
+
+
+def test_modules_without_a_counterpart_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"})
+    file = tmp_path / "theirs" / "modules.json"
+    file.write_text(file.read_text().replace("models.Pooling", "models.CNN"))
+    with pytest.raises(ConfigError, match=r"unknown kind of module in .*modules\.json 'CNN'"):
+        sw.load(tmp_path / "theirs")
