@@ -70,6 +70,7 @@ ACTIVATIONS = {
     "relu": "relu",
     "silu": "silu",
 }
+FEED_FORWARDS = {"dense": False, "gated": True}
 NORMS = {"normal": "layer", "normal_torch": "layer", "t5": "rms", "rms": "rms"}
 FULL, CAUSAL, PREFIX = "full", "causal", "prefix"
 MASKS = {"fully_visible": FULL, "causal": CAUSAL, "causal_with_prefix": PREFIX, "prefix": PREFIX}
@@ -84,25 +85,28 @@ TARGETS: dict[str, tuple[str, Settings]] = {
 }
 """Target → our name and options."""
 
-
-ENCODER_OPTIONS: dict[str, Callable[[Any], Settings]] = {
-    "layers_num": lambda n: {"layers": n},
-    "heads_num": lambda n: {"heads": n},
-    "local_kv_heads_num": lambda n: {"key_value_heads": n},
-    "attention_head_size": lambda n: {"head_size": n},
-    "feedforward_size": lambda n: {"feed_forward": n},
-    "feed_forward": lambda kind: {"gated": kind == "gated"},
+ENCODER_OPTIONS = {
+    "layers": "layers_num",
+    "heads": "heads_num",
+    "key_value_heads": "local_kv_heads_num",
+    "head_size": "attention_head_size",
+    "feed_forward": "feedforward_size",
+    "dropout": "dropout",
+    "attention_dropout": "dropout",
+    "norm_epsilon": "layernorm_eps",
+    "norm_position": "layernorm_positioning",
+    "residual_attention": "has_residual_attention",
+    "kernel_size": "kernel_size",
+    "block_layers": "block_size",
+}
+"""Our option of an encoder or decoder → theirs, with the same values."""
+CONVERTED: dict[str, Callable[[Any], Settings]] = {
+    "feed_forward": lambda kind: {"gated": choose(FEED_FORWARDS, kind, "feed_forward")},
     "hidden_act": lambda name: {"activation": choose(ACTIVATIONS, name, "hidden_act")},
-    "dropout": lambda rate: {"dropout": rate, "attention_dropout": rate},
     "layernorm": lambda name: {"norm": choose(NORMS, name, "layernorm")},
-    "layernorm_eps": lambda epsilon: {"norm_epsilon": epsilon},
-    "layernorm_positioning": lambda position: {"norm_position": position},
-    "has_residual_attention": lambda on: {"residual_attention": on},
     "remove_attention_scale": lambda on: {"scale_attention": not on},
     "parameter_sharing": lambda on: {"distinct_layers": 1} if on else {},
     "bidirectional": lambda on: {"direction": "bidirectional"} if on else {},
-    "kernel_size": lambda n: {"kernel_size": n},
-    "block_size": lambda n: {"block_layers": n},
 }
 """Option of an encoder or decoder → our options, given its value."""
 POSITIONS = {
@@ -217,7 +221,7 @@ def read_tencent_config(data: Mapping[str, Any]) -> Settings:
 
 
 def _require_known(options: Mapping[str, Any]) -> None:
-    known = {*ENCODER_OPTIONS, *OTHER_OPTIONS, *REQUIRED}
+    known = {*ENCODER_OPTIONS.values(), *CONVERTED, *OTHER_OPTIONS, *REQUIRED}
     for key, value in options.items():
         if key not in known | IGNORED:
             raise ConfigError(f"{WHERE}: unknown key {key!r}{nearest(key, known)}")
@@ -398,8 +402,8 @@ def _sound(part: Settings) -> Settings:
 def _encoder(part: Settings, name: str) -> Settings:
     """An encoder or decoder."""
     settings = choose(ENCODERS, name, "encoder")
-    options: Settings = _position(part)
-    for key, convert in ENCODER_OPTIONS.items():
+    options = _position(part) | _given(part, ENCODER_OPTIONS)
+    for key, convert in CONVERTED.items():
         if part.get(key) is not None:
             options |= convert(part[key])
     if part.get("remove_transformer_bias"):
