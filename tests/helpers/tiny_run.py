@@ -101,6 +101,9 @@ def add_journal(run: Path) -> None:
         }
         for step in (10, 20)
     ]
+    lines[0] |= {"seconds": 30.2}
+    lines[1] |= {"seconds": 65.4}
+    lines.append({"step": 0, "kind": "data", "samples": {"text_to_image": 1234}})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "skipped.jsonl").write_text(
         json.dumps({"step": 3, "task": "text_to_image", "key": "<b>", "reason": "0 bytes"}) + "\n"

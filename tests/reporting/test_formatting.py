@@ -36,14 +36,24 @@ def test_what_is_unknown_is_left_out() -> None:
 
 def test_a_gauge_reaches_to_the_largest_value() -> None:
     (row,) = metric_rows({"cer": 2.0, "interval": {"cer": [1.0, 4.0]}, "chance": {"cer": 1.0}})
-    assert row.gauge == Gauge(50, [25, 100], {"chance": 25})
+    assert (row.metric, row.value) == ("character error rate ↓", "2.000")
+    assert row.gauge == Gauge(50, [0, 75], {"chance": 75})
+
+
+def test_the_longer_bar_is_the_better_one() -> None:
+    values = {"accuracy": (0.0, 1.0), "cer": (1.0, 0.0), "median_rank": (100.0, 1.0)}
+    for metric, (worst, best) in values.items():
+        chance = {"chance": {metric: worst}}
+        lengths = [metric_rows({metric: v, **chance})[0].gauge.value for v in (worst, best)]
+        assert lengths == [0, 100]
 
 
 def test_ranks_are_logarithmic_from_1() -> None:
     (row,) = metric_rows({"median_rank": 10.0, "chance": {"median_rank": 1000.0}})
     assert (row.value, row.chance) == ("10.0", "1,000.0")
-    assert row.gauge.value == pytest.approx(100 * math.log(10) / math.log(1000), abs=0.01)
-    assert row.gauge.marks == {"chance": 100}
+    share = 1 - math.log(10) / math.log(1000)
+    assert row.gauge.value == pytest.approx(100 * share, abs=0.01)
+    assert row.gauge.marks == {"chance": 0}
 
 
 def test_short_numbers() -> None:

@@ -1,29 +1,25 @@
 """Plots show every value they are given, also with names that look like markup."""
 
-from pathlib import Path
-
+import numpy as np
 import pytest
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from tiny_run import make_run
 
 from skillweave.analysis.experts import Use
-from skillweave.config.encoder import SparseConfig
-from skillweave.inference import open_run
-from skillweave.model.config import ModelConfig
 from skillweave.reporting.figure import COLOURS, SERIES, TOOLTIP, to_svg
 from skillweave.reporting.plots import (
     HARMS,
     HELPS,
     LAYERS_PER_ROW,
-    activated_skills,
+    confusion_matrix,
     expert_heat_maps,
     experts_over_training,
     interference_heat_map,
     learning_curves,
     line_plot,
+    loss_curves,
 )
 
 
@@ -101,36 +97,34 @@ def test_all_values_lie_inside_the_axes(points) -> None:
     to_svg(figure)
 
 
-def pillars(figure: Figure) -> list[str]:
-    return [told(patch) for patch in figure.axes[0].patches]
-
-
-def test_pillars_of_a_decoder_with_words_of_its_own() -> None:
-    """Its words are no stream's."""
-    config = ModelConfig.parse({"preset": "s2t-small"})
-    assert pillars(activated_skills(config, {"lm": 1}, 2)) == ["shared: activated"]
-
-
-def test_pillars_stand_where_a_task_activates_them(tmp_path: Path) -> None:
-    config = open_run(make_run(tmp_path))[0].config
-    counts = dict.fromkeys(config.tasks, 5_000_000)
-    figure = activated_skills(config, counts, 20_000_000)
-    shown = pillars(figure)
-    # Five tasks, three of them with two skills, over five skills.
-    assert sum(text.endswith(": activated") for text in shown) == 8
-    assert sum(text.endswith(": not activated") for text in shown) == 17
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(config.tasks)
-    assert {label.get_text() for label in axes.get_xticklabels()} == {
-        text.partition(":")[0] for text in shown
+def test_losses_of_training_and_validation() -> None:
+    found = [
+        {"kind": kind, "task": "t", "step": step, "loss": loss}
+        for step in (10, 20)
+        for kind, loss in (("train", 1.0 / step), ("validation", 2.0 / step), ("experts", 3.0))
+    ]
+    found.append({"kind": "validation", "task": "t", "step": 30, "loss": None})
+    (figure,) = loss_curves(found)
+    assert lines(figure) == {
+        "training": [(10, 0.1), (20, 0.05)],
+        "validation": [(10, 0.2), (20, 0.1)],
     }
-    assert [text.get_text() for text in axes.texts] == ["5.0M of 20.0M · 25%"] * 5
-    bars = [line.get_xdata()[1] - line.get_xdata()[0] for line in axes.lines]
-    assert bars[1::2] == pytest.approx([width / 4 for width in bars[::2]])
-    dense = config.model_copy(
-        update={"encoder": config.encoder.model_copy(update={"sparse": SparseConfig()})}
-    )
-    assert pillars(activated_skills(dense, counts, 20_000_000)) == ["shared: activated"] * 5
+    long = [{"kind": "train", "task": "t", "step": i, "loss": 1.0} for i in range(1000)]
+    assert len(loss_curves(long)[0].axes[0].lines) == 1
+
+
+def test_confusions_of_the_largest_classes() -> None:
+    counts = np.diag(np.arange(1, 31))
+    counts[29, 28] = 70
+    figure = confusion_matrix("t", [f"<{i}>" for i in range(30)], counts)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        f"<{i}>" for i in range(10, 30)
+    ]
+    cells = {told(patch): patch.get_alpha() for patch in axes.patches}
+    assert cells["<29> taken for <28>: 70 of 100"] == pytest.approx(0.15 + 0.6 * 0.7)
+    assert cells["<29> taken for <29>: 30 of 100"] == pytest.approx(0.15 + 0.6 * 0.3)
+    assert len(cells) == 400
 
 
 def ticks(axes: Axes) -> list[str]:
@@ -180,12 +174,10 @@ def test_many_layers_stand_in_rows() -> None:
     [
         (["0", "1"], [0] * 2),
         (["text", "image", "sound", "video", "code"], [90] * 5),
-        ([str(expert) for expert in range(20)], []),
+        ([str(expert) for expert in range(20)], [90] * 20),
     ],
 )
-def test_names_of_experts_stand_upright_or_not_at_all_where_they_are_too_wide(
-    experts, rotations
-) -> None:
+def test_names_of_experts_stand_upright_where_they_are_too_wide(experts, rotations) -> None:
     uses = [Use("encoder", 0, "qkv", "task", "a", "text", dict.fromkeys(experts, 1 / len(experts)))]
     (axes,) = expert_heat_maps(uses)[0].axes
     assert [label.get_rotation() for label in axes.get_xticklabels()] == rotations

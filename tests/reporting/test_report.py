@@ -15,7 +15,7 @@ from skillweave.evaluation.evaluator import measure
 from skillweave.inference import open_run
 from skillweave.reporting import media
 from skillweave.reporting.cases import build_cases
-from skillweave.reporting.report import write_report
+from skillweave.reporting.report import _activated, write_report
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -120,7 +120,7 @@ def test_every_plot_and_gauge_is_described(page):
     drawn = [attrs for tag, attrs in checked.tags if tag == "svg" or attrs.get("class") == "scale"]
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawn)
     described = [attrs["aria-label"] for attrs in drawn]
-    assert "Skills that each task activates" in described
+    assert sum(label.endswith(" % of the parameters") for label in described) == 5
     assert "text_to_image · recall@10 over steps" in described
     assert "Interference of task j on task i" in described
     assert any(label.startswith("recall@10 ") for label in described)
@@ -151,6 +151,43 @@ def test_every_task_modality_and_skip_is_shown(page):
     assert "def make_" in page and "red square" in page
     assert "&lt;b&gt;" in page and "0 bytes" in page and '<td class="wrap"><b>' not in page
     assert "2026-01-02 03:04:05" in page
+
+
+def test_losses_confusions_and_what_was_trained_are_shown(page):
+    assert "20 steps in 0:01:05 h" in page and "1,234 training samples" in page
+    assert 'aria-label="text_to_image · loss over steps"' in page
+    assert "negative taken for positive" in page
+
+
+def test_legends_name_what_is_drawn_alone(tmp_path):
+    run = make_run(tmp_path)
+    model, recipe = open_run(run)
+    measured = measure(model, recipe, tasks=["text_to_image"], bootstrap=20)
+    table = measured["text_to_image"].table
+    table["baseline"] = {}
+    page = write_report(run, model, recipe.recipe, measured).read_text("utf-8")
+    assert "</i>chance</span>" in page and "simple baseline" not in page
+    table["chance"] = {}
+    page = write_report(run, model, recipe.recipe, measured).read_text("utf-8")
+    assert "</i>chance</span>" not in page
+
+
+def test_skills_stand_where_a_task_activates_them(tmp_path):
+    model = open_run(make_run(tmp_path))[0]
+    found = {one.task: one for one in _activated(model)}
+    active = {task: {s for s, _, on in one.skills if on} for task, one in found.items()}
+    assert active == {
+        "text_classification": {"text"},
+        "speech_recognition": {"sound"},
+        "text_to_image": {"text", "image"},
+        "text_to_video": {"text", "video"},
+        "text_to_code": {"text", "code"},
+    }
+    assert all(len(one.skills) == 5 for one in found.values())
+    total = sum(x.numel() for x in model.parameters())
+    for task, one in found.items():
+        count = sum(model.get_parameter(name).numel() for name in model.active_parameters(task))
+        assert (one.parameters, one.share) == (count, count / total)
 
 
 def test_pictures_survive_inlining():

@@ -100,14 +100,12 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     shown.caption, shown.caption_justify = _plain("\n".join(remarks)) if remarks else None, "left"
     for column in shown.columns:
         column.no_wrap = True
-    lower = {metric.title for metric in METRICS.values() if metric.lower}
     for task, table in tables.items():
         pool = f"{table['pool']:,}" if table["pool"] else ""
         counts = [f"{table['n']:,}", pool, format_count(table["activated_parameters"])]
         for row in metric_rows(table):
-            metric = row.metric + (" ↓" if row.metric in lower else "")
             value = _bold(row.value)
-            shown.add_row(task, metric, value, row.interval, row.chance, row.baseline, *counts)
+            shown.add_row(task, row.metric, value, row.interval, row.chance, row.baseline, *counts)
             task, counts = "", []  # only the first row of a task has them
         shown.add_section()
     return shown

@@ -68,7 +68,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 11,
     "legend.frameon": False,
     "savefig.bbox": "tight",
-    "savefig.pad_inches": 0.06,
+    "savefig.pad_inches": 0.15,  # the font of a browser may be wider
     "svg.fonttype": "none",  # text stays text, so a browser finds a font for every script
     "svg.hashsalt": "skillweave",  # the same plot gives the same file
     "text.color": COLOURS["ink"],

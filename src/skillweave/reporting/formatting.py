@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from skillweave.metrics import METRICS
+from skillweave.metrics import METRICS, Metric
 
 INTERFERENCE_MEASURES = {
     "I": ("values", "intervals"),
@@ -20,7 +20,7 @@ INTERFERENCE_MEASURES = {
 
 
 class Gauge(NamedTuple):
-    """Positions on the scale of a metric, in percent of its length.
+    """Positions on the scale of a metric, in percent of its length; larger is better.
 
     `marks`: those of `chance` and `baseline`, as far as they are known.
     """
@@ -32,7 +32,8 @@ class Gauge(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of a task: its value, its 95 % interval, chance and a simple baseline, as text."""
+    """A metric of a task: its value, its 95 % interval, chance and a simple baseline, as text. ↓
+    marks a metric that is better the lower it is."""
 
     metric: str
     value: str
@@ -56,31 +57,33 @@ def _metric_row(metric: str, table: Mapping[str, Any]) -> MetricRow:
     }
     shown = {kind: format_metric(metric, mark) for kind, mark in marks.items()}
     return MetricRow(
-        metric=METRICS[metric].title,
+        metric=METRICS[metric].title + (" ↓" if METRICS[metric].lower else ""),
         value=format_metric(metric, value),
         interval=" – ".join(format_metric(metric, bound) for bound in interval),
         chance=shown.get("chance", ""),
         baseline=shown.get("baseline", ""),
-        gauge=_gauge(value, interval, marks, METRICS[metric].unbounded),
+        gauge=_gauge(value, interval, marks, METRICS[metric]),
     )
 
 
 def _gauge(
-    value: float, interval: Sequence[float], marks: Mapping[str, float], logarithmic: bool
+    value: float, interval: Sequence[float], marks: Mapping[str, float], metric: Metric
 ) -> Gauge:
-    """The scale runs from 0 to 1, or to the largest value if that is larger. A logarithmic scale
-    starts at 1."""
+    """The scale runs from 0 to 1, or to the largest value if that is larger. That of an unbounded
+    metric is logarithmic and starts at 1. If lower values are better, it runs from right to left,
+    so that the longer bar is always the better one."""
     largest = max(1.0, value, *interval, *marks.values())
 
     def position(value: float) -> float:
         share = value / largest
-        if logarithmic:
+        if metric.unbounded:
             share = math.log(max(value, 1)) / math.log(max(largest, 2))
-        return round(100 * min(max(share, 0), 1), 2)
+        share = min(max(share, 0), 1)
+        return round(100 * (1 - share if metric.lower else share), 2)
 
     return Gauge(
         position(value),
-        [position(bound) for bound in interval],
+        sorted(position(bound) for bound in interval),
         {kind: position(mark) for kind, mark in marks.items()},
     )
 

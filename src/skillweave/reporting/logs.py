@@ -9,6 +9,8 @@ from skillweave.storage import read_lines
 
 METRICS_FILE, SKIPPED_FILE = "metrics.jsonl", "skipped.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+DATA_KIND = "data"
+"""Kind of the line in metrics.jsonl with the number of training samples of each task."""
 FIELDS: dict[str, dict[str, type]] = {
     METRICS_FILE: {"step": int, "kind": str},
     SKIPPED_FILE: {"step": int, "task": str, "key": str, "reason": str},

@@ -6,19 +6,21 @@ Importing this module imports matplotlib, so import it only where a plot is draw
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from rich.cells import cell_len
 
 from skillweave.analysis.experts import KIND, Column, Use, by_site
-from skillweave.model.config import ModelConfig
 from skillweave.reporting.figure import (
     COLOURS,
     SERIES,
@@ -30,11 +32,13 @@ from skillweave.reporting.figure import (
 )
 from skillweave.reporting.formatting import (
     INTERFERENCE_MEASURES,
-    format_count,
     format_effect,
     format_interval,
     metric_title,
 )
+
+MAX_POINTS = 50
+"""Most points of a curve that are marked, each with a text under the pointer."""
 
 Points = list[tuple[int, float]]
 """(step, value), in the order of the steps."""
@@ -42,13 +46,15 @@ Points = list[tuple[int, float]]
 Values = dict[str, dict[int, list[float]]]
 """Name → step → values."""
 
-PILLAR_X = (0.12, 0.88, 0.88, 0.75, 0.75, 0.88, 0.88, 0.12, 0.12, 0.25, 0.25, 0.12)
-PILLAR_Y = (0.1, 0.1, 0.22, 0.22, 0.78, 0.78, 0.9, 0.9, 0.78, 0.78, 0.22, 0.22)
-"""Outline of a pillar inside a cell of size 1: capital, shaft and base."""
-
+LOSSES = {"train": "training", "validation": "validation"}
+"""Kind of a line in metrics.jsonl → the name of its curve."""
+MAX_CLASSES = 20
+"""Classes in a confusion matrix."""
 LAYERS_PER_ROW = 6
 LAYER_WIDTH, LAYER_GAP = 112, 14
 """Width of the panel of a layer, and space between two."""
+NAME_WIDTH = 12
+"""Space that a name needs above a column when it stands upright."""
 CHARACTER = 7
 """Width of a character."""
 
@@ -81,6 +87,38 @@ def learning_curves(
     return figures
 
 
+def loss_curves(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
+    """A figure for each task, with the loss in training and in validation. `lines`: of
+    metrics.jsonl."""
+    found: dict[str, dict[str, Points]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        loss = line.get("loss")
+        if line.get("kind") in LOSSES and isinstance(loss, float) and math.isfinite(loss):
+            found[line["task"]][LOSSES[line["kind"]]].append((line["step"], loss))
+    named = {task: {n: c[n] for n in LOSSES.values() if n in c} for task, c in found.items()}
+    return [line_plot(f"{task} · loss", curves) for task, curves in named.items()]
+
+
+@style()
+def confusion_matrix(task: str, classes: Sequence[str], counts: NDArray[np.int64]) -> Figure:
+    """How often each class (row) was taken for each (column), for the classes with most samples.
+    The darker a cell, the larger its share of the row."""
+    most = sorted(np.argsort(-counts.sum(1), kind="stable")[:MAX_CLASSES])
+    names = [textwrap.shorten(classes[i], 24, placeholder="…") for i in most]
+    figure, (axes,) = new_figure(f"{task}: classes and answers", (40 * len(most), 26 * len(most)))
+    turned = {"rotation": 30, "ha": "left", "rotation_mode": "anchor", "color": COLOURS["ink"]}
+    name_cells(axes, names, names, **turned)
+    for row, i in enumerate(most):
+        for column, j in enumerate(most):
+            count, share = counts[i, j], counts[i, j] / max(counts[i].sum(), 1)
+            told = f"{classes[i]} taken for {classes[j]}: {count:,} of {counts[i].sum():,}"
+            colour = COLOURS["right" if i == j else "wrong"] if count else COLOURS["track"]
+            add_cell(axes, row, column, told, color=colour, alpha=0.15 + 0.6 * share)
+            if count:
+                axes.text(column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center")
+    return figure
+
+
 def _main_metric(line: Mapping[str, Any]) -> tuple[str, float]:
     """Recall@10 for retrieval (as in Fig. 5), else the first metric, else the loss."""
     metrics = line.get("metric") or {}
@@ -94,7 +132,8 @@ def line_plot(title: str, curves: Mapping[str, Points], chance: float | None = N
     figure, (axes,) = new_figure(f"{title} over steps", (300, 160))
     for name, points in curves.items():
         (line,) = axes.plot(*zip(*points, strict=True), linewidth=2, label=name)
-        for step, value in points:  # each point is an artist, so that it can have a tooltip
+        # each point is an artist, so that it can have a tooltip
+        for step, value in points if len(points) <= MAX_POINTS else ():
             told = f"{TOOLTIP}{name} · step {step:,} · {value:.4g}"
             axes.plot(step, value, "o", ms=5, color=line.get_color(), clip_on=False, gid=told)
     if chance is not None:
@@ -115,50 +154,8 @@ def line_plot(title: str, curves: Mapping[str, Points], chance: float | None = N
     return figure
 
 
-def _add_legend(axes: Axes, **options: Any) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.04, 1), borderaxespad=0, **options)
-
-
-@style()
-def activated_skills(config: ModelConfig, counts: Mapping[str, int], total: int) -> Figure:
-    """Which skills each task activates (SkillNet Fig. 1): a row for each task, a pillar for each
-    skill, and a bar for the share of the parameters.
-
-    `counts`: parameters that each task activates, of `total`.
-    """
-    skill_of = config.active_skills
-    skills = list(dict.fromkeys(skill_of.values()))
-    size = (64 * len(skills), 62 * len(config.tasks))
-    figure, (axes,) = new_figure("Skills that each task activates", size)
-    name_cells(axes, list(config.tasks), skills, color=COLOURS["ink"])
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set(fontweight="bold", fontsize=13)
-    for row, (task, settings) in enumerate(config.tasks.items()):
-        # what a decoder reads belongs to no stream and so to no skill
-        active = {skill_of.get(span.modality) for span in settings.spans}
-        for column, skill in enumerate(skills):
-            _draw_pillar(axes, row, column, skill, skill in active)
-        share = counts[task] / total
-        left, length = len(skills) + 0.4, 2.6
-        for width, colour in ((length, "track"), (length * share, "accent")):
-            ends = [left, left + width]
-            (bar,) = axes.plot(ends, [row + 0.4] * 2, color=COLOURS[colour], linewidth=8)
-            bar.set(clip_on=False, solid_capstyle="round")
-        text = f"{format_count(counts[task])} of {format_count(total)} · {share:.0%}"
-        axes.text(left, row + 0.78, text, color=COLOURS["soft"])
-    return figure
-
-
-def _draw_pillar(axes: Axes, row: int, column: int, skill: str, active: bool) -> None:
-    colour = COLOURS.get(skill, COLOURS["other"])
-    axes.fill(
-        [column + x for x in PILLAR_X],
-        [row + y for y in PILLAR_Y],
-        facecolor=colour if active else "none",
-        edgecolor=colour if active else COLOURS["rule"],
-        linewidth=1.5,
-        gid=f"{TOOLTIP}{skill}: {'activated' if active else 'not activated'}",
-    )
+def _add_legend(axes: Axes, corner: tuple[float, float] = (1.04, 1), **options: Any) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=corner, borderaxespad=0, **options)
 
 
 def expert_heat_maps(uses: Iterable[Use]) -> list[Figure]:
@@ -172,13 +169,16 @@ def _heat_map(where: str, route: str, columns: Sequence[Column]) -> Figure:
     rows = [" · ".join(key) for key in columns[0].shares]
     experts = list(next(iter(columns[0].shares.values())))
     longest = CHARACTER * max(map(cell_len, experts))
-    upright = longest > LAYER_WIDTH / len(experts)
+    # of many experts every other, or every third, ... has its name
+    every = math.ceil(len(experts) * NAME_WIDTH / LAYER_WIDTH)
+    upright = longest + CHARACTER > LAYER_WIDTH * every / len(experts)
+    named = [name if i % every == 0 else "" for i, name in enumerate(experts)]
     label = f"Experts of {where} (route {route}) by task, span and layer"
     size, gap = (LAYER_WIDTH, 20 * len(rows)), (LAYER_GAP, 40 + (longest if upright else 12))
     figure, panels = new_figure(label, size, len(columns), LAYERS_PER_ROW, gap)
     for i, (axes, column) in enumerate(zip(panels, columns, strict=True)):
-        name_cells(axes, rows, experts, rotation=90 if upright else 0)
-        axes.tick_params(labelleft=i % LAYERS_PER_ROW == 0, labeltop=len(experts) <= 10)
+        name_cells(axes, rows, named, rotation=90 if upright else 0)
+        axes.tick_params(labelleft=i % LAYERS_PER_ROW == 0)
         _draw_shares(axes, column)
         _title_layer(axes, column.layers)
     return figure
@@ -230,7 +230,7 @@ def _mean_curves(label: str, values: Values) -> Figure:
     }
     figure = line_plot("", curves)
     figure.set_label(label)
-    _add_legend(figure.axes[0])
+    _add_legend(figure.axes[0], (0, -0.25), ncols=2)  # below, so that a phone shows it
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.formatting import MetricRow, format_count, metric_rows
-from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, read_log
+from skillweave.reporting.logs import DATA_KIND, METRICS_FILE, SKIPPED_FILE, read_log
 from skillweave.storage import read_json, write_text
 from skillweave.tasks.cases import Case
 
@@ -69,7 +70,6 @@ def write_report(
     logs = {recipe.name: run / METRICS_FILE}
     logs |= {Path(other).name: Path(other) / METRICS_FILE for other in compare}
     runs = {name: read_log(file) for name, file in logs.items()}
-    counts = {task: model.count_parameters(task) for task in model.config.tasks}
     interference, environment = run / INTERFERENCE_FILE, run / "environment.json"
     svg = cache(figure.to_svg)
 
@@ -77,9 +77,14 @@ def write_report(
         """The figures of a file of the run; none if it is too damaged to draw them."""
         return _unless_damaged(file, lambda: [one for one in draw() if svg(one)]) or ()
 
+    curves = drawn(run / METRICS_FILE, lambda: plots.learning_curves(runs, tables))
+    losses = drawn(run / METRICS_FILE, lambda: plots.loss_curves(runs[recipe.name]))
     page = _template().render(
         name=recipe.name,
-        details=_unless_damaged(environment, lambda: _run_details(read_json(environment))) or (),
+        details=[
+            *(_unless_damaged(environment, lambda: _run_details(read_json(environment))) or ()),
+            *_training_details(runs[recipe.name]),
+        ],
         data=_data_sources(recipe),
         note=(
             PACK_NOTE
@@ -88,8 +93,21 @@ def write_report(
         ),
         sections=[_section(name, m) for name, m in measured.items()],
         runs=list(runs),
-        curves=drawn(run / METRICS_FILE, lambda: plots.learning_curves(runs, tables)),
-        activated_skills=plots.activated_skills(model.config, counts, model.count_parameters()),
+        curves=curves,
+        chance_drawn=any(line.is_dashed() for one in curves for line in one.axes[0].lines),
+        losses=losses,
+        loss_names=[
+            name
+            for name in plots.LOSSES.values()
+            if any(line.get_label() == name for one in losses for line in one.axes[0].lines)
+        ],
+        confusions=[
+            plots.confusion_matrix(name, *found)
+            for name, m in measured.items()
+            if (found := m.dataset.task.entry.confusion(m.predictions, m.dataset))
+        ],
+        trained=_trained_on(runs[recipe.name]),
+        activated=_activated(model),
         experts=plots.expert_heat_maps([*uses_by_layout(model), *uses]),
         experts_over_training=drawn(
             run / METRICS_FILE, lambda: plots.experts_over_training(runs[recipe.name])
@@ -163,6 +181,50 @@ def _run_details(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         "revision": environment.get("revision"),
     }
     return [(name, str(value)) for name, value in found.items() if value]
+
+
+def _training_details(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How long the training was."""
+    timed = [line for line in lines if isinstance(line.get("seconds"), int | float)]
+    if not timed:
+        return []
+    duration = timedelta(seconds=round(timed[-1]["seconds"]))
+    return [("training", f"{timed[-1]['step']:,} steps in {duration} h")]
+
+
+def _trained_on(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Task → the number of its training samples, as training wrote it down."""
+    found = [line["samples"] for line in lines if line["kind"] == DATA_KIND]
+    return found[-1] if found else {}
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What a task activates: `skills` with their colours and whether the task activates them, and
+    so many of the parameters."""
+
+    task: str
+    skills: Sequence[tuple[str, str, bool]]
+    parameters: int
+    share: float
+
+
+def _activated(model: Model) -> list[Activated]:
+    """What each task activates (SkillNet Fig. 1)."""
+    from skillweave.reporting.figure import PALETTE
+
+    config, total = model.config, model.count_parameters()
+    skill_of, found = config.active_skills, []
+    for task, settings in config.tasks.items():
+        # what a decoder reads belongs to no stream and so to no skill
+        active = {skill_of.get(span.modality) for span in settings.spans}
+        skills = [
+            (skill, skill if skill in PALETTE else "other", skill in active)
+            for skill in dict.fromkeys(skill_of.values())
+        ]
+        count = model.count_parameters(task)
+        found.append(Activated(task, skills, count, count / total))
+    return found
 
 
 def _data_sources(recipe: RecipeConfig) -> list[tuple[str, str]]:

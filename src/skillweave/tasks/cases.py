@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Confusion = tuple[list[str], NDArray[np.int64]]
+"""The names of C classes, and how often each (row) was taken for each (column) [C, C]."""
 CASES = 6
 """Samples shown per task: the first in the hash order of their keys, so nobody picks them by
 result."""

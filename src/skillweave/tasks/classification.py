@@ -17,7 +17,7 @@ from skillweave.config import ConfigError
 from skillweave.data.values import class_index, class_name
 from skillweave.metrics import Columns, accuracy, estimate, mean
 from skillweave.model.model import Model
-from skillweave.tasks.cases import CASES, SHOWN, Case, Item
+from skillweave.tasks.cases import CASES, SHOWN, Case, Confusion, Item
 from skillweave.tasks.inputs import Inputs, OneInput, text_pair
 from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
 from skillweave.tasks.task import (
@@ -116,6 +116,16 @@ class Classification(Task):
             "probability": shares[best],
             "probabilities": dict(zip(names, shares, strict=False)),
         }
+
+    def confusion(self, found: Predictions, data: MeasuredData) -> Confusion | None:
+        """Of tasks whose classes have names."""
+        found = cast(ClassPredictions, found)
+        classes = data.task.classes
+        if not classes:
+            return None
+        counts = np.zeros((len(classes),) * 2, np.int64)
+        np.add.at(counts, (found.labels, found.probabilities.argmax(-1)), 1)
+        return list(classes), counts
 
     def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
         """The first samples with their most probable classes."""

@@ -42,7 +42,7 @@ from skillweave.data.values import as_text, is_missing
 from skillweave.metrics import METRICS, Columns
 from skillweave.model.config import ModelConfig, SpanConfig
 from skillweave.model.model import Model
-from skillweave.tasks.cases import Case
+from skillweave.tasks.cases import Case, Confusion
 from skillweave.tasks.predictions import Predictions
 
 Row = Mapping[str, Any]
@@ -316,6 +316,11 @@ class Task(ABC):
     def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
         """Case studies for the report."""
         return []
+
+    def confusion(self, found: Predictions, data: MeasuredData) -> Confusion | None:
+        """Names of the classes, and how often each (row) was taken for each (column); None for a
+        task without classes."""
+        return None
 
 
 @dataclass(frozen=True)

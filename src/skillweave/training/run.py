@@ -148,6 +148,7 @@ def _run(
         if state.step:
             display.note(f"resuming after step {state.step} of {mixture.steps}")
         elif is_first:
+            logger.log_data({name: len(dataset) for name, dataset in datasets.items()})
             for name, dataset in datasets.items():
                 for one in (dataset, validated.get(name), open_if_any(ready, name, "test")):
                     for remark in one.remarks() if one else ():

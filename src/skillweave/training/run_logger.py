@@ -13,7 +13,13 @@ from typing import Any, TextIO, TypeVar
 
 from skillweave.analysis.experts import KIND, Use, by_choice, summarise
 from skillweave.batch import SkippedSample
-from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER, read_log
+from skillweave.reporting.logs import (
+    DATA_KIND,
+    METRICS_FILE,
+    SKIPPED_FILE,
+    TENSORBOARD_FOLDER,
+    read_log,
+)
 from skillweave.storage import write_text
 from skillweave.training.checkpoint import TrainingState
 from skillweave.training.progress import ProgressDisplay
@@ -121,6 +127,10 @@ class RunLogger:
         batch = next(batches)
         self.waited += time.perf_counter() - start
         return batch
+
+    def log_data(self, samples: Mapping[str, int]) -> None:
+        """Log the number of training samples of each task, before the first step."""
+        self._write(METRICS_FILE, step=0, kind=DATA_KIND, samples=dict(samples))
 
     def log_skipped(self, step: int, skips: Iterable[SkippedSample]) -> None:
         """Log skipped samples, each of them once."""
