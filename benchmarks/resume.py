@@ -106,7 +106,8 @@ def start(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         if prepare:
             prepare()
-        train(recipe(folder, workers), resume=True, quiet=True)
+        begun = bool(Checkpoints(folder).steps())
+        train(recipe(folder, workers), resume=begun, quiet=True)
 
     process = FORK.Process(target=work)
     process.start()

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import yaml
 
 from skillweave.recipe import read_recipe
+from skillweave.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # report, pages: what studies and benchmarks share
@@ -70,7 +71,8 @@ def trained(recipe: Path, folder: Path, options: argparse.Namespace, *overrides:
     settings += [f"training.steps={options.steps}"] if options.steps else []
     settings += overrides
     steps = read_recipe(recipe, settings).training.steps or 0
-    calls = [["train", str(recipe), "--resume", *settings], ["evaluate", str(folder)]]
+    resume = ["--resume"] if Checkpoints(folder).steps() else []
+    calls = [["train", str(recipe), *resume, *settings], ["evaluate", str(folder)]]
     return Cell(folder, calls, folder / "evaluation.json", steps)
 
 

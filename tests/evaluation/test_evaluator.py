@@ -136,6 +136,8 @@ def test_broken_samples_are_counted_and_the_mode_is_put_back(run, monkeypatch):
     assert len(found.keys) == 5 and [s.reason for s in found.skipped] == ["made to fail"]
     table = evaluate(model, recipe, tasks=["text_to_image"], bootstrap=0)["text_to_image"]
     assert (table["n"], table["skipped"]) == (5, 1)
+    (remark,) = table["remarks"]
+    assert remark.startswith("samples skipped: 1, such as ") and "made to fail" in remark
 
 
 def test_unknown_names_are_told(run):

@@ -208,7 +208,9 @@ def inspect(
 
 def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
     """What `inspect` shows of a folder, configuration or recipe."""
+    from skillweave.analysis.experts import Use
     from skillweave.analysis.inspection import inspect_config, inspect_folder, inspect_recipe
+    from skillweave.config.errors import reading
     from skillweave.model.folders import model_folder
     from skillweave.model.presets import find_model, presets
     from skillweave.recipe import find_recipe
@@ -224,6 +226,8 @@ def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
     if file is not None:
         return inspect_config(sw.ModelConfig.from_file(file))
     found = inspect_folder(model_folder(target))
-    for table in read_json(Path(target) / EVALUATION_FILE).values():
-        found["routing"] += table.get("experts", [])
+    file = Path(target) / EVALUATION_FILE
+    with reading(file, "figures of `evaluate`; run it again"):
+        rows = [row for table in read_json(file).values() for row in table.get("experts", [])]
+        found["routing"] += [Use(**row)._asdict() for row in rows]
     return found

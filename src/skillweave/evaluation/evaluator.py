@@ -148,7 +148,12 @@ def _measure_task(
         table["baseline"] = simple
     if found.unread:
         table["unread"] = found.unread
-    if remarks := entry.remarks(found):
+    remarks = entry.remarks(found)
+    if found.skipped:
+        first = found.skipped[0]
+        told = f"samples skipped: {len(found.skipped)}, such as {first.key}: {first.reason}"
+        remarks = [*remarks, told]
+    if remarks:
         table["remarks"] = remarks
     for observer in observers:
         table |= observer.table(name)

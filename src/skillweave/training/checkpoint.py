@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from skillweave.config import ConfigError
+from skillweave.config.errors import reading
 from skillweave.model.folders import CHECKPOINTS_FOLDER
 from skillweave.storage import (
     CHECKSUMS_FILE,
@@ -25,6 +26,7 @@ from skillweave.storage import (
     final_name,
     partial_name,
     read_checksums,
+    read_json,
     remove,
     replacing,
     sync,
@@ -66,11 +68,11 @@ class TrainingState:
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainingState:
-        """Read the state from a checkpoint folder."""
-        found = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
-        if (checkpoint / VALIDATION_FILE).is_file():
-            found |= json.loads((checkpoint / VALIDATION_FILE).read_text("utf-8"))
-        return cls(**found)
+        """Read the state from a checkpoint folder. Raises ConfigError for the state of another
+        version."""
+        state, validation = checkpoint / STATE_FILE, checkpoint / VALIDATION_FILE
+        with reading(state, "the state of a run"):
+            return cls(**(json.loads(state.read_bytes()) | read_json(validation)))
 
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint folder."""
