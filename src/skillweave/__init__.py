@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from skillweave.analysis.interference import Interference, interference
     from skillweave.batch import Attention, Batch, Example, Features, Layout, Modality, Role, Span
     from skillweave.config import ConfigError
-    from skillweave.inference import Predictor, encode, load, predict, with_tuning
+    from skillweave.inference import Predictor, encode, generate, load, predict, with_tuning
     from skillweave.interop.huggingface import from_hf, to_hf
     from skillweave.model.config import ModelConfig
     from skillweave.model.model import Model, Output
@@ -44,6 +44,7 @@ _HOME = {
     "carve": "surgery.carve",
     "encode": "inference",
     "from_hf": "interop.huggingface",
+    "generate": "inference",
     "interference": "analysis.interference",
     "load": "inference",
     "predict": "inference",
@@ -74,6 +75,7 @@ __all__ = [
     "carve",
     "encode",
     "from_hf",
+    "generate",
     "interference",
     "load",
     "predict",

@@ -40,6 +40,7 @@ COMMANDS: tuple[FunctionType, ...] = (
     training.train,
     evaluation.evaluate,
     inference.predict,
+    inference.generate,
     retrieval.index,
     retrieval.search,
     inference.features,

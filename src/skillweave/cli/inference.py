@@ -75,6 +75,105 @@ def predict(
             writer.write(row, answer)
 
 
+def generate(
+    model: SavedModel,
+    inputs: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="INPUT",
+            help="Texts or files: a prompt for a language model, else what the text is about.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    task: Annotated[
+        str | None, Option(metavar="TASK", help="The task (default: the only one that writes).")
+    ] = None,
+    input: Annotated[
+        str | None,
+        Option(metavar="FILE", help="A folder of files, or a table with the columns of the task."),
+    ] = None,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="A .jsonl or .parquet file for the answers.")
+    ] = None,
+    stream: Annotated[bool, Option("--stream", help="Show the text as it is written.")] = False,
+    max_new_tokens: Annotated[
+        int | None, Option(metavar="N", min=1, help="Most tokens of an answer.")
+    ] = None,
+    num_beams: Annotated[
+        int | None, Option(metavar="K", min=1, help="Beams of the search; 1: no search.")
+    ] = None,
+    num_return_sequences: Annotated[
+        int | None, Option(metavar="K", min=1, help="Answers for each input.")
+    ] = None,
+    do_sample: Annotated[
+        bool | None, Option("--do-sample", help="Draw each token by its probability.")
+    ] = None,
+    temperature: Annotated[
+        float | None, Option(metavar="T", help="Below 1: more probable tokens. Draws.")
+    ] = None,
+    top_k: Annotated[int | None, Option(metavar="K", help="Draw among so many tokens.")] = None,
+    top_p: Annotated[
+        float | None, Option(metavar="P", help="Draw among tokens of this probability.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, Option(metavar="X", help="Above 1: fewer repetitions.")
+    ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, Option(metavar="N", help="No sequence of so many tokens occurs twice.")
+    ] = None,
+    stop_strings: Annotated[
+        list[str] | None, Option("--stop", metavar="TEXT", help="End an answer after this text.")
+    ] = None,
+    seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write text: continue a prompt, translate, summarize, describe, transcribe.
+
+    An answer is a JSON line with `text` and `score`; with --stream, the text alone.
+    """
+    from skillweave.config.names import printable
+    from skillweave.inference.answers import Writer
+    from skillweave.inference.inputs import read_inputs, read_words
+    from skillweave.inference.writing import TextWriter
+
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "num_return_sequences": num_return_sequences,
+        "do_sample": do_sample,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "stop_strings": stop_strings or None,
+        "seed": seed,
+    }
+    words = inputs or []
+    if input and words:
+        raise sw.ConfigError(f"give inputs such as {words[0]} or --input {input}, not both")
+    if stream and (input or out or len(words) != 1):
+        raise sw.ConfigError("--stream shows the answer for one input; give it, without --input")
+    require_writable(out)
+    lines = Writer(out, input)
+    settings = {name: value for name, value in given.items() if value is not None}
+    writer = TextWriter(open_predictor(model, device), task, settings)
+    fields = writer.fields
+    rows = read_inputs(input, fields, writer.task.columns) if input else read_words(words, fields)
+    if stream:
+        (row,) = rows
+        for piece in writer.stream(row):
+            print(printable(piece), end="", flush=True)
+        print()
+        return
+    _tell_skipped(input, rows)
+    with lines:
+        for shown, answers in zip(rows.shown, writer.write(rows), strict=True):
+            for answer in answers:
+                lines.write(shown, answer)
+
+
 def features(
     model: SavedModel,
     *,

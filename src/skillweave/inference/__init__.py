@@ -2,11 +2,14 @@
 
 from skillweave.inference.loading import choose_device, load, open_run, run_recipe, with_tuning
 from skillweave.inference.predictor import Predictor, encode, predict
+from skillweave.inference.writing import TextWriter, generate
 
 __all__ = [
     "Predictor",
+    "TextWriter",
     "choose_device",
     "encode",
+    "generate",
     "load",
     "open_run",
     "predict",

@@ -142,7 +142,7 @@ def resolved_task(model: ModelConfig, name: str) -> ResolvedTask:
         raise ConfigError(f"task {name!r} has no target; it encodes inputs, and answers nothing")
     settings = task.settings
     if not settings.kind and name not in TASKS:
-        kind = _kind_of(task, model.targets[target])
+        kind = _kind_of(task, model.targets[target], model)
         if not kind:
             raise ConfigError(
                 f"task {name!r} has the inputs of no kind of task that learns by its target"
@@ -153,7 +153,7 @@ def resolved_task(model: ModelConfig, name: str) -> ResolvedTask:
     return ResolvedTask(name, entry, settings, model, target, task.columns)
 
 
-def _kind_of(task: ModelTask, target: TargetConfig) -> str:
+def _kind_of(task: ModelTask, target: TargetConfig, model: ModelConfig) -> str:
     """The entry of the catalogue that reads the same inputs and learns by such a target, for a
     converted model, whose tasks have names of their own; empty where there is none."""
     own = [(span.modality, span.encoder_pass) for span in task.spans]
@@ -163,6 +163,10 @@ def _kind_of(task: ModelTask, target: TargetConfig) -> str:
         for kind, entry in able.items():
             if view(own) == view((span.modality, span.encoder_pass) for span in entry.spans):
                 return kind
+    for kind, entry in able.items():  # with an output layer, a language model has fewer spans
+        bound = entry.bind(target, model, task.settings) if target.writes_text else entry
+        if own == [(span.modality, span.encoder_pass) for span in bound.spans]:
+            return kind
     return ""
 
 

@@ -196,12 +196,16 @@ class TextProcessor:
                 )
             ids, more = value.ids[: room + 1].tolist(), False
         else:
-            text = value if isinstance(value, str) else _read_text(value)
+            text = self.read(value)
             characters = max(room, 1) * CHARACTERS_PER_TOKEN
             ids, more = self.encode(text[:characters]).ids, len(text) > characters
         if not ids[:room]:
             raise BadInput("text without tokens")
         return ids[:room], more or len(ids) > room
+
+    def read(self, value: Any) -> str:
+        """The text of a string, or of a UTF-8 file as in `__call__`. Raises BadInput."""
+        return value if isinstance(value, str) else _read_text(value)
 
     def encode(self, text: str | list[str]) -> Encoding:
         """All tokens of a text, or of words, without special tokens, with their characters. Raises

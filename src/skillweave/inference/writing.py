@@ -1,0 +1,237 @@
+"""Texts that a saved model writes for raw inputs: after a prompt, or in its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers.decoders import DecodeStream
+
+from skillweave import generation
+from skillweave.batch import Batch, Example, Features, Modality
+from skillweave.config import ConfigError
+from skillweave.config.decoding import DecodingConfig
+from skillweave.data.collate import collate
+from skillweave.data.processors import BadInput
+from skillweave.inference.inputs import as_rows
+from skillweave.inference.predictor import BATCH, Predictor, as_predictor
+from skillweave.model.model import Model
+from skillweave.tasks.predictions import evaluating
+from skillweave.tasks.task import ResolvedTask, Row
+
+PROMPT = "prompt"
+"""The field of a row with the beginning of the text that is written."""
+DEFAULT_LENGTH = 128
+"""Most tokens of an answer, where neither the call nor the model says it."""
+
+
+class Prompted(NamedTuple):
+    """An input, ready to be continued by at most `room` tokens."""
+
+    example: Example
+    room: int
+
+
+class TextWriter:
+    """Writes with one task of a model. `task`: the only one that writes, if absent.
+
+    `settings`: over those that the model was saved with. Raises ConfigError for a task that writes
+    no text, and a model without one.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        task: str | None = None,
+        settings: Mapping[str, Any] | DecodingConfig | None = None,
+    ) -> None:
+        self.predictor, self.model = predictor, predictor.model
+        self.task = _writing_task(predictor, task)
+        self.context = predictor.context(self.task)
+        target = self.task.target
+        own = {"num_beams": target.beams, "length_penalty": target.length_penalty}
+        given = settings or {}
+        if isinstance(given, DecodingConfig):
+            given = given.model_dump(exclude_unset=True)
+        if given.get("do_sample"):
+            own = {}
+        self.settings = DecodingConfig.search(target.generation, **{**own, **given})
+        # as the model was trained: its weights depend on the roles of the spans
+        self.layout = self.model.config.tasks[self.task.name].layout(self.task.name)
+        self.decodes = len(self.layout.passes) > 1
+        words = self.context.processors[Modality.TEXT]
+        self.processor: Any = self.context.answers if self.decodes else words
+        self.tokenizer = self.processor.tokenizer
+        if self.settings.bad_words:
+            forms = [form for word in self.settings.bad_words for form in (word, f" {word}")]
+            known = [*self.settings.bad_words_ids, *filter(None, map(self._ids, forms))]
+            self.settings = self.settings.model_copy(update={"bad_words_ids": known})
+        ends = target.generation.get("eos_token_id") or []
+        ends = [ends] if isinstance(ends, int) else ends
+        self.ends = list(dict.fromkeys([self.processor.separator, *ends]))
+        if self.settings.num_beams > (known := self.tokenizer.get_vocab_size()):
+            raise ConfigError(
+                f"num_beams {self.settings.num_beams}, but the model knows {known} tokens"
+            )
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The fields of a row that an answer needs; those of a language model are none but the
+        prompt, which is its `text`."""
+        if self.decodes:
+            return self.task.entry.given
+        return [span.modality.value for span in self._before] or ["text"]
+
+    def write(self, inputs: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+        """For each input its answers, the best first: `text`, and `score`, the logarithm of its
+        probability (with beams, see `beam_search`). A broken input gives `{"error": reason}`.
+
+        `inputs`: rows under the task's field names, or the first field alone. A row may hold the
+        beginning of its answer as `prompt`; for a language model it is the row's `text`.
+        """
+        rest = as_rows(inputs, self.fields)
+        while group := list(islice(rest, BATCH)):
+            found: dict[int, list[dict[str, Any]]] = {}
+            ready: dict[int, Prompted] = {}
+            for i, row in enumerate(group):
+                try:
+                    ready[i] = self.prompted(row)
+                except BadInput as error:
+                    found[i] = [{"error": str(error)}]
+            for room in {one.room for one in ready.values()}:
+                some = [i for i, one in ready.items() if one.room == room]
+                batch = self._batch([ready[i].example for i in some])
+                with evaluating(self.model):
+                    texts = generation.generate(
+                        self.model, batch, self.ends, room, self.settings, self._stops
+                    )
+                for i, answers in zip(some, texts, strict=True):
+                    found[i] = [{"text": self.text(a.ids), "score": a.score} for a in answers]
+            yield from (found[i] for i in range(len(group)))
+
+    def stream(self, value: Any) -> Iterator[str]:
+        """The answer for one input in pieces, as it is written. No piece ends within a character.
+        Raises BadInput for a broken input, ConfigError for several beams."""
+        if self.settings.num_beams > 1 or self.settings.num_return_sequences > 1:
+            raise ConfigError("a stream is one text as it is written; leave num_beams at 1")
+        (row,) = as_rows([value], self.fields)
+        prompted = self.prompted(row)
+        pieces = DecodeStream(skip_special_tokens=True)
+        with evaluating(self.model):
+            batch = self._batch([prompted.example])
+            steps = generation.write(
+                self.model, batch, self.ends, prompted.room, self.settings, self._stops
+            )
+            for step in steps:
+                piece = pieces.step(self.tokenizer, step.tokens[0])
+                if piece and step.tokens[0] not in self.ends:
+                    yield piece
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @property
+    def _before(self) -> Sequence[Any]:
+        return self.layout.spans[:-1]
+
+    @property
+    def _stops(self) -> Callable[[list[int]], bool] | None:
+        strings = self.settings.stop_strings
+        return partial(self._holds, strings) if strings else None
+
+    def _holds(self, strings: Sequence[str], ids: list[int]) -> bool:
+        text = self.text(ids)
+        return any(string in text for string in strings)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.encode(text).ids
+
+    def prompted(self, row: Row) -> Prompted:
+        """A row as an example that ends with the beginning of its answer. Raises BadInput for a
+        broken row, and one that leaves no room for an answer."""
+        prompt = row.get(PROMPT, row.get("text", "") if not self._before else "")
+        own = self._ids(self.processor.read(prompt)) if prompt else []
+        if self.decodes:
+            (given,) = self.task.entry.build_parts({"key": "", **row}, self.context)
+            spans = given.spans[: len(self._before)]
+            begin = [self.processor.cls, *self.processor.numbers(self.task.target.begin)]
+        else:
+            spans = tuple(
+                self.context.features(row, span.modality, np.random.default_rng(0))
+                for span in self._before
+            )
+            begin = self.processor.frame[0] or ([] if own else [self.processor.cls])
+        ids = [*begin, *own]
+        before = 0  # texts of one pass share their positions
+        for span, features in zip(self._before, spans, strict=True):
+            before += features.length if span.modality is Modality.TEXT and not self.decodes else 0
+        room = self.processor.max_length - before - len(ids)
+        most = self.settings.max_new_tokens
+        if room < 1 or (most or 0) > room:
+            raise BadInput(
+                f"{before + len(ids)} tokens of at most {self.processor.max_length} are given, so"
+                f" {max(room, 0)} can be written; shorten the input, or lower max_new_tokens"
+            )
+        longest = self.task.target.max_answer_tokens if self.decodes else DEFAULT_LENGTH
+        last = Features(torch.tensor(ids), len(ids))
+        return Prompted(Example((*spans, last), {}, ""), most or min(room, longest))
+
+    def _batch(self, examples: Sequence[Example]) -> Batch:
+        config = self.model.config
+        answers = config.target_embedding if self.decodes else None
+        found = collate(self.layout, examples, config.streams, 1, answers=answers)
+        return found.to(self.predictor.device)
+
+
+def _writing_task(predictor: Predictor, name: str | None) -> ResolvedTask:
+    """The task that writes. Raises ConfigError where that is none or several."""
+    writing = [n for n, one in predictor.tasks.items() if one.target.writes_text]
+    if name is not None:
+        task = predictor.task(name)
+        if task.target.writes_text:
+            return task
+        raise ConfigError(
+            f"task {name!r} writes no text; {', '.join(writing) or 'no task of this model'} does"
+        )
+    if len(writing) != 1:
+        raise ConfigError(
+            f"the model has several tasks that write; name one: {', '.join(writing)}"
+            if writing
+            else "no task of this model writes text: none has a target of kind 'lm'"
+        )
+    return predictor.task(writing[0])
+
+
+def generate(
+    model: Model | Predictor | str | Path,
+    inputs: Any,
+    task: str | None = None,
+    *,
+    stream: bool = False,
+    **settings: Any,
+) -> list[str] | Iterator[str]:
+    """The text that a model writes for each input: the continuation of a prompt (a language model),
+    or what a decoder says about texts, pictures or recordings.
+
+    `inputs`: a list of rows or values as for `TextWriter.write`. `stream`: `inputs` is a single
+    one, and its answer comes in pieces, as it is written. `settings`: those of `DecodingConfig`.
+    The best of several answers is given; `TextWriter` gives all, with their scores. Raises
+    ConfigError for a model that writes no text, BadInput for a broken input.
+    """
+    writer = TextWriter(as_predictor(model), task, settings)
+    if stream:
+        return writer.stream(inputs)
+    if isinstance(inputs, str | bytes | Path | Mapping):
+        raise ConfigError("generate: inputs is a list; write [...] for a single one")
+    texts = []
+    for number, (best, *_) in enumerate(writer.write(inputs)):
+        if "error" in best:
+            raise BadInput(f"input {number}: {best['error']}")
+        texts.append(best["text"])
+    return texts
