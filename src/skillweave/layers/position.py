@@ -253,7 +253,9 @@ class T5Bias(nn.Module):
         near = buckets // 2
         # In float32, as the weights were trained. The clamp avoids the logarithm of 0.
         spread = torch.log(steps.float().clamp(min=1) / near) / math.log(self.max_distance / near)
-        far = near + (spread * (buckets - near)).long()
+        scaled = spread * (buckets - near)
+        # the code of T5 rounds the distance alone, that of WavLM the sum
+        far = (near + scaled).long() if self.gated else near + scaled.long()
         return first + torch.where(steps < near, steps, far.clamp(max=buckets - 1))
 
 

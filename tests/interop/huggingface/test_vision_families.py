@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_references import SIGLIP, KeepDouble, Reference, make_batch
+from hf_references import CLIP, SIGLIP, KeepDouble, Reference, make_batch
 from hf_vision import CLASSES, DINOV2, DINOV3, VIT
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -113,7 +113,7 @@ def test_sizes_of_equal_sides_are_read() -> None:
     assert sw.from_hf(theirs).config.streams.image.size == 12
 
 
-def siglip(folder: Path, padding_side: str = "right") -> tuple[Any, Any, Any]:
+def siglip(folder: Path, **options: Any) -> tuple[Any, Any, Any]:
     """A model with a tokenizer that ends texts with </s>, which is also the padding, and an image
     processor, saved by Transformers."""
     theirs = Reference("SiglipModel", "SiglipConfig", SIGLIP).build(torch.float32)
@@ -125,9 +125,8 @@ def siglip(folder: Path, padding_side: str = "right") -> tuple[Any, Any, Any]:
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
     names = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, model_max_length=9, padding_side=padding_side, **names
-    )
+    options = {"model_max_length": 9, "model_input_names": ["input_ids"], **options}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names, **options)
     tokenizer.save_pretrained(folder)
     pictures = transformers.SiglipImageProcessorPil(size={"height": 12, "width": 12})
     pictures.save_pretrained(folder)
@@ -142,7 +141,7 @@ def test_raw_texts_and_pictures_are_compared_as_by_siglip(tmp_path: Path) -> Non
     given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
     shown = pictures(images, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
-        expected = theirs(input_ids=given["input_ids"], pixel_values=shown).logits_per_text
+        expected = theirs(**given, pixel_values=shown).logits_per_text
     convert_folder(tmp_path / "theirs", tmp_path / "ours")
     model = sw.load(tmp_path / "ours")
     processor = build_processors(model.config, model.assets)["text"]
@@ -154,11 +153,34 @@ def test_raw_texts_and_pictures_are_compared_as_by_siglip(tmp_path: Path) -> Non
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     convert_folder(tmp_path / "ours", tmp_path / "back")
     back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
-    again = back(texts, padding="max_length", truncation=True, max_length=9)["input_ids"]
-    assert again == given["input_ids"].tolist()
+    again = back(texts, padding="max_length", truncation=True, max_length=9)
+    assert {**again} == {"input_ids": given["input_ids"].tolist()}
 
 
 def test_padding_before_texts_is_refused(tmp_path: Path) -> None:
-    siglip(tmp_path, "left")
+    siglip(tmp_path, padding_side="left")
     with pytest.raises(ConfigError, match="padding_side='left' has no counterpart"):
         sw.from_hf(tmp_path)
+
+
+def test_padding_that_transformers_hides_is_told(tmp_path: Path) -> None:
+    siglip(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    with pytest.warns(UserWarning, match="hides the padding of texts"):
+        sw.from_hf(tmp_path)
+
+
+@pytest.mark.parametrize("scale", [3.0, 5.0])
+def test_scales_above_the_bound_of_training_are_kept(scale: float) -> None:
+    """CLIP's is 100 at most in training; a checkpoint may have more."""
+    theirs = Reference("CLIPModel", "CLIPConfig", CLIP).build()
+    theirs.logit_scale.data.fill_(scale)
+    model = sw.from_hf(theirs)
+    batch = make_batch(model, torch.float64)
+    given = {"input_ids": batch.inputs[0], "pixel_values": batch.inputs[1]}
+    given["attention_mask"] = (
+        torch.arange(given["input_ids"].shape[1]) < batch.lengths[:, :1]
+    ).long()
+    expected = theirs(**given).logits_per_text
+    found = model(batch).logits["contrastive"]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert model.train()(batch).logits["contrastive"].abs().max() <= 100

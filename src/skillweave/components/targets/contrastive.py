@@ -47,7 +47,8 @@ class ContrastiveConfig(TargetConfig):
     bias: float = -10.0
     """Loss `sigmoid`: initial value of the bias, negative because few pairs match."""
     max_scale: PositiveFloat | None = 100.0
-    """Upper bound of 1 / temperature, by which cosines are multiplied; null for none (SigLIP)."""
+    """Upper bound of 1 / temperature, by which cosines are multiplied, in training; null for none
+    (SigLIP)."""
     pooling: PairPooling | dict[Modality, PairPooling] = "first"
     """How a sample's tokens become one vector: `first` or `last` token, `mean` or `max` of all
     tokens, `rest`, the mean of all but the first, or `attention` of a learned query. The paper uses
@@ -135,8 +136,8 @@ class Contrastive(Target):
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by, 1 / temperature."""
-        bound = self.max_log_scale
+        """What cosines are multiplied by, 1 / temperature, which has a bound in training."""
+        bound = self.max_log_scale if self.training else None
         return (self.log_scale if bound is None else self.log_scale.clamp(max=bound)).exp()
 
     def vector(self, encoded: Encoded) -> Tensor:

@@ -44,7 +44,7 @@ class SimilarityConfig(TargetConfig):
     temperature: PositiveFloat = 0.07
     """Initial value of the learned temperature."""
     max_scale: PositiveFloat = 100.0
-    """Upper bound of 1 / temperature, by which cosines are multiplied."""
+    """Upper bound in training of 1 / temperature, by which cosines are multiplied."""
     pooling: Pooling = "first"
     """How the tokens of a candidate, or of an input as a whole, become one vector: `first` or
     `last` token, `mean` or `max` of all tokens, or `rest`, the mean of all but the first."""

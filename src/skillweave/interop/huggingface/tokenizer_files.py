@@ -171,11 +171,12 @@ def write_tokenizer(
     _set_template(processor, ends_text, segment)
     names = {key: processor.names[role] for key, role in KEYS.items()}
     known = {key: name for key, name in names.items() if tokenizer.token_to_id(name) is not None}
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    # Without a mask, Transformers sees the padding of a text that is filled up, as we do.
+    more = {"token_type_ids": segments > 1, "attention_mask": not processor.filled}
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=processor.max_length,
-        model_input_names=inputs if segment else inputs[::2],
+        model_input_names=["input_ids", *(name for name, given in more.items() if given)],
         **known,
     ).save_pretrained(folder)
     if tokenizer_class:

@@ -3,6 +3,7 @@ without [CLS] and causal attention, with attention pooling and the sigmoid loss.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,18 @@ def _pooling(target: str, module: str) -> tuple[Rules, Fields]:
 
 
 def _read_padding(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises ConfigError for a tokenizer that pads before texts."""
-    if read_json(folder / SETTINGS).get("padding_side") == "left":
+    """Raises ConfigError for a tokenizer that pads before texts; warns of one that hides padding,
+    which SigLIP is trained to see."""
+    given = read_json(folder / SETTINGS)
+    if given.get("padding_side") == "left":
         raise ConfigError(
             f"{folder / SETTINGS}: padding_side='left' has no counterpart here; it must be 'right'"
+        )
+    if given and "attention_mask" in given.get("model_input_names", ("attention_mask",)):
+        warnings.warn(
+            f"{folder / SETTINGS}: model_input_names has attention_mask, with which Transformers"
+            " hides the padding of texts; SigLIP was trained to see it, as it does here",
+            stacklevel=2,
         )
 
 
