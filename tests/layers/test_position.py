@@ -12,6 +12,7 @@ from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from skillweave.batch import Layout, Modality, Span
 from skillweave.config import ConfigError
@@ -20,6 +21,7 @@ from skillweave.layers.position import (
     RelativeBias2d,
     Rotary,
     Rotary2d,
+    T5Bias,
     alibi_slopes,
     rotate,
 )
@@ -105,6 +107,15 @@ def test_a_picture_of_another_size() -> None:
         ValueError, match=r"a grid of \(2, 2\) patches and \[CLS\], but an image has 6 positions"
     ):
         RelativeBias2d(1, (2, 2))(tokens, torch.zeros(()))
+
+
+@pytest.mark.parametrize(("buckets", "longest"), [(320, 800), (332, 1000), (8, 6)])
+def test_gated_biases_have_the_buckets_of_wavlm(buckets: int, longest: int) -> None:
+    theirs = WavLMAttention(4, 2, num_buckets=buckets, max_distance=longest)
+    distance = torch.arange(-2000, 2000)
+    distance = distance[distance != 0]  # of which theirs takes the logarithm
+    found = T5Bias(2, buckets, longest, gated=True).bucket(distance)
+    assert torch.equal(found, theirs._relative_positions_bucket(distance))
 
 
 @pytest.mark.parametrize("grid", [(2, 3), (4, 1)])
