@@ -350,6 +350,7 @@ def test_gated_convolutions(tmp_path: Path) -> None:
         ({"embedding": ["word", "pos", "sinusoidalpos"]}, "has both pos and sinusoidalpos"),
         ({"embedding": ["patch", "sinusoidalpos"], **PICTURE}, "unknown embedding 'sinusoidalpos'"),
         ({"mask": "prefx"}, "unknown mask 'prefx'; did you mean 'prefix'"),
+        ({"mask": "prefix", "target": ["cls"], "pooling": "last"}, "it must be first"),
         ({**WRITES, "tgt_embedding": ["word"], "target": ["mlm"]}, "target mlm reads the encoder here"),
         ({**WRITES, **PRE, "tgt_embedding": ["word"], "layernorm": "rms"}, "is a layer norm there"),
     ],

@@ -489,6 +489,11 @@ def _spans(parts: list[Settings], common: Settings, targets: list[str]) -> list[
     if "lm" in targets and mask == CAUSAL:
         return [{**spans[0], "attention": CAUSAL}]
     if mask == PREFIX and len(parts) == 1 and spans[0]["modality"] == "text":
+        if "cls" in targets and common.get("pooling", "first") != "first":
+            raise ConfigError(
+                f"{WHERE}: pooling {common['pooling']!r} multiplies the vectors behind a prefix by"
+                " 2 there; it must be first"
+            )
         return [spans[0], {**spans[-1], **written}]
     return [*spans, spans[0]] if "sp" in targets and len(spans) == 1 else spans
 
