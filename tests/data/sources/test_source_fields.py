@@ -103,5 +103,14 @@ def test_a_path_per_split(tmp_path):
     assert [len(open_source(data, split)) for split in ("train", "test")] == [3, 2]
     with pytest.raises(ConfigError, match="no source for 'validation', only for train, test"):
         open_source(data, "validation")
-    with pytest.raises(ConfigError, match="the same rows for two splits"):
+    with pytest.raises(ConfigError, match="the same rows for train and test"):
         open_source(DataConfig(path={"train": train, "test": train}), "train")
+
+
+def test_one_path_may_validate_and_test(tmp_path):
+    train, other = tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
+    train.write_text('{"text": "a"}\n')
+    other.write_text('{"text": "b"}\n{"text": "c"}\n')
+    path = {"train": str(train), "validation": str(other), "test": str(other)}
+    data = DataConfig(path=path)
+    assert [len(open_source(data, split)) for split in ("train", "validation", "test")] == [1, 2, 2]

@@ -43,10 +43,12 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
         path = path[place]
     table = open_rows(path, data, fields)
     columns = name_fields(table, data.columns, fields)
-    paths = list(data.path.values()) if isinstance(data.path, dict) else []
-    if paths.count(path) > 1 and "split" not in table.columns:
+    paths = data.path if isinstance(data.path, dict) else {}
+    trained = [name for name, other in paths.items() if other == path == paths.get("train")]
+    if len(trained) > 1 and "split" not in table.columns:
         raise ConfigError(
-            f"{path}: the same rows for two splits; give the path once and let it be split"
+            f"{path}: the same rows for {' and '.join(trained)}; give the path once and let it be"
+            " split"
         )
     key = columns.get("key")
     rows = split_rows(table, data, split, key if isinstance(key, str) else None)
