@@ -60,15 +60,16 @@ class Pretrained(nn.Module, ABC):
             {"format": "pt"},
         )
         self.save_description(path)
-        assets = [f"{ASSETS_FOLDER}/{name}" for name in self.assets]
-        add_checksums(path, [FILE, CONFIG_FILE, *assets])
 
     def save_description(self, path: Path) -> None:
-        """Write config.json and the assets into a folder: all but the weights."""
+        """Write config.json and the assets into a folder that may hold the weights, and the
+        checksums of all these files."""
         write_json(path / CONFIG_FILE, self.config.model_dump(mode="json"))
         for name, content in self.assets.items():
             (path / ASSETS_FOLDER).mkdir(exist_ok=True)
             (path / ASSETS_FOLDER / name).write_bytes(content)
+        weights = [FILE] if (path / FILE).is_file() else []
+        add_checksums(path, [*weights, CONFIG_FILE, *(f"{ASSETS_FOLDER}/{n}" for n in self.assets)])
 
     @classmethod
     def from_pretrained(

@@ -234,6 +234,10 @@ def test_the_command_converts_both_ways(folder: Path, tmp_path: Path) -> None:
     found = sw.to_hf(sw.load(ours)).state_dict()
     assert all(torch.equal(x, found[name]) for name, x in expected.items())
     assert json.loads((back / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+    weights = (ours / FILE).read_bytes()
+    (ours / FILE).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ConfigError, match=r"model\.safetensors: damaged"):
+        sw.load(ours)
 
 
 def test_characters_of_a_ctc_tokenizer(tmp_path: Path) -> None:
