@@ -194,3 +194,19 @@ def test_an_unexpected_error_keeps_its_stack(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(training, "open_recipe", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", "x"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch contains libgomp on Linux")
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_idle_threads_spin_briefly_unless_the_user_decides(given, spins):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "skillweave", "inspect", "cove"],
+        env={**environment, **given, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr

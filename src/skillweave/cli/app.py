@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -57,6 +58,10 @@ COMMANDS: tuple[FunctionType, ...] = (
 )
 """All subcommands, in the order of the help."""
 
+SPIN_COUNT = "1000"
+"""Rounds for which an idle OpenMP thread spins before it sleeps. With libgomp's default of about
+300,000, idle threads keep other processes, and each other, from the cores of a busy machine
+(benchmarks/busy_machine.py)."""
 PACKAGE = Path(__file__).parent.parent
 SETTING = re.compile(r"--([\w-]+(?:\.[\w-]+)+)(?:=(.*))?|([\w-]+(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 """A setting of the recipe: `--a.b value`, `--a.b=value` or `a.b=value`."""
@@ -70,6 +75,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
+    if "OMP_WAIT_POLICY" not in os.environ:  # before PyTorch loads libgomp, which reads it
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
