@@ -138,7 +138,8 @@ class LimitsConfig(Config):
     max_bytes: Positive = 256 * 2**20
     """Largest file."""
     max_pixels: Positive = 64_000_000
-    """Most pixels of an image or a frame."""
+    """Most pixels of an image or a frame. An AVIF may have half as many and a WebP a third, since
+    their decoders take more memory."""
     max_seconds: PositiveFloat = 3600
     """Longest recording or video that is opened."""
     min_seconds: NonNegativeFloat = 0.0

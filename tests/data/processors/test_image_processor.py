@@ -1,5 +1,6 @@
 import contextlib
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -167,6 +168,58 @@ def test_a_bomb_is_refused_by_its_header(png_header, size, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(BadInput, match="max_pixels 64000000"):
         PROCESS(png_header(*size))
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [chunk(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3 * 2**20)))],
+        [chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(bytes(3 * 2**20)))],
+        [chunk(b"tEXt", b"comment\0" + b"x" * 2**21)] * 40,
+        [chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3 * 2**20)))],
+    ],
+)
+def test_comments_of_any_length_do_not_cost_the_picture(picture, texts, at_end):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = picture(quarters(), exif=exif)
+    at = data.index(b"IEND") - 4 if at_end else data.index(b"IDAT") - 4
+    assert torch.equal(PROCESS(data[:at] + b"".join(texts) + data[at:]).data, PROCESS(data).data)
+
+
+def test_a_jpeg_of_many_scans_is_refused_undecoded(picture, monkeypatch):
+    data = picture(Image.new("L", (100, 100)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    processor = ImageProcessor(STREAM, LimitsConfig(max_pixels=20_000))
+    for scans, refused in ((50, False), (100, True)):
+        many = data[:-2] + data[last:-2] * scans + data[-2:]
+        if refused:
+            monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+            with pytest.raises(BadInput, match="scans of 100 × 100 pixels"):
+                processor(many)
+        else:
+            assert torch.equal(processor(many).data, processor(data).data)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("WEBP", 3), ("AVIF", 2), ("PNG", 1)])
+def test_formats_that_take_more_memory_have_fewer_pixels(picture, kind, share):
+    limited = ImageProcessor(STREAM, LimitsConfig(max_pixels=10_000 * share))
+    limited(picture(Image.new("RGB", (100, 100)), kind))
+    with pytest.raises(BadInput, match="exceed max_pixels 10000"):
+        limited(picture(Image.new("RGB", (100, 101)), kind))
+
+
+def test_large_transparent_pictures_show_white(picture):
+    image = quarters("RGBA").resize((800, 800), Image.Resampling.NEAREST)
+    image.paste((0, 0, 0, 0), (0, 0, 400, 400))
+    image.paste((0, 0, 0, 128), (400, 0, 800, 400))
+    clear, half, blue = corners(PROCESS(picture(image)))[:3]
+    assert min(clear) > 250 and all(abs(v - 127) < 6 for v in half) and blue == BLUE
 
 
 def test_limits_are_settings(picture):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,6 +31,12 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.32, table 4."""
+
+COSTS = {"WEBP": 3, "AVIF": 2}
+"""Formats whose decoders hold several copies of the image: `max_pixels` is divided by these."""
+
+MAX_SCANS = 32
+"""Scans of a progressive JPEG of `max_pixels`. Usual ones have 10."""
 
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,7 +81,12 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
             with open_media(value, self.limits) as file, warnings.catch_warnings():
                 # Pillow's warning of the size repeats our check; others are about odd metadata
                 warnings.simplefilter("ignore")
-                return self._upright(Image.open(file, formats=FORMATS))
+                try:
+                    return self._upright(Image.open(file, formats=FORMATS))
+                except ValueError as error:
+                    if "MAX_TEXT" not in str(error):
+                        raise
+                    return self._upright(Image.open(_without_texts(file), formats=FORMATS))
         except BadInput:
             raise
         except Image.DecompressionBombError:
@@ -85,15 +97,49 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
             raise BadInput(f"broken image ({describe_error(error)})") from None
 
     def _upright(self, image: Image.Image) -> Image.Image:
-        check_pixels(*image.size, self.limits.max_pixels)
+        check_pixels(*image.size, self.limits.max_pixels // COSTS.get(image.format or "", 1))
+        _check_scans(image, self.limits.max_pixels)
         # A JPEG is decoded at a fraction of its size, twice what is needed, so that the final
         # resize still filters.
         if not self.stream.exact:
             image.draft("RGB", (2 * self.stream.size, 2 * self.stream.size))
         image.load()  # turns a TIFF upright, and removes its orientation
         transpose = TRANSPOSES.get(_orientation(image))
+        spare = min(image.size) // (2 * self.stream.size)
+        if spare > 1 and image.mode in ("RGBA", "LA") and not self.stream.exact:
+            image = image.reduce(spare)  # before other images of its size are made
         image = _on_white(image)
         return image if transpose is None else image.transpose(transpose)
+
+
+def _check_scans(image: Image.Image, max_pixels: int) -> None:
+    """Raise BadInput for a JPEG of many scans, each of which changes all pixels: a small file could
+    take minutes."""
+    file: BinaryIO | None = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    position = file.tell()
+    file.seek(0)
+    scans, last = 0, b""
+    while block := file.read(2**20):
+        scans += (last + block).count(b"\xff\xda")
+        last = block[-1:]
+    file.seek(position)
+    if scans * image.width * image.height > MAX_SCANS * max_pixels:
+        raise BadInput(f"{scans} scans of {image.width} × {image.height} pixels")
+
+
+def _without_texts(file: BinaryIO) -> BinaryIO:
+    """A PNG without its comments and colour profile, of which Pillow reads a megabyte at most."""
+    file.seek(0)
+    kept = io.BytesIO()
+    kept.write(file.read(8))
+    while len(head := file.read(8)) == 8:
+        rest = file.read(int.from_bytes(head[:4], "big") + 4)  # and the checksum
+        if head[4:] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.write(head + rest)
+    kept.seek(0)
+    return kept
 
 
 def _orientation(image: Image.Image) -> int:
@@ -115,7 +161,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    layer = image.convert("RGBA")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
     canvas = Image.new("RGB", layer.size, (255, 255, 255))
     canvas.paste(layer, mask=layer.getchannel("A"))
     return canvas
