@@ -202,6 +202,28 @@ def test_pictures_survive_inlining():
     )
 
 
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(";base64,")[2]))).convert("RGB")
+
+
+def test_pictures_and_frames_are_shown_upright_and_small():
+    wide = Image.new("RGB", (600, 200), (255, 0, 0))
+    wide.paste((0, 0, 255), (300, 0, 600, 200))
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # to be turned clockwise
+    wide.save(out, "JPEG", exif=exif)
+    shown = opened(media.image_uri(out.getvalue()))
+    assert shown.size == (64, 192)
+    assert shown.getpixel((32, 20))[0] > 200 and shown.getpixel((32, 170))[2] > 200
+    frames = io.BytesIO()
+    greys = [Image.new("L", (600, 300), 20 * i) for i in range(11)]
+    greys[0].save(frames, "GIF", save_all=True, append_images=greys[1:], duration=200)
+    first, middle, last = map(opened, media.frame_uris(frames.getvalue()))
+    assert first.size == (96, 48)
+    values = [image.getpixel((48, 24))[0] for image in (first, middle, last)]
+    assert abs(values[0]) < 8 and abs(values[1] - 100) < 12 and abs(values[2] - 200) < 8
+
+
 def test_sounds_become_wav(tmp_path):
     soundfile.write(tmp_path / "a.flac", [0.0, 0.5, -0.5] * 100, 8000)
     content = media.sound_uri(str(tmp_path / "a.flac")).partition(";base64,")[2]

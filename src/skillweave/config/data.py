@@ -146,6 +146,14 @@ class LimitsConfig(Config):
     """Shorter recordings are skipped."""
     too_long: Literal["cut", "skip"] = "cut"
     """What happens to sound and video that is longer than the stream's own length."""
+    isolate: bool = False
+    """Whether images, sound and video are decoded in a child process, so that a file that hangs or
+    crashes a decoder costs one sample: for files of strangers. Each process, also each data worker,
+    has one child."""
+    isolate_seconds: PositiveFloat = 10.0
+    """`isolate`: longest time that a file may take to decode."""
+    isolate_bytes: Positive = 2**30
+    """`isolate`: most memory that decoding may take."""
     media_cache_bytes: Whole = 128 * 2**20
     """Memory for decoded training media, which later epochs need not decode again. Each task and
     each worker has its own."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from skillweave.config.data import LimitsConfig
+from skillweave.data.processors.base import DEFAULT_LIMITS
 from skillweave.data.values import first_text
 from skillweave.evaluation.evaluator import Measured
 from skillweave.reporting import media
@@ -30,27 +32,27 @@ class Shown:
 def build_cases(measured: Measured) -> list[Case]:
     """The case studies of a task, with items that the page can show."""
     found = measured.dataset.task.entry.cases(measured.predictions, measured.dataset)
-    return [_shown(case) for case in found]
+    return [_shown(case, measured.dataset.task.model.limits) for case in found]
 
 
-def _shown(case: Case) -> Any:
-    answers = [replace(answer, item=show(answer.item)) for answer in case.answers]
-    views = [(show(item), title) for item, title in case.views]
-    return replace(case, query=show(case.query), answers=answers, views=views)
+def _shown(case: Case, limits: LimitsConfig) -> Any:
+    answers = [replace(answer, item=show(answer.item, limits)) for answer in case.answers]
+    views = [(show(item, limits), title) for item, title in case.views]
+    return replace(case, query=show(case.query, limits), answers=answers, views=views)
 
 
-def show(item: Item) -> Any:
-    """An item as the page shows it."""
+def show(item: Item, limits: LimitsConfig = DEFAULT_LIMITS) -> Any:
+    """An item as the page shows it. `limits`: of the media that are decoded."""
     match item.kind:
         case "image":
-            return Shown("image", uri=media.image_uri(item.value))
+            return Shown("image", uri=media.image_uri(item.value, limits=limits))
         case "pixels":
             return Shown("image", uri=media.pixels_uri(item.value))
         case "video":
-            frames = media.frame_uris(item.value)
+            frames = media.frame_uris(item.value, limits=limits)
             return Shown("video", uri=media.video_uri(item.value), frames=frames)
         case "sound":
-            return Shown("sound", uri=media.sound_uri(item.value))
+            return Shown("sound", uri=media.sound_uri(item.value, limits=limits))
         case "code":
             lines = first_text(item.value).split("\n")
             more = "\n…" if len(lines) > LINES else ""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from skillweave.config.data import LimitsConfig
+from skillweave.config.streams import ImageStream, VideoStream, WaveformStream
+from skillweave.data.processors.base import DEFAULT_LIMITS
+from skillweave.data.processors.image import ImageProcessor
+from skillweave.data.processors.sound import SoundProcessor
+from skillweave.data.processors.video import VideoProcessor
+
 MAX_CLIP = 4 * 2**20
 """Larger clips are shown as frames alone, to keep the page light (bytes)."""
 
 MAX_SECONDS = 20
-"""Recordings are cut to this length."""
+"""Clips are shown up to this length."""
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -33,10 +38,10 @@ def read_bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else Path(value).read_bytes()
 
 
-def image_uri(value: Any, side: int = 192) -> str:
+def image_uri(value: Any, side: int = 192, limits: LimitsConfig = DEFAULT_LIMITS) -> str:
     """A picture no larger than `side` pixels, as WebP."""
-    with Image.open(io.BytesIO(read_bytes(value))) as opened:
-        return _thumbnail(opened.convert("RGBA"), side)
+    stream = ImageStream(size=side // 2, patch=1)
+    return _thumbnail(ImageProcessor(stream, limits).decode(value), side)
 
 
 def pixels_uri(pixels: NDArray[np.uint8]) -> str:
@@ -46,15 +51,9 @@ def pixels_uri(pixels: NDArray[np.uint8]) -> str:
     return data_uri(out.getvalue(), "image/webp")
 
 
-def sound_uri(value: Any) -> str:
-    """A recording as 16-bit WAV, which every browser plays; formats that soundfile cannot read stay
-    as they are."""
-    content = read_bytes(value)
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            samples, rate = file.read(file.samplerate * MAX_SECONDS, dtype="int16"), file.samplerate
-    except soundfile.LibsndfileError:
-        return data_uri(content, "audio/mp4")
+def sound_uri(value: Any, limits: LimitsConfig = DEFAULT_LIMITS) -> str:
+    """The first 20 s of a recording as 16-bit WAV, which every browser plays."""
+    samples, rate = SoundProcessor(WaveformStream(), limits).decode(value)
     out = io.BytesIO()
     soundfile.write(out, samples, rate, format="WAV", subtype="PCM_16")
     return data_uri(out.getvalue(), "audio/wav")
@@ -67,18 +66,15 @@ def video_uri(value: Any) -> str | None:
     return data_uri(content, kind) if len(content) <= MAX_CLIP else None
 
 
-def frame_uris(value: Any, count: int = 3, side: int = 96) -> list[str]:
+def frame_uris(
+    value: Any, count: int = 3, side: int = 96, limits: LimitsConfig = DEFAULT_LIMITS
+) -> list[str]:
     """`count` frames, evenly spaced from the first to the last."""
-    with av.open(io.BytesIO(read_bytes(value)), mode="r") as container:
-        frames: Sequence[av.VideoFrame] = [
-            f for _, f in zip(range(600), container.decode(video=0), strict=False)
-        ]
-    chosen = (
-        [frames[round(i * (len(frames) - 1) / max(count - 1, 1))] for i in range(count)]
-        if frames
-        else []
-    )
-    return [_thumbnail(frame.to_image(), side) for frame in chosen]
+    stream = VideoStream(size=side // 2, frames=1, tubelet=(1, 1, 1), max_seconds=MAX_SECONDS)
+    whole = limits.model_copy(update={"too_long": "cut"})
+    frames = VideoProcessor(stream, whole).decode(value)
+    chosen = [round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)]
+    return [_thumbnail(frames[i], side) for i in chosen]
 
 
 def _thumbnail(image: Image.Image, side: int) -> str:

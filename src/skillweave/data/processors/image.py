@@ -69,6 +69,13 @@ class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
         square = crop_square(self._load(value, rng), self.stream, augmentation)
         return Features(self.normalise(square, augmentation), self.stream.max_length)
 
+    def to_arrays(self, decoded: Image.Image) -> list[np.ndarray]:
+        """Its pixels [H, W, 3]."""
+        return [np.asarray(decoded)]
+
+    def _from_arrays(self, arrays: list[np.ndarray]) -> Image.Image:
+        return Image.fromarray(arrays[0])
+
     def _count_bytes(self, decoded: Image.Image) -> int:
         return 3 * decoded.width * decoded.height
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
+from skillweave.data.processors import isolation
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, describe_error
 from skillweave.data.processors.truncation import check_complete
 
@@ -38,9 +39,27 @@ class MediaProcessor(ABC, Generic[MediaStream, Decoded]):
         self.augment = augment
         self.cache = MediaCache(limits.media_cache_bytes, self._count_bytes)
 
+    def decode(self, value: Any) -> Decoded:
+        """The content of a file (bytes, a path or {"bytes", "path"}), or what is decoded already.
+        Raises BadInput."""
+        content = _content(value)
+        if not self.limits.isolate or not isinstance(content, bytes | str | Path):
+            return self._decode(value)
+        limits = self.limits.model_copy(update={"isolate": False})
+        request = (type(self), self.stream, limits, self.augment, content)
+        return self._from_arrays(isolation.call(_decode_arrays, *request, limits=self.limits))
+
     @abstractmethod
     def _decode(self, value: Any) -> Decoded:
-        """The decoded file. Raises BadInput."""
+        """As `decode`, in this process."""
+
+    @abstractmethod
+    def to_arrays(self, decoded: Decoded) -> list[np.ndarray]:
+        """A decoded file as arrays, which leave the process that decodes."""
+
+    @abstractmethod
+    def _from_arrays(self, arrays: list[np.ndarray]) -> Decoded:
+        """The inverse of `to_arrays`."""
 
     @abstractmethod
     def _count_bytes(self, decoded: Decoded) -> int:
@@ -48,7 +67,18 @@ class MediaProcessor(ABC, Generic[MediaStream, Decoded]):
 
     def _load(self, value: Any, rng: np.random.Generator | None) -> Decoded:
         """The decoded file, through the cache when it is augmented: training reads files again."""
-        return self._decode(value) if rng is None else self.cache.get(value, self._decode)
+        return self.decode(value) if rng is None else self.cache.get(value, self.decode)
+
+
+def _decode_arrays(
+    kind: type[MediaProcessor],
+    stream: Any,
+    limits: LimitsConfig,
+    augment: AugmentConfig,
+    value: Any,
+) -> list[np.ndarray]:
+    processor = kind(stream, limits, augment)
+    return processor.to_arrays(processor.decode(value))
 
 
 class MediaCache(Generic[Decoded]):

@@ -96,6 +96,13 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             features = log_mel(waveform, stream.sample_rate, filterbank.mel_bins)
         return Features(from_numpy(features), length, truncated=truncated)
 
+    def to_arrays(self, decoded: Decoded) -> list[np.ndarray]:
+        """The samples and the rate."""
+        return [decoded[0], np.array(decoded[1])]
+
+    def _from_arrays(self, arrays: list[np.ndarray]) -> Decoded:
+        return arrays[0], int(arrays[1])
+
     def _count_bytes(self, decoded: Decoded) -> int:
         return decoded[0].nbytes
 

@@ -77,6 +77,15 @@ class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
         pixels = np.stack([squares[i] for i in chosen])
         return Features(self.normalise(pixels, augmentation), self.stream.max_length)
 
+    def to_arrays(self, decoded: list[Image.Image]) -> list[np.ndarray]:
+        """The number of times that each frame is repeated, and the frames [H, W, 3]."""
+        runs = [list(same) for _, same in itertools.groupby(decoded, id)]
+        return [np.array([len(same) for same in runs]), *(np.asarray(same[0]) for same in runs)]
+
+    def _from_arrays(self, arrays: list[np.ndarray]) -> list[Image.Image]:
+        images = map(Image.fromarray, arrays[1:])
+        return [image for image, count in zip(images, arrays[0], strict=True) for _ in range(count)]
+
     def _count_bytes(self, decoded: list[Image.Image]) -> int:
         images = {id(frame): frame for frame in decoded}.values()
         return sum(3 * image.width * image.height for image in images)
