@@ -86,7 +86,9 @@ def test_samples_that_cannot_be_shown_do_not_prevent_the_report(tmp_path_factory
     measured = measure(model, recipe, tasks=["text_to_image"], bootstrap=0)
     for file in (run.parent / "data").glob("test-*.png"):
         file.unlink()
-    with pytest.warns(UserWarning, match="samples of text_to_image: damaged: BadInput: no such file"):
+    with pytest.warns(
+        UserWarning, match="samples of text_to_image: damaged: BadInput: no such file"
+    ):
         page = write_report(run, model, recipe.recipe, measured)
     assert "recall@10" in page.read_text("utf-8")
 
