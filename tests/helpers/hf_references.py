@@ -273,6 +273,10 @@ REFERENCES = [
     ),
     Reference("SiglipForImageClassification", "SiglipConfig", {**SIGLIP, **CLASSES}),
     Reference("SiglipVisionModel", "SiglipVisionConfig", SIGLIP["vision_config"]),
+    # Two columns and rows of pixels belong to no patch.
+    Reference(
+        "SiglipVisionModel", "SiglipVisionConfig", {**SIGLIP["vision_config"], "image_size": 14}
+    ),
     Reference(
         "SiglipTextModel", "SiglipTextConfig", {**SIGLIP["text_config"], "projection_size": 11}
     ),

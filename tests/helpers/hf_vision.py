@@ -141,7 +141,7 @@ VISION: list[tuple[Any, ...]] = [
         },
     ),
     ("BeitForImageClassification", "BeitConfig", {**BEIT, **CLASSES, "use_mean_pooling": False}),
-    ("Dinov2Model", "Dinov2Config", DINOV2),
+    ("Dinov2Model", "Dinov2Config", {**DINOV2, "image_size": 15}),
     (
         "Dinov2Model",
         "Dinov2Config",

@@ -180,8 +180,8 @@ def test_all_faults_at_once() -> None:
             ),
         ),
         (
-            {"model__streams__image": {"size": 20, "patch": 16}},
-            "model.streams.image: size 20 is not a multiple of patch 16",
+            {"model__streams__image": {"size": 12, "patch": 16}},
+            "model.streams.image: size 12 is smaller than patch 16",
         ),
         (
             {"model__streams__video": {"frames": 5, "size": 32}},

@@ -283,7 +283,8 @@ class ImageStream(VisualStream):
     interpolated for others, with no vectors for registers (DINOv2). `modality`: a learned vector of
     the stream, added after the normalisation (ViLT)."""
     patch: Positive = 16
-    """Height and width of a patch in pixels."""
+    """Height and width of a patch in pixels. What is left of `size` at the right and at the bottom
+    is not read (SigLIP: 384 pixels in patches of 14)."""
     patch_bias: bool = True
     """Whether the convolution that makes the patches' vectors has a bias (CLIP: no)."""
     distilled: bool = False
@@ -300,10 +301,10 @@ class ImageStream(VisualStream):
     registers)."""
 
     @model_validator(mode="after")
-    def _whole_patches(self) -> ImageStream:
+    def _possible(self) -> ImageStream:
         for name, size in (("size", self.size), ("position_size", self.position_size)):
-            if size and size % self.patch:
-                raise ValueError(f"{name} {size} is not a multiple of patch {self.patch}")
+            if size and size < self.patch:
+                raise ValueError(f"{name} {size} is smaller than patch {self.patch}")
         if self.distilled and (self.registers or not self.cls_token):
             raise ValueError("a distilled stream has a [CLS] token and no registers")
         return self

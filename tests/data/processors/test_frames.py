@@ -1,6 +1,9 @@
 """Frames of a clip as pictures."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from skillweave.config.data import AugmentConfig
@@ -9,9 +12,14 @@ from skillweave.data.processors.frames import clip_frames
 from skillweave.data.processors.image import ImageProcessor
 
 
-def test_frames_are_the_pictures_that_the_image_processor_makes_of_them() -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"resize": "shorter_side", "resize_to": 11, "resize_filter": "bilinear"}]
+)
+def test_frames_are_the_pictures_that_the_image_processor_makes_of_them(
+    options: dict[str, Any],
+) -> None:
     clip = np.random.default_rng(0).integers(0, 255, (6, 20, 24, 3)).astype(np.uint8)
-    processor = ImageProcessor(ImageStream(size=8, patch=4, mean=(0.1, 0.2, 0.3)))
+    processor = ImageProcessor(ImageStream(size=9, patch=4, mean=(0.1, 0.2, 0.3), **options))
     found = clip_frames(processor, clip, 3)
     assert [f.length for f in found] == [5, 5, 5]
     for features, number in zip(found, (1, 3, 5), strict=True):  # the middles of three equal parts

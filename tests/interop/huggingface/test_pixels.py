@@ -7,7 +7,7 @@ import pytest
 import torch
 from hf_references import Reference, make_batch
 from hf_vision import CLIPS, MAE, VIT, their_masks
-from tiny import tiny_config
+from tiny import STREAMS, tiny_config
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from skillweave.batch import Batch
@@ -84,3 +84,6 @@ def test_errors_of_autoencoders() -> None:
             ConfigError, match=rf"give the stream 'image' `embedding: \[{module}, position\]`"
         ):
             tiny_config(targets={kind: {}}, tasks={})
+        image = {"size": 9, "patch": 4, "embedding": [module, "position"]}
+        with pytest.raises(ConfigError, match="predicts whole patches, and size 9 is not"):
+            tiny_config(targets={kind: {}}, tasks={}, streams={**STREAMS, "image": image})

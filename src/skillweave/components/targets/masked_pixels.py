@@ -47,13 +47,19 @@ class MaskedPixelsConfig(TargetConfig):
 def masking_faults(
     model: ModelSpec, modality: Modality, module: str, remedy: str = ""
 ) -> Iterator[str]:
-    """The fault of a stream whose embedding does not hide masked patches: it needs `module`."""
+    """The fault of a stream whose embedding does not hide masked patches, since it needs `module`,
+    or that does not read whole pictures."""
     stream = model.streams.present().get(modality)
     if stream is None or module not in stream.embedding:
         what = "picture" if modality is Modality.IMAGE else "clip"
         yield (
             f"predicts the masked patches of a {what}; give the stream {modality.value!r}"
             f" `embedding: [{module}, position]`{remedy}"
+        )
+    elif stream.size % stream.tubelet[-1]:
+        yield (
+            f"predicts whole patches, and size {stream.size} is not a multiple of their"
+            f" {stream.tubelet[-1]} pixels; change one of them"
         )
 
 

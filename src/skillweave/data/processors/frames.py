@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skillweave.batch import Features
-from skillweave.config.streams import VideoStream
+from skillweave.config.streams import StreamConfig, VideoStream, VisualStream
 
 if TYPE_CHECKING:
     from skillweave.data.processors.image import ImageProcessor
@@ -24,9 +24,9 @@ def clip_frames(
     from skillweave.data.processors.video import VideoProcessor
 
     image = processor.stream
-    tubelet = (count, image.patch, image.patch)
-    stream = VideoStream(
-        size=image.size, frames=count, tubelet=tubelet, mean=image.mean, std=image.std
-    )
+    names = VisualStream.model_fields.keys() - StreamConfig.model_fields.keys()
+    pixels = {name: getattr(image, name) for name in names}
+    tubelet = (count, image.size, image.size)
+    stream = VideoStream(**pixels, frames=count, tubelet=tubelet)
     features = VideoProcessor(stream, processor.limits, processor.augment)(clip, rng)
     return [Features(frame, image.max_length) for frame in features.data.unbind(1)]
