@@ -122,6 +122,8 @@ class Reference:
             # Pegasus detaches them.
             if type(module).__name__ == "PegasusSinusoidalPositionalEmbedding":
                 module.requires_grad_(False)
+            if type(module).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm"):
+                module.weight.data -= 1  # The scale is 1 more.
         model = model.to(dtype)
         for module in model.modules():
             if hasattr(module, "scalar_embed_scale"):  # Gemma rounds it to float32.
