@@ -230,6 +230,18 @@ def test_merge(below: dict[str, Any], above: dict[str, Any]) -> None:
             assert result[key] == above[key]
 
 
+def test_the_fingerprint_of_data_goes_with_their_path(tmp_path: Path) -> None:
+    """A run's recipe stores it; a recipe over that one, with other data, has none."""
+    own = {"path": "a.jsonl", "fingerprint": "3 rows, abc", "limit": 5}
+    below = {"tasks": {"text_classification": {"data": own}}}
+    other = {"tasks": {"text_classification": {"data": {"path": {"train": "b.jsonl"}}}}}
+    kept = {"tasks": {"text_classification": {"data": {"fraction": 0.5}}}}
+    data = merge(below, other, RecipeConfig)["tasks"]["text_classification"]["data"]
+    assert data == {"path": {"train": "b.jsonl"}, "limit": 5}
+    data = merge(below, kept, RecipeConfig)["tasks"]["text_classification"]["data"]
+    assert data == {**own, "fraction": 0.5}
+
+
 def test_null_takes_a_mapping_away_and_is_a_value_elsewhere() -> None:
     below = {"a": {"b": {"c": 1}, "d": 2}, "e": {"f": 3}}
     assert merge(below, {"a": {"b": None, "d": None}, "e": None, "g": None}) == {

@@ -34,6 +34,8 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     discriminator: ClassVar[str] = "kind"
     """The field whose value names the class where it is a member of a union."""
+    describes: ClassVar[Mapping[str, str]] = {}
+    """Field → the field that it tells something of, and with which it is replaced."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -42,6 +43,8 @@ def compile_path_pattern(pattern: str) -> re.Pattern[str]:
 
 class DataConfig(Config):
     """Where a task's samples come from."""
+
+    describes: ClassVar[Mapping[str, str]] = {"fingerprint": "path"}
 
     path: str | dict[Split, str]
     """One source that is split here, or one per split: `pack:emoji`, `installed:reviews`, a .jsonl,

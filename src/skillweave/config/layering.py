@@ -45,8 +45,15 @@ def merge(below: dict[str, Any], above: dict[str, Any], *classes: Any) -> dict[s
 
     `classes`: the configuration class of the settings. Where a setting of it is a union, and
     `above` names another member than `below`, the options that this one does not have are removed.
+    So is what `below` tells of a setting that `above` replaces (`Config.describes`).
     """
-    result = dict(below)
+    told = {
+        field
+        for kind in classes
+        for field, setting in getattr(kind, "describes", {}).items()
+        if setting in above
+    }
+    result = {key: value for key, value in below.items() if key not in told}
     for key, value in above.items():
         under = result.get(key)
         if value is None and isinstance(under, dict):
