@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from stand_ins import TinyModel, fit_tiny, tiny_recipe, tiny_trainer, validate_tiny
 
 from skillweave import storage
+from skillweave.config import ConfigError
 from skillweave.training.checkpoint import TrainingState
 from skillweave.training.parallel import launch, make_fabric
 
@@ -130,3 +131,25 @@ def test_two_processes_train_as_one_that_accumulates_two(tmp_path):
         assert torch.equal(ranks[0][name], ranks[1][name])
         torch.testing.assert_close(ranks[0][name], weight, rtol=1e-4, atol=1e-6)
     assert (recipe.folder / "last" / "state.json").is_file()
+
+
+def fail_on_one(fabric, folder):
+    """Train until the second process cannot read its data."""
+    torch.set_num_threads(1)
+
+    def spoil(index, x):
+        if index == 3 and fabric.global_rank == 1:
+            raise ConfigError("100 broken samples in a row")
+
+    try:
+        fit_tiny(tiny_recipe(Path(folder), devices=2), fabric=fabric, spoil=spoil)
+    except ConfigError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_of_one_process_ends_all_and_keeps_the_finished_steps(tmp_path):
+    recipe = tiny_recipe(tmp_path, devices=2)
+    told = launch(make_fabric(recipe.training), fail_on_one, str(tmp_path))
+    assert told == "100 broken samples in a row"
+    assert TrainingState.read(tmp_path / "last").step == 3

@@ -31,7 +31,7 @@ LABELS_SHOWN = 5
 class Unreadable(ConfigError):
     """None of the samples can be read. `skipped` lists them."""
 
-    def __init__(self, message: str, skipped: Sequence[SkippedSample]) -> None:
+    def __init__(self, message: str, skipped: Sequence[SkippedSample] = ()) -> None:
         super().__init__(message)
         self.skipped = skipped
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch
+from skillweave.config import ConfigError
 from skillweave.data.mixture import Mixture
 from skillweave.metrics import summary_score
 from skillweave.model.model import Model
@@ -172,8 +173,8 @@ class Trainer:
         seed_dropout(self.config.seed, state.step, rank)
         try:
             update = self._agree(*self.backward(batches))
-        except Exception:  # nothing of this step has changed the model
-            self._save_what_is_done()
+        except Exception as error:  # nothing of this step has changed the model
+            self._save_what_is_done(everywhere=isinstance(error, ConfigError))
             raise
         state.step += 1
         state.samples[task] = state.samples.get(task, 0) + update.samples
@@ -194,7 +195,7 @@ class Trainer:
         if self.tracker and self._is_due(self.config.log_every):
             self.logger.log_interference(state.step, self.tracker.estimates())
         if state.nonfinite >= self.config.max_nonfinite_steps:
-            self._save_what_is_done()
+            self._save_what_is_done(everywhere=True)
             raise TrainingError(
                 f"{state.nonfinite} steps in a row without a finite loss and gradient; the last was"
                 f" step {state.step} of task {task}. Lower training.optimizer.learning_rate, which"
@@ -205,13 +206,24 @@ class Trainer:
 
     def backward(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor, list[Batch]]:
         """Compute the clipped gradients of one update. Returns its mean loss, the norm of the
-        gradients before clipping, and its micro-batches."""
+        gradients before clipping, and its micro-batches.
+
+        Raises ConfigError on all processes if one of them cannot read its data.
+        """
         noise = route_noise(self.config.seed, self.state.step)
         total = torch.zeros((), device=self.fabric.device)
         count = self.config.gradient_accumulation_steps
-        seen = [self.logger.time_next(batches) for _ in range(count)]
-        own = [LossTerms(batch.layout.task, self.model.loss_terms(batch)) for batch in seen]
-        update = [one for terms in gather_objects(self.fabric, own) for one in terms]
+        own: list[LossTerms] = []
+        failure: ConfigError | None = None
+        try:
+            seen = [self.logger.time_next(batches) for _ in range(count)]
+            own = [LossTerms(batch.layout.task, self.model.loss_terms(batch)) for batch in seen]
+        except ConfigError as error:
+            failure = error
+        shared, failures = zip(*gather_objects(self.fabric, (own, failure)), strict=True)
+        for failed in filter(None, failures):
+            raise failed
+        update = [one for terms in shared for one in terms]
         for number, (batch, terms) in enumerate(zip(seen, own, strict=True), 1):
             scales = loss_scales(terms, update)
             with self.fabric.no_backward_sync(self.loss_module, enabled=number < count):
@@ -279,11 +291,15 @@ class Trainer:
         state.validated = state.step
         self._save(self.checkpoints.save_validation)
 
-    def _save_what_is_done(self) -> None:
-        """Write a checkpoint of the finished steps before an error ends the run, where that is
-        possible: one of several processes cannot do it while the others wait for it."""
-        saved = self.checkpoints.path(self.state.step).exists()
-        if self.state.step and not saved and self.fabric.world_size == 1:
+    def _save_what_is_done(self, everywhere: bool) -> None:
+        """Write a checkpoint of the finished steps before an error ends the run.
+
+        `everywhere`: whether all processes have the error. Otherwise one of several cannot know
+        whether the others have finished the step.
+        """
+        saved = not self.state.step or self.checkpoints.path(self.state.step).exists()
+        first = self.fabric.is_global_zero and (everywhere or self.fabric.world_size == 1)
+        if first and not saved:
             with suppress(Exception):  # the error that ends the run is told
                 self._write_checkpoint(self.state)
 
