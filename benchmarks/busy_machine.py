@@ -88,7 +88,7 @@ def main() -> int:
     figures: list[Figure] = []
 
     def add(name: str, value: float, unit: str, bound: float = math.inf) -> None:
-        figures.append(Figure(name, value, unit, bound, value <= bound))
+        figures.append(Figure(name, value, unit, min(bound, value * 1e3), value <= bound))
 
     for where, others in (("alone", 0), ("on a busy machine", os.cpu_count() or 1)):
         with busy(others):

@@ -18,6 +18,7 @@ from skillweave.config.reading import parse_yaml
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
 from skillweave.model.config import ModelConfig
+from skillweave.model.folders import own_folder
 
 RECIPE_FILE = "recipe.yaml"
 """A run's resolved recipe."""
@@ -32,8 +33,9 @@ class RecipeConfig(Config):
     output: str | None = None
     """The run folder; `runs/NAME` if absent."""
     start_from: str | None = None
-    """A run or checkpoint to start from. Weights are copied where name and shape agree
-    (pretraining, then fine-tuning)."""
+    """A run or checkpoint to start from, or a model of Hugging Face: its folder, or its id on the
+    hub. Such a model is converted once, into the user's cache. Weights are copied where name and
+    shape agree (pretraining, then fine-tuning)."""
     tuning: TuningConfig | None = None
     """Train only a part of the model in `start_from`; everything is trained if absent."""
     model: ModelConfig
@@ -52,8 +54,10 @@ class RecipeConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _model_there(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not isinstance(start := data.get("start_from"), str):
+        if not isinstance(data, dict) or not isinstance(data.get("start_from"), str):
             return data
+        start = own_folder(data["start_from"])
+        data = {**data, "start_from": start}
         model = {} if data.get("model") is None else data["model"]
         if not isinstance(model, dict) or {"preset", "streams"} & model.keys():
             return data

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError
 from skillweave.config.reading import read_object
+from skillweave.config.registry import Registry, load_plugins
 from skillweave.storage import CHECKSUMS_FILE
 
 CONFIG_FILE = "config.json"
@@ -34,17 +36,12 @@ def model_folders(path: str | Path) -> list[Path]:
     checkpoints of a run, the newest first. Raises ConfigError as `model_folder` does."""
     folder = Path(path)
     if (folder / CONFIG_FILE).is_file():
-        if theirs := hf_model_type(folder):
-            raise ConfigError(
-                f"{folder}: a Hugging Face model ({theirs}); convert it first: skillweave convert"
-                f" {folder} --out DIR"
-            )
-        return [folder]
+        return [_require_own(folder)]
     checkpoints = sorted(folder.glob(f"{CHECKPOINTS_FOLDER}/step-*"), reverse=True)
     found: dict[Path, Path] = {}
     for candidate in (folder / "best", folder / "last", *checkpoints):
         if any((candidate / name).is_file() for name in (CONFIG_FILE, CHECKSUMS_FILE)):
-            found.setdefault(candidate.resolve(), candidate)
+            found.setdefault(candidate.resolve(), _require_own(candidate))
     if found:
         return list(found.values())
     if not folder.exists():
@@ -55,6 +52,15 @@ def model_folders(path: str | Path) -> list[Path]:
     raise ConfigError(
         f"{folder}: holds no model ({CONFIG_FILE} is neither there nor in best/ or last/)"
     )
+
+
+def _require_own(folder: Path) -> Path:
+    if theirs := hf_model_type(folder):
+        raise ConfigError(
+            f"{folder}: a Hugging Face model ({theirs}); convert it first: skillweave convert"
+            f" {folder} --out DIR"
+        )
+    return folder
 
 
 def hf_model_type(folder: Path) -> str | None:
@@ -73,6 +79,19 @@ def is_hf_model(source: str | Path) -> bool:
         return hf_model_type(folder) is not None
     name = str(source)
     return "/" in name and HUB_ID.fullmatch(name) is not None and not folder.parent.is_dir()
+
+
+CONVERTERS: Registry[Callable[[str], Path]] = Registry("library whose models are converted")
+"""Library → a function that makes a model folder of one of its models."""
+
+
+def own_folder(source: str) -> str:
+    """A model to start from: `source`, or the folder of ours that a model of Hugging Face is
+    converted to. Raises ConfigError or WeightsError if it cannot be converted."""
+    if not is_hf_model(source):
+        return source
+    load_plugins()
+    return str(CONVERTERS["huggingface"](source))
 
 
 def begin_from(path: str | Path) -> dict[str, Any]:
