@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import pickle
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -310,3 +311,30 @@ def test_media_of_several_tables_are_beside_their_own(tmp_path):
         str(tmp_path / name / "a.jpg") for name in ("one", "two")
     ]
     assert [row["key"] for row in source] == ["one/t.csv:2", "two/t.csv:2"]
+
+
+def test_splitting_parquet_by_content_holds_one_group_in_memory(tmp_path):
+    texts = [f"{i}" * 20_000 for i in range(100, 400)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=5)
+    size = sum(map(len, texts))
+    del texts
+    tracemalloc.start()
+    try:
+        source = open_source(DataConfig(path=str(tmp_path / "a.parquet")), "train", ["text"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(source) > 200 and peak < size / 5
+
+
+def test_equal_rows_of_parquet_are_in_one_split(tmp_path):
+    for name, rows in (("a", range(60)), ("b", range(59, -1, -1))):
+        cells = {"text": [f"t{i}" for i in rows], "label": [str(i % 3) for i in rows]}
+        pq.write_table(pa.table(cells), tmp_path / f"{name}.parquet", row_group_size=7)
+    data = DataConfig(path=str(tmp_path / "*.parquet"), fractions=(0.5, 0.25, 0.25))
+    splits = {}
+    for split in SPLITS:
+        for row in open_source(data, split):
+            splits.setdefault(row["text"], []).append(split)
+    assert len(splits) == 60
+    assert all(len(found) == 2 and len(set(found)) == 1 for found in splits.values())

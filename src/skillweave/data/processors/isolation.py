@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
@@ -40,13 +41,14 @@ def call(function: Callable[..., Arrays], *args: Any, limits: LimitsConfig) -> A
     global _child
     with _lock:
         # a forked data worker needs a child of its own
-        if _child is None or _child.owner != os.getpid() or _child.bytes != limits.isolate_bytes:
+        if _child is None or (_child.owner, _child.bytes) != (os.getpid(), limits.isolate_bytes):
+            if _child is not None:
+                _child.close()
             _child = Child(limits.isolate_bytes)
         try:
             return _child.call((function, args), limits.isolate_seconds)
         except ChildError as error:
-            _child.process.kill()
-            _child.process.wait()
+            _child.close()
             _child = None
             raise BadInput(str(error)) from None
 
@@ -83,6 +85,15 @@ class Child:
         if answer.files == ["error"]:
             raise BadInput(str(arrays[0]))
         return arrays
+
+    def close(self) -> None:
+        """End the process; only its pipes, if it is another process's child."""
+        if self.owner == os.getpid():
+            self.process.kill()
+            self.process.wait()
+        self.output.close()
+        with suppress(OSError):  # what was not sent
+            self.input.close()
 
     def _receive(self, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds

@@ -6,6 +6,7 @@ A new source is a file that defines a `Table` and registers how to open it under
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -77,6 +78,11 @@ class Table(ABC):
         """One column of all rows, not a media column."""
         return [self.read(index, [name])[name] for index in range(len(self))]
 
+    def read_cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The named columns of each row, not media columns. A table that is larger than memory
+        reads them part by part."""
+        return zip(*map(self.column, names), strict=True)
+
     def locate(self, index: int) -> str:
         """The location of a row in the source, by default its number from 1. It is the row's key in
         a source without a `key` column."""
@@ -105,8 +111,7 @@ class Table(ABC):
         if self.media:
             return self.locate(index)
         if self._contents is None:
-            columns = [self.column(name) for name in self.content_columns]
-            self._contents = [repr(cells) for cells in zip(*columns, strict=True)]
+            self._contents = list(map(_digest, self.read_cells(self.content_columns)))
         return self._contents[index]
 
     def column(self, name: str) -> list[Any]:
@@ -184,6 +189,10 @@ class ConcatTable(Table):
         """One column of all rows."""
         return [value for table in self.tables for value in table.read_column(name)]
 
+    def read_cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Those of one table after the other."""
+        return chain.from_iterable(table.read_cells(names) for table in self.tables)
+
     def locate(self, index: int) -> str:
         """`table:location`, such as `file:line`."""
         part, row = find_part(self.ends, index)
@@ -226,6 +235,11 @@ def open_files(
         table.folder, table.files = table.folder and origin.parent, [origin]
     names = [file.with_name(file.name.removesuffix(".gz")) for file in origins or files]
     return ConcatTable(tables, short_names(names), path)
+
+
+def _digest(cells: tuple[Any, ...]) -> str:
+    content = repr(cells).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +83,22 @@ class ParquetTable(Table):
         """One column of all rows."""
         if name not in self.columns:
             return [None] * len(self)
-        groups = (self._read_group(number, [name]) for number in range(len(self._ends)))
-        cells = (cell for group in groups for cell in group.column(name).to_pylist())
-        return [with_names(self._labels.get(name), cell) for cell in cells]
+        return [cell for (cell,) in self.read_cells([name])]
+
+    def read_cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The named columns of each row, one row group in memory at a time."""
+        for number in range(len(self._ends)):
+            group = self._read_group(number, names)
+            columns = [
+                [
+                    with_names(self._labels.get(name), cell)
+                    for cell in group.column(name).to_pylist()
+                ]
+                if name in self.columns
+                else [None] * group.num_rows
+                for name in names
+            ]
+            yield from zip(*columns, strict=True)
 
 
 STREAMS.register(".parquet")(TableStream)
