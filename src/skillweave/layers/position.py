@@ -52,14 +52,21 @@ class Rotary(nn.Module):
     def forward(self, tokens: TokenMap, like: Tensor) -> TokenMap:
         """The token map with the tables of cosines and sines, each [1 or N, 1, L, d]."""
         wide = torch.promote_types(like.dtype, torch.float32)
-        length = tokens.length if tokens.past is None else tokens.past.prefilled
-        frequencies = self.frequencies(length, like.device).to(wide)
+        frequencies = self.frequencies(_longest(tokens), like.device).to(wide)
         angles = tokens.positions(like.device)[..., None].to(wide) * frequencies
         both = angles.repeat_interleave(2, -1) if self.interleaved else angles.tile(2)
         both = both.unsqueeze(1)
         cos, sin = both.cos() * self.amplitude, both.sin() * self.amplitude
         tables = RotaryTables(cos.to(like.dtype), sin.to(like.dtype), self.interleaved)
         return replace(tokens, rotary=tables)
+
+
+def _longest(tokens: TokenMap) -> int:
+    """Length of the longest sequence, with padding, before any of it was written."""
+    if tokens.past is not None:
+        return tokens.past.prefilled
+    packed = tokens.context is None
+    return max(tokens.padded) if packed else tokens.length
 
 
 class LongRotary(Rotary):
