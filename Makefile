@@ -29,6 +29,7 @@ docs: setup
 
 parity: setup
 	@$(BIN)/python benchmarks/parity.py
+	@$(BIN)/python benchmarks/parity_random.py
 
 hostile: setup
 	@$(BIN)/python tests/hostile/hostile.py

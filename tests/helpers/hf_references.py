@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from skillweave.batch import Batch, Layout, Modality
+from skillweave.interop.huggingface.family import PROBLEMS
 from skillweave.model.model import Model
 
 LENGTHS = [9, 4, 1]
@@ -361,7 +362,8 @@ def make_batch(model: Model, dtype: torch.dtype, texts: Sequence[int] = LENGTHS)
                 ids[range(len(own)), [length - 1 for length in own]] = (
                     2 if classified else VOCABULARY - 1
                 )
-            inputs.append(torch.where(true, ids, PAD))
+            padding = model.config.streams.text.special_ids.get("pad", PAD) if not i else PAD
+            inputs.append(torch.where(true, ids, padding))
             lengths.append(own)
         padded.append(max(lengths[-1]))
     batch = Batch(layout.with_lengths(tuple(padded)), tuple(inputs), torch.tensor(lengths).T)
@@ -404,7 +406,10 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
         embedded = found.image_embeds if "pixel_values" in given else found.text_embeds
         return {"hidden": found.last_hidden_state, "pooled": embedded}
     if name in ("CLIPForImageClassification", "SiglipForImageClassification"):
-        return {"classification": found.logits, **run_theirs(model.vision_model, batch)}
+        return {
+            _kind_of_problem(model.config): found.logits,
+            **run_theirs(model.vision_model, batch),
+        }
     if name == "BertForPreTraining":
         return {"mlm": found.prediction_logits, "classification": found.seq_relationship_logits}
     if name.endswith("Model") and name not in ("GPT2LMHeadModel", "MarianMTModel"):
@@ -419,7 +424,7 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
     if "QuestionAnswering" in name:
         return {"span": torch.stack([found.start_logits, found.end_logits], dim=-1)}
     if "Classification" in name:
-        return {"classification": found.logits}
+        return {_kind_of_problem(model.config): found.logits}
     if name.endswith("CTC"):
         return {"ctc": found.logits}
     if name == "BeitForMaskedImageModeling":
@@ -438,6 +443,12 @@ def run_theirs(model: Any, batch: Batch) -> dict[str, Tensor]:
             "replaced" if name == "ElectraForPreTraining" else "mlm" if "MaskedLM" in name else "lm"
         ): found.logits
     }
+
+
+def _kind_of_problem(config: Any) -> str:
+    """The kind of target that a classifier's logits belong to."""
+    alone = config.num_labels == 1 and config.problem_type is None
+    return PROBLEMS.get("regression" if alone else config.problem_type, "classification")
 
 
 def true_tokens(batch: Batch, span: int) -> Tensor:

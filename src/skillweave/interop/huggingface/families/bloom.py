@@ -48,7 +48,10 @@ BLOOM = Family(
         "encoder.activation": "gelu_tanh",
         "encoder.position.kind": "alibi",
     },
-    required={"apply_residual_connection_post_layernorm": False},
+    required={
+        "apply_residual_connection_post_layernorm": False,
+        "slow_but_exact": False,  # it leaves biases out
+    },
     read_options=lambda config: {"encoder.feed_forward": 4 * config.hidden_size},
     spans=CAUSAL,
 )
