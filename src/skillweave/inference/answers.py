@@ -66,9 +66,11 @@ class Writer:
             rest = memoryview(f"{printable(text)}\n".encode())
             while rest:
                 rest = rest[self.file.write(rest) :]
-        except OSError as error:
+        except BaseException as error:
             with suppress(OSError):  # so that no line is cut
                 self.file.truncate(end)
+            if not isinstance(error, OSError):
+                raise
             told = f"{error.strerror}; the {self.count:,} answers before are written"
             raise OSError(error.errno, told, str(self.lines)) from error
         self.count += 1
