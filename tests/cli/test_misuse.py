@@ -283,3 +283,16 @@ def test_warnings_of_this_package_alone_are_shown_in_a_line(run, capsys, monkeyp
     assert cli.main(["index", str(run)]) == 2
     told = capsys.readouterr().err
     assert told == "warning: of \\u001b this one\nskillweave index: the end\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["upcycle", "RUN", "--sparse", "{qkv: {route: skill}}", "--seed", str(2**70)],
+        ["upcycle", "RUN", "--sparse", "{qkv: {route: skill}}", "--seed", "-1"],
+        ["evaluate", "RUN", "--bootstrap", str(10**12)],
+    ],
+)
+def test_numbers_beyond_all_use_are_refused(run, words, capsys):
+    assert cli.main([word.replace("RUN", str(run)) for word in words]) == 2
+    assert "Input should be" in capsys.readouterr().err

@@ -38,12 +38,13 @@ Json = Annotated[
     Path | None, Option("--json", metavar="FILE", help="Write the results to this file as well.")
 ]
 Resamples = Annotated[
-    int, Option(metavar="N", min=0, help="Resamples for the confidence intervals.")
+    int,
+    Option(metavar="N", min=0, max=1_000_000, help="Resamples for the confidence intervals."),
 ]
 Split = Annotated[Literal["train", "validation", "test"], Option(help="The samples to use.")]
 Tasks = Annotated[list[str] | None, Option(metavar="TASK", help="These tasks only.")]
 Task = Annotated[str, Option(metavar="TASK", help="The task.")]
-Seed = Annotated[int, Option(help="The seed of all random choices.")]
+Seed = Annotated[int, Option(min=0, max=2**63 - 1, help="The seed of all random choices.")]
 Column = Annotated[str, Option(help="The column that holds the texts.")]
 Settings = Annotated[
     list[str] | None,
