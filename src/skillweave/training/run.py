@@ -24,6 +24,7 @@ from skillweave.training.allocator import keep_freed_memory
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
+from skillweave.training.memory import check_memory
 from skillweave.training.parallel import launch, make_fabric
 from skillweave.training.partial_tuning import PartialTuning, build_tuned
 from skillweave.training.progress import ProgressDisplay
@@ -134,6 +135,9 @@ def _run(
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
     model, tuning = build_model(recipe, assets, newest, display)
     require_space(recipe.folder, model, assets, config.save_total_limit)
+    batches = {name: (ready.tasks[name].layout, size) for name, size in mixture.batch_sizes.items()}
+    if full := check_memory(model, batches, fabric.device):
+        display.warn(full)
     if is_first:
         for damaged in checkpoints.set_aside_after(state.step):
             display.warn(f"a damaged checkpoint is now {damaged}; {newest} is used instead")
