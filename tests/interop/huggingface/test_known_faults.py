@@ -62,7 +62,14 @@ def test_alibi_decreases_by_its_slope_per_position() -> None:
         attention.output.bias.zero_()
     batch = make_batch(model, torch.float64)
     seen: list[Any] = []
-    attention.register_forward_hook(lambda module, given, out: seen.append((given[0], out[0])))
+    compute = attention.with_scores
+
+    def watch(x_TD: Any, *others: Any) -> Any:
+        found = compute(x_TD, *others)
+        seen.append((x_TD, found[0]))
+        return found
+
+    attention.with_scores = watch
     model.hidden(batch)
     (given, found), length = seen[0], int(batch.lengths[0, 0])
     for head, slope in enumerate(alibi_slopes(3)):
