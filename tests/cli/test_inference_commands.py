@@ -62,6 +62,13 @@ def test_features_command(run: Path, tmp_path: Path) -> None:
         np.load(tmp_path / "v.npy"),
         encode(load(run), "text_to_code", text=[r["text"] for r in rows]),
     )
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write('{"text": null, "n": 5}\n')
+    assert cli.main([*words, str(tmp_path / "v.jsonl")]) == 0
+    *good, broken = map(json.loads, (tmp_path / "v.jsonl").read_text().splitlines())
+    assert np.allclose([row["vector"] for row in good], np.load(tmp_path / "v.npy"))
+    assert broken == {"text": None, "n": 5, "error": "no text"}
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main([*words, str(tmp_path / "v.parquet"), "--whiten", "3"]) == 0
     found = pq.read_table(tmp_path / "v.parquet").to_pylist()
     assert [row["n"] for row in found] == [0, 1, 2, 3, 4] and len(found[0]["vector"]) == 3

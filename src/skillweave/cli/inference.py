@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import skillweave as sw
 from skillweave.cli.shared import Device, SavedModel, Task, open_predictor, require_writable
 
 if TYPE_CHECKING:
+    from skillweave.data.processors import BadInput
     from skillweave.inference.inputs import Inputs
     from skillweave.inference.predictor import Vectors
 
@@ -200,6 +202,7 @@ def features(
     """Write a vector for each row of a file."""
     import numpy as np
 
+    from skillweave.data.processors import BadInput
     from skillweave.inference.answers import Writer
     from skillweave.inference.inputs import read_inputs
     from skillweave.inference.whitening import Whitening
@@ -212,6 +215,15 @@ def features(
     columns = predictor.model.config.tasks[task].columns
     given = read_inputs(input, [field], columns)
     _tell_skipped(input, given)
+    if writer is not None and whiten is None:
+        with writer:
+            encoded = _encoded(predictor, task, field, given)
+            for row, vector in zip(given.shown, encoded, strict=True):
+                broken = isinstance(vector, BadInput)
+                answer = {"error": str(vector)} if broken else {"vector": vector.tolist()}
+                writer.write(row, answer)
+        print(f"{out}: {len(given):,} rows")
+        return
     vectors = _vectors(predictor, task, field, given)
     if whiten is not None:
         others = read_inputs(fit, [field], columns) if fit else None
@@ -235,16 +247,22 @@ def _tell_skipped(file: str | None, given: Inputs) -> None:
         print(printable(f"{file}: {given.skipped}"), file=sys.stderr)
 
 
+def _encoded(
+    predictor: sw.Predictor, task: str, field: str, given: Inputs
+) -> Iterator[Vectors | BadInput]:
+    """The vector of each row, or why it is broken."""
+    modality = field if field in ("image", "sound", "video", "code") else "text"
+    return predictor.encode_each(task, modality, (row[field] for row in given))
+
+
 def _vectors(predictor: sw.Predictor, task: str, field: str, given: Inputs) -> Vectors:
     """The vectors of all rows. Raises BadInput (naming the row) for a broken one."""
     import numpy as np
 
     from skillweave.data.processors import BadInput
 
-    modality = field if field in ("image", "sound", "video", "code") else "text"
-    encoded = predictor.encode_each(task, modality, (row[field] for row in given))
     vectors = []
-    for row, vector in zip(given, encoded, strict=True):
+    for row, vector in zip(given, _encoded(predictor, task, field, given), strict=True):
         if isinstance(vector, BadInput):
             raise BadInput(f"{row['key']}: {vector}")
         vectors.append(vector)
