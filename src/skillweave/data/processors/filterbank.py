@@ -1,12 +1,14 @@
-"""Spectral features of a waveform, by Kaldi: log-mel filterbanks and MFCC."""
+"""Spectral features of a waveform: log-mel filterbanks of Kaldi and of Whisper, and MFCC."""
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import kaldi_native_fbank
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from skillweave.config.streams import WHISPER_RATE
@@ -44,16 +46,33 @@ def whisper_log_mel(waveform: np.ndarray, frames: int, mels: int) -> np.ndarray:
     Windows of 25 ms around every 10 ms, with silence after the end of the waveform. The logarithm
     of the energy in each bin, at least the loudest one's less 8 (80 dB), plus 4, divided by 4.
     """
-    step, half = WHISPER_RATE // 100, WHISPER_RATE // 80
-    options = kaldi_native_fbank.WhisperFeatureOptions(dim=mels)
-    filled = np.pad(waveform[: frames * step], (0, max(frames * step - len(waveform), 0)))
-    # Kaldi's frames are around the middle of each step; with half a step more before them, all but
-    # the first are around its start.
-    samples = np.pad(np.pad(filled, half, mode="reflect"), (half - step, 0))
-    extractor = kaldi_native_fbank.OnlineWhisperFbank(options)
-    energy = _extract(extractor, samples, WHISPER_RATE)[1 : frames + 1]
-    logarithm = np.log10(np.maximum(energy, 1e-10))
-    return ((np.maximum(logarithm, logarithm.max() - 8) + 4) / 4).astype(np.float32)
+    step, window = WHISPER_RATE // 100, torch.hann_window(WHISPER_RATE // 40)
+    samples = torch.zeros(frames * step)
+    samples[: len(waveform)] = torch.from_numpy(np.float32(waveform))[: len(samples)]
+    # the frames of the silence after the waveform need no transform
+    heard = min(frames, math.ceil((len(waveform) + len(window) // 2) / step))
+    spectra = torch.stft(
+        samples[: (heard + 1) * step], len(window), step, window=window, return_complex=True
+    ).T[:heard]
+    energy = torch.zeros(frames, mels)
+    torch.mm(spectra.abs().square_(), _mel_filters(mels, len(window)), out=energy[:heard])
+    logarithm = energy.clamp_(min=1e-10).log10_()
+    return logarithm.clamp_(min=logarithm.max() - 8).add_(4).div_(4).numpy()
+
+
+@cache
+def _mel_filters(mels: int, window: int) -> torch.Tensor:
+    """Slaney's triangles of equal area up to half of the sample rate, [window / 2 + 1, mels]: below
+    1 kHz their centres are linear in the frequency, above they are logarithmic."""
+    # 15 of its steps are 1 kHz, and 27 more are a factor of 6.4
+    last = 15 + 27 * math.log(WHISPER_RATE / 2 / 1000, 6.4)
+    steps = np.linspace(0, last, mels + 2)
+    corners = np.where(steps < 15, steps / 15, 6.4 ** ((steps - 15) / 27)) * 1000
+    low, centre, high = corners[:-2], corners[1:-1], corners[2:]
+    bins = np.linspace(0, WHISPER_RATE / 2, window // 2 + 1)[:, None]
+    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    triangles = np.minimum(rise, fall).clip(0) * 2 / (high - low)
+    return torch.from_numpy(np.float32(triangles))
 
 
 def mfcc(waveform: ArrayLike, rate: int, frames: int, hop: int | None = None) -> np.ndarray:
