@@ -168,12 +168,12 @@ class SelfAttention(nn.Module):
         alone = lone_sequence(tokens.conditions[0], len(vectors_RD), vectors_RD.device)
         qkv_RD, _ = apply_linear(self.qkv, vectors_RD, alone, [resolved])
         far_query, far_key, _ = self._heads(qkv_RD.unsqueeze(0))
-        rows = rows_NLL.unsqueeze(1)
+        rows = rows_NLL.unsqueeze(1).expand(*query.shape[:2], -1, -1)
         parts = []
         if "c2p" in terms:
-            parts.append((query @ far_key.mT).take_along_dim(rows, -1))
+            parts.append((query @ far_key.mT).gather(-1, rows))
         if "p2c" in terms:
-            parts.append((key @ far_query.mT).take_along_dim(rows.mT, -1).mT)
+            parts.append((key @ far_query.mT).gather(-1, rows.mT).mT)
         return sum(parts[1:], parts[0]) * (self.scale or self.heads.size**-0.5)
 
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -140,6 +140,7 @@ def test_graphs_hold_for_other_sizes(task: str, tmp_path: Path) -> None:
         ),
         ("transcribe", {"kind": "t5_bias", "gated": True}, {"embedding": ["stem"]}),
         ("transcribe", {"kind": "rope", "interleaved": True}, {}),
+        ("transcribe", {"kind": "disentangled", "buckets": 4, "max_distance": 6}, {}),
     ],
 )
 def test_graphs_of_embeddings_and_positions(
@@ -147,7 +148,9 @@ def test_graphs_of_embeddings_and_positions(
 ) -> None:
     modality = "image" if task == "to_image" else "sound"
     streams = {**STREAMS, modality: {**STREAMS[modality], **stream}}
-    model = tiny_model(tiny_config(encoder={"position": position}, streams=streams), torch.float32)
+    route = "dense" if position.get("kind") == "disentangled" else "skill"
+    config = tiny_config(route, encoder={"position": position}, streams=streams)
+    model = tiny_model(config, torch.float32)
     image = model.config.streams.image.max_length
     spans = [span["modality"] for span in TASKS[task]["spans"]]
     batches = []
