@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -21,6 +21,8 @@ from skillweave.weights.files import (
 )
 
 PICKLE = "pytorch_model.bin"
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of data parallelism and of `torch.compile`."""
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -100,6 +102,15 @@ class Checkpoint(Mapping[str, Tensor]):
 def _computable(dtype: torch.dtype) -> torch.dtype:
     """The type, or float32 for float8, in which nothing can be computed."""
     return torch.float32 if dtype.is_floating_point and dtype.itemsize == 1 else dtype
+
+
+def without_wrappers(stored: Iterable[str]) -> dict[str, str]:
+    """Name of each tensor without the prefixes of wrappers that trained the model → its name in the
+    checkpoint."""
+    names = {name: name for name in stored}
+    while names and any(all(n.startswith(w) for n in names) for w in WRAPPERS):
+        names = {name.partition(".")[2]: original for name, original in names.items()}
+    return names
 
 
 def load_pickle(file: Path) -> Mapping[str, Tensor]:

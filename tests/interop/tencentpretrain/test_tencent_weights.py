@@ -291,6 +291,9 @@ def test_the_command_reads_a_file(tmp_path: Path) -> None:
     model = sw.load(tmp_path / "out")
     assert torch.equal(model.words(Modality.TEXT), state["embedding.word.embedding.weight"])
     assert type(sw.to_hf(model)).__name__ == "BertForPreTraining"
+    wrapped = {f"module.{name}": x for name, x in state.items()}  # of data parallelism
+    torch.save(wrapped, tmp_path / "model.bin", _use_new_zipfile_serialization=False)
+    assert main([*words[:-1], str(tmp_path / "wrapped")]) == 0
     torch.save({"x": print}, tmp_path / "model.bin")
     assert main([*words[:-1], str(tmp_path / "other")]) == 2
 

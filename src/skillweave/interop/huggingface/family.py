@@ -14,6 +14,7 @@ from torch import Size, Tensor
 
 from skillweave.config import ConfigError, choose
 from skillweave.config.registry import Registry
+from skillweave.interop.checkpoints import without_wrappers
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.rules import Rules, with_prefix
 from skillweave.model.config import ModelConfig
@@ -21,8 +22,6 @@ from skillweave.model.config import ModelConfig
 T = TypeVar("T")
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names in the first BERT checkpoints → later ones."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes of data parallelism and of `torch.compile`."""
 
 
 def unchanged(value: Any) -> Any:
@@ -444,15 +443,6 @@ def find_head(config: Any, architecture: str | None = None) -> tuple[Family, Hea
     head = choose(family.heads, name, f"architecture of family {family.model_type!r}")
     head = head.for_problem(config)
     return head.family or family, head
-
-
-def without_wrappers(stored: Iterable[str]) -> dict[str, str]:
-    """Name of each tensor without the prefixes of wrappers that trained the model → its name in the
-    checkpoint."""
-    names = {name: name for name in stored}
-    while names and any(all(n.startswith(w) for n in names) for w in WRAPPERS):
-        names = {name.partition(".")[2]: original for name, original in names.items()}
-    return names
 
 
 def _modern(name: str) -> str:

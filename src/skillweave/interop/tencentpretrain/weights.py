@@ -18,7 +18,7 @@ from torch import Tensor
 from skillweave.config import ConfigError
 from skillweave.config.encoder import EncoderConfig, TransformerConfig
 from skillweave.config.errors import reading
-from skillweave.interop.checkpoints import load_pickle
+from skillweave.interop.checkpoints import load_pickle, without_wrappers
 from skillweave.interop.key_map import KeyMap
 from skillweave.interop.model_loader import match_weights
 from skillweave.interop.rules import (
@@ -96,6 +96,7 @@ def from_tencent(source: Path | Mapping[str, Tensor], config: ModelConfig) -> Mo
 
 
 def _convert(stored: Mapping[str, Tensor], where: str, config: ModelConfig) -> Model:
+    stored = {name: stored[original] for name, original in without_wrappers(stored).items()}
     weights = Weights.from_state(stored, where)
     weights.merge()
     streams = _streams(config, weights.tensors)
