@@ -2,6 +2,7 @@
 needs and no others."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,13 @@ def test_a_folder_of_texts_and_a_file_of_lines(tmp_path: Path) -> None:
     assert [row["text"] for row in given] == ["so a.txt\nand more\n", "so b.txt\nand more\n"]
     lines = read_inputs(tmp_path / "a.txt", ["text"])
     assert [row["text"] for row in lines] == ["so a.txt", "and more"]
+
+
+def test_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    os.mkfifo(tmp_path / "b.txt")
+    given = read_inputs(tmp_path, ["text"])
+    assert [row["text"] for row in given] == ["one"] and "1 skipped" in given.skipped
 
 
 def test_a_single_file(tmp_path: Path) -> None:

@@ -97,13 +97,15 @@ def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
 def _folder(folder: Path, fields: Sequence[str]) -> Inputs:
     """Every file below a folder that holds the first field, with a text beside it where there is
     one. Hidden files and folders are ignored."""
-    files = [folder / file for file in walk(folder)]
-    files = [file for file in files if _holds(file, fields)]
+    named = [folder / file for file in walk(folder) if _holds(folder / file, fields)]
+    files = [file for file in named if file.is_file()]
     if not files:
         raise ConfigError(f"{folder}: no file in it holds {' and '.join(fields)}")
     keys = [readable(file.relative_to(folder).as_posix()) for file in files]
     rows = [_row(file, key, fields) for file, key in zip(files, keys, strict=True)]
-    return Inputs(rows, [{"key": key} for key in keys])
+    pipes = len(named) - len(files)
+    skipped = f"{pipes} skipped: pipes, devices or broken links, not files" if pipes else ""
+    return Inputs(rows, [{"key": key} for key in keys], skipped)
 
 
 def _holds(file: Path, fields: Sequence[str]) -> bool:

@@ -61,3 +61,18 @@ def test_a_sphere_states_its_samples(coding, missing, refused):
             check_complete(io.BytesIO(data), len(data))
     else:
         check_complete(io.BytesIO(data), len(data))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"RIFF" + b"\xff" * 4,
+        b"RF64" + b"\xff" * 4 + b"WAVEds64\x1c\0\0\0" + b"\xff" * 8,
+        b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0" + b"\xff" * 8,
+        b".snd\0\0\0\x18" + b"\xff" * 4,
+        b"caff\0\1\0\0data" + b"\xff" * 8,
+    ],
+)
+def test_a_length_that_the_writer_did_not_know_is_none(head):
+    data = head + bytes(1000)
+    check_complete(io.BytesIO(data), len(data))

@@ -54,12 +54,17 @@ def _riff(_file: BinaryIO, head: bytes, _size: int) -> int:
 
 
 def _rf64(_file: BinaryIO, head: bytes, _size: int) -> int:
-    """The 64-bit length in the chunk ds64 (EBU Tech 3306)."""
-    return _little(head[20:28]) if head[12:16] == b"ds64" else 0
+    """The length in the chunk ds64 (EBU Tech 3306)."""
+    return _long(head[20:28]) if head[12:16] == b"ds64" else 0
 
 
 def _wave64(_file: BinaryIO, head: bytes, _size: int) -> int:
-    return _little(head[16:24])
+    return _long(head[16:24])
+
+
+def _long(data: bytes) -> int:
+    """A 64-bit length. 0 for the negative one of a writer that could not go back."""
+    return max(0, int.from_bytes(data, "little", signed=True))
 
 
 def _au(_file: BinaryIO, head: bytes, _size: int) -> int:
