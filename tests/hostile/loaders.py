@@ -464,7 +464,7 @@ def read_run(folder: Path) -> None:
     sw.predict(model, "text_classification", ["so good"])
 
 
-@add("run", read_run, "run/**/*", weight=2)
+@add("run", read_run, "run/**/*", weight=2, named=False)
 def write_run(folder: Path) -> None:
     text_run(folder)
 
