@@ -114,3 +114,9 @@ def test_one_path_may_validate_and_test(tmp_path):
     path = {"train": str(train), "validation": str(other), "test": str(other)}
     data = DataConfig(path=path)
     assert [len(open_source(data, split)) for split in ("train", "validation", "test")] == [1, 2, 2]
+
+
+def test_a_web_address_is_told_as_it_is_written(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"image": "https://example.org/a.png"}\n')
+    row = open_source(DataConfig(path=str(tmp_path / "a.jsonl")), "train")[0]
+    assert row["image"]["path"] == "https://example.org/a.png"

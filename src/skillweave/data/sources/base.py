@@ -384,4 +384,6 @@ def _media_value(value: Any, folder: Path | None) -> Any:
     if folder is None or not isinstance(value, dict) or value.get("bytes") is not None:
         return value
     path = value.get("path")
-    return {**value, "path": str(folder / path)} if path else value
+    if not path or "://" in path:  # a web address stays as it is, for the message about it
+        return value
+    return {**value, "path": str(folder / path)}
