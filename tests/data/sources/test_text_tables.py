@@ -201,6 +201,15 @@ def test_the_delimiter_is_found_in_the_header(tmp_path, delimiter, header):
     assert list(table.read(0, table.columns).values()) == ["1", f"two{delimiter} 2", "3"]
 
 
+def test_excel_names_the_delimiter_before_the_header(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"sep=;\r\ntext, and more,x;label\r\n1,2;a\r\n")
+    table = open_table(str(file))
+    assert table.columns == ["text, and more,x", "label"] and not table.skipped
+    assert table.read(0, table.columns) == {"text, and more,x": "1,2", "label": "a"}
+    assert table.locate(0) == "t.csv:3"
+
+
 def test_cells_of_any_length(tmp_path):
     long = "line\n" * 100_000
     file = tmp_path / "t.csv"

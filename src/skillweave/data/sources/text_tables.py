@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import warnings
 from abc import abstractmethod
 from array import array
@@ -28,6 +29,9 @@ MAX_RECORD = 256 * 2**20
 """Longest line, and longest record of several lines, in bytes."""
 
 csv.field_size_limit(MAX_RECORD)
+
+SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t|])\r?\n")
+"""A line before the header in which Excel names the delimiter."""
 
 Record = tuple[int, int, int, Row]
 """A record of a file: its first byte, its length in bytes, its line, and its row."""
@@ -208,9 +212,11 @@ class CsvTable(TextFileTable):
 
     def _read_header(self, stream: IO[bytes]) -> int:
         """Set the delimiter and the header. Returns the header's number of lines."""
+        named = SEPARATOR.fullmatch(stream.readline(16))
+        delimiters, begin = (named[1].decode(), len(named[0])) if named else (self.delimiters, 0)
         found, fault = [], Exception()
-        for delimiter in self.delimiters:
-            stream.seek(0)
+        for delimiter in delimiters:
+            stream.seek(begin)
             self.delimiter = delimiter
             try:
                 cells, lines = self._next_record(stream, MAX_RECORD)
@@ -226,7 +232,7 @@ class CsvTable(TextFileTable):
                 f"{self.file}: the first line must name the columns, each once (got {self.header})"
             )
         stream.seek(end)
-        return lines
+        return lines + bool(named)
 
     def _next_record(self, stream: IO[bytes], most_cells: int) -> tuple[list[str], int]:
         """The cells of the next record, and its number of lines.
