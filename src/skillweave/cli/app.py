@@ -75,8 +75,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
-    if "OMP_WAIT_POLICY" not in os.environ:  # before PyTorch loads libgomp, which reads it
+    # What the user sets stays. Libraries read these when they are loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
