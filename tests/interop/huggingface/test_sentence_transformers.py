@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from hf_folder import save_bert
+from hf_generation import BART, T5
+from hf_references import Reference
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertModel
 
 import skillweave as sw
+from skillweave.batch import Batch
 from skillweave.config import ConfigError
 from skillweave.interop.huggingface import convert_folder, to_hf
 from skillweave.model.config import ModelConfig
@@ -21,6 +24,7 @@ from skillweave.model.model import Model
 
 TEXTS = ["so good", "very bad the cat is here", "what", "the dog is good the cat is bad"]
 PREFIX = "sentence_transformers.models."
+MODULES = [("Transformer", ""), ("Pooling", "1_Pooling")]
 DENSE = {"in_features": 16, "out_features": 5, "bias": True}
 DENSE["activation_function"] = "torch.nn.modules.activation.Tanh"
 LAST = {"in_features": 5, "out_features": 4, "bias": False}
@@ -36,7 +40,7 @@ def write(
     **prompts: Any,
 ) -> None:
     save_bert(folder, kind)
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [*MODULES]
     modules += [("Dense", f"{i}_Dense") for i in range(2, 2 + len(dense))]
     modules += [("Normalize", f"{len(modules)}_Normalize")] * normalize
     listed = [{"idx": 0, "path": path, "type": PREFIX + kind} for kind, path in modules]
@@ -162,6 +166,31 @@ def test_what_has_no_counterpart_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match=told):
         sw.load(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("architecture", ["T5ForConditionalGeneration", "T5EncoderModel"])
+def test_of_t5_the_encoder_is_used(architecture: str, tmp_path: Path) -> None:
+    theirs = Reference(architecture, "T5Config", T5).build(torch.float32)
+    write(tmp_path / "bert", {"pooling_mode": "mean"})
+    theirs.save_pretrained(tmp_path / "theirs")
+    for name in ("modules.json", "1_Pooling/config.json"):
+        (tmp_path / "theirs" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "theirs" / name).write_text((tmp_path / "bert" / name).read_text())
+    model = sw.from_hf(tmp_path / "theirs")
+    ids = torch.tensor([[5, 9, 7, 11]])
+    with torch.no_grad():
+        expected = theirs.get_encoder()(ids).last_hidden_state.mean(1)
+    layout = model.config.tasks["pooled"].layout("pooled").with_lengths((4,))
+    found = model.embed(Batch(layout, (ids,), torch.tensor([[4]])))[0]
+    np.testing.assert_allclose(found, unit(expected.numpy()), atol=1e-6)
+
+
+def test_a_decoder_is_refused(tmp_path: Path) -> None:
+    Reference("BartModel", "BartConfig", BART).build(torch.float32).save_pretrained(tmp_path)
+    listed = [{"path": path, "type": PREFIX + kind} for kind, path in MODULES]
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    with pytest.raises(ConfigError, match="has no decoder"):
+        sw.from_hf(tmp_path)
 
 
 def test_modules_without_a_counterpart_are_refused(tmp_path: Path) -> None:

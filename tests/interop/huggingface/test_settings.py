@@ -13,6 +13,7 @@ from hf_references import BERT, CLIP, DISTIL, GPT2, Reference, make_batch, run_t
 from hf_vision import VIT
 from safetensors.torch import load_file, save_file
 from tiny import relative_error
+from tokenizers import Tokenizer, models
 
 import skillweave as sw
 from skillweave.analysis.inspection import inspect_model
@@ -266,3 +267,21 @@ def test_ids_of_special_tokens_are_kept_without_a_tokenizer(
     batch = make_batch(from_hf(theirs), torch.float32)
     for kind, expected in run_theirs(theirs, batch).items():
         assert torch.equal(run_theirs(back, batch)[kind], expected)
+
+
+def test_padding_that_only_config_json_names_is_kept(tmp_path: Path) -> None:
+    """As of most classifiers that were trained from GPT-2, whose tokenizer has no padding."""
+    options = {**GPT2, "vocab_size": 41, "pad_token_id": 3, "id2label": {0: "a", 1: "b"}}
+    theirs = Reference("GPT2ForSequenceClassification", "GPT2Config", options).build(torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokens = {f"t{i}": i for i in range(41)}
+    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="t0"))
+    T.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="t2").save_pretrained(
+        tmp_path / "theirs"
+    )
+    convert_folder(tmp_path / "theirs", tmp_path / "ours")
+    convert_folder(tmp_path / "ours", tmp_path / "back")
+    back = T.AutoModelForSequenceClassification.from_pretrained(tmp_path / "back")
+    assert back.config.pad_token_id == 3
+    ids = torch.tensor([[5, 6, 7], [8, 3, 3]])
+    assert torch.equal(back(ids).logits, theirs(ids).logits)

@@ -93,7 +93,8 @@ def sentence_head(family: Family, head: Head, folder: Path) -> tuple[Family, Hea
 
     Raises ConfigError for settings that have no counterpart here.
     """
-    bases = [head, *family.heads.values()]
+    encoders = [one for one in family.heads.values() if one.family]  # of T5, for instance
+    bases = [*encoders, head, *family.heads.values()]
     base = next((one for one in bases if set(one.targets) <= {"pooled"}), None)
     if base is None:
         raise ConfigError(f"family {family.model_type!r} has no model without a head")
@@ -165,8 +166,8 @@ def read_lengths(folder: Path, config: ModelConfig) -> ModelConfig:
             " tokenizer that lowercases"
         )
     text = config.streams.text
-    if text is None:
-        raise ConfigError(f"{folder}: sentences need a model that reads text")
+    if text is None or config.decoder is not None:
+        raise ConfigError(f"{folder}: sentences need a model that reads text and has no decoder")
     given = (
         settings.get("max_seq_length"),
         read_json(folder / TOKENIZER_SETTINGS).get("model_max_length"),
