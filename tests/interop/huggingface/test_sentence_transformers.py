@@ -181,7 +181,7 @@ def test_of_t5_the_encoder_is_used(architecture: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs.get_encoder()(ids).last_hidden_state.mean(1)
     layout = model.config.tasks["pooled"].layout("pooled").with_lengths((4,))
-    found = model.embed(Batch(layout, (ids,), torch.tensor([[4]])))[0]
+    found = model.embed(Batch(layout, (ids,), torch.tensor([[4]])))[0].detach()
     np.testing.assert_allclose(found, unit(expected.numpy()), atol=1e-6)
 
 

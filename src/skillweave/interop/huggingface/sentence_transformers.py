@@ -99,6 +99,7 @@ def sentence_head(family: Family, head: Head, folder: Path) -> tuple[Family, Hea
     if base is None:
         raise ConfigError(f"family {family.model_type!r} has no model without a head")
     unused = [str(source) for name, source in base.rules.items() if name.endswith("pooler")]
+    decoder = ("decoder.", "lm_head.") if base.family else ()
     rules = {
         f"targets.pooled.dense.{i}": [f"{path}.linear", f"{family.prefix}{path}.linear"]
         for i, path in enumerate(dense_folders(folder))
@@ -108,7 +109,7 @@ def sentence_head(family: Family, head: Head, folder: Path) -> tuple[Family, Hea
         targets={"pooled": _read_target(folder)},
         rules=rules,
         fields={},
-        unused=(*base.unused, *(f"{name}." for name in unused)),
+        unused=(*base.unused, *(f"{name}." for name in unused), *decoder),
         omitted_by="",
     )
 
