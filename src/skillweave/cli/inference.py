@@ -127,6 +127,18 @@ def generate(
     stop_strings: Annotated[
         list[str] | None, Option("--stop", metavar="TEXT", help="End an answer after this text.")
     ] = None,
+    choices: Annotated[
+        Path | None, Option(metavar="FILE", help="An answer is one of the lines of this file.")
+    ] = None,
+    regex: Annotated[
+        str | None, Option(metavar="PATTERN", help="An answer matches this regular expression.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, Option(metavar="FILE", help="An answer is JSON of the schema in this file.")
+    ] = None,
+    grammar: Annotated[
+        Path | None, Option(metavar="FILE", help="An answer is a text of this Lark grammar.")
+    ] = None,
     seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -135,9 +147,13 @@ def generate(
     An answer is a JSON line with `text` and `score`; with --stream, the text alone.
     """
     from skillweave.config.names import printable
+    from skillweave.config.reading import parse_json, read_lines
     from skillweave.inference.answers import Writer
     from skillweave.inference.inputs import read_inputs, read_words
     from skillweave.inference.writing import TextWriter
+
+    def text(option: str, file: Path) -> str:
+        return "\n".join(read_lines(file, option))
 
     given = {
         "max_new_tokens": max_new_tokens,
@@ -150,6 +166,10 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "stop_strings": stop_strings or None,
+        "choices": choices and [line for line in read_lines(choices, "--choices") if line],
+        "regex": regex,
+        "json_schema": json_schema and parse_json(text("--json-schema", json_schema), json_schema),
+        "grammar": grammar and text("--grammar", grammar),
         "seed": seed,
     }
     words = inputs or []

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from skillweave.config.base import Config, Positive
 
+CONSTRAINTS = ("choices", "regex", "json_schema", "grammar")
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
 Probability = Field(default=None, gt=0, le=1)
 
@@ -67,6 +68,15 @@ class DecodingConfig(Config):
     """Whether the scores after all changes are logarithms of probabilities again."""
     stop_strings: list[str] = []
     """Strings that end an answer. They are part of it."""
+    choices: list[str] | None = None
+    """An answer is one of these texts."""
+    regex: str | None = None
+    """An answer matches this regular expression as a whole. It has no look-around and no
+    references."""
+    json_schema: dict[str, Any] | None = None
+    """An answer is JSON that satisfies this schema."""
+    grammar: str | None = None
+    """An answer is a text of this Lark grammar, from its rule `start`."""
     seed: NonNegativeInt | None = None
     """Seed of the drawing; None draws anew each time."""
 
@@ -77,6 +87,11 @@ class DecodingConfig(Config):
         followed = cls.model_fields.keys() - SAMPLING - {"bad_words", "max_new_tokens", "do_sample"}
         given = {name: x for name, x in options.items() if name in followed and x is not None}
         return cls.parse({**given, **more}, "generation")
+
+    @property
+    def constraint(self) -> str | None:
+        """The setting that says what an answer may be; None for any text."""
+        return next((name for name in CONSTRAINTS if getattr(self, name) is not None), None)
 
     @model_validator(mode="after")
     def _check(self) -> DecodingConfig:
@@ -91,4 +106,11 @@ class DecodingConfig(Config):
             raise ValueError(f"{unused[0]} matters only where tokens are drawn; set do_sample")
         if self.stop_strings and self.num_beams > 1:
             raise ValueError("stop_strings end single texts; leave num_beams at 1")
+        given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} both say what an answer is; leave one out")
+        if given and self.stop_strings:
+            raise ValueError(f"stop_strings end answers before {given[0]} does; leave one out")
+        if self.choices == []:
+            raise ValueError("choices is empty; give at least one text, or leave it out")
         return self

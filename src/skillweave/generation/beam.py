@@ -5,6 +5,7 @@ Shape letters: N samples, K beams, L tokens so far, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Literal, NamedTuple
@@ -37,7 +38,7 @@ def beam_search(
     best: int = 1,
 ) -> list[list[Answer]]:
     """The `best` most probable answers of each sample that the search finds, the first before the
-    others.
+    others; fewer where no others are possible.
 
     `first_NV`: log probabilities of the first token. `ends`: tokens that end an answer, of which
     they are no part. `max_new_tokens`: most tokens of an answer with its end. The score of an
@@ -77,14 +78,18 @@ def beam_search(
         reachable_N = scores_NK[:, 0] / furthest**length_penalty
         worst_N = done_scores_NK[:, -1]
         beaten_N = (worst_N >= reachable_N) | (early_stopping is True) | (beams == 1)
-        settled_N = worst_N.isfinite() & beaten_N
+        settled_N = worst_N.isfinite() & beaten_N | scores_NK[:, 0].isneginf()
         if settled_N.all():
             break
         scores_NK = scores_NK.masked_fill(settled_N.unsqueeze(1), -torch.inf)
         before_NK = row_N1 * beams + parents[row_N1, kept]
         next_NKV = step(ids_NKL[..., -1].flatten(), before_NK.flatten()).unflatten(0, (-1, beams))
     return [
-        [Answer(until_end(ids, ends), score) for ids, score in zip(*row, strict=True)]
+        [
+            Answer(until_end(ids, ends), score)
+            for ids, score in zip(*row, strict=True)
+            if score > -math.inf
+        ]
         for row in zip(done_NKL[:, :best].tolist(), done_scores_NK[:, :best].tolist(), strict=True)
     ]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from skillweave.batch import Batch
 from skillweave.config.decoding import DecodingConfig
 from skillweave.generation.beam import Answer, beam_search
+from skillweave.generation.constraint import Constraint
 from skillweave.generation.scores import Change, cuts, penalties
 from skillweave.model.decoding import DecodingState
 from skillweave.model.model import Model
@@ -82,17 +83,18 @@ def generate(
     max_new_tokens: int,
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[Answer]]:
     """The answers for each sample of a batch, which end after the tokens of its last span. Inputs
     and tokens are encoded once.
 
     `ends`: tokens that end an answer, of which they are no part. `max_new_tokens`: most tokens of
-    an answer with its end. The score of an
-    answer is that of `beam_search`, or the sum of its tokens' log probabilities.
+    an answer with its end. `constraint`: what an answer may be. The score of an answer is that of
+    `beam_search`, or the sum of its tokens' log probabilities.
     """
     settings = settings or DecodingConfig()
     if settings.num_beams == 1:
-        written = list(write(model, batch, ends, max_new_tokens, settings, stops))
+        written = list(write(model, batch, ends, max_new_tokens, settings, stops, constraint))
         texts = [Answer([], 0.0) for _ in written[0].tokens]
         going = [True] * len(texts)
         for one in written:
@@ -105,7 +107,8 @@ def generate(
         return [texts[i : i + count] for i in range(0, len(texts), count)]
     beams = settings.num_beams
     given = batch.inputs[-1].shape[1]
-    texts = Texts(model, batch, beams, penalties(settings, ends, given, given + max_new_tokens))
+    changes = penalties(settings, ends, given, given + max_new_tokens, constraint)
+    texts = Texts(model, batch, beams, changes)
 
     def step(tokens: Tensor, before: Tensor) -> Tensor:
         texts.select(before)
@@ -132,12 +135,13 @@ def write(
     max_new_tokens: int,
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
+    constraint: Constraint | None = None,
 ) -> Iterator[Next]:
     """The next token of each text as it is found, the most probable one or a drawn one; each sample
     has `num_return_sequences` texts, next to each other. The others: see `generate`."""
     settings = settings or DecodingConfig()
     given = batch.inputs[-1].shape[1]
-    changes = penalties(settings, ends, given, given + max_new_tokens)
+    changes = penalties(settings, ends, given, given + max_new_tokens, constraint)
     texts = Texts(model, batch, settings.num_return_sequences, changes)
     device, removed = texts.ids.device, cuts(settings)
     generator = torch.Generator(device)
@@ -145,6 +149,9 @@ def write(
     goes_on = [True] * len(texts.ids)
     for length in range(1, max_new_tokens + 1):
         scores = texts.logits()
+        lost = scores.isneginf().all(1)
+        if lost.any():  # a text that no token may continue ends
+            scores[lost, ends[0]] = 0
         log_p = scores.log_softmax(-1)
         if settings.do_sample:
             for cut in removed:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skillweave.config.decoding import DecodingConfig
+from skillweave.generation.constraint import Constraint
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Tokens so far [N, L] and scores [N, V] → scores."""
@@ -19,10 +20,18 @@ Cut = Callable[[Tensor], Tensor]
 """Scores [N, V] → scores."""
 
 
-def penalties(settings: DecodingConfig, ends: Sequence[int], given: int, most: int) -> list[Change]:
-    """The changes that every search applies, in the order of Transformers. `ends`: tokens that end
-    a text. `given`: L before the first token is written, `most`: after the last one."""
+def penalties(
+    settings: DecodingConfig,
+    ends: Sequence[int],
+    given: int,
+    most: int,
+    constraint: Constraint | None = None,
+) -> list[Change]:
+    """The changes that every search applies, in the order of Transformers, and the constraint.
+    `ends`: tokens that end a text. `given`: L before the first token is written, `most`: after the
+    last one."""
     changes: list[Change] = []
+    first = given + (given == 1 and settings.forced_bos_token_id is not None)
     if settings.repetition_penalty != 1:
         changes.append(partial(repeated, penalty=settings.repetition_penalty))
     if settings.no_repeat_ngram_size:
@@ -43,11 +52,12 @@ def penalties(settings: DecodingConfig, ends: Sequence[int], given: int, most: i
         every = range(most)
         changes.append(partial(without, tokens=settings.suppress_tokens, lengths=every))
     if settings.begin_suppress_tokens:
-        first = given + (given == 1 and settings.forced_bos_token_id is not None)
         begin = range(first, first + 1)
         changes.append(partial(without, tokens=settings.begin_suppress_tokens, lengths=begin))
     if settings.renormalize_logits:
         changes.append(lambda ids, scores: scores.log_softmax(-1))
+    if constraint is not None:
+        changes.append(partial(constraint, first=first, last=most - 1))
     return changes
 
 

@@ -18,6 +18,8 @@ from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
+from skillweave.generation import Answer
+from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.predictor import BATCH, Predictor, as_predictor
 from skillweave.model.model import Model
@@ -74,6 +76,7 @@ class TextWriter:
         ends = target.generation.get("eos_token_id") or []
         ends = [ends] if isinstance(ends, int) else ends
         self.ends = list(dict.fromkeys([self.processor.separator, *ends]))
+        self.constraint = build_constraint(self.settings, self.processor, self.ends)
         if self.settings.num_beams > (known := self.tokenizer.get_vocab_size()):
             raise ConfigError(
                 f"num_beams {self.settings.num_beams}, but the model knows {known} tokens"
@@ -89,7 +92,8 @@ class TextWriter:
 
     def write(self, inputs: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
         """For each input its answers, the best first: `text`, and `score`, the logarithm of its
-        probability (with beams, see `beam_search`). A broken input gives `{"error": reason}`.
+        probability (with beams, see `beam_search`). A broken input gives `{"error": reason}`, and
+        so does an answer that ends before it satisfies the constraint.
 
         `inputs`: rows under the task's field names, or the first field alone. A row may hold the
         beginning of its answer as `prompt`; for a language model it is the row's `text`.
@@ -107,16 +111,15 @@ class TextWriter:
                 some = [i for i, one in ready.items() if one.room == room]
                 batch = self._batch([ready[i].example for i in some])
                 with evaluating(self.model):
-                    texts = generation.generate(
-                        self.model, batch, self.ends, room, self.settings, self._stops
-                    )
+                    texts = generation.generate(self.model, batch, self.ends, room, *self._how)
                 for i, answers in zip(some, texts, strict=True):
-                    found[i] = [{"text": self.text(a.ids), "score": a.score} for a in answers]
+                    found[i] = [self._answer(a, room) for a in answers] or [self._lost(room)]
             yield from (found[i] for i in range(len(group)))
 
     def stream(self, value: Any) -> Iterator[str]:
         """The answer for one input in pieces, as it is written. No piece ends within a character.
-        Raises BadInput for a broken input, ConfigError for several beams."""
+        Raises BadInput for a broken input, and after an answer that does not satisfy the
+        constraint; ConfigError for several beams."""
         if self.settings.num_beams > 1 or self.settings.num_return_sequences > 1:
             raise ConfigError("a stream is one text as it is written; leave num_beams at 1")
         (row,) = as_rows([value], self.fields)
@@ -124,17 +127,31 @@ class TextWriter:
         pieces = DecodeStream(skip_special_tokens=True)
         with evaluating(self.model):
             batch = self._batch([prompted.example])
-            steps = generation.write(
-                self.model, batch, self.ends, prompted.room, self.settings, self._stops
-            )
-            for step in steps:
+            ids: list[int] = []
+            for step in generation.write(self.model, batch, self.ends, prompted.room, *self._how):
                 piece = pieces.step(self.tokenizer, step.tokens[0])
-                if piece and step.tokens[0] not in self.ends:
-                    yield piece
+                if step.tokens[0] not in self.ends:
+                    ids.append(step.tokens[0])
+                    if piece:
+                        yield piece
+        if self.constraint and self.constraint.text(ids) is None:
+            raise BadInput(self._lost(prompted.room)["error"])
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of some tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _answer(self, answer: Answer, room: int) -> dict[str, Any]:
+        text = self.constraint.text(answer.ids) if self.constraint else self.text(answer.ids)
+        return self._lost(room) if text is None else {"text": text, "score": answer.score}
+
+    def _lost(self, room: int) -> dict[str, Any]:
+        told = f"found no answer for {self.settings.constraint} within {room} tokens"
+        return {"error": f"{told}; raise max_new_tokens, or allow more texts"}
+
+    @property
+    def _how(self) -> tuple[Any, ...]:
+        return self.settings, self._stops, self.constraint
 
     @property
     def _before(self) -> Sequence[Any]:
