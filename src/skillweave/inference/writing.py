@@ -66,8 +66,8 @@ class TextWriter:
         # as the model was trained: its weights depend on the roles of the spans
         self.layout = self.model.config.tasks[self.task.name].layout(self.task.name)
         self.decodes = len(self.layout.passes) > 1
-        words = self.context.processors[Modality.TEXT]
-        self.processor: Any = self.context.answers if self.decodes else words
+        processors = self.context.processors
+        self.processor: Any = self.context.answers if self.decodes else processors[Modality.TEXT]
         self.tokenizer = self.processor.tokenizer
         if self.settings.bad_words:
             forms = [form for word in self.settings.bad_words for form in (word, f" {word}")]
