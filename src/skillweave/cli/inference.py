@@ -96,7 +96,12 @@ def generate(
         Option(metavar="FILE", help="A folder of files, or a table with the columns of the task."),
     ] = None,
     out: Annotated[
-        Path | None, Option(metavar="FILE", help="A .jsonl or .parquet file for the answers.")
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="A .jsonl or .parquet file for the answers; .srt or .vtt for the subtitles of a"
+            " recording.",
+        ),
     ] = None,
     stream: Annotated[bool, Option("--stream", help="Show the text as it is written.")] = False,
     max_new_tokens: Annotated[
@@ -140,6 +145,18 @@ def generate(
         Path | None, Option(metavar="FILE", help="An answer is a text of this Lark grammar.")
     ] = None,
     seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
+    language: Annotated[
+        str | None,
+        Option(metavar="CODE", help="What a Whisper hears, such as zh (default: it detects it)."),
+    ] = None,
+    speech_task: Annotated[
+        str | None,
+        Option(metavar="transcribe|translate", help="Of a Whisper: in its language or in English."),
+    ] = None,
+    return_timestamps: Annotated[
+        bool | None,
+        Option("--return-timestamps", help="Of a Whisper: segments with start and end in seconds."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write text: continue a prompt, translate, summarize, describe, transcribe.
@@ -149,12 +166,14 @@ def generate(
     from skillweave.config.names import printable
     from skillweave.config.reading import parse_json, read_lines
     from skillweave.inference.answers import Writer
+    from skillweave.inference.generating import open_writer
     from skillweave.inference.inputs import read_inputs, read_words
-    from skillweave.inference.writing import TextWriter
+    from skillweave.inference.subtitles import SUFFIXES, SubtitleWriter
 
     def text(option: str, file: Path) -> str:
         return "\n".join(read_lines(file, option))
 
+    lines = SubtitleWriter(out) if out and out.suffix in SUFFIXES else None
     given = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -171,6 +190,9 @@ def generate(
         "json_schema": json_schema and parse_json(text("--json-schema", json_schema), json_schema),
         "grammar": grammar and text("--grammar", grammar),
         "seed": seed,
+        "language": language,
+        "speech_task": speech_task,
+        "return_timestamps": return_timestamps or (lines and True),
     }
     words = inputs or []
     if input and words:
@@ -178,9 +200,9 @@ def generate(
     if stream and (input or out or len(words) != 1):
         raise sw.ConfigError("--stream shows the answer for one input; give it, without --input")
     require_writable(out)
-    lines = Writer(out, input)
+    lines = lines or Writer(out, input)
     settings = {name: value for name, value in given.items() if value is not None}
-    writer = TextWriter(open_predictor(model, device), task, settings)
+    writer = open_writer(open_predictor(model, device), task, settings)
     fields = writer.fields
     rows = read_inputs(input, fields, writer.task.columns) if input else read_words(words, fields)
     if stream:
@@ -190,6 +212,11 @@ def generate(
         print()
         return
     _tell_skipped(input, rows)
+    if isinstance(lines, SubtitleWriter) and len(rows) != 1:
+        raise sw.ConfigError(
+            f"{out}: holds the subtitles of one recording, and {len(rows)} are given; give one, or"
+            " write a .jsonl file"
+        )
     with lines:
         for shown, answers in zip(rows.shown, writer.write(rows), strict=True):
             for answer in answers:

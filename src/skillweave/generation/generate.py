@@ -15,8 +15,7 @@ from torch import Tensor
 from skillweave.batch import Batch
 from skillweave.config.decoding import DecodingConfig
 from skillweave.generation.beam import Answer, beam_search
-from skillweave.generation.constraint import Constraint
-from skillweave.generation.scores import Change, cuts, penalties
+from skillweave.generation.scores import Change, Rules, cuts, penalties
 from skillweave.model.decoding import DecodingState
 from skillweave.model.model import Model
 
@@ -83,7 +82,7 @@ def generate(
     max_new_tokens: int,
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
-    constraint: Constraint | None = None,
+    constraint: Rules | None = None,
 ) -> list[list[Answer]]:
     """The answers for each sample of a batch, which end after the tokens of its last span. Inputs
     and tokens are encoded once.
@@ -135,7 +134,7 @@ def write(
     max_new_tokens: int,
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
-    constraint: Constraint | None = None,
+    constraint: Rules | None = None,
 ) -> Iterator[Next]:
     """The next token of each text as it is found, the most probable one or a drawn one; each sample
     has `num_return_sequences` texts, next to each other. The others: see `generate`."""

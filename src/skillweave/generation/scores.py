@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from skillweave.config.decoding import DecodingConfig
-from skillweave.generation.constraint import Constraint
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Tokens so far [N, L] and scores [N, V] → scores."""
+
+
+class Rules(Protocol):
+    """What a text may be: a constraint, or the timestamps of Whisper."""
+
+    def __call__(self, ids_NL: Tensor, scores_NV: Tensor, first: int, last: int) -> Tensor:
+        """As `Change`. `first`: L before the first token of the text, `last`: before the last."""
+        ...
+
+
 Cut = Callable[[Tensor], Tensor]
 """Scores [N, V] → scores."""
 
@@ -25,7 +35,7 @@ def penalties(
     ends: Sequence[int],
     given: int,
     most: int,
-    constraint: Constraint | None = None,
+    constraint: Rules | None = None,
 ) -> list[Change]:
     """The changes that every search applies, in the order of Transformers, and the constraint.
     `ends`: tokens that end a text. `given`: L before the first token is written, `most`: after the

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,7 @@ from skillweave.data.processors import BadInput
 from skillweave.generation import Answer
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
-from skillweave.inference.predictor import BATCH, Predictor, as_predictor
-from skillweave.model.model import Model
+from skillweave.inference.predictor import BATCH, Predictor
 from skillweave.tasks.predictions import evaluating
 from skillweave.tasks.task import ResolvedTask, Row
 
@@ -30,13 +28,17 @@ PROMPT = "prompt"
 """The field of a row with the beginning of the text that is written."""
 DEFAULT_LENGTH = 128
 """Most tokens of an answer, where neither the call nor the model says it."""
+SILENCE = 2.0**-15
+"""A smaller range of samples is less than one step of 16 bits."""
 
 
 class Prompted(NamedTuple):
-    """An input, ready to be continued by at most `room` tokens."""
+    """An input, ready to be continued by at most `room` tokens. `about`: what is told of it beside
+    its answers."""
 
     example: Example
     room: int
+    about: Mapping[str, Any]
 
 
 class TextWriter:
@@ -53,7 +55,7 @@ class TextWriter:
         settings: Mapping[str, Any] | DecodingConfig | None = None,
     ) -> None:
         self.predictor, self.model = predictor, predictor.model
-        self.task = _writing_task(predictor, task)
+        self.task = writing_task(predictor, task)
         self.context = predictor.context(self.task)
         target = self.task.target
         own = {"num_beams": target.beams, "length_penalty": target.length_penalty}
@@ -113,7 +115,8 @@ class TextWriter:
                 with evaluating(self.model):
                     texts = generation.generate(self.model, batch, self.ends, room, *self._how)
                 for i, answers in zip(some, texts, strict=True):
-                    found[i] = [self._answer(a, room) for a in answers] or [self._lost(room)]
+                    answers = [self._answer(a, room) for a in answers] or [self._lost(room)]
+                    found[i] = [{**answer, **ready[i].about} for answer in answers]
             yield from (found[i] for i in range(len(group)))
 
     def stream(self, value: Any) -> Iterator[str]:
@@ -174,10 +177,11 @@ class TextWriter:
         broken row, and one that leaves no room for an answer."""
         prompt = row.get(PROMPT, row.get("text", "") if not self._before else "")
         own = self._ids(self.processor.read(prompt)) if prompt else []
+        about: Mapping[str, Any] = {}
         if self.decodes:
             (given,) = self.task.entry.build_parts({"key": "", **row}, self.context)
             spans = given.spans[: len(self._before)]
-            begin = [self.processor.cls, *self.processor.numbers(self.task.target.begin)]
+            begin, about = self._begin(spans)
         else:
             spans = tuple(
                 self.context.features(row, span.modality, np.random.default_rng(0))
@@ -188,16 +192,27 @@ class TextWriter:
         before = 0  # texts of one pass share their positions
         for span, features in zip(self._before, spans, strict=True):
             before += features.length if span.modality is Modality.TEXT and not self.decodes else 0
-        room = self.processor.max_length - before - len(ids)
+            if span.modality is Modality.SOUND:
+                require_sound(features.data.numpy())
+        last = Features(torch.tensor(ids), len(ids))
+        return Prompted(Example((*spans, last), {}, ""), self._room(before + len(ids)), about)
+
+    def _begin(self, spans: Sequence[Features]) -> tuple[list[int], Mapping[str, Any]]:
+        """The tokens that a decoder's text about some inputs begins with, and what is told of
+        it."""
+        return [self.processor.cls, *self.processor.numbers(self.task.target.begin)], {}
+
+    def _room(self, given: int) -> int:
+        """Most tokens after so many. Raises BadInput where none can follow."""
+        room = self.processor.max_length - given
         most = self.settings.max_new_tokens
         if room < 1 or (most or 0) > room:
             raise BadInput(
-                f"{before + len(ids)} tokens of at most {self.processor.max_length} are given, so"
+                f"{given} tokens of at most {self.processor.max_length} are given, so"
                 f" {max(room, 0)} can be written; shorten the input, or lower max_new_tokens"
             )
         longest = self.task.target.max_answer_tokens if self.decodes else DEFAULT_LENGTH
-        last = Features(torch.tensor(ids), len(ids))
-        return Prompted(Example((*spans, last), {}, ""), most or min(room, longest))
+        return most or min(room, longest)
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         config = self.model.config
@@ -206,7 +221,16 @@ class TextWriter:
         return found.to(self.predictor.device)
 
 
-def _writing_task(predictor: Predictor, name: str | None) -> ResolvedTask:
+def require_sound(samples: np.ndarray) -> None:
+    """Raises BadInput for silence: samples, or frames, that are all equal."""
+    if np.ptp(samples) < SILENCE:
+        raise BadInput(
+            "the recording is silent, so nothing can be written about it; check the file and its"
+            " channels, or leave it out"
+        )
+
+
+def writing_task(predictor: Predictor, name: str | None) -> ResolvedTask:
     """The task that writes. Raises ConfigError where that is none or several."""
     writing = [n for n, one in predictor.tasks.items() if one.target.writes_text]
     if name is not None:
@@ -223,32 +247,3 @@ def _writing_task(predictor: Predictor, name: str | None) -> ResolvedTask:
             else "no task of this model writes text: none has a target of kind 'lm'"
         )
     return predictor.task(writing[0])
-
-
-def generate(
-    model: Model | Predictor | str | Path,
-    inputs: Any,
-    task: str | None = None,
-    *,
-    stream: bool = False,
-    **settings: Any,
-) -> list[str] | Iterator[str]:
-    """The text that a model writes for each input: the continuation of a prompt (a language model),
-    or what a decoder says about texts, pictures or recordings.
-
-    `inputs`: a list of rows or values as for `TextWriter.write`. `stream`: `inputs` is a single
-    one, and its answer comes in pieces, as it is written. `settings`: those of `DecodingConfig`.
-    The best of several answers is given; `TextWriter` gives all, with their scores. Raises
-    ConfigError for a model that writes no text, BadInput for a broken input.
-    """
-    writer = TextWriter(as_predictor(model), task, settings)
-    if stream:
-        return writer.stream(inputs)
-    if isinstance(inputs, str | bytes | Path | Mapping):
-        raise ConfigError("generate: inputs is a list; write [...] for a single one")
-    texts = []
-    for number, (best, *_) in enumerate(writer.write(inputs)):
-        if "error" in best:
-            raise BadInput(f"input {number}: {best['error']}")
-        texts.append(best["text"])
-    return texts

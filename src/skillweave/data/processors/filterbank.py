@@ -39,15 +39,17 @@ def log_mel(waveform: np.ndarray, rate: int, mels: int) -> np.ndarray:
     return (centred / np.maximum(frames.std(axis=0), MIN_DEVIATION)).astype(np.float32)
 
 
-def whisper_log_mel(waveform: np.ndarray, frames: int, mels: int) -> np.ndarray:
+def whisper_log_mel(waveform: np.ndarray, frames: int | None, mels: int) -> np.ndarray:
     """Whisper's log-mel frames (arXiv 2212.04356, section 2.2) of a waveform [samples] at 16 kHz:
     [frames, mels], float32.
 
-    Windows of 25 ms around every 10 ms, with silence after the end of the waveform. The logarithm
-    of the energy in each bin, at least the loudest one's less 8 (80 dB), plus 4, divided by 4.
+    Windows of 25 ms around every 10 ms, with silence after the end of the waveform, or (`frames`
+    None) as many as it fills. The logarithm of the energy in each bin, at least the loudest one's
+    less 8 (80 dB), plus 4, divided by 4.
     """
     step, window = WHISPER_RATE // 100, torch.hann_window(WHISPER_RATE // 40)
-    samples = torch.zeros(frames * step)
+    samples = torch.zeros(len(waveform) if frames is None else frames * step)
+    frames = len(samples) // step
     samples[: len(waveform)] = torch.from_numpy(np.float32(waveform))[: len(samples)]
     # the frames of the silence after the waveform need no transform
     heard = min(frames, math.ceil((len(waveform) + len(window) // 2) / step))

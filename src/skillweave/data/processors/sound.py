@@ -96,6 +96,21 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
             features = log_mel(waveform, stream.sample_rate, filterbank.mel_bins)
         return Features(from_numpy(features), length, truncated=truncated)
 
+    def waveform(self, value: Any) -> np.ndarray:
+        """All of a recording [samples] at the stream's rate, also what is longer than the stream.
+        Raises BadInput."""
+        longest = math.ceil(self.limits.max_seconds * self.stream.sample_rate)
+        positions = self.stream.positions(longest) + 2
+        whole = SoundProcessor(
+            self.stream.model_copy(update={"max_length": positions}), self.limits
+        )
+        samples, rate = whole.decode(value)
+        if len(samples) > self.limits.max_seconds * rate:
+            raise BadInput(
+                f"{len(samples) / rate:.1f} s exceed max_seconds {self.limits.max_seconds}"
+            )
+        return whole._resample(samples, rate, 1.0)
+
     def to_arrays(self, decoded: Decoded) -> list[np.ndarray]:
         """The samples and the rate."""
         return [decoded[0], np.array(decoded[1])]
