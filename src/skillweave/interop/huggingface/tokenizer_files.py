@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.config.reading import reading
@@ -34,6 +37,8 @@ OLDER = (
     "spm.model",
 )
 """Older folders have one of these instead."""
+BESIDE = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
+"""Files that may change what a `tokenizer.json` says."""
 TWO_LANGUAGES = "source.spm"
 """Folders of Marian have this and `target.spm`."""
 SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
@@ -41,8 +46,8 @@ SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id
 
 
 def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
-    """The folder's `tokenizer.json`, or what Transformers makes of older files; empty if there is
-    none or the model reads no text.
+    """The tokenizer that Transformers makes of a folder's files, as `tokenizer.json`; empty if there
+    is none or the model reads no text. A tokenizer without special tokens around texts adds none.
 
     Raises ConfigError for Marian's two tokenizers, and for one that has more tokens than the
     model's word embedding has rows.
@@ -57,14 +62,29 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     if file is None or stream is None:
         return {}
     with reading(file, "a tokenizer that transformers and tokenizers can read here"):
-        content = file.read_bytes() if file.name == FILE else convert_older(folder)
-        size = from_json(content).get_vocab_size()
+        tokenizer = _read(folder, file)
+        if tokenizer.post_processor is None:
+            tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1")
+        size = tokenizer.get_vocab_size()
     if size > stream.vocabulary:
         raise ConfigError(
             f"{file}: the tokenizer has {size} tokens, the word embedding {stream.vocabulary} rows;"
             " give the tokenizer that the model was trained with, or resize the embedding"
         )
-    return {tokenizer_asset(Modality.TEXT): content}
+    return {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()}
+
+
+def _read(folder: Path, file: Path) -> Tokenizer:
+    """The tokenizer of a folder. Options and tokens in the files beside a `tokenizer.json` count
+    more than those in it, as in Transformers, unless Transformers would give other numbers to its
+    tokens."""
+    alone = from_json(file.read_bytes()) if file.name == FILE else None
+    if alone and not any((folder / name).is_file() for name in BESIDE):
+        return alone
+    whole = from_json(convert_older(folder))
+    if alone and not alone.get_vocab().items() <= whole.get_vocab().items():
+        return alone
+    return whole
 
 
 def read_special_tokens(
@@ -186,8 +206,6 @@ def write_tokenizer(
 
 def _set_template(processor: TextProcessor, ends_text: bool | None, segment: int) -> None:
     """Let the tokenizer put the special tokens around texts that the processor puts there."""
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer = processor.tokenizer
     before, after = processor.frame
     end = after if ends_text is None else [processor.separator] if ends_text else []
