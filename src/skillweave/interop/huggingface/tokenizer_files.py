@@ -46,8 +46,8 @@ SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id
 
 
 def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
-    """The tokenizer that Transformers makes of a folder's files, as `tokenizer.json`; empty if there
-    is none or the model reads no text. A tokenizer without special tokens around texts adds none.
+    """The tokenizer that Transformers makes of a folder's files, as `tokenizer.json`; empty if
+    there is none or the model reads no text.
 
     Raises ConfigError for Marian's two tokenizers, and for one that has more tokens than the
     model's word embedding has rows.
