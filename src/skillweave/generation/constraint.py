@@ -19,6 +19,7 @@ from torch import Tensor
 
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
+from skillweave.config.errors import reading
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.token_bytes import token_bytes
 
@@ -26,6 +27,8 @@ Ids = tuple[int, ...]
 WHITESPACE = r" |\n {0,32}"
 """What may stand between two parts of a JSON text: with any whitespace, models often write nothing
 else for ever."""
+ANY_SPELLING = '%llguidance {"no_forcing": true}'
+"""Else a text may only have the tokens that the tokenizer would give it."""
 
 
 class Constraint(ABC):
@@ -133,9 +136,7 @@ class Grammar(Constraint):
         self.shift = 0 if first == later else len(later)
         parts = [*later, *first] if self.shift else later
         known = guidance.LLTokenizer(_Vocabulary(parts))
-        # else a token may only be followed by those that the tokenizer would give
-        grammar += '\n%llguidance {"no_forcing": true}\n'
-        self.start = guidance.LLMatcher(known, grammar, log_level=0)
+        self.start = guidance.LLMatcher(known, f"{grammar}\n{ANY_SPELLING}\n", log_level=0)
         self.states: dict[Ids, Any] = {(): self.start}
         if self.start.is_error():
             raise ConfigError(f"{kind}: {self._error(self.start)}")
@@ -184,7 +185,8 @@ class Grammar(Constraint):
         return state if state.consume_token(token + self.shift * (len(ids) == 1)) else None
 
     def _error(self, state: Any) -> str:
-        return state.get_error().split("\n<state>")[0].strip()
+        lines = state.get_error().split("\n<")[0].strip().splitlines()
+        return "\n".join(line for line in lines if ANY_SPELLING not in line)
 
 
 class _Vocabulary:
@@ -223,10 +225,12 @@ def build_constraint(
     given = getattr(settings, kind)
     if kind == "choices":
         return Choices(given, processor, ends)
-    if kind == "json_schema":
-        layout = {"whitespace_pattern": WHITESPACE, **given.get("x-guidance", {})}
-        given = f"start: %json {json.dumps({**given, 'x-guidance': layout})}"
-    elif kind == "regex":
-        read = import_guidance(kind).LLMatcher.grammar_from_regex(given)
-        given = json.loads(read)["grammars"][0]["lark_grammar"]
+    with reading(kind, "valid"):
+        if kind == "json_schema":
+            layout = {"whitespace_pattern": WHITESPACE, **given.get("x-guidance", {})}
+            given = f"start: %json {json.dumps({**given, 'x-guidance': layout})}"
+        elif kind == "regex":
+            read = import_guidance(kind).LLMatcher.grammar_from_regex(given)
+            given = json.loads(read)["grammars"][0]["lark_grammar"]
+        given.encode()  # raises for half a surrogate pair
     return Grammar(given, kind, processor, ends)
