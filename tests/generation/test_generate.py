@@ -14,7 +14,7 @@ from torch import Tensor
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 from skillweave.generation import answered, generate, write
-from skillweave.generation.generate import draw
+from skillweave.generation.generate import draw, looked_up
 from skillweave.interop.huggingface import from_hf
 
 END, MOST = 2, 8
@@ -200,6 +200,54 @@ def test_a_text_ends_where_a_string_ends_it() -> None:
         assert answer.ids == (whole[: whole.index(stop) + 1] if stop in whole else whole)
 
 
+@pytest.mark.parametrize("build", [bart, llama])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"repetition_penalty": 1.1},
+        {"do_sample": True, "temperature": 0.3, "seed": 5},
+    ],
+    ids=str,
+)
+def test_a_text_that_repeats_itself_needs_fewer_passes(
+    build: Any, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = from_hf(build(0))
+    passes: list[int] = []
+    real = type(model).steps
+
+    def steps(self: Any, tokens: Tensor, *rest: Any) -> Tensor:
+        passes.append(tokens.shape[1])
+        return real(self, tokens, *rest)
+
+    monkeypatch.setattr(type(model), "steps", steps)
+    taken = [0, 0]
+    for seed in range(3):
+        given = torch.randint(3, 40, (1, 5), generator=torch.Generator().manual_seed(seed))
+        batch = make_batch(model, torch.float64, (10,))
+        batch = answered(batch, given.repeat(1, 2))  # its second half is its first
+        found = []
+        for i, ahead in enumerate((0, 4)):
+            passes.clear()
+            options = {"min_new_tokens": 12, "prompt_lookup_num_tokens": ahead}
+            some = DecodingConfig.parse({**settings, **options})
+            found.append(generate(model, batch, [END], 14, some))
+            taken[i] += len(passes)
+            assert max(passes, default=0) <= 1 + ahead
+        assert found[0][0][0].ids == found[1][0][0].ids
+        assert found[0][0][0].score == pytest.approx(found[1][0][0].score)
+    assert taken[1] < taken[0]
+
+
+def test_words_that_come_again() -> None:
+    assert looked_up([1, 2, 3, 9, 1, 2], 2) == [3, 9]
+    assert looked_up([1, 2, 3, 1, 2, 4, 1, 2], 5) == [4, 1, 2, 4, 1]
+    assert looked_up([7, 2, 3, 9, 1, 2], 2) == [3, 9]
+    assert looked_up([5, 5, 5], 3) == [5, 5, 5]
+    assert looked_up([1, 2, 3], 3) == looked_up([1], 3) == looked_up([1, 1], 0) == []
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -208,6 +256,7 @@ def test_a_text_ends_where_a_string_ends_it() -> None:
         ({"temperature": 0.5}, "set do_sample"),
         ({"stop_strings": ["a"], "num_beams": 2}, "leave num_beams at 1"),
         ({"top_p": 1.5}, "less than or equal to 1"),
+        ({"prompt_lookup_num_tokens": 3, "num_beams": 2}, "is for single texts"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], told: str) -> None:

@@ -171,6 +171,14 @@ def test_words_and_strings(folder: Path) -> None:
     assert character not in without
 
 
+def test_looking_words_up_changes_no_text(folder: Path) -> None:
+    for settings in ({}, {"do_sample": True, "seed": 1, "temperature": 0.4}):
+        own = {"max_new_tokens": 20, "bad_words": ["a"], **settings}
+        # of sampled texts, each has its own draws
+        expected = [sw.generate(folder, [prompt], **own)[0] for prompt in PROMPTS]
+        assert sw.generate(folder, PROMPTS, prompt_lookup_num_tokens=4, **own) == expected
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

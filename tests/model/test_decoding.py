@@ -69,6 +69,11 @@ def check(model: Model, batch: Batch, bound: float = 1e-9) -> None:
         close(model.step(tokens(i).unsqueeze(1), state), i + 1)
     state = model.prefill(without_last(batch, STEPS))
     close(model.step(torch.stack([tokens(0), tokens(1)], dim=1), state), 2)
+    if state.droppable:
+        state.drop(1)
+        both_N2V = model.steps(torch.stack([tokens(1), tokens(2)], dim=1), state, 2)
+        close(both_N2V[:, 0], 2)
+        close(both_N2V[:, 1], 3)
     state = model.prefill(without_last(batch, STEPS))
     order = torch.cat([rows.flip(0), rows[:1]])
     state.reorder(order)

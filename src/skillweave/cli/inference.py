@@ -144,6 +144,9 @@ def generate(
     grammar: Annotated[
         Path | None, Option(metavar="FILE", help="An answer is a text of this Lark grammar.")
     ] = None,
+    prompt_lookup_num_tokens: Annotated[
+        int | None, Option(metavar="N", help="Read repeated words so many tokens at once.")
+    ] = None,
     seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
     language: Annotated[
         str | None,
@@ -189,6 +192,7 @@ def generate(
         "regex": regex,
         "json_schema": json_schema and parse_json(text("--json-schema", json_schema), json_schema),
         "grammar": grammar and text("--grammar", grammar),
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
         "seed": seed,
         "language": language,
         "speech_task": speech_task,

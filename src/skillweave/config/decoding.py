@@ -11,6 +11,8 @@ from skillweave.config.base import Config, Positive
 
 CONSTRAINTS = ("choices", "regex", "json_schema", "grammar")
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
+OWN = {"bad_words", "max_new_tokens", "do_sample", "prompt_lookup_num_tokens", *CONSTRAINTS}
+"""Settings of the caller, which no model comes with."""
 Probability = Field(default=None, gt=0, le=1)
 
 
@@ -77,6 +79,9 @@ class DecodingConfig(Config):
     """An answer is JSON that satisfies this schema."""
     grammar: str | None = None
     """An answer is a text of this Lark grammar, from its rule `start`."""
+    prompt_lookup_num_tokens: NonNegativeInt = 0
+    """Read so many tokens at once where words of the text come again, as in a summary or in code:
+    the same text in fewer passes of the model. One text at a time."""
     seed: NonNegativeInt | None = None
     """Seed of the drawing; None draws anew each time."""
 
@@ -84,7 +89,7 @@ class DecodingConfig(Config):
     def search(cls, options: Mapping[str, Any], **more: Any) -> DecodingConfig:
         """The settings of a search with those of Transformers' options that it follows; those of
         sampling, limits and strings are the caller's. Raises ConfigError."""
-        followed = cls.model_fields.keys() - SAMPLING - {"bad_words", "max_new_tokens", "do_sample"}
+        followed = cls.model_fields.keys() - SAMPLING - OWN
         given = {name: x for name, x in options.items() if name in followed and x is not None}
         return cls.parse({**given, **more}, "generation")
 
@@ -111,6 +116,11 @@ class DecodingConfig(Config):
             raise ValueError(f"{given[0]} and {given[1]} both say what an answer is; leave one out")
         if given and self.stop_strings:
             raise ValueError(f"stop_strings end answers before {given[0]} does; leave one out")
+        if self.prompt_lookup_num_tokens and max(self.num_beams, self.num_return_sequences) > 1:
+            raise ValueError(
+                "prompt_lookup_num_tokens is for single texts; leave num_beams and"
+                " num_return_sequences at 1"
+            )
         if self.choices == []:
             raise ValueError("choices is empty; give at least one text, or leave it out")
         return self

@@ -33,12 +33,28 @@ class Next(NamedTuple):
 
 
 class Texts:
-    """Texts that grow by a token at a time. `scores`: [M, V] of the next token, penalties
-    included."""
+    """Texts that grow by a token at a time.
 
-    def __init__(self, model: Model, batch: Batch, copies: int, changes: Sequence[Change]) -> None:
+    `ahead`: of a single text, the model reads so many tokens that followed the same words earlier,
+    together with the next one (prompt look-up). Where they are found again, they are known. `most`:
+    longest text.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        copies: int,
+        changes: Sequence[Change],
+        ahead: int = 0,
+        most: int = 0,
+    ) -> None:
         self.model, self.changes = model, changes
         self.state: DecodingState = model.prefill(batch)
+        alone = len(batch) * copies == 1 and self.state.droppable
+        self.ahead, self.most = ahead if alone else 0, most
+        self.guessed: list[tuple[int, Tensor]] = []
+        """Tokens that the state counts already, and the logits [1, V] after each."""
         given_NL = batch.inputs[-1]
         # padding before the tokens, so that those that are written follow them
         lengths_N1 = batch.lengths[:, -1:].to(given_NL.device)
@@ -56,8 +72,17 @@ class Texts:
 
     def add(self, tokens: Tensor) -> None:
         """The next token [M] of each."""
-        self.model.step(tokens.unsqueeze(1), self.state)
         self.ids = torch.cat([self.ids, tokens.unsqueeze(1)], dim=1)
+        if self.guessed and self.guessed[0][0] == tokens.item():
+            _, self.state.logits = self.guessed.pop(0)
+            return
+        self.state.drop(len(self.guessed))
+        room = self.most - self.ids.shape[1] - 1  # nothing is read after the last token
+        guessed = looked_up(self.ids[0].tolist(), min(self.ahead, room))
+        read_NL = torch.cat([tokens.unsqueeze(1), tokens.new_tensor([guessed] * len(tokens))], 1)
+        first, *others = self.model.steps(read_NL, self.state, 1 + len(guessed)).unbind(1)
+        self.state.logits = first
+        self.guessed = list(zip(guessed, others, strict=True))
 
     def logits(self) -> Tensor:
         """[M, V] of the next token, with penalties."""
@@ -141,7 +166,8 @@ def write(
     settings = settings or DecodingConfig()
     given = batch.inputs[-1].shape[1]
     changes = penalties(settings, ends, given, given + max_new_tokens, constraint)
-    texts = Texts(model, batch, settings.num_return_sequences, changes)
+    copies, ahead = settings.num_return_sequences, settings.prompt_lookup_num_tokens
+    texts = Texts(model, batch, copies, changes, ahead, given + max_new_tokens)
     device, removed = texts.ids.device, cuts(settings)
     generator = torch.Generator(device)
     generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
@@ -173,6 +199,17 @@ def write(
         if not any(goes_on):
             return
         texts.add(tokens)
+
+
+def looked_up(ids: Sequence[int], count: int) -> list[int]:
+    """`count` tokens after the last earlier place with the same end, of two tokens or one; none if
+    there is no such place. What would be beyond the end goes on as between the two places."""
+    for size in (2, 1) if count > 0 else ():
+        end = list(ids[-size:])
+        for place in range(len(ids) - size, size - 1, -1):
+            if list(ids[place - size : place]) == end:
+                return (list(ids[place:]) * count)[:count]
+    return []
 
 
 def draw(probabilities_NV: Tensor, uniform_N: Tensor) -> Tensor:

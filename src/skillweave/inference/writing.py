@@ -101,7 +101,8 @@ class TextWriter:
         beginning of its answer as `prompt`; for a language model it is the row's `text`.
         """
         rest = as_rows(inputs, self.fields)
-        while group := list(islice(rest, BATCH)):
+        count = 1 if self.settings.prompt_lookup_num_tokens else BATCH
+        while group := list(islice(rest, count)):
             found: dict[int, list[dict[str, Any]]] = {}
             ready: dict[int, Prompted] = {}
             for i, row in enumerate(group):

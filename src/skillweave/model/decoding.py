@@ -57,6 +57,22 @@ class DecodingState:
         if self.memory is not None:
             self.memory = _selected(self.memory, rows)
 
+    @property
+    def droppable(self) -> bool:
+        """Whether `drop` can forget tokens: recurrent layers keep them all in one state."""
+        return all(cache.states is None for cache in self.caches)
+
+    def drop(self, count: int) -> None:
+        """Forget the last tokens of each sample. `logits` stay as they are."""
+        if not count:
+            return
+        kept = self.positions.shape[1] - count
+        for cache in self.caches:
+            cache.own.length -= count
+        self.lengths, self.starts = self.lengths - count, self.starts - count
+        self.positions = self.positions[:, :kept]
+        self.valid = None if self.valid is None else self.valid[:, :kept]
+
     def new_tokens(self, count: int) -> TokenMap:
         """The token map of so many further tokens of each sample."""
         samples, device = len(self.lengths), self.lengths.device

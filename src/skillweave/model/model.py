@@ -318,22 +318,28 @@ class Model(Pretrained):
     @torch.no_grad()
     def step(self, tokens_NL: Tensor, state: DecodingState) -> Tensor:
         """Logits [N, V] after the next tokens [N, L] of each sample. The state then counts them."""
+        return self.steps(tokens_NL, state, 1)[:, -1]
+
+    @torch.no_grad()
+    def steps(self, tokens_NL: Tensor, state: DecodingState, count: int) -> Tensor:
+        """As `step`, but logits [N, count, V] after each of the last `count` tokens."""
         embedding, shared = self._embedding(state.condition)
         tokens = state.new_tokens(tokens_NL.shape[1])
         x_TD = embedding(tokens_NL, tokens.lengths, state.segment, shared, None, state.starts)
         part = self._part(state.condition)
         hidden_TD, _ = part(x_TD.flatten(0, 1), tokens, [state.weights], None, state.memory)
-        logits_NV = self._next_logits(state.condition.task, tokens.to_padded(hidden_TD)[:, -1])
-        state.extended(tokens, logits_NV)
-        return logits_NV
+        hidden_NLD = tokens.to_padded(hidden_TD)[:, -count:]
+        logits_NLV = self._next_logits(state.condition.task, hidden_NLD)
+        state.extended(tokens, logits_NLV[:, -1])
+        return logits_NLV
 
-    def _next_logits(self, task: str, hidden_ND: Tensor) -> Tensor:
-        """Logits [N, V] of the word after each vector."""
+    def _next_logits(self, task: str, hidden_D: Tensor) -> Tensor:
+        """Logits [..., V] of the word after each vector [..., D]."""
         names = [t for t in self._task(task).targets if self.config.targets[t].writes_text]
         if not names:
             raise ConfigError(f"task {task!r} has no target of kind 'lm', so it writes no text")
         embeddings = self._output_embeddings(task, names[0])
-        return cast(Language, self.targets[names[0]]).token_logits(hidden_ND, embeddings)
+        return cast(Language, self.targets[names[0]]).token_logits(hidden_D, embeddings)
 
     def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
         spans = batch.layout.passes[encoder_pass]

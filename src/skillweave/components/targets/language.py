@@ -143,7 +143,7 @@ class Language(Target):
         return TargetOutput(loss, logits_MV, passes[-1].positions(kept_M))
 
     def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
-        """[M, V] of vectors [M, D]. Raises ValueError without an output layer."""
+        """[..., V] of vectors [..., D]. Raises ValueError without an output layer."""
         weight = output_weight(self.output, output_embeddings)
         x_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
         return x_MV if self.softcap is None else self.softcap * torch.tanh(x_MV / self.softcap)
