@@ -162,8 +162,8 @@ class Grammar(Constraint):
             return np.zeros(self.vocabulary, dtype=bool)
         bits = np.frombuffer(state.compute_bitmask(), dtype=np.uint8)
         begin = 0 if ids else self.shift
-        mask = np.unpackbits(bits, bitorder="little").astype(bool)
-        mask = mask[begin : begin + self.vocabulary]
+        end = begin + self.vocabulary
+        mask = np.unpackbits(bits, count=end, bitorder="little").view(bool)[begin:]
         fault = self._error(state)
         if fault and not fault.startswith("NoExtension"):
             raise ConfigError(f"{self.kind}: {fault}; make it simpler")

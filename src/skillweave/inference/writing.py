@@ -151,7 +151,7 @@ class TextWriter:
 
     def _lost(self, room: int) -> dict[str, Any]:
         told = f"found no answer for {self.settings.constraint} within {room} tokens"
-        return {"error": f"{told}; raise max_new_tokens, or allow more texts"}
+        return {"error": f"{told}; raise max_new_tokens, or allow texts that its tokens spell"}
 
     @property
     def _how(self) -> tuple[Any, ...]:
