@@ -154,8 +154,27 @@ def test_what_has_no_counterpart_is_refused(
         from_hf(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("ConvNext", {"size": {"shortest_edge": 12}, "crop_pct": 0.8}),
+        ("Levit", {"size": {"shortest_edge": 12}, "crop_size": SQUARE}),
+        ("EfficientNet", {"size": SQUARE, "rescale_offset": True}),
+        ("ViT", {"size": SQUARE, "do_pad": True, "pad_size": {"height": 20, "width": 20}}),
+    ],
+)
+def test_options_of_other_processors_are_not_dropped(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    Reference(*VIT_MODEL).build().save_pretrained(tmp_path)
+    settings = {"image_processor_type": f"{kind}ImageProcessor", **options}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=f"{kind}ImageProcessor.* makes other inputs"):
+        from_hf(tmp_path)
+
+
 def test_pictures_that_keep_their_shape_are_told(tmp_path: Path) -> None:
     Reference(*VIT_MODEL).build().save_pretrained(tmp_path)
-    T.ViltImageProcessorPil(size=EDGE).save_pretrained(tmp_path)
+    T.SiglipImageProcessorPil(size=EDGE).save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="keeps the shape of pictures"):
         from_hf(tmp_path)

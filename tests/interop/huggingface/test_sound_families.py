@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_generation import MOONSHINE, WAV2VEC2, WAVLM_BIAS
+from hf_generation import MOONSHINE, S2T, WAV2VEC2, WAVLM_BIAS, WHISPER
 from hf_references import Reference
 
 import skillweave as sw
@@ -15,6 +15,9 @@ from skillweave.batch import Batch
 from skillweave.config import ConfigError
 from skillweave.data.processors import build_processors
 from skillweave.interop.huggingface import convert_folder
+
+SPEECH = Reference("Speech2TextForConditionalGeneration", "Speech2TextConfig", S2T)
+WHISPERS = Reference("WhisperForConditionalGeneration", "WhisperConfig", WHISPER)
 
 
 def recording(samples: int = 311, loudness: float = 1e-3) -> np.ndarray:
@@ -53,6 +56,30 @@ def test_quiet_recordings_are_scaled_as_by_the_feature_extractor(
     convert_folder(tmp_path / "ours", tmp_path / "back")
     back = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "back")
     assert back.do_normalize == normalised
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "options"),
+    [
+        (SPEECH, "Speech2TextFeatureExtractor", {"normalize_means": False}),
+        (SPEECH, "Speech2TextFeatureExtractor", {"do_ceptral_normalize": False}),
+        (SPEECH, "Speech2TextFeatureExtractor", {"num_mel_bins": 40}),
+        (WHISPERS, "WhisperFeatureExtractor", {"hop_length": 320}),
+        (WHISPERS, "WhisperFeatureExtractor", {"n_fft": 512}),
+        (WHISPERS, "WhisperFeatureExtractor", {"feature_size": 40}),
+    ],
+)
+def test_options_of_feature_extractors_are_not_dropped(
+    reference: Reference, kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    reference.build(torch.float32).save_pretrained(tmp_path)
+    bins = reference.options.get("num_mel_bins", reference.options.get("input_feat_per_channel"))
+    sizes = {"feature_size": bins} | ({"num_mel_bins": bins} if "Speech" in kind else {})
+    getattr(transformers, kind)(**sizes).save_pretrained(tmp_path)
+    sw.from_hf(tmp_path)
+    getattr(transformers, kind)(**(sizes | options)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"{kind} makes other inputs"):
+        sw.from_hf(tmp_path)
 
 
 def test_moonshine_hears_recordings_as_loud_as_they_are(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters by their numbers."""
 PIXEL_OPTIONS = {"size", "image_mean", "do_resize", "crop_size", "resample"}
 """Options of image processors, of which each file has some."""
+SOUND_OPTION = "sampling_rate"
+"""Option of each feature extractor."""
 
 
 def read_preprocessors(folder: Path) -> Iterator[dict[str, Any]]:
@@ -133,8 +135,8 @@ def sound_file(extractor_class: str, describe: Callable[[Any], dict[str, Any]]) 
 
     def read(folder: Path, settings: dict[str, Any]) -> None:
         for given in read_preprocessors(folder):
-            if "sampling_rate" in given:
-                settings["streams"]["sound"]["sample_rate"] = given["sampling_rate"]
+            if SOUND_OPTION in given:
+                settings["streams"]["sound"]["sample_rate"] = given[SOUND_OPTION]
 
     def write(folder: Path, config: ModelConfig) -> None:
         stream = config.streams.sound

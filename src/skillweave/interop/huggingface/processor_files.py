@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.interop.huggingface.family import Family, Head, look_up
+from skillweave.interop.huggingface.input_check import require_same_inputs
 from skillweave.interop.huggingface.tokenizer_files import (
     read_special_tokens,
     read_tokenizer_asset,
@@ -20,14 +21,19 @@ from skillweave.model.model import Model
 def read_processor_files(
     folder: Path, config: ModelConfig, hf_config: Any, family: Family
 ) -> tuple[ModelConfig, dict[str, bytes]]:
-    """A configuration with what the files of a folder say, and the model's assets."""
+    """A configuration with what the files of a folder say, and the model's assets.
+
+    Raises ConfigError for what has no counterpart here.
+    """
     assets = read_tokenizer_asset(folder, config)
     settings = config.model_dump(mode="json")
     part = look_up(hf_config, family.text_config) if family.text_config else hf_config
     read_special_tokens(folder, settings, assets, part)
     for file in family.processor_files:
         file.read(folder, settings)
-    return ModelConfig.parse(settings, str(folder)), assets
+    config = ModelConfig.parse(settings, str(folder))
+    require_same_inputs(folder, config)
+    return config, assets
 
 
 def write_processor_files(model: Model, folder: Path, family: Family, head: Head) -> None:
