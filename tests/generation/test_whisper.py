@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from transformers.generation import WhisperTimeStampLogitsProcessor
 from transformers.models.whisper.generation_whisper import WhisperGenerationMixin
 
+from skillweave.components.targets.language import LanguageConfig
 from skillweave.generation.whisper import Timestamps, Whisper, WhisperConfig, compression_ratio
 
 END, FIRST, TOKENS = 6, 10, 31
@@ -29,9 +30,10 @@ class Words:
 
 
 def whisper(**asked: Any) -> Whisper:
-    options = {"no_timestamps_token_id": FIRST - 1}
+    target = LanguageConfig(generation={"no_timestamps_token_id": FIRST - 1})
     words: Any = Words()
-    return Whisper(options, words, [], 40, WhisperConfig(**asked))
+    model: Any = None
+    return Whisper(model, target, words, WhisperConfig(**asked))
 
 
 @pytest.mark.parametrize("most_initial", [None, 3])

@@ -25,6 +25,7 @@ from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.generation import whisper
 from skillweave.inference import Predictor, TextWriter, open_writer
+from skillweave.inference.speech import SpeechWriter
 from skillweave.inference.subtitles import subtitles
 
 NAMES = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|translate|>"]
@@ -156,6 +157,30 @@ def test_a_transcript_is_that_of_transformers(theirs: Any, asked: dict[str, Any]
     assert found == [text(ids) for ids in expected]
 
 
+def test_predictions_are_transcripts_too(theirs: Any) -> None:
+    """Of the model's own language and task: what a run was trained with, else detected."""
+    target = Predictor(theirs.folder).model.config.targets["lm"]
+    suppressed = [*theirs.generation_config.suppress_tokens, *TIMES]
+    options = {**target.generation, "suppress_tokens": suppressed}
+    given = [recording(0.7), recording(0.6, 5)]
+    trained = ["<|zh|>", "<|translate|>", "<|notimestamps|>"]
+    for begin, asked in (([], {}), (trained, {"language": "zh", "task": "translate"})):
+        update = {"generation": options, "begin": begin, "max_answer_tokens": NEW}
+        predictor = Predictor(theirs.folder)
+        changed = predictor.model.config.changed(targets={"lm": target.model_copy(update=update)})
+        predictor.model.config = changed
+        expected = [
+            text(
+                theirs.generate(frames(x), max_new_tokens=NEW, suppress_tokens=suppressed, **asked)[
+                    0
+                ]
+            )
+            for x in given
+        ]
+        answers = Predictor(predictor.model).predict("lm", [{"sound": x} for x in given])
+        assert [one["transcript"] for one in answers] == expected
+
+
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 @pytest.mark.parametrize("seconds", [0.7, 1.0, 3.13])
 def test_segments_are_those_of_transformers(
@@ -222,6 +247,14 @@ def test_a_text_that_fails_is_drawn_at_the_next_temperature(
     assert temperatures[: len(expected)] == expected
     assert set(temperatures) == set(expected)
     assert [first] == list(writer.write([recording(0.4)]))  # the same draws
+
+
+def test_a_threshold_of_none_is_none(predictor: Predictor) -> None:
+    thresholds = {f"{name}_threshold": None for name in ("no_speech", "logprob")}
+    writer = open_writer(predictor, None, thresholds)
+    assert isinstance(writer, SpeechWriter)
+    asked = writer.asked
+    assert asked.no_speech_threshold is None and asked.logprob_threshold is None
 
 
 def test_a_long_recording_has_segments_without_being_asked(predictor: Predictor) -> None:
@@ -294,7 +327,7 @@ def test_a_whisper_of_one_language(theirs: Any, predictor: Predictor) -> None:
     words = TextWriter(predictor).processor
     with pytest.raises(ConfigError, match="knows one language"):
         asked = whisper.WhisperConfig(language="en")
-        whisper.Whisper(changed.generation, words, [], 100, asked)
+        whisper.Whisper(predictor.model, changed, words, asked)
 
 
 def test_subtitles() -> None:

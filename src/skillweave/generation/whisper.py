@@ -25,7 +25,7 @@ from skillweave.config.base import Config, choose
 from skillweave.config.decoding import DecodingConfig
 from skillweave.data.processors.text import TextProcessor
 from skillweave.generation.beam import Answer
-from skillweave.generation.generate import generate
+from skillweave.generation.generate import answered, generate
 from skillweave.model.model import Model
 
 SECONDS = 0.02
@@ -120,21 +120,21 @@ class Timestamps:
 class Whisper:
     """The tokens of a Whisper, and what is asked of it.
 
-    `options`: those of Transformers' `generation_config.json`. `words`: the processor of its texts.
-    `begin`: names of the tokens that its texts began with in training here, if any. `window`:
-    log-mel frames that it hears at once. Raises ConfigError for what the model does not know.
+    `target`: with options of Transformers' `generation_config.json`, and the tokens that texts
+    began with in training here, if any. `words`: the processor of its texts. Raises ConfigError for
+    what the model does not know.
     """
 
     def __init__(
         self,
-        options: Mapping[str, Any],
+        model: Model,
+        target: Any,
         words: TextProcessor,
-        begin: Sequence[str],
-        window: int,
-        asked: WhisperConfig,
+        asked: WhisperConfig | None = None,
     ) -> None:
-        self.start, self.window, self.asked = words.cls, window, asked
-        self.vocabulary = words.vocabulary
+        options, begin = target.generation, target.begin
+        self.model, self.asked = model, (asked := asked or WhisperConfig())
+        self.start, self.vocabulary = words.cls, words.vocabulary
         self.languages: Mapping[str, int] = options.get("lang_to_id") or {}
         tasks: Mapping[str, int] = options.get("task_to_id") or {}
         self.first: int = options["no_timestamps_token_id"] + 1
@@ -151,14 +151,18 @@ class Whisper:
         own = next((name for name in begin if name in self.languages), options.get("language"))
         language = asked.language or own
         task = asked.speech_task or next((n for n in named if n in tasks), options.get("task"))
+        # the tokens after the first, None for a language that is detected
         self.prompt: list[int | None]
-        """The tokens after the first, None for a language that is detected."""
         if language or task:
             language_id = self._language(language) if language else None
             self.prompt = [language_id, choose(tasks, task or "transcribe", "speech_task")]
         else:
             forced = [token for _, token in options.get("forced_decoder_ids") or []]
             self.prompt = [*words.numbers(begin)] or forced or [None]
+        silent = self.first - 1
+        self.prompt = [token for token in self.prompt if token != silent]
+        # a text begins as in training
+        self.untimed = [silent] if not begin or silent in words.numbers(begin) else []
 
     @staticmethod
     def writes(options: Mapping[str, Any]) -> bool:
@@ -176,20 +180,16 @@ class Whisper:
         known = {token.strip("<|>"): number for token, number in self.languages.items()}
         return choose(known, code, "language")
 
-    def prompts(
-        self, model: Model, collate: Collate, windows: Sequence[Tensor], timestamps: bool
-    ) -> list[list[int]]:
-        """The tokens that the text of each recording begins with; a language that is not given is
-        detected in its first window."""
-        silent = [] if timestamps else [self.first - 1]
-        asked = [token for token in self.prompt if token != self.first - 1]
-        languages: Sequence[int | None] = [None] * len(windows)
-        if None in asked and self.languages:
+    def prompts(self, batch: Batch, timestamps: bool = False) -> list[list[int]]:
+        """The tokens that the text of each recording begins with. A language that is not given is
+        detected in the sounds of the batch."""
+        languages: Sequence[int | None] = [None] * len(batch)
+        if None in self.prompt and self.languages:
             ids = list(self.languages.values())
-            found = self._start_logits(model, collate, windows)[:, ids].argmax(1)
-            languages = [ids[i] for i in found.tolist()]
-        filled = [[one if t is None else t for t in asked] for one in languages]
-        return [[self.start, *(t for t in one if t is not None), *silent] for one in filled]
+            languages = [ids[i] for i in self._start_logits(batch)[:, ids].argmax(1).tolist()]
+        filled = [[one if token is None else token for token in self.prompt] for one in languages]
+        last = [] if timestamps else self.untimed
+        return [[self.start, *(t for t in one if t is not None), *last] for one in filled]
 
     def language(self, prompt: Sequence[int]) -> dict[str, str]:
         """`language`: the code of the language that the tokens ask for, if any."""
@@ -197,33 +197,35 @@ class Whisper:
         return {"language": names[0]} if names else {}
 
     @torch.no_grad()
-    def _start_logits(self, model: Model, collate: Collate, windows: Sequence[Tensor]) -> Tensor:
+    def _start_logits(self, batch: Batch) -> Tensor:
         """[N, V] of the token after the first."""
-        return model.prefill(collate(windows, [[self.start]] * len(windows))).logits.float()
+        start_N1 = torch.full((len(batch), 1), self.start, device=batch.inputs[-1].device)
+        return self.model.prefill(answered(batch, start_N1)).logits.float()
 
     def transcribe(
         self,
-        model: Model,
         collate: Collate,
         recordings: Sequence[Recording],
         ends: Sequence[int],
         most: int,
         settings: DecodingConfig,
+        window: int,
     ) -> None:
-        """Write recordings to their ends, window by window. A window begins where the last whole
-        segment of the one before ends. `ends`, `most`, `settings`: see `generate`."""
+        """Write recordings to their ends, window by window, of so many frames. A window begins
+        where the last whole segment of the one before ends. `ends`, `most`, `settings`: see
+        `generate`."""
         while left := [one for one in recordings if one.seek < len(one.frames)]:
             windows = [
-                F.pad(part, (0, 0, 0, self.window - len(part)))
-                for part in (one.frames[one.seek : one.seek + self.window] for one in left)
+                F.pad(part, (0, 0, 0, window - len(part)))
+                for part in (one.frames[one.seek : one.seek + window] for one in left)
             ]
             prompts = [one.prompt for one in left]
             for one, answer in zip(
                 left,
-                self._answers(model, collate, windows, prompts, ends, most, settings),
+                self._answers(collate, windows, prompts, ends, most, settings),
                 strict=True,
             ):
-                count = min(self.window, len(one.frames) - one.seek)
+                count = min(window, len(one.frames) - one.seek)
                 if answer is not None:
                     found, count = self.segments(answer.ids, one.seek, count)
                     one.segments += found
@@ -232,7 +234,6 @@ class Whisper:
 
     def _answers(
         self,
-        model: Model,
         collate: Collate,
         windows: Sequence[Tensor],
         prompts: Sequence[list[int]],
@@ -248,7 +249,7 @@ class Whisper:
                 drawn = {"do_sample": True, "temperature": temperature, "seed": SEED}
                 settings = settings.model_copy(update={**drawn, "num_beams": 1})
             batch = collate([windows[i] for i in rest], [prompts[i] for i in rest])
-            texts = generate(model, batch, ends, most, settings, None, self.rules)
+            texts = generate(self.model, batch, ends, most, settings, None, self.rules)
             failed, guesses = [], []
             for i, ((ids, score), *_) in zip(rest, texts, strict=True):
                 written = [*ids, ends[0]][:most]
@@ -262,10 +263,9 @@ class Whisper:
                 if guess or _below(asked.compression_ratio_threshold, ratio):
                     failed.append(i)
             if guesses and asked.no_speech_threshold is not None:
-                logits = self._start_logits(model, collate, [windows[i] for i in guesses])
-                no_speech = logits.softmax(1)[:, self.first - 2].tolist()
-                for i, probability in zip(guesses, no_speech, strict=True):
-                    if probability > asked.no_speech_threshold:
+                no_speech = self._start_logits(batch).softmax(1)[:, self.first - 2].tolist()
+                for i, probability in zip(rest, no_speech, strict=True):
+                    if i in guesses and probability > asked.no_speech_threshold:
                         found[i] = None
             rest = [i for i in failed if found[i] is not None]
             if not rest:

@@ -30,15 +30,12 @@ class SpeechWriter(TextWriter):
     def __init__(self, predictor: Predictor, task: str | None, settings: Mapping[str, Any]) -> None:
         own = WhisperConfig.model_fields
         super().__init__(predictor, task, {n: x for n, x in settings.items() if n not in own})
-        asked = {name: x for name, x in settings.items() if name in own and x is not None}
+        asked = {name: x for name, x in settings.items() if name in own}
         self.asked = WhisperConfig.parse(asked, "generation")
         stream = self.model.config.streams.sound
         assert isinstance(stream, FilterbankStream)
         self.sound, self.window = stream, stream.input_length(stream.max_length)
-        target = self.task.target
-        self.whisper = Whisper(
-            target.generation, self.processor, target.begin, self.window, self.asked
-        )
+        self.whisper = Whisper(self.model, self.task.target, self.processor, self.asked)
 
     def write(self, inputs: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
         """As `TextWriter.write`, with `language`. Recordings with timestamps, and those longer than
@@ -99,10 +96,11 @@ class SpeechWriter(TextWriter):
             )
         with evaluating(self.model):
             first = [frames[: self.window] for frames in recordings]
-            prompts = self.whisper.prompts(self.model, self._collate, first, timestamps=True)
+            prompts = self.whisper.prompts(self._started(first), timestamps=True)
             each = [Recording(*pair) for pair in zip(recordings, prompts, strict=True)]
             room = self._room(len(prompts[0]))
-            self.whisper.transcribe(self.model, self._collate, each, self.ends, room, self.settings)
+            ends, settings = self.ends, self.settings
+            self.whisper.transcribe(self._collate, each, ends, room, settings, self.window)
         return [[self._transcript(one)] for one in each]
 
     def _transcript(self, recording: Recording) -> dict[str, Any]:
@@ -121,9 +119,12 @@ class SpeechWriter(TextWriter):
 
     def _begin(self, spans: Sequence[Features]) -> tuple[list[int], Mapping[str, Any]]:
         with evaluating(self.model):
-            windows = [features.data for features in spans]
-            (prompt,) = self.whisper.prompts(self.model, self._collate, windows, timestamps=False)
+            batch = self._started([features.data for features in spans])
+            (prompt,) = self.whisper.prompts(batch)
         return prompt, self.whisper.language(prompt)
+
+    def _started(self, windows: Sequence[Tensor]) -> Batch:
+        return self._collate(windows, [[self.processor.cls]] * len(windows))
 
     def _collate(self, windows: Sequence[Tensor], prompts: Sequence[list[int]]) -> Batch:
         length = self.sound.max_length

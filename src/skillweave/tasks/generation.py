@@ -19,6 +19,7 @@ from skillweave.config.decoding import DecodingConfig
 from skillweave.data.processors import build_answer_processor
 from skillweave.data.values import is_missing
 from skillweave.generation import answered, generate
+from skillweave.generation.whisper import Whisper
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics import text as text_metrics
 from skillweave.model.model import Model
@@ -129,14 +130,16 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
             " text; use kind 'lm'"
         )
     processor: Any = build_answer_processor(model.config, model.assets)
-    begin = torch.tensor([processor.cls, *processor.numbers(target.begin)])
-    most = min(target.max_answer_tokens, processor.max_length - len(begin))
+    whisper = Whisper(model, target, processor) if Whisper.writes(target.generation) else None
+    begin = [processor.cls, *processor.numbers(target.begin)]
     references, hypotheses = [], []
     settings = DecodingConfig.search(
         target.generation, num_beams=target.beams, length_penalty=target.length_penalty
     )
     for batch in on_device(model, batches, seen):
-        begin_NL = begin.to(batch.inputs[0].device).expand(len(batch), -1)
+        begins = whisper.prompts(batch) if whisper else [begin] * len(batch)
+        begin_NL = torch.tensor(begins, device=batch.inputs[0].device)
+        most = min(target.max_answer_tokens, processor.max_length - begin_NL.shape[1])
         found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
         ids = [answers[0].ids for answers in found]
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]

@@ -28,6 +28,7 @@ from transformers import (
 import skillweave as sw
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source
+from skillweave.inference import open_writer
 
 ROOT = os.environ.get("SKILLWEAVE_REAL_WEIGHTS")
 SENTENCES = ["A cat sits on the mat.", "Stocks fell sharply today.", "一只猫", "x"]
@@ -85,3 +86,24 @@ def test_a_transcript_is_theirs() -> None:
     expected = tokenizer.decode(rows[0], skip_special_tokens=True)
     (found,) = sw.generate(place, [row["sound"]], max_new_tokens=20)
     assert found == expected
+
+
+def test_segments_of_a_long_recording_are_theirs() -> None:
+    place = folder("whisper-tiny-en")
+    rows = open_source(DataConfig(path="pack:speech"), "test", ["sound"])
+    sounds = [soundfile.read(io.BytesIO(row["sound"]["bytes"]), dtype="float32") for row in rows]
+    pause = np.zeros(4000, np.float32)
+    parts = [x for sound, rate in sounds for x in (soxr.resample(sound, rate, 16_000), pause)]
+    sound = np.concatenate(parts)[: 16_000 * 50]
+    given = AutoFeatureExtractor.from_pretrained(place)(
+        sound, sampling_rate=16_000, return_tensors="pt", truncation=False, padding="longest"
+    )
+    theirs = AutoModelForSpeechSeq2Seq.from_pretrained(place, dtype=torch.float32)
+    options = {"return_timestamps": True, "max_new_tokens": 20}
+    (segments,) = theirs.generate(**given, **options, return_segments=True)["segments"]
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    expected = [tokenizer.decode(one["tokens"], skip_special_tokens=True) for one in segments]
+    plain = {"fallback_temperatures": [], "no_speech_threshold": None}
+    ((found,),) = open_writer(sw.Predictor(place), None, {**options, **plain}).write([sound])
+    assert [one["text"] for one in found["segments"]] == [x for x in expected if x.strip()]
+    assert found["segments"][-1]["end"] > 30
