@@ -153,8 +153,14 @@ def test_models_that_were_trained_to_compare_texts_are_written(kind: str, tmp_pa
     [
         ("1_Pooling/config.json", {"pooling_mode": "median"}, "unknown pooling"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
+        ("sentence_bert_config.json", {"module_output_name": "x"}, "module_output_name='x'"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task"),
+        ("1_Pooling/config.json", {"pooling_mode_median": True}, "pooling_mode_median=True"),
         ("2_Dense/config.json", {"activation_function": "x.Mish"}, "activation_function"),
+        ("2_Dense/config.json", {"activation_function": "mine.Tanh"}, "activation_function"),
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "module_input_name"),
         ("2_Dense/config.json", {"use_residual": True}, "use_residual"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "default prompt"),
         ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "similarity_fn_name"),
     ],
 )
@@ -199,3 +205,37 @@ def test_modules_without_a_counterpart_are_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("models.Pooling", "models.CNN"))
     with pytest.raises(ConfigError, match=r"unknown kind of module in .*modules\.json 'CNN'"):
         sw.load(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("sentence_transformers.models.Pooling", "mine.Pooling", "unknown kind of module"),
+        ("1_Pooling", "../1_Pooling", "leads out of the folder"),
+    ],
+)
+def test_modules_of_others(old: str, new: str, told: str, tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"})
+    file = tmp_path / "theirs" / "modules.json"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=told):
+        sw.from_hf(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
+def test_lengths_of_older_folders(family: str, tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"})
+    (tmp_path / "theirs" / "sentence_bert_config.json").unlink()
+    file = tmp_path / "theirs" / f"sentence_{family}_config.json"
+    file.write_text(json.dumps({"max_seq_length": 4, "do_lower_case": False}))
+    text = sw.from_hf(tmp_path / "theirs").config.streams.text
+    assert text is not None and text.max_tokens == 4
+
+
+def test_options_that_newer_versions_write(tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"pooling_mode": "mean"})
+    file = tmp_path / "theirs" / "sentence_bert_config.json"
+    options = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    file.write_text(json.dumps({**options, "modality_config": {"text": text}}))
+    sw.from_hf(tmp_path / "theirs")

@@ -23,6 +23,8 @@ from skillweave.weights.files import FILE, write_weights
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
+OLDER = ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+"""Families in the name of that file in older folders."""
 PROMPTS = "config_sentence_transformers.json"
 TYPES = {
     "Transformer": "sentence_transformers.models.Transformer",
@@ -51,6 +53,7 @@ FLAGS = {
     "lasttoken": "lasttoken",
 }
 """Pooling → the end of the option `pooling_mode_...` in older versions."""
+STATES = "last_hidden_state"
 ACTIVATIONS = {
     "Tanh": "tanh",
     "ReLU": "relu",
@@ -58,6 +61,36 @@ ACTIVATIONS = {
     "SiLU": "silu",
     "Identity": "none",
 }
+KNOWN: dict[str, dict[str, Any]] = {
+    "Transformer": {
+        "max_seq_length": ...,
+        "transformer_task": "feature-extraction",
+        "module_output_name": "token_embeddings",
+        "modality_config": {"text": {"method": "forward", "method_output_name": STATES}},
+    },
+    "Pooling": dict.fromkeys(
+        (
+            *("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"),
+            *(f"pooling_mode_{flag}" for flag in FLAGS.values()),
+        ),
+        ...,
+    ),
+    "Dense": {
+        **dict.fromkeys(("in_features", "out_features", "bias", "activation_function"), ...),
+        **dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding"),
+    },
+}
+"""Module → its options and the value that each must have, if it is not absent, empty or false; `...`
+for any."""
+
+
+def read_options(kind: str, file: Path) -> dict[str, Any]:
+    """The options of a module. Raises ConfigError for those that have no counterpart here."""
+    given, known = read_json(file), KNOWN[kind]
+    for name, x in given.items():
+        if x and known.get(name) not in (..., x):
+            raise ConfigError(f"{file}: {name}={x!r} has no counterpart here")
+    return given
 
 
 def is_sentence_model(folder: Path) -> bool:
@@ -69,9 +102,11 @@ def list_modules(folder: Path) -> list[tuple[str, str]]:
     """Kind and folder of each module. Raises ConfigError for kinds that have no counterpart."""
     with reading(folder / MODULES, "a list of modules"):
         listed = json.loads((folder / MODULES).read_bytes())
-        found = [(str(one["type"]).rpartition(".")[2], str(one["path"])) for one in listed]
-    for kind, _ in found:
+        found = [(_last(one["type"], "sentence_transformers"), str(one["path"])) for one in listed]
+    for kind, path in found:
         choose(TYPES, kind, f"kind of module in {folder / MODULES}")
+        if not (folder / path).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{folder / MODULES}: path {path!r} leads out of the folder")
     kinds = [kind for kind, _ in found]
     dense = kinds.count("Dense")
     normal = ["Transformer", "Pooling", *["Dense"] * dense]
@@ -81,6 +116,12 @@ def list_modules(folder: Path) -> list[tuple[str, str]]:
             " and Normalize in this order have a counterpart here"
         )
     return found
+
+
+def _last(name: Any, library: str) -> str:
+    """The last part of the name of a class of a library, or the whole name of another class."""
+    first, _, rest = str(name).partition(".")
+    return rest.rpartition(".")[2] if first == library else str(name)
 
 
 def dense_folders(folder: Path) -> list[str]:
@@ -121,7 +162,9 @@ def _read_target(folder: Path) -> dict[str, Any]:
         "normalize": modules[-1][0] == "Normalize",
         "prompts": {name: text for name, text in (told.get("prompts") or {}).items() if text},
     }
-    if (default := told.get("default_prompt_name")) in target["prompts"]:
+    if default := told.get("default_prompt_name"):
+        choose(told.get("prompts") or {}, default, f"default prompt in {folder / PROMPTS}")
+    if default in target["prompts"]:
         target["default_prompt"] = default
     if told.get("similarity_fn_name", "cosine") not in ("cosine", None) and not target["normalize"]:
         raise ConfigError(
@@ -130,11 +173,12 @@ def _read_target(folder: Path) -> dict[str, Any]:
         )
     dense = []
     for kind, path in modules:
-        given, file = read_json(folder / path / "config.json"), folder / path / "config.json"
+        file = folder / path / "config.json"
         if kind == "Pooling":
+            given = read_options(kind, file)
             target["pooling"] = _read_pooling(given, file, bool(target["prompts"]))
         elif kind == "Dense":
-            dense.append(_read_dense(given, file))
+            dense.append(_read_dense(read_options(kind, file), file))
     return {**target, "dense": dense}
 
 
@@ -150,22 +194,20 @@ def _read_pooling(given: Mapping[str, Any], file: Path, prompted: bool) -> str |
 
 
 def _read_dense(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    if given.get("use_residual"):
-        raise ConfigError(f"{file}: use_residual has no counterpart here")
-    name = str(given.get("activation_function", "Tanh")).rpartition(".")[2]
+    name = _last(given.get("activation_function", "torch.nn.Tanh"), "torch")
     activation = choose(ACTIVATIONS, name, f"activation_function in {file}")
-    return {"size": given["out_features"], "bias": given["bias"], "activation": activation}
+    return {
+        "size": given["out_features"],
+        "bias": given.get("bias", True),
+        "activation": activation,
+    }
 
 
 def read_lengths(folder: Path, config: ModelConfig) -> ModelConfig:
     """The configuration with the maximum length of texts. Raises ConfigError for a setting that has
     no counterpart here."""
-    settings = read_json(folder / SETTINGS)
-    if settings.get("do_lower_case"):
-        raise ConfigError(
-            f"{folder / SETTINGS}: do_lower_case has no counterpart here; save the model with a"
-            " tokenizer that lowercases"
-        )
+    files = [folder / SETTINGS, *(folder / f"sentence_{name}_config.json" for name in OLDER)]
+    settings = read_options("Transformer", next(filter(Path.is_file, files), files[0]))
     text = config.streams.text
     if text is None or config.decoder is not None:
         raise ConfigError(f"{folder}: sentences need a model that reads text and has no decoder")
