@@ -80,8 +80,8 @@ KNOWN: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding"),
     },
 }
-"""Module → its options and the value that each must have, if it is not absent, empty or false; `...`
-for any."""
+"""Module → its options and the value that each must have, if it is not absent, empty or false;
+`...` for any."""
 
 
 def read_options(kind: str, file: Path) -> dict[str, Any]:
