@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizer_kinds import KINDS, byte_level, whole_words, with_special, wordpiece
 from tokenizers import processors
 from transformers import (
@@ -25,6 +28,7 @@ from skillweave import cli
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 from skillweave.data.processors import BadInput
+from skillweave.generation.constraint import Choices
 from skillweave.inference import Predictor, TextWriter
 
 END = 2
@@ -181,6 +185,19 @@ def test_a_search_finds_the_most_probable_choices(folder: Path, penalty: float) 
         assert [answer["score"] for answer in answers] == pytest.approx(
             [scores[choice] for choice in ordered], rel=1e-4
         )
+
+
+@given(st.sets(st.text("ahe ", max_size=5), min_size=1), st.data())
+def test_the_tokens_that_may_follow(choices: set[str], data: st.DataObject) -> None:
+    tokenizer = with_special(byte_level())
+    size = tokenizer.get_vocab_size()
+    processor: Any = SimpleNamespace(tokenizer=tokenizer, special_ids={END}, vocabulary=size)
+    spelt = [(*tokenizer.encode(choice).ids, END) for choice in choices]
+    one = data.draw(st.sampled_from(spelt))
+    before = one[: data.draw(st.integers(0, len(one)))]
+    after = {ids[len(before)] for ids in spelt if ids[: len(before)] == before < ids}
+    allowed_V = Choices(list(choices), processor, [END]).allowed([before])[0]
+    assert set(allowed_V.nonzero().flatten().tolist()) == after
 
 
 def test_many_choices(folder: Path) -> None:
