@@ -13,6 +13,7 @@ from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.config import ConfigError
 from skillweave.config.streams import FilterbankStream, Streams
 from skillweave.data.collate import collate
+from skillweave.data.processors.filterbank import whisper_log_mel
 from skillweave.data.processors.sound import SoundProcessor
 
 STREAM = FilterbankStream(
@@ -58,6 +59,15 @@ def test_whispers_frames_are_those_of_hugging_face(samples: int) -> None:
     )
     assert features.length == 100
     np.testing.assert_allclose(features.data.numpy(), expected.input_features[0].T, atol=1e-5)
+
+
+def test_whispers_frames_of_a_whole_recording_are_those_of_hugging_face() -> None:
+    expected = WhisperFeatureExtractor(feature_size=20)(
+        sound(200_123), sampling_rate=16_000, truncation=False, padding="longest"
+    ).input_features[0]
+    found = whisper_log_mel(sound(200_123), None, 20)
+    assert len(found) == 1250
+    np.testing.assert_allclose(found, expected.T, atol=1e-5)
 
 
 @given(

@@ -359,3 +359,14 @@ def test_a_damaged_recording_decodes_or_is_bad_input(recording, tone, kind, data
         whole[data.draw(st.integers(0, min(len(whole) - 1, 600)))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(BadInput):
         assert PROCESS(bytes(whole)).data.isfinite().all()
+
+
+def test_a_whole_recording_is_longer_than_the_stream(tone, recording):
+    """At the stream's rate, up to the longest that is opened."""
+    assert len(LOUDNESS(tone(5.0)).data) == 200  # 2 s of frames
+    assert len(LOUDNESS.waveform(tone(5.0))) == 80_000
+    found = LOUDNESS.waveform(recording(tone(5.0), subtype="FLOAT"))
+    np.testing.assert_allclose(found, tone(5.0), atol=1e-6)
+    short = SoundProcessor(LOUDNESS.stream, LimitsConfig(max_seconds=4))
+    with pytest.raises(BadInput, match=r"5\.0 s exceed max_seconds 4"):
+        short.waveform(tone(5.0))

@@ -9,6 +9,7 @@ from typing import Any
 import kaldi_native_fbank
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 
 from skillweave.config.streams import WHISPER_RATE
@@ -16,6 +17,9 @@ from skillweave.config.streams import WHISPER_RATE
 MIN_DEVIATION = 1e-5
 """Below this standard deviation (a third of a 16-bit step) a recording counts as silence and is not
 amplified."""
+
+BLOCK = 1000
+"""Frames that are transformed at once, so that an hour of sound takes little memory."""
 
 MFCC_COEFFICIENTS = 13
 """Cepstral coefficients, which are joined with their first and second time derivatives (HuBERT
@@ -53,11 +57,13 @@ def whisper_log_mel(waveform: np.ndarray, frames: int | None, mels: int) -> np.n
     samples[: len(waveform)] = torch.from_numpy(np.float32(waveform))[: len(samples)]
     # the frames of the silence after the waveform need no transform
     heard = min(frames, math.ceil((len(waveform) + len(window) // 2) / step))
-    spectra = torch.stft(
-        samples[: (heard + 1) * step], len(window), step, window=window, return_complex=True
-    ).T[:heard]
+    ends = (len(window) // 2,) * 2
+    around = F.pad(samples[None, : (heard + 1) * step], ends, mode="reflect")[0]
     energy = torch.zeros(frames, mels)
-    torch.mm(spectra.abs().square_(), _mel_filters(mels, len(window)), out=energy[:heard])
+    for part in energy[:heard].split(BLOCK):
+        own, around = around[: (len(part) - 1) * step + len(window)], around[len(part) * step :]
+        spectra = torch.stft(own, len(window), step, None, window, False, return_complex=True).T
+        torch.mm(spectra.abs().square_(), _mel_filters(mels, len(window)), out=part)
     logarithm = energy.clamp_(min=1e-10).log10_()
     return logarithm.clamp_(min=logarithm.max() - 8).add_(4).div_(4).numpy()
 
