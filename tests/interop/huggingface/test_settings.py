@@ -98,6 +98,16 @@ def test_an_output_layer_with_weights_of_its_own_is_kept(
         assert torch.equal(back.state_dict()[name], x), name
 
 
+@pytest.mark.parametrize("kind", ["SequenceClassification", "TokenClassification"])
+@pytest.mark.parametrize("problem", [None, "multi_label_classification"])
+def test_two_classes_of_one_name_are_refused(kind: str, problem: str | None) -> None:
+    """Answers are by name: the probability of one of the two would be lost."""
+    options = {**BERT, "id2label": {0: "x", 1: "y", 2: "x"}, "problem_type": problem}
+    theirs = Reference(f"BertFor{kind}", "BertConfig", options).build()
+    with pytest.raises(ConfigError, match="classes 0 and 2 have the same name 'x'"):
+        from_hf(theirs)
+
+
 def test_frames_that_transformers_gives_one_position_are_refused() -> None:
     options = {**S2T, "pad_token_id": 0}
     theirs = Reference("Speech2TextForConditionalGeneration", "Speech2TextConfig", options).build()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import IGNORE, Batch, Features, Modality
@@ -36,6 +36,21 @@ mean of all tokens but the first, the sum of all tokens divided by the square ro
 or their mean weighted by their positions (sentence-transformers)."""
 Poolings = Annotated[list[Pooling], Field(min_length=1)]
 """Several, whose vectors are concatenated."""
+
+
+def _require_different(names: list[str]) -> list[str]:
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if (first := numbers.setdefault(name, number)) < number:
+            raise ValueError(
+                f"classes {first} and {number} have the same name {name!r}; rename one, since"
+                " answers and labels are told by name"
+            )
+    return names
+
+
+ClassNames = Annotated[list[str], AfterValidator(_require_different)]
+"""Names of classes in order, each of one class."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skillweave.components.targets.base import (
     TARGETS,
+    ClassNames,
     Encoded,
     HeadConfig,
     ModelSpec,
@@ -42,7 +43,7 @@ class ClassificationConfig(HeadConfig):
     reads_decoder: ClassVar[bool] = True
 
     kind: Literal["classification"] = "classification"
-    classes: list[str] = []
+    classes: ClassNames = []
     """Names of the classes in order; taken from the training data if empty."""
     distilled: bool = False
     """Whether a second classifier on the second token learns from a teacher. The prediction is the

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skillweave.components.targets.base import (
     TARGETS,
+    ClassNames,
     Encoded,
     Head,
     HeadConfig,
@@ -32,7 +33,7 @@ class MultiLabelConfig(HeadConfig):
     reads_decoder: ClassVar[bool] = True
 
     kind: Literal["multi_label"] = "multi_label"
-    classes: list[str] = []
+    classes: ClassNames = []
     """Names of the classes in order; taken from the training data if empty."""
     inner: Positive | None = None
     """Width of an additional layer with norm and GELU before the last layer (ViLT: twice the

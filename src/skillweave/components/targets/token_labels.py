@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from skillweave.components.targets.base import (
     TARGETS,
+    ClassNames,
     Encoded,
     ModelSpec,
     Target,
@@ -31,7 +32,7 @@ class TokenLabelsConfig(TargetConfig):
     fitted: ClassVar[tuple[str, ...]] = ("classes",)
 
     kind: Literal["token_labels"] = "token_labels"
-    classes: list[str] = []
+    classes: ClassNames = []
     """Names of the labels in order, such as O, B-PER, I-PER; taken from the training data if
     empty."""
     transform: TransformConfig | None = None
