@@ -52,6 +52,28 @@ def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> N
         assert words[0].score == pytest.approx(likelihood(table, begin, best, penalty))
 
 
+def test_words_that_may_not_follow() -> None:
+    # 1 is followed by 2 or 3, 2 by the end, 3 by nothing
+    table, no = torch.full((4, 4), -torch.inf), -torch.inf
+    table[1, 2], table[1, 3], table[2, END] = -2.0, -0.5, -0.25
+    steps = []
+
+    def step(tokens: Tensor, before: Tensor) -> Tensor:
+        steps.append(tokens)
+        return table[tokens]
+
+    one, none = beam_search(table[[1, 3]], step, [END], 50, beams=3, best=3)
+    assert [(answer.ids, answer.score) for answer in one] == [([2], pytest.approx(-2.25 / 2))]
+    assert [answer.score for answer in none] == [no]
+    assert len(steps) == 1  # the search ends with its last beam
+
+
+def test_scores_that_are_no_numbers() -> None:
+    nowhere = torch.full((2, WORDS), torch.nan)
+    found = beam_search(nowhere, lambda tokens, before: nowhere[:1].expand(4, -1), [END], 5, 2)
+    assert [len(answers) for answers in found] == [1, 1]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_one_beam_is_greedy(seed: int) -> None:
     table, begins = language(seed), torch.tensor([[1], [2], [3]])

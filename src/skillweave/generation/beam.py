@@ -38,7 +38,7 @@ def beam_search(
     best: int = 1,
 ) -> list[list[Answer]]:
     """The `best` most probable answers of each sample that the search finds, the first before the
-    others; fewer where no others are possible.
+    others; fewer where no others are possible. Where none is, the first has the score -∞.
 
     `first_NV`: log probabilities of the first token. `ends`: tokens that end an answer, of which
     they are no part. `max_new_tokens`: most tokens of an answer with its end. The score of an
@@ -87,8 +87,8 @@ def beam_search(
     return [
         [
             Answer(until_end(ids, ends), score)
-            for ids, score in zip(*row, strict=True)
-            if score > -math.inf
+            for rank, (ids, score) in enumerate(zip(*row, strict=True))
+            if rank == 0 or score != -math.inf
         ]
         for row in zip(done_NKL[:, :best].tolist(), done_scores_NK[:, :best].tolist(), strict=True)
     ]

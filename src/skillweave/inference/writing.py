@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -116,8 +117,7 @@ class TextWriter:
                 with evaluating(self.model):
                     texts = generation.generate(self.model, batch, self.ends, room, *self._how)
                 for i, answers in zip(some, texts, strict=True):
-                    answers = [self._answer(a, room) for a in answers] or [self._lost(room)]
-                    found[i] = [{**answer, **ready[i].about} for answer in answers]
+                    found[i] = [{**self._answer(a, room), **ready[i].about} for a in answers]
             yield from (found[i] for i in range(len(group)))
 
     def stream(self, value: Any) -> Iterator[str]:
@@ -139,19 +139,23 @@ class TextWriter:
                     if piece:
                         yield piece
         if self.constraint and self.constraint.text(ids) is None:
-            raise BadInput(self._lost(prompted.room)["error"])
+            raise BadInput(self._lost(prompted.room))
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of some tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _answer(self, answer: Answer, room: int) -> dict[str, Any]:
-        text = self.constraint.text(answer.ids) if self.constraint else self.text(answer.ids)
-        return self._lost(room) if text is None else {"text": text, "score": answer.score}
+        if self.constraint is None:
+            return {"text": self.text(answer.ids), "score": answer.score}
+        text = self.constraint.text(answer.ids) if answer.score > -math.inf else None
+        return (
+            {"error": self._lost(room)} if text is None else {"text": text, "score": answer.score}
+        )
 
-    def _lost(self, room: int) -> dict[str, Any]:
+    def _lost(self, room: int) -> str:
         told = f"found no answer for {self.settings.constraint} within {room} tokens"
-        return {"error": f"{told}; raise max_new_tokens, or allow texts that its tokens spell"}
+        return f"{told}; raise max_new_tokens, or allow texts that the model's tokens can spell"
 
     @property
     def _how(self) -> tuple[Any, ...]:
