@@ -40,6 +40,15 @@ def test_other_labels_keep_their_names():
         assert class_name(name) == (name if isinstance(name, str) else str(int(name)))
 
 
+@pytest.mark.parametrize("value", [["a"], [], {"a": 1}, b"a", ("a", "b")], ids=repr)
+def test_what_is_no_single_value_is_no_class(value):
+    assert class_name(value) is None
+    with pytest.raises(
+        BadInput, match="no text or number; several classes need multi_label_classification"
+    ):
+        class_index(value, ["a", str(value)])
+
+
 def test_a_cell_of_several_values():
     assert split_cell("a b") == ["a", "b"] and split_cell(["a", None]) == ["a", None]
     assert split_cell(3) == [3]

@@ -117,7 +117,8 @@ def test_words_are_texts_or_files(tmp_path: Path) -> None:
     assert list(read_words([str(file)], ["text"])) == [{"text": file}]
     for text in ("long " * 2000, "字" * 100, "a\0b", "no/such/" * 600):  # no names of files
         assert list(read_words([text], ["text"])) == [{"text": text}]
-    assert list(read_words(["a.png"], ["image"])) == [{"image": Path("a.png")}]
+    for name in ("a.png", "https://example.org/a.png"):  # named as typed in "no such file"
+        assert list(read_words([name], ["image"])) == [{"image": name}]
     with pytest.raises(ConfigError, match="nothing to answer for"):
         read_words([], ["text"])
     with pytest.raises(ConfigError, match="the task is given text, second: write them as columns"):

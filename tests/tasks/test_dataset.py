@@ -69,6 +69,8 @@ def test_rows_of_an_unknown_split_are_listed(tmp_path: Path, split: str) -> None
         {"key": "a", "text": "x", "label": "pos", "split": "test"},
         {"key": "b", "text": "x", "label": "pos", "split": "tset"},
         {"key": "c", "text": "x", "label": "pos", "split": None},
+        {"key": "d", "text": "x", "label": "pos", "split": " "},
+        {"key": "e", "text": "x", "label": "pos", "split": " Train "},
     ]
     skipped = dataset(tmp_path, [*TRAINING, *rows], split).source.skipped
     assert skipped == [("d.jsonl:4", "unknown split 'tset'; did you mean 'test'?")]

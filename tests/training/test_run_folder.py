@@ -81,6 +81,17 @@ def test_nothing_to_resume_lists_what_there_is(tmp_path):
     assert not (tmp_path / "typo").exists()
 
 
+def test_a_run_that_lost_its_recipe_is_not_resumed(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    begin(recipe)
+    (tmp_path / "recipe.yaml").unlink()
+    with (
+        pytest.raises(ConfigError, match=r"recipe\.yaml: no such file.*restore it"),
+        run_folder(recipe, resume=True),
+    ):
+        pass
+
+
 def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path):
     recipe = tiny_recipe(tmp_path)
     with run_folder(recipe, resume=False):

@@ -13,6 +13,8 @@ from skillweave.data.processors.base import BadInput
 _VALUES = re.compile(r"[^ \t\r\n]+")
 """Between spaces; a no-break space and U+2028 are parts of words."""
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
+NO_CLASS = (list, tuple, dict, bytes)
+"""What a cell with one class cannot hold."""
 
 
 def is_missing(value: Any) -> bool:
@@ -69,9 +71,10 @@ def as_number(value: Any) -> float:
 
 
 def class_name(value: Any) -> str | None:
-    """The class that a cell names; None for a missing value. A whole number has one name, however
-    it is written: 1, 1.0 and "1.0" are the class 1."""
-    if is_missing(value):
+    """The class that a cell names; None for a missing value, and for one that is no single value,
+    such as a list. A whole number has one name, however it is written: 1, 1.0 and "1.0" are the
+    class 1."""
+    if is_missing(value) or isinstance(value, NO_CLASS):
         return None
     name = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     whole = _WHOLE.fullmatch(name)
@@ -79,8 +82,12 @@ def class_name(value: Any) -> str | None:
 
 
 def class_index(value: Any, classes: Sequence[str]) -> int:
-    """The index of a label in the class list. Raises BadInput for a missing label, and with the
-    nearest class for an unknown one."""
+    """The index of a label in the class list. Raises BadInput for a missing label, for one that is
+    no single value, and with the nearest class for an unknown one."""
+    if isinstance(value, NO_CLASS):
+        raise BadInput(
+            f"label {value!r} is no text or number; several classes need multi_label_classification"
+        )
     name = class_name(value)
     if name is None:
         raise BadInput("no label")

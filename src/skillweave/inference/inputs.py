@@ -79,11 +79,8 @@ def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
             f"the task is given {', '.join(fields)}: write them as columns of a file, and give"
             " --input FILE"
         )
-    is_text = fields[0] in ("text", "code")
-    # Path.is_file fails for a text that is too long for a name
-    rows = [
-        {fields[0]: word if is_text and not os.path.isfile(word) else Path(word)} for word in words
-    ]
+    # Path.is_file fails for a text that is too long for a name, and Path changes a web address
+    rows = [{fields[0]: Path(word) if os.path.isfile(word) else word} for word in words]
     return Inputs(rows, [{"input": readable(word)} for word in words])
 
 

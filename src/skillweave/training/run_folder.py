@@ -144,9 +144,14 @@ def _not_writable(folder: Path, error: OSError) -> ConfigError:
 
 
 def require_same_recipe(recipe: RecipeConfig) -> None:
-    """Raise ConfigError if the resolved recipe differs from the one in the run folder. The message
-    lists the differences."""
+    """Raise ConfigError if the resolved recipe differs from the one in the run folder, or if that
+    is lost. The message lists the differences."""
     file = recipe.folder / RECIPE_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: no such file, so the run cannot be compared with the recipe; restore it, or"
+            " start a new run (start_from uses the weights of this one)"
+        )
     stored = RecipeConfig.parse(parse_yaml(file.read_bytes(), file), str(file))
     found = [
         f"  - {path}: was {before!r}, now {now!r}"

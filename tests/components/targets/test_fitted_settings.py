@@ -56,6 +56,12 @@ def test_settings_of_labels(
     ("kind", "column", "values", "message"),
     [
         ("classification", "label", ["a", "a", None], "has 1 classes; check the label column"),
+        (
+            "classification",
+            "label",
+            [["a", "b"], ["a"]],
+            "has 0 classes.*'b'. is no text or number",
+        ),
         ("multi_label", "labels", ["", None], "has 0 classes; check the label column"),
         ("ctc", "transcript", ["", None], "has 0 characters; check the label column"),
         ("regression", "score", [1, "1.0"], "has 1 different scores; check the column"),

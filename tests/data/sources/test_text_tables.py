@@ -302,6 +302,21 @@ def test_a_broken_line_among_good_ones_does_not_change_the_encoding(tmp_path):
     assert table.column("text") == ["好", "好", "好", "a"] and len(table.skipped) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
+@pytest.mark.filterwarnings("ignore:.*not UTF-8")
+def test_lines_may_end_as_on_an_old_mac(tmp_path, suffix, encoding):
+    texts = ["第一行是好的", "第二行是坏的", "第三行没有了"]
+    lines = {
+        ".csv": ["text", *texts],
+        ".jsonl": [json.dumps({"text": text}, ensure_ascii=False) for text in texts],
+        ".txt": texts,
+    }
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes("\r".join(lines[suffix]).encode(encoding))
+    assert rows_of(open_table(str(file))) == [{"text": text} for text in texts]
+
+
 def test_an_encoding_belongs_to_text(tmp_path):
     write_parquet(tmp_path / "a.parquet", 0, 10)
     with pytest.raises(ConfigError, match=r"data\.encoding is for text files"):

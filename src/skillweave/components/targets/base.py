@@ -20,7 +20,7 @@ from skillweave.batch import IGNORE, Batch, Features, Modality
 from skillweave.components.targets.transform import TransformConfig, build_transform
 from skillweave.config.base import Config, ConfigError, Positive
 from skillweave.config.registry import Registry
-from skillweave.data.values import class_name, is_missing
+from skillweave.data.values import NO_CLASS, class_name, is_missing
 from skillweave.layers.feed_forward import ACTIVATIONS
 from skillweave.layers.precision import at_least_float32
 from skillweave.layers.tokens import TokenMap
@@ -554,7 +554,14 @@ def class_names(labels: Sequence[Any], least: int = 2) -> list[str]:
     """The distinct labels as texts, sorted. Raises ConfigError for fewer than `least`."""
     classes = sorted({name for label in labels if (name := class_name(label)) is not None})
     if len(classes) < least:
-        raise ConfigError(f"the training data has {len(classes)} classes; check the label column")
+        odd = next((repr(label)[:80] for label in labels if isinstance(label, NO_CLASS)), "")
+        found = (
+            odd
+            and f"; {odd} is no text or number, and several classes need multi_label_classification"
+        )
+        raise ConfigError(
+            f"the training data has {len(classes)} classes; check the label column{found}"
+        )
     return classes
 
 

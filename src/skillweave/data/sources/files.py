@@ -118,21 +118,21 @@ def decompress(file: Path) -> Path:
     return _derive(file, "unpacked", unpack)
 
 
-def recode(file: Path, encoding: str) -> Path:
+def recode(file: Path, encoding: str, newline: str | None = "") -> Path:
     """A text file as UTF-8, as a file in the temporary folder. It is written once.
 
-    Bytes that are no text in this encoding stay as they are. Raises ConfigError for a file that is
-    no text at all.
+    `newline`: None for a file whose lines end as on an old Mac. Bytes that are no text in this
+    encoding stay as they are. Raises ConfigError for a file that is no text at all.
     """
 
     def copy(out: IO[bytes]) -> None:
         with (
-            file.open(encoding=encoding, errors="surrogateescape", newline="") as text,
+            file.open(encoding=encoding, errors="surrogateescape", newline=newline) as text,
             io.TextIOWrapper(out, "utf-8", "surrogateescape", newline="") as target,
         ):
             shutil.copyfileobj(text, target)
 
-    return _derive(file, encoding, copy)
+    return _derive(file, f"{encoding} {newline!r}", copy)
 
 
 def _derive(file: Path, purpose: str, write: Callable[[IO[bytes]], None]) -> Path:

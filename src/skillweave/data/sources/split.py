@@ -65,7 +65,7 @@ def split_rows(table: Table, data: DataConfig, split: Split, key: str | None) ->
     regrouped = data.group is not None and isinstance(data.path, str)
     own: list[Split | None] = []
     if "split" in table.columns and not regrouped:
-        own = [SPLIT_NAMES.get(str(value).lower()) for value in table.column("split")]
+        own = [SPLIT_NAMES.get(str(value).strip().lower()) for value in table.column("split")]
     if any(own) and (isinstance(data.path, str) or len(set(own) - {None}) > 1):
         _check_groups(table, data, own)
         _list_unknown(table, own)
@@ -220,7 +220,7 @@ def _list_unknown(table: Table, own: Sequence[Split | None]) -> None:
     """List the rows whose split has an unknown name. Without a name, a row is left out on
     purpose."""
     for index, (known, name) in enumerate(zip(own, table.column("split"), strict=True)):
-        if known is None and name not in (None, ""):
+        if known is None and not is_missing(name):
             told = f"unknown split {name!r}{nearest(str(name), SPLIT_NAMES)}"
             table.skipped.append((table.locate(index), told))
 

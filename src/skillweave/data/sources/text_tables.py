@@ -109,16 +109,17 @@ class TextFileTable(Table):
 
 
 def _as_utf8(file: Path) -> Path:
-    """The file, or a copy in UTF-8 of one in another encoding."""
+    """The file, or a copy in UTF-8 of one in another encoding, or whose lines end as on an old Mac
+    ("CSV (Macintosh)" of Excel)."""
     with file.open("rb") as stream:
         head = stream.read(2**20)
-    encoding = detect_encoding(head)
-    if encoding is None:
-        return file
-    warnings.warn(
-        f"{file}: not UTF-8, so it is read as {encoding}; set data.encoding to choose", stacklevel=2
+    encoding, newline = detect_encoding(head), "" if b"\n" in head or b"\r" not in head else None
+    if encoding:
+        message = f"{file}: not UTF-8, so it is read as {encoding}; set data.encoding to choose"
+        warnings.warn(message, stacklevel=2)
+    return (
+        file if encoding is None and newline == "" else recode(file, encoding or "utf-8", newline)
     )
-    return recode(file, encoding)
 
 
 def _read_line(stream: IO[bytes]) -> bytes:
