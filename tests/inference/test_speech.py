@@ -295,7 +295,7 @@ def test_a_stream_is_the_transcript(theirs: Any, predictor: Predictor) -> None:
     [
         (np.zeros(16_000, np.float32), "the recording is silent"),
         (np.full(40_000, 0.25, np.float32), "the recording is silent"),
-        (np.zeros(0, np.float32), r"found float32 \[0\]"),
+        (np.zeros(0, np.float32), "the recording is empty"),
     ],
 )
 @pytest.mark.parametrize("timestamps", [False, True])

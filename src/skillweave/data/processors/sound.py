@@ -244,7 +244,7 @@ def _to_mono(samples: np.ndarray) -> np.ndarray:
 
 def _concatenate(blocks: list[np.ndarray]) -> np.ndarray:
     if not blocks:
-        raise BadInput("0 samples")
+        raise BadInput("the recording is empty (0 samples); check the file, or leave it out")
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
@@ -290,7 +290,9 @@ def _normalise(waveform: np.ndarray) -> np.ndarray:
 
 
 def _from_array(samples: np.ndarray, rate: int) -> Decoded:
-    if samples.ndim not in (1, 2) or samples.size == 0 or samples.dtype.kind not in "fiu":
+    if samples.size == 0:
+        return _concatenate([]), rate
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
         found = f"{samples.dtype} {list(samples.shape)}"
         raise BadInput(f"expected numbers [samples] or [samples, channels], found {found}")
     if samples.dtype.kind in "iu" and samples.itemsize > 4:
