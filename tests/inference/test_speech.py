@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,22 @@ def test_a_threshold_of_none_is_none(predictor: Predictor) -> None:
     assert isinstance(writer, SpeechWriter)
     asked = writer.asked
     assert asked.no_speech_threshold is None and asked.logprob_threshold is None
+
+
+def test_settings_that_the_model_was_saved_with(theirs: Any, tmp_path: Path) -> None:
+    shutil.copytree(theirs.folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "generation_config.json"
+    options = json.loads(file.read_text())
+    own = {"return_timestamps": True, "logprob_threshold": -0.5, "language": "<|en|>"}
+    file.write_text(json.dumps(options | own))
+    ((found,),) = open_writer(Predictor(tmp_path), None, PLAIN).write([recording(0.7)])
+    assert found["segments"] == their_segments(theirs, recording(0.7), language="en")
+    writer = open_writer(Predictor(tmp_path), None, {"return_timestamps": False})
+    assert isinstance(writer, SpeechWriter)
+    assert (writer.asked.return_timestamps, writer.asked.logprob_threshold) == (False, -0.5)
+    file.write_text(json.dumps(options | {"condition_on_prev_tokens": True}))
+    with pytest.raises(ConfigError, match="condition_on_prev_tokens=True has no counterpart"):
+        Predictor(tmp_path)
 
 
 def test_a_long_recording_has_segments_without_being_asked(predictor: Predictor) -> None:

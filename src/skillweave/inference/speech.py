@@ -30,7 +30,8 @@ class SpeechWriter(TextWriter):
     def __init__(self, predictor: Predictor, task: str | None, settings: Mapping[str, Any]) -> None:
         own = WhisperConfig.model_fields
         super().__init__(predictor, task, {n: x for n, x in settings.items() if n not in own})
-        asked = {name: x for name, x in settings.items() if name in own}
+        saved = {n: x for n, x in self.task.target.generation.items() if n != "language"}
+        asked = {name: x for name, x in {**saved, **settings}.items() if name in own}
         self.asked = WhisperConfig.parse(asked, "generation")
         stream = self.model.config.streams.sound
         assert isinstance(stream, FilterbankStream)

@@ -34,6 +34,7 @@ NOT_FOLLOWED = {
     "constraints": (),
     "stop_strings": (),
     "max_time": (),
+    "condition_on_prev_tokens": (False,),
 }
 """Options that change which text is written, and that the search here does not have → the values
 that change nothing."""
