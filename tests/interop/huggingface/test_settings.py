@@ -212,6 +212,10 @@ def test_search_options_without_a_counterpart_are_refused(tmp_path: Path) -> Non
     theirs.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="do_sample=True has no counterpart here"):
         from_hf(tmp_path)
+    theirs.generation_config = T.GenerationConfig(decoder_start_token_id=5)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="decoder_start_token_id=5 is not that of"):
+        from_hf(tmp_path)
 
 
 def test_a_chat_model_keeps_how_it_is_sampled(tmp_path: Path) -> None:

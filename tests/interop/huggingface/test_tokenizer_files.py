@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 from hf_folder import WORDS, save_bert
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, BertForSequenceClassification, BertTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 import skillweave as sw
 from skillweave.interop.huggingface import convert_folder
@@ -70,6 +76,36 @@ def test_tokens_are_those_of_transformers(change: Callable[[Path], None], tmp_pa
     convert_folder(tmp_path / "ours", tmp_path / "back")
     back: Any = AutoTokenizer.from_pretrained(tmp_path / "back")
     assert [back(text)["input_ids"] for text in TEXTS] == expected
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])
+@pytest.mark.parametrize("named", [False, True])
+def test_special_tokens_that_only_the_class_knows(name: str, named: bool, tmp_path: Path) -> None:
+    """As in the folder of RoBERTa, whose settings name none."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pieces = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    config = RobertaConfig(
+        vocab_size=len(pieces),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=20,
+    )
+    RobertaForMaskedLM(config).save_pretrained(tmp_path)
+    made.model.save(str(tmp_path)) if name == "vocab.json" else made.save(str(tmp_path / name))
+    if named:
+        set_json(SETTINGS, model_max_length=18)(tmp_path)
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
+    model = sw.from_hf(tmp_path)
+    processor = text_processor(model.config, model.assets)
+    assert processor is not None
+    assert processor("so").data.tolist() == theirs("so")["input_ids"]
+    assert processor.mask == theirs.mask_token_id == 4
+    assert processor.separator == theirs.sep_token_id and processor.cls == theirs.cls_token_id
+    assert processor.special("pad") == theirs.pad_token_id
 
 
 def test_numbers_are_those_of_the_file(tmp_path: Path) -> None:

@@ -287,10 +287,14 @@ def _from_merges(file: Path) -> Tokenizer:
 
 
 def convert_older(folder: Path) -> bytes:
-    """What Transformers makes of the files of an older tokenizer, as `tokenizer.json`.
+    """What Transformers makes of the files of an older tokenizer, as `tokenizer.json`. Raises as
+    `read_with_transformers`."""
+    return read_with_transformers(folder).backend_tokenizer.to_str().encode()
 
-    Raises ConfigError without the libraries that it needs.
-    """
+
+def read_with_transformers(folder: Path) -> Any:
+    """The tokenizer that Transformers makes of a folder's files. Raises ConfigError without the
+    libraries that it needs."""
     try:
         from transformers import AutoTokenizer  # an optional extra
 
@@ -299,8 +303,7 @@ def convert_older(folder: Path) -> bytes:
     except ModuleNotFoundError as error:
         remedy = "pip install 'skillweave[hf]', or give a tokenizer.json"
         raise ConfigError(f"tokenizer {folder}: {error}; {remedy}") from None
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    return tokenizer.backend_tokenizer.to_str().encode()
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _with_special_tokens(

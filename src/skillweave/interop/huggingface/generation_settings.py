@@ -17,7 +17,8 @@ from skillweave.model.model import Model
 
 FILE = "generation_config.json"
 NOT_KEPT = {"transformers_version", "_from_model_config", "max_length", "max_new_tokens"}
-SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"}
+START = "decoder_start_token_id"
+SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", START}
 """Ids that are also options of the model, which gives them."""
 NOT_FOLLOWED = {
     "do_sample": (False,),
@@ -74,6 +75,11 @@ def read_generation_settings(
                     f"{FILE}: {name}={found[name]!r} has no counterpart here; remove it, or set"
                     f" {' or '.join(map(repr, neutral)) or 'null'}"
                 )
+        if START in found:
+            raise ConfigError(
+                f"{FILE}: {START}={found[START]!r} is not that of {CONFIG_FILE}"
+                f" ({getattr(hf_config, START, None)!r}); give both the same"
+            )
         if given.get("max_new_tokens") or given.get("max_length"):
             # `max_length` counts the first token
             longest = given.get("max_new_tokens") or max(given["max_length"] - 1, 1)

@@ -18,10 +18,12 @@ from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import (
     KEYS,
     PAD,
+    ROLES,
     SETTINGS,
     convert_older,
     from_json,
     read_tokenizer,
+    read_with_transformers,
     special_names,
 )
 from skillweave.interop.huggingface.json_files import read_json, write_json
@@ -37,8 +39,6 @@ OLDER = (
     "spm.model",
 )
 """Older folders have one of these instead."""
-BESIDE = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
-"""Files that may change what a `tokenizer.json` says."""
 TWO_LANGUAGES = "source.spm"
 """Folders of Marian have this and `target.spm`."""
 SPECIAL_TOKEN_IDS = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "separator"}
@@ -62,7 +62,7 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     if file is None or stream is None:
         return {}
     with reading(file, "a tokenizer that transformers and tokenizers can read here"):
-        tokenizer = _read(folder, file)
+        tokenizer = _read(folder, file, stream.vocabulary)
         if tokenizer.post_processor is None:
             tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1")
         size = tokenizer.get_vocab_size()
@@ -74,17 +74,16 @@ def read_tokenizer_asset(folder: Path, config: ModelConfig) -> dict[str, bytes]:
     return {tokenizer_asset(Modality.TEXT): tokenizer.to_str().encode()}
 
 
-def _read(folder: Path, file: Path) -> Tokenizer:
-    """The tokenizer of a folder. Options and tokens in the files beside a `tokenizer.json` count
-    more than those in it, as in Transformers, unless Transformers would give other numbers to its
-    tokens."""
+def _read(folder: Path, file: Path, rows: int) -> Tokenizer:
+    """The tokenizer that Transformers makes of a folder. The class of the tokenizer, and options
+    and tokens in the files beside a `tokenizer.json`, count more than that file. But its tokens
+    keep their numbers, and none is added for which a model of so many `rows` has no vector."""
     alone = from_json(file.read_bytes()) if file.name == FILE else None
-    if alone and not any((folder / name).is_file() for name in BESIDE):
-        return alone
     whole = from_json(convert_older(folder))
-    if alone and not alone.get_vocab().items() <= whole.get_vocab().items():
-        return alone
-    return whole
+    if alone is None:
+        return whole
+    same_numbers = alone.get_vocab().items() <= whole.get_vocab().items()
+    return whole if same_numbers and whole.get_vocab_size() <= rows else alone
 
 
 def read_special_tokens(
@@ -99,6 +98,8 @@ def read_special_tokens(
     special = special_names(folder)
     asset = assets.get(tokenizer_asset(Modality.TEXT))
     tokenizer = read_tokenizer(asset) if asset else None
+    if tokenizer:
+        special |= _names_of_class(folder, tokenizer, special)
     start, pad = (getattr(hf_config, f"{name}_token_id", None) for name in ("decoder_start", "pad"))
     first = tokenizer.id_to_token(start) if tokenizer and start is not None else None
     if tokenizer and tokenizer.token_to_id(special.get("pad", PAD)) is None and pad is not None:
@@ -108,6 +109,24 @@ def read_special_tokens(
         names = special | ({"cls": cls} if cls else {})
         if stream and names:
             stream["tokenizer"] = {"special": names}
+
+
+def _names_of_class(
+    folder: Path, tokenizer: Tokenizer, special: Mapping[str, str]
+) -> dict[str, str]:
+    """Role → name of the special tokens that no file names, since the class of the tokenizer knows
+    them (the folders of RoBERTa and T5)."""
+    names = {**ROLES, **special}
+    absent = {role for role, name in names.items() if tokenizer.token_to_id(name) is None}
+    if not absent:
+        return {}
+    theirs = read_with_transformers(folder)
+    known = {role: name for key, role in KEYS.items() if (name := getattr(theirs, key, None))}
+    return {
+        role: name
+        for role, name in known.items()
+        if role in absent and tokenizer.token_to_id(name) is not None
+    }
 
 
 def text_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> TextProcessor | None:
