@@ -43,9 +43,7 @@ def test_other_labels_keep_their_names():
 @pytest.mark.parametrize("value", [["a"], [], {"a": 1}, b"a", ("a", "b")], ids=repr)
 def test_what_is_no_single_value_is_no_class(value):
     assert class_name(value) is None
-    with pytest.raises(
-        BadInput, match="no text or number; several classes need multi_label_classification"
-    ):
+    with pytest.raises(BadInput, match="no text or number; several classes need text_multi_label"):
         class_index(value, ["a", str(value)])
 
 

@@ -15,7 +15,7 @@ from skillweave.tasks.dataset import TaskDataset
 from skillweave.tasks.resolve import resolve
 
 
-def dataset(folder: Path, rows: list[dict], split: str = "test") -> TaskDataset:
+def dataset(folder: Path, rows: list[dict], split: str = "test", **targets: dict) -> TaskDataset:
     file = folder / "d.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = {
@@ -23,6 +23,7 @@ def dataset(folder: Path, rows: list[dict], split: str = "test") -> TaskDataset:
             "width": 8,
             "streams": {"text": {"vocabulary": 60, "max_length": 8}},
             "encoder": {"layers": 1, "heads": 2, "feed_forward": 8},
+            "targets": targets,
         },
         "tasks": {"text_classification": {"data": {"path": str(file)}}},
         "training": {"steps": 1},
@@ -74,3 +75,12 @@ def test_rows_of_an_unknown_split_are_listed(tmp_path: Path, split: str) -> None
     ]
     skipped = dataset(tmp_path, [*TRAINING, *rows], split).source.skipped
     assert skipped == [("d.jsonl:4", "unknown split 'tset'; did you mean 'test'?")]
+
+
+def test_training_labels_outside_the_classes_of_the_recipe_are_told(tmp_path: Path) -> None:
+    rows = [*TRAINING, {"text": "x", "label": "odd", "split": "train"}]
+    listed = {"classification": {"classes": ["neg", "pos"]}}
+    (told,) = dataset(tmp_path, rows, "train", **listed).remarks()
+    assert told.startswith("labels of the train data that the target does not have: 'odd' in 1 row")
+    assert "1 of 3 rows will be skipped" in told
+    assert dataset(tmp_path, TRAINING, "train", **listed).remarks() == []

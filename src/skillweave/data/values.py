@@ -86,7 +86,7 @@ def class_index(value: Any, classes: Sequence[str]) -> int:
     no single value, and with the nearest class for an unknown one."""
     if isinstance(value, NO_CLASS):
         raise BadInput(
-            f"label {value!r} is no text or number; several classes need multi_label_classification"
+            f"label {value!r} is no text or number; several classes need text_multi_label"
         )
     name = class_name(value)
     if name is None:

@@ -101,24 +101,26 @@ class TaskDataset:
         return {key: i for i, key in enumerate(self.keys)}
 
     def remarks(self) -> list[str]:
-        """What is unusual about the samples: see `Task.data_remarks`; outside the training data,
-        labels that these do not have."""
-        if self.split == "train":
-            return self.task.entry.data_remarks(self.source)
+        """What is unusual about the samples: see `Task.data_remarks` for the training data; labels
+        that these, or the classes of the recipe, do not have."""
+        training = self.split == "train"
+        found = self.task.entry.data_remarks(self.source) if training else []
         entry, known = self.task.entry, {class_name(label) for label in self.task.labels}
         field = next((name for name in entry.fields if name in entry.asked_fields), None)
         if field is None or not known:
-            return []
+            return found
         cells = [set(entry.labels_in(cell)) for cell in self.source.column(field)]
         counts = Counter(label for labels in cells for label in labels - known)
         if not counts:
-            return []
+            return found
         unseen = [f"{label!r} in {count} rows" for label, count in counts.most_common()]
         skipped = sum(not labels <= known for labels in cells)
+        where = "target does" if training else "training data do"
         return [
-            f"labels of the {self.split} data that the training data do not have:"
+            *found,
+            f"labels of the {self.split} data that the {where} not have:"
             f" {_few(unseen)}; these are {_few(self.task.labels)}. {skipped} of {len(self)} rows"
-            " will be skipped; correct their labels"
+            " will be skipped; correct their labels",
         ]
 
     def row(self, key: str) -> Row:

@@ -555,10 +555,7 @@ def class_names(labels: Sequence[Any], least: int = 2) -> list[str]:
     classes = sorted({name for label in labels if (name := class_name(label)) is not None})
     if len(classes) < least:
         odd = next((repr(label)[:80] for label in labels if isinstance(label, NO_CLASS)), "")
-        found = (
-            odd
-            and f"; {odd} is no text or number, and several classes need multi_label_classification"
-        )
+        found = odd and f"; {odd} is no text or number, and several classes need text_multi_label"
         raise ConfigError(
             f"the training data has {len(classes)} classes; check the label column{found}"
         )
