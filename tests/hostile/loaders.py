@@ -412,7 +412,8 @@ for family, (architecture, options) in HUGGING_FACE.items():
         if family in ("CLIP", "ViT"):
             transformers.ViTImageProcessor(size={"height": 12, "width": 12}).save_pretrained(folder)
         if family == "Whisper":
-            transformers.WhisperFeatureExtractor().save_pretrained(folder)
+            bins = options["num_mel_bins"]
+            transformers.WhisperFeatureExtractor(feature_size=bins).save_pretrained(folder)
         if family == "Wav2Vec2":
             characters = {name: i for i, name in enumerate(["<pad>", "<unk>", "|", "a", "b"])}
             (folder / "vocab.json").write_text(json.dumps(characters))
