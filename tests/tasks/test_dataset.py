@@ -74,7 +74,11 @@ def test_rows_of_an_unknown_split_are_listed(tmp_path: Path, split: str) -> None
         {"key": "e", "text": "x", "label": "pos", "split": " Train "},
     ]
     skipped = dataset(tmp_path, [*TRAINING, *rows], split).source.skipped
-    assert skipped == [("d.jsonl:4", "unknown split 'tset'; did you mean 'test'?")]
+    assert skipped == [
+        ("d.jsonl:4", "unknown split 'tset'; did you mean 'test'?"),
+        ("d.jsonl:5", "no split"),
+        ("d.jsonl:6", "no split"),
+    ]
 
 
 def test_training_labels_outside_the_classes_of_the_recipe_are_told(tmp_path: Path) -> None:

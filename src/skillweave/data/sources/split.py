@@ -217,12 +217,11 @@ def _check_groups(table: Table, data: DataConfig, own: Sequence[Split | None]) -
 
 
 def _list_unknown(table: Table, own: Sequence[Split | None]) -> None:
-    """List the rows whose split has an unknown name. Without a name, a row is left out on
-    purpose."""
+    """List the rows whose split has an unknown name, or none."""
     for index, (known, name) in enumerate(zip(own, table.column("split"), strict=True)):
-        if known is None and not is_missing(name):
+        if known is None:
             told = f"unknown split {name!r}{nearest(str(name), SPLIT_NAMES)}"
-            table.skipped.append((table.locate(index), told))
+            table.skipped.append((table.locate(index), "no split" if is_missing(name) else told))
 
 
 def describe_skipped(table: Table) -> str:
