@@ -203,8 +203,12 @@ def test_a_truncated_clip_is_bad_input(clip, kind, codec):
     data = clip(frames, kind, codec, rate=25, pixels="rgb8" if kind == "gif" else "yuv420p")
     assert PROCESS(data).length == 33
     for share in (0.05, 0.5, 0.75, 0.9):
+        cut = int(len(data) * share)
+        # A cut between two frames of a transport stream, where packets of 188 bytes end, is no fault
+        # that can be seen. The encoder's threads decide how long the frames are.
+        cut -= kind == "mpegts" and cut % 188 == 0
         with pytest.raises(BadInput):
-            PROCESS(data[: int(len(data) * share)])
+            PROCESS(data[:cut])
 
 
 def test_a_transport_stream_that_ends_within_a_frame_is_bad_input(clip):
