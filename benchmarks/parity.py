@@ -15,6 +15,7 @@ Takes less than ten minutes on two cores.
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -158,8 +159,16 @@ def figures(measured: dict[str, Result]) -> Iterator[Figure]:
         )
 
 
-def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
-    """The table, with a row for each family."""
+def earlier_ratios(file: Path) -> dict[str, float]:
+    """The speeds in the page as it is, by family."""
+    if not file.is_file():
+        return {}
+    rows = [line.strip("| ").split(" | ") for line in file.read_text("utf-8").split("\n")]
+    return {row[0].strip("`"): float(row[-1]) for row in rows if re.fullmatch(r"\d\.\d+", row[-1])}
+
+
+def page(measured: dict[str, Result], ratios: dict[str, float], note: str = "") -> str:
+    """The table, with a row for each family. `note`: behind what is said of the speeds."""
     columns = ["outputs, float32", "outputs, float64", "gradients, float32", "gradients, float64"]
     header = [
         "family",
@@ -167,7 +176,7 @@ def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
         "export",
         "architectures",
         *columns,
-        *(["tokens/s, × Hugging Face"] if ratios is not None else []),
+        "tokens/s, × Hugging Face",
     ]
     rows = []
     for family, heads in architectures(measured).items():
@@ -181,14 +190,10 @@ def page(measured: dict[str, Result], ratios: dict[str, float] | None) -> str:
             "yes" if all(way) else "NO"
             for way in ((r.imported for r in results), (r.exported for r in results))
         ]
-        row = [f"`{family}`", *ways, ", ".join(f"`{name}`" for name in heads), *errors]
-        if ratios is not None:
-            row.append(f"{ratios[family]:.2f}" if family in ratios else "—")
-        rows.append(row)
-    return (
-        "\n\n".join([HEAD, markdown(header, rows), SPEED if ratios is not None else NO_SPEED])
-        + "\n"
-    )
+        speed = f"{ratios[family]:.2f}" if family in ratios else "—"
+        names = ", ".join(f"`{name}`" for name in heads)
+        rows.append([f"`{family}`", *ways, names, *errors, speed])
+    return "\n\n".join([HEAD, markdown(header, rows), f"{SPEED} {note}".strip()]) + "\n"
 
 
 HEAD = f"""# Parity with Hugging Face
@@ -200,8 +205,8 @@ gives the same weights as the model in memory. Export: the exported model has th
 that are not listed share their rules with one that is."""
 SPEED = f"""Speed: tokens per second of a forward pass with logits, relative to Hugging Face: the preset of the family with at
 most {SMALL["layers"]} layers and experts, {SAMPLES} samples, texts of {LENGTH} tokens (ViLT: 40) without padding, float32, the
-median of {ROUNDS} interleaved rounds. —: no preset."""
-NO_SPEED = "Speed was not measured (`--no-speed`); run `make parity` on an idle machine."
+median of {ROUNDS} interleaved rounds. —: not measured."""
+EARLIER = """The speeds are those of an earlier measurement (`--no-speed`)."""
 
 
 def main() -> int:
@@ -212,7 +217,7 @@ def main() -> int:
     parser.add_argument(
         "--docs", type=Path, default=Path("docs"), help="folder of the page (default docs)"
     )
-    parser.add_argument("--no-speed", action="store_true", help="do not measure speed")
+    parser.add_argument("--no-speed", action="store_true", help="keep the speeds of the page")
     parser.add_argument(
         "--threads", type=int, default=2, help="threads of both libraries (default 2)"
     )
@@ -224,7 +229,8 @@ def main() -> int:
     for reference in track(REFERENCES, "architectures", transient=True):
         measured.setdefault(reference.architecture, []).append(measure(reference))
     results = {name: worst(found) for name, found in measured.items()}
-    ratios = None
+    file = options.docs / "parity.md"
+    ratios, note = earlier_ratios(file), EARLIER
     if not options.no_speed:
         configs = {
             family: config
@@ -235,7 +241,8 @@ def main() -> int:
             family: ratio(family, config)
             for family, config in track(configs.items(), "speed", transient=True)
         }
-    (options.docs / "parity.md").write_text(page(results, ratios), "utf-8")
+        note = ""
+    file.write_text(page(results, ratios, note), "utf-8")
     return report("parity with Hugging Face", list(figures(results)), options.json)
 
 
