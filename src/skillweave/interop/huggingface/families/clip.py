@@ -95,21 +95,23 @@ CLIP_VISION = Family(
     ignored=BERT.ignored,
     processor_files=(IMAGE_FILE,),
 )
+TEXT_FIELDS = {
+    "width": "hidden_size",
+    "streams.text.vocabulary": "vocab_size",
+    "streams.text.max_length": "max_position_embeddings",
+    **sizes("encoder"),
+}
+TEXT_RULES = {
+    "embeddings.text.content.word": "embeddings.token_embedding",
+    "embeddings.text.positions.position.table": "embeddings.position_embedding",
+    **blocks("encoder"),
+    "encoder.last_norm": "final_layer_norm",
+}
 CLIP_TEXT = Family(
     model_type="clip_text_model",
     prefix="text_model.",
-    fields={
-        "width": "hidden_size",
-        "streams.text.vocabulary": "vocab_size",
-        "streams.text.max_length": "max_position_embeddings",
-        **sizes("encoder"),
-    },
-    rules={
-        "embeddings.text.content.word": "embeddings.token_embedding",
-        "embeddings.text.positions.position.table": "embeddings.position_embedding",
-        **blocks("encoder"),
-        "encoder.last_norm": "final_layer_norm",
-    },
+    fields=TEXT_FIELDS,
+    rules=TEXT_RULES,
     heads={
         "CLIPTextModel": Head(
             targets={"pooled": {"hidden": False, "pooling": "last"}}, unused=NOT_TEXT

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
-from skillweave.interop.huggingface.families.clip import PRE_NORM, blocks, inside, sizes
+from skillweave.interop.huggingface.families.clip import (
+    PRE_NORM,
+    TEXT_FIELDS,
+    TEXT_RULES,
+    blocks,
+    inside,
+    sizes,
+)
 from skillweave.interop.huggingface.families.vit import PATCHES
 from skillweave.interop.huggingface.family import (
     Family,
@@ -110,18 +117,8 @@ VISION = Family(
 TEXT = Family(
     model_type="siglip_text_model",
     prefix="text_model.",
-    fields={
-        "width": "hidden_size",
-        "streams.text.vocabulary": "vocab_size",
-        "streams.text.max_length": "max_position_embeddings",
-        **sizes("encoder"),
-    },
-    rules={
-        "embeddings.text.content.word": "embeddings.token_embedding",
-        "embeddings.text.positions.position.table": "embeddings.position_embedding",
-        **blocks("encoder"),
-        "encoder.last_norm": "final_layer_norm",
-    },
+    fields=TEXT_FIELDS,
+    rules=TEXT_RULES,
     heads={
         "SiglipTextModel": Head(
             targets={"pooled": {"pooling": "last", "activation": "none"}},
