@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from steps import emoji
-from steps.common import MEDIA, Row, digest, fraction
+from . import emoji
+from .common import MEDIA, Row, digest, fraction
 
 FIELDS = (
     ("video", MEDIA),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from steps import sources
-from steps.common import Row, han_count, split_of
+from . import sources
+from .common import Row, han_count, split_of
 
 FIELDS = (("text", pa.string()), ("code", pa.string()), ("module", pa.string()))
 LEAST_HAN = 4

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from steps import sources
-from steps.common import MEDIA, Row, split_of
-from steps.emoji_groups import group_of
+from . import sources
+from .common import MEDIA, Row, split_of
+from .emoji_groups import group_of
 
 FIELDS = (
     ("image", MEDIA),

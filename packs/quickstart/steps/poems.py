@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from steps import sources
-from steps.common import Row, digest, han_count, split_of
+from . import sources
+from .common import Row, digest, han_count, split_of
 
 FIELDS = (
     ("text", pa.string()),

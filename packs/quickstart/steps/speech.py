@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from steps import sources
-from steps.common import MEDIA, Row, split_of
+from . import sources
+from .common import MEDIA, Row, split_of
 
 FIELDS = (
     ("sound", MEDIA),
