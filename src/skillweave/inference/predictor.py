@@ -16,7 +16,7 @@ from torch import Tensor
 from skillweave.batch import Example, Features, Layout, Modality
 from skillweave.config import ConfigError, choose
 from skillweave.data.collate import collate
-from skillweave.data.processors import BadInput, build_processors
+from skillweave.data.processors import BadInput, build_processor
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.loading import choose_device, load
@@ -208,8 +208,8 @@ class Predictor:
         self, task: str, modality: str, prompt: str | None = None
     ) -> tuple[Layout, Callable[[Any], Features]]:
         layout, config = self.single_pass(task, modality), self.model.config
-        processors = build_processors(config, self.model.assets, config.limits)
-        processor = processors[layout.spans[0].modality]
+        read = layout.spans[0].modality
+        processor = build_processor(config, self.model.assets, read, config.limits)
         target = next((config.targets[name] for name in config.tasks[task].targets), None)
         name = prompt or getattr(target, "default_prompt", None)
         before = choose(getattr(target, "prompts", {}), name, "prompt") if name else ""

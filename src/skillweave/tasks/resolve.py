@@ -22,7 +22,7 @@ from skillweave.config.data import Split
 from skillweave.config.streams import TextStream, TokenizerConfig, TrainedTokenizerConfig
 from skillweave.config.task import TaskConfig, TaskSettings
 from skillweave.data.processors import (
-    build_processors,
+    build_processor,
     load_tokenizer,
     tokenizer_asset,
     train_tokenizer,
@@ -399,7 +399,7 @@ class _TrainingData:
         streams = self.task.model.streams
         wordless = streams.model_copy(update={"text": None, "code": None})
         model = self.task.model.model_copy(update={"streams": wordless})
-        processor = build_processors(model, {}, self.recipe.limits)[modality]
+        processor = build_processor(model, {}, modality, self.recipe.limits)
         order = np.random.default_rng(self.seed).permutation(len(source))
         for row in order[:FITTED_SAMPLES]:
             try:

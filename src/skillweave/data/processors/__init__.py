@@ -26,6 +26,7 @@ __all__ = [
     "BadInput",
     "Processor",
     "build_answer_processor",
+    "build_processor",
     "build_processors",
     "load_tokenizer",
     "tokenizer_asset",
@@ -67,6 +68,18 @@ def build_processors(
         modality: _build(config, modality, stream, assets, limits, augment)
         for modality, stream in config.streams.present().items()
     }
+
+
+def build_processor(
+    config: Inputs,
+    assets: Mapping[str, bytes],
+    modality: Modality,
+    limits: LimitsConfig = DEFAULT_LIMITS,
+) -> Processor:
+    """The processor of one of the model's streams: a tokenizer is read for it alone. Raises as
+    `build_processors`, and KeyError for a modality that no stream has."""
+    stream = config.streams.present()[modality]
+    return _build(config, modality, stream, assets, limits, NO_AUGMENT)
 
 
 def build_answer_processor(config: Inputs, assets: Mapping[str, bytes]) -> Processor:

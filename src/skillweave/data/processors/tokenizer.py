@@ -63,7 +63,7 @@ def from_json(content: bytes) -> Tokenizer:
     if (growth := _growth([data.get("normalizer"), data.get("decoder")])) > MAX_GROWTH:
         raise ValueError(f"it makes texts up to {growth:.0e} times as long")
     added, vocabulary = data.get("added_tokens") or [], data["model"]["vocab"]
-    size = len(vocabulary)
+    size = known = len(vocabulary)
     if isinstance(vocabulary, dict):  # Unigram has a list, in the order of the numbers
         size = max(vocabulary.values(), default=-1) + 1
         used = set(vocabulary.values())
@@ -75,8 +75,10 @@ def from_json(content: bytes) -> Tokenizer:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     gaps = set(range(size, max(numbers, default=0))) - numbers
     fillers = [{"id": n, "content": _filler(n), "special": True, **flags} for n in gaps]
-    data["added_tokens"] = sorted([*added, *fillers], key=lambda token: token["id"])
-    return Tokenizer.from_str(json.dumps(data))
+    ordered = sorted([*added, *fillers], key=lambda token: token["id"])
+    if ordered == added and len(vocabulary) == known:
+        return Tokenizer.from_buffer(content)
+    return Tokenizer.from_str(json.dumps(data | {"added_tokens": ordered}))
 
 
 def _fill_gaps(vocabulary: dict[str, int]) -> None:

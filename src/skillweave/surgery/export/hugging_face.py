@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from skillweave.batch import Batch, Modality
 from skillweave.config.streams import ImageStream, VideoStream
-from skillweave.data.processors import build_processors
+from skillweave.data.processors import build_processor
 from skillweave.data.processors.text import TextProcessor
 from skillweave.interop.huggingface.export_checks import flatten
 from skillweave.interop.huggingface.families import bert, vit
@@ -155,7 +155,7 @@ def _textual(
 
 
 def _processor(model: Model, modality: Modality) -> TextProcessor | None:
-    processor = build_processors(model.config, model.assets)[modality] if model.assets else None
+    processor = build_processor(model.config, model.assets, modality) if model.assets else None
     return processor if isinstance(processor, TextProcessor) else None
 
 
