@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from hf_references import REFERENCES, Reference, make_batch
+from hf_references import Reference, make_batch
 from tiny import layout_of, random_examples, random_features, task, tiny_config, tiny_model
 from torch import Tensor
+from writers import LM, OPTIONS, PREFIXES, WRITERS, batch_of, whole_logits
 
-from skillweave.batch import Batch, Example, Layout, Modality
+from skillweave.batch import Batch, Example, Modality
 from skillweave.config import ConfigError
 from skillweave.config.encoder import GatedCNNConfig
 from skillweave.data.collate import collate
@@ -23,20 +24,6 @@ from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 
 STEPS = 3
-WRITERS = [
-    reference
-    for reference in REFERENCES
-    if reference.architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-]
-
-
-def whole_logits(model: Model, batch: Batch) -> Tensor:
-    """[N, L, V] after each token of the written span, from one pass."""
-    (name,) = (t for t in model.config.tasks[batch.layout.task].targets if t == "lm")
-    hidden_NLD = model.hidden(batch)[-1]
-    written_NLD = hidden_NLD[:, hidden_NLD.shape[1] - batch.layout.spans[-1].length :]
-    embeddings = model._output_embeddings(batch.layout.task, name)
-    return model.targets[name].token_logits(written_NLD, embeddings)
 
 
 def without_last(batch: Batch, count: int) -> Batch:
@@ -95,58 +82,13 @@ def test_families(reference: Reference) -> None:
     check(model, make_batch(model, torch.float64, (9 + more, 12 + more, 10 + more)))
 
 
-LM: dict[str, Any] = {"lm": {}}
-PREFIXES: dict[str, Any] = {
-    "continuing": task("lm", "text/causal"),
-    "captioning": task("lm", "image", "text/causal"),
-    "denoising": task("lm", "image", "text", "text/causal"),
-    "seen": task("lm", "sound", "code", "text/causal"),
-}
-LENGTHS: dict[str, Any] = {
-    "continuing": [(5,), (8,), (6,)],
-    "captioning": [(5, 5), (5, 7), (5, 4)],
-    "denoising": [(5, 3, 6), (5, 7, 4), (5, 1, 5)],
-    "seen": [(3, 4, 6), (6, 2, 4), (2, 5, 5)],
-}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "window": {"window": 3},
-    "rope": {"position": {"kind": "rope"}},
-    "alibi": {"position": {"kind": "alibi"}},
-    "t5_bias": {"position": {"kind": "t5_bias"}},
-    "t5_bias_in_every_layer": {"position": {"kind": "t5_bias", "per_layer": True}},
-    "gated_bias": {"position": {"kind": "t5_bias", "gated": True}},
-    "disentangled": {"position": {"kind": "disentangled"}},
-    "grouped": {"heads": 2, "key_value_heads": 1, "position": {"kind": "rope"}},
-    "residual_attention": {"residual_attention": True},
-    "prompts": {"prompts": 2},
-    "prompts_and_rope": {"prompts": 2, "position": {"kind": "rope"}, "window": 4},
-    "shared_layers": {"layers": 4, "distinct_layers": 2},
-    "experts_by_skill": {"sparse": {"qkv": {"route": "skill"}}},
-    "experts_by_token": {"sparse": {"feed_forward": {"route": "token"}}},
-    "experts_by_context": {
-        "sparse": {"qkv": {"route": "context"}, "feed_forward": {"route": "context"}}
-    },
-    "experts_by_attribute": {"sparse": {"feed_forward": {"route": "attribute"}}},
-}
-
-
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_options(option: str, prefix: str) -> None:
     torch.manual_seed(0)
     config = tiny_config("dense", targets=LM, tasks=PREFIXES, encoder=OPTIONS[option])
     model = tiny_model(config)
-    layout: Layout = layout_of(prefix, PREFIXES)
-    lengths, spans = LENGTHS[prefix], [span.modality for span in layout.spans]
-    image = config.streams.image.max_length
-    if "image" in layout.modalities:
-        lengths = [(image, *others) for _, *others in lengths]
-    examples = [
-        Example(tuple(random_features(m, n, config) for m, n in zip(spans, sample, strict=True)))
-        for sample in lengths
-    ]
-    check(model, collate(layout, examples, config.streams, 4))
+    check(model, batch_of(prefix, config))
 
 
 def test_a_task_that_writes_no_text_is_named() -> None:

@@ -2,5 +2,15 @@
 
 from skillweave.generation.beam import Answer, beam_search
 from skillweave.generation.generate import Next, answered, generate, write
+from skillweave.generation.scoring import score_candidates, shared_beginning
 
-__all__ = ["Answer", "Next", "answered", "beam_search", "generate", "write"]
+__all__ = [
+    "Answer",
+    "Next",
+    "answered",
+    "beam_search",
+    "generate",
+    "score_candidates",
+    "shared_beginning",
+    "write",
+]

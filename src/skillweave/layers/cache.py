@@ -36,6 +36,17 @@ class KeyValues:
         """Keep these samples, in this order; one may stand several times."""
         self._room = [x.index_select(0, rows) for x in self._room]
 
+    def copied(self) -> KeyValues:
+        """The same tensors under an object of its own; `select` makes them its own as well."""
+        other = KeyValues()
+        other.length, other._room = self.length, list(self._room)
+        return other
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that a token of a sample takes."""
+        return sum(x[0, :, 0].nbytes for x in self._room)
+
     def _enlarged(self, x: Tensor, filled: int) -> Tensor:
         count, heads, _, size = x.shape
         larger = x.new_empty(count, heads, self.length + max(BLOCK, self.length // 2), size)
@@ -54,6 +65,13 @@ class LayerCache:
         self.cross: tuple[Tensor, Tensor] | None = None
         self.pooled: dict[nn.Module, Tensor] = {}
         self.states: Tensor | tuple[Tensor, Tensor] | None = None
+
+    def copied(self) -> LayerCache:
+        """The same tensors under an object of its own; `select` makes them its own as well."""
+        other = LayerCache()
+        other.own, other.cross, other.states = self.own.copied(), self.cross, self.states
+        other.pooled = dict(self.pooled)
+        return other
 
     def select(self, rows: Tensor) -> None:
         """Keep these samples, in this order; one may stand several times."""

@@ -47,6 +47,21 @@ class DecodingState:
         sample."""
         if len(rows) == len(self.lengths) and rows.tolist() == list(range(len(rows))):
             return
+        self._select(rows)
+
+    def copied(self, rows: Tensor) -> DecodingState:
+        """These samples [M] as a state of their own; this one can be used again."""
+        other = replace(self, caches=[cache.copied() for cache in self.caches])
+        other._select(rows)
+        return other
+
+    def bytes_per_sample(self, more: int = 0) -> int:
+        """Memory that the caches take for a sample and `more` tokens after it."""
+        own = sum(cache.own.bytes_per_token for cache in self.caches)
+        cross = sum(x.nbytes for cache in self.caches for x in cache.cross or ())
+        return own * (self.positions.shape[1] + more) + cross // len(self.lengths)
+
+    def _select(self, rows: Tensor) -> None:
         for cache in self.caches:
             cache.select(rows)
         self.lengths, self.starts = self.lengths[rows], self.starts[rows]
