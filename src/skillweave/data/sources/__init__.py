@@ -11,6 +11,7 @@ from skillweave.data.sources import (
     pack,
     parquet,
     published,
+    questions,
     snownlp,
     text_tables,
     tokenized,
@@ -36,5 +37,16 @@ __all__ = [
     "open_table",
 ]
 
-BUILT_IN = (functions, hub, pack, parquet, published, snownlp, text_tables, tokenized, webdataset)
+BUILT_IN = (
+    functions,
+    hub,
+    pack,
+    parquet,
+    published,
+    questions,
+    snownlp,
+    text_tables,
+    tokenized,
+    webdataset,
+)
 """The modules that register the sources of this package."""
