@@ -48,6 +48,30 @@ def test_segment_is_the_rank_within_modality_and_pass() -> None:
     assert [layout.segment(i) for i in range(5)] == [0, 0, 1, 0, 0]
 
 
+CAUSAL = Attention.CAUSAL
+COMPLETE = Span(TEXT, Role.TARGET, attention=CAUSAL)
+
+
+@pytest.mark.parametrize(
+    ("spans", "segments", "starts"),
+    [
+        ((COMPLETE,), [1], [None]),
+        ((Span(TEXT), COMPLETE), [0, 1], [None, None]),
+        ((Span(IMAGE), COMPLETE), [0, 1], [None, None]),
+        ((Span(IMAGE), Span(TEXT), COMPLETE), [0, 0, 1], [None, None, None]),
+        ((Span(TEXT), Span(TEXT), COMPLETE), [0, 0, 1], [None, [2, 3], None]),
+    ],
+)
+def test_the_complete_text_is_a_part_whatever_stands_before_it(
+    spans: tuple[Span, ...], segments: list[int], starts: list[list[int] | None]
+) -> None:
+    layout, rows = Layout("t", spans), range(len(spans))
+    lengths_NS = torch.tensor([[2] * len(spans), [3] * len(spans)])
+    assert [layout.segment(i, separate_parts=True) for i in rows] == segments
+    found = [layout.starts(i, lengths_NS, separate_parts=True) for i in rows]
+    assert [None if one is None else one.tolist() for one in found] == starts
+
+
 def test_modalities_and_conditions_without_repeats() -> None:
     spans = (
         Span(TEXT),

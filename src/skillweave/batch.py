@@ -173,30 +173,36 @@ class Layout:
         """The distinct conditions of the batch; weights are resolved once for each."""
         return tuple(dict.fromkeys(self.condition(i) for i in range(len(self.spans))))
 
-    def before(self, span: int) -> list[int]:
+    def before(self, span: int, separate_parts: bool = False) -> list[int]:
         """The spans of its own modality that stand before it in its pass: it goes on where they
-        end."""
+        end. `separate_parts`: only those of its own attention (see `TextStream`)."""
         it = self.spans[span]
         if self.packed:
             return []
         return [
             s
             for s in self.passes[it.encoder_pass]
-            if s < span and self.spans[s].modality == it.modality
+            if s < span
+            and self.spans[s].modality == it.modality
+            and (not separate_parts or self.spans[s].attention == it.attention)
         ]
 
-    def segment(self, span: int) -> int:
+    def segment(self, span: int, separate_parts: bool = False) -> int:
         """The span's rank among the spans of its own modality in its pass (BERT's sentence A and
-        B)."""
+        B). `separate_parts`: 1 for a causal span, 0 for another (M6's complete and masked
+        text)."""
+        if separate_parts:
+            return int(self.spans[span].causal)
         return len(self.before(span))
 
-    def starts(self, span: int, lengths_NS: Tensor) -> Tensor | None:
+    def starts(self, span: int, lengths_NS: Tensor, separate_parts: bool = False) -> Tensor | None:
         """[N] the position with which each sample's span begins: positions run on among spans of a
         modality, as in BERT's pairs.
 
-        `lengths_NS`: true positions of the batch's spans. None where they all begin at 0.
+        `lengths_NS`: true positions of the batch's spans. `separate_parts`: see `before`. None
+        where they all begin at 0.
         """
-        before = self.before(span)
+        before = self.before(span, separate_parts)
         return lengths_NS[:, before].sum(1) if before else None
 
     def with_lengths(self, lengths: tuple[int, ...]) -> Layout:

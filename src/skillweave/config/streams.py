@@ -175,6 +175,11 @@ class TextStream(StreamConfig):
     """Number of rows in the position table before that of the first token (RoBERTa, BART: 2)."""
     segments: Positive = 2
     """Number of segments; with 1 all texts of a sample are in the same segment."""
+    separate_parts: bool = False
+    """Whether the causal text of a sample is a part of its own (M6's complete text): its positions
+    begin at 0 and its segment is 1, whichever texts stand before it, and the segment of texts that
+    attend both ways (M6's masked text) is 0. By default the texts of a sample are one sequence, in
+    which positions run on, and the segment is the rank of the text (BERT)."""
     pad_to_max_length: bool = False
     """Whether a text alone in its span is filled up with [PAD] to `max_length`, which the encoder
     sees like other tokens (SigLIP)."""
@@ -207,10 +212,19 @@ class TargetStream(TextStream):
     """Whether the token embedding is that of the text stream."""
 
 
+class MediaStream(StreamConfig):
+    """Options of images, videos and sound."""
+
+    segments: ClassVar[int] = 1
+    """Number of segments: all spans of the stream are in the same one."""
+    separate_parts: ClassVar[bool] = False
+    """See `TextStream`."""
+
+
 Colour = tuple[float, float, float]
 
 
-class VisualStream(StreamConfig):
+class VisualStream(MediaStream):
     """Options of images and videos."""
 
     norm: bool = False
@@ -274,14 +288,22 @@ class ImageStream(VisualStream):
 
     content = ("patch", "masked_patch", "visible_patch")
     embedding: list[
-        Literal["patch", "masked_patch", "visible_patch", "position", "grid_position", "modality"]
+        Literal[
+            "patch",
+            "masked_patch",
+            "visible_patch",
+            "position",
+            "grid_position",
+            "segment",
+            "modality",
+        ]
     ] = ["patch", "position"]
     """Embedding modules, whose outputs are added. `patch`: a convolution makes a vector of each
     patch. `masked_patch`: as `patch`, and a learned vector replaces those of masked patches (BEiT).
     `visible_patch`: as `patch`, and masked patches are left out (MAE). `position`: a learned vector
     for each position. `grid_position`: a table for pictures of `position_size` pixels, which is
-    interpolated for others, with no vectors for registers (DINOv2). `modality`: a learned vector of
-    the stream, added after the normalisation (ViLT)."""
+    interpolated for others, with no vectors for registers (DINOv2). `segment`: a learned vector of
+    the stream (M6). `modality`: the same, added after the normalisation (ViLT)."""
     patch: Positive = 16
     """Height and width of a patch in pixels. What is left of `size` at the right and at the bottom
     is not read (SigLIP: 384 pixels in patches of 14)."""
@@ -362,6 +384,7 @@ class VideoStream(VisualStream):
             "factorised_position",
             "position",
             "interleaved_sinusoidal",
+            "segment",
         ]
     ] = [
         "tubelet",
@@ -370,7 +393,8 @@ class VideoStream(VisualStream):
     """Embedding modules, whose outputs are added. `tubelet`: a convolution makes a vector of each
     tubelet. `visible_tubelet`: as `tubelet`, and masked tubelets are left out (VideoMAE).
     `factorised_position`: a learned vector for each time, row and column. `position`: one for each
-    position. `interleaved_sinusoidal`: fixed sines and cosines, which alternate (VideoMAE)."""
+    position. `interleaved_sinusoidal`: fixed sines and cosines, which alternate (VideoMAE).
+    `segment`: a learned vector of the stream (M6)."""
     frames: Positive = 6
     """Number of frames sampled from a video."""
     tubelet: tuple[Positive, Positive, Positive] = (3, 16, 16)
@@ -411,7 +435,7 @@ WHISPER_RATE = 16_000
 """Samples per second of the log-mel frames of Whisper."""
 
 
-class SoundStream(StreamConfig, Variant):
+class SoundStream(MediaStream, Variant):
     """Options of sound, which goes through convolutions over time.
 
     The module in `embedding` that makes the vectors tells the kinds of streams apart.
@@ -540,12 +564,21 @@ class WaveformStream(SamplesStream):
 
     content = ("waveform",)
     embedding: list[
-        Literal["waveform", "position", "sinusoidal", "timing", "convolution", "convolution_stack"]
+        Literal[
+            "waveform",
+            "position",
+            "sinusoidal",
+            "timing",
+            "convolution",
+            "convolution_stack",
+            "segment",
+        ]
     ] = ["waveform", "position"]
     """Embedding modules, whose outputs are added. `waveform`: convolutions over the samples.
     `position`: a learned vector for each position. `sinusoidal`, `timing`: fixed sines and cosines,
     as in text streams. `convolution`: a convolution over the neighbouring positions (wav2vec 2.0).
-    `convolution_stack`: several, each normalised (data2vec)."""
+    `convolution_stack`: several, each normalised (data2vec). `segment`: a learned vector of the
+    stream (M6)."""
     convolution_norm: Literal["group", "layer"] = "group"
     """`group`: the first convolution is normalised per channel over time (wav2vec 2.0 base).
     `layer`: all convolutions are normalised per position (large)."""
@@ -560,12 +593,11 @@ class FilterbankStream(SoundStream):
     2010.05171; Whisper, arXiv 2212.04356)."""
 
     content = ("filterbank",)
-    embedding: list[Literal["filterbank", "position", "sinusoidal", "timing", "convolution"]] = [
-        "filterbank",
-        "position",
-    ]
+    embedding: list[
+        Literal["filterbank", "position", "sinusoidal", "timing", "convolution", "segment"]
+    ] = ["filterbank", "position"]
     """Embedding modules, whose outputs are added. `filterbank`: convolutions over log-mel frames.
-    The others as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`."""
+    The others as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`, `segment`."""
     kernels: tuple[Positive, ...] = (5, 5)
     """Kernel size of each convolution, in steps of its input; odd numbers."""
     strides: tuple[Positive, ...] = (2, 2)
@@ -624,9 +656,11 @@ class StemStream(SamplesStream):
     """
 
     content = ("stem",)
-    embedding: list[Literal["stem", "position", "sinusoidal", "timing", "convolution"]] = ["stem"]
+    embedding: list[
+        Literal["stem", "position", "sinusoidal", "timing", "convolution", "segment"]
+    ] = ["stem"]
     """Embedding modules, whose outputs are added. `stem`: convolutions over the samples. The others
-    as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`."""
+    as for a waveform: `position`, `sinusoidal`, `timing`, `convolution`, `segment`."""
     norm: bool = False
     """Whether the sum of the modules is normalised."""
     channels: Positive = 288

@@ -114,7 +114,8 @@ def _require_room(
     """Raise ValueError where spans of a modality, whose positions run on, take more than their
     stream has."""
     for i, span in enumerate(layout.spans):
-        starts_N, most = layout.starts(i, lengths_NS), _stream(span, streams, answers).max_length
+        stream = _stream(span, streams, answers)
+        starts_N, most = layout.starts(i, lengths_NS, stream.separate_parts), stream.max_length
         if starts_N is not None and (taken := int((starts_N + lengths_NS[:, i]).max())) > most:
             raise ValueError(
                 f"the {span.modality.value} spans of a sample take {taken} positions, and the"

@@ -22,9 +22,9 @@ from skillweave.layers.tokens import Past, TokenMap
 class DecodingState:
     """What is known after some tokens: give it to `Model.step` with the next ones.
 
-    `logits`: [N, V] of the next token. `condition`: of the span that is written, `segment` its rank
-    and `weights` its resolved experts. `memory`: what a decoder attends to. `lengths`: [N] tokens
-    so far, without padding. `starts`: [N] the position of the next token in its modality.
+    `logits`: [N, V] of the next token. `condition`: of the span that is written, `segment` its
+    number and `weights` its resolved experts. `memory`: what a decoder attends to. `lengths`: [N]
+    tokens so far, without padding. `starts`: [N] the position of the next token in its modality.
     `positions`: [1 or N, C] of the tokens so far. `valid`: [N, C] False for padding; None without.
     `caches`: keys and values of each layer. They are extended in place: a state is used once.
     `prefilled`: C before the first token was written.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skillweave.batch import Batch, Condition, Modality, span_name
 from skillweave.components.decoders import build_decoder
 from skillweave.components.embeddings import EMBEDDINGS, StreamEmbedding
+from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.encoders import build_encoder
 from skillweave.components.encoders.base import Choice, Encoder, LayerStatistics, Resolved
 from skillweave.components.targets import Encoded, Target, TargetOutput
@@ -300,10 +301,11 @@ class Model(Pretrained):
         weights = [resolved[c] for c in tokens.conditions]
         hidden_TD, _ = part(x_TD, replace(tokens, caches=caches), weights, None, memory)
         written, device = len(layout.spans) - 1, x_TD.device
-        starts = layout.starts(written, batch.lengths)
+        embedding, _ = self._embedding(tokens.conditions[-1])
+        segment, starts, _ = embedding.place(layout, written, batch.lengths)
         return DecodingState(
             condition=tokens.conditions[-1],
-            segment=layout.segment(written),
+            segment=segment,
             weights=weights[-1],
             memory=memory,
             caches=caches,
@@ -325,7 +327,8 @@ class Model(Pretrained):
         """As `step`, but logits [N, count, V] after each of the last `count` tokens."""
         embedding, shared = self._embedding(state.condition)
         tokens = state.new_tokens(tokens_NL.shape[1])
-        x_TD = embedding(tokens_NL, tokens.lengths, state.segment, shared, None, state.starts)
+        place = SpanPlace(state.segment, state.starts, tokens.lengths)
+        x_TD = embedding(tokens_NL, place, shared)
         part = self._part(state.condition)
         hidden_TD, _ = part(x_TD.flatten(0, 1), tokens, [state.weights], None, state.memory)
         hidden_NLD = tokens.to_padded(hidden_TD)[:, -count:]
@@ -347,20 +350,19 @@ class Model(Pretrained):
         for s in spans:
             masked = batch.masked[s] if batch.masked else None
             embedding, shared = self._embedding(batch.layout.condition(s))
-            segment, starts = batch.layout.segment(s), batch.layout.starts(s, batch.lengths)
-            starts = (
-                None if starts is None else starts.to(batch.inputs[s].device, non_blocking=True)
-            )
-            parts.append(
-                embedding(batch.inputs[s], batch.lengths[:, s], segment, shared, masked, starts)
-            )
+            place = embedding.place(batch.layout, s, batch.lengths)
+            if place.starts_N is not None:
+                starts_N = place.starts_N.to(batch.inputs[s].device, non_blocking=True)
+                place = place._replace(starts_N=starts_N)
+            parts.append(embedding(batch.inputs[s], place, shared, masked))
         tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
         return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
 
-    def _embedding(self, condition: Condition) -> tuple[nn.Module, Any]:
+    def _embedding(self, condition: Condition) -> tuple[StreamEmbedding, Any]:
         """The embedding of a condition's spans, and the modules that it shares."""
         if self.target_embedding is None or not self._decodes(condition):
-            return self.embeddings[condition.modality.value], self.shared
+            own = self.embeddings[condition.modality.value]
+            return cast(StreamEmbedding, own), self.shared
         tied = "word" not in self.target_embedding.content
         shared = {"word": self.word_embedding(condition.modality)} if tied else {}
         return self.target_embedding, shared

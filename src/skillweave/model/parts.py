@@ -16,7 +16,8 @@ MEANING = (
     *("gated", "heads", "key_value_heads", "head_size", "scale_attention", "scale_size"),
     *("attention_softcap", "qk_norm", "residual_attention", "position.kind", "position.share"),
     *("position.interleaved", "kernel_size", "block_layers", "scale_embedding"),
-    *("position_offset", "features", "scaled", "attention.heads", "attention.activation"),
+    *("position_offset", "separate_parts", "features", "scaled"),
+    *("attention.heads", "attention.activation"),
 )
 """Options that decide what weights mean, and that do not show in their shapes."""
 

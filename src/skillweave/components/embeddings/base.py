@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class SpanPlace(NamedTuple):
     """Where the vectors of a span belong.
 
-    `segment`: rank of the span among those of its modality. `starts_N`: position of each sample's
-    first vector; 0 when None. `lengths_N`: number of true positions of each sample; all when None.
+    `segment`: number of its segment (`Layout.segment`). `starts_N`: position of each sample's first
+    vector; 0 when None. `lengths_N`: number of true positions of each sample; all when None.
     """
 
     segment: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skillweave.batch import Modality
+from skillweave.batch import Layout, Modality
 from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
@@ -74,6 +74,7 @@ class StreamEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.modality, self.leaves_out_masked = modality, stream.leaves_out_masked
+        self.separate_parts = stream.separate_parts
         size = stream.embedding_width(width)
         self.content_names = [name for name in stream.embedding if name in stream.content]
         self.content = nn.ModuleDict(
@@ -123,27 +124,33 @@ class StreamEmbedding(nn.Module):
                 ):
                     nn.init.normal_(parameter, 0.0, VISUAL_POSITION_STD)
 
+    def place(self, layout: Layout, span: int, lengths_NS: Tensor | None) -> SpanPlace:
+        """The place of a span of a layout. `lengths_NS`: true positions of all its spans; None
+        where positions begin at 0 and all are true."""
+        segment = layout.segment(span, self.separate_parts)
+        if lengths_NS is None:
+            return SpanPlace(segment)
+        starts_N = layout.starts(span, lengths_NS, self.separate_parts)
+        return SpanPlace(segment, starts_N, lengths_NS[:, span])
+
     def forward(
         self,
         data: Tensor,
-        lengths_N: Tensor | None,
-        segment: int,
+        place: SpanPlace,
         shared: Mapping[str, nn.Module],
         masked_NL: Tensor | None = None,
-        starts_N: Tensor | None = None,
     ) -> Tensor:
         """One span of a batch → [N, L, D]; if masked positions are left out, L is the number of the
         others.
 
-        `lengths_N`: number of true positions; only sound uses it. `shared`: modules that streams
-        share, by name. `masked_NL`: positions to mask. `starts_N`: position of each sample's first
-        vector; 0 when None. Raises ValueError for masked positions without a mask vector.
+        `shared`: modules that streams share, by name. `masked_NL`: positions to mask. Raises
+        ValueError for masked positions without a mask vector.
         """
         modules = [
             self.content[name] if name in self.content else shared[name]
             for name in self.content_names
         ]
-        parts = [module(data, lengths_N) for module in modules]
+        parts = [module(data, place.lengths_N) for module in modules]
         x_NLD = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         if masked_NL is not None and not self.leaves_out_masked:
             if self.mask is None:
@@ -152,7 +159,6 @@ class StreamEmbedding(nn.Module):
                     " masked_patch have one"
                 )
             x_NLD = torch.where(masked_NL.unsqueeze(-1), self.mask.to(x_NLD.dtype), x_NLD)
-        place = SpanPlace(segment, starts_N, lengths_N)
         for module in self.positions.values():
             x_NLD = x_NLD + module(x_NLD, place)
         if masked_NL is not None and self.leaves_out_masked:

@@ -7,7 +7,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from skillweave.components.embeddings.base import ANYWHERE, AddedEmbedding, SpanPlace
-from skillweave.config.streams import TextStream
+from skillweave.config.streams import Stream, TextStream
 
 
 class WordEmbedding(nn.Embedding):
@@ -29,15 +29,14 @@ class WordEmbedding(nn.Embedding):
 
 
 class SegmentEmbedding(AddedEmbedding):
-    """A learned vector for each segment, which is the rank of a span among those of its modality
-    (sentences A and B of BERT)."""
+    """A learned vector for each segment: sentences A and B of BERT, or the parts of M6."""
 
     def __init__(self, segments: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(segments, width)
 
     @classmethod
-    def from_stream(cls, stream: TextStream, width: int) -> Self:
+    def from_stream(cls, stream: Stream, width: int) -> Self:
         """The module that a stream describes."""
         return cls(stream.segments, width)
 

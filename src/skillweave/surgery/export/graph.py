@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Batch, Layout, Modality
+from skillweave.components.embeddings import StreamEmbedding
 from skillweave.layers.tokens import map_padded
 from skillweave.model.model import Model
 
@@ -31,12 +32,9 @@ class Graph(nn.Module):
         positions; None for all."""
         parts = []
         for s, (span, x) in enumerate(zip(self.layout.spans, inputs, strict=True)):
-            embedding = self.model.embeddings[span.modality.value]
-            own_N = None if lengths is None else lengths[:, s]
-            starts_N = None if lengths is None else self.layout.starts(s, lengths)
-            parts.append(
-                embedding(x, own_N, self.layout.segment(s), self.model.shared, starts_N=starts_N)
-            )
+            embedding = cast(StreamEmbedding, self.model.embeddings[span.modality.value])
+            place = embedding.place(self.layout, s, lengths)
+            parts.append(embedding(x, place, self.model.shared))
         layout = self.layout.with_lengths(tuple(part.shape[1] for part in parts))
         tokens = map_padded(layout, parts[0].shape[0], lengths, parts[0].device)
         x_TD = torch.cat([part.flatten(0, 1) for part in parts])
