@@ -43,8 +43,8 @@ def inspect_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def inspect_model(model: Model) -> dict[str, Any]:
-    """Parameters of each component and in total, the skills, and for each task its skills and
-    activated parameters."""
+    """Parameters of each component, in total and of frozen backbones, the skills, and for each task
+    its skills and activated parameters."""
     components: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         first, second = name.split(".")[:2]
@@ -65,6 +65,7 @@ def inspect_model(model: Model) -> dict[str, Any]:
     return {
         "components": components,
         "total_parameters": total,
+        "frozen_parameters": sum(p.numel() for p in model.parameters() if not p.requires_grad),
         "skills": list(dict.fromkeys(skills.values())),
         "tasks": tasks,
     }

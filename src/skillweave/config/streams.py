@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import PositiveFloat, model_validator
 
 from skillweave.batch import Modality
-from skillweave.config.base import Config, Positive, Whole
+from skillweave.config.backbone import ResNetRegions, TransformersBackbone, with_checkpoint
+from skillweave.config.base import Config, ConfigError, Positive, Whole
 from skillweave.config.encoder import EncoderConfig
 from skillweave.config.position import Relative2DConfig, Rotary2DConfig
 from skillweave.config.variants import Tagged, Variant
@@ -113,6 +114,10 @@ class StreamConfig(Config):
     def embedding_width(self, width: int) -> int:
         """Width of the sum of the modules. `width`: of the encoder's input."""
         return width
+
+    def saved(self) -> Self:
+        """The stream of a model whose weights are saved beside its configuration."""
+        return self
 
     def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
         """What does not fit together, for the stream of this name. `width`, `encoder`: the
@@ -224,8 +229,11 @@ class MediaStream(StreamConfig):
 Colour = tuple[float, float, float]
 
 
-class VisualStream(MediaStream):
-    """Options of images and videos."""
+class VisualStream(MediaStream, Variant):
+    """Options of images and videos.
+
+    The module in `embedding` that makes the vectors tells the kinds of streams apart.
+    """
 
     norm: bool = False
     """Whether the sum of the modules is normalised."""
@@ -250,6 +258,35 @@ class VisualStream(MediaStream):
     """Whether a [CLS] token stands before the patches (VideoMAE, SigLIP: no)."""
 
     position_offset: ClassVar[int] = 0
+
+    parts: ClassVar[str] = ""
+    """What the input is cut into."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What the input is cut into."""
+        return (cls.parts,)
+
+    @classmethod
+    def named_in(cls, settings: Mapping[str, Any]) -> str | None:
+        """What the module in `embedding` cuts the input into; `features` with a backbone."""
+        if "backbone" in settings:
+            return BackboneImageStream.parts
+        modules = settings.get("embedding")
+        kinds = ImageStream, VideoStream, BackboneImageStream
+        found = {name: kind.parts for kind in kinds for name in kind.content}
+        named = modules if isinstance(modules, list) else []
+        return next((found[name] for name in named if name in found), None)
+
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Shape of the input: colours, rows and columns of pixels."""
+        return 3, self.size, self.size
+
+    @property
+    def max_length(self) -> int:
+        """Number of positions: what the content is cut into, and the tokens before it."""
+        raise NotImplementedError
 
     @model_validator(mode="after")
     def _as_large_as_its_centre(self) -> VisualStream:
@@ -287,6 +324,7 @@ class ImageStream(VisualStream):
     """Images, cut into patches (ViT; SkillNet section 3.3)."""
 
     content = ("patch", "masked_patch", "visible_patch")
+    parts = "patches"
     embedding: list[
         Literal[
             "patch",
@@ -373,10 +411,27 @@ class ImageStream(VisualStream):
         yield from super().check(name, width, encoder)
 
 
-class VideoStream(VisualStream):
+class ClipStream(VisualStream):
+    """Options of videos."""
+
+    frames: Positive = 6
+    """Number of frames sampled from a video."""
+    frames_per_second: PositiveFloat = 3.0
+    """Rate at which a video is read before `frames` frames are sampled from it."""
+    max_seconds: PositiveFloat = 10.0
+    """Length in seconds from which on a video is cut."""
+
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Shape of the input: colours, frames, rows and columns of pixels."""
+        return 3, self.frames, self.size, self.size
+
+
+class VideoStream(ClipStream):
     """Videos, cut into tubelets: patches of several frames (ViViT; SkillNet section 3.3)."""
 
     content = ("tubelet", "visible_tubelet")
+    parts = "tubelets"
     embedding: list[
         Literal[
             "tubelet",
@@ -395,14 +450,8 @@ class VideoStream(VisualStream):
     `factorised_position`: a learned vector for each time, row and column. `position`: one for each
     position. `interleaved_sinusoidal`: fixed sines and cosines, which alternate (VideoMAE).
     `segment`: a learned vector of the stream (M6)."""
-    frames: Positive = 6
-    """Number of frames sampled from a video."""
     tubelet: tuple[Positive, Positive, Positive] = (3, 16, 16)
     """Number of frames, rows and columns of pixels in a tubelet."""
-    frames_per_second: PositiveFloat = 3.0
-    """Rate at which a video is read before `frames` frames are sampled from it."""
-    max_seconds: PositiveFloat = 10.0
-    """Length in seconds from which on a video is cut."""
 
     @model_validator(mode="after")
     def _whole_tubelets(self) -> VideoStream:
@@ -429,6 +478,70 @@ class VideoStream(VisualStream):
     def max_length(self) -> int:
         """Number of positions: the tubelets and the tokens before them."""
         return math.prod(self.grid) + self.num_prefix_tokens
+
+
+class BackboneImageStream(VisualStream):
+    """Images as the features of a vision model of Transformers, each projected to the stream's
+    width (M6 section 3.2)."""
+
+    content = ("features",)
+    parts = "features"
+    embedding: list[Literal["features", "position", "segment", "modality"]] = [
+        "features",
+        "position",
+    ]
+    """Embedding modules, whose outputs are added. `features`: the features of a vision model, each
+    projected by a linear layer. `position`: a learned vector for each position. `segment`: a
+    learned vector of the stream (M6). `modality`: the same, added after the normalisation
+    (ViLT)."""
+    backbone: Annotated[TransformersBackbone | ResNetRegions, Tagged()]
+    """The model that gives the features."""
+
+    registers: ClassVar[int] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_checkpoint_says(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        try:
+            return with_checkpoint(settings)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    def saved(self) -> Self:
+        """Without the path of the backbone's initial weights."""
+        return self.model_copy(update={"backbone": self.backbone.without_path()})
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of learned tokens before the features."""
+        return int(self.cls_token)
+
+    @property
+    def images(self) -> int:
+        """Number of pictures that go through the backbone."""
+        return 1
+
+    @property
+    def max_length(self) -> int:
+        """Number of positions: the features and the tokens before them."""
+        return self.images * self.backbone.shape(self.size)[0] + self.num_prefix_tokens
+
+    def check(self, name: str, width: int, encoder: EncoderConfig) -> Iterator[str]:
+        """The backbone takes such pictures."""
+        faults = list(self.backbone.check(self.size))
+        yield from (f"stream {name!r}: its backbone {fault}" for fault in faults)
+        yield from super().check(name, width, encoder)
+
+
+class BackboneVideoStream(BackboneImageStream, ClipStream):
+    """Videos, of which each frame goes through a vision model of Transformers by itself."""
+
+    @property
+    def images(self) -> int:
+        """As many as frames."""
+        return self.frames
 
 
 WHISPER_RATE = 16_000
@@ -679,18 +792,22 @@ class Streams(Config):
 
     text: TextStream | None = None
     """Text; the defaults suit Chinese and English."""
-    image: ImageStream | None = None
-    """Images."""
+    image: Annotated[ImageStream | BackboneImageStream, Tagged()] | None = None
+    """Images, cut into patches or, with `backbone`, as the features of a vision model."""
     sound: Annotated[WaveformStream | FilterbankStream | StemStream, Tagged()] | None = None
     """Recordings, as waveforms or, with `filterbank` in `embedding`, as log-mel frames."""
-    video: VideoStream | None = None
-    """Videos."""
+    video: Annotated[VideoStream | BackboneVideoStream, Tagged()] | None = None
+    """Videos, cut into tubelets or, with `backbone`, as the features of a vision model."""
     code: CodeStream | None = None
     """Source code."""
 
     def present(self) -> dict[Modality, Stream]:
         """The streams that are configured, by modality."""
         return {m: stream for m in Modality if (stream := getattr(self, m.value)) is not None}
+
+    def saved(self) -> Self:
+        """The streams of a model whose weights are saved beside its configuration."""
+        return self.model_copy(update={m.value: s.saved() for m, s in self.present().items()})
 
     def check(self, width: int, encoder: EncoderConfig) -> Iterator[str]:
         """What does not fit together in each stream. `width`, `encoder`: the model's."""
@@ -702,8 +819,10 @@ Stream = (
     TextStream
     | CodeStream
     | ImageStream
+    | BackboneImageStream
     | WaveformStream
     | FilterbankStream
     | StemStream
     | VideoStream
+    | BackboneVideoStream
 )

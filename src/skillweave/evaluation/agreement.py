@@ -12,7 +12,7 @@ import torch
 from skillweave.batch import Batch, Example, Features
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
-from skillweave.config.streams import ImageStream, SoundStream, Stream, VideoStream
+from skillweave.config.streams import SoundStream, Stream, VisualStream
 from skillweave.data.collate import collate
 from skillweave.inference.loading import run_recipe
 from skillweave.model.model import Model
@@ -108,13 +108,8 @@ def made_batch(model: Model, task: str) -> Batch:
 def _made(stream: Stream, share: int, generator: torch.Generator) -> Features:
     length = min(LENGTH, stream.max_length // share)
     match stream:
-        case ImageStream():
-            return Features(
-                torch.randn(3, stream.size, stream.size, generator=generator), stream.max_length
-            )
-        case VideoStream():
-            shape = (3, stream.frames, stream.size, stream.size)
-            return Features(torch.randn(shape, generator=generator), stream.max_length)
+        case VisualStream():
+            return Features(torch.randn(stream.pixels, generator=generator), stream.max_length)
         case SoundStream():
             shape = stream.input_shape(length)
             return Features(torch.randn(shape, generator=generator), length)

@@ -280,17 +280,25 @@ class ModelConfig(Config):
 
     @property
     def picture(self) -> ImageStream:
-        """The image stream. Raises ConfigError where there is none."""
-        if self.streams.image is None:
-            raise ConfigError("the model has no pictures; add a stream 'image' under model.streams")
+        """The stream of images in patches. Raises ConfigError where there is none."""
+        if not isinstance(self.streams.image, ImageStream):
+            raise ConfigError(
+                "the model has no pictures in patches; add a stream 'image' without a backbone"
+                " under model.streams"
+            )
         return self.streams.image
 
     def visual(self, modality: Modality) -> ImageStream | VideoStream:
-        """The image or the video stream. Raises ConfigError where there is none."""
-        stream = self.streams.video if modality is Modality.VIDEO else self.picture
-        if stream is None:
-            raise ConfigError("the model has no clips; add a stream 'video' under model.streams")
-        return stream
+        """The stream of images in patches or of videos in tubelets. Raises ConfigError where there
+        is none."""
+        if modality is not Modality.VIDEO:
+            return self.picture
+        if not isinstance(self.streams.video, VideoStream):
+            raise ConfigError(
+                "the model has no clips in tubelets; add a stream 'video' without a backbone under"
+                " model.streams"
+            )
+        return self.streams.video
 
     @property
     def widths(self) -> dict[Modality, int]:

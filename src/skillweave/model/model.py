@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skillweave.batch import Batch, Condition, Modality, span_name
 from skillweave.components.decoders import build_decoder
 from skillweave.components.embeddings import EMBEDDINGS, StreamEmbedding
+from skillweave.components.embeddings.backbone import BackboneEmbedding
 from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.encoders import build_encoder
 from skillweave.components.encoders.base import Choice, Encoder, LayerStatistics, Resolved
@@ -468,9 +469,12 @@ class Model(Pretrained):
 
     def _initialise(self, std: float) -> None:
         """N(0, std) for linear layers and tables, zeros for biases (BERT); waveforms keep
-        Kaiming's, pictures have their own."""
+        Kaiming's, pictures and backbones have their own."""
+        own = {
+            m for b in self.modules() if isinstance(b, BackboneEmbedding) for m in b.model.modules()
+        }
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv1d) and "convolutions" in name:
+            if module in own or (isinstance(module, nn.Conv1d) and "convolutions" in name):
                 continue
             if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
                 nn.init.normal_(module.weight, 0.0, std)

@@ -64,7 +64,8 @@ class Pretrained(nn.Module, ABC):
     def save_description(self, path: Path) -> None:
         """Write config.json and the assets into a folder that may hold the weights, and the
         checksums of all these files."""
-        write_json(path / CONFIG_FILE, self.config.model_dump(mode="json"))
+        config = self.config.model_copy(update={"streams": self.config.streams.saved()})
+        write_json(path / CONFIG_FILE, config.model_dump(mode="json"))
         for name, content in self.assets.items():
             (path / ASSETS_FOLDER).mkdir(exist_ok=True)
             (path / ASSETS_FOLDER / name).write_bytes(content)

@@ -131,6 +131,8 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         parts.add_row(name, f"{count:,}")
     parts.add_section()
     parts.add_row("all", _bold(f"{found['total_parameters']:,}"))
+    if found["frozen_parameters"]:
+        parts.add_row("of which frozen", f"{found['frozen_parameters']:,}")
     tasks = _Table("tasks", ["task"], [*found["skills"], "activated", "share"])
     for column in tasks.columns[1:-2]:
         column.justify = "center"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def _visual_bytes(model: Model, layout: Layout, samples: int) -> Iterator[tuple[
         stream = config.streams.present()[span.modality]
         if not isinstance(stream, VisualStream):
             continue
-        pixels = 3 * stream.size**2 * getattr(stream, "frames", 1)
+        pixels = math.prod(stream.pixels)
         encoder = stream.encoder or config.encoder
         kept = stream.max_length * (stream.width or config.width) * KEPT_PER_LAYER * encoder.layers
         if any(name.startswith("visible") for name in stream.embedding):

@@ -113,9 +113,10 @@ def freeze(model: Model, config: TuningConfig, new: Set[str]) -> None:
     """Freeze all parameters except those in `new` and those that the method trains. The method
     trains only parameters that the model's tasks activate."""
     active = set(model.active_parameters(model.config.tasks))
+    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     trained = set(new)
     if config.method == "prompt":
-        trained |= prompt_tuned(model) & active
+        trained |= (prompt_tuned(model) & active) - fixed
     if config.method == "lora":
         # a list, because parametrizations add modules
         for path, layer in list(linear_layers(model)):

@@ -47,7 +47,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixels: Tensor, lengths_N: Tensor | None = None) -> Tensor:
         """Patches in the order of rows."""
-        return _with_first(
+        return with_learned(
             [self.first, self.second, self.registers],
             self.projection(pixels).flatten(2).transpose(1, 2),
         )
@@ -72,9 +72,10 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, frames: Tensor, lengths_N: Tensor | None = None) -> Tensor:
         """Tubelets in the order of time, then of rows."""
-        return _with_first([self.first], self.projection(frames).flatten(2).transpose(1, 2))
+        return with_learned([self.first], self.projection(frames).flatten(2).transpose(1, 2))
 
 
-def _with_first(learned: list[Tensor | None], x_NLD: Tensor) -> Tensor:
+def with_learned(learned: list[Tensor | None], x_NLD: Tensor) -> Tensor:
+    """Vectors [N, L, D] behind learned ones, each [D] or [K, D]; None for none."""
     rows = [x.reshape(-1, x_NLD.shape[-1]) for x in learned if x is not None]
     return torch.cat([*(x_KD.expand(x_NLD.shape[0], -1, -1) for x_KD in rows), x_NLD], dim=1)

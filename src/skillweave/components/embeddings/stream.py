@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Layout, Modality
+from skillweave.components.embeddings.backbone import BackboneEmbedding
 from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.embeddings.filterbank import FilterbankEmbedding
 from skillweave.components.embeddings.patch import PatchEmbedding, TubeletEmbedding
@@ -30,6 +31,7 @@ from skillweave.layers.norm import build_norm
 
 EMBEDDINGS: dict[str, Any] = {
     "word": WordEmbedding,
+    "features": BackboneEmbedding,
     "patch": PatchEmbedding,
     "masked_patch": PatchEmbedding,
     "visible_patch": PatchEmbedding,
@@ -112,7 +114,8 @@ class StreamEmbedding(nn.Module):
         move. [CLS] starts as they do: the slope of layer normalisation at zero is 1 / √ε, so the
         gradient of a token at zero would take up the whole of a clipped gradient.
         """
-        patches = [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        kinds = PatchEmbedding | TubeletEmbedding
+        patches = [m.projection for m in self.modules() if isinstance(m, kinds)]
         for patch in patches:
             nn.init.normal_(patch.weight, 0.0, patch.weight[0].numel() ** -0.5)
             if patch.bias is not None:

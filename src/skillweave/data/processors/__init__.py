@@ -10,13 +10,13 @@ from skillweave.batch import Modality
 from skillweave.config.base import ConfigError
 from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import (
-    ImageStream,
+    ClipStream,
     SoundStream,
     Stream,
     Streams,
     TargetStream,
     TextStream,
-    VideoStream,
+    VisualStream,
     tokenizer_asset,
 )
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, Processor
@@ -116,15 +116,15 @@ def _build(
                     f"stream {modality.value!r}: no {name} among the model's assets ({held})"
                 )
             return TextProcessor(stream, read_tokenizer(assets[name], name), modality, augment)
-        case ImageStream():
-            from skillweave.data.processors.image import ImageProcessor
-
-            return ImageProcessor(stream, limits, augment)
         case SoundStream():
             from skillweave.data.processors.sound import SoundProcessor
 
             return SoundProcessor(stream, limits, augment)
-        case VideoStream():
+        case ClipStream():
             from skillweave.data.processors.video import VideoProcessor
 
             return VideoProcessor(stream, limits, augment)
+        case VisualStream():
+            from skillweave.data.processors.image import ImageProcessor
+
+            return ImageProcessor(stream, limits, augment)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skillweave.batch import Features
-from skillweave.config.streams import ImageStream
+from skillweave.config.streams import VisualStream
 from skillweave.data.processors.base import BadInput, describe_error
 from skillweave.data.processors.media import MediaProcessor, open_media
 from skillweave.data.processors.pixels import (
@@ -50,7 +50,7 @@ TRANSPOSES = {
 """EXIF orientation → what turns the image upright."""
 
 
-class ImageProcessor(MediaProcessor[ImageStream, Image.Image]):
+class ImageProcessor(MediaProcessor[VisualStream, Image.Image]):
     """Images to normalised pixels [3, size, size]: upright, on white, the centred square (SkillNet
     section 3.3)."""
 

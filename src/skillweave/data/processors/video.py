@@ -13,7 +13,7 @@ from PIL import Image
 
 from skillweave.batch import Features
 from skillweave.config.data import LimitsConfig
-from skillweave.config.streams import VideoStream
+from skillweave.config.streams import ClipStream
 from skillweave.data.processors.base import BadInput, describe_error
 from skillweave.data.processors.container import open_container
 from skillweave.data.processors.media import MediaProcessor, open_media
@@ -51,7 +51,7 @@ TRANSPOSES = {
 (x, y) at (ax + cy, bx + dy) → what turns the frame upright."""
 
 
-class VideoProcessor(MediaProcessor[VideoStream, list[Image.Image]]):
+class VideoProcessor(MediaProcessor[ClipStream, list[Image.Image]]):
     """Videos to normalised frames [3, frames, size, size] (SkillNet section 3.3, ViViT)."""
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from skillweave.config import ConfigError
-from skillweave.config.streams import ImageStream, SoundStream, VideoStream
+from skillweave.config.streams import SoundStream, VisualStream
 from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.processors.pixels import ImageAugmentation, Normaliser, crop_square
 from skillweave.data.processors.sound import SoundProcessor
@@ -40,9 +40,7 @@ def require_same_inputs(folder: Path, config: ModelConfig) -> None:
         _compare_sound(folder, sound, random)
 
 
-def _compare_pixels(
-    folder: Path, stream: ImageStream | VideoStream, random: np.random.Generator
-) -> None:
+def _compare_pixels(folder: Path, stream: VisualStream, random: np.random.Generator) -> None:
     from transformers import AutoImageProcessor
 
     try:

@@ -34,6 +34,8 @@ OWN = {
     "CodeStream": ("embedding_size", "scale_embedding"),
     "ImageStream": ("distilled", "cls_token", "registers"),
     "VideoStream": ("cls_token",),
+    "BackboneImageStream": ("backbone",),
+    "BackboneVideoStream": ("backbone",),
 }
 """Options of a stream of which stock encoders have the default."""
 MODULES = ("modality", "masked_patch", "visible_patch", "visible_tubelet", "grid_position")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
+from skillweave.config.image_processor import read_preprocessors
 from skillweave.interop.huggingface.families.bert import ENCODER
 from skillweave.interop.huggingface.families.vit import (
     EMBEDDING,
@@ -28,7 +29,7 @@ from skillweave.interop.huggingface.family import (
     without,
     write_activation,
 )
-from skillweave.interop.huggingface.preprocessors import IMAGE_FILE, read_preprocessors
+from skillweave.interop.huggingface.preprocessors import IMAGE_FILE
 from skillweave.interop.rules import Rules, block_rules, joined, qkv, reshaped
 
 HIDDEN_ACT = activation("hidden_act")

@@ -9,6 +9,7 @@ from typing import Any
 
 from skillweave.components.targets.ctc import CTCConfig
 from skillweave.config import ConfigError
+from skillweave.config.image_processor import read_preprocessors
 from skillweave.interop.huggingface.family import (
     Family,
     Field,
@@ -18,7 +19,7 @@ from skillweave.interop.huggingface.family import (
     prefixed,
 )
 from skillweave.interop.huggingface.json_files import read_json, write_json
-from skillweave.interop.huggingface.preprocessors import read_preprocessors, sound_file
+from skillweave.interop.huggingface.preprocessors import sound_file
 from skillweave.interop.huggingface.tokenizer_files import SETTINGS
 from skillweave.interop.rules import Rules, block_rules, qkv, reshaped
 from skillweave.model.config import ModelConfig
