@@ -74,6 +74,13 @@ def test_warmup_in_steps_and_none_at_all():
     assert learning_rate(0, 10, OptimizerConfig(learning_rate=4.0, warmup=0)) == 4
 
 
+def test_the_rate_is_constant_before_a_short_decay():
+    config = OptimizerConfig(learning_rate=8.0, warmup=2, decay=0.5)
+    assert [learning_rate(s, 10, config) for s in range(10)] == [4, 8, 8, 8, 8, 8, 8, 6, 4, 2]
+    constant = OptimizerConfig(learning_rate=8.0, warmup=0, decay=0.0)
+    assert {learning_rate(s, 10, constant) for s in range(10)} == {8}
+
+
 @given(st.integers(1, 300), st.floats(0, 0.99) | st.integers(1, 400))
 def test_rate_rises_then_falls_and_stays_positive(steps, warmup):
     config = OptimizerConfig(learning_rate=1.0, warmup=warmup)

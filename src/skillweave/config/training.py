@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from skillweave.config.base import Config, Positive, Whole
+from skillweave.config.base import Config, Positive, Share, Whole
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up and linear decay (SkillNet appendix)."""
+    """AdamW with linear warm-up, a constant learning rate, and linear decay. By default the decay
+    follows the warm-up at once (SkillNet appendix)."""
 
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate."""
@@ -22,6 +23,10 @@ class OptimizerConfig(Config):
     """Added to the denominator."""
     warmup: NonNegativeFloat = 0.1
     """Warm-up: a share of all steps if below 1, else a number of steps."""
+    decay: Share = 1.0
+    """Decay: the share of the steps after the warm-up in which the learning rate falls linearly to
+    0. Before, it is constant, so that with 0 or a small share a run of unknown length can be ended
+    by another that starts from it and decays (arXiv 2405.18392)."""
     max_grad_norm: PositiveFloat | None = 1.0
     """Gradients are clipped to this norm; null disables clipping."""
 

