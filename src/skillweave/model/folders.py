@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from skillweave.components.targets import TARGETS
-from skillweave.config.base import ConfigError
+from skillweave.config.base import ConfigError, choose
 from skillweave.config.reading import read_object
 from skillweave.config.registry import Registry, load_plugins
 from skillweave.storage import CHECKSUMS_FILE
@@ -18,8 +19,26 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 """`org/name`, or only the name for the oldest models."""
 CHECKPOINTS_FOLDER = "checkpoints"
 """Where a run keeps its checkpoints `step-XXXXXXXX`."""
+PACKAGED = "skillweave"
+"""What stands before the `/` in the name of a model that is installed with the package."""
 OF_ITS_TASKS = ("tasks", "sliced", "preset", "limits", "precision")
 """What a model's configuration says of the tasks that it was trained on."""
+
+
+def packaged_models() -> dict[str, Path]:
+    """Name of a model that is installed with the package, such as `skillweave/tiny` → its
+    folder."""
+    root = Path(str(files("skillweave") / "pretrained"))
+    return {f"{PACKAGED}/{file.parent.name}": file.parent for file in root.glob(f"*/{CONFIG_FILE}")}
+
+
+def packaged_folder(source: str | Path) -> Path | None:
+    """The folder of a model that is installed with the package; None for any other source, and
+    where there is a folder of this name. Raises ConfigError for a name that no model has."""
+    name = str(source)
+    if not re.fullmatch(rf"{PACKAGED}/[\w.-]+", name) or Path(name).exists():
+        return None
+    return choose(packaged_models(), name, "model of the package")
 
 
 def model_folder(path: str | Path) -> Path:
@@ -34,7 +53,7 @@ def model_folder(path: str | Path) -> Path:
 def model_folders(path: str | Path) -> list[Path]:
     """The folder that holds a model, and after it those that can stand in for it: the other
     checkpoints of a run, the newest first. Raises ConfigError as `model_folder` does."""
-    folder = Path(path)
+    folder = packaged_folder(path) or Path(path)
     if (folder / CONFIG_FILE).is_file():
         return [_require_own(folder)]
     checkpoints = sorted(folder.glob(f"{CHECKPOINTS_FOLDER}/step-*"), reverse=True)
@@ -73,10 +92,12 @@ def hf_model_type(folder: Path) -> str | None:
 
 def is_hf_model(source: str | Path) -> bool:
     """Whether `source` is a Hugging Face model folder, or the id of a model of the hub: `a/b` if
-    there is no folder `a` here."""
+    there is no folder `a` here, and the package has no model of this name."""
     folder = Path(source)
     if folder.is_dir():
         return hf_model_type(folder) is not None
+    if packaged_folder(source):
+        return False
     name = str(source)
     return "/" in name and HUB_ID.fullmatch(name) is not None and not folder.parent.is_dir()
 
@@ -86,10 +107,11 @@ CONVERTERS: Registry[Callable[[str], Path]] = Registry("library whose models are
 
 
 def own_folder(source: str) -> str:
-    """A model to start from: `source`, or the folder of ours that a model of Hugging Face is
-    converted to. Raises ConfigError or WeightsError if it cannot be converted."""
+    """A model to start from: `source`, the folder of a model that is installed with the package, or
+    the folder that a model of Hugging Face is converted to. Raises ConfigError or WeightsError if
+    it cannot be converted."""
     if not is_hf_model(source):
-        return source
+        return str(packaged_folder(source) or source)
     load_plugins()
     return str(CONVERTERS["huggingface"](source))
 
