@@ -61,6 +61,11 @@ class TinyModel(nn.Module):
         """The samples."""
         return {"class": len(batch)}
 
+    def active_parameters(self, task: str) -> list[str]:
+        """All but the other skill."""
+        other = {"left": "right", "right": "left"}[task]
+        return [name for name, _ in self.named_parameters() if other not in name]
+
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None, loss_scales: Any = None
     ) -> TinyOutput:
@@ -90,13 +95,15 @@ class TinyMixture(Dataset[Batch]):
         self.steps = recipe.training.steps or 0
         self.accumulation = recipe.training.gradient_accumulation_steps
         self.rank, self.world, self.spoil = rank, world, spoil
+        self.independent = recipe.training.task_sampling == "independent"
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
     def task_of(self, step: int, rank: int) -> str:
         """Three steps of each task in turn, so that a skill is inactive for some steps."""
-        return "left" if step // 3 % 2 == 0 else "right"
+        turn = step // 3 + (rank if self.independent else 0)
+        return "left" if turn % 2 == 0 else "right"
 
     def __getitem__(self, index: int) -> Batch:
         number = index * self.world + self.rank

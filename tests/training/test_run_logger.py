@@ -71,7 +71,7 @@ def test_each_sample_is_listed_once_even_after_resuming(tmp_path):
 def test_windows_and_running_losses_survive_an_interruption(tmp_path):
     def steps(logger, numbers):
         for step in numbers:
-            logger.log_step(step, "ab"[step % 2], 1.0 / step, 4, 0.1, last=step == 10)
+            logger.log_step(step, {"ab"[step % 2]: 1.0 / step}, 4, 0.1, last=step == 10)
 
     def losses(folder):
         return [
@@ -133,7 +133,7 @@ def test_numbers_that_json_cannot_name_are_null(tmp_path):
 def test_other_processes_write_nothing(tmp_path):
     with make_logger(None, quiet=True) as logger:
         logger.log_skipped(1, [SkippedSample("a", "k", "r")])
-        logger.log_step(1, "a", 1.0, 4, 0.1, last=True)
+        logger.log_step(1, {"a": 1.0}, 4, 0.1, last=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +153,7 @@ def test_plain_lines_come_now_and_then_not_with_every_step(tmp_path, monkeypatch
 def test_quiet_prints_warnings_alone(tmp_path):
     console = screen()
     with make_logger(tmp_path, console, quiet=True) as logger:
-        logger.log_step(1, "a", 1.0, 4, 0.1, last=True)
+        logger.log_step(1, {"a": 1.0}, 4, 0.1, last=True)
         logger.log_validation(1, {"a": {"loss": 1.0}}, 1.0, True)
         assert console.file.getvalue() == ""
         logger.log_nonfinite(2, "a", float("nan"), 1.0, ["k1", "k2"])

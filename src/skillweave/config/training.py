@@ -90,6 +90,10 @@ class TrainingConfig(Config):
     """CPU threads; PyTorch's default when absent."""
     devices: Positive = 1
     """Number of processes, one per device."""
+    task_sampling: Literal["synchronised", "independent"] = "synchronised"
+    """With several processes: whether all of them train the same task in a step, or each draws its
+    own (Uni-Perceiver-MoE). Contrastive losses compare the samples of the processes that have the
+    same task."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
 
@@ -99,6 +103,15 @@ class TrainingConfig(Config):
         if len(given) != 1:
             raise ValueError(
                 f"give exactly one of steps, epochs or samples, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_of_one_task(self) -> TrainingConfig:
+        if self.interference and self.devices > 1 and self.task_sampling == "independent":
+            raise ValueError(
+                "interference needs the gradient of one task in each step; set task_sampling:"
+                " synchronised"
             )
         return self
 

@@ -59,7 +59,8 @@ class Examples(Protocol):
 class Mixture(Dataset[Batch]):
     """The micro-batches 0, 1, ... of one process.
 
-    Each step trains one task, drawn by weight (SkillNet appendix).
+    Each step of a process trains one task, drawn by weight (SkillNet appendix): the same on all
+    processes, or on each its own (Uni-Perceiver-MoE), as `training.task_sampling` says.
     """
 
     def __init__(
@@ -77,9 +78,9 @@ class Mixture(Dataset[Batch]):
         weights = np.array([task.weight for task in tasks.values()], dtype=float)
         self.probabilities = weights / weights.sum()
         self.steps = count_steps(training, self._samples_per_step(), self._steps_per_epoch())
-        draws = self._rng("tasks").choice(len(self.names), self.steps, p=self.probabilities)
-        self._draws = draws.astype(np.int16)
-        # the number of earlier steps that train the same task
+        self._draws: dict[int, np.ndarray] = {}
+        draws = self._tasks_of(rank)
+        # the number of earlier steps of this process that train the same task
         self._occurrence = np.zeros(self.steps, dtype=np.int64)
         for task in range(len(self.names)):
             steps = draws == task
@@ -90,8 +91,17 @@ class Mixture(Dataset[Batch]):
         return self.steps * self.training.gradient_accumulation_steps
 
     def task_of(self, step: int, rank: int) -> str:
-        """The task that a process trains in a step; at present the same on all ranks."""
-        return self.names[self._draws[step]]
+        """The task that a process trains in a step."""
+        return self.names[self._tasks_of(rank)[step]]
+
+    def _tasks_of(self, rank: int) -> np.ndarray:
+        """[steps] the number of the task that a process trains in each step."""
+        stream = [rank] if self.training.task_sampling == "independent" else []
+        if (key := sum(stream)) not in self._draws:
+            rng = self._rng("tasks", *stream)
+            draws = rng.choice(len(self.names), self.steps, p=self.probabilities)
+            self._draws[key] = draws.astype(np.int16)
+        return self._draws[key]
 
     def __getitem__(self, index: int) -> Batch:
         """Micro-batch `index` of this process."""

@@ -17,9 +17,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
+from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.config.training import TrainingConfig
+from skillweave.training.reduction import GradientReducer
 from skillweave.training.signals import handle_signals
 
 # Fabric's messages on ranks and back ends do not help the user.
@@ -37,12 +39,23 @@ class Autocast(MixedPrecision):
         return data
 
 
+class Replicated(DDPStrategy):
+    """A copy of the model in each process. Gradients are averaged by `GradientReducer`, not by
+    DistributedDataParallel, which needs the same active parameters on all of them."""
+
+    def setup_module(self, module: nn.Module) -> Any:
+        """`module`, with the parameters and buffers of the first process."""
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                torch.distributed.broadcast(tensor, 0)
+        return module
+
+
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Fabric for the devices and precision of a recipe.
 
-    Several processes use DistributedDataParallel (gloo on CPU, NCCL on CUDA). It searches for
-    unused parameters, since each step activates the skills of one task only. Raises ConfigError if
-    there are fewer devices than requested.
+    With several processes each one has a copy of the model (gloo on CPU, NCCL on CUDA). Raises
+    ConfigError if there are fewer devices than requested.
     """
     kind = device_kind(config.accelerator)
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, config.devices)
@@ -61,9 +74,9 @@ def make_fabric(config: TrainingConfig) -> Fabric:
                 stacklevel=2,
             )
         plugins.append(Autocast("bf16-mixed", kind))
-    strategy = "auto"
+    strategy: Any = "auto"
     if config.devices > 1:
-        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+        strategy = Replicated(start_method="spawn")
     return Fabric(accelerator=kind, devices=config.devices, strategy=strategy, plugins=plugins)
 
 
@@ -109,6 +122,12 @@ def _run_in_group(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
     fabric.barrier()
     torch.distributed.destroy_process_group()
     return result
+
+
+def make_reducer(model: nn.Module) -> GradientReducer:
+    """What averages the gradients of the trained parameters over all processes."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return GradientReducer(trained, torch.distributed.new_group())
 
 
 def gather_objects(fabric: Fabric, value: Any) -> list[Any]:

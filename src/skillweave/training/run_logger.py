@@ -141,17 +141,20 @@ class RunLogger:
                 )
 
     def log_step(
-        self, step: int, task: str, loss: float, samples: int, rate: float, last: bool
+        self, step: int, losses: Mapping[str, float], samples: int, rate: float, last: bool
     ) -> None:
-        """Log an update. `samples`: number of samples over all processes. `loss`: their mean loss.
-        `rate`: the learning rate."""
-        self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
-        sums = self.losses.setdefault(task, [0.0, 0.0])
-        sums[0] += loss
-        sums[1] += 1
+        """Log an update. `losses`: the mean loss of each task that a process trained. `samples`:
+        their number over all processes. `rate`: the learning rate."""
+        for task, loss in losses.items():
+            self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
+            sums = self.losses.setdefault(task, [0.0, 0.0])
+            sums[0] += loss
+            sums[1] += 1
         self._count_time(samples)
         counted, seconds, wait = (sum(column) for column in zip(*self.recent, strict=True))
-        self.display.update(step, task, self.running, counted / seconds, wait / seconds)
+        self.display.update(
+            step, ", ".join(losses), self.running, counted / seconds, wait / seconds
+        )
         if step % self.log_every == 0 or last:
             self._log_losses(step, rate)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
 from skillweave.data.mixture import Mixture
+from skillweave.layers.peers import peers
 from skillweave.metrics import summary_score
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
@@ -29,7 +31,7 @@ from skillweave.training.optimizer import (
     make_schedule,
     optimizer_tensors,
 )
-from skillweave.training.parallel import gather_objects
+from skillweave.training.parallel import gather_objects, make_reducer
 from skillweave.training.partial_tuning import PartialTuning
 from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
@@ -43,8 +45,7 @@ Validate = Callable[[Model], ValidationResult]
 
 
 class LossModule(nn.Module):
-    """A model that returns only its loss. DistributedDataParallel would wait for the gradients of
-    all other outputs."""
+    """A model that returns only its loss, in the precision of the training."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -78,13 +79,14 @@ def loss_scales(own: LossTerms, update: Sequence[LossTerms]) -> dict[str, float]
 
 
 class Update(NamedTuple):
-    """Result of a step's forward and backward passes, equal on all processes. `loss`: mean over the
-    processes. `norm`: of the gradients before clipping. `stop`: number of a signal, or 0. `keys`:
-    the samples, if loss or gradients are not `finite`."""
+    """Result of a step's forward and backward passes, equal on all processes. `losses`: mean over
+    the processes that train each task. `norm`: of the gradients before clipping. `samples`: of each
+    task. `stop`: number of a signal, or 0. `keys`: the samples, if loss or gradients are not
+    `finite`."""
 
-    loss: float
+    losses: dict[str, float]
     norm: float
-    samples: int
+    samples: Counter[str]
     finite: bool
     stop: int
     keys: list[str]
@@ -129,6 +131,8 @@ class Trainer:
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
         self.loss_module, self.optimizer = fabric.setup(LossModule(self.model), self.bare_optimizer)
+        self.reducer = make_reducer(self.model) if fabric.world_size > 1 else None
+        self._active: dict[str, set[str]] = {}
         self.stop = StopRequest()
 
     def fit(self) -> int:
@@ -168,17 +172,16 @@ class Trainer:
 
     def update(self, batches: Iterator[Batch]) -> int:
         """Do one step. Returns the number of the signal that requests a stop, or 0."""
-        state, rank = self.state, self.fabric.global_rank
-        task = self.mixture.task_of(state.step, rank)
-        seed_dropout(self.config.seed, state.step, rank)
+        state = self.state
+        seed_dropout(self.config.seed, state.step, self.fabric.global_rank)
         try:
             update = self._agree(*self.backward(batches))
         except Exception as error:  # nothing of this step has changed the model
             self._save_what_is_done(everywhere=isinstance(error, ConfigError))
             raise
         state.step += 1
-        state.samples[task] = state.samples.get(task, 0) + update.samples
-        rate = float(self.schedule.get_last_lr()[0])
+        state.samples = dict(update.samples + Counter(state.samples))
+        rate, tasks = float(self.schedule.get_last_lr()[0]), ", ".join(update.losses)
         if not update.finite:
             # Without gradients, the optimizer changes nothing.
             self.optimizer.zero_grad(set_to_none=True)
@@ -187,18 +190,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if update.finite:
             state.nonfinite = 0
-            last = state.step == self.steps
-            self.logger.log_step(state.step, task, update.loss, update.samples, rate, last)
+            last, samples = state.step == self.steps, update.samples.total()
+            self.logger.log_step(state.step, update.losses, samples, rate, last)
         else:
             state.nonfinite += 1
-            self.logger.log_nonfinite(state.step, task, update.loss, update.norm, update.keys)
+            loss = sum(update.losses.values()) / len(update.losses)
+            self.logger.log_nonfinite(state.step, tasks, loss, update.norm, update.keys)
         if self.tracker and self._is_due(self.config.log_every):
             self.logger.log_interference(state.step, self.tracker.estimates())
         if state.nonfinite >= self.config.max_nonfinite_steps:
             self._save_what_is_done(everywhere=True)
             raise TrainingError(
                 f"{state.nonfinite} steps in a row without a finite loss and gradient; the last was"
-                f" step {state.step} of task {task}. Lower training.optimizer.learning_rate, which"
+                f" step {state.step} of task {tasks}. Lower training.optimizer.learning_rate, which"
                 f" was {rate:.2g} there; or check the labels and files of the samples"
                 f" {shorten(update.keys)}"
             )
@@ -224,12 +228,21 @@ class Trainer:
         for failed in filter(None, failures):
             raise failed
         update = [one for terms in shared for one in terms]
-        for number, (batch, terms) in enumerate(zip(seen, own, strict=True), 1):
+        if self.reducer:
+            self.reducer.begin(self._active_parameters({terms.task for terms in own}))
+        for number, (batch, terms) in enumerate(zip(seen, own, strict=True)):
             scales = loss_scales(terms, update)
-            with self.fabric.no_backward_sync(self.loss_module, enabled=number < count):
+            if self.reducer:
+                self.reducer.overlap = number == count - 1
+            same_task = [
+                r for r, of_rank in enumerate(shared) if of_rank[number].task == terms.task
+            ]
+            with peers(same_task):
                 loss = self.loss_module(batch.to(self.fabric.device), noise, scales) / count
-                self.fabric.backward(loss)
+            self.fabric.backward(loss)
             total += loss.detach()
+        if self.reducer:
+            self.reducer.finish()
         if self.tracker:
             self.tracker.observe(self.state.step, seen[0].layout.task)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -240,21 +253,30 @@ class Trainer:
             )
         return total, norm, seen
 
+    def _active_parameters(self, tasks: Set[str]) -> set[str]:
+        """The names of the parameters that any of the tasks activates."""
+        for task in tasks - self._active.keys():
+            self._active[task] = set(self.model.active_parameters(task))
+        return set().union(*(self._active[task] for task in tasks))
+
     def _agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
         """Combine the outcomes of all processes, so that all of them do the same."""
         numbers = torch.stack([loss, norm]).tolist()
         keys: list[str] = []
         if not all(map(math.isfinite, numbers)):
             keys = [key for batch in batches for key in batch.keys]
-        samples = sum(len(batch) for batch in batches)
+        samples = Counter({batches[0].layout.task: sum(len(batch) for batch in batches)})
         skips = [skip for batch in batches for skip in batch.skipped]
         shared = gather_objects(self.fabric, (*numbers, samples, self.stop.signal, keys, skips))
         losses, norms, counts, signals, all_keys, all_skips = zip(*shared, strict=True)
         self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
+        by_task: dict[str, list[float]] = {}
+        for value, count in zip(losses, counts, strict=True):
+            by_task.setdefault(next(iter(count)), []).append(value)
         return Update(
-            loss=sum(losses) / len(losses),
+            losses={task: sum(values) / len(values) for task, values in by_task.items()},
             norm=norms[0],
-            samples=sum(counts),
+            samples=sum(counts, Counter()),
             finite=all(map(math.isfinite, losses + norms)),
             stop=max(signals),
             keys=[key for keys in all_keys for key in keys],

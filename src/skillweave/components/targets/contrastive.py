@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
-import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -26,6 +24,7 @@ from skillweave.components.targets.base import (
     joint,
 )
 from skillweave.config.base import Positive
+from skillweave.layers.peers import gather, peer_position
 from skillweave.layers.precision import at_least_float32
 
 PairPooling = Pooling | Literal["attention"]
@@ -104,8 +103,9 @@ class Contrastive(Target):
     4.1, CLIP); with a `bias`, binary cross-entropy on each cosine (SigLIP, arXiv 2303.15343 section
     3.2).
 
-    Negatives come from all ranks. Samples with equal captions are not negatives of each other. The
-    passes after the first are parts of one item. `pooling`: one for all passes, or by modality.
+    Negatives come from all ranks that train the task in the step. Samples with equal captions are
+    not negatives of each other. The passes after the first are parts of one item. `pooling`: one
+    for all passes, or by modality.
     `projections`: by modality, the layer that takes its vectors to the space where they are
     compared (CLIP); none to compare vectors as they are. `attention`: by modality, the module of
     the pooling `attention`.
@@ -177,8 +177,8 @@ class Contrastive(Target):
                 "a contrastive loss needs a batch of at least 2 samples; raise the task's"
                 " batch_size"
             )
-        rank = dist.get_rank() if self.training and dist.is_initialized() else 0
-        own_N = torch.arange(len(caption_N), device=caption_N.device) + rank * len(caption_N)
+        before = peer_position() * len(caption_N) if self.training else 0
+        own_N = torch.arange(len(caption_N), device=caption_N.device) + before
         same_NM = caption_N[:, None] == caption_M[None, :]
         same_NM = same_NM.scatter(1, own_N[:, None], False)
         forward_NM = self.compare(query_ND, item_MD).masked_fill(same_NM, -torch.inf)
@@ -194,13 +194,3 @@ class Contrastive(Target):
         """[N, M] the logits of pairs of unit vectors."""
         logits_NM = self.scale * query_ND @ item_MD.T
         return logits_NM if self.bias is None else logits_NM + self.bias
-
-
-def gather(x: Tensor) -> Tensor:
-    """The rows of all ranks [ranks · N, ...], in their order; `x` itself where there is one rank.
-
-    The gradient of each rank's rows is summed over the ranks.
-    """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return x
-    return torch.cat(dist_functional.all_gather(x.contiguous()))
