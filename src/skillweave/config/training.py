@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from skillweave.config.base import Config, Positive, Share, Whole
+from skillweave.config.base import Config, Positive, Whole
 
 
 class OptimizerConfig(Config):
@@ -23,7 +23,7 @@ class OptimizerConfig(Config):
     """Added to the denominator."""
     warmup: NonNegativeFloat = 0.1
     """Warm-up: a share of all steps if below 1, else a number of steps."""
-    decay: Share = 1.0
+    decay: float = Field(default=1.0, ge=0, le=1)
     """Decay: the share of the steps after the warm-up in which the learning rate falls linearly to
     0. Before, it is constant, so that with 0 or a small share a run of unknown length can be ended
     by another that starts from it and decays (arXiv 2405.18392)."""
