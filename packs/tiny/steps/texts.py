@@ -2,13 +2,14 @@
 together."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 from quickstart.steps.common import Row, digest
 from rich.progress import track
 
-from . import dictionaries, documents
+from . import dictionaries, documents, messages
 from .dictionaries import Pair
 from .locked import used_for
 from .python_files import extracted
@@ -78,6 +79,9 @@ PLAIN: dict[str, Callable[[Path], Iterator[Plain]]] = {
     "news": documents.news,
 }
 DOCUMENTATION: dict[str, Callable[[Path], Iterator[Plain]]] = {"docstrings": docstrings}
+MORE_DOCUMENTATION: dict[str, Callable[[Path], Iterator[Plain]]] = {
+    "docstrings": partial(docstrings, kind="code-more")
+}
 PAIRS: dict[str, Callable[[Path], Iterator[Pair]]] = {
     "cedict": dictionaries.chinese_english,
     "wordnet": dictionaries.english_glosses,
@@ -92,6 +96,10 @@ PAIRS: dict[str, Callable[[Path], Iterator[Pair]]] = {
     "couplets": documents.couplets,
 }
 DOCUMENTATION_PAIRS: dict[str, Callable[[Path], Iterator[Pair]]] = {"docstrings": docstring_pairs}
+MORE_DOCUMENTATION_PAIRS: dict[str, Callable[[Path], Iterator[Pair]]] = {
+    "docstrings": partial(docstring_pairs, kind="code-more")
+}
+TRANSLATIONS: dict[str, Callable[[Path], Iterator[Pair]]] = {"messages": messages.messages}
 LIMITS = {"couplets": 15_000}
 """Most pairs of a source, by hash."""
 
@@ -156,3 +164,18 @@ def pairs(cache: Path) -> list[Row]:
 def documentation_pairs(cache: Path) -> list[Row]:
     """The first paragraph of docstrings with the second, and headings with texts."""
     return _pairs(DOCUMENTATION_PAIRS, cache)
+
+
+def more_documentation(cache: Path) -> list[Row]:
+    """Docstrings and read-mes of further packages."""
+    return _texts(MORE_DOCUMENTATION, cache)
+
+
+def more_documentation_pairs(cache: Path) -> list[Row]:
+    """The pairs of further packages' docstrings and read-mes."""
+    return _pairs(MORE_DOCUMENTATION_PAIRS, cache)
+
+
+def translations(cache: Path) -> list[Row]:
+    """Messages of programs in English and Chinese."""
+    return _pairs(TRANSLATIONS, cache)
