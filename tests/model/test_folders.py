@@ -37,7 +37,7 @@ def test_a_folder_here_is_meant_before_a_model_of_the_package(packaged):
 
 def test_a_name_that_no_model_of_the_package_has_is_an_error_with_the_nearest(packaged):
     for find in (model_folder, own_folder, is_hf_model):
-        with pytest.raises(ConfigError, match="'skillweave/som'.*did you mean 'skillweave/some'"):
+        with pytest.raises(ConfigError, match=r"'skillweave/som'.*did you mean 'skillweave/some'"):
             find("skillweave/som")
 
 

@@ -65,6 +65,10 @@ class TrainingConfig(Config):
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs the forward pass under autocast; weights and optimizer state stay float32. CPUs
     without bf16 instructions emulate it, which is slow."""
+    activation_checkpointing: Literal["none", "selective"] | Positive = "none"
+    """Memory for time: layers of Transformers keep only their input, and compute the rest again in
+    the backward pass. A number n: every n-th layer; 1: all. `selective`: all layers, but they keep
+    the results of matrix products and of attention. The result is the same."""
     validate_every: Whole = 0
     """Steps between validations of all tasks; 0 validates only at the end."""
     validation_samples: Positive = 256

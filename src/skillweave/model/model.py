@@ -20,6 +20,7 @@ from skillweave.components.targets import Encoded, Target, TargetOutput
 from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
 from skillweave.layers.attention import Memory
+from skillweave.layers.recompute import Recompute
 from skillweave.layers.sparse import Known, Route
 from skillweave.layers.tokens import TokenMap, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
@@ -451,6 +452,12 @@ class Model(Pretrained):
         for condition in conditions:
             found.setdefault(self.part_of(condition), []).append(condition)
         return found
+
+    def recompute_activations(self, recompute: Recompute | None) -> None:
+        """Set which layers compute their activations again in the backward pass; None for none.
+        Encoders that are no Transformer always keep theirs."""
+        for part in self.parts.values():
+            part.recompute = recompute
 
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """All parameters, or those that the tasks activate, counted as in SkillNet's Table 3.

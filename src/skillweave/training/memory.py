@@ -68,10 +68,19 @@ def _visual_bytes(model: Model, layout: Layout, samples: int) -> Iterator[tuple[
             continue
         pixels = math.prod(stream.pixels)
         encoder = stream.encoder or config.encoder
-        kept = stream.max_length * (stream.width or config.width) * KEPT_PER_LAYER * encoder.layers
+        vectors = sum(_kept_vectors(model, layer) for layer in range(encoder.layers))
+        kept = stream.max_length * (stream.width or config.width) * vectors
         if any(name.startswith("visible") for name in stream.embedding):
             kept = 0  # masked patches are left out
         yield span.modality.value, samples * FLOAT * (2 * pixels + kept)
+
+
+def _kept_vectors(model: Model, layer: int) -> int:
+    """The vectors that a layer keeps for each position: its input alone if it computes the rest
+    again."""
+    recompute = model.encoder.recompute
+    again = recompute is not None and not recompute.selective and recompute.applies(layer)
+    return 1 if again else KEPT_PER_LAYER
 
 
 def free_memory(device: torch.device) -> int | None:

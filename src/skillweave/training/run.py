@@ -13,7 +13,9 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.data import Split
+from skillweave.config.training import TrainingConfig
 from skillweave.data.mixture import Mixture
+from skillweave.layers.recompute import Recompute
 from skillweave.model.config import ModelConfig
 from skillweave.model.folders import CONFIG_FILE
 from skillweave.model.model import Model
@@ -134,6 +136,7 @@ def _run(
     mixture = Mixture(datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size)
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
     model, tuning = build_model(recipe, assets, newest, display)
+    model.recompute_activations(recompute_of(config))
     require_space(recipe.folder, model, assets, config.save_total_limit)
     batches = {name: (ready.tasks[name].layout, size) for name, size in mixture.batch_sizes.items()}
     if full := check_memory(model, batches, fabric.device):
@@ -163,6 +166,17 @@ def _run(
             signal = trainer.fit()
         logger.print_skipped()
     return Outcome(state.step, signal)
+
+
+def recompute_of(config: TrainingConfig) -> Recompute | None:
+    """What the setting `activation_checkpointing` means."""
+    match config.activation_checkpointing:
+        case "none":
+            return None
+        case "selective":
+            return Recompute(selective=True)
+        case every:
+            return Recompute(every)
 
 
 def build_model(

@@ -14,6 +14,7 @@ from skillweave.config import ConfigError
 from skillweave.layers.attention import Memory
 from skillweave.layers.block import Block, BlockWeights
 from skillweave.layers.cache import LayerCache
+from skillweave.layers.recompute import Recompute
 from skillweave.layers.sparse import (
     ConditionalFeedForward,
     ConditionalLinear,
@@ -52,11 +53,13 @@ class Encoder(nn.Module):
     """Runs in two phases: `resolve` the conditions, then run dense.
 
     `blocks`: those that may have experts; other kinds of encoders have none. `order`: for each
-    layer, the block that it uses.
+    layer, the block that it uses. `recompute`: which layers of a Transformer compute their
+    activations again in the backward pass of training; None for none.
     """
 
     blocks: Sequence[Block]
     order: Sequence[int] = ()
+    recompute: Recompute | None = None
 
     def resolve(
         self,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,9 +79,22 @@ class TransformerEncoder(Encoder):
             if tokens.caches:
                 placed = replace(placed, cache=tokens.caches[layer])
             resolved = [span[i] for span in weights]
-            x_TD, sites, scores = self.blocks[i](x_TD, placed, resolved, generator, memory, scores)
+            block = partial(self.blocks[i], x_TD, placed, resolved, memory=memory, scores=scores)
+            run = self._runner(layer)
+            x_TD, sites, scores = run(block, generator)
             statistics |= {(layer, site): found for site, found in sites.items()}
         return self.last_norm(x_TD), statistics
+
+    def _runner(self, layer: int) -> Callable[[Callable[..., Any], Any], Any]:
+        """What runs a layer with a generator."""
+        recompute = self.recompute
+        if recompute is None or not self.training or not torch.is_grad_enabled():
+            return _run
+        return recompute.run if recompute.applies(layer) else _run
+
+
+def _run(layer: Callable[..., Any], generator: torch.Generator | None) -> Any:
+    return layer(generator)
 
 
 def _place(position: nn.Module | None, tokens: TokenMap, like: Tensor) -> TokenMap:
