@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.data.corruption import (
+    SpanLength,
     corrupt_spans,
+    draw_length,
     gap_sentences,
     infill_text,
     split_sentences,
@@ -39,7 +41,7 @@ def test_infilling_keeps_the_rest_in_order(count: int, seed: int) -> None:
     noised = infill_text(pieces, MASK, np.random.default_rng(seed))
     kept = [p for p in noised if p != MASK]
     assert kept == sorted(kept) and set(kept) <= set(pieces)
-    assert len(pieces) - len(kept) <= round(0.3 * count)
+    assert len(pieces) - len(kept) <= max(1, round(0.3 * count))
     gone = [p for p in pieces if p not in kept]
     runs = sum(1 for p in gone if p - 1 not in gone)
     assert noised.count(MASK) >= runs  # a mask for each run, and some for spans of nothing
@@ -54,6 +56,48 @@ def test_a_third_of_a_long_text_is_taken_out_in_spans_of_about_three() -> None:
     kept = [p for p in noised if p != MASK]
     assert len(kept) / len(pieces) == pytest.approx(0.7, abs=0.02)
     assert (len(pieces) - len(kept)) / noised.count(MASK) == pytest.approx(3, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("span_length", "mean", "least", "most"),
+    [("fixed", 3, 3, 3), ("fixed", 1, 1, 1), ("geometric", 3, 1, None), ("poisson", 2, 0, None)],
+)
+def test_lengths_of_spans(
+    span_length: SpanLength, mean: float, least: int, most: int | None
+) -> None:
+    """A geometric and a Poisson distribution by their means and variances."""
+    rng = np.random.default_rng(0)
+    lengths = np.array([draw_length(span_length, mean, rng) for _ in range(4000)])
+    assert lengths.min() == least and (most is None or lengths.max() == most)
+    assert lengths.mean() == pytest.approx(mean, abs=0.1)
+    variance = {"fixed": 0, "geometric": mean**2 - mean, "poisson": mean}[span_length]
+    assert lengths.var() == pytest.approx(variance, rel=0.1)
+
+
+@given(st.integers(1, 60), st.integers(0, 99), st.sampled_from([0.15, 0.5, 0.9]))
+def test_one_mask_stands_for_a_whole_span(count: int, seed: int, ratio: float) -> None:
+    """M6 section 3.3: no two spans touch, and each has one [MASK]."""
+    pieces = list(range(10, 10 + count))
+    rng = np.random.default_rng(seed)
+    noised = infill_text(pieces, MASK, rng, ratio, "geometric", 3.0)
+    kept = {p for p in noised if p != MASK}
+    gone = [p for p in pieces if p not in kept]
+    assert 1 <= len(gone) <= max(1, round(ratio * count))
+    runs = sum(1 for p in gone if p - 1 not in gone)
+    assert noised.count(MASK) == runs
+    rebuilt = []
+    for p in pieces:
+        if p in kept:
+            rebuilt.append(p)
+        elif p - 1 not in gone:
+            rebuilt.append(MASK)
+    assert noised == rebuilt
+
+
+def test_fifteen_percent_of_a_long_text_in_spans_of_a_fixed_length() -> None:
+    pieces = list(range(10, 3010))
+    noised = infill_text(pieces, MASK, np.random.default_rng(0), 0.15, "fixed", 5)
+    assert 3000 - (len(noised) - noised.count(MASK)) == 450 and noised.count(MASK) == 90
 
 
 def test_gaps_are_the_sentences_most_like_the_rest() -> None:

@@ -162,7 +162,8 @@ def test_remarks_stand_beside_the_figures_and_on_the_terminal(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "task", ["masked_text", "language_modelling", "span_corruption", "text_denoising"]
+    "task",
+    ["masked_text", "language_modelling", "span_corruption", "text_denoising", "text_infilling"],
 )
 def test_texts_that_are_longer_than_the_model_reads_are_counted(tmp_path, task):
     texts = [f"{'one two three four five. ' * (1 if i % 4 else 9)}{i}" for i in range(12)]

@@ -55,10 +55,10 @@ def answer_of(example: Example) -> tuple[list[int], list[int]]:
 
 def test_denoising_asks_for_the_text_itself() -> None:
     short = "the red cat. a dog."
-    given, wanted = answer_of(build("text_denoising", short))
+    given, wanted = answer_of(build("text_infilling", short))
     assert wanted == pieces(short) and PROCESSOR.mask in given
     assert set(given) <= {*wanted, PROCESSOR.mask}
-    given, wanted = answer_of(build("text_denoising", TEXT * 4))
+    given, wanted = answer_of(build("text_infilling", TEXT * 4))
     assert len(given) <= 18 and len(wanted) == 18
 
 

@@ -81,15 +81,32 @@ def test_the_rate_is_constant_before_a_short_decay():
     assert {learning_rate(s, 10, constant) for s in range(10)} == {8}
 
 
-@given(st.integers(1, 300), st.floats(0, 0.99) | st.integers(1, 400))
-def test_rate_rises_then_falls_and_stays_positive(steps, warmup):
-    config = OptimizerConfig(learning_rate=1.0, warmup=warmup)
+@given(
+    st.integers(1, 300),
+    st.floats(0, 0.99) | st.integers(1, 400),
+    st.sampled_from(["linear", "cosine"]),
+)
+def test_rate_rises_then_falls_and_stays_positive(steps, warmup, schedule):
+    config = OptimizerConfig(learning_rate=1.0, warmup=warmup, schedule=schedule)
     rates = [learning_rate(step, steps, config) for step in range(steps)]
     peak = rates.index(max(rates))
     assert all(0 < rate <= 1 for rate in rates)
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
         rates[peak:], reverse=True
     )
+
+
+def test_cosine_is_that_of_transformers_after_the_warm_up():
+    transformers = pytest.importorskip("transformers")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3e-4)
+    theirs = transformers.get_cosine_schedule_with_warmup(optimizer, 4, 20)
+    config = OptimizerConfig(learning_rate=3e-4, warmup=0.2, schedule="cosine")
+    for step in range(20):
+        if step >= 4:
+            wanted = theirs.get_last_lr()[0]
+            assert learning_rate(step, 20, config) == pytest.approx(wanted, rel=1e-12)
+        optimizer.step()
+        theirs.step()
 
 
 @pytest.mark.parametrize("done", [0, 1, 4, 7])

@@ -187,16 +187,28 @@ class AugmentConfig(Config):
 
 
 class MaskingConfig(Config):
-    """What pretraining on masked text and masked images masks."""
+    """What pretraining on masked and corrupted texts and on masked images masks."""
 
     unit: Literal["token", "word", "chinese_word", "span"] = "token"
     """`token`: single tokens (BERT). `word`: all tokens of a word (whole-word masking); each
     Chinese character is a word. `chinese_word`: the same, with Chinese words found by a segmenter.
     `span`: neighbouring words (SpanBERT)."""
     share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of tokens or patches to predict. If absent, 0.15 of tokens; of patches 0.6 by
-    `masked_pixels` (SimMIM), 0.75 by `masked_autoencoder` (MAE) and 0.4 by `masked_image_token`
-    (BEiT); and 0.9 of tubelets (VideoMAE)."""
+    """Share of tokens or patches to predict. If absent, 0.15 of tokens, 0.3 by `text_infilling`
+    (BART) and of sentences by `gap_sentences` (Pegasus); of patches 0.6 by `masked_pixels`
+    (SimMIM), 0.75 by `masked_autoencoder` (MAE) and 0.4 by `masked_image_token` (BEiT); and 0.9 of
+    tubelets (VideoMAE)."""
+    span_length: Literal["poisson", "geometric", "fixed"] | None = None
+    """Text denoising and infilling: distribution of the number of tokens that one [MASK] replaces.
+    `poisson`: as in BART; a span of length 0 inserts a [MASK]. `geometric`: as in SpanBERT, at
+    least 1. `fixed`: always the mean. If absent, `poisson` by `text_infilling` and otherwise
+    `geometric`, as M6 does not say which."""
+    mean_span_length: float | None = Field(default=None, ge=1)
+    """Text denoising, text infilling and span corruption: mean number of tokens in a span. If
+    absent, 3 (BART, T5)."""
+    permute_sentences: bool | None = None
+    """Text denoising and infilling: whether the sentences of the masked text are put in another
+    order (BART). If absent, by `text_infilling` alone."""
     block: Positive = 1
     """Image and video: side of the squares of patches that are masked together (SimMIM's 32 pixels
     are 2 patches of 16)."""

@@ -10,8 +10,8 @@ from skillweave.config.base import Config, Positive, Whole
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up, a constant learning rate, and linear decay. By default the decay
-    follows the warm-up at once (SkillNet appendix)."""
+    """AdamW with linear warm-up, a constant learning rate, and a decay. By default the decay is
+    linear and follows the warm-up at once (SkillNet appendix)."""
 
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate."""
@@ -24,9 +24,11 @@ class OptimizerConfig(Config):
     warmup: NonNegativeFloat = 0.1
     """Warm-up: a share of all steps if below 1, else a number of steps."""
     decay: float = Field(default=1.0, ge=0, le=1)
-    """Decay: the share of the steps after the warm-up in which the learning rate falls linearly to
-    0. Before, it is constant, so that with 0 or a small share a run of unknown length can be ended
-    by another that starts from it and decays (arXiv 2405.18392)."""
+    """Decay: the share of the steps after the warm-up in which the learning rate falls to 0.
+    Before, it is constant, so that with 0 or a small share a run of unknown length can be ended by
+    another that starts from it and decays (arXiv 2405.18392)."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Shape of the decay: `linear` (SkillNet), or `cosine`, half a period of it (M6)."""
     max_grad_norm: PositiveFloat | None = 1.0
     """Gradients are clipped to this norm; null disables clipping."""
 

@@ -98,6 +98,8 @@ class Predictor:
         usable = [one for one, other in self.tasks.items() if other.entry.answers]
         others = ", ".join(usable) or "nothing: this model has no other task"
         what = "is a pretraining task" if task.entry.pretraining else "predicts the words of a text"
+        if task.target.writes_text:
+            others += f", or let it write: skillweave generate --task {name}"
         raise ConfigError(f"task {name!r} {what} and has no answer; predict with {others}")
 
     def predict(

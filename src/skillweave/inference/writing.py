@@ -183,15 +183,12 @@ class TextWriter:
         prompt = row.get(PROMPT, row.get("text", "") if not self._before else "")
         own = self._ids(self.processor.read(prompt)) if prompt else []
         about: Mapping[str, Any] = {}
-        if self.decodes:
+        spans: tuple[Features, ...] = ()
+        if self._before:
             (given,) = self.task.entry.build_parts({"key": "", **row}, self.context)
             spans = given.spans[: len(self._before)]
             begin, about = self._begin(spans)
         else:
-            spans = tuple(
-                self.context.features(row, span.modality, np.random.default_rng(0))
-                for span in self._before
-            )
             begin = self.processor.frame[0] or ([] if own else [self.processor.cls])
         ids = [*begin, *own]
         before = 0  # texts of one pass share their positions
@@ -203,8 +200,7 @@ class TextWriter:
         return Prompted(Example((*spans, last), {}, ""), self._room(before + len(ids)), about)
 
     def _begin(self, spans: Sequence[Features]) -> tuple[list[int], Mapping[str, Any]]:
-        """The tokens that a decoder's text about some inputs begins with, and what is told of
-        it."""
+        """The tokens that a text about some inputs begins with, and what is told of it."""
         return [self.processor.cls, *self.processor.numbers(self.task.target.begin)], {}
 
     def _room(self, given: int) -> int:

@@ -1,4 +1,5 @@
-"""Text generation: a text about an input, written by a decoder."""
+"""Text generation: a text about an input, written by a decoder, or after the input in one pass
+(M6)."""
 
 from __future__ import annotations
 
@@ -13,15 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skillweave.batch import Example, Modality, Span
+from skillweave.batch import IGNORE, Example, Features, Modality, Span
+from skillweave.components.targets import TargetConfig
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
+from skillweave.config.task import TaskSettings
 from skillweave.data.processors import build_answer_processor
 from skillweave.data.values import is_missing
 from skillweave.generation import answered, generate
 from skillweave.generation.whisper import Whisper
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics import text as text_metrics
+from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.tasks.cases import Case
 from skillweave.tasks.predictions import Predictions, on_device
@@ -33,6 +37,7 @@ from skillweave.tasks.task import (
     Row,
     Task,
     TaskContext,
+    answer_begin,
     answer_room,
     caption_of,
     decoded_answer,
@@ -55,28 +60,52 @@ class GeneratedText(Predictions):
 
 @dataclass(frozen=True, kw_only=True)
 class TextGeneration(Task):
-    """A text about one span, which a decoder writes from [CLS] to [SEP]; each of its positions
+    """A text about what stands before it, written from [CLS] to [SEP]; each of its positions
     predicts the next token."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset()
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "bleu", "chrf")
 
+    def bind(self, target: TargetConfig | None, model: ModelConfig, settings: TaskSettings) -> Task:
+        """Without a decoder, the text follows its input in the same pass."""
+        task: Task = self
+        if model.decoder is None:
+            task = replace(self, spans=(*self.spans[:-1], replace(self.spans[-1], encoder_pass=0)))
+        return Task.bind(task, target, model, settings)
+
+    def given_features(
+        self, row: Row, context: TaskContext, rng: np.random.Generator
+    ) -> tuple[Features, ...]:
+        """What stands before the text. In one pass, a text has half of the positions of texts, and
+        leaves the others to the answer (M6 appendix A.1)."""
+        half = None if self.decodes else context.writer.max_length // 2
+        return tuple(
+            context.features(
+                row, span.modality, rng, max_length=half if span.modality is Modality.TEXT else None
+            )
+            for span in self.spans[:-1]
+        )
+
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""
-        given = context.features(row, self.spans[0].modality, rng)
+        given = self.given_features(row, context, rng)
         if not context.labelled:
-            begin = context.answers.numbers(context.target.begin)
-            return Example((given, context.answers.assemble(begin, cls=True)), {}, row["key"])
+            return Example((*given, answer_begin(context)), {}, row["key"])
         answer = caption_of(row, self.answer_field or "text", context.augmentation(rng))
-        ids = context.answers.token_ids(answer, answer_room(context))
-        read, labels = decoded_answer(ids, context)
+        room, before = answer_room(context), 0
+        if not self.decodes:
+            before = sum(features.length for features in given)
+            texts = zip(self.spans, given, strict=False)
+            room -= sum(one.length for span, one in texts if span.modality is Modality.TEXT)
+        read, labels = decoded_answer(context.writer.token_ids(answer, room), context)
+        labels = torch.cat([torch.full((before,), IGNORE), labels])
         metadata = {"answer": answer}
-        return Example((given, read), {}, row["key"], metadata, {"label_ids": labels})
+        return Example((*given, read), {}, row["key"], metadata, {"label_ids": labels})
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> GeneratedText | Transcripts:
-        """The text that the decoder writes for every sample."""
+        """The text that is written for every sample."""
         return GeneratedText(**vars(write_texts(model, task, batches)))
 
     def columns(self, found: Predictions) -> Columns:
@@ -119,7 +148,7 @@ class SpeechToText(TranscriptMetrics, TextGeneration):
 
 
 def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> GeneratedText:
-    """The text that the decoder writes for every sample, and the one that was asked for.
+    """The text that the model writes for every sample, and the one that was asked for.
 
     Raises ConfigError for a task whose first target predicts no next tokens.
     """
@@ -139,7 +168,9 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     for batch in on_device(model, batches, seen):
         begins = whisper.prompts(batch) if whisper else [begin] * len(batch)
         begin_NL = torch.tensor(begins, device=batch.inputs[0].device)
-        most = min(target.max_answer_tokens, processor.max_length - begin_NL.shape[1])
+        before = batch.layout.before(len(batch.layout.spans) - 1)
+        texts = int(batch.lengths[:, before].sum(1).max()) if before else 0
+        most = min(target.max_answer_tokens, processor.max_length - begin_NL.shape[1] - texts)
         found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
         ids = [answers[0].ids for answers in found]
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]

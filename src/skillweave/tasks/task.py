@@ -96,15 +96,27 @@ class TaskContext:
         """Whether rows hold what the task predicts."""
         return self.mode is not Mode.PREDICTION
 
+    @property
+    def writer(self) -> Any:
+        """The processor of the text that the task writes: the decoder's, or in one pass that of
+        texts."""
+        return self.processors[Modality.TEXT] if self.answers is None else self.answers
+
     def augmentation(self, rng: np.random.Generator) -> np.random.Generator | None:
         """The generator that augments a sample; None outside training."""
         return rng if self.training else None
 
     def features(
-        self, row: Row, modality: Modality, rng: np.random.Generator, field: str | None = None
+        self,
+        row: Row,
+        modality: Modality,
+        rng: np.random.Generator,
+        field: str | None = None,
+        max_length: int | None = None,
     ) -> Features:
         """What a row holds of a modality, in `field` (the modality's name by default). Raises
-        BadInput where that is nothing."""
+        BadInput where that is nothing. `max_length`: of a text, fewer positions than the
+        stream's."""
         name = field or modality.value
         value = row.get(name)
         if value is None:
@@ -112,7 +124,8 @@ class TaskContext:
         drawn = self.augmentation(rng)
         if modality is Modality.TEXT and not isinstance(value, Path | bytes):
             value = caption_of(row, name, drawn, whole=False)
-        return self.processors[modality](value, drawn)
+        most = {} if max_length is None else {"max_length": max_length}
+        return self.processors[modality](value, drawn, **most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -467,15 +480,22 @@ def read_again(example: Example, context: TaskContext) -> Example:
 
 
 def decoded_answer(ids: Sequence[int], context: TaskContext) -> tuple[Features, Tensor]:
-    """What a decoder reads of an answer, and the token that each of its positions predicts, up to
-    [SEP]."""
-    begin = context.answers.numbers(getattr(context.target, "begin", []))
-    whole = context.answers.assemble([*begin, *ids], cls=True, separator=True)
+    """What is read of an answer as it is written, and the token that each of its positions
+    predicts, up to [SEP]."""
+    begin = context.writer.numbers(getattr(context.target, "begin", []))
+    whole = context.writer.assemble([*begin, *ids], cls=True, separator=True)
     ignored = torch.full((len(begin),), IGNORE)
     labels = torch.cat([ignored, whole.data[1 + len(begin) :]])
     return Features(whole.data[:-1], whole.length - 1), labels
 
 
+def answer_begin(context: TaskContext) -> Features:
+    """What an answer begins with, before its first token is written."""
+    return context.writer.assemble(
+        context.writer.numbers(getattr(context.target, "begin", [])), cls=True
+    )
+
+
 def answer_room(context: TaskContext) -> int:
     """Tokens that an answer may have besides [CLS], what it begins with, and [SEP]."""
-    return context.answers.max_length - 2 - len(getattr(context.target, "begin", []))
+    return context.writer.max_length - 2 - len(getattr(context.target, "begin", []))

@@ -3,6 +3,7 @@ state as named tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -62,14 +63,17 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     """The learning rate of update number `step`, counted from 0, of `steps` updates.
 
-    It rises linearly to its peak during the warm-up, stays there until the decay, then falls
-    linearly; it would reach 0 one update after the last.
+    It rises linearly to its peak during the warm-up, stays there until the decay, then falls as
+    `schedule` says; it would reach 0 one update after the last.
     """
     warmup = round(config.warmup * steps) if config.warmup < 1 else round(config.warmup)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     falling = max(config.decay * (steps - warmup), 1)
-    return config.learning_rate * min(1.0, (steps - step) / falling)
+    left = min(1.0, (steps - step) / falling)
+    if config.schedule == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    return config.learning_rate * left
 
 
 def make_schedule(

@@ -83,16 +83,15 @@ def build_processor(
 
 
 def build_answer_processor(config: Inputs, assets: Mapping[str, bytes]) -> Processor:
-    """The processor of what the decoder reads. Raises ConfigError when the tokenizer is absent, or
-    the decoder."""
-    if config.target_embedding is None:
+    """The processor of texts that are written: those of the decoder, or of the text stream in a
+    model without one. Raises ConfigError when the tokenizer is absent, or both."""
+    stream = config.target_embedding or config.streams.text
+    if stream is None:
         raise ConfigError(
-            "the task writes a text, and the model has no decoder; give model.decoder and"
+            "the task writes a text; give model.streams.text, or model.decoder and"
             " model.target_embedding"
         )
-    return _build(
-        config, Modality.TEXT, config.target_embedding, assets, DEFAULT_LIMITS, NO_AUGMENT
-    )
+    return _build(config, Modality.TEXT, stream, assets, DEFAULT_LIMITS, NO_AUGMENT)
 
 
 def _build(

@@ -216,6 +216,13 @@ class TextProcessor:
         except (TypeError, UnicodeError):  # half a surrogate pair, as JSON may hold
             raise BadInput("not valid Unicode") from None
 
+    def encode_masked(self, text: str) -> list[int]:
+        """All tokens of a text in which a [MASK] that is spelt out stands for itself. Raises
+        BadInput."""
+        first, *rest = text.replace(ROLES["mask"], self.names["mask"]).split(self.names["mask"])
+        tails = (token for part in rest for token in (self.mask, *self.encode(part).ids))
+        return [*self.encode(first).ids, *tails]
+
     def assemble(
         self,
         ids: Ids,
