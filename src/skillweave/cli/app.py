@@ -54,6 +54,7 @@ COMMANDS: tuple[FunctionType, ...] = (
     surgery.vocabulary,
     conversion.convert,
     data.shard,
+    training.cache,
     training.schema,
 )
 """All subcommands, in the order of the help."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Json, Settings, open_recipe, write_json
+from skillweave.cli.shared import Device, Json, Settings, open_recipe, write_json
 
 QUICKSTART = "quickstart"
 
@@ -93,6 +93,36 @@ def train(
     else:
         folder = sw.train(config, resume=resume)
         print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+
+
+def cache(
+    recipe: Annotated[
+        str, Argument(metavar="RECIPE", help="A recipe with training.feature_cache.")
+    ],
+    settings: Settings = None,
+    *,
+    batch_size: Annotated[
+        int, Option(metavar="N", min=1, help="Pictures that go through the backbone at once.")
+    ] = 64,
+    device: Device = "auto",
+) -> None:
+    """Store the features of a recipe's frozen backbones before training.
+
+    Pictures whose features are stored are left out, so the same call continues after a stop.
+    """
+    from skillweave.inference.loading import choose_device
+    from skillweave.reporting.console import progress
+    from skillweave.training.feature_cache import Filled
+    from skillweave.training.run import fill_feature_cache
+
+    filled = Filled(0, 0, 0, 0)
+    config = open_recipe(recipe, settings)
+    with progress() as step:
+        for filled in fill_feature_cache(config, choose_device(device), batch_size):
+            step("samples", filled.done, filled.total)
+    if filled.broken:
+        print(f"{filled.broken:,} samples cannot be read; training skips and lists them")
+    print(f"{filled.total:,} samples: {filled.computed:,} pictures are new in the cache")
 
 
 def _at_present_place(config: sw.RecipeConfig, recipe: str) -> sw.RecipeConfig:

@@ -45,12 +45,13 @@ class Backbone(Variant):
     """A vision model of Transformers."""
 
     path: str | None = None
-    """A folder of Transformers or a model of its hub (`microsoft/resnet-50`). Its weights are the
-    initial ones; its `config.json` and `preprocessor_config.json` are the defaults of `config` and
-    of the stream's `size`, `resize`, `resize_to`, `resize_filter`, `mean` and `std`. If absent, the
-    backbone has random weights."""
+    """A folder of Transformers or a model of its hub (`microsoft/resnet-50`), whose weights are the
+    initial ones. If absent, the backbone has random weights."""
     config: dict[str, Any] = {}
-    """The model's configuration, as in its `config.json`; `model_type` chooses the class."""
+    """The model's configuration, as in its `config.json`; `model_type` chooses the class. If
+    absent, it is read from `path`, with the stream's `size`, `resize`, `resize_to`,
+    `resize_filter`, `mean` and `std` from `preprocessor_config.json` there, where the recipe does
+    not give them."""
     frozen: bool = True
     """Whether the backbone is not trained. It then stays in evaluation mode (batch norms use their
     stored means), has no gradients and is not in the optimizer."""

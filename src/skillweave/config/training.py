@@ -47,6 +47,18 @@ class InterferenceConfig(Config):
     layers."""
 
 
+class FeatureCacheConfig(Config):
+    """Features of frozen backbones on disk, so that a picture goes through its backbone once. They
+    are the features without augmentation, so the tasks have none for images and videos."""
+
+    path: str
+    """Folder of the features, made if absent; several runs may share it. It belongs on a local
+    disk. Its file has 4 bytes for each number: 131 kB for a picture of 16 regions of a
+    ResNet-50."""
+    max_bytes: Positive = 64 * 2**30
+    """Largest size of the file. When it is reached, nothing more is stored, with a warning."""
+
+
 class TrainingConfig(Config):
     """How long and how to train. Exactly one of `steps`, `epochs` and `samples` is required."""
 
@@ -82,6 +94,9 @@ class TrainingConfig(Config):
     not damaged."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl` and TensorBoard."""
+    feature_cache: FeatureCacheConfig | None = None
+    """Store the features of frozen backbones; disabled when absent. `skillweave cache RECIPE` fills
+    it before training, on an accelerator and in batches; training adds what is missing."""
     interference: InterferenceConfig | None = None
     """Log how tasks help or harm each other during training; disabled when absent."""
     workers: Whole = 0

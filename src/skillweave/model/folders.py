@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,9 @@ def hf_model_type(folder: Path) -> str | None:
     """The `model_type` of a folder of Hugging Face's transformers; None for any other folder."""
     file = folder / CONFIG_FILE
     text = file.read_text("utf-8", "replace") if file.is_file() else ""
+    with suppress(ValueError):  # a damaged file of theirs has a model_type too
+        if "streams" in json.loads(text):  # ours; a backbone in it has one
+            return None
     found = re.search(r'"model_type"\s*:\s*"([^"]*)"', text)
     return found[1] if found else None
 

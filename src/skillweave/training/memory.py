@@ -63,7 +63,7 @@ def _visual_bytes(model: Model, layout: Layout, samples: int) -> Iterator[tuple[
     together, and what the layers keep."""
     config = model.config
     for span in layout.spans:
-        stream = config.streams.present()[span.modality]
+        stream = config.streams.present().get(span.modality)
         if not isinstance(stream, VisualStream):
             continue
         pixels = math.prod(stream.pixels)

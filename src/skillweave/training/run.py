@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from skillweave.tasks.resolve import ResolvedRecipe, resolve, resolved
 from skillweave.training.allocator import keep_freed_memory
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import Interrupted, TrainingError
+from skillweave.training.feature_cache import Filled, cache_features, fill_cache
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
 from skillweave.training.memory import check_memory
 from skillweave.training.parallel import launch, make_fabric
@@ -81,6 +83,33 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     return recipe.folder
 
 
+def fill_feature_cache(
+    recipe: RecipeConfig, device: torch.device, batch_size: int = 64
+) -> Iterator[Filled]:
+    """Compute the features of frozen backbones for the training and validation data of a recipe,
+    and store them where `training.feature_cache` says.
+
+    What is stored already is not computed again. Raises ConfigError as `train` does, and for a
+    recipe without a feature cache.
+    """
+    config = recipe.training.feature_cache
+    if config is None:
+        raise ConfigError(
+            "the recipe has no feature cache; add one, such as --training.feature_cache.path FOLDER"
+        )
+    source = start_folder(recipe.start_from) if recipe.start_from else None
+    base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
+    ready = resolve(recipe, read_assets(source) if source else {}, base)
+    recipe, display = ready.recipe, ProgressDisplay(0, 0, quiet=True)
+    model, _ = build_model(recipe, dict(ready.assets), None, display)
+    datasets = {
+        "train": {name: ready.dataset(name, "train", training=True) for name in recipe.tasks},
+        "validation": open_validation(ready, display),
+    }
+    caches = cache_features(model, datasets, config)
+    yield from fill_cache(caches, datasets, batch_size, recipe.training.workers, device)
+
+
 def _run_process(
     fabric: Fabric,
     recipe: RecipeConfig,
@@ -135,8 +164,11 @@ def _run(
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
     mixture = Mixture(datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size)
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
+    validated = open_validation(ready, display)
     model, tuning = build_model(recipe, assets, newest, display)
     model.recompute_activations(recompute_of(config))
+    if config.feature_cache:
+        cache_features(model, {"train": datasets, "validation": validated}, config.feature_cache)
     require_space(recipe.folder, model, assets, config.save_total_limit)
     batches = {name: (ready.tasks[name].layout, size) for name, size in mixture.batch_sizes.items()}
     if full := check_memory(model, batches, fabric.device):
@@ -145,7 +177,6 @@ def _run(
         for damaged in checkpoints.set_aside_after(state.step):
             display.warn(f"a damaged checkpoint is now {damaged}; {newest} is used instead")
         checkpoints.clean(state)
-    validated = open_validation(ready, display)
     validation = Validation(validated, config.validation_samples)
     folder = recipe.folder if is_first else None
     with RunLogger(folder, display, config.log_every, state) as logger:

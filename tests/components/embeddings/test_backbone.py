@@ -17,6 +17,7 @@ from transformers import (
     SwinBackbone,
 )
 
+import skillweave as sw
 from skillweave.batch import Batch, Example, Layout, Modality, Span
 from skillweave.components.embeddings.backbone import BackboneEmbedding
 from skillweave.config import ConfigError
@@ -189,7 +190,7 @@ def test_a_saved_model_needs_no_checkpoint(tmp_path: Path, name: str) -> None:
         file.unlink()
     for found in (
         carved,
-        Model.from_pretrained(tmp_path / "ours"),
+        sw.load(tmp_path / "ours"),
         Model.from_pretrained(tmp_path / "ours", tasks="classify"),
     ):
         torch.testing.assert_close(found(batch).logits["classification"], expected)

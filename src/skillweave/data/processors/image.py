@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from skillweave.batch import Features
 from skillweave.config.streams import VisualStream
 from skillweave.data.processors.base import BadInput, describe_error
-from skillweave.data.processors.media import MediaProcessor, open_media
+from skillweave.data.processors.media import MediaProcessor, contents, open_media
 from skillweave.data.processors.pixels import (
     ImageAugmentation,
     Normaliser,
@@ -61,13 +62,21 @@ class ImageProcessor(MediaProcessor[VisualStream, Image.Image]):
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H,
-        W] or [H, W, 3]. Of an animation the first frame is used.
+        W] or [H, W, 3]; with `features`, the features [L, C] of the picture without augmentation.
+        Of an animation the first frame is used.
 
         `rng`: draws the augmentation; None for none. Raises BadInput.
         """
+        if self.features is None:
+            return Features(self._pixels(value, rng), self.stream.max_length)
+        file = contents(value, self.limits)
+        found = self.features.features(file, lambda: self._pixels(value))
+        return Features(found, self.stream.max_length)
+
+    def _pixels(self, value: Any, rng: np.random.Generator | None = None) -> Tensor:
         augmentation = ImageAugmentation.draw(self.augment, rng)
         square = crop_square(self._load(value, rng), self.stream, augmentation)
-        return Features(self.normalise(square, augmentation), self.stream.max_length)
+        return self.normalise(square, augmentation)
 
     def to_arrays(self, decoded: Image.Image) -> list[np.ndarray]:
         """Its pixels [H, W, 3]."""

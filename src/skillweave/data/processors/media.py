@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
+from skillweave.data.feature_store import FeatureCache
 from skillweave.data.processors import isolation
 from skillweave.data.processors.base import DEFAULT_LIMITS, NO_AUGMENT, BadInput, describe_error
 from skillweave.data.processors.truncation import check_complete
@@ -38,6 +39,8 @@ class MediaProcessor(ABC, Generic[MediaStream, Decoded]):
         self.limits = limits
         self.augment = augment
         self.cache = MediaCache(limits.media_cache_bytes, self._count_bytes)
+        self.features: FeatureCache | None = None
+        """Gives the features of a frozen backbone in place of pixels."""
 
     def decode(self, value: Any) -> Decoded:
         """The content of a file (bytes, a path or {"bytes", "path"}), or what is decoded already.
@@ -107,6 +110,19 @@ class MediaCache(Generic[Decoded]):
             self.free_bytes -= needed
             self.entries[content] = decoded
         return self.entries[content]
+
+
+def contents(value: Any, limits: LimitsConfig) -> bytes:
+    """All bytes that a picture is made from: those of its file, or its pixels. Raises BadInput for
+    a file that cannot be read."""
+    content = _content(value)
+    if isinstance(content, str | Path | bytes | bytearray | memoryview):
+        with open_media(content, limits) as file:
+            return file.read()
+    pixels = np.asarray(content)
+    return (
+        f"{pixels.dtype} {pixels.shape} {getattr(content, 'mode', '')}".encode() + pixels.tobytes()
+    )
 
 
 def _content(value: Any) -> Any:

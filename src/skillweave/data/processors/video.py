@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from skillweave.batch import Features
 from skillweave.config.data import LimitsConfig
@@ -61,7 +63,7 @@ class VideoProcessor(MediaProcessor[ClipStream, list[Image.Image]]):
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """Frames of a file (bytes, path or {"bytes", "path"}) or of a uint8 array [T, H, W, 3] at
-        `frames_per_second`.
+        `frames_per_second`; with `features`, their features [T·L, C] without augmentation.
 
         The frames shown at each 1 / `frames_per_second` of the first `max_seconds` are read, and
         `frames` of them are chosen.
@@ -74,8 +76,17 @@ class VideoProcessor(MediaProcessor[ClipStream, list[Image.Image]]):
         squares = {
             i: crop_square(frames[i], self.stream, augmentation) for i in dict.fromkeys(chosen)
         }
-        pixels = np.stack([squares[i] for i in chosen])
-        return Features(self.normalise(pixels, augmentation), self.stream.max_length)
+        if self.features is None:
+            pixels = self.normalise(np.stack([squares[i] for i in chosen]), augmentation)
+            return Features(pixels, self.stream.max_length)
+        found = {i: self._features(square) for i, square in squares.items()}
+        return Features(torch.cat([found[i] for i in chosen]), self.stream.max_length)
+
+    def _features(self, square: np.ndarray) -> Tensor:
+        """The features [L, C] of a frame."""
+        assert self.features is not None
+        plain = ImageAugmentation()
+        return self.features.features(square.tobytes(), lambda: self.normalise(square, plain))
 
     def to_arrays(self, decoded: list[Image.Image]) -> list[np.ndarray]:
         """The number of times that each frame is repeated, and the frames [H, W, 3]."""
