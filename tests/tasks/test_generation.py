@@ -1,6 +1,7 @@
 """Generation: the text that a decoder reads and writes."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from skillweave.batch import IGNORE
 from skillweave.config import ConfigError
 from skillweave.evaluation.evaluator import predict_dataset
 from skillweave.generation import Answer
+from skillweave.metrics.captions import of_texts
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks import generation
@@ -66,6 +68,33 @@ def test_an_answer_begins_with_given_tokens_that_are_not_asked_for(
     )
     predict_dataset(model, data, data.batches(4, limit=4))
     assert begun[0].tolist() == [begin] * 4
+
+
+def test_captions_of_one_picture_are_references_of_one_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row has two names; those of a second row of the same text are references too."""
+    columns = {"text": "category", "answer": ["name_zh", "name_en"]}
+    data, model = opened("text_to_text", [], data={**NAMES, "columns": columns})
+    monkeypatch.setattr(
+        generation,
+        "generate",
+        lambda model, batch, *rest: [[Answer([], 0.0)]] * len(batch),
+    )
+    found = predict_dataset(model, data, data.batches(4))
+    rows = [data.source[i] for i in range(len(data))]
+    named = {
+        category: {name for row in rows if row["text"] == category for name in row["answer"]}
+        for category in {row["text"] for row in rows}
+    }
+    assert {*map(len, found.all_references)} == {2} and len(named) < len(rows)
+    metric = Mock(return_value=(None, []))
+    of_texts(metric)(found)
+    texts, references = metric.call_args.args
+    assert len(texts) == len(references) == len(named)
+    assert sorted(map(sorted, references)) == sorted(map(sorted, named.values()))
+    with_cider = data.task.entry.all_columns(found, ["cider", "bleu_4", "rouge_l"])
+    assert {"cider", "bleu_4", "rouge_l"} < with_cider.keys()
 
 
 def test_tokens_that_an_answer_cannot_begin_with() -> None:

@@ -26,7 +26,9 @@ FOUND: dict[type, Predictions] = {
         keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2
     ),
     TranscriptMetrics: Transcripts(keys=KEYS, **TEXTS),
-    TextGeneration: GeneratedText(keys=KEYS, **TEXTS),
+    TextGeneration: GeneratedText(
+        keys=KEYS, **TEXTS, all_references=[["a b"], ["c"]], inputs=["x", "y"]
+    ),
     MaskedImage: ReconstructedPatches(keys=KEYS, errors=NUMBERS, of_mean=NUMBERS, views=[]),
     PositionMetrics: MaskedPredictions(
         keys=KEYS, classes=2, labels=COUNTS, losses=NUMBERS, correct=COUNTS > 0, samples=COUNTS

@@ -1,6 +1,7 @@
 """The metrics of the package, in the order of tables."""
 
 from skillweave.metrics.base import METRICS, Metric
+from skillweave.metrics.captions import bleu_4, cider, of_texts, rouge_l
 from skillweave.metrics.labels import f1, macro_f1, matthews, of_classes
 
 METRICS.update(
@@ -19,6 +20,9 @@ METRICS.update(
         "answer_f1": Metric("F1 of answers"),
         "bleu": Metric("BLEU"),
         "chrf": Metric("chrF"),
+        "bleu_4": Metric("BLEU-4 of all references", compute=of_texts(bleu_4)),
+        "rouge_l": Metric("ROUGE-L", compute=of_texts(rouge_l)),
+        "cider": Metric("CIDEr", unbounded=True, compute=of_texts(cider)),
         "cer": Metric("character error rate", lower=True),
         "recall_at_1": Metric("recall@1"),
         "recall_at_5": Metric("recall@5"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -40,7 +40,9 @@ from skillweave.tasks.task import (
     answer_begin,
     answer_room,
     caption_of,
+    captions_of,
     decoded_answer,
+    input_identity,
     register,
 )
 from skillweave.tasks.transcription import TranscriptMetrics, Transcripts, text_cases
@@ -52,10 +54,16 @@ _SPACES_AT_HAN = re.compile(rf"(?<={_HAN}) | (?={_HAN})")
 
 @dataclass(kw_only=True)
 class GeneratedText(Predictions):
-    """The text that was asked for and the one that was written, one each a sample."""
+    """The text that was asked for and the one that was written, one each a sample.
+
+    `all_references`: all texts that the sample's row has as answers, the one that was asked for
+    among them. `inputs`: stands for the input; equal for samples with the same one.
+    """
 
     references: list[str]
     hypotheses: list[str]
+    all_references: list[list[str]]
+    inputs: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +107,11 @@ class TextGeneration(Task):
             room -= sum(one.length for span, one in texts if span.modality is Modality.TEXT)
         read, labels = decoded_answer(context.writer.token_ids(answer, room), context)
         labels = torch.cat([torch.full((before,), IGNORE), labels])
-        metadata = {"answer": answer}
+        metadata = {
+            "answer": answer,
+            "answers": captions_of(row, self.answer_field or "text"),
+            "input": input_identity(row, [span.modality for span in self.spans[:-1]]),
+        }
         return Example((*given, read), {}, row["key"], metadata, {"label_ids": labels})
 
     def predict(
@@ -144,7 +156,8 @@ class SpeechToText(TranscriptMetrics, TextGeneration):
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> Transcripts:
         """Transcripts."""
-        return Transcripts(**vars(write_texts(model, task, batches)))
+        found = vars(write_texts(model, task, batches))
+        return Transcripts(**{field.name: found[field.name] for field in fields(Transcripts)})
 
 
 def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> GeneratedText:
@@ -161,7 +174,8 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     processor: Any = build_answer_processor(model.config, model.assets)
     whisper = Whisper(model, target, processor) if Whisper.writes(target.generation) else None
     begin = [processor.cls, *processor.numbers(target.begin)]
-    references, hypotheses = [], []
+    about: list[Mapping[str, Any]] = []
+    hypotheses: list[str] = []
     settings = DecodingConfig.search(
         target.generation, num_beams=target.beams, length_penalty=target.length_penalty
     )
@@ -174,8 +188,14 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
         found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
         ids = [answers[0].ids for answers in found]
         hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
-        references += [about["answer"] for about in batch.metadata if "answer" in about]
-    return GeneratedText(references=references, hypotheses=hypotheses, **vars(seen))
+        about += [one for one in batch.metadata if "answer" in one]
+    return GeneratedText(
+        references=[one["answer"] for one in about],
+        hypotheses=hypotheses,
+        all_references=[one["answers"] for one in about],
+        inputs=[one["input"] for one in about],
+        **vars(seen),
+    )
 
 
 register(

@@ -446,14 +446,36 @@ def caption_of(
                 " the source"
             )
         return value
-    values = value if isinstance(value, list | tuple) else [value]
-    captions = [caption for one in values if (caption := as_text(one)) and caption.strip()]
-    if not captions:
-        raise BadInput(f"no {field}")
+    captions = captions_of(row, field)
     if rng is None:
         return captions[0]
     count = min(int(rng.integers(join)) + 1, len(captions))
     return " ".join(captions[i] for i in rng.choice(len(captions), count, replace=False))
+
+
+def captions_of(row: Row, field: str) -> list[str]:
+    """All texts of a row, one or several. Raises BadInput when there is none."""
+    value = row.get(field)
+    values = value if isinstance(value, list | tuple) else [value]
+    captions = [caption for one in values if (caption := as_text(one)) and caption.strip()]
+    if not captions:
+        raise BadInput(f"no {field}")
+    return captions
+
+
+def input_identity(row: Row, modalities: Sequence[Modality]) -> str:
+    """What stands for a row's inputs: equal for rows with the same texts, paths or files. Other
+    inputs, such as arrays, have the row's key."""
+    found = []
+    for modality in modalities:
+        value = row.get(modality.value)
+        if isinstance(value, Mapping):
+            value = value.get("path") or value.get("bytes")
+        if isinstance(value, bytes):
+            value = hashlib.blake2b(value, digest_size=16).hexdigest()
+        known = isinstance(value, str | Path)
+        found.append(str(value) if known else f"row {row['key']}")
+    return "\0".join(found)
 
 
 def caption_hash(caption: str) -> int:
