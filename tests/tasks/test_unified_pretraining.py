@@ -204,6 +204,17 @@ def test_one_model_writes_about_all_that_may_stand_before_its_text() -> None:
         assert found == TextWriter(Predictor(model, device=None), name).text(wanted)
 
 
+def test_chinese_is_written_without_spaces() -> None:
+    run = resolved(M6, "language_modelling")
+    torch.manual_seed(0)
+    model = Model(run.model, run.assets).eval()
+    torch.nn.init.normal_(model.words(Modality.TEXT), 0, 2)
+    writer = TextWriter(Predictor(model, device=None), "language_modelling", {"max_new_tokens": 9})
+    assert writer.text(writer.processor.encode("春风，雪").ids) == "春风，雪"
+    ((best,),) = writer.write(["春风"])
+    assert "".join(writer.stream("春风")) == best["text"] and len(best["text"]) > 3
+
+
 def test_a_text_that_is_too_long_to_be_written_again_is_refused() -> None:
     _, model = opened(M6, "text_denoising")
     writer = TextWriter(Predictor(model, device=None), "text_denoising")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import decoders
 from tokenizers.decoders import DecodeStream
 
 from skillweave import generation
@@ -18,6 +19,7 @@ from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
+from skillweave.data.processors.tokenizer import without_spaces_at_han
 from skillweave.generation import Answer
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
@@ -128,7 +130,7 @@ class TextWriter:
             raise ConfigError("a stream is one text as it is written; leave num_beams at 1")
         (row,) = as_rows([value], self.fields)
         prompted = self.prompted(row)
-        pieces = DecodeStream(skip_special_tokens=True)
+        pieces, last = DecodeStream(skip_special_tokens=True), ""
         with evaluating(self.model):
             batch = self._batch([prompted.example])
             ids: list[int] = []
@@ -137,13 +139,18 @@ class TextWriter:
                 if step.tokens[0] not in self.ends:
                     ids.append(step.tokens[0])
                     if piece:
-                        yield piece
+                        yield self._joined(last + piece)[len(last) :]
+                        last = piece[-1]
         if self.constraint and self.constraint.text(ids) is None:
             raise BadInput(self._lost(prompted.room))
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of some tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self._joined(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _joined(self, text: str) -> str:
+        wordpiece = isinstance(self.tokenizer.decoder, decoders.WordPiece)
+        return without_spaces_at_han(text) if wordpiece else text
 
     def _answer(self, answer: Answer, room: int) -> dict[str, Any]:
         if self.constraint is None:

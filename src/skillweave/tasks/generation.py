@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,6 +19,7 @@ from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import build_answer_processor
+from skillweave.data.processors.tokenizer import without_spaces_at_han
 from skillweave.data.values import is_missing
 from skillweave.generation import answered, generate
 from skillweave.generation.whisper import Whisper
@@ -46,10 +46,6 @@ from skillweave.tasks.task import (
     register,
 )
 from skillweave.tasks.transcription import TranscriptMetrics, Transcripts, text_cases
-
-_HAN = r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
-_SPACES_AT_HAN = re.compile(rf"(?<={_HAN}) | (?={_HAN})")
-"""Spaces beside Chinese characters and signs, which WordPiece puts there."""
 
 
 @dataclass(kw_only=True)
@@ -187,7 +183,7 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
         most = min(target.max_answer_tokens, processor.max_length - begin_NL.shape[1] - texts)
         found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
         ids = [answers[0].ids for answers in found]
-        hypotheses += [_SPACES_AT_HAN.sub("", t) for t in processor.tokenizer.decode_batch(ids)]
+        hypotheses += [without_spaces_at_han(t) for t in processor.tokenizer.decode_batch(ids)]
         about += [one for one in batch.metadata if "answer" in one]
     return GeneratedText(
         references=[one["answer"] for one in about],

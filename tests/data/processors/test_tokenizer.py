@@ -12,7 +12,12 @@ from skillweave.config.base import ConfigError
 from skillweave.config.streams import LoadedTokenizerConfig, TextStream, TrainedTokenizerConfig
 from skillweave.data.processors import load_tokenizer, tokenizer_asset, train_tokenizer
 from skillweave.data.processors.text import TextProcessor
-from skillweave.data.processors.tokenizer import SPECIAL_TOKENS, read_tokenizer, special_names
+from skillweave.data.processors.tokenizer import (
+    SPECIAL_TOKENS,
+    read_tokenizer,
+    special_names,
+    without_spaces_at_han,
+)
 
 TEXTS = [
     "The cat sat on the mat.",
@@ -341,3 +346,15 @@ def test_a_damaged_tokenizer_is_an_error_with_its_name(asset, told):
 def test_ordinary_replacements_are_no_bomb():
     marks = {**TEN, "pattern": {"String": " "}, "content": "▁"}
     read_tokenizer(damaged(normalizer={"type": "Sequence", "normalizers": [marks] * 30}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("春 眠 不 觉 晓 ，", "春眠不觉晓，"),
+        ("two words 雪 two words", "two words雪two words"),
+        ("no chinese, at all", "no chinese, at all"),
+    ],
+)
+def test_spaces_beside_chinese_characters_are_left_out(text: str, expected: str) -> None:
+    assert without_spaces_at_han(text) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -44,6 +45,8 @@ KEYS = {
     "mask_token": "mask",
 }
 """Key in Hugging Face's files → role. A later key wins over an earlier one."""
+_HAN = r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
+_SPACES_AT_HAN = re.compile(rf"(?<={_HAN}) | (?={_HAN})")
 
 
 def read_tokenizer(asset: bytes, name: str = "tokenizer.json") -> Tokenizer:
@@ -123,6 +126,12 @@ def special_names(folder: Path) -> dict[str, str]:
             if isinstance(token, str):
                 found[role] = token
     return {role: token for role, token in found.items() if token != ROLES[role]}
+
+
+def without_spaces_at_han(text: str) -> str:
+    """A decoded text without the spaces beside Chinese characters and signs, which WordPiece puts
+    there."""
+    return _SPACES_AT_HAN.sub("", text)
 
 
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
