@@ -84,7 +84,27 @@ def test_chance_by_hand(measured):
 def test_the_code_baseline_reads_identifiers(measured):
     # Each description names the one colour of its function, so TF-IDF finds all of them.
     assert measured["text_to_code"].table["baseline"]["recall_at_1"] == 1
-    assert "baseline" not in measured["text_to_image"].table
+
+
+def test_every_task_of_the_run_has_a_baseline_and_a_verdict(measured):
+    for one in measured.values():
+        table = one.table
+        assert table["baseline"].keys() == table["chance"].keys()
+        assert (
+            table["verdict"].count("baseline") >= 1 and table["baseline_name"] in table["verdict"]
+        )
+        assert table["milliseconds"] > 0 and table["baseline_seconds"] > 0
+
+
+def test_plain_pictures_are_found_by_their_colours(measured):
+    # Each caption but the one of two colours ("red square" also names a maroon one) stands for a
+    # single colour in training, so that the baseline finds at least four of the six.
+    assert measured["text_to_image"].table["baseline"]["recall_at_1"] >= 4 / 6
+
+
+def test_the_nearest_recording_is_the_same_one_of_training(measured):
+    # the recordings of the splits are the same, so the nearest one has the right transcript
+    assert measured["speech_recognition"].table["baseline"] == {"cer": 0.0}
 
 
 def test_recall_is_that_of_the_models_own_vectors(run, measured):
@@ -158,7 +178,9 @@ def test_remarks_stand_beside_the_figures_and_on_the_terminal(run, monkeypatch):
     tables = evaluate(*run, tasks=["text_to_code", "text_classification"], bootstrap=2)
     assert tables["text_to_code"]["remarks"] == ["mind [this]"]
     assert "remarks" not in tables["text_classification"]
-    assert str(evaluation_table(tables, "x").caption) == "text_to_code: mind [this]"
+    code, text = (f"{name}: {table['verdict']}" for name, table in tables.items())
+    shown = str(evaluation_table(tables, "x").caption)
+    assert shown == "\n".join((code, "text_to_code: mind [this]", text))
 
 
 @pytest.mark.parametrize(

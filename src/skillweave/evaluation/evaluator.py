@@ -3,14 +3,16 @@ counts."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError, choose
 from skillweave.config.data import Split
+from skillweave.evaluation.worth import verdict
 from skillweave.metrics import estimate
 from skillweave.model.model import Model
 from skillweave.tasks.dataset import TaskDataset
@@ -23,8 +25,8 @@ from skillweave.tasks.predictions import (
 )
 from skillweave.tasks.resolve import ResolvedRecipe
 from skillweave.tasks.retrieval import RetrievalPredictions
-from skillweave.tasks.task import Figures
 
+T = TypeVar("T")
 Table = dict[str, Any]
 """A task's figures; see `evaluate`."""
 
@@ -65,12 +67,14 @@ def evaluate(
 ) -> dict[str, Table]:
     """Measure tasks (all of the recipe's by default) on a split.
 
-    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples),
-    `chance` and, where there is one, `baseline`, each by metric; `n` samples measured; `pool`
-    candidates (retrieval, else None); `skipped` samples; `truncated` samples, of which the model
-    read only the beginning; `unread` words, which count as missed, if there are any; `remarks` that
-    explain the figures, if there are any; the `activated_parameters` of `total_parameters`; and
-    what the `observers` add.
+    Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples)
+    and `chance`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None);
+    `skipped` samples; `truncated` samples, of which the model read only the beginning; `unread`
+    words, which count as missed, if there are any; `remarks` that explain the figures, if there are
+    any; the `activated_parameters` of `total_parameters`; `milliseconds` a sample, with reading;
+    and what the `observers` add. Where there is a simple baseline (see `Task.baseline`), also
+    `baseline` by metric, its `baseline_name`, the `baseline_seconds` that it took in all, and a
+    `verdict` on the model in a few sentences.
 
     A task whose samples cannot be read is left out, with a warning that says why. Raises
     ConfigError for an unknown task or split, and if no task can be measured.
@@ -121,7 +125,9 @@ def _measure_task(
         size = min(config.pool or size, size)
         batches = _first(batches, size)
     batches = watched(batches, name, size, progress)
+    begun = time.perf_counter()
     found = predict_dataset(model, dataset, batches, observers)
+    milliseconds = 1000 * (time.perf_counter() - begun) / max(len(found.keys), 1)
     if not found.keys:
         reason = ""
         if found.skipped:
@@ -143,9 +149,9 @@ def _measure_task(
         "truncated": found.truncated,
         "activated_parameters": model.count_parameters(name),
         "total_parameters": model.count_parameters(),
+        "milliseconds": milliseconds,
     }
-    if (simple := _if_known(entry.baseline, found, dataset)) is not None:
-        table["baseline"] = simple
+    table |= _baseline(found, dataset, table)
     if found.unread:
         table["unread"] = found.unread
     remarks = entry.remarks(found)
@@ -160,11 +166,25 @@ def _measure_task(
     return Measured(table, found, dataset)
 
 
+def _baseline(found: Predictions, dataset: TaskDataset, table: Table) -> Table:
+    """What is told of a simple model on the same samples; nothing where there is none."""
+    begun = time.perf_counter()
+    simple = _if_known(dataset.task.entry.baseline, found, dataset)
+    if simple is None:
+        return {}
+    more = {
+        "baseline": simple.figures,
+        "baseline_name": simple.name,
+        "baseline_seconds": time.perf_counter() - begun,
+    }
+    return {**more, "verdict": verdict(table | more)}
+
+
 def _if_known(
-    compute: Callable[[Predictions, TaskDataset], Figures | None],
+    compute: Callable[[Predictions, TaskDataset], T | None],
     found: Predictions,
     dataset: TaskDataset,
-) -> Figures | None:
+) -> T | None:
     """What `compute` gives; None where it needs training samples, of which data that are given for
     an evaluation alone have none."""
     try:

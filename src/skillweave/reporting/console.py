@@ -24,6 +24,7 @@ from skillweave.reporting.formatting import (
     format_interval,
     format_metric,
     metric_rows,
+    notes,
 )
 from skillweave.surgery.provenance import ProvenanceRow
 from skillweave.tasks.predictions import Progress as Step
@@ -94,9 +95,7 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     lower they are. Remarks on the figures are below the table."""
     numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
     shown = _Table(title, ("task", "metric"), numbers)
-    remarks = [
-        f"{task}: {remark}" for task, table in tables.items() for remark in table.get("remarks", ())
-    ]
+    remarks = [f"{task}: {remark}" for task, table in tables.items() for remark in notes(table)]
     shown.caption, shown.caption_justify = _plain("\n".join(remarks)) if remarks else None, "left"
     for column in shown.columns:
         column.no_wrap = True

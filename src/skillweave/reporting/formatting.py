@@ -48,6 +48,12 @@ def metric_rows(table: Mapping[str, Any]) -> list[MetricRow]:
     return [_metric_row(metric, table) for metric in METRICS if metric in table]
 
 
+def notes(table: Mapping[str, Any]) -> list[str]:
+    """What is said about a task's figures: whether the model is worth its cost, and remarks."""
+    told = [table["verdict"]] if "verdict" in table else []
+    return [*told, *table.get("remarks", ())]
+
+
 def _metric_row(metric: str, table: Mapping[str, Any]) -> MetricRow:
     value, interval = table[metric], table.get("interval", {}).get(metric, ())
     marks = {

@@ -18,7 +18,7 @@ from skillweave.evaluation.evaluator import Measured
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.cases import build_cases
-from skillweave.reporting.formatting import MetricRow, format_count, metric_rows
+from skillweave.reporting.formatting import MetricRow, format_count, metric_rows, notes
 from skillweave.reporting.logs import DATA_KIND, METRICS_FILE, SKIPPED_FILE, read_log
 from skillweave.storage import read_json, write_text
 from skillweave.tasks.cases import Case
@@ -48,6 +48,11 @@ class Section:
     table: Mapping[str, Any]
     rows: Sequence[MetricRow]
     cases: Sequence[Case]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said about the figures."""
+        return notes(self.table)
 
 
 def write_report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
@@ -18,9 +18,10 @@ from skillweave.data.values import class_index, class_name
 from skillweave.metrics import Columns, accuracy, estimate, mean
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, SHOWN, Case, Confusion, Item
-from skillweave.tasks.inputs import Inputs, OneInput, text_pair
+from skillweave.tasks.inputs import Inputs, OneInput, joined, text_pair
 from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -147,22 +148,73 @@ class Classification(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassification(Classification):
-    """Classification of one text, which has a baseline."""
+    """Classification of one or two texts, which has a baseline."""
 
-    def baseline(self, found: Predictions, data: MeasuredData) -> Figures | None:
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
         """Logistic regression on TF-IDF of characters; None for labels of one class."""
         from skillweave.metrics.baselines import classify_texts  # scikit-learn is slow to import
 
-        cells = zip(data.training_values("text"), data.training_values("label"), strict=True)
+        texts = joined([data.training_values(field) for field in self.given])
+        cells = zip(texts, data.training_values("label"), strict=True)
         pairs = [(text, name) for text, label in cells if (name := class_name(label)) is not None]
         if len({name for _, name in pairs}) < 2:
             return None
-        guess = classify_texts(*zip(*pairs, strict=True), data.values("text", found.keys))
-        expected = [class_name(label) or "" for label in data.values("label", found.keys)]
-        return {"accuracy": accuracy(guess, expected)}
+        texts, labels = zip(*pairs, strict=True)
+        test = joined([data.values(field, found.keys) for field in self.given])
+        guess = classify_texts(texts, labels, test)
+        return _compared("TF-IDF and logistic regression", guess, found, data)
 
 
-def _of(modality: Modality, summary: str, family: type[Classification] = Classification) -> Task:
+@dataclass(frozen=True, kw_only=True)
+class MediaClassification(Classification):
+    """Classification of a picture or a clip, which has a baseline."""
+
+    method: ClassVar[str] = "logistic regression"
+    """How the baseline classifies features."""
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """A simple classifier of plain features; None for labels of one class."""
+        from skillweave.tasks.simple import KINDS, measured_vectors, training_vectors
+
+        modality = self.spans[0].modality
+        rows, train_ND = training_vectors(data, modality)
+        labels = [class_name(row.get("label")) for row in rows]
+        kept = [i for i, label in enumerate(labels) if label is not None]
+        known, train_ND = [labels[i] or "" for i in kept], train_ND[kept]
+        if len(set(known)) < 2:
+            return None
+        guess = self.guess(train_ND, known, measured_vectors(data, modality, found.keys))
+        return _compared(f"{KINDS[modality].name} and {self.method}", guess, found, data)
+
+    def guess(self, train_ND: NDArray, labels: Sequence[str], test_ND: NDArray) -> list[str]:
+        """The baseline's labels of `test_ND`."""
+        from skillweave.metrics.baselines import classify_vectors  # scikit-learn is slow to import
+
+        return classify_vectors(train_ND, labels, test_ND)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundClassification(MediaClassification):
+    """Classification of a recording."""
+
+    method: ClassVar[str] = "the nearest recording"
+
+    def guess(self, train_ND: NDArray, labels: Sequence[str], test_ND: NDArray) -> list[str]:
+        """The labels of the nearest recordings."""
+        from skillweave.metrics.baselines import nearest  # scikit-learn is slow to import
+
+        return [labels[i] for i in nearest(train_ND, test_ND)]
+
+
+def _compared(name: str, guess: Sequence[str], found: Predictions, data: MeasuredData) -> Baseline:
+    """The accuracy of a baseline's labels."""
+    expected = [class_name(label) or "" for label in data.values("label", found.keys)]
+    return Baseline(name, {"accuracy": accuracy(guess, expected)})
+
+
+def _of(
+    modality: Modality, summary: str, family: type[Classification] = MediaClassification
+) -> Task:
     return family(
         name=f"{modality.value}_classification",
         summary=summary,
@@ -179,7 +231,7 @@ register(
         "which category a text belongs to (SkillNet section 4.1)",
         TextClassification,
     ),
-    Classification(
+    TextClassification(
         name="text_pair_classification",
         summary="how two texts relate, such as entailment (BERT section 4.1)",
         spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
@@ -188,6 +240,6 @@ register(
         inputs=text_pair,
     ),
     _of(Modality.IMAGE, "which category a picture shows (ViT)"),
-    _of(Modality.SOUND, "which category a recording holds (wav2vec 2.0)"),
+    _of(Modality.SOUND, "which category a recording holds (wav2vec 2.0)", SoundClassification),
     _of(Modality.VIDEO, "which category a clip shows (VideoMAE)"),
 )

@@ -136,6 +136,13 @@ class TaskDataset:
         """A text field of all training samples. Raises ConfigError where there are none."""
         return [first_text(value) for value in self._training.source.column(field)]
 
+    def training_rows(self, count: int) -> Iterator[Row]:
+        """The first `count` training rows in the hash order of their keys, in the order of the
+        source: rows that stand together are read together. Raises ConfigError where there are
+        none."""
+        data = self._training
+        return (data._row(int(index)) for index in sorted(stable_order(data.keys)[:count]))
+
     def training_examples(self, count: int) -> Iterator[Example]:
         """The first `count` training examples in the hash order of their keys, without broken
         ones, not augmented. Raises ConfigError where there are none."""

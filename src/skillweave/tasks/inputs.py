@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,3 +31,8 @@ def text_pair(row: Row, context: TaskContext, rng: np.random.Generator) -> tuple
     """`[CLS] text [SEP] second [SEP]` as two spans of one sequence (BERT section 3)."""
     processor = context.processors[Modality.TEXT]
     return processor.pair(caption_of(row), caption_of(row, "second"), context.augmentation(rng))
+
+
+def joined(columns: Sequence[Sequence[str]]) -> list[str]:
+    """The texts of a sample as one, a line each, for models that read one text."""
+    return ["\n".join(texts) for texts in zip(*columns, strict=True)]

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.data.processors import BadInput
-from skillweave.data.values import class_index, class_name, is_missing, split_cell
+from skillweave.data.values import class_index, class_name, first_text, is_missing, split_cell
 from skillweave.metrics import Columns, estimate
 from skillweave.metrics.labels import f1_of_counts
 from skillweave.model.model import Model
 from skillweave.tasks.inputs import Inputs, OneInput
 from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
+from skillweave.tasks.simple import TRAINING_SAMPLES
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -95,6 +97,22 @@ class MultiLabelClassification(Task):
         constant = np.broadcast_to(shares >= min(0.5, shares.max()), found.labels.shape)
         guess = replace(found, probabilities=constant.astype(np.float32))
         return estimate(self.columns(guess), 0)[0]
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """A logistic regression for each class on TF-IDF of characters; None without labels."""
+        from skillweave.metrics.baselines import label_texts  # scikit-learn is slow to import
+
+        classes, rows = data.task.classes, [*data.training_rows(TRAINING_SAMPLES)]
+        rows = [row for row in rows if not self.is_unlabelled(row.get("labels"))]
+        sets = [{*self.labels_in(row["labels"])} for row in rows]
+        labels_NC = np.array([[name in one for name in classes] for one in sets])
+        if not len(rows) or not labels_NC.any():
+            return None
+        train = [first_text(row.get("text", "")) for row in rows]
+        shares = label_texts(train, labels_NC, data.values("text", found.keys))
+        guess = replace(cast(MultiLabelPredictions, found), probabilities=shares)
+        name = "TF-IDF and a logistic regression for each class"
+        return Baseline(name, estimate(self.columns(guess), 0)[0])
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`labels` of more than 0.5, and all `probabilities` by class."""

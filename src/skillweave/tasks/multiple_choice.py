@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -17,7 +18,9 @@ from skillweave.data.values import as_list, as_text, class_index, is_missing
 from skillweave.model.config import ModelConfig
 from skillweave.tasks.classification import Classification, ClassPredictions
 from skillweave.tasks.predictions import Predictions
+from skillweave.tasks.simple import TRAINING_SAMPLES
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     Row,
@@ -62,11 +65,7 @@ class MultipleChoice(Classification):
             raise BadInput(f"{len(passes)} choices; expected 2 to {self.most} (tasks.*.choices)")
         labels: dict[str, float] = {"choices": len(passes)}
         if context.labelled:
-            label = row["label"]
-            if label in choices:
-                labels["class"] = choices.index(label)
-            else:
-                labels["class"] = class_index(label, [str(i) for i in range(len(choices))])
+            labels["class"] = _right(row["label"], choices)
         padded = [*passes, *[passes[-1]] * (self.most - len(passes))]
         return Example(tuple(span for one in padded for span in one), labels, row["key"])
 
@@ -77,6 +76,35 @@ class MultipleChoice(Classification):
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Any choice."""
         return {"accuracy": float((1 / cast(ClassPredictions, found).choices).mean())}
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """The choice that is right most often in the training data, the first one of several;
+        None without labels."""
+        right = Counter(self._answers(data.training_rows(TRAINING_SAMPLES)))
+        if not right:
+            return None
+        rows = [data.row(key) for key in found.keys]
+        choices = [choices_of(row, self.choices_field) for row in rows]
+        guess = [max(texts, key=right.__getitem__) for texts in choices]
+        pairs = zip(guess, self._answers(rows), strict=True)
+        share = sum(given == wanted for given, wanted in pairs) / len(rows)
+        return Baseline("the choice that is right most often", {"accuracy": share})
+
+    def _answers(self, rows: Iterable[Row]) -> Iterator[str]:
+        """The right choices of rows that have a label."""
+        for row in rows:
+            try:
+                choices = choices_of(row, self.choices_field)
+                yield choices[_right(row["label"], choices)]
+            except BadInput:
+                continue  # training lists it
+
+
+def _right(label: Any, choices: Sequence[str]) -> int:
+    """The number of the right choice, from its text or number. Raises BadInput."""
+    if label in choices:
+        return choices.index(label)
+    return class_index(label, [str(i) for i in range(len(choices))])
 
 
 def choices_of(row: Row, field: str) -> list[str]:

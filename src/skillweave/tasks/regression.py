@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.batch import Example, Features, Modality, Span
+from skillweave.data.processors import BadInput
 from skillweave.data.values import as_number
-from skillweave.metrics import Columns, mean
+from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics.labels import pearson, spearman
 from skillweave.model.model import Model
 from skillweave.tasks.inputs import Inputs, OneInput, text_pair
 from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -77,9 +79,39 @@ class Regression(Task):
         variance = float(cast(NumberPredictions, found).references.var())
         return {"pearson": 0.0, "spearman": 0.0, "squared_error": variance}
 
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """Ridge regression on TF-IDF of a text, or linear regression on how alike the vectors of
+        two texts are; None for fewer than two training samples."""
+        from skillweave.metrics.baselines import score_pairs, score_texts  # scikit-learn is slow
+
+        columns = [data.training_values(field) for field in self.given]
+        numbers = map(_number, data.training_values("score"))
+        both = [*zip(zip(*columns, strict=True), numbers, strict=True)]
+        samples = [texts for texts, number in both if number is not None]
+        scores = [number for _, number in both if number is not None]
+        if len(scores) < 2:
+            return None
+        test = [*zip(*(data.values(field, found.keys) for field in self.given), strict=True)]
+        if len(self.given) == 1:
+            name = "TF-IDF and ridge regression"
+            values = score_texts([text for (text,) in samples], scores, [text for (text,) in test])
+        else:
+            name = "the cosine of TF-IDF vectors"
+            values = score_pairs(samples, scores, test)
+        guess = replace(cast(NumberPredictions, found), values=values)
+        return Baseline(name, estimate(self.columns(guess), 0)[0])
+
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`score`."""
         return {"score": float(cast(NumberPredictions, found).values[index])}
+
+
+def _number(cell: Any) -> float | None:
+    """A score; None for what is no number, which training lists."""
+    try:
+        return as_number(cell)
+    except BadInput:
+        return None
 
 
 def two_texts(row: Row, context: TaskContext, rng: np.random.Generator) -> tuple[Features, ...]:

@@ -33,6 +33,7 @@ from skillweave.model.model import Model
 from skillweave.tasks.cases import SHOWN, Answer, Case, Item
 from skillweave.tasks.predictions import Predictions, on_device, stack
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -167,17 +168,43 @@ class Retrieval(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeRetrieval(Retrieval):
-    """Retrieval of code by text, which has a baseline."""
+class TextRetrieval(Retrieval):
+    """Retrieval of code or of texts by text, which has a baseline."""
 
-    def baseline(self, found: Predictions, data: MeasuredData) -> Figures:
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline:
         """TF-IDF over words and identifiers."""
-        from skillweave.metrics.baselines import retrieve_code  # scikit-learn is slow to import
+        from skillweave.metrics.baselines import retrieve_texts  # scikit-learn is slow to import
 
-        texts, codes = data.values("text", found.keys), data.values("code", found.keys)
-        captions = cast(RetrievalPredictions, found).captions
-        ranks = rank_queries(retrieve_code(texts, codes), relevance(captions, captions))
-        return estimate(ranking_columns(ranks), 0)[0]
+        first, second = (data.values(field, found.keys) for field in self.fields)
+        return _ranked("TF-IDF of words", retrieve_texts(first, second), found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaRetrieval(Retrieval):
+    """Retrieval of pictures or clips by text, which has a baseline."""
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """The items whose colours and shapes are most like those that the words let expect; None
+        for fewer than two training samples."""
+        from skillweave.metrics.baselines import retrieve_by_regression
+        from skillweave.tasks.simple import KINDS, measured_vectors, training_vectors
+
+        modality = Modality(self.fields[-1])
+        rows, train_ND = training_vectors(data, modality)
+        texts = [first_text(row.get("text", "")) for row in rows]
+        if len(texts) < 2:
+            return None
+        items_PD = measured_vectors(data, modality, found.keys)
+        queries = data.values("text", found.keys)
+        similarity = retrieve_by_regression(texts, train_ND, queries, items_PD)
+        return _ranked(f"{KINDS[modality].name}, from TF-IDF of words", similarity, found)
+
+
+def _ranked(name: str, similarity_QP: NDArray[np.float64], found: Predictions) -> Baseline:
+    """The figures of a baseline's ranking."""
+    captions = cast(RetrievalPredictions, found).captions
+    ranks = rank_queries(similarity_QP, relevance(captions, captions))
+    return Baseline(name, estimate(ranking_columns(ranks), 0)[0])
 
 
 def repeated_captions(captions: Sequence[int]) -> list[str]:
@@ -250,7 +277,7 @@ def _captioned(
     modality: Modality,
     summary: str,
     pretraining: bool = False,
-    family: type[Retrieval] = Retrieval,
+    family: type[Retrieval] = MediaRetrieval,
 ) -> Retrieval:
     return family(
         name=name,
@@ -289,9 +316,9 @@ register(
         "text_to_code",
         Modality.CODE,
         "the function that a text describes (SkillNet section 4.1)",
-        family=CodeRetrieval,
+        family=TextRetrieval,
     ),
-    Retrieval(
+    MediaRetrieval(
         name="text_to_frames",
         summary=(
             "the clip that a text describes, its frames seen as pictures: for models without a"
@@ -305,7 +332,7 @@ register(
         fields=("text", "video"),
         pair=captioned_frames,
     ),
-    Retrieval(
+    TextRetrieval(
         name="text_matching",
         summary="the text that belongs to another, by a vector of each (siamese)",
         spans=TWO_TEXTS,

@@ -48,6 +48,16 @@ from skillweave.tasks.predictions import Predictions
 Row = Mapping[str, Any]
 Figures = dict[str, float]
 """Metric → value."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple model makes of the measured samples. `name`: how it works, in a few words."""
+
+    name: str
+    figures: Figures
+
+
 TEXT_FIELDS = {
     Modality.TEXT: ("text", "second", "question", "choices", "candidates"),
     Modality.CODE: ("code",),
@@ -296,8 +306,9 @@ class Task(ABC):
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """By metric, what guessing without learning gives."""
 
-    def baseline(self, found: Predictions, data: MeasuredData) -> Figures | None:
-        """The metrics of a simple model on the same samples; None where there is none."""
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """A simple model on the same samples; None where there is none. Raises ConfigError where it
+        needs training samples and there are none."""
         return None
 
     def remarks(self, found: Predictions) -> list[str]:
@@ -406,6 +417,11 @@ class MeasuredData(Protocol):
 
     def training_values(self, field: str) -> list[str]:
         """A text field of all training samples. Raises ConfigError where there are none."""
+        ...
+
+    def training_rows(self, count: int) -> Iterable[Row]:
+        """The first `count` training rows in the hash order of their keys, in the order of the
+        source, media undecoded. Raises ConfigError where there are none."""
         ...
 
     def training_examples(self, count: int) -> Iterable[Example]:

@@ -18,7 +18,9 @@ from skillweave.metrics import Columns, estimate, ratio
 from skillweave.metrics.labels import entities, f1_of_counts
 from skillweave.model.model import Model
 from skillweave.tasks.predictions import Predictions, first_logits, on_device
+from skillweave.tasks.simple import TRAINING_SAMPLES
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -121,6 +123,18 @@ class TokenLabelling(Task):
         guess = replace(found, hypotheses=[[tag] * len(tags) for tags in found.references])
         return estimate(self.columns(guess), 0)[0]
 
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """The commonest label of each word in the training data; None without labels."""
+        from skillweave.metrics.baselines import commonest_tags  # scikit-learn is slow to import
+
+        train = [(_words(row), _tags(row)) for row in data.training_rows(TRAINING_SAMPLES)]
+        usable = [(words, tags) for words, tags in train if words and len(words) == len(tags)]
+        if not usable:
+            return None
+        guess = commonest_tags(usable, [_words(data.row(key)) for key in found.keys])
+        columns = self.columns(replace(cast(TokenLabelPredictions, found), hypotheses=guess))
+        return Baseline("the commonest label of each word", estimate(columns, 0)[0])
+
     def remarks(self, found: Predictions) -> list[str]:
         """How many words were not read."""
         if not found.unread:
@@ -130,6 +144,14 @@ class TokenLabelling(Task):
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`tags`, one for each word; None for a word that the model did not read."""
         return {"tags": cast(TokenLabelPredictions, found).hypotheses[index]}
+
+
+def _words(row: Row) -> list[str]:
+    return [as_text(word) or "" for word in split_cell(row.get("text"))]
+
+
+def _tags(row: Row) -> list[str]:
+    return [name for tag in split_cell(row.get("tags")) if (name := class_name(tag))]
 
 
 register(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
@@ -18,11 +18,12 @@ from skillweave.data.processors import BadInput
 from skillweave.data.values import first_text
 from skillweave.generation.ctc import prefix_beam_search
 from skillweave.generation.ngram import NGram
-from skillweave.metrics import Columns, best_constant, edit_counts, ratio
+from skillweave.metrics import Columns, best_constant, edit_counts, estimate, ratio
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, Case, Item
 from skillweave.tasks.predictions import Predictions, first_logits, on_device
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
@@ -109,6 +110,19 @@ class Transcription(TranscriptMetrics, Task):
             if "characters" in batch.labels:
                 references += [spell(ids, characters) for ids in batch.labels["characters"].cpu()]
         return Transcripts(references=references, hypotheses=hypotheses, **vars(seen))
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """The transcript of the nearest training recording by MFCC; None without any."""
+        from skillweave.metrics.baselines import nearest  # scikit-learn is slow to import
+        from skillweave.tasks.simple import measured_vectors, training_vectors
+
+        rows, train_ND = training_vectors(data, Modality.SOUND)
+        if not rows:
+            return None
+        test_ND = measured_vectors(data, Modality.SOUND, found.keys)
+        guess = [first_text(rows[i].get("transcript", "")) for i in nearest(train_ND, test_ND)]
+        columns = self.columns(replace(cast(Transcripts, found), hypotheses=guess))
+        return Baseline("MFCC and the nearest recording", estimate(columns, 0)[0])
 
     def cases(self, found: Predictions, data: MeasuredData) -> list[Case]:
         """The first recordings with what was said and heard."""
