@@ -167,7 +167,8 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
             status = exit_status(error)
             if debug or status is None:
                 raise
-            print(f"skillweave {function.__name__}: {printable(error)}", file=sys.stderr)
+            if str(error):  # empty where the first of several processes tells it
+                print(f"skillweave {function.__name__}: {printable(error)}", file=sys.stderr)
             raise Exit(status) from None
 
     signature = inspect.signature(function, eval_str=True)

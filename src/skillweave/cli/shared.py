@@ -120,6 +120,12 @@ def require_writable(path: Path | None) -> None:
         raise sw.ConfigError(f"{path}: there is no folder {path.parent} to write into")
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one. It alone
+    prints."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write a table as JSON; without a path, do nothing. Raises OSError when writing fails."""
     from skillweave import storage

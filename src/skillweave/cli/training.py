@@ -7,7 +7,14 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Json, Settings, open_recipe, write_json
+from skillweave.cli.shared import (
+    Device,
+    Json,
+    Settings,
+    is_first_process,
+    open_recipe,
+    write_json,
+)
 
 QUICKSTART = "quickstart"
 
@@ -92,7 +99,8 @@ def train(
         write_json(json, found)
     else:
         folder = sw.train(config, resume=resume)
-        print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+        if is_first_process():
+            print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
 
 
 def cache(

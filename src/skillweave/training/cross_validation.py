@@ -14,6 +14,7 @@ from skillweave.metrics import METRICS
 from skillweave.recipe import RecipeConfig
 from skillweave.storage import write_json
 from skillweave.training.checkpoint import Checkpoints
+from skillweave.training.parallel import started_by_torchrun
 from skillweave.training.run import train
 
 FOLDS_FILE = "folds.json"
@@ -31,11 +32,13 @@ def cross_validate(
 
     Training and validation data are divided by group into folds of similar size; test data are not
     used. The last checkpoint is evaluated, since the best one was selected on the samples of the
-    fold. `resume`: continue an earlier call. Raises ConfigError for fewer than two folds, and as
-    `train` does.
+    fold. `resume`: continue an earlier call. Raises ConfigError for fewer than two folds, under
+    torchrun, and as `train` does.
     """
     if folds < 2:
         raise ConfigError(f"{folds} folds: cross-validation needs at least 2")
+    if started_by_torchrun():
+        raise ConfigError("--folds starts its own processes: set training.devices, not torchrun")
     tables = []
     for fold in range(folds):
         own = _fold_recipe(recipe, fold, folds)

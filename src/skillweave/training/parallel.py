@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.config.training import TrainingConfig
+from skillweave.recipe import RecipeConfig
 from skillweave.training.reduction import GradientReducer
 from skillweave.training.signals import handle_signals
 
@@ -58,14 +59,17 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     ConfigError if there are fewer devices than requested.
     """
     kind = device_kind(config.accelerator)
-    available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, config.devices)
-    if config.devices > available:
+    nodes, external = 1, started_by_torchrun()
+    if external:
+        nodes = config.devices // int(os.environ["LOCAL_WORLD_SIZE"])
+    devices = config.devices // nodes
+    available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
+    if devices > available:
         raise ConfigError(
-            f"training.devices: {config.devices} requested, but this machine has {available}"
-            f" ({kind})"
+            f"training.devices: {devices} requested, but this machine has {available} ({kind})"
         )
     # Without a named environment, Fabric guesses one from the variables of a batch system.
-    plugins: list[Any] = [LightningEnvironment()]
+    plugins: list[Any] = [TorchElasticEnvironment() if external else LightningEnvironment()]
     if config.precision == "bf16":
         if kind == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             warnings.warn(
@@ -75,9 +79,29 @@ def make_fabric(config: TrainingConfig) -> Fabric:
             )
         plugins.append(Autocast("bf16-mixed", kind))
     strategy: Any = "auto"
-    if config.devices > 1:
-        strategy = Replicated(start_method="spawn")
-    return Fabric(accelerator=kind, devices=config.devices, strategy=strategy, plugins=plugins)
+    if config.devices > 1 or external:
+        strategy = Replicated(start_method="popen" if external else "spawn")
+    return Fabric(
+        accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, plugins=plugins
+    )
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of those that torchrun started, on one machine or several."""
+    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+
+
+def with_started_processes(recipe: RecipeConfig) -> RecipeConfig:
+    """The recipe with the number of processes that torchrun started. Raises ConfigError if it asks
+    for another."""
+    count, devices = int(os.environ["WORLD_SIZE"]), recipe.training.devices
+    if devices not in (1, count):
+        raise ConfigError(
+            f"training.devices is {devices}, but torchrun started {count} processes; leave"
+            " training.devices out, or start as many"
+        )
+    training = recipe.training.model_copy(update={"devices": count})
+    return recipe.model_copy(update={"training": training})
 
 
 def device_kind(accelerator: str) -> str:
@@ -116,12 +140,16 @@ def launch(fabric: Fabric, work: Callable[..., Any], *args: Any) -> Any:
 
 
 def _run_in_group(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
-    """Run `work`, then leave the process group: an open group may abort the process at its
-    exit."""
+    """Run `work`, then leave the process group: an open one may abort the process at its exit."""
     result = work(fabric, *args)
+    leave_group(fabric)
+    return result
+
+
+def leave_group(fabric: Fabric) -> None:
+    """Wait for all processes and leave their group."""
     fabric.barrier()
     torch.distributed.destroy_process_group()
-    return result
 
 
 def make_reducer(model: nn.Module) -> GradientReducer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,13 @@ from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.feature_cache import Filled, cache_features, fill_cache
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
 from skillweave.training.memory import check_memory
-from skillweave.training.parallel import launch, make_fabric
+from skillweave.training.parallel import (
+    launch,
+    leave_group,
+    make_fabric,
+    started_by_torchrun,
+    with_started_processes,
+)
 from skillweave.training.partial_tuning import PartialTuning, build_tuned
 from skillweave.training.progress import ProgressDisplay
 from skillweave.training.run_folder import (
@@ -43,6 +50,15 @@ from skillweave.training.signals import handle_signals
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
+
+
+class Prepared(NamedTuple):
+    """What all processes of a run need: the resolved recipe, the model's assets, and the checkpoint
+    to continue from, if there is one."""
+
+    recipe: RecipeConfig
+    assets: dict[str, bytes]
+    newest: Path | None
 
 
 class Outcome(NamedTuple):
@@ -60,27 +76,62 @@ def train(recipe: RecipeConfig, *, resume: bool = False, quiet: bool = False) ->
     progress. Raises ConfigError before training if recipe, data or folder are faulty, or if there
     is nothing to resume, TrainingError if the run cannot continue, and Interrupted after SIGINT or
     SIGTERM. Several devices start new processes: a script then needs
-    `if __name__ == "__main__"`.
+    `if __name__ == "__main__"`. Under torchrun the processes are there already, and this one is
+    one of them.
     """
-    (require_checkpoint if resume else require_free)(recipe.folder)
-    newest = Checkpoints(recipe.folder).newest_undamaged() if resume else None
-    fabric = make_fabric(recipe.training)
-    source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
-    base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
-    ready = resolve(recipe, read_assets(source) if source else {}, base).pinned()
-    if base and not newest:
-        require_alike(ready.recipe.model, base, recipe.start_from or "")
-    recipe, assets = ready.recipe, dict(ready.assets)
-    with run_folder(recipe, resume):
-        try:
-            outcome = Outcome(*launch(fabric, _run_process, recipe, assets, newest, quiet))
-        except (ProcessRaisedException, ProcessExitedException) as error:
-            raise TrainingError(str(error).strip().splitlines()[-1]) from error
+    outcome = (_join if started_by_torchrun() else _start)(recipe, resume, quiet)
     if outcome.error:
         raise outcome.error
     if outcome.signal:
         raise Interrupted(recipe.folder, outcome.step, outcome.signal)
     return recipe.folder
+
+
+def _start(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
+    """Train in this process, or in new ones."""
+    fabric = make_fabric(recipe.training)
+    ready = prepare(recipe, resume)
+    with run_folder(ready.recipe, resume):
+        try:
+            return Outcome(*launch(fabric, _run_process, *ready, quiet))
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            raise TrainingError(str(error).strip().splitlines()[-1]) from error
+
+
+def _join(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
+    """Train as one of the processes that torchrun started. The first one prepares the run and holds
+    its folder; if it cannot, the others raise the same error without a message."""
+    recipe = with_started_processes(recipe)
+    fabric = make_fabric(recipe.training)
+    fabric.launch()
+    ready: Prepared | None = None
+    failure: ConfigError | None = None
+    with ExitStack() as held:
+        if fabric.is_global_zero:
+            try:
+                ready = prepare(recipe, resume)
+                held.enter_context(run_folder(ready.recipe, resume))
+            except ConfigError as error:
+                failure = error
+        ready = fabric.broadcast(ready)
+        if ready is None:
+            raise ConfigError() if failure is None else failure
+        outcome = _run_process(fabric, *ready, quiet)
+        leave_group(fabric)
+    return outcome
+
+
+def prepare(recipe: RecipeConfig, resume: bool) -> Prepared:
+    """Resolve a recipe for training. Raises ConfigError if recipe or data are faulty, if there is
+    nothing to resume, or if a new run finds its folder taken."""
+    (require_checkpoint if resume else require_free)(recipe.folder)
+    newest = Checkpoints(recipe.folder).newest_undamaged() if resume else None
+    source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
+    base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
+    ready = resolve(recipe, read_assets(source) if source else {}, base).pinned()
+    if base and not newest:
+        require_alike(ready.recipe.model, base, recipe.start_from or "")
+    return Prepared(ready.recipe, dict(ready.assets), newest)
 
 
 def fill_feature_cache(
