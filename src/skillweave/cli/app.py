@@ -47,6 +47,8 @@ COMMANDS: tuple[FunctionType, ...] = (
     inference.features,
     evaluation.inspect,
     evaluation.interference,
+    evaluation.rate,
+    evaluation.ratings,
     surgery.carve,
     surgery.upcycle,
     surgery.weave,

@@ -1,4 +1,4 @@
-"""Commands that measure: `evaluate`, `interference`, `inspect`."""
+"""Commands that measure: `evaluate`, `rate`, `ratings`, `interference`, `inspect`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,64 @@ from skillweave.cli.shared import (
 )
 
 EVALUATION_FILE = "evaluation.json"
+
+
+def rate(
+    systems: Annotated[
+        list[str],
+        Argument(
+            metavar="NAME=FILE NAME=FILE",
+            help="Two systems and the tables of their answers, such as generate --out writes.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, Option(metavar="FILE", help="The page.")] = Path("rating.html"),
+    show: Annotated[
+        str | None,
+        Option(
+            metavar="COLUMN",
+            help="What the texts are about: texts or paths of images (default: the first column).",
+        ),
+    ] = None,
+    answer: Annotated[str, Option(metavar="COLUMN", help="The column of the texts.")] = "answer",
+    samples: Annotated[
+        int | None, Option(metavar="N", min=1, help="Draw so many pairs (default: all).")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a page on which people rate the texts of two systems.
+
+    The page does not say who wrote which text. Its key, NAME.key.json, does; keep it to yourself.
+    """
+    from skillweave.reporting.rating_page import key_file, write_rating_page
+
+    named = {name: path for name, given, path in (one.partition("=") for one in systems) if given}
+    if len(named) != len(systems):
+        raise sw.ConfigError(f"{' '.join(systems)}: write two systems as NAME=FILE NAME=FILE")
+    require_writable(out)
+    key = write_rating_page(named, out, show, answer, samples, seed)
+    print(f"{out}: {len(key.items)} pairs; send it to the raters. Its key is {key_file(out)}; then")
+    print(f"  skillweave ratings {key_file(out)} ratings-*.json")
+
+
+def ratings(
+    key: Annotated[Path, Argument(metavar="KEY", help="The .key.json file of the page.")],
+    files: Annotated[list[Path], Argument(metavar="FILE...", help="What the raters saved.")],
+    *,
+    bootstrap: Annotated[
+        int, Option(metavar="N", min=1, help="Resamples for the confidence intervals.")
+    ] = 1000,
+    json: Json = None,
+) -> None:
+    """Compare two systems by what people said on a rating page."""
+    from skillweave.evaluation.ratings import RatingKey, Ratings, score_ratings
+    from skillweave.reporting.console import console, rating_tables
+
+    read = RatingKey.read(key)
+    found = score_ratings(read, [Ratings.read(file, read) for file in files], bootstrap)
+    for table in rating_tables(found):
+        console().print(table)
+    write_json(json, found)
 
 
 def evaluate(

@@ -110,6 +110,39 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     return shown
 
 
+def rating_tables(found: Mapping[str, Any]) -> list[Table]:
+    """What raters said: a row for each criterion, and below the table who wins and whether raters
+    agree."""
+    systems = found["systems"]
+    shown = _Table(
+        f"{found['n']} pairs", ("criterion",), (*systems, "difference", "better", "agreement")
+    )
+    for criterion, row in found["criteria"].items():
+        means = [f"{row['means'][name]:.2f} {_bounds(row['intervals'][name])}" for name in systems]
+        kappa = found["agreement"].get(criterion)
+        shown.add_row(
+            criterion,
+            *means,
+            f"{row['difference']:+.2f} {_bounds(row['interval'])}",
+            _bold(row["better"] or "—"),
+            "" if kappa is None else f"{kappa:.2f}",
+        )
+    wins = ", ".join(f"{name} {count}" for name, count in found["wins"].items())
+    raters = ", ".join(f"{name} ({count})" for name, count in found["raters"].items())
+    shown.caption_justify = "left"
+    shown.caption = _plain(
+        f"pairs won: {wins}, ties {found['ties']} (sign test p = {found['p_value']:.3f})\n"
+        f"raters (pairs): {raters}\n"
+        "In parentheses: 95 % intervals over pairs. Agreement: Cohen's kappa, quadratic weights."
+    )
+    return [shown]
+
+
+def _bounds(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"({low:.2f} to {high:.2f})"
+
+
 def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """Mean and standard deviation of each task's metrics over the folds, and the value in each
     fold."""
