@@ -84,12 +84,16 @@ class RecipeConfig(Config):
                 f"tuning: method {self.partial.method!r} trains a part of a model; name that model"
                 " in start_from"
             )
+        for modality in self.tuning.streams if self.tuning else ():
+            if modality not in (present := self.model.streams.present()):
+                names = ", ".join(present)
+                raise ValueError(f"tuning.streams: no stream {modality.value!r}; there are {names}")
         return self
 
     @property
     def partial(self) -> TuningConfig | None:
         """How a part of another model is trained; None where everything is."""
-        return None if self.tuning is None or self.tuning.method == "full" else self.tuning
+        return self.tuning if self.tuning is not None and self.tuning.partial else None
 
     @property
     def is_pinned(self) -> bool:

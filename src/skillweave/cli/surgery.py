@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -15,6 +16,7 @@ from skillweave.cli.shared import (
     Json,
     Run,
     Seed,
+    Settings,
     Task,
     open_recipe,
     require_writable,
@@ -128,7 +130,8 @@ def weave(
         list[str],
         Argument(
             metavar="MODALITY=MODEL",
-            help="Where the weights of a modality come from, such as text=runs/texts.",
+            help="Where the weights of a modality come from: a run, a model folder, or a folder or"
+            " hub id of Hugging Face, such as text=runs/texts.",
         ),
     ],
     *,
@@ -145,15 +148,17 @@ def weave(
             " first).",
         ),
     ] = None,
+    settings: Settings = None,
     json: Json = None,
 ) -> None:
     """Make a model of several skills from a pretrained model of each.
 
-    weave.json in the new folder lists the source of each part.
+    A stream with a projector keeps its model's encoder, of any width, and its vectors are compared
+    with that model's. weave.json in the new folder lists the source of each part.
     """
     from skillweave.reporting.console import console, provenance_table
     from skillweave.surgery.provenance import tabulate
-    from skillweave.surgery.weave import weave
+    from skillweave.surgery.weave import comparison_lines, weave
 
     unused_folder(out)
     sources: dict[str, str] = {}
@@ -164,13 +169,14 @@ def weave(
                 f"{given}: give each modality once, as MODALITY=MODEL, such as text=runs/texts"
             )
         sources[modality] = path
-    woven = weave(open_recipe(recipe), sources, shared)
-    rows = tabulate(woven.provenance, woven.model.state_dict())
+    woven = weave(open_recipe(recipe, settings), sources, shared)
+    rows = [*tabulate(woven.provenance, woven.model.state_dict()), *woven.files]
     console().print(provenance_table(rows, f"{out} from {', '.join(inputs)}"))
+    print(*comparison_lines(woven), sep="\n")
     woven.model.save_pretrained(out)
     for file in (out / WEAVE_FILE, json):
         write_json(file, [asdict(row) for row in rows])
-    _print_next(out, recipe)
+    _print_next(out, " ".join([recipe, *(quote(one) for one in settings or ())]))
 
 
 def average(

@@ -90,10 +90,21 @@ class StreamConfig(Config):
     content: ClassVar[tuple[str, ...]] = ()
     """Embedding modules that turn the input into vectors; the others add something to these."""
 
+    preset: str | None = None
+    """Start from the stream of another model, with the encoder that runs on it: a published model
+    by name, such as `bert-base`, a run, a model folder, or a model of Hugging Face (a folder or an
+    id of the hub). The other settings are merged over it. Its weights come with `skillweave
+    weave`."""
     width: Positive | None = None
     """Width of the stream's vectors, if it has an encoder of its own. Default: the model's."""
     encoder: EncoderConfig | None = None
-    """An encoder for this stream alone, in place of the shared one (CLIP)."""
+    """An encoder for this stream alone. Without `projector` it takes the place of the shared one
+    (CLIP)."""
+    projector: Literal["linear", "mlp"] | None = None
+    """Leads from the stream's own encoder, of any width, into the shared encoder, which then runs
+    on its outputs as on the embeddings of other streams. `linear`: a layer norm and a linear layer
+    (the feature projection of wav2vec 2.0). `mlp`: a second linear layer after a GELU (LLaVA 1.5,
+    arXiv 2310.03744 section 3.3). Default: the shared encoder does not run on the stream."""
     embedding: Sequence[str]
     """Embedding modules."""
     norm: bool
@@ -124,6 +135,11 @@ class StreamConfig(Config):
         model's."""
         if self.encoder is not None:
             yield from self.encoder.check(self.width or width)
+        elif self.projector:
+            yield (
+                f"stream {name!r}: a projector leads from the stream's own encoder into the shared"
+                " one; give the stream an `encoder` or a `preset`, or leave projector out"
+            )
         elif self.width not in (None, width):
             yield (
                 f"stream {name!r} has width {self.width}, the encoder {width}; give it an encoder"

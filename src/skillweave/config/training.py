@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Whole
 
 
@@ -138,17 +139,26 @@ class TrainingConfig(Config):
 
 
 class TuningConfig(Config):
-    """Which part of the model in `start_from` is trained. With `prompt` and `lora` the checkpoints
+    """Which part of the model in `start_from` is trained. Unless that is all of it, the checkpoints
     contain only that part."""
 
     method: Literal["prompt", "lora", "full"] = "prompt"
     """`prompt`: learned vectors before the keys and values of each layer, the norms, the similarity
     scale, and for classification the last layer of the classifier or a linear layer added to the
-    similarities (Uni-Perceiver-MoE). `lora`: a low-rank change of each linear layer of the encoder.
-    `full`: all parameters."""
+    similarities (Uni-Perceiver-MoE). `lora`: a low-rank change of each linear layer of the
+    encoders. `full`: all parameters."""
+    streams: dict[Modality, Literal["frozen", "lora", "full"]] = {}
+    """Modality → how its embedding and its own encoder are trained, if not as `method` says.
+    `frozen`: not at all. `lora`: a low-rank change of each linear layer of its own encoder. `full`:
+    all their parameters. Projectors belong to no stream."""
     prompts: Positive = 10
     """Method `prompt`: number of vectors per layer."""
     rank: Positive = 8
-    """Method `lora`: rank of the changes."""
+    """`lora`: rank of the changes."""
     alpha: PositiveFloat = 16.0
-    """Method `lora`: the changes are multiplied by alpha / rank."""
+    """`lora`: the changes are multiplied by alpha / rank."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether it leaves a part of the model as it is."""
+        return self.method != "full" or any(way != "full" for way in self.streams.values())

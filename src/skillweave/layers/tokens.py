@@ -151,7 +151,13 @@ def map_tokens(
 ) -> TokenMap:
     """The token map of a pass. `lengths`: [N, S] lengths of the batch's spans without padding, on
     the host."""
-    spans = layout.passes[encoder_pass]
+    return map_spans(layout, layout.passes[encoder_pass], lengths, device)
+
+
+def map_spans(
+    layout: Layout, spans: tuple[int, ...], lengths: Tensor, device: torch.device
+) -> TokenMap:
+    """The token map of some spans of a pass, as if the pass had no others."""
     padded = [layout.spans[s].length for s in spans]
     length = sum(padded)
     true_NS = lengths[:, list(spans)]

@@ -3,7 +3,7 @@ section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ from skillweave.config.streams import (
     tokenizer_asset,
 )
 from skillweave.config.task import TaskSettings
-from skillweave.model.folders import begin_from
+from skillweave.model.folders import begin_from, find_asset, is_hf_model, own_folder
 from skillweave.model.formats import as_own
 from skillweave.model.presets import find_model, presets
 
@@ -76,18 +76,46 @@ class ModelTask(Config):
             if modality not in present:
                 yield f"task {name!r} needs a stream {modality.value!r}; add it under model.streams"
         for span in read:
-            encoder = model.encoder_of(span.modality)
-            if span.causal and encoder.direction != "forward":
-                yield (
-                    f"task {name!r}: the {encoder.name} reads both ways, so a causal span would see"
-                    " what follows; attention: full"
-                )
+            for encoder in model.encoders_of(span.modality):
+                if span.causal and encoder.direction != "forward":
+                    yield (
+                        f"task {name!r}: the {encoder.name} reads both ways, so a causal span would"
+                        " see what follows; attention: full"
+                    )
+        yield from self._check_encoders(name, read, model)
         for target in self.targets:
             if target not in model.targets:
                 yield f"task {name!r} asks for target {target!r}{nearest(target, model.targets)}"
                 continue
             faults = model.targets[target].check_task(model, name)
             yield from (f"target {target!r} {fault}" for fault in faults)
+
+    def _check_encoders(self, name: str, read: Sequence[Span], model: ModelConfig) -> Iterator[str]:
+        """Streams whose own encoder does not go together with what follows it."""
+        remedy = "; give that stream a `projector`"
+        own = {m for m, s in model.streams.present().items() if s.encoder and not s.projector}
+        targets = [model.targets[target] for target in self.targets if target in model.targets]
+        for modality in dict.fromkeys(span.modality for span in read):
+            passes = {span.encoder_pass for span in read if span.modality is modality}
+            others = {span.modality for span in read if span.encoder_pass in passes} - {modality}
+            if modality in own and others:
+                yield (
+                    f"task {name!r}: the own encoder of stream {modality.value!r} cannot run on"
+                    f" other spans of the same pass{remedy}"
+                )
+            width = model.widths.get(modality, model.width)
+            if width != model.width and targets and not any(t.any_width for t in targets):
+                yield (
+                    f"task {name!r}: stream {modality.value!r} has vectors of width {width}, its"
+                    f" targets read {model.width}{remedy}"
+                )
+        last = self.layout(name).spans[-1]
+        writes = last.causal and any(target.writes_text for target in targets)
+        if writes and last in read and model.projected(last.modality):
+            yield (
+                f"task {name!r}: a stream with a projector does not write text; leave `projector`"
+                " out, or make its encoder the model's"
+            )
 
     def layout(self, name: str) -> Layout:
         """The layout of the task under its name; lengths are not known yet."""
@@ -163,19 +191,49 @@ class ModelConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
+    def _begin_streams(cls, data: Any) -> Any:
+        streams = data.get("streams") if isinstance(data, dict) else None
+        if not isinstance(streams, dict):
+            return data
+        found = dict(streams)
+        for modality, stream in streams.items():
+            if isinstance(stream, dict) and isinstance(name := stream.get("preset"), str):
+                try:
+                    below = {"streams": {modality: cls._stream_of(name, modality)}}
+                except ConfigError as error:
+                    raise ValueError(f"streams.{modality}.preset: {error}") from None
+                own = {key: value for key, value in stream.items() if key != "preset"}
+                above = {"streams": {modality: own}}
+                found[modality] = merge(below, above, cls)["streams"][modality]
+        return {**data, "streams": found}
+
+    @classmethod
+    def _stream_of(cls, name: str, modality: str) -> dict[str, Any]:
+        """The settings of a stream of another model, with the encoder that runs on it."""
+        model = cls.parse(model_settings(name), name)
+        held = {m.value: stream for m, stream in model.streams.present().items()}
+        if modality not in held:
+            raise ConfigError(f"{name} has no stream {modality!r}, only {', '.join(held)}")
+        encoder = model.encoder_of(Modality(modality)).model_dump(mode="json")
+        width = model.own_widths[Modality(modality)]
+        stream = held[modality].model_dump(mode="json", exclude={"preset", "projector"})
+        stream |= {"encoder": encoder, "width": width}
+        asset = tokenizer_asset(min(model.sharers(Modality(modality)), key=list(Modality).index))
+        if "tokenizer" in stream and (file := find_asset(name, asset)):
+            special = stream["tokenizer"].get("special", {})
+            stream["tokenizer"] = {"path": str(file), "special": special}
+        return stream
+
+    @model_validator(mode="before")
+    @classmethod
     def _begin(cls, data: Any) -> Any:  # pydantic calls the last one first
         if not isinstance(data, dict) or not isinstance(name := data.get("preset"), str):
             return data
         own = {key: value for key, value in data.items() if key != "preset"}
-        if Path(name).is_dir():
-            try:
-                return merge(begin_from(name), own, cls)
-            except ConfigError as error:
-                raise ValueError(f"preset: {error}") from None
-        file = find_model(name)
-        if file is None or not file.is_file():
-            raise ValueError(f"preset: unknown model {name!r}{nearest(name, presets())}")
-        return merge(as_own(_read(file)) if file.suffix == ".json" else load_yaml(file), own, cls)
+        try:
+            return merge(model_settings(name), own, cls)
+        except ConfigError as error:
+            raise ValueError(f"preset: {error}") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -207,6 +265,17 @@ class ModelConfig(Config):
         both = {Modality.TEXT, Modality.CODE} <= self.streams.present().keys()
         if "word" in self.shared and not self.sliced and not both:
             yield "shared 'word' needs both a text and a code stream"
+        sizes = {
+            m.value: stream.embedding_width(self.input_size(m))
+            for m, stream in self.token_streams(Modality.TEXT).items()
+        }
+        if "word" in self.shared and len({*sizes.values()}) > 1:
+            told = " and ".join(f"{size} in {name}" for name, size in sizes.items())
+            yield f"shared 'word' has one width, but it is {told}; give each stream its own words"
+        if own := self.target_embedding:
+            for setting in ("preset", "projector"):
+                if getattr(own, setting) is not None:
+                    yield f"target_embedding has no {setting}; its encoder is the decoder"
 
     def changed(self, **changes: Any) -> ModelConfig:
         """The configuration with some settings changed. Raises ConfigError with all faults."""
@@ -259,11 +328,20 @@ class ModelConfig(Config):
 
     def input_size(self, modality: Modality) -> int:
         """The size of the vectors that a stream hands to its encoder."""
-        return self.encoder_of(modality).input_size or self.widths[modality]
+        return self.encoder_of(modality).input_size or self.own_widths[modality]
 
     def encoder_of(self, modality: Modality) -> EncoderConfig:
-        """The encoder that runs on a stream: its own, or the one that streams share."""
+        """The encoder that runs first on a stream: its own, or the one that streams share."""
         return getattr(self.streams.present().get(modality), "encoder", None) or self.encoder
+
+    def projected(self, modality: Modality) -> bool:
+        """Whether a projector leads from a stream's own encoder into the shared one."""
+        return getattr(self.streams.present().get(modality), "projector", None) is not None
+
+    def encoders_of(self, modality: Modality) -> list[EncoderConfig]:
+        """The encoders that run on a stream, in their order."""
+        shared = [self.encoder] if self.projected(modality) else []
+        return [self.encoder_of(modality), *shared]
 
     def answer_vocabulary(self, modality: Modality) -> int:
         """How many words are predicted: the decoder's, or those of a modality."""
@@ -301,12 +379,19 @@ class ModelConfig(Config):
         return self.streams.video
 
     @property
-    def widths(self) -> dict[Modality, int]:
-        """The size of each stream's vectors."""
+    def own_widths(self) -> dict[Modality, int]:
+        """The size of each stream's vectors before a projector."""
         return {
             modality: stream.width or self.width
             for modality, stream in self.streams.present().items()
         }
+
+    @property
+    def widths(self) -> dict[Modality, int]:
+        """The size of the vectors that each stream's tokens have in the end."""
+        streams = self.streams.present()
+        own = self.own_widths
+        return {m: self.width if stream.projector else own[m] for m, stream in streams.items()}
 
     @property
     def asset_names(self) -> set[str]:
@@ -375,6 +460,20 @@ class ModelConfig(Config):
             raise ConfigError(f"{file}: no such file; a model configuration is a YAML or JSON file")
         with reading(file, "a model configuration"):
             return cls.parse(as_own(_read(file)), str(file))
+
+
+def model_settings(name: str) -> dict[str, Any]:
+    """The settings of another model: a published one by name, that of a run, a model folder or one
+    of Hugging Face (a folder or an id of the hub), or a JSON file of TencentPretrain.
+
+    Raises ConfigError for a name that is none of these.
+    """
+    if Path(name).is_dir() or is_hf_model(name):
+        return begin_from(own_folder(name))
+    file = find_model(name)
+    if file is None or not file.is_file():
+        raise ConfigError(f"unknown model {name!r}{nearest(name, presets())}")
+    return as_own(_read(file)) if file.suffix == ".json" else load_yaml(file)
 
 
 def reads_causally(spans: Iterable[Mapping[str, Any]]) -> bool:

@@ -14,6 +14,7 @@ from skillweave.components.targets import TARGETS
 from skillweave.config.base import ConfigError, choose
 from skillweave.config.reading import read_object
 from skillweave.config.registry import Registry, load_plugins
+from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.storage import CHECKSUMS_FILE
 
 CONFIG_FILE = "config.json"
@@ -119,6 +120,14 @@ def own_folder(source: str) -> str:
         return str(packaged_folder(source) or source)
     load_plugins()
     return str(CONVERTERS["huggingface"](source))
+
+
+def find_asset(source: str, asset: str) -> Path | None:
+    """An asset of a run, a model folder, or a model of Hugging Face; None where there is none."""
+    if not Path(source).is_dir() and not is_hf_model(source):
+        return None
+    file = (model_folder(own_folder(source)) / ASSETS_FOLDER / asset).resolve()
+    return file if file.is_file() else None
 
 
 def begin_from(path: str | Path) -> dict[str, Any]:

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from skillweave.batch import Batch, Condition, Modality, span_name
+from skillweave.batch import Batch, Condition, Layout, Modality, span_name
 from skillweave.components.decoders import build_decoder
 from skillweave.components.embeddings import EMBEDDINGS, StreamEmbedding
 from skillweave.components.embeddings.backbone import BackboneEmbedding
 from skillweave.components.embeddings.base import SpanPlace
 from skillweave.components.encoders import build_encoder
-from skillweave.components.encoders.base import Choice, Encoder, LayerStatistics, Resolved
+from skillweave.components.encoders.base import (
+    Choice,
+    Encoder,
+    EncoderWeights,
+    LayerStatistics,
+    Resolved,
+)
 from skillweave.components.targets import Encoded, Target, TargetOutput
 from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
 from skillweave.layers.attention import Memory
+from skillweave.layers.projector import Projector
 from skillweave.layers.recompute import Recompute
-from skillweave.layers.sparse import Known, Route
-from skillweave.layers.tokens import TokenMap, map_tokens
+from skillweave.layers.sparse import Known, Route, RouteStatistics
+from skillweave.layers.tokens import TokenMap, map_spans, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.decoding import DecodingState
 from skillweave.model.pretrained import Pretrained
 
+Decision = tuple[Choice, tuple[Condition, ...], RouteStatistics]
+"""A choice among experts that looked at the data, with the condition of each span that it was made
+for."""
 Load = dict[tuple[Choice, Condition], Tensor]
 """Choice among experts and condition → [E] the number of assignments of tokens to each expert."""
 
@@ -75,11 +85,18 @@ class Model(Pretrained):
         self.embeddings = nn.ModuleDict(embeddings)
         self.encoder = build_encoder(encoder, config.width, known)
         own = {
-            m.value: build_encoder(s.encoder, config.widths[m], known)
+            m.value: build_encoder(s.encoder, config.own_widths[m], known)
             for m, s in streams.items()
             if s.encoder
         }
         self.stream_encoders = nn.ModuleDict(own)
+        self.projectors = nn.ModuleDict(
+            {
+                m.value: Projector(config.own_widths[m], config.width, s.projector == "mlp")
+                for m, s in streams.items()
+                if s.projector
+            }
+        )
         self.target_embedding, self.decoder = None, None
         if decoder is not None and (target := config.target_embedding) is not None:
             tied = {"word"} if target.tied else set()
@@ -147,7 +164,7 @@ class Model(Pretrained):
         It belongs to the caller, who drops it when the weights change; the model keeps nothing. It
         carries no gradient.
         """
-        return self._resolve(dict.fromkeys(self.conditions(task)))
+        return self.resolve_conditions(dict.fromkeys(self.conditions(task)))
 
     def embed(self, batch: Batch, resolved: Resolved | None = None) -> list[Tensor]:
         """The unit-length vector of each sample, [N, D] per pass. `resolved`: as for `forward`."""
@@ -175,13 +192,21 @@ class Model(Pretrained):
         spans = self.config.decoded(condition.task)
         return any(span_name(s.modality, s.role, s.attention) == condition.name for s in spans)
 
-    def part_of(self, condition: Condition) -> str:
-        """Path of the module that runs on the spans of a condition: `decoder`, a stream's own
-        encoder (`stream_encoders.image`), or `encoder`, which streams share."""
+    def parts_of(self, condition: Condition) -> tuple[str, ...]:
+        """Paths of the modules that run on the spans of a condition, in order: `decoder`, a
+        stream's own encoder (`stream_encoders.image`), or `encoder`, which streams share. With a
+        projector, the last two."""
         if self.decoder is not None and self._decodes(condition):
-            return "decoder"
+            return ("decoder",)
         own = condition.modality.value
-        return f"stream_encoders.{own}" if own in self.stream_encoders else "encoder"
+        if own not in self.stream_encoders:
+            return ("encoder",)
+        shared = ("encoder",) if self.config.projected(condition.modality) else ()
+        return (f"stream_encoders.{own}", *shared)
+
+    def part_of(self, condition: Condition) -> str:
+        """Path of the module that runs last, on all spans of a pass: see `parts_of`."""
+        return self.parts_of(condition)[-1]
 
     def _part(self, condition: Condition) -> Encoder:
         return cast(Encoder, self.get_submodule(self.part_of(condition)))
@@ -201,16 +226,20 @@ class Model(Pretrained):
             for layer, site, route in part.choices()
         }
 
-    def _resolve(
+    def resolve_conditions(
         self, counts: Mapping[Condition, int | None], generator: torch.Generator | None = None
     ) -> Resolved:
-        """Each condition by the part that runs on it. `counts`: how many tokens of each there will
-        be; None for any number."""
+        """Each condition by the parts that run on it, in their order. `counts`: how many tokens of
+        each there will be; None for any number."""
         known = {c: count for c, count in counts.items() if count is not None}
+        parts = self.parts
         return {
-            c: weights
+            c: tuple(
+                weights
+                for path in self.parts_of(c)
+                for weights in parts[path].resolve([c], generator, known)[c]
+            )
             for c in counts
-            for weights in self._part(c).resolve([c], generator, known).values()
         }
 
     def _encode(
@@ -223,7 +252,7 @@ class Model(Pretrained):
         balance loss."""
         counts = batch.condition_tokens
         if resolved is None:
-            resolved = self._resolve(counts, generator)
+            resolved = self.resolve_conditions(counts, generator)
         elif not counts.keys() <= resolved.keys():
             task = batch.layout.task
             raise ConfigError(
@@ -235,15 +264,13 @@ class Model(Pretrained):
         balances: list[Tensor] = []
         for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
             memory = Memory(passes[0].hidden_TD, passes[0].tokens) if passes else None
-            encoded, statistics = self._run(one, encoder_pass, resolved, memory, generator)
+            encoded, ran = self._run(one, encoder_pass, resolved, memory, generator)
             passes.append(encoded)
-            conditions = encoded.tokens.conditions
-            part = self.part_of(conditions[0])
-            for (layer, site), route in statistics.items():
+            for choice, conditions, route in ran:
                 if route.balance is not None:
                     balances.append(route.balance)
                 for condition, load_E in zip(conditions, route.load, strict=True):
-                    key = Choice(part, layer, site), condition
+                    key = choice, condition
                     load[key] = load[key] + load_E if key in load else load_E
         balance = (
             torch.stack(balances).mean()
@@ -259,15 +286,14 @@ class Model(Pretrained):
         resolved: Resolved,
         memory: Memory | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[Encoded, LayerStatistics]:
-        """One pass, and the statistics of routes that look at the data. `memory`: what the decoder
+    ) -> tuple[Encoded, list[Decision]]:
+        """One pass, and what its routes that look at the data decided. `memory`: what the decoder
         attends to, in its pass."""
-        x_TD, tokens = self._embed_tokens(batch, encoder_pass)
-        part = self._part(tokens.conditions[0])
-        weights = [resolved[c] for c in tokens.conditions]
-        hidden_TD, statistics = part(
-            x_TD, tokens, weights, generator, memory if part is self.decoder else None
-        )
+        x_TD, tokens, decisions = self._embed_tokens(batch, encoder_pass, resolved, generator)
+        path = self.part_of(tokens.conditions[0])
+        given = memory if path == "decoder" else None
+        hidden_TD, statistics = self.run_part(path, x_TD, tokens, resolved, generator, given)
+        decisions += _decisions(path, tokens, statistics)
         spans = batch.layout.passes[encoder_pass]
         masked = batch.masked[spans[0]] if batch.masked and len(spans) == 1 else None
         last = encoder_pass == len(batch.layout.passes) - 1
@@ -275,7 +301,30 @@ class Model(Pretrained):
         image = self.config.streams.image
         pictured = tokens.conditions[0].modality is Modality.IMAGE
         registers = image.registers if image is not None and pictured else 0
-        return Encoded(hidden_TD, tokens, keep, masked, registers), statistics
+        return Encoded(hidden_TD, tokens, keep, masked, registers), decisions
+
+    def run_part(
+        self,
+        path: str,
+        x_TD: Tensor,
+        tokens: TokenMap,
+        resolved: Resolved,
+        generator: torch.Generator | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, LayerStatistics]:
+        """Flat tokens through an encoder or decoder, with its share of the resolved weights."""
+        part = cast(Encoder, self.get_submodule(path))
+        weights = [self._weights_of(path, c, resolved) for c in tokens.conditions]
+        return part(x_TD, tokens, weights, generator, memory)
+
+    def _weights_of(self, path: str, condition: Condition, resolved: Resolved) -> EncoderWeights:
+        """What `resolve_conditions` gave for a part: those of the parts before it stand first."""
+        paths = self.parts_of(condition)
+        if len(paths) == 1:
+            return resolved[condition]
+        parts = self.parts
+        start = sum(len(parts[before].blocks) for before in paths[: paths.index(path)])
+        return resolved[condition][start : start + len(parts[path].blocks)]
 
     def memory(self, batch: Batch, resolved: Resolved) -> Memory:
         """What the decoder looks at: the first pass, encoded. `resolved`: what `resolve` gave for
@@ -297,18 +346,19 @@ class Model(Pretrained):
         resolved = self.resolve(task) if resolved is None else resolved
         last = len(layout.passes) - 1
         memory = self.memory(batch, resolved) if last else None
-        x_TD, tokens = self._embed_tokens(batch, last)
-        part = self._part(tokens.conditions[-1])
-        caches = part.new_caches()
-        weights = [resolved[c] for c in tokens.conditions]
-        hidden_TD, _ = part(x_TD, replace(tokens, caches=caches), weights, None, memory)
+        x_TD, tokens, _ = self._embed_tokens(batch, last, resolved)
+        condition = tokens.conditions[-1]
+        path = self.part_of(condition)
+        caches = self._part(condition).new_caches()
+        cached = replace(tokens, caches=caches)
+        hidden_TD, _ = self.run_part(path, x_TD, cached, resolved, memory=memory)
         written, device = len(layout.spans) - 1, x_TD.device
-        embedding, _ = self._embedding(tokens.conditions[-1])
+        embedding, _ = self._embedding(condition)
         segment, starts, _ = embedding.place(layout, written, batch.lengths)
         return DecodingState(
-            condition=tokens.conditions[-1],
+            condition=condition,
             segment=segment,
-            weights=weights[-1],
+            weights=self._weights_of(path, condition, resolved),
             memory=memory,
             caches=caches,
             prefilled=tokens.length,
@@ -346,19 +396,62 @@ class Model(Pretrained):
         embeddings = self._output_embeddings(task, names[0])
         return cast(Language, self.targets[names[0]]).token_logits(hidden_D, embeddings)
 
-    def _embed_tokens(self, batch: Batch, encoder_pass: int) -> tuple[Tensor, TokenMap]:
-        spans = batch.layout.passes[encoder_pass]
-        parts = []
+    def _embed_tokens(
+        self,
+        batch: Batch,
+        encoder_pass: int,
+        resolved: Resolved,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, TokenMap, list[Decision]]:
+        """What the last part of a pass reads: embeddings, or what projectors make of the outputs of
+        streams' own encoders. Also the decisions of their routes."""
+        layout, spans = batch.layout, batch.layout.passes[encoder_pass]
+        embedded = {s: self._embed_span(batch, s) for s in spans}
+        device, decisions = embedded[spans[0]].device, []
+        for path, own in self.projected_spans(layout, spans).items():
+            tokens = map_spans(layout, own, batch.lengths, device)
+            decisions += self.project(path, own, embedded, tokens, resolved, generator)
+        parts = [embedded[s] for s in spans]
+        tokens = map_tokens(layout, encoder_pass, batch.lengths, parts[0].device)
+        x_NLD = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return tokens.to_tokens(x_NLD), tokens, decisions
+
+    def _embed_span(self, batch: Batch, span: int) -> Tensor:
+        """[N, L, D] the embeddings of a span."""
+        masked, given = batch.masked[span] if batch.masked else None, batch.inputs[span]
+        embedding, shared = self._embedding(batch.layout.condition(span))
+        place = embedding.place(batch.layout, span, batch.lengths)
+        if place.starts_N is not None:
+            place = place._replace(starts_N=place.starts_N.to(given.device, non_blocking=True))
+        return embedding(given, place, shared, masked)
+
+    def projected_spans(self, layout: Layout, spans: Iterable[int]) -> dict[str, tuple[int, ...]]:
+        """Path of a stream's own encoder → those of a pass's spans that it runs on before the
+        shared one."""
+        found: dict[str, tuple[int, ...]] = {}
         for s in spans:
-            masked = batch.masked[s] if batch.masked else None
-            embedding, shared = self._embedding(batch.layout.condition(s))
-            place = embedding.place(batch.layout, s, batch.lengths)
-            if place.starts_N is not None:
-                starts_N = place.starts_N.to(batch.inputs[s].device, non_blocking=True)
-                place = place._replace(starts_N=starts_N)
-            parts.append(embedding(batch.inputs[s], place, shared, masked))
-        tokens = map_tokens(batch.layout, encoder_pass, batch.lengths, parts[0].device)
-        return tokens.to_tokens(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), tokens
+            first, *others = self.parts_of(layout.condition(s))
+            if others:
+                found[first] = (*found.get(first, ()), s)
+        return found
+
+    def project(
+        self,
+        path: str,
+        spans: Sequence[int],
+        embedded: dict[int, Tensor],
+        tokens: TokenMap,
+        resolved: Resolved,
+        generator: torch.Generator | None = None,
+    ) -> list[Decision]:
+        """Replace the embeddings of a stream's spans, which see each other, by what its projector
+        makes of the outputs of its own encoder. `tokens`: their token map."""
+        x_NLD = torch.cat([embedded[s] for s in spans], dim=1)
+        x_TD, statistics = self.run_part(path, tokens.to_tokens(x_NLD), tokens, resolved, generator)
+        projector = self.projectors[tokens.conditions[0].modality.value]
+        x_NLD = tokens.to_padded(projector(x_TD))
+        embedded |= zip(spans, x_NLD.split(tokens.padded, dim=1), strict=True)
+        return _decisions(path, tokens, statistics)
 
     def _embedding(self, condition: Condition) -> tuple[StreamEmbedding, Any]:
         """The embedding of a condition's spans, and the modules that it shares."""
@@ -414,9 +507,10 @@ class Model(Pretrained):
         conditions = [c for task in wanted for c in self.conditions(task)]
         modalities = {c.modality for c in conditions if not self._decodes(c)}
         targets = {target for task in wanted for target in self._task(task).targets}
-        prefixes = {f"embeddings.{m.value}." for m in modalities} | {
-            f"targets.{t}." for t in targets
+        prefixes = {
+            f"{kind}.{m.value}." for kind in ("embeddings", "projectors") for m in modalities
         }
+        prefixes |= {f"targets.{t}." for t in targets}
         own = self.config.target_embedding
         if own is not None and any(self._decodes(c) for c in conditions):
             prefixes |= {
@@ -435,7 +529,7 @@ class Model(Pretrained):
         idle = {
             f"{path}.{name}"
             for path, own in parts.items()
-            for name in self._part(own[0]).inactive(own)
+            for name in self.parts[path].inactive(own)
         }
         if not any(self.config.targets[t].masks_inputs for t in targets):
             idle |= {f"embeddings.{m.value}.mask" for m in modalities}
@@ -450,7 +544,8 @@ class Model(Pretrained):
         """Path of each encoder or decoder that runs → the conditions that it runs on."""
         found: dict[str, list[Condition]] = {}
         for condition in conditions:
-            found.setdefault(self.part_of(condition), []).append(condition)
+            for path in self.parts_of(condition):
+                found.setdefault(path, []).append(condition)
         return found
 
     def recompute_activations(self, recompute: Recompute | None) -> None:
@@ -489,3 +584,10 @@ class Model(Pretrained):
                     nn.init.zeros_(module.bias)
         for embedding in cast(Mapping[str, StreamEmbedding], self.embeddings).values():
             embedding.initialise_patches()
+
+
+def _decisions(path: str, tokens: TokenMap, statistics: LayerStatistics) -> list[Decision]:
+    return [
+        (Choice(path, layer, site), tokens.conditions, route)
+        for (layer, site), route in statistics.items()
+    ]

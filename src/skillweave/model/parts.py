@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skillweave.batch import Modality
@@ -20,6 +20,7 @@ MEANING = (
     *("attention.heads", "attention.activation"),
 )
 """Options that decide what weights mean, and that do not show in their shapes."""
+NOTHING: Mapping[str, str] = {}
 
 
 def part_configs(config: ModelConfig) -> dict[str, EncoderConfig]:
@@ -51,17 +52,21 @@ def with_sparse(config: ModelConfig, part: str, sparse: SparseConfig) -> ModelCo
     return config.model_copy(update={"streams": streams})
 
 
-def differences(own: ModelConfig, other: ModelConfig) -> dict[str, list[str]]:
+def differences(
+    own: ModelConfig, other: ModelConfig, renamed: Mapping[str, str] = NOTHING
+) -> dict[str, list[str]]:
     """Path of a module that both models have → what its weights mean otherwise in the other one, as
-    `heads 12 there, 3 here`."""
+    `heads 12 there, 3 here`. `renamed`: path → path of the same module in the other model."""
     here, there = _meanings(own), _meanings(other)
     found = {}
-    for path in here.keys() & there.keys():
-        found[path] = [
-            f"{option} {there[path].get(option)} there, {here[path].get(option)} here"
-            for option in MEANING
-            if here[path].get(option) != there[path].get(option)
-        ]
+    for path, meaning in here.items():
+        theirs = there.get(renamed.get(path, path))
+        if theirs is not None:
+            found[path] = [
+                f"{option} {theirs.get(option)} there, {meaning.get(option)} here"
+                for option in MEANING
+                if meaning.get(option) != theirs.get(option)
+            ]
     return {path: told for path, told in found.items() if told}
 
 
@@ -72,7 +77,7 @@ def _meanings(config: ModelConfig) -> dict[str, dict[str, Any]]:
 
 def _modules(config: ModelConfig) -> Iterator[tuple[str, Any, int]]:
     """Path, configuration and width of each module."""
-    widths = {f"{STREAM}{m.value}": width for m, width in config.widths.items()}
+    widths = {f"{STREAM}{m.value}": width for m, width in config.own_widths.items()}
     for path, part in part_configs(config).items():
         yield path, part, widths.get(path, config.width)
     for modality, stream in config.streams.present().items():

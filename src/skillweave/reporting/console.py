@@ -200,15 +200,16 @@ def _list_experts(shares: Shares) -> str:
 
 
 def provenance_table(rows: Sequence[ProvenanceRow], title: str) -> Table:
-    """Where each part of a model comes from, and how many of its parameters were copied."""
-    table = _Table(title, ("part", "from", "note"), ("parameters", "copied"))
+    """Where each part of a model comes from, and how many of its parameters were copied. Files have
+    no parameters."""
+    table = _Table(title, ("part", "from", "note"), ("tensors", "parameters", "copied"))
     for row in rows:
         source = row.source or Text("fresh", "yellow")
-        numbers = f"{row.numbers:,}", f"{row.copied:,}"
+        numbers = [f"{n:,}" if row.tensors else "" for n in (row.tensors, row.numbers, row.copied)]
         table.add_row(row.group, source, row.note, *numbers)
     table.add_section()
-    total, copied = sum(row.numbers for row in rows), sum(row.copied for row in rows)
-    table.add_row("all", "", "", _bold(f"{total:,}"), _bold(f"{copied:,}"))
+    columns = [r.tensors for r in rows], [r.numbers for r in rows], [r.copied for r in rows]
+    table.add_row("all", "", "", *(_bold(f"{sum(column):,}") for column in columns))
     return table
 
 

@@ -338,12 +338,12 @@ def _check(config: TaskConfig, task: ResolvedTask) -> None:
             f"tasks.{task.name}.pack: only samples of one span whose tokens are predicted share"
             " rows (masked_text, or language_modelling with target: lm)"
         )
-    encoder = task.model.encoder_of(task.entry.spans[0].modality)
-    if config.pack and not encoder.packable:
-        raise ConfigError(
-            f"tasks.{task.name}.pack: an encoder {encoder.name!r} would read on from one sample"
-            " into the next; leave pack out, or use a transformer"
-        )
+    for encoder in task.model.encoders_of(task.entry.spans[0].modality):
+        if config.pack and not encoder.packable:
+            raise ConfigError(
+                f"tasks.{task.name}.pack: an encoder {encoder.name!r} would read on from one sample"
+                " into the next; leave pack out, or use a transformer"
+            )
 
 
 def _with_fitted_settings(
@@ -435,6 +435,8 @@ def _with_tokenizers(
         if name not in assets:
             special = special or _special_names(stream.tokenizer)
             assets[name] = _tokenizer(recipe, stream, wanted, special).to_str().encode()
+        elif stream.tokenizer.path:
+            _require_same_tokenizer(assets[name], stream.tokenizer.path, modality)
         tokens = read_tokenizer(assets[name], name).get_vocab_size()
         size = max([tokens, *(before.vocabulary for before in owned)])
         streams = {
@@ -450,6 +452,22 @@ def _with_tokenizers(
             changes["target_embedding"] = _with_vocabulary(answers, size, own_names)
         model = model.changed(**changes)
     return model
+
+
+def _require_same_tokenizer(asset: bytes, path: str, modality: Modality) -> None:
+    """Raise ConfigError where a recipe names another tokenizer than that of the model it starts
+    from, whose words would get the vectors of others. A file that is gone is not read."""
+    if not Path(path).exists():
+        return
+    own, named = read_tokenizer(asset).get_vocab(), load_tokenizer(path).get_vocab()
+    if own.items() <= named.items() or named.items() <= own.items():
+        return  # one of them has further special tokens, or new words
+    same = len(own.items() & named.items())
+    raise ConfigError(
+        f"model.streams.{modality.value}.tokenizer.path: {path} is another tokenizer than that of"
+        f" the model whose weights are taken: {same:,} of its {len(own):,} tokens are the same;"
+        " leave path out, or start from a model with this tokenizer"
+    )
 
 
 def _with_vocabulary(stream: Any, size: int, special: Mapping[str, str]) -> Any:

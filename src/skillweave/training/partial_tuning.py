@@ -1,5 +1,5 @@
-"""Parameter-efficient fine-tuning: train prompts (Uni-Perceiver-MoE section 4.3 and its code) or
-LoRA factors, and freeze the rest of the model."""
+"""Parameter-efficient fine-tuning: train prompts (Uni-Perceiver-MoE section 4.3 and its code), LoRA
+factors or some parts, and freeze the rest of the model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.config.training import TuningConfig
 from skillweave.layers.low_rank import LowRank
 from skillweave.model.model import Model
+from skillweave.model.parts import STREAM
 from skillweave.recipe import RecipeConfig
 from skillweave.storage import write_json
 from skillweave.training.initial_weights import copy_weights, start_folder
 from skillweave.training.optimizer import NORMS
-from skillweave.weights.adapters import Adapter, frozen_part, read_state
+from skillweave.weights.adapters import LOW_RANK, Adapter, frozen_part, read_state
 from skillweave.weights.files import WeightsError
 
 PEFT_FILE = "adapter_config.json"
@@ -43,7 +45,7 @@ class PartialTuning:
         model.save_description(folder)
         tensors = {_adapter_name(name): x for name, x in _trainable(model)}
         Adapter(self.base, self.frozen, tensors, self.config.alpha / self.config.rank).write(folder)
-        if self.config.method == "lora":
+        if any(LOW_RANK.fullmatch(name) for name in tensors):
             write_json(folder / PEFT_FILE, peft_config(self.config, tensors, self.base))
 
 
@@ -73,12 +75,12 @@ def build_tuned(
         for name, x in model.state_dict().items()
         if name not in source or source[name].shape != x.shape
     }
-    require_base(model, new, base)
+    require_base(model, {name for name in new if not _in_full(config, name)}, base)
     freeze(model, config, new)
     trained = {_adapter_name(name): x.numel() for name, x in _trainable(model)}
     report += (
-        f"\n  tuning, {config.method}: {sum(trained.values()):,} numbers are trained, the others"
-        " are frozen"
+        f"\n  tuning, {_described(config)}: {sum(trained.values()):,} numbers are trained, the"
+        " others are frozen"
     )
     if stored:
         state = {_parameter_name(name): x for name, x in stored.tensors.items()}
@@ -114,17 +116,34 @@ def freeze(model: Model, config: TuningConfig, new: Set[str]) -> None:
     trains only parameters that the model's tasks activate."""
     active = set(model.active_parameters(model.config.tasks))
     fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    trained = set(new)
-    if config.method == "prompt":
-        trained |= (prompt_tuned(model) & active) - fixed
-    if config.method == "lora":
-        # a list, because parametrizations add modules
-        for path, layer in list(linear_layers(model)):
-            if f"{path}.weight" in active:
-                change = LowRank(layer.weight, config.rank, config.alpha / config.rank)
-                parametrize.register_parametrization(layer, "weight", change)
+    trained = set(new) | {name for name in active - fixed if _in_full(config, name)}
+    trained |= {
+        name for name in (prompt_tuned(model) & active) - fixed if _way(config, name) == "prompt"
+    }
+    # a list, because parametrizations add modules
+    for path, layer in list(linear_layers(model)):
+        if f"{path}.weight" in active and _way(config, path) == "lora":
+            change = LowRank(layer.weight, config.rank, config.alpha / config.rank)
+            parametrize.register_parametrization(layer, "weight", change)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained or name != _adapter_name(name))
+
+
+def _way(config: TuningConfig, name: str) -> str:
+    """How a parameter is trained: as its stream, or else as `method` says."""
+    part, modality = name.split(".")[:2]
+    if part not in ("embeddings", "stream_encoders"):
+        return config.method
+    return config.streams.get(Modality(modality), config.method)
+
+
+def _in_full(config: TuningConfig, name: str) -> bool:
+    return _way(config, name) == "full"
+
+
+def _described(config: TuningConfig) -> str:
+    ways = (f"{modality.value} {way}" for modality, way in config.streams.items())
+    return ", ".join([config.method, *ways])
 
 
 def prompt_tuned(model: Model) -> set[str]:
@@ -139,9 +158,9 @@ def prompt_tuned(model: Model) -> set[str]:
 
 
 def linear_layers(model: Model) -> Iterator[tuple[str, nn.Linear]]:
-    """The encoder's linear layers by path, including experts."""
+    """The linear layers of the encoders by path, including experts."""
     for path, module in _modules_outside_routes(model):
-        if path.startswith("encoder.") and isinstance(module, nn.Linear):
+        if path.startswith(("encoder.", STREAM)) and isinstance(module, nn.Linear):
             yield path, module
 
 

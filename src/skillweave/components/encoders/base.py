@@ -36,6 +36,7 @@ EncoderWeights = tuple[BlockWeights, ...]
 """What the static routes of every block decided for a condition: plain tensors, which belong to the
 caller."""
 Resolved = Mapping[Condition, EncoderWeights]
+"""Of the blocks of all parts that run on a condition, in the order of the parts."""
 LayerStatistics = dict[tuple[int, str], RouteStatistics]
 """(Layer, site) → statistics, where the route looks at the data."""
 

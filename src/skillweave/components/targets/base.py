@@ -298,6 +298,8 @@ class TargetConfig(Config):
     """Whether it predicts the next token, so that texts can be generated with it."""
     predicts_previous: ClassVar[bool] = False
     """Whether it also predicts the token before each position (label `previous_ids`)."""
+    any_width: ClassVar[bool] = False
+    """Whether it reads vectors of any width, rather than those of the model's width alone."""
     packable: ClassVar[bool] = False
     """Whether samples of one span may share rows in training, as it predicts tokens alone."""
     asset: ClassVar[str | None] = None

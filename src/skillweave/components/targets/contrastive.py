@@ -35,6 +35,7 @@ class ContrastiveConfig(TargetConfig):
     """In-batch contrastive loss between two passes (SkillNet section 4.1, CLIP, SigLIP)."""
 
     compares_samples: ClassVar[bool] = True
+    any_width: ClassVar[bool] = True
 
     kind: Literal["contrastive"] = "contrastive"
     temperature: PositiveFloat = 0.07

@@ -27,6 +27,7 @@ class CosineConfig(TargetConfig):
     3)."""
 
     label_field: ClassVar[str | None] = "score"
+    any_width: ClassVar[bool] = True
     fitted: ClassVar[tuple[str, ...]] = ("least", "most")
 
     kind: Literal["cosine"] = "cosine"

@@ -231,7 +231,7 @@ def _parts(config: ModelConfig, streams: list[Stream]) -> list[Part]:
     names = {f"{STREAM}{s.modality}": f"encoder.encoder_{s.number}" for s in streams}
     dual = streams[0].number is not None
     names |= {"encoder": "encoder.encoder_0" if dual else "encoder", "decoder": "decoder"}
-    widths = {f"{STREAM}{m.value}": width for m, width in config.widths.items()}
+    widths = {f"{STREAM}{m.value}": width for m, width in config.own_widths.items()}
     return [
         Part(name, names[name], part, widths.get(name, config.width))
         for name, part in part_configs(config).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,16 +31,24 @@ class Graph(nn.Module):
     def forward(self, inputs: list[Tensor], lengths: Tensor | None = None) -> Tensor:
         """[N, L, D] the hidden states. `inputs`: per span, as in `Batch`. `lengths`: [N, S] true
         positions; None for all."""
-        parts = []
+        model, device = self.model, inputs[0].device
+        embedded = {}
         for s, (span, x) in enumerate(zip(self.layout.spans, inputs, strict=True)):
-            embedding = cast(StreamEmbedding, self.model.embeddings[span.modality.value])
-            place = embedding.place(self.layout, s, lengths)
-            parts.append(embedding(x, place, self.model.shared))
-        layout = self.layout.with_lengths(tuple(part.shape[1] for part in parts))
-        tokens = map_padded(layout, parts[0].shape[0], lengths, parts[0].device)
-        x_TD = torch.cat([part.flatten(0, 1) for part in parts])
-        resolved = self.model.encoder.resolve(tokens.conditions)
-        hidden_TD, _ = self.model.encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions])
+            embedding = cast(StreamEmbedding, model.embeddings[span.modality.value])
+            embedded[s] = embedding(x, embedding.place(self.layout, s, lengths), model.shared)
+        samples = inputs[0].shape[0]
+        layout = self.layout.with_lengths(tuple(x.shape[1] for x in embedded.values()))
+        resolved = model.resolve_conditions(dict.fromkeys(layout.conditions))
+        for path, own in model.projected_spans(layout, embedded).items():
+            alone = replace(layout, spans=tuple(layout.spans[s] for s in own))
+            given = None if lengths is None else lengths[:, list(own)]
+            tokens = map_padded(alone, samples, given, device)
+            tokens = replace(tokens, conditions=tuple(layout.condition(s) for s in own))
+            model.project(path, own, embedded, tokens, resolved)
+        tokens = map_padded(layout, samples, lengths, device)
+        x_TD = torch.cat([x.flatten(0, 1) for x in embedded.values()])
+        last = model.part_of(tokens.conditions[0])
+        hidden_TD, _ = model.run_part(last, x_TD, tokens, resolved)
         return tokens.to_padded(hidden_TD)
 
 

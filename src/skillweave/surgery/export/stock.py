@@ -60,6 +60,8 @@ def difference_to_stock(model: Model) -> str:
     if encoder.prompts:
         return "prompts stand before its keys and values, which stock encoders do not have"
     stream = model.config.streams.present()[modality]
+    if stream.encoder:
+        return "the stream has an encoder of its own beside the model's"
     options = [name for name in TransformerConfig.model_fields if name not in EXPRESSED]
     own = _changed(encoder, options) if isinstance(encoder, TransformerConfig) else ["name"]
     if own:
