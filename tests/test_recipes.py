@@ -4,16 +4,36 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers as T
 import yaml
+from hf_folder import save_bert
+from woven import save_whisper
 
 import skillweave
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig, read_recipe
-from skillweave.tasks.resolve import recipe_entry
+from skillweave.tasks.resolve import model_with_tasks, recipe_entry
 
 FOLDER = Path(skillweave.__file__).parent / "recipes"
-RECIPES = sorted(FOLDER.rglob("*.yaml"))
+CHECKPOINTS = FOLDER / "checkpoints"
+"""Recipes that start from models of the hub."""
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if CHECKPOINTS not in path.parents)
 NAMES = [str(path.relative_to(FOLDER)) for path in RECIPES]
+
+
+def _save_llama(folder: Path) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = T.LlamaConfig(vocab_size=20, num_attention_heads=2, num_key_value_heads=1, **sizes)
+    T.LlamaForCausalLM(config).save_pretrained(folder)
+
+
+STAND_INS = {
+    "sentence-transformers/all-MiniLM-L6-v2": lambda folder: save_bert(folder, T.BertModel),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _save_llama,
+    "openai/whisper-base": lambda folder: save_whisper(
+        folder, T.WhisperForConditionalGeneration, max_source_positions=100
+    ),
+}
 
 
 def test_there_are_recipes() -> None:
@@ -69,3 +89,21 @@ def test_m6_has_its_published_size(name: str, layers: int, width: int, published
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipes_head_says_what_it_is(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()[0].removeprefix("# ")) > 20
+
+
+@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_of_a_checkpoint_starts_from_a_folder(path: Path, tmp_path, monkeypatch) -> None:
+    """A tiny model of the same family stands in for the checkpoint."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    written = yaml.safe_load(path.read_text("utf-8"))
+    folder = tmp_path / "checkpoint"
+    STAND_INS[written["start_from"]](folder)
+    overrides = [f"start_from={folder}"]
+    if "preset" in written.get("model", {}):
+        assert written["model"]["preset"] == written["start_from"]
+        overrides.append(f"model.preset={folder}")
+    with pytest.warns(UserWarning, match="was converted to"):
+        recipe = read_recipe(path, overrides)
+    with torch.device("meta"):
+        assert Model(model_with_tasks(recipe)).count_parameters() > 0
+    assert f"recipes/checkpoints/{path.name}" in path.read_text("utf-8")

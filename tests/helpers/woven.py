@@ -32,32 +32,35 @@ def save_models(folder: Path) -> dict[str, Path]:
     T.ViTModel(image).eval().save_pretrained(folder / "vit")
     size = {"height": 12, "width": 12}
     T.ViTImageProcessorPil(size=size, resample=3).save_pretrained(folder / "vit")
-    sound = T.WhisperConfig(
-        d_model=20,
-        encoder_layers=2,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=24,
-        decoder_ffn_dim=24,
-        num_mel_bins=8,
-        max_source_positions=50,
-        max_target_positions=8,
-        vocab_size=30,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-        init_std=0.3,
-    )
-    T.WhisperModel(sound).eval().save_pretrained(folder / "whisper")
-    extractor = T.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
-    extractor.save_pretrained(folder / "whisper")
+    save_whisper(folder / "whisper", T.WhisperModel)
     return {
         "text": folder / "bert",
         "image": folder / "vit",
         "sound": folder / "whisper",
     }
+
+
+def save_whisper(folder: Path, kind: type[T.PreTrainedModel], **options: Any) -> None:
+    """Write a random Whisper of width 20, which reads a second, and its feature extractor."""
+    sizes = {
+        "d_model": 20,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "decoder_ffn_dim": 24,
+        "num_mel_bins": 8,
+        "max_source_positions": 50,
+        "max_target_positions": 20,
+        "vocab_size": 30,
+    }
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    kind(T.WhisperConfig(**{**sizes, **ids, **options}, init_std=0.3)).eval().save_pretrained(
+        folder
+    )
+    seconds = options.get("max_source_positions", 50) // 50
+    T.WhisperFeatureExtractor(feature_size=8, chunk_length=seconds).save_pretrained(folder)
 
 
 def woven_recipe(folder: Path, models: dict[str, Path], **changes: Any) -> RecipeConfig:

@@ -135,7 +135,8 @@ def test_the_trunk_reads_what_the_projector_gives(woven) -> None:
     condition = one.layout.condition(0)
     resolved = model.resolve("text_classification")
     with torch.no_grad():
-        x_TD = model.embeddings["text"](one.inputs[0], None, 0, {})[0]
+        embedding = model.embeddings["text"]
+        x_TD = embedding(one.inputs[0], embedding.place(one.layout, 0, one.lengths), {})[0]
         tokens = map_tokens(one.layout, 0, one.lengths, x_TD.device)
         own, shared = model.stream_encoders["text"], model.encoder
         count = len(own.blocks)

@@ -58,3 +58,21 @@ def test_frozen_weights_need_no_state(monkeypatch):
 
 def test_free_memory_is_known_on_linux():
     assert 0 < memory.free_memory(CPU) < 2**50
+
+
+def test_the_text_that_a_decoder_writes_needs_no_stream() -> None:
+    """A Whisper has a stream of sound alone."""
+    span = {"modality": "text", "role": "target", "encoder_pass": 1, "attention": "causal"}
+    tasks = {"speech": {"spans": [{"modality": "sound"}, span], "targets": {"lm": 1.0}}}
+    described = {
+        "width": 8,
+        "streams": {"sound": {"embedding": ["filterbank"], "channels": 4, "max_length": 8}},
+        "encoder": {"layers": 1, "heads": 1, "feed_forward": 8},
+        "decoder": {"layers": 1, "heads": 1, "feed_forward": 8},
+        "target_embedding": {"vocabulary": 9, "max_length": 4, "tied": False},
+        "targets": {"lm": {}},
+        "tasks": tasks,
+    }
+    built = Model(ModelConfig.parse(described))
+    layout = built.config.tasks["speech"].layout("speech")
+    assert memory.check_memory(built, {"speech": (layout, 2)}, CPU) == ""
