@@ -5,6 +5,8 @@ import argparse
 import json
 from pathlib import Path
 
+import m6
+import m6_page
 import moe_table1
 import moe_table3
 import pyarrow.parquet as pq
@@ -147,3 +149,35 @@ def test_transfer_says_how_long_its_bases_were_trained(tmp_path: Path) -> None:
         unique([[cell._replace(steps=cell.steps + (cell is chains[0][0])) for cell in chains[0]]]),
     )
     assert "Steps: base 10, full 9." in (tmp_path / "docs" / "transfer.md").read_text("utf-8")
+
+
+def test_m6_pretrains_two_sizes_and_shows_their_losses(tmp_path: Path) -> None:
+    given = options(tmp_path, list(m6.SIZES), seeds=[0, 1], docs=tmp_path / "docs", json=None)
+    cells = unique(list(m6.chains(given)))
+    assert [cell.folder.name for cell in cells] == [
+        "small-seed0",
+        "mini-seed0",
+        "small-seed1",
+        "mini-seed1",
+    ]
+    assert set(read_recipe(m6.RECIPE).tasks) == set(m6_page.TASKS)
+    environment = {"processor": "a CPU", "cores": 2, "threads": 1, "python": "3", "packages": {}}
+    for cell in cells:
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "environment.json").write_text(json.dumps(environment))
+        level = 100.0 if "small" in cell.folder.name else 200.0
+        row = {"n": 7, "perplexity": level, "chance": {"perplexity": 700.0}}
+        row |= {"total_parameters": 3_000_000, "activated_parameters": 2_000_000}
+        cell.result.write_text(json.dumps(dict.fromkeys(m6_page.TASKS, row)))
+        lines = [
+            {"step": step, "kind": "train", "task": task, "loss": level / step}
+            for step in (1, 2)
+            for task in m6_page.TASKS
+        ]
+        (cell.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    m6.write(given, cells)
+    page = (given.docs / "m6.md").read_text("utf-8")
+    assert "| small | 100.0 ± 0.0 |" in page and "**holds here**" in page
+    losses = m6_page.read_losses(cell.folder for cell in cells)
+    assert losses["mini", "language_modelling"] == {1: [200.0, 200.0], 2: [100.0, 100.0]}
+    assert "<svg" in (given.docs / "m6_loss.svg").read_text("utf-8")
