@@ -13,9 +13,11 @@ from torch import Tensor
 
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
-from skillweave.generation import answered, generate, write
-from skillweave.generation.generate import draw, looked_up
+from skillweave.generation import Assistant, answered, generate, write
+from skillweave.generation.drafts import looked_up
+from skillweave.generation.generate import draw
 from skillweave.interop.huggingface import from_hf
+from skillweave.model.model import Model
 
 END, MOST = 2, 8
 SEARCHES: list[dict[str, Any]] = [
@@ -26,6 +28,12 @@ SEARCHES: list[dict[str, Any]] = [
     {"min_new_tokens": 5},
     {"min_length": 4},
     {"suppress_tokens": [5, 9, 30, 31, 32]},
+    {"encoder_repetition_penalty": 3.0},
+    {"encoder_no_repeat_ngram_size": 1},
+    {"encoder_no_repeat_ngram_size": 2, "num_beams": 3},
+    {"exponential_decay_length_penalty": (2, 1.4)},
+    {"sequence_bias": [[[5], 3.0], [[9, 12], 8.0], [[30], -4.0]]},
+    {"forced_bos_token_id": 7, "begin_suppress_tokens": [3, 5, 9]},
     {"begin_suppress_tokens": [3, 5, 9, 30, 31, 32]},
     {"forced_eos_token_id": 2},
     {"num_beams": 3, "forced_eos_token_id": 2, "renormalize_logits": True},
@@ -44,6 +52,8 @@ SAMPLES: list[dict[str, Any]] = [
     {"top_p": 0.6},
     {"min_p": 0.2},
     {"typical_p": 0.5},
+    {"epsilon_cutoff": 0.05},
+    {"eta_cutoff": 0.3},
     {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "repetition_penalty": 1.4},
     {"num_return_sequences": 3},
 ]
@@ -262,3 +272,77 @@ def test_words_that_come_again() -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         DecodingConfig.parse(settings)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
+    """Model and tokens of each later pass."""
+    passes: list[tuple[Any, int]] = []
+    real = Model.steps
+
+    def steps(self: Any, tokens: Tensor, *rest: Any) -> Tensor:
+        passes.append((self, tokens.shape[1]))
+        return real(self, tokens, *rest)
+
+    monkeypatch.setattr(Model, "steps", steps)
+    return passes
+
+
+@pytest.mark.parametrize("build", [bart, llama])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {"do_sample": True, "temperature": 0.5, "seed": 5},
+        {"assistant_confidence_threshold": 0.9},
+        {"num_assistant_tokens": 1},
+    ],
+    ids=str,
+)
+def test_an_assistant_changes_no_text(
+    build: Any, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, near = build(0), build(0)
+    with torch.no_grad():  # a model that is often right
+        for weight in near.parameters():
+            weight += 0.02 * weight.std() * torch.randn_like(weight)
+    model, others = from_hf(theirs), [from_hf(near), from_hf(build(1))]
+    taken = []
+    passes = counting(monkeypatch)
+    for seed in range(3):
+        batch = make_batch(model, torch.float64, (6,))
+        own = torch.randint(3, 40, (1, 6), generator=torch.Generator().manual_seed(seed))
+        batch = answered(batch, own[:, : 1 if model.config.decoder else 6])
+        options = {"max_new_tokens": 12, "min_new_tokens": 12, **settings}
+        some = DecodingConfig.parse(options)
+        expected = generate(model, batch, [END], 12, some)
+        passes.clear()
+        for other in others:
+            task = next(iter(other.config.tasks))
+            given = replace(batch, layout=replace(batch.layout, task=task))
+            found = generate(model, batch, [END], 12, some, assistant=Assistant(other, given))
+            assert found[0][0].ids == expected[0][0].ids
+            assert found[0][0].score == pytest.approx(expected[0][0].score)
+            if other is others[0]:
+                taken.append(sum(one is model for one, _ in passes))
+    assert sum(taken) < 3 * 11
+
+
+def test_an_assistant_leaves_the_distribution_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = from_hf(llama(0)), from_hf(llama(1))
+    batch = make_batch(model, torch.float64, (6,))
+    logits = model.prefill(batch).logits[0].double()
+    expected = (logits / 2).softmax(-1)
+    counts = torch.zeros_like(expected)
+    # the second token is drawn after a guess that is often wrong
+    number = 400
+    for seed in range(number):
+        settings = DecodingConfig(do_sample=True, temperature=2.0, seed=seed)
+        (one, *_), *_ = generate(
+            model, batch, [END], 3, settings, assistant=Assistant(other, batch)
+        )
+        counts[one.ids[0] if one.ids else END] += 1
+        alone = generate(model, batch, [END], 3, settings)[0][0]
+        assert one.ids == alone.ids
+    wide = (expected * (1 - expected) / number).sqrt()
+    assert ((counts / number - expected).abs() <= 5 * wide + 1 / number).all()

@@ -179,9 +179,44 @@ def test_looking_words_up_changes_no_text(folder: Path) -> None:
         assert sw.generate(folder, PROMPTS, prompt_lookup_num_tokens=4, **own) == expected
 
 
+def test_an_assistant_changes_no_text(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for settings in ({}, {"do_sample": True, "seed": 1, "temperature": 0.4}):
+        own = {"max_new_tokens": 20, **settings}
+        expected = [sw.generate(folder, [prompt], **own)[0] for prompt in PROMPTS]
+        # the best guess is the model's own
+        assert sw.generate(folder, PROMPTS, assistant=folder, **own) == expected
+        pieces = list(sw.generate(folder, PROMPTS[0], assistant=folder, stream=True, **own))
+        assert pieces == list(sw.generate(folder, PROMPTS[0], stream=True, **own))
+    command = ["generate", str(folder), "hello", "--max-new-tokens", "9"]
+    assert cli.main(command) == 0
+    first = json.loads(capsys.readouterr().out)["text"]
+    assert cli.main([*command, "--assistant", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == first
+
+
+def test_assistants_that_cannot_help(folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = gpt2()
+    tokenizer.add_tokens(["hello"])
+    model.resize_token_embeddings(261)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="has other tokens than the model"):
+        sw.generate(folder, ["a"], assistant=tmp_path)
+    with pytest.raises(ConfigError, match="leave num_beams and num_return_sequences at 1"):
+        sw.generate(folder, ["a"], assistant=folder, num_beams=2)
+    with pytest.raises(ConfigError, match="both guess; give one"):
+        sw.generate(folder, ["a"], assistant=folder, prompt_lookup_num_tokens=2)
+    with pytest.raises(ConfigError, match="num_assistant_tokens is for an assistant"):
+        sw.generate(folder, ["a"], num_assistant_tokens=2)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"num_beams": 4, "num_beam_groups": 3}, "raise num_beams to a multiple"),
+        ({"diversity_penalty": 1.0}, "raise num_beam_groups"),
         ({"max_new_tokens": 5000}, "lower max_new_tokens"),
         ({"num_beams": 0}, "num_beams"),
         ({"max_tokens": 4}, "did you mean 'max_new_tokens'"),

@@ -147,6 +147,14 @@ def generate(
     prompt_lookup_num_tokens: Annotated[
         int | None, Option(metavar="N", help="Read repeated words so many tokens at once.")
     ] = None,
+    assistant: Annotated[
+        str | None,
+        Option(
+            metavar="MODEL",
+            help="A smaller model with the same tokens, which guesses how a text goes on: the same"
+            " text in fewer passes.",
+        ),
+    ] = None,
     seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
     language: Annotated[
         str | None,
@@ -206,7 +214,8 @@ def generate(
     require_writable(out)
     lines = lines or Writer(out, input)
     settings = {name: value for name, value in given.items() if value is not None}
-    writer = open_writer(open_predictor(model, device), task, settings)
+    helper = open_predictor(assistant, device) if assistant else None
+    writer = open_writer(open_predictor(model, device), task, settings, helper)
     fields = writer.fields
     rows = read_inputs(input, fields, writer.task.columns) if input else read_words(words, fields)
     if stream:

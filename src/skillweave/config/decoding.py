@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from skillweave.config.base import Config, Positive
 
 CONSTRAINTS = ("choices", "regex", "json_schema", "grammar")
-SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
-OWN = {"bad_words", "max_new_tokens", "do_sample", "prompt_lookup_num_tokens", *CONSTRAINTS}
+SAMPLING = {
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "seed",
+}
+ASSISTED = ("prompt_lookup_num_tokens", "num_assistant_tokens", "assistant_confidence_threshold")
+OWN = {"bad_words", "max_new_tokens", "do_sample", *ASSISTED, *CONSTRAINTS}
 """Settings of the caller, which no model comes with."""
 Probability = Field(default=None, gt=0, le=1)
 
@@ -26,6 +36,12 @@ class DecodingConfig(Config):
     """Before so many tokens, no answer ends."""
     num_beams: Positive = 1
     """Beams of the search; 1: no search."""
+    num_beam_groups: Positive = 1
+    """Groups of as many beams each, which search one after the other (diverse beam search, arXiv
+    1610.02424). With `diversity_penalty`."""
+    diversity_penalty: NonNegativeFloat = 0.0
+    """The log-probability of a token is lowered by it for each beam of the groups before that has
+    the token at the same place."""
     length_penalty: float = 1.0
     """With several beams, the log-probability of an answer is divided by its length to this
     power."""
@@ -47,6 +63,18 @@ class DecodingConfig(Config):
     typical_p: float | None = Probability
     """Draw among the tokens whose information is nearest to the entropy, and that together have
     this probability (locally typical sampling, arXiv 2202.00666)."""
+    epsilon_cutoff: float | None = Field(default=None, gt=0, lt=1)
+    """Draw among tokens with at least this probability (arXiv 2210.15191)."""
+    eta_cutoff: float | None = Field(default=None, gt=0, lt=1)
+    """Draw among tokens with at least this probability η, or √η · exp(-entropy) where that is less
+    (arXiv 2210.15191)."""
+    sequence_bias: list[tuple[list[int], float]] = []
+    """Numbers that are added to the score of the token that ends a sequence of tokens."""
+    encoder_repetition_penalty: PositiveFloat = 1.0
+    """Above 1, scores of tokens of the input text are raised as `repetition_penalty` lowers those
+    of the answer's."""
+    encoder_no_repeat_ngram_size: NonNegativeInt = 0
+    """No sequence of so many tokens of the input text occurs in the answer; 0: any may."""
     repetition_penalty: PositiveFloat = 1.0
     """Scores of tokens that stand in the text already are divided by it, negative ones multiplied
     (CTRL, arXiv 1909.05858)."""
@@ -62,6 +90,9 @@ class DecodingConfig(Config):
     """The second token of a decoder's text."""
     forced_eos_token_id: NonNegativeInt | list[int] | None = None
     """The last token of an answer that would become too long."""
+    exponential_decay_length_penalty: tuple[NonNegativeInt, PositiveFloat] | None = None
+    """[S, F]: after S tokens, the score x of an end grows by |x| (F^n - 1) for the n-th token
+    more."""
     suppress_tokens: list[int] = []
     """Tokens that are never written."""
     begin_suppress_tokens: list[int] = []
@@ -82,6 +113,10 @@ class DecodingConfig(Config):
     prompt_lookup_num_tokens: NonNegativeInt = 0
     """Read so many tokens at once where words of the text come again, as in a summary or in code:
     the same text in fewer passes of the model. One text at a time."""
+    num_assistant_tokens: Positive = 20
+    """Most tokens that an assistant guesses at once."""
+    assistant_confidence_threshold: float = Field(default=0.4, ge=0, le=1)
+    """An assistant guesses no more tokens after one that it finds less probable."""
     seed: NonNegativeInt | None = None
     """Seed of the drawing; None draws anew each time."""
 
@@ -109,6 +144,15 @@ class DecodingConfig(Config):
             )
         if not self.do_sample and (unused := sorted(SAMPLING & self.model_fields_set)):
             raise ValueError(f"{unused[0]} matters only where tokens are drawn; set do_sample")
+        if self.num_beams % self.num_beam_groups:
+            raise ValueError(
+                f"num_beam_groups {self.num_beam_groups}: {self.num_beams} beams do not make groups"
+                " of the same size; raise num_beams to a multiple"
+            )
+        if self.diversity_penalty and self.num_beam_groups == 1:
+            raise ValueError("diversity_penalty is for several groups; raise num_beam_groups")
+        if any(not ids for ids, _ in self.sequence_bias):
+            raise ValueError("sequence_bias: a sequence has no tokens; remove it")
         if self.stop_strings and self.num_beams > 1:
             raise ValueError("stop_strings end single texts; leave num_beams at 1")
         given = [name for name in CONSTRAINTS if getattr(self, name) is not None]

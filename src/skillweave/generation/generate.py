@@ -14,8 +14,9 @@ from torch import Tensor
 
 from skillweave.batch import Batch
 from skillweave.config.decoding import DecodingConfig
-from skillweave.generation.beam import Answer, beam_search
-from skillweave.generation.scores import Change, Rules, cuts, penalties
+from skillweave.generation.beam import Answer, Search, beam_search
+from skillweave.generation.drafts import Assistant, AssistantDraft, Draft, LookUp
+from skillweave.generation.scores import Change, Rules, cuts, own_tokens, penalties
 from skillweave.model.decoding import DecodingState
 from skillweave.model.model import Model
 
@@ -33,34 +34,19 @@ class Next(NamedTuple):
 
 
 class Texts:
-    """Texts that grow by a token at a time.
-
-    `ahead`: of a single text, the model reads so many tokens that followed the same words earlier,
-    together with the next one (prompt look-up). Where they are found again, they are known. `most`:
-    longest text.
-    """
+    """Texts that grow by a token at a time. `most`: the longest, with the tokens that it
+    continues."""
 
     def __init__(
-        self,
-        model: Model,
-        batch: Batch,
-        copies: int,
-        changes: Sequence[Change],
-        ahead: int = 0,
-        most: int = 0,
+        self, model: Model, batch: Batch, copies: int, changes: Sequence[Change], most: int
     ) -> None:
-        self.model, self.changes = model, changes
+        self.model, self.changes, self.most = model, changes, most
         self.state: DecodingState = model.prefill(batch)
-        alone = len(batch) * copies == 1 and self.state.droppable
-        self.ahead, self.most = ahead if alone else 0, most
+        self.draft: Draft | None = None
+        """Guesses how a single text goes on."""
         self.guessed: list[tuple[int, Tensor]] = []
         """Tokens that the state counts already, and the logits [1, V] after each."""
-        given_NL = batch.inputs[-1]
-        # padding before the tokens, so that those that are written follow them
-        lengths_N1 = batch.lengths[:, -1:].to(given_NL.device)
-        place_NL = torch.arange(-given_NL.shape[1], 0, device=given_NL.device) + lengths_N1
-        own_NL = given_NL.gather(1, place_NL.clamp(min=0))
-        self.ids = own_NL.where(place_NL >= 0, -1)
+        self.ids = own_tokens(batch, len(batch.inputs) - 1)
         if copies > 1:
             rows = torch.arange(len(self.ids), device=self.ids.device).repeat_interleave(copies)
             self.select(rows)
@@ -78,7 +64,7 @@ class Texts:
             return
         self.state.drop(len(self.guessed))
         room = self.most - self.ids.shape[1] - 1  # nothing is read after the last token
-        guessed = looked_up(self.ids[0].tolist(), min(self.ahead, room))
+        guessed = self.draft.guess(self.ids, room) if self.draft and room > 0 else []
         read_NL = torch.cat([tokens.unsqueeze(1), tokens.new_tensor([guessed] * len(tokens))], 1)
         first, *others = self.model.steps(read_NL, self.state, 1 + len(guessed)).unbind(1)
         self.state.logits = first
@@ -108,31 +94,44 @@ def generate(
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
     constraint: Rules | None = None,
+    assistant: Assistant | None = None,
 ) -> list[list[Answer]]:
     """The answers for each sample of a batch, which end after the tokens of its last span. Inputs
     and tokens are encoded once.
 
     `ends`: tokens that end an answer, of which they are no part. `max_new_tokens`: most tokens of
-    an answer with its end. `constraint`: what an answer may be. The score of an answer is that of
-    `beam_search`, or the sum of its tokens' log probabilities.
+    an answer with its end. `constraint`: what an answer may be. `assistant`: of a single text. The
+    score of an answer is that of `beam_search`, or the sum of its tokens' log probabilities.
     """
     settings = settings or DecodingConfig()
-    if settings.num_beams == 1:
-        written = list(write(model, batch, ends, max_new_tokens, settings, stops, constraint))
-        texts = [Answer([], 0.0) for _ in written[0].tokens]
-        going = [True] * len(texts)
-        for one in written:
-            for i, (token, score) in enumerate(zip(one.tokens, one.scores, strict=True)):
-                if going[i]:
-                    ids = texts[i].ids if token in ends else [*texts[i].ids, token]
-                    texts[i] = Answer(ids, texts[i].score + score)
-            going = [a and b for a, b in zip(going, one.goes_on, strict=True)]
-        count = settings.num_return_sequences
-        return [texts[i : i + count] for i in range(0, len(texts), count)]
-    beams = settings.num_beams
-    given = batch.inputs[-1].shape[1]
-    changes = penalties(settings, ends, given, given + max_new_tokens, constraint)
-    texts = Texts(model, batch, beams, changes)
+    if settings.num_beams > 1:
+        return _searched(model, batch, ends, max_new_tokens, settings, constraint)
+    how = settings, stops, constraint, assistant
+    written = list(write(model, batch, ends, max_new_tokens, *how))
+    texts = [Answer([], 0.0) for _ in written[0].tokens]
+    going = [True] * len(texts)
+    for one in written:
+        for i, (token, score) in enumerate(zip(one.tokens, one.scores, strict=True)):
+            if going[i]:
+                ids = texts[i].ids if token in ends else [*texts[i].ids, token]
+                texts[i] = Answer(ids, texts[i].score + score)
+        going = [a and b for a, b in zip(going, one.goes_on, strict=True)]
+    count = settings.num_return_sequences
+    return [texts[i : i + count] for i in range(0, len(texts), count)]
+
+
+def _searched(
+    model: Model,
+    batch: Batch,
+    ends: Sequence[int],
+    max_new_tokens: int,
+    settings: DecodingConfig,
+    constraint: Rules | None,
+) -> list[list[Answer]]:
+    """As `generate`, by beam search."""
+    beams, most = settings.num_beams, batch.inputs[-1].shape[1] + max_new_tokens
+    changes = penalties(settings, batch, ends, most, constraint)
+    texts = Texts(model, batch, beams, changes, most)
 
     def step(tokens: Tensor, before: Tensor) -> Tensor:
         texts.select(before)
@@ -142,12 +141,11 @@ def generate(
     return beam_search(
         texts.log_probabilities()[::beams],
         step,
-        ends,
-        max_new_tokens,
+        Search(ends, max_new_tokens, settings.length_penalty, settings.early_stopping),
         beams,
-        settings.length_penalty,
-        settings.early_stopping,
         settings.num_return_sequences,
+        settings.num_beam_groups,
+        settings.diversity_penalty,
     )
 
 
@@ -160,14 +158,20 @@ def write(
     settings: DecodingConfig | None = None,
     stops: Stops | None = None,
     constraint: Rules | None = None,
+    assistant: Assistant | None = None,
 ) -> Iterator[Next]:
     """The next token of each text as it is found, the most probable one or a drawn one; each sample
     has `num_return_sequences` texts, next to each other. The others: see `generate`."""
     settings = settings or DecodingConfig()
     given = batch.inputs[-1].shape[1]
-    changes = penalties(settings, ends, given, given + max_new_tokens, constraint)
-    copies, ahead = settings.num_return_sequences, settings.prompt_lookup_num_tokens
-    texts = Texts(model, batch, copies, changes, ahead, given + max_new_tokens)
+    most = given + max_new_tokens
+    changes = penalties(settings, batch, ends, most, constraint)
+    texts = Texts(model, batch, settings.num_return_sequences, changes, most)
+    if len(texts.ids) == 1 and texts.state.droppable:
+        if assistant is not None:
+            texts.draft = AssistantDraft(assistant, ends, changes, settings)
+        elif settings.prompt_lookup_num_tokens:
+            texts.draft = LookUp(settings.prompt_lookup_num_tokens)
     device, removed = texts.ids.device, cuts(settings)
     generator = torch.Generator(device)
     generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
@@ -199,17 +203,6 @@ def write(
         if not any(goes_on):
             return
         texts.add(tokens)
-
-
-def looked_up(ids: Sequence[int], count: int) -> list[int]:
-    """`count` tokens after the last earlier place with the same end, of two tokens or one; none if
-    there is no such place. What would be beyond the end goes on as between the two places."""
-    for size in (2, 1) if count > 0 else ():
-        end = list(ids[-size:])
-        for place in range(len(ids) - size, size - 1, -1):
-            if list(ids[place - size : place]) == end:
-                return (list(ids[place:]) * count)[:count]
-    return []
 
 
 def draw(probabilities_NV: Tensor, uniform_N: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from skillweave.batch import Batch, Modality
+from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -32,20 +34,27 @@ Cut = Callable[[Tensor], Tensor]
 
 def penalties(
     settings: DecodingConfig,
+    batch: Batch,
     ends: Sequence[int],
-    given: int,
     most: int,
     constraint: Rules | None = None,
 ) -> list[Change]:
     """The changes that every search applies, in the order of Transformers, and the constraint.
-    `ends`: tokens that end a text. `given`: L before the first token is written, `most`: after the
-    last one."""
+    `batch`: what is continued. `ends`: tokens that end a text. `most`: L after the last one is
+    written. Raises ConfigError for penalties of an input's tokens that has none."""
     changes: list[Change] = []
+    given = batch.inputs[-1].shape[1]
+    if settings.sequence_bias:
+        changes.append(partial(biased, biases=settings.sequence_bias))
+    if (penalty := settings.encoder_repetition_penalty) != 1:
+        changes.append(partial(copied, source_NL=input_tokens(batch), penalty=penalty))
     first = given + (given == 1 and settings.forced_bos_token_id is not None)
     if settings.repetition_penalty != 1:
         changes.append(partial(repeated, penalty=settings.repetition_penalty))
     if settings.no_repeat_ngram_size:
         changes.append(partial(ngrams, size=settings.no_repeat_ngram_size))
+    if size := settings.encoder_no_repeat_ngram_size:
+        changes.append(partial(source_ngrams, source_NL=input_tokens(batch), size=size))
     if settings.bad_words_ids:
         changes.append(partial(banned, words=settings.bad_words_ids))
     if least := max(
@@ -58,6 +67,10 @@ def penalties(
         last = settings.forced_eos_token_id
         last = [last] if isinstance(last, int) else last
         changes.append(partial(forced, tokens=last, length=most - 1))
+    if settings.exponential_decay_length_penalty is not None:
+        start, factor = settings.exponential_decay_length_penalty
+        begin = given + start
+        changes.append(partial(lengthened, tokens=ends, begin=begin, factor=factor))
     if settings.suppress_tokens:
         every = range(most)
         changes.append(partial(without, tokens=settings.suppress_tokens, lengths=every))
@@ -84,7 +97,66 @@ def cuts(settings: DecodingConfig) -> list[Cut]:
         changes.append(partial(probable, share=settings.min_p))
     if settings.typical_p is not None and settings.typical_p < 1:
         changes.append(partial(typical, mass=settings.typical_p))
+    if settings.epsilon_cutoff is not None:
+        changes.append(partial(above, least=settings.epsilon_cutoff))
+    if settings.eta_cutoff is not None:
+        changes.append(partial(entropic, least=settings.eta_cutoff))
     return changes
+
+
+def own_tokens(batch: Batch, span: int) -> Tensor:
+    """[N, L] the tokens of a span, with padding before them, so that what is written follows
+    them; -1 for padding."""
+    given_NL = batch.inputs[span]
+    lengths_N1 = batch.lengths[:, span, None].to(given_NL.device)
+    place_NL = torch.arange(-given_NL.shape[1], 0, device=given_NL.device) + lengths_N1
+    return given_NL.gather(1, place_NL.clamp(min=0)).where(place_NL >= 0, -1)
+
+
+def input_tokens(batch: Batch) -> Tensor:
+    """[N, L] those of the input text, which for a language model is the text that it continues.
+    Raises ConfigError for other inputs."""
+    if batch.layout.spans[0].modality not in (Modality.TEXT, Modality.CODE):
+        raise ConfigError(
+            "encoder_repetition_penalty and encoder_no_repeat_ngram_size look at the tokens of an"
+            f" input text, and the input is {batch.layout.spans[0].modality.value}; leave them out"
+        )
+    return own_tokens(batch, 0)
+
+
+def biased(
+    ids_NL: Tensor, scores_NV: Tensor, biases: Sequence[tuple[Sequence[int], float]]
+) -> Tensor:
+    """Add a bias to tokens that would end a sequence."""
+    scores_NV = scores_NV.clone()
+    for (*before, last), bias in biases:
+        scores_NV[_ends_with(ids_NL, before), last] += bias
+    return scores_NV
+
+
+def copied(ids_NL: Tensor, scores_NV: Tensor, source_NL: Tensor, penalty: float) -> Tensor:
+    """Raise scores of tokens that stand in the input."""
+    own_NL = source_NL.repeat_interleave(len(ids_NL) // len(source_NL), dim=0)
+    return repeated(own_NL, scores_NV, 1 / penalty)
+
+
+def source_ngrams(ids_NL: Tensor, scores_NV: Tensor, source_NL: Tensor, size: int) -> Tensor:
+    """-∞ for tokens that would end a sequence of `size` tokens that the input has."""
+    own_NL = source_NL.repeat_interleave(len(ids_NL) // len(source_NL), dim=0)
+    return _without_ngrams(ids_NL, own_NL, scores_NV, size)
+
+
+def lengthened(
+    ids_NL: Tensor, scores_NV: Tensor, tokens: Sequence[int], begin: int, factor: float
+) -> Tensor:
+    """Raise the scores of some tokens by a power of `factor`, in texts longer than `begin`."""
+    beyond = ids_NL.shape[1] - begin
+    if beyond <= 0:
+        return scores_NV
+    scores_NV = scores_NV.clone()
+    own = scores_NV[:, list(tokens)]
+    scores_NV[:, list(tokens)] = own + own.abs() * (factor**beyond - 1)
+    return scores_NV
 
 
 def repeated(ids_NL: Tensor, scores_NV: Tensor, penalty: float) -> Tensor:
@@ -96,9 +168,14 @@ def repeated(ids_NL: Tensor, scores_NV: Tensor, penalty: float) -> Tensor:
 
 def ngrams(ids_NL: Tensor, scores_NV: Tensor, size: int) -> Tensor:
     """-∞ for tokens that would end a sequence of `size` tokens that the text has already."""
-    if ids_NL.shape[1] < size:
+    return _without_ngrams(ids_NL, ids_NL, scores_NV, size)
+
+
+def _without_ngrams(ids_NL: Tensor, source_NL: Tensor, scores_NV: Tensor, size: int) -> Tensor:
+    """-∞ for tokens that would end a sequence of `size` tokens of a source."""
+    if source_NL.shape[1] < size or ids_NL.shape[1] < size - 1:
         return scores_NV
-    windows_NWS = ids_NL.unfold(1, size, 1)
+    windows_NWS = source_NL.unfold(1, size, 1)
     last = ids_NL[:, ids_NL.shape[1] - size + 1 :].unsqueeze(1)
     again_NW = (windows_NWS[..., :-1] == last).all(-1)
     return scores_NV.masked_fill(
@@ -110,11 +187,16 @@ def banned(ids_NL: Tensor, scores_NV: Tensor, words: Sequence[Sequence[int]]) ->
     """-∞ for tokens that would end one of the words."""
     scores_NV = scores_NV.clone()
     for *before, last in words:
-        ending = ids_NL[:, ids_NL.shape[1] - len(before) :]
-        if ending.shape[1] == len(before):
-            begun_N = (ending == ending.new_tensor(before)).all(1)
-            scores_NV[begun_N, last] = -torch.inf
+        scores_NV[_ends_with(ids_NL, before), last] = -torch.inf
     return scores_NV
+
+
+def _ends_with(ids_NL: Tensor, tokens: Sequence[int]) -> Tensor:
+    """[N] whether a text ends with some tokens."""
+    if len(tokens) > ids_NL.shape[1]:
+        return torch.zeros(len(ids_NL), dtype=torch.bool, device=ids_NL.device)
+    ending = ids_NL[:, ids_NL.shape[1] - len(tokens) :]
+    return (ending == ending.new_tensor(tokens)).all(1)
 
 
 def without(ids_NL: Tensor, scores_NV: Tensor, tokens: Sequence[int], lengths: range) -> Tensor:
@@ -169,6 +251,20 @@ def typical(scores_NV: Tensor, mass: float) -> Tensor:
     cut = ordered > ordered.gather(1, last_N1)
     cut[:, 0] = False
     return scores_NV.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+
+
+def above(scores_NV: Tensor, least: float | Tensor) -> Tensor:
+    """-∞ for tokens with a lower probability, but for the most probable one."""
+    probabilities = scores_NV.softmax(1)
+    cut = probabilities < least
+    return scores_NV.masked_fill(cut & (scores_NV < scores_NV.amax(1, keepdim=True)), -torch.inf)
+
+
+def entropic(scores_NV: Tensor, least: float) -> Tensor:
+    """-∞ for tokens whose probability is below `least`, and below √`least` · exp(-entropy)."""
+    log_p = scores_NV.log_softmax(1)
+    entropy_N1 = -(log_p.exp() * log_p).nansum(1, keepdim=True)
+    return above(scores_NV, (least**0.5 * (-entropy_N1).exp()).clamp(max=least))
 
 
 def _marks(ids_NL: Tensor, scores_NV: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class Predictor:
         tasks: str | Collection[str] | None = None,
         device: str | None = "auto",
     ) -> None:
+        self.owns_model = not isinstance(model, Model)
         found = model if isinstance(model, Model) else load(model, tasks)
         self.model = found if device is None else found.to(choose_device(device))
 

@@ -27,9 +27,16 @@ class SpeechWriter(TextWriter):
     """Writes what is said in recordings. `settings`: those of `DecodingConfig` and of
     `WhisperConfig`. The others: see `TextWriter`."""
 
-    def __init__(self, predictor: Predictor, task: str | None, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        task: str | None,
+        settings: Mapping[str, Any],
+        assistant: Predictor | None = None,
+    ) -> None:
         own = WhisperConfig.model_fields
-        super().__init__(predictor, task, {n: x for n, x in settings.items() if n not in own})
+        mine = {n: x for n, x in settings.items() if n not in own}
+        super().__init__(predictor, task, mine, assistant)
         saved = {n: x for n, x in self.task.target.generation.items() if n != "language"}
         asked = {name: x for name, x in {**saved, **settings}.items() if name in own}
         self.asked = WhisperConfig.parse(asked, "generation")
@@ -90,11 +97,13 @@ class SpeechWriter(TextWriter):
         """The answers with segments for the frames of recordings."""
         if not recordings:
             return []
-        if self.settings.num_return_sequences > 1 or self.settings.stop_strings or self.constraint:
+        several = self.settings.num_return_sequences > 1 or self.assistant is not None
+        if several or self.settings.stop_strings or self.constraint:
             raise ConfigError(
-                "num_return_sequences, stop_strings and constraints are for recordings of one"
-                " window without timestamps; leave them out"
+                "num_return_sequences, stop_strings, constraints and an assistant are for"
+                " recordings of one window without timestamps; leave them out"
             )
+        self._lay_out(len(recordings))
         with evaluating(self.model):
             first = [frames[: self.window] for frames in recordings]
             prompts = self.whisper.prompts(self._started(first), timestamps=True)

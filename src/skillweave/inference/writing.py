@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,12 +21,13 @@ from skillweave.config.decoding import DecodingConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.tokenizer import without_spaces_at_han
-from skillweave.generation import Answer
+from skillweave.generation import Answer, Assistant
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.predictor import BATCH, Predictor
 from skillweave.tasks.predictions import evaluating
 from skillweave.tasks.task import ResolvedTask, Row
+from skillweave.weights.memory_layout import lay_out
 
 PROMPT = "prompt"
 """The field of a row with the beginning of the text that is written."""
@@ -47,8 +49,9 @@ class Prompted(NamedTuple):
 class TextWriter:
     """Writes with one task of a model. `task`: the only one that writes, if absent.
 
-    `settings`: over those that the model was saved with. Raises ConfigError for a task that writes
-    no text, and a model without one.
+    `settings`: over those that the model was saved with. `assistant`: a smaller model with the same
+    tokens, which guesses how a single text goes on, so that it needs fewer passes. Raises
+    ConfigError for a task that writes no text, a model without one, and another assistant.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TextWriter:
         predictor: Predictor,
         task: str | None = None,
         settings: Mapping[str, Any] | DecodingConfig | None = None,
+        assistant: Predictor | None = None,
     ) -> None:
         self.predictor, self.model = predictor, predictor.model
         self.task = writing_task(predictor, task)
@@ -87,6 +91,28 @@ class TextWriter:
                 f"num_beams {self.settings.num_beams}, but the model knows {known} tokens"
             )
 
+        self.assistant = None if assistant is None else TextWriter(assistant)
+        self._check_assistant(given)
+
+    def _check_assistant(self, given: Mapping[str, Any]) -> None:
+        """Raises ConfigError for an assistant that cannot help, and for settings of one that is
+        not given."""
+        if self.assistant is None:
+            for name in ("num_assistant_tokens", "assistant_confidence_threshold"):
+                if name in given:
+                    raise ConfigError(f"{name} is for an assistant; give one, or leave it out")
+            return
+        if max(self.settings.num_beams, self.settings.num_return_sequences) > 1:
+            raise ConfigError(
+                "an assistant is for single texts; leave num_beams and num_return_sequences at 1"
+            )
+        if self.settings.prompt_lookup_num_tokens:
+            raise ConfigError("an assistant and prompt_lookup_num_tokens both guess; give one")
+        if self.assistant.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise ConfigError(
+                "the assistant has other tokens than the model; give one with the same tokenizer"
+            )
+
     @property
     def fields(self) -> Sequence[str]:
         """The fields of a row that an answer needs; those of a language model are none but the
@@ -104,7 +130,8 @@ class TextWriter:
         beginning of its answer as `prompt`; for a language model it is the row's `text`.
         """
         rest = as_rows(inputs, self.fields)
-        count = 1 if self.settings.prompt_lookup_num_tokens else BATCH
+        alone = self.settings.prompt_lookup_num_tokens or self.assistant is not None
+        count = 1 if alone else BATCH
         while group := list(islice(rest, count)):
             found: dict[int, list[dict[str, Any]]] = {}
             ready: dict[int, Prompted] = {}
@@ -116,8 +143,10 @@ class TextWriter:
             for room in {one.room for one in ready.values()}:
                 some = [i for i, one in ready.items() if one.room == room]
                 batch = self._batch([ready[i].example for i in some])
-                with evaluating(self.model):
-                    texts = generation.generate(self.model, batch, self.ends, room, *self._how)
+                self._lay_out(len(some))
+                with self._evaluating():
+                    how = self._how(group[some[0]], ready[some[0]])
+                    texts = generation.generate(self.model, batch, self.ends, room, *how)
                 for i, answers in zip(some, texts, strict=True):
                     found[i] = [{**self._answer(a, room), **ready[i].about} for a in answers]
             yield from (found[i] for i in range(len(group)))
@@ -131,10 +160,12 @@ class TextWriter:
         (row,) = as_rows([value], self.fields)
         prompted = self.prompted(row)
         pieces, last = DecodeStream(skip_special_tokens=True), ""
-        with evaluating(self.model):
+        self._lay_out(1)
+        with self._evaluating():
             batch = self._batch([prompted.example])
             ids: list[int] = []
-            for step in generation.write(self.model, batch, self.ends, prompted.room, *self._how):
+            how = self._how(row, prompted)
+            for step in generation.write(self.model, batch, self.ends, prompted.room, *how):
                 piece = pieces.step(self.tokenizer, step.tokens[0])
                 if step.tokens[0] not in self.ends:
                     ids.append(step.tokens[0])
@@ -164,9 +195,33 @@ class TextWriter:
         told = f"found no answer for {self.settings.constraint} within {room} tokens"
         return f"{told}; raise max_new_tokens, or allow texts that the model's tokens can spell"
 
-    @property
-    def _how(self) -> tuple[Any, ...]:
-        return self.settings, self._stops, self.constraint
+    def _how(self, row: Row, prompted: Prompted) -> tuple[Any, ...]:
+        """How the text for an input is written, and for others of its batch."""
+        return self.settings, self._stops, self.constraint, self._helped(row, prompted)
+
+    @contextmanager
+    def _evaluating(self) -> Generator[None]:
+        """Without dropout, the assistant too."""
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(self.model))
+            if self.assistant is not None:
+                stack.enter_context(evaluating(self.assistant.model))
+            yield
+
+    def _lay_out(self, inputs: int) -> None:
+        """Lay the weights out for as many texts as are written at once."""
+        if self.predictor.owns_model:
+            rows = inputs * max(self.settings.num_beams, self.settings.num_return_sequences)
+            lay_out(self.model.writing_weights(self.task.name), rows)
+
+    def _helped(self, row: Row, prompted: Prompted) -> Assistant | None:
+        """The assistant for an input. Its text begins with the same tokens."""
+        if (helper := self.assistant) is None:
+            return None
+        helper._lay_out(1)
+        *inputs, _ = helper.prompted(row).example.spans
+        example = Example((*inputs, prompted.example.spans[-1]), {}, "")
+        return Assistant(helper.model, helper._batch([example]))
 
     @property
     def _before(self) -> Sequence[Any]:

@@ -283,7 +283,8 @@ def attend(
     kernel = F.scaled_dot_product_attention
     if softcap is not None:
         kernel = partial(_attend_capped, softcap=softcap)
-    if query.device.type != "cpu":
+    own = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    if own or query.device.type != "cpu":
         mask = mask if mask is None or mask.dtype is torch.bool else mask.to(query.dtype)
         return kernel(query, key, value, attn_mask=mask, **options)
     with torch.autocast("cpu", enabled=False):  # autocast would turn them back into bf16

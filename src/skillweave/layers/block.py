@@ -48,7 +48,9 @@ class Residual(nn.Module):
 
     def forward(self, x_TD: Tensor, change_TD: Tensor, tokens: TokenMap) -> Tensor:
         """The sum."""
-        change_TD = self.dropout(change_TD if self.norm is None else self.norm(change_TD))
+        change_TD = change_TD if self.norm is None else self.norm(change_TD)
+        if self.training:
+            change_TD = self.dropout(change_TD)
         if self.scale is not None:
             change_TD = change_TD * self.scale
         if self.drop_path and self.training:

@@ -73,4 +73,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Each token on its own."""
-        return self.outer(self.dropout(self.activation(self.inner(x_TD))))
+        hidden = self.activation(self.inner(x_TD))
+        return self.outer(self.dropout(hidden) if self.training else hidden)

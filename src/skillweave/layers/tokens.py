@@ -105,6 +105,13 @@ class TokenMap:
         own_1L = torch.arange(self.length, device=device).unsqueeze(0)
         return own_1L if self.past is None else self.past.lengths.unsqueeze(1) + own_1L
 
+    def with_cache(self, cache: LayerCache) -> TokenMap:
+        """The map for the layer of a cache. It is made for each layer and token, so without the
+        checks of `dataclasses.replace`."""
+        found = object.__new__(TokenMap)
+        found.__dict__.update(self.__dict__, cache=cache)
+        return found
+
     def key_positions(self, device: torch.device) -> Tensor:
         """[1 or N, C] those of all tokens that may be attended to."""
         own_NL = self.positions(device)

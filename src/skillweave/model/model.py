@@ -23,6 +23,7 @@ from skillweave.components.encoders.base import (
     Resolved,
 )
 from skillweave.components.targets import Encoded, Target, TargetOutput
+from skillweave.components.targets.base import output_weight
 from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
 from skillweave.layers.attention import Memory
@@ -388,13 +389,25 @@ class Model(Pretrained):
         state.extended(tokens, logits_NLV[:, -1])
         return logits_NLV
 
-    def _next_logits(self, task: str, hidden_D: Tensor) -> Tensor:
-        """Logits [..., V] of the word after each vector [..., D]."""
+    def writing_weights(self, task: str) -> list[Tensor]:
+        """The matrices that a task's written tokens are multiplied with, one by one."""
+        part = self._part(self.conditions(task)[-1])
+        linear = [m.weight for m in part.modules() if isinstance(m, nn.Linear)]
+        target, embeddings = self._writer(task)
+        return [*linear, output_weight(target.output, embeddings)]
+
+    def _writer(self, task: str) -> tuple[Language, Tensor | None]:
+        """The target that gives a task's texts, and the word embedding that it is tied to."""
         names = [t for t in self._task(task).targets if self.config.targets[t].writes_text]
         if not names:
             raise ConfigError(f"task {task!r} has no target of kind 'lm', so it writes no text")
-        embeddings = self._output_embeddings(task, names[0])
-        return cast(Language, self.targets[names[0]]).token_logits(hidden_D, embeddings)
+        target = cast(Language, self.targets[names[0]])
+        return target, self._output_embeddings(task, names[0])
+
+    def _next_logits(self, task: str, hidden_D: Tensor) -> Tensor:
+        """Logits [..., V] of the word after each vector [..., D]."""
+        target, embeddings = self._writer(task)
+        return target.token_logits(hidden_D, embeddings)
 
     def _embed_tokens(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -77,7 +76,7 @@ class TransformerEncoder(Encoder):
             if len(self.positions):
                 placed = self.positions[i](placed, x_TD)
             if tokens.caches:
-                placed = replace(placed, cache=tokens.caches[layer])
+                placed = placed.with_cache(tokens.caches[layer])
             resolved = [span[i] for span in weights]
             block = partial(self.blocks[i], x_TD, placed, resolved, memory=memory, scores=scores)
             run = self._runner(layer)
