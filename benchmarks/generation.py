@@ -1,13 +1,18 @@
 """Written tokens per second against Hugging Face Transformers' `generate`: GPT-2, T5, Whisper.
 
-    python benchmarks/generation.py [--json FILE] [--steps 5] [--threads 2] [--quick]
+    python benchmarks/generation.py [--json FILE] [--cells PART ...] [--steps 3] [--threads 2]
+        [--quick]
 
 A random model of theirs and `sw.from_hf` of it write the same number of tokens after the same
 inputs, greedily and with five beams, for one input and for 16. Calls alternate in one process, and
-the texts must be equal. Times are those of whole calls, with the encoding of the inputs. The limit
-is the time in which the machine reads the decoder's weights once for each token, by the speed at
-which it reads a large tensor. About ten minutes on two cores, alone on the machine; `--quick` shows
-in seconds that it runs, and measures nothing.
+the texts must be equal. Times are those of whole calls, with the encoding of the inputs; memory is
+what a call takes at most besides the weights. The weights are laid out as `sw.generate` does it.
+The limit is the time in which the machine reads the decoder's weights and the cached keys and
+values once for each token, by the speed at which it reads a large tensor; with many texts at once,
+the products take longer than that.
+
+`--json` keeps each cell, and a second call measures those that it lacks. About eight minutes on two
+cores, alone on the machine; `--quick` shows in seconds that it runs, and measures nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +25,21 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from memory import forget_peak, status
 from report import Figure, report
 from rich.console import Console
 from rich.table import Table
 from side_by_side import OURS, THEIRS, read_options
+from stored_cells import add_options, measured
 
 import skillweave as sw
 from skillweave.batch import Batch
 from skillweave.config.decoding import DecodingConfig
 from skillweave.generation import answered, generate
+from skillweave.weights.memory_layout import lay_out
 
 PROMPT, NEW, END = 32, 48, 2
+NOISE = 2**24
 FRAMES = 3000
 """Log-mel frames of half a minute, which Whisper always reads."""
 
@@ -50,17 +59,6 @@ class Setting(NamedTuple):
         """As the tables have it."""
         search = f"{self.beams} beams" if self.beams > 1 else "greedy"
         return f"{self.kind}, {self.layers} × {self.width}, {self.inputs} at once, {search}"
-
-
-class Measured(NamedTuple):
-    """Median seconds of a call, by side, and the ratio of theirs to ours; seconds until the first
-    token; whether the texts are equal; bytes that each token has to read."""
-
-    seconds: dict[str, float]
-    speedup: float
-    first: dict[str, float]
-    equal: bool
-    weights: int
 
 
 def settings(quick: bool) -> list[Setting]:
@@ -113,12 +111,16 @@ def inputs(setting: Setting, layout: Any) -> tuple[Batch, dict[str, torch.Tensor
     return answered(Batch(layout.with_lengths((PROMPT, 1)), (ids, begin), lengths), begin), theirs
 
 
-def measure(setting: Setting, rounds: int, new: int) -> Measured:
-    """Alternate calls of both sides; the first pair warms up."""
+def measure(setting: Setting, rounds: int, new: int) -> dict[str, Any]:
+    """Alternate calls of both sides; the first pair warms up. By side: median seconds of a call
+    (`seconds`) and of the first token (`first`), bytes besides the weights (`memory`). `speedup`:
+    median ratio of theirs to ours. `equal`: whether the texts are. `weights`, `cache`: bytes that a
+    step reads."""
     reference = build(setting).eval()
     model = sw.from_hf(reference)
     (task,) = model.config.tasks
     batch, given = inputs(setting, model.config.tasks[task].layout(task))
+    lay_out(model.writing_weights(task), setting.inputs * setting.beams)
 
     def ours(count: int) -> list[list[int]]:
         search = DecodingConfig(num_beams=setting.beams, min_new_tokens=count)
@@ -132,12 +134,16 @@ def measure(setting: Setting, rounds: int, new: int) -> Measured:
     sides: dict[str, Callable[[int], list[list[int]]]] = {THEIRS: theirs, OURS: ours}
     whole: dict[str, list[float]] = {side: [] for side in sides}
     first: dict[str, list[float]] = {side: [] for side in sides}
+    memory: dict[str, int] = {}
     texts: dict[str, list[list[int]]] = {}
     for _ in range(rounds + 1):
         for side, call in sides.items():
+            forget_peak()
+            before = status("VmRSS")
             begin = time.perf_counter()
             texts[side] = call(new)
             whole[side].append(time.perf_counter() - begin)
+            memory[side] = max(memory.get(side, 0), status("VmHWM") - before)
             begin = time.perf_counter()
             call(1)
             first[side].append(time.perf_counter() - begin)
@@ -145,13 +151,23 @@ def measure(setting: Setting, rounds: int, new: int) -> Measured:
     part = reference if setting.kind == "GPT-2" else reference.get_decoder()
     output = reference.get_output_embeddings()
     weights = {id(p): p.nbytes for p in (*part.parameters(), *output.parameters())}
-    return Measured(
-        {side: statistics.median(times[1:]) for side, times in whole.items()},
-        statistics.median(them / us for them, us in pairs),
-        {side: statistics.median(times[1:]) for side, times in first.items()},
-        texts[OURS] == texts[THEIRS],
-        sum(weights.values()),
-    )
+    return {
+        "seconds": {side: statistics.median(times[1:]) for side, times in whole.items()},
+        "speedup": statistics.median(them / us for them, us in pairs),
+        "first": {side: statistics.median(times[1:]) for side, times in first.items()},
+        "memory": memory,
+        "equal": texts[OURS] == texts[THEIRS],
+        "weights": sum(weights.values()),
+        "cache": cached_bytes(setting, new),
+    }
+
+
+def cached_bytes(setting: Setting, new: int) -> int:
+    """Bytes of the keys and values that a step reads, half way."""
+    read = {"GPT-2": 0, "T5": PROMPT, "Whisper": FRAMES // 2}[setting.kind]
+    own = new // 2 + (PROMPT if setting.kind == "GPT-2" else 0)
+    texts = setting.inputs * setting.beams
+    return 4 * texts * setting.layers * 2 * setting.width * (own + read)
 
 
 def bandwidth() -> float:
@@ -165,38 +181,50 @@ def bandwidth() -> float:
     return numbers.nbytes / min(times)
 
 
-def details(found: list[tuple[Setting, Measured]], new: int, speed: float) -> Table:
+def details(found: list[tuple[Setting, dict[str, Any]]], new: int, speed: float) -> Table:
     """Tokens a second of both sides, and how near they come to the limit."""
-    table = Table("setting", "side", "tokens/s", "first token, ms", "of the limit", title="medians")
+    names = "setting", "side", "tokens/s", "first token, ms", "memory, MiB", "of the limit"
+    title = f"medians; memory is read at {speed / 1e9:.1f} GB/s"
+    table = Table(*names, title=title)
     for setting, one in found:
-        limit = speed / one.weights  # steps a second
-        for side, seconds in one.seconds.items():
+        limit = speed / (one["weights"] + one["cache"])  # steps a second
+        for side, seconds in one["seconds"].items():
             steps = new / seconds
             table.add_row(
                 setting.name,
                 side,
                 f"{steps * setting.inputs:,.0f}",
-                f"{1000 * one.first[side]:.0f}",
+                f"{1000 * one['first'][side]:.0f}",
+                f"{one['memory'][side] / 2**20:,.0f}",
                 f"{steps / limit:.2f}",
                 end_section=side == OURS,
             )
     return table
 
 
+def figures_of(setting: Setting, one: dict[str, Any]) -> list[Figure]:
+    """What must hold of a setting. `NOISE`: bytes by which the memory of a process varies."""
+    name, bound = setting.name, setting.bound
+    most = one["memory"][THEIRS] + NOISE
+    memory = one["memory"][OURS]
+    return [
+        Figure(f"{name}: tokens/s", one["speedup"], "× theirs", bound, one["speedup"] >= bound),
+        Figure(f"{name}: equal texts", one["equal"], "", 1, one["equal"]),
+        Figure(f"{name}: memory", memory / 2**20, "MiB, at most", most / 2**20, memory <= most),
+    ]
+
+
 def main() -> int:
-    options = read_options(__doc__)
+    options = read_options(__doc__, add_options)
+    transformers.logging.set_verbosity_error()
     new = 4 if options.quick else NEW
-    found = [(s, measure(s, options.steps, new)) for s in settings(options.quick)]
+    every = {setting.name: setting for setting in settings(options.quick)}
+    cells = measured([*every], lambda name: measure(every[name], options.steps, new), options)
+    found = [(every[name], one) for name, one in cells]
     Console().print(details(found, new, bandwidth()))
-    figures = []
-    for setting, one in found:
-        holds = one.speedup >= setting.bound
-        figures.append(
-            Figure(f"{setting.name}: tokens/s", one.speedup, "× theirs", setting.bound, holds)
-        )
-        figures.append(Figure(f"{setting.name}: equal texts", one.equal, "", 1, one.equal))
+    figures = [figure for setting, one in found for figure in figures_of(setting, one)]
     title = f"{OURS} against {THEIRS}, float32, {options.threads} threads, {options.steps} rounds"
-    return report(title, figures, options.json)
+    return report(title, figures)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,11 @@ Given = tuple[Batch, dict[str, Tensor]]
 """The same samples as each side wants them."""
 
 
-def read_options(description: str | None) -> argparse.Namespace:
-    """The command line of such a benchmark; PyTorch gets its number of threads."""
+def read_options(
+    description: str | None, more: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """The command line of such a benchmark; PyTorch gets its number of threads. `more`: adds
+    options."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,6 +51,8 @@ def read_options(description: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
+    if more:
+        more(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as in training
