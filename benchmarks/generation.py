@@ -136,14 +136,17 @@ def measure(setting: Setting, rounds: int, new: int) -> dict[str, Any]:
     first: dict[str, list[float]] = {side: [] for side in sides}
     memory: dict[str, int] = {}
     texts: dict[str, list[list[int]]] = {}
+    for side, call in sides.items():
+        call(1)
+        forget_peak()
+        before = status("VmRSS")
+        texts[side] = call(new)
+        memory[side] = status("VmHWM") - before
     for _ in range(rounds + 1):
         for side, call in sides.items():
-            forget_peak()
-            before = status("VmRSS")
             begin = time.perf_counter()
             texts[side] = call(new)
             whole[side].append(time.perf_counter() - begin)
-            memory[side] = max(memory.get(side, 0), status("VmHWM") - before)
             begin = time.perf_counter()
             call(1)
             first[side].append(time.perf_counter() - begin)

@@ -196,6 +196,22 @@ def test_an_assistant_changes_no_text(
     assert json.loads(capsys.readouterr().out)["text"] == first
 
 
+def test_options_of_the_model(tmp_path: Path) -> None:
+    model, tokenizer = gpt2()
+    options = {"do_sample": True, "temperature": 0.3, "top_k": 4, "guidance_scale": 2.0}
+    for name, value in {**options, "epsilon_cutoff": 0.0}.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.warns(match="do_sample=True, guidance_scale=2.0.*; set do_sample"):
+        greedy = TextWriter(Predictor(tmp_path))
+    assert not greedy.settings.do_sample
+    with pytest.warns(match="guidance_scale=2.0, which is not followed") as told:
+        writer = TextWriter(Predictor(tmp_path), settings={"do_sample": True, "top_k": 9})
+    assert "do_sample" not in str(told[0].message)
+    assert (writer.settings.temperature, writer.settings.top_k) == (0.3, 9)
+
+
 def test_assistants_that_cannot_help(folder: Path, tmp_path: Path) -> None:
     model, tokenizer = gpt2()
     tokenizer.add_tokens(["hello"])

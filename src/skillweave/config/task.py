@@ -69,7 +69,10 @@ class TaskConfig(TaskSettings):
     other. If absent, each sample has a row of its own."""
     metrics: list[str] = []
     """Further metrics. For classes: `f1`, `macro_f1` and `matthews`; `f1` is that of the last
-    class, such as 1 of 0 and 1 (GLUE). Metrics of other packages have names of their own."""
+    class, such as 1 of 0 and 1 (GLUE). For transcripts and other texts: `wer`, the word error rate,
+    for languages with spaces between words; `normalized_cer`, `normalized_wer` and `english_wer`
+    compare what Whisper's normalisers leave of both texts. Metrics of other packages have names of
+    their own."""
     pool: Positive | None = None
     """Retrieval: number of candidates in the evaluation; the whole split if absent."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from tokenizers.decoders import DecodeStream
 from skillweave import generation
 from skillweave.batch import Batch, Example, Features, Modality
 from skillweave.config import ConfigError
-from skillweave.config.decoding import DecodingConfig
+from skillweave.config.decoding import SAMPLING, DecodingConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.tokenizer import without_spaces_at_han
@@ -25,6 +26,7 @@ from skillweave.generation import Answer, Assistant
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.predictor import BATCH, Predictor
+from skillweave.interop.huggingface.generation_settings import not_followed
 from skillweave.tasks.predictions import evaluating
 from skillweave.tasks.task import ResolvedTask, Row
 from skillweave.weights.memory_layout import lay_out
@@ -33,6 +35,7 @@ PROMPT = "prompt"
 """The field of a row with the beginning of the text that is written."""
 DEFAULT_LENGTH = 128
 """Most tokens of an answer, where neither the call nor the model says it."""
+DRAWN = SAMPLING - {"seed"}
 SILENCE = 2.0**-15
 """A smaller range of samples is less than one step of 16 bits."""
 
@@ -70,8 +73,10 @@ class TextWriter:
         if isinstance(given, DecodingConfig):
             given = given.model_dump(exclude_unset=True)
         if given.get("do_sample"):
-            own = {}
+            # as in Transformers, the model's own temperature and limits unless others are given
+            own = {n: x for n in DRAWN if (x := target.generation.get(n))}
         self.settings = DecodingConfig.search(target.generation, **{**own, **given})
+        self._tell_not_followed()
         # as the model was trained: its weights depend on the roles of the spans
         self.layout = self.model.config.tasks[self.task.name].layout(self.task.name)
         self.decodes = len(self.layout.passes) > 1
@@ -93,6 +98,20 @@ class TextWriter:
 
         self.assistant = None if assistant is None else TextWriter(assistant)
         self._check_assistant(given)
+
+    def _tell_not_followed(self) -> None:
+        """Warn of options that the model was published with and that change its texts."""
+        followed = self.settings.model_dump(exclude_defaults=True)
+        options = not_followed(self.task.target.generation).items()
+        lost = {name: value for name, value in options if name not in followed}
+        if lost:
+            told = ", ".join(f"{name}={value!r}" for name, value in lost.items())
+            drawn = "; set do_sample to draw tokens as they are" if "do_sample" in lost else ""
+            warnings.warn(
+                f"the model's generation options have {told}, which is not followed here, so the"
+                f" text may differ from that of Transformers{drawn}",
+                stacklevel=2,
+            )
 
     def _check_assistant(self, given: Mapping[str, Any]) -> None:
         """Raises ConfigError for an assistant that cannot help, and for settings of one that is

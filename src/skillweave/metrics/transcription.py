@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from skillweave.metrics.base import Floats, ratio
+from skillweave.metrics.base import Floats, MetricError, ratio
 
 
 def edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Floats, Floats]:
@@ -21,6 +22,58 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
     """Edits over reference characters, both summed over the samples (as jiwer's `cer`, whose values
     the tests compare)."""
     return float(ratio(*edit_counts(references, hypotheses)))
+
+
+def word_edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Floats, Floats]:
+    """As `edit_counts`, in words between spaces (as jiwer's `wer`). In a language without spaces a
+    text is one word."""
+    words = [(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)]
+    edits = [Levenshtein.distance(r, h) for r, h in words]
+    return np.array(edits, float), np.array([len(r) for r, _ in words], float)
+
+
+def of_texts(
+    count: Callable[[Sequence[str], Sequence[str]], tuple[Floats, Floats]],
+    normalizer: Callable[[], Callable[[str], str]] | None = None,
+) -> Callable[[Any], tuple[Any, list[Any]]]:
+    """An error rate of texts, from predictions with `references` and `hypotheses`. `normalizer`:
+    gives what both pass through before they are compared."""
+
+    def compute(found: Any) -> tuple[Any, list[Any]]:
+        if not hasattr(found, "hypotheses"):
+            raise MetricError(
+                "tasks.*.metrics: error rates of words and characters compare texts, and the task"
+                " writes none; remove them"
+            )
+        change = normalizer() if normalizer else str
+        sides = found.references, found.hypotheses
+        pair = ([change(text).strip() for text in side] for side in sides)
+        return ratio, list(count(*pair))
+
+    return compute
+
+
+def whisper_basic() -> Callable[[str], str]:
+    """Whisper's normaliser of all languages: lower case, without punctuation, symbols, and what
+    stands between brackets (arXiv 2212.04356, appendix C)."""
+    return _whisper_normalizers().BasicTextNormalizer()
+
+
+def whisper_english() -> Callable[[str], str]:
+    """Whisper's normaliser of English: also numbers as digits, and contractions in full. British
+    spellings are kept, since their list comes with the checkpoints and not with the library."""
+    return _whisper_normalizers().EnglishTextNormalizer({})
+
+
+def _whisper_normalizers() -> Any:
+    try:
+        from transformers.models.whisper import english_normalizer
+    except ImportError:
+        raise MetricError(
+            "normalized error rates need Transformers; run pip install 'skillweave[hf]', or ask for"
+            " wer and cer"
+        ) from None
+    return english_normalizer
 
 
 def best_constant(

@@ -23,22 +23,28 @@ SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", START}
 NOT_FOLLOWED = {
     "do_sample": (False,),
     "num_return_sequences": (1,),
-    "num_beam_groups": (1,),
-    "diversity_penalty": (0,),
     "penalty_alpha": (0,),
     "guidance_scale": (1,),
-    "encoder_no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "exponential_decay_length_penalty": (),
-    "sequence_bias": (),
     "force_words_ids": (),
     "constraints": (),
     "stop_strings": (),
     "max_time": (),
+    "dola_layers": (),
+    "watermarking_config": (),
+    "token_healing": (False,),
     "condition_on_prev_tokens": (False,),
 }
 """Options that change which text is written, and that the search here does not have → the values
 that change nothing."""
+
+
+def not_followed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that change which text is written, and that the search here does not have."""
+    return {
+        name: options[name]
+        for name, neutral in NOT_FOLLOWED.items()
+        if options.get(name) not in (None, *neutral)
+    }
 
 
 def stored_generation(folder: Path) -> dict[str, Any]:
@@ -69,12 +75,11 @@ def read_generation_settings(
     }
     settings = config.targets["lm"].model_dump(mode="json")
     if head.generation:
-        for name, neutral in NOT_FOLLOWED.items():
-            if found.get(name) not in (None, *neutral):
-                raise ConfigError(
-                    f"{FILE}: {name}={found[name]!r} has no counterpart here; remove it, or set"
-                    f" {' or '.join(map(repr, neutral)) or 'null'}"
-                )
+        for name, value in not_followed(found).items():
+            neutral = " or ".join(map(repr, NOT_FOLLOWED[name])) or "null"
+            raise ConfigError(
+                f"{FILE}: {name}={value!r} has no counterpart here; remove it, or set {neutral}"
+            )
         if START in found:
             raise ConfigError(
                 f"{FILE}: {START}={found[START]!r} is not that of {CONFIG_FILE}"
