@@ -180,6 +180,7 @@ def generate(
     from skillweave.inference.generating import open_writer
     from skillweave.inference.inputs import read_inputs, read_words
     from skillweave.inference.subtitles import SUFFIXES, SubtitleWriter
+    from skillweave.inference.writing import writing_task
 
     def text(option: str, file: Path) -> str:
         return "\n".join(read_lines(file, option))
@@ -204,7 +205,7 @@ def generate(
         "seed": seed,
         "language": language,
         "speech_task": speech_task,
-        "return_timestamps": return_timestamps or (lines and True),
+        "return_timestamps": return_timestamps,
     }
     words = inputs or []
     if input and words:
@@ -215,7 +216,11 @@ def generate(
     lines = lines or Writer(out, input)
     settings = {name: value for name, value in given.items() if value is not None}
     helper = open_predictor(assistant, device) if assistant else None
-    writer = open_writer(open_predictor(model, device), task, settings, helper)
+    predictor = open_predictor(model, device)
+    if isinstance(lines, SubtitleWriter):
+        lines.require_speech(writing_task(predictor, task))
+        settings["return_timestamps"] = True
+    writer = open_writer(predictor, task, settings, helper)
     fields = writer.fields
     rows = read_inputs(input, fields, writer.task.columns) if input else read_words(words, fields)
     if stream:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
+from skillweave.generation.whisper import Whisper
 from skillweave.storage import replacing
+from skillweave.tasks.task import ResolvedTask
 
 SUFFIXES = (".srt", ".vtt")
 
@@ -17,6 +20,14 @@ class SubtitleWriter:
 
     def __init__(self, out: Path) -> None:
         self.out = out
+
+    def require_speech(self, task: ResolvedTask) -> None:
+        """Raises ConfigError for a task that hears no times."""
+        if not Whisper.writes(task.target.generation):
+            raise ConfigError(
+                f"{self.out}: subtitles are what a Whisper with timestamps hears, and this model is"
+                " none; give a .jsonl file"
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -93,7 +93,8 @@ class TextWriter:
         self.constraint = build_constraint(self.settings, self.processor, self.ends)
         if self.settings.num_beams > (known := self.tokenizer.get_vocab_size()):
             raise ConfigError(
-                f"num_beams {self.settings.num_beams}, but the model knows {known} tokens"
+                f"num_beams {self.settings.num_beams}, but the model knows {known} tokens; give at"
+                " most so many"
             )
 
         self.assistant = None if assistant is None else TextWriter(assistant)

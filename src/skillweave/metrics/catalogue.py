@@ -5,7 +5,7 @@ from skillweave.metrics.captions import bleu_4, cider, of_texts, rouge_l
 from skillweave.metrics.labels import f1, macro_f1, matthews, of_classes
 from skillweave.metrics.transcription import (
     edit_counts,
-    of_texts,
+    error_rate_of,
     whisper_basic,
     whisper_english,
     word_edit_counts,
@@ -31,21 +31,21 @@ METRICS.update(
         "rouge_l": Metric("ROUGE-L", compute=of_texts(rouge_l)),
         "cider": Metric("CIDEr", unbounded=True, compute=of_texts(cider)),
         "cer": Metric("character error rate", lower=True),
-        "wer": Metric("word error rate", lower=True, compute=of_texts(word_edit_counts)),
+        "wer": Metric("word error rate", lower=True, compute=error_rate_of(word_edit_counts)),
         "normalized_cer": Metric(
             "normalized character error rate",
             lower=True,
-            compute=of_texts(edit_counts, whisper_basic),
+            compute=error_rate_of(edit_counts, whisper_basic),
         ),
         "normalized_wer": Metric(
             "normalized word error rate",
             lower=True,
-            compute=of_texts(word_edit_counts, whisper_basic),
+            compute=error_rate_of(word_edit_counts, whisper_basic),
         ),
         "english_wer": Metric(
             "word error rate of normalized English",
             lower=True,
-            compute=of_texts(word_edit_counts, whisper_english),
+            compute=error_rate_of(word_edit_counts, whisper_english),
         ),
         "recall_at_1": Metric("recall@1"),
         "recall_at_5": Metric("recall@5"),

@@ -32,7 +32,7 @@ def word_edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tu
     return np.array(edits, float), np.array([len(r) for r, _ in words], float)
 
 
-def of_texts(
+def error_rate_of(
     count: Callable[[Sequence[str], Sequence[str]], tuple[Floats, Floats]],
     normalizer: Callable[[], Callable[[str], str]] | None = None,
 ) -> Callable[[Any], tuple[Any, list[Any]]]:
