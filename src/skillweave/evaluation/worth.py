@@ -35,6 +35,10 @@ def verdict(table: Mapping[str, Any]) -> str:
     return (
         f"{word}: {METRICS[metric].title} {value:.3f}{between}, baseline {simple:.3f}"
         f" ({table['baseline_name']}). {table['activated_parameters']:,} parameters and"
-        f" {table['milliseconds']:.2g} ms a sample; the baseline took"
-        f" {table['baseline_seconds']:.2g} s for all, with its training"
+        f" {_rounded(table['milliseconds'])} ms a sample; the baseline took"
+        f" {_rounded(table['baseline_seconds'])} s for all, with its training"
     )
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
