@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from quickstart.steps.sources import Source
+from quickstart.steps.sources import Source, members
 from tiny.steps.locked import LOCK
 
 WHEELS = ("--only-binary", ":all:", "--python-version", "311", "--implementation", "cp")
@@ -45,7 +45,7 @@ def described(ecosystem: str, archive: Path) -> tuple[str, str]:
     if ecosystem == "apt":
         fields = ["dpkg-deb", "--field", str(archive), "Version"]
         version = subprocess.run(fields, check=True, capture_output=True, text=True).stdout.strip()
-        return version, "see its copyright file"
+        return version, debian_licences(archive)
     with zipfile.ZipFile(archive) as wheel:
         name = next(
             name for name in wheel.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)
@@ -60,6 +60,22 @@ def described(ecosystem: str, archive: Path) -> tuple[str, str]:
     return about["Version"], about.get("License-Expression") or ", ".join(
         classifiers
     ) or stated or "not stated"
+
+
+def debian_licences(archive: Path) -> str:
+    """The licences that a package's copyright file names."""
+    texts = [
+        content.decode("utf-8", "replace")
+        for name, content in members(archive, "usr/share/doc/")
+        if name.endswith("/copyright")
+    ]
+    named = {
+        licence.strip()
+        for text in texts
+        for licence in re.findall(r"^License:\s*([\w.+~ -]{2,40})$", text, re.MULTILINE)
+    }
+    common = {one for text in texts for one in re.findall(r"common-licenses/([\w.-]*\w)", text)}
+    return ", ".join(sorted(named or common)) or "see its copyright file"
 
 
 def pin(kind: str, ecosystem: str, name: str, cache: Path) -> Source:

@@ -55,7 +55,8 @@ def test_the_page_on_data_counts_the_pack_as_its_manifest_does() -> None:
         re.findall(r"^\| `pack:(\w+)` \| .* \| ([\d,]+ / [\d,]+ / [\d,]+) \|$", page, re.MULTILINE)
     )
     rows = {Path(name).stem: file["rows"] for name, file in manifest["files"].items()}
-    assert written == {
+    # the page also counts the tables that are made when they are opened
+    assert {name: written.get(name) for name in rows} == {
         name: " / ".join(f"{of[split]:,}" for split in ("train", "validation", "test"))
         for name, of in rows.items()
     }
