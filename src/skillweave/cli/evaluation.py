@@ -129,14 +129,17 @@ def evaluate_run(
     """Evaluate a run as `evaluate` does, and return each task's table."""
     from skillweave.analysis.experts import ExpertCounter
     from skillweave.evaluation.evaluator import measure
-    from skillweave.evaluation.zero_shot import read_tasks, with_unseen
+    from skillweave.evaluation.zero_shot import open_unseen
     from skillweave.recipe import find_recipe
     from skillweave.reporting.console import console, evaluation_table, progress
     from skillweave.reporting.report import write_report
 
-    model, recipe = open_run(run, device, data, split)
+    if zero_shot and data:
+        raise sw.ConfigError("--zero-shot names the data of its tasks; leave --data out")
     if zero_shot:
-        model, recipe = with_unseen(model, recipe, read_tasks(find_recipe(zero_shot)), split)
+        model, recipe = open_unseen(run, find_recipe(zero_shot), split, device)
+    else:
+        model, recipe = open_run(run, device, data, split)
     recipe.require_unchanged(split, tasks)
     experts = ExpertCounter(model)
     with progress() as step:

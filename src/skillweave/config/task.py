@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import PositiveFloat, field_validator
+from pydantic import PositiveFloat, field_validator, model_validator
 
 from skillweave.config.base import Config, Positive
 from skillweave.config.data import AugmentConfig, DataConfig, MaskingConfig
+from skillweave.config.prompting import PromptingConfig, read_template
 
 
 class TaskSettings(Config):
@@ -25,11 +27,23 @@ class TaskSettings(Config):
     choices: Positive | None = None
     """Largest number of choices of a sample; that of the task's entry if absent (multiple choice 4,
     idiom cloze 10)."""
-    template: str = "{text} [MASK]"
-    """Prompts: what the model reads. [MASK] is the place of the class's word."""
+    template: str = ""
+    """What the model reads of a row. Prompts: `{text} [MASK]`, where [MASK] is the place of the
+    class's word. Tasks of a model that writes text: names of fields in braces, with `{label}`,
+    `{candidate}`, `{choice}` or `{answer}` at the place of the answer. The name of a .yaml or .json
+    file with the keys `template`, `prompting` and `classes` stands for what is in it. If absent,
+    that of the task's kind."""
+    prompting: PromptingConfig = PromptingConfig()
+    """Tasks of a model that writes text: what stands around the template, and how candidates are
+    compared."""
     stride: Positive = 128
     """Reading comprehension: a text that is too long is read in windows that begin this many tokens
     apart."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template_of_file(cls, data: Any) -> Any:
+        return read_template(data) if isinstance(data, Mapping) else data
 
     @field_validator("classes", mode="before")
     @classmethod

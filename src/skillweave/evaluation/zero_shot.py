@@ -16,10 +16,19 @@ from skillweave.config.data import Split
 from skillweave.config.layering import load_yaml
 from skillweave.config.task import TaskConfig
 from skillweave.evaluation.evaluator import SPLITS
+from skillweave.inference.loading import bare_recipe, choose_device, load, run_recipe
 from skillweave.model.config import ModelConfig, ModelTask
 from skillweave.model.model import Model
-from skillweave.tasks.resolve import ResolvedRecipe, bound_entry, resolved, with_classes
-from skillweave.tasks.task import Task
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.prompted import draw_examples
+from skillweave.tasks.resolve import (
+    ResolvedRecipe,
+    bound_entry,
+    recipe_entry,
+    resolved,
+    with_classes,
+)
+from skillweave.tasks.task import ResolvedTask, Task
 
 
 def read_tasks(file: str | Path) -> dict[str, TaskConfig]:
@@ -33,6 +42,20 @@ def read_tasks(file: str | Path) -> dict[str, TaskConfig]:
     return {
         name: TaskConfig.parse(task or {}, f"{file}: tasks.{name}") for name, task in tasks.items()
     }
+
+
+def open_unseen(
+    path: str | Path, file: str | Path, split: str = "test", device: str = "auto"
+) -> tuple[Model, ResolvedRecipe]:
+    """Any saved model on a device, and the recipe for the tasks in a file: see `load`,
+    `read_tasks` and `with_unseen`."""
+    tasks = read_tasks(file)
+    model = load(path).to(choose_device(device))
+    try:
+        recipe = run_recipe(path)
+    except ConfigError:  # a model folder has no recipe; only its settings of training are missing
+        recipe = bare_recipe(model, tasks, path)
+    return with_unseen(model, ResolvedRecipe(recipe, model.assets, {}), tasks, split)
 
 
 def with_unseen(
@@ -51,6 +74,7 @@ def with_unseen(
         entry = bound_entry(name, config.settings, None, model.config)
         _require_streams(model.config, name, entry)
         target = _target(model.config, name, entry, config)
+        entry = bound_entry(name, config.settings, model.config.targets[target], model.config)
         layouts[name] = ModelTask(
             spans=entry.span_configs, targets={target: 1.0}, columns=config.data.columns
         )
@@ -59,11 +83,30 @@ def with_unseen(
     for name in tasks:
         able.resolve(name)  # a route that knows trained tasks alone says so before any data is read
     unseen = recipe.recipe.model_copy(update={"model": able.config, "tasks": chosen})
-    named = with_classes(unseen, part)
+    named = _with_examples(with_classes(unseen, part), part)
     for name, config in named.tasks.items():
         layouts[name] = layouts[name].model_copy(update={"settings": config.settings})
     able = model.with_tasks(layouts)
     return able, resolved(named.model_copy(update={"model": able.config}), model.assets)
+
+
+def _with_examples(recipe: RecipeConfig, split: Split) -> RecipeConfig:
+    """The recipe with the worked examples that its tasks ask for, drawn from the training split."""
+    tasks = dict(recipe.tasks)
+    for name, config in recipe.tasks.items():
+        if not config.prompting.shots:
+            continue
+        if split == "train":
+            raise ConfigError(
+                f"tasks.{name}.prompting.shots: worked examples are drawn from the training split;"
+                " evaluate another split"
+            )
+        entry = recipe_entry(recipe, name)
+        task = ResolvedTask(name, entry, config.settings, recipe.model, config.target or "")
+        examples = [*config.prompting.examples, *draw_examples(task, config)]
+        prompting = config.prompting.model_copy(update={"examples": examples})
+        tasks[name] = config.model_copy(update={"prompting": prompting})
+    return recipe.model_copy(update={"tasks": tasks})
 
 
 def _target(config: ModelConfig, name: str, entry: Task, task: TaskConfig) -> str:

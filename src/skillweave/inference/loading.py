@@ -124,14 +124,19 @@ def recipe_for(
         parted = "split" in open_rows(path).columns
         source = DataConfig(path=path if parted else {split: path}, columns=task.columns)
         tasks[name] = TaskConfig(**settings, target=next(iter(task.targets)), data=source)
-    recipe = RecipeConfig(
+    return resolved(bare_recipe(model, tasks, where), model.assets)
+
+
+def bare_recipe(model: Model, tasks: Mapping[str, TaskConfig], where: str | Path) -> RecipeConfig:
+    """A recipe for a model that has none, such as a converted one. `where`: the folder of the
+    model."""
+    return RecipeConfig(
         name=Path(where).resolve().name.lstrip(".") or "model",
         output=str(where),
         model=model.config,
-        tasks=tasks,
+        tasks=dict(tasks),
         training=TrainingConfig(steps=1),
     )
-    return resolved(recipe, model.assets)
 
 
 def _moved(model: Model, data: Mapping[str, str], recipe: RecipeConfig) -> ResolvedRecipe:

@@ -25,6 +25,7 @@ METRICS.update(
         "tag_accuracy": Metric("accuracy of words"),
         "exact_match": Metric("exact match"),
         "answer_f1": Metric("F1 of answers"),
+        "cmrc_f1": Metric("F1 of answers (CMRC)"),
         "bleu": Metric("BLEU"),
         "chrf": Metric("chrF"),
         "bleu_4": Metric("BLEU-4 of all references", compute=of_texts(bleu_4)),

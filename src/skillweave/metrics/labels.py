@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
@@ -128,3 +129,13 @@ def answer_f1(answer: str, reference: str) -> float:
     if not given or not wanted:
         return float(given == wanted)
     return 2 * (given & wanted).total() / (given.total() + wanted.total())
+
+
+def cmrc_f1(answer: str, reference: str) -> float:
+    """F1 of the longest run of words that both have; 1 where neither has any (CMRC 2018, arXiv
+    1810.07366, and its evaluation script)."""
+    given, wanted = answer_words(answer), answer_words(reference)
+    if not given or not wanted:
+        return float(given == wanted)
+    shared = SequenceMatcher(None, given, wanted, autojunk=False).find_longest_match().size
+    return 2 * shared / (len(given) + len(wanted))

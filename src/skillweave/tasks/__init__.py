@@ -4,6 +4,7 @@ from skillweave.tasks import (  # noqa: F401
     classification,
     generation,
     language_modelling,
+    likelihood,
     masked_images,
     masked_prediction,
     multi_label,

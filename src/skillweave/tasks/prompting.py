@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from skillweave.batch import Example, Modality, Span
-from skillweave.components.targets.prompt import MASK
+from skillweave.components.targets.prompt import MASK, template_of
+from skillweave.config.task import TaskSettings
 from skillweave.data.values import class_index
 from skillweave.tasks.classification import Classification
 from skillweave.tasks.inputs import OneInput
@@ -22,13 +24,16 @@ class Prompting(Classification):
     """The class of a text, by the likelihood of its word at the template's [MASK]."""
 
     names_classes: ClassVar[bool] = True
-    uses_template: ClassVar[bool] = True
+
+    def template_texts(self, settings: TaskSettings) -> list[str]:
+        """See `Task`."""
+        return re.split(r"\{text\}|\[MASK\]", template_of(settings))
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """The template with the text in it, cut where there is no room, and a [MASK] for each token
         of a class's word."""
         processor, masks = context.processors[Modality.TEXT], len(context.target.words[0])
-        parts = context.settings.template.split("{text}")
+        parts = template_of(context.settings).split("{text}")
         before, after = (self._ids(part, processor, masks) for part in parts)
         opening, closing = processor.frame
         room = processor.max_length - len([*opening, *before, *after, *closing])

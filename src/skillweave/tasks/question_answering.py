@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skillweave.batch import Example, Modality, Span
-from skillweave.data.processors import BadInput
+from skillweave.batch import Batch, Example, Modality, Span
+from skillweave.components.targets import TargetConfig
+from skillweave.config import ConfigError
+from skillweave.config.decoding import DecodingConfig
+from skillweave.config.task import TaskSettings
+from skillweave.data.processors import BadInput, build_answer_processor, build_processors
+from skillweave.data.processors.tokenizer import without_spaces_at_han
 from skillweave.data.values import as_list, as_text
+from skillweave.generation import generate
 from skillweave.layers.tokens import map_tokens
 from skillweave.metrics import Columns, estimate, mean
-from skillweave.metrics.labels import answer_f1, exact_match
+from skillweave.metrics.labels import answer_f1, cmrc_f1, exact_match
+from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.tasks.predictions import Predictions, first_logits, on_device
+from skillweave.tasks.prompted import Answered, Prompted, begun, prompted_example
 from skillweave.tasks.task import (
     Figures,
     MeasuredData,
@@ -28,6 +36,7 @@ from skillweave.tasks.task import (
     caption_of,
     register,
 )
+from skillweave.tasks.template import Template
 
 MAX_QUESTION_TOKENS = 64
 """Longest question, in tokens (BERT's run_squad)."""
@@ -47,7 +56,15 @@ class QuestionAnswering(Task):
     """`[CLS] question [SEP] text [SEP]`; a long text is read in windows (BERT section 4.2)."""
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"answers"})
-    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "answer_f1")
+    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "answer_f1", "cmrc_f1")
+
+    def bind(self, target: TargetConfig | None, model: ModelConfig, settings: TaskSettings) -> Task:
+        """A target that writes text writes the answer after a template."""
+        if target is not None and target.writes_text:
+            own = {one.name: getattr(self, one.name) for one in fields(Task)}
+            own |= {"spans": (), "targets": (target.kind,), "slot": "answer"}
+            return WrittenAnswers(**own).bind(target, model, settings)
+        return super().bind(target, model, settings)
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """In training any window of a long text."""
@@ -117,11 +134,10 @@ class QuestionAnswering(Task):
         """Exact match and F1 of the answers' words, each against the most similar reference."""
         found = cast(AnswerPredictions, found)
         pairs = list(zip(found.hypotheses, found.references, strict=True))
-        exact = [max(exact_match(h, r) for r in rs or [""]) for h, rs in pairs]
-        overlap = [max(answer_f1(h, r) for r in rs or [""]) for h, rs in pairs]
+        metrics = {"exact_match": exact_match, "answer_f1": answer_f1, "cmrc_f1": cmrc_f1}
         return {
-            "exact_match": (mean, [np.array(exact)]),
-            "answer_f1": (mean, [np.array(overlap)]),
+            name: (mean, [np.array([max(metric(h, r) for r in rs or [""]) for h, rs in pairs])])
+            for name, metric in metrics.items()
         }
 
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
@@ -133,6 +149,100 @@ class QuestionAnswering(Task):
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`answer`, "" for none."""
         return {"answer": cast(AnswerPredictions, found).hypotheses[index]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswers(Prompted, QuestionAnswering):
+    """The answer to a question about a text, which the model writes after a template (M6 section
+    4.1.2)."""
+
+    separate: ClassVar[bool] = True
+
+    derived: Mapping[str, str] = field(default_factory=lambda: {"answer": "answers"})
+
+    def templates(self, settings: TaskSettings) -> tuple[Template, Template]:
+        """The answer stands at the end where the template has no place for it. Raises ConfigError
+        for a template that goes on after it."""
+        text = settings.template or self.prompt
+        if "{answer}" not in text:
+            settings = settings.model_copy(update={"template": f"{text}{{answer}}"})
+        template, prefix = super().templates(settings)
+        if template.parts[-1][1] != self.slot:
+            raise ConfigError(f"template: {text!r} goes on after {{answer}}; the answer ends it")
+        return template, prefix
+
+    def worked_example(self, row: Row, settings: TaskSettings) -> tuple[str, str]:
+        """See `Task`."""
+        return "", self._worked(row, settings, _first_answer(row))
+
+    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
+        """The text with the first answer; in prediction it ends before it."""
+        own = context.answers if self.decodes else context.processors[Modality.TEXT]
+        room = min(context.settings.prompting.max_answer_tokens, own.max_length // 2)
+        prompt = self.prompt_of(row, context, [" "], room)
+        answers = answer_texts(row.get("answers")) if context.labelled else []
+        if context.training and not answers:
+            raise BadInput("no answer to learn")
+        encoded = own.encode(next(iter(answers), ".")).ids[:room]
+        found = self.answered(prompt, next(iter(answers), "."), context)
+        found = Answered(found.ids[: found.start + max(len(encoded), 1)], found.start)
+        metadata = {
+            "beginning": found.ids[: found.start],
+            "answers": answers,
+            "examples": (prompt.examples, len(context.settings.prompting.examples)),
+        }
+        return prompted_example(prompt, found, row, context, self.decodes, **metadata)
+
+    def parts(self, row: Row, context: TaskContext, rng: np.random.Generator) -> list[Example]:
+        """One: a text that is too long is cut."""
+        return [self.example(row, context, rng)]
+
+    def predict(
+        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
+    ) -> AnswerPredictions:
+        """The text that is written for every sample, up to the first of `prompting.stop`."""
+        writer, seen = _Writer(model, task), Predictions()
+        references, hypotheses = [], []
+        for batch in on_device(model, batches, seen):
+            references += [about["answers"] for about in batch.metadata]
+            hypotheses += writer(begun(batch, [about["beginning"] for about in batch.metadata]))
+        return AnswerPredictions(references=references, hypotheses=hypotheses, **vars(seen))
+
+
+class _Writer:
+    """Writes answers as a task's target and its `prompting` say."""
+
+    def __init__(self, model: Model, task: ResolvedTask) -> None:
+        self.model, target = model, task.target
+        self.prompting = task.settings.prompting
+        # that of the text which is written
+        self.processor: Any = (
+            build_answer_processor(model.config, model.assets)
+            if task.entry.decodes
+            else build_processors(model.config, model.assets)[Modality.TEXT]
+        )
+        own = {"num_beams": target.beams, "length_penalty": target.length_penalty}
+        self.settings = DecodingConfig.search(target.generation, **own)
+        ends = target.generation.get("eos_token_id") or []
+        self.ends = [self.processor.separator, *([ends] if isinstance(ends, int) else ends)]
+
+    def __call__(self, batch: Batch) -> list[str]:
+        """The answer for each sample of a batch, which ends where answers begin."""
+        written = batch.layout.passes[-1]
+        room = self.processor.max_length - int(batch.lengths[:, list(written)].sum(1).max())
+        most = max(min(self.prompting.max_answer_tokens, room), 1)
+        found = generate(self.model, batch, self.ends, most, self.settings, self._stops)
+        return [self.text(answers[0].ids) for answers in found]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, up to the first of the texts that end it."""
+        text = self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        places = [place for stop in self.prompting.stop if (place := text.find(stop)) >= 0]
+        return without_spaces_at_han(text[: min(places, default=len(text))]).strip()
+
+    def _stops(self, ids: list[int]) -> bool:
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        return any(stop in text for stop in self.prompting.stop)
 
 
 def best_span(logits_L2: Tensor, first: int, count: int, most: int) -> tuple[float, int, int]:
@@ -147,6 +257,20 @@ def best_span(logits_L2: Tensor, first: int, count: int, most: int) -> tuple[flo
     place = int(scores_CC.masked_fill(~allowed_CC, -torch.inf).argmax())
     begin, end = divmod(place, count)
     return float(scores_CC[begin, end] - logits_L2[0].sum()), begin, end
+
+
+def _first_answer(row: Row) -> str:
+    answers = answer_texts(row.get("answers"))
+    if not answers:
+        raise BadInput("no answer to show")
+    return answers[0]
+
+
+def answer_texts(value: Any) -> list[str]:
+    """The texts of a row's answers, as in `answer_spans`, wherever they stand."""
+    listed = as_list(value["text"]) if isinstance(value, Mapping) else as_list(value)
+    texts = (as_text(one["text"] if isinstance(one, Mapping) else one) for one in listed)
+    return [text for text in texts if text and text.strip()]
 
 
 def answer_spans(value: Any, text: str) -> list[tuple[int, int]]:
@@ -192,5 +316,6 @@ register(
         spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
         targets=("span",),
         fields=("question", "text", "answers"),
+        prompt="{text} 问题：{question}？回答：",
     )
 )

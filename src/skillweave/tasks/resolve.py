@@ -4,7 +4,6 @@ open."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -157,7 +156,11 @@ def _kind_of(task: ModelTask, target: TargetConfig, model: ModelConfig) -> str:
     """The entry of the catalogue that reads the same inputs and learns by such a target, for a
     converted model, whose tasks have names of their own; empty where there is none."""
     own = [(span.modality, span.encoder_pass) for span in task.spans]
-    able = {kind: entry for kind, entry in TASKS.items() if entry.learns_by(type(target))}
+    able = {
+        kind: entry
+        for kind, entry in TASKS.items()
+        if entry.learns_by(type(target)) and not entry.prompted_by(type(target))
+    }
     # Hugging Face counts a question and its text as one input
     for view in (list, set):
         for kind, entry in able.items():
@@ -317,6 +320,11 @@ def _targets(
 
 def _check(config: TaskConfig, task: ResolvedTask) -> None:
     """Raise ConfigError for settings of a task that do not go together."""
+    if config.prompting.shots:
+        raise ConfigError(
+            f"tasks.{task.name}.prompting.shots: worked examples are for `evaluate --zero-shot`; a"
+            " training learns from all rows. Leave shots out"
+        )
     for metric in config.metrics:
         if METRICS.find(metric).compute is None:
             raise ConfigError(f"tasks.{task.name}.metrics: {metric!r} is no further metric")
@@ -505,8 +513,7 @@ def _texts(recipe: RecipeConfig, modalities: Sequence[Modality]) -> Iterator[str
         entry = recipe_entry(recipe, name)
         if Modality.TEXT in modalities:
             yield from config.classes.values()
-            if entry.uses_template:
-                yield from re.split(r"\{text\}|\[MASK\]", config.template)
+            yield from entry.template_texts(config.settings)
         task = ResolvedTask(name, entry, config.settings, recipe.model, "")
         for field in (f for modality in modalities for f in entry.text_fields(modality)):
             if (str(config.data), field) in seen:

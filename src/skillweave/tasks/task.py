@@ -149,7 +149,8 @@ class Task(ABC):
     `class` (a class by its name) or `label_ids` (a token); None where answers are not encoded, or
     are the batch's own pairs. `answer_field`: the field that holds the text which a decoder writes;
     None where none does. `reread`: whether a decoder reads the text again and the target reads the
-    decoder's output (BART section 3.1).
+    decoder's output (BART section 3.1). `prompt`: the template by which a model that writes text
+    does the task, if the recipe gives none; empty where it cannot.
     """
 
     name: str
@@ -162,13 +163,12 @@ class Task(ABC):
     candidates: Literal["class", "label_ids"] | None = None
     answer_field: str | None = None
     reread: bool = False
+    prompt: str = ""
 
     answers: ClassVar[bool] = True
     """Whether it gives an answer for a single input."""
     names_classes: ClassVar[bool] = False
     """Whether the recipe's `classes` name the task's classes as texts."""
-    uses_template: ClassVar[bool] = False
-    """Whether the recipe's `template` says what the model reads."""
     asked_fields: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields that hold what the task predicts; a row to predict for need not have them."""
     metrics: ClassVar[tuple[str, ...]]
@@ -218,7 +218,11 @@ class Task(ABC):
     def learns_by(self, target: type[TargetConfig]) -> bool:
         """Whether a class of targets can learn the task."""
         kinds = {target.model_fields["kind"].default, *target.stands_in_for}
-        return not kinds.isdisjoint(self.targets)
+        return self.prompted_by(target) or not kinds.isdisjoint(self.targets)
+
+    def prompted_by(self, target: type[TargetConfig]) -> bool:
+        """Whether a target does the task from a template, by writing or by scoring texts."""
+        return bool(self.prompt) and target.writes_text
 
     @property
     def decodes(self) -> bool:
@@ -259,6 +263,17 @@ class Task(ABC):
             )
             for s in self.spans
         ]
+
+    def template_texts(self, settings: TaskSettings) -> list[str]:
+        """What the model reads besides the data: the words of a template."""
+        return []
+
+    def worked_example(self, row: Row, settings: TaskSettings) -> tuple[str, str]:
+        """The class of a row ("" for none), and the template with its right answer. Raises BadInput
+        for a row that cannot be used, ConfigError for a task without a template."""
+        raise ConfigError(
+            f"the task {self.name} is not done from a template; leave prompting.shots out"
+        )
 
     # From a row to examples
 

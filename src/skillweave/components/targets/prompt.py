@@ -20,10 +20,16 @@ from skillweave.components.targets.base import (
 )
 from skillweave.components.targets.masked_language import MaskedLanguage, tied_stream_faults
 from skillweave.config.base import ConfigError
+from skillweave.config.task import TaskSettings
 from skillweave.layers.precision import at_least_float32
 
 MASK = "[MASK]"
 """What stands for the word of the class in a task's template."""
+
+
+def template_of(settings: TaskSettings) -> str:
+    """The template of a task, by default the word of its class after the text."""
+    return settings.template or f"{{text}} {MASK}"
 
 
 @TARGETS.register("prompt")
@@ -61,7 +67,7 @@ class PromptConfig(TargetConfig):
         different numbers of tokens or are the same to the tokenizer.
         """
         task, settings = data[0].name, data[0].settings
-        template = settings.template
+        template = template_of(settings)
         if template.count("{text}") != 1 or template.count(MASK) != 1:
             raise ConfigError(
                 f"tasks.{task}.template: {template!r} needs one {{text}} and one {MASK}"
