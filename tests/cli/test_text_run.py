@@ -40,6 +40,7 @@ ANSWERS = {
     "multiple_choice": {"class": str, "probability": float},
     "idiom_cloze": {"class": str, "probability": float},
     "text_prompting": {"class": str, "probability": float},
+    "perplexity_classification": {"class": str, "probability": float},
     "text_to_text": {"answer": str},
     "text_matching": {"found": list},
     "simcse": {"found": list},

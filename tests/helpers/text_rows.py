@@ -67,6 +67,10 @@ ROWS: dict[str, Callable[[int, str, str], dict[str, Any]]] = {
         "text": f"the {c} {t}",
         "label": "红蓝绿白"[COLOURS.index(c)],
     },
+    "perplexity_classification": lambda i, c, t: {
+        "text": f"the {c} {t}",
+        "label": "红蓝绿白"[COLOURS.index(c)],
+    },
     "text_matching": lambda i, c, t: {"text": f"the {c} {t}", "second": f"a {t} of {c}"},
     "text_to_text": lambda i, c, t: {"text": f"the {c} {t}", "answer": f"a {t} of {c}"},
     "text_similarity": lambda i, c, t: {**_pair(i, c, t), "score": 5 * (i % 2)},

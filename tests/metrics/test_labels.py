@@ -108,3 +108,20 @@ def test_entities_by_hand(tags: str, expected: set[tuple[str, int, int]]) -> Non
 def test_answers_by_hand(answer: str, reference: str, exact: float, f1: float) -> None:
     assert label_metrics.exact_match(answer, reference) == exact
     assert label_metrics.answer_f1(answer, reference) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("北京大学", "北京", 2 * 2 / 6),
+        ("在北京。", "北京", 2 * 2 / 5),
+        ("京北", "北京", 2 * 1 / 4),  # as bags they are the same
+        ("1998年", "1998年5月", 2 * 2 / 6),
+        ("the red cat", "red Cat", 1.0),
+        ("x", "y", 0.0),
+        ("", "", 1.0),
+        ("", "y", 0.0),
+    ],
+)
+def test_f1_of_cmrc_counts_the_longest_run(answer: str, reference: str, expected: float) -> None:
+    assert label_metrics.cmrc_f1(answer, reference) == pytest.approx(expected)

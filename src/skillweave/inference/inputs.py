@@ -87,7 +87,7 @@ def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
 def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
     """Values as rows: mappings as they are, anything else as the task's first field."""
     for value in values:
-        is_row = isinstance(value, Mapping) and fields[0] in value
+        is_row = isinstance(value, Mapping) and not value.keys().isdisjoint(fields)
         yield value if is_row else {fields[0]: value}
 
 

@@ -25,6 +25,7 @@ from skillweave.data.values import as_list, as_text, is_missing
 from skillweave.model.config import ModelConfig
 from skillweave.tasks.dataset import open_fields
 from skillweave.tasks.language_modelling import CONTINUED
+from skillweave.tasks.predictions import Predictions
 from skillweave.tasks.task import ANSWER, ResolvedTask, Row, Task, TaskContext
 from skillweave.tasks.template import MASK, Template
 
@@ -130,6 +131,15 @@ class Prompted(Task):
         head, tail = self.templates(settings)[0].around(self.slot, values)
         return f"{head}{answer}{tail}"
 
+    def remarks(self, found: Predictions) -> list[str]:
+        """See `Task`."""
+        if not found.truncated:
+            return []
+        return [
+            f"only the beginning of {found.truncated:,} of {len(found.keys):,} samples was read:"
+            " they are longer than max_length or prompting.max_characters"
+        ]
+
     def limited(self, values: Values, prompting: PromptingConfig) -> Values:
         """The values with at most `prompting.max_characters` characters."""
         most = prompting.max_characters
@@ -169,23 +179,19 @@ class Prompted(Task):
         without tokens."""
         processor, (head, tail) = _own_processor(self, context), (prompt.head, prompt.tail)
         if self.separate:
-            before = [*prompt.begin, *processor.encode(head.rstrip()).ids]
-            text = f"{head[len(head.rstrip()) :]}{answer}{tail}"
-            after = processor.encode(text).ids
-            return _required(Answered([*before, *after], len(before)), answer)
+            shown = head.rstrip()
+            begin, head = [*prompt.begin, *processor.encode(shown).ids], head[len(shown) :]
+        else:
+            begin = prompt.begin
         encoded = processor.encode(f"{head}{answer}{tail}")
-        ends = [end for _, end in encoded.offsets]
-        start = next((i for i, end in enumerate(ends) if end > len(head)), len(ends))
-        found = Answered([*prompt.begin, *encoded.ids], len(prompt.begin) + start)
-        return _required(found, answer)
-
-
-def _required(found: Answered, answer: str) -> Answered:
-    if found.start == len(found.ids):
-        raise BadInput(f"the answer {answer!r} has no tokens; write it with known words")
-    if not found.start:
-        raise BadInput("no token stands before the answer; begin the template with a word")
-    return found
+        first = 0 if self.separate else len(head)
+        places = encoded.offsets
+        start = next((i for i, (_, end) in enumerate(places) if end > first), len(places))
+        if start == len(places) or places[start][0] >= len(head) + len(answer):
+            raise BadInput(f"the answer {answer!r} has no tokens; write it with known words")
+        if not len(begin) + start:
+            raise BadInput("no token stands before the answer; begin the template with a word")
+        return Answered([*begin, *encoded.ids], len(begin) + start)
 
 
 class _Builder:
@@ -200,7 +206,7 @@ class _Builder:
 
     def __call__(self, values: Values, examples: Sequence[str]) -> Prompt:
         context, prompting = self.context, self.context.settings.prompting
-        reader, own = context.processors[Modality.TEXT], _own_processor(self.task, context)
+        reader, own = _reader(context), _own_processor(self.task, context)
         shown = "".join(f"{example}{prompting.separator}" for example in examples)
         head, tail = self.template.around(self.task.slot, values)
         pieces: list[str] = []
@@ -226,13 +232,11 @@ class _Builder:
 
     def lengths(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Positions that are taken and that there are, of each sequence."""
-        own, reader = (
-            _own_processor(self.task, self.context),
-            self.context.processors[Modality.TEXT],
-        )
+        own, reader = _own_processor(self.task, self.context), _reader(self.context)
         text = f"{prompt.head}{self.longest}{prompt.tail}"
         taken = len(prompt.begin) + len(own.encode(text).ids) + self.reserve
-        if self.task.decodes:
+        stream = self.context.model.streams.text
+        if self.task.decodes or (stream is not None and stream.separate_parts):
             return [(len(prompt.before), reader.max_length), (taken, own.max_length)]
         return [(len(prompt.before) + taken, own.max_length)]
 
@@ -250,9 +254,13 @@ class _Builder:
         )
 
 
+def _reader(context: TaskContext) -> Any:
+    return context.processors[Modality.TEXT]
+
+
 def _own_processor(task: Task, context: TaskContext) -> Any:
     """That of the text which is written."""
-    return context.answers if task.decodes else context.processors[Modality.TEXT]
+    return context.answers if task.decodes else _reader(context)
 
 
 def largest(count: int, fits: Callable[[int], bool]) -> int:

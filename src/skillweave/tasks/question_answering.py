@@ -236,13 +236,17 @@ class _Writer:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of an answer's tokens, up to the first of the texts that end it."""
-        text = self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text = self._decoded(ids)
         places = [place for stop in self.prompting.stop if (place := text.find(stop)) >= 0]
-        return without_spaces_at_han(text[: min(places, default=len(text))]).strip()
+        return text[: min(places, default=len(text))].strip()
 
     def _stops(self, ids: list[int]) -> bool:
-        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self._decoded(ids)
         return any(stop in text for stop in self.prompting.stop)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text = self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return without_spaces_at_han(text)
 
 
 def best_span(logits_L2: Tensor, first: int, count: int, most: int) -> tuple[float, int, int]:

@@ -47,8 +47,8 @@ class Template:
         """The text before and after the only place of a field, with the others filled in."""
         (place,) = (i for i, (_, name) in enumerate(self.parts) if name == slot)
         literal, _ = self.parts[place]
-        before, after = Template(self.parts[:place]), Template(self.parts[place + 1 :])
-        return before.filled(values) + literal, after.filled(values)
+        before = Template((*self.parts[:place], (literal, "")))
+        return before.filled(values), Template(self.parts[place + 1 :]).filled(values)
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The text with all fields filled in."""
