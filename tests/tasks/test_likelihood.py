@@ -306,6 +306,9 @@ def test_the_command_on_a_folder_of_transformers(
     assert table["n"] == 4 and 0 <= table["accuracy"] <= 1 and "baseline" in table
     assert cli.main([*words, "--data", "topics=x.jsonl"]) == 2
     assert "leave --data out" in capsys.readouterr().err
+    asked = ["predict", str(t5), "--task", "topics", "--zero-shot", str(tmp_path / "tasks.yaml")]
+    assert cli.main([*asked, "--device", "cpu", "a red cat"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] in CLASSES
 
 
 def test_a_model_without_an_output_layer(tmp_path: Path) -> None:

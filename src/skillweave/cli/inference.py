@@ -50,6 +50,13 @@ def predict(
         str | None,
         Option(metavar="PATH", help="What a retrieval task searches (default: the run's data)."),
     ] = None,
+    zero_shot: Annotated[
+        str | None,
+        Option(
+            metavar="RECIPE",
+            help="Take the task from this recipe; the model was not trained on it.",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Answer for raw inputs, a JSON line for each.
@@ -65,7 +72,7 @@ def predict(
         raise sw.ConfigError(f"give inputs such as {words[0]} or --input {input}, not both")
     require_writable(out)
     writer = Writer(out, input)
-    predictor = open_predictor(model, device)
+    predictor = _unseen(model, zero_shot, device) if zero_shot else open_predictor(model, device)
     found = predictor.answering(task)
     fields = found.entry.query_fields
     given = read_inputs(input, fields, found.columns) if input else read_words(words, fields)
@@ -75,6 +82,13 @@ def predict(
     with writer:
         for row, answer in zip(given.shown, answers, strict=True):
             writer.write(row, answer)
+
+
+def _unseen(model: str, recipe: str, device: str) -> sw.Predictor:
+    from skillweave.evaluation.zero_shot import open_unseen
+    from skillweave.recipe import find_recipe
+
+    return sw.Predictor(open_unseen(model, find_recipe(recipe), device=device)[0], device=None)
 
 
 def generate(

@@ -9,6 +9,7 @@ missing are skipped.
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 import soxr
 import torch
+import yaml
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
@@ -28,6 +30,7 @@ from transformers import (
 import skillweave as sw
 from skillweave.config.data import DataConfig
 from skillweave.data.sources import open_source
+from skillweave.evaluation.zero_shot import open_unseen
 from skillweave.inference import open_writer
 
 ROOT = os.environ.get("SKILLWEAVE_REAL_WEIGHTS")
@@ -107,3 +110,39 @@ def test_segments_of_a_long_recording_are_theirs() -> None:
     ((found,),) = open_writer(sw.Predictor(place), None, {**options, **plain}).write([sound])
     assert [one["text"] for one in found["segments"]] == [x for x in expected if x.strip()]
     assert found["segments"][-1]["end"] > 30
+
+
+REVIEWS = [
+    ("a moving film with wonderful actors, I loved every minute", "positive"),
+    ("dull, far too long, and the ending makes no sense", "negative"),
+    ("the best meal I have had in years", "positive"),
+    ("the room was dirty and the staff were rude", "negative"),
+]
+
+
+def test_likelihoods_of_classes_are_theirs(tmp_path: Path) -> None:
+    place, names = folder("smollm2-135m"), {"positive": "good", "negative": "very bad"}
+    template = "Review: {text}\nThis review is {label}"
+    rows = [{"text": text, "label": label} for text, label in REVIEWS]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"kind": "perplexity_classification", "template": template, "classes": names}
+    task["data"] = {"path": {"test": str(tmp_path / "test.jsonl")}}
+    (tmp_path / "tasks.yaml").write_text(
+        yaml.safe_dump({"tasks": {"sentiment": task}}, sort_keys=False)
+    )
+    model, _ = open_unseen(place, tmp_path / "tasks.yaml", device="cpu")
+    found = sw.predict(model, "sentiment", [row["text"] for row in rows])
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    theirs = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    for row, answer in zip(rows, found, strict=True):
+        scores = []
+        for name in names.values():
+            text = template.format(text=row["text"], label=name)
+            given = tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+            ends_L = given.pop("offset_mapping")[0, 1:, 1]
+            with torch.no_grad():
+                log_p_LV = theirs(**given).logits[0, :-1].log_softmax(-1)
+            log_p_L = log_p_LV.gather(1, given["input_ids"][0, 1:, None]).squeeze(1)
+            scores.append(log_p_L[ends_L > len(text) - len(name)].mean())
+        shares = torch.tensor(list(answer["probabilities"].values()))
+        torch.testing.assert_close(shares, torch.stack(scores).softmax(0), rtol=1e-5, atol=1e-5)
