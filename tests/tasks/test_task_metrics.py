@@ -7,6 +7,7 @@ from skillweave.metrics import METRICS
 from skillweave.tasks import TASKS, Task
 from skillweave.tasks.classification import Classification, ClassPredictions
 from skillweave.tasks.generation import GeneratedText, TextGeneration
+from skillweave.tasks.likelihood import Likelihood, ScoredClasses
 from skillweave.tasks.masked_images import MaskedImage, ReconstructedPatches
 from skillweave.tasks.masked_prediction import MaskedPredictions, PositionMetrics
 from skillweave.tasks.multi_label import MultiLabelClassification, MultiLabelPredictions
@@ -22,6 +23,7 @@ NUMBERS, EYE = np.array([0.5, 1.0], np.float32), np.eye(2, dtype=np.float32)
 COUNTS = np.array([0, 1])
 TEXTS = {"references": ["a b", "c"], "hypotheses": ["a", "c"]}
 FOUND: dict[type, Predictions] = {
+    Likelihood: ScoredClasses(keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2),
     Classification: ClassPredictions(
         keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2
     ),

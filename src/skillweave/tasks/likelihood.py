@@ -25,10 +25,10 @@ from skillweave.metrics import Columns, mean
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, SHOWN, Case, Confusion, Item
 from skillweave.tasks.classification import Classification, ClassPredictions, TextClassification
-from skillweave.tasks.language_modelling import CONTINUED
 from skillweave.tasks.predictions import Predictions, on_device, stack
-from skillweave.tasks.prompted import Prompt, Prompted, begun, prompted_example
+from skillweave.tasks.prompted import TEXT, Prompt, Prompted, begun, prompted_example
 from skillweave.tasks.task import (
+    ANSWER,
     Baseline,
     Figures,
     MeasuredData,
@@ -297,7 +297,7 @@ register(
     PerplexityClassification(
         name="perplexity_classification",
         summary="which category a text belongs to, by how likely its name is in a template (M6)",
-        spans=(CONTINUED,),
+        spans=(TEXT, ANSWER),
         targets=("lm",),
         fields=("label",),
         slot="label",
