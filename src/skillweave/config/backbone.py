@@ -119,10 +119,10 @@ class ResNetRegions(Backbone):
 
     def extract(self, model: nn.Module, pixels_NCHW: Tensor) -> Tensor:
         """The regions go through the model as pictures of their own."""
-        n, g = len(pixels_NCHW), self.grid
+        g = self.grid
         regions = pixels_NCHW.unflatten(3, (g, -1)).unflatten(2, (g, -1))
         regions = regions.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        return model(pixel_values=regions).pooler_output.reshape(n, g * g, -1)
+        return model(pixel_values=regions).pooler_output.flatten(1).unflatten(0, (-1, g * g))
 
 
 class TransformersBackbone(Backbone):

@@ -198,6 +198,20 @@ def test_a_saved_model_needs_no_checkpoint(tmp_path: Path, name: str) -> None:
         assert not parameter.requires_grad
 
 
+def test_regions_can_be_exported_for_any_number_of_pictures() -> None:
+    """As `skillweave carve` exports encoders."""
+    config = classifier({"kind": "resnet_regions", "config": RESNET, "grid": 2}, size=64)
+    embedding = embedding_of(Model(config).eval())
+    batch = torch.export.Dim("batch", min=1)
+    exported = torch.export.export(
+        embedding,
+        (torch.randn(3, 3, 64, 64),),
+        dynamic_shapes={"data": {0: batch}},
+    ).module()
+    pixels = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(exported(pixels), embedding(pixels))
+
+
 @torch.no_grad()
 def test_each_frame_of_a_video_goes_through_the_backbone() -> None:
     config = classifier(

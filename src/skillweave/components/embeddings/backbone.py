@@ -68,12 +68,11 @@ class BackboneEmbedding(nn.Module):
         """The features of pixels [N, 3, H, W] or frames [N, 3, T, H, W], before the projection: [N,
         L, C], or [N, T·L, C] in the order of time. They carry no gradient if the model is
         frozen."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if pixels.ndim == 4:
-                return self.extract(self.model, pixels)
-            frames = pixels.transpose(1, 2)
-            found = self.extract(self.model, frames.flatten(0, 1))
-            return found.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        if pixels.ndim == 4:
+            return self.extract(self.model, pixels)
+        frames = pixels.transpose(1, 2)
+        found = self.extract(self.model, frames.flatten(0, 1))
+        return found.unflatten(0, frames.shape[:2]).flatten(1, 2)
 
     def forward(self, data: Tensor, lengths_N: Tensor | None = None) -> Tensor:
         """The features in the order of time, then of rows."""
