@@ -17,7 +17,9 @@ from skillweave.tasks.resolve import model_with_tasks, recipe_entry
 FOLDER = Path(skillweave.__file__).parent / "recipes"
 CHECKPOINTS = FOLDER / "checkpoints"
 """Recipes that start from models of the hub."""
-RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if CHECKPOINTS not in path.parents)
+HUB = {CHECKPOINTS, FOLDER / "start"}
+"""Folders of recipes that name models of the hub; studies/start.py has its own tests."""
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if HUB.isdisjoint(path.parents))
 NAMES = [str(path.relative_to(FOLDER)) for path in RECIPES]
 
 

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import quality
 import skillnet_table2
+import start
 import transfer
 import transfer_page
 from cells import arguments, unique
 from table1_page import SYSTEMS
 from table2_page import STUDY as TABLE2
 from table3_page import STUDY as TABLE3
+from woven import save_models
 
 from skillweave.recipe import find_recipe, read_recipe
 
@@ -181,3 +183,21 @@ def test_m6_pretrains_two_sizes_and_shows_their_losses(tmp_path: Path) -> None:
     losses = m6_page.read_losses(cell.folder for cell in cells)
     assert losses["mini", "language_modelling"] == {1: [200.0, 200.0], 2: [100.0, 100.0]}
     assert "<svg" in (given.docs / "m6_loss.svg").read_text("utf-8")
+
+
+def test_the_woven_study_weaves_a_seed_before_it_trains(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folders = save_models(tmp_path)
+    folders["text"].rename(tmp_path / "minilm")
+    folders["sound"].rename(tmp_path / "whisper-base")
+    given = options(tmp_path / "start", list(start.SYSTEMS), checkpoints=tmp_path)
+    with pytest.warns(UserWarning, match="was converted to"):
+        found = list(start.chains(given))
+    woven = [chain for chain in found if len(chain) > 1]
+    assert len(woven) == 3 and len(found) == 6
+    for chain in woven:
+        parts, *runs = chain
+        assert parts.calls[0][0] == "weave" and len(runs) == 5
+        assert all(f"start_from={parts.folder}" in run.calls[0] for run in runs)
+        alone = [run.steps for run in runs if run.folder.name.startswith("alone")]
+        assert sum(alone) in (8, 9, 10)  # the steps of the mixture, rounded

@@ -8,6 +8,7 @@ is opened.
 from skillweave.data.sources import (
     functions,
     hub,
+    newsgroups,
     pack,
     parquet,
     published,
@@ -40,6 +41,7 @@ __all__ = [
 BUILT_IN = (
     functions,
     hub,
+    newsgroups,
     pack,
     parquet,
     published,
