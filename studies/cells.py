@@ -221,4 +221,4 @@ def arguments(
 
 def command() -> str:
     """How the program was started, for its page."""
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return shlex.join(["python", f"studies/{Path(sys.argv[0]).name}", *sys.argv[1:]])

