@@ -46,6 +46,13 @@ SOURCES = {
     "gap_sentences": {"path": "pack:poems"},
     "span_corruption": {"path": "pack:poems"},
     "replaced_text": {"path": "pack:poems"},
+    "visual_question_answering": {"path": "pack:questions"},
+    "video_question_answering": {"path": "pack:clip_questions"},
+    "image_text_matching": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
+    "video_text_matching": {
+        "path": "pack:clips",
+        "columns": {"text": ["caption_zh", "caption_en"]},
+    },
     **text_sources(),
 }
 MODEL = {

@@ -99,11 +99,13 @@ def as_float64(batch: Batch) -> Batch:
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_evaluation_takes_every_sample_once_in_a_fixed_order(name: str) -> None:
     batches: list[Batch] = list(dataset(name).batches(7))
-    keys = [key for b in batches for key in b.keys]
+    # parts of a sample, such as a picture with its own and with another text, share its key
+    keys = list(dict.fromkeys(key for b in batches for key in b.keys))
     skipped = [s.key for b in batches for s in b.skipped]
     every = [dataset(name).key(i) for i in range(len(dataset(name)))]
     assert sorted(keys + skipped) == sorted(every)
-    assert [k for b in dataset(name).batches(3, limit=9) for k in b.keys] == keys[:9]
+    first = dict.fromkeys(k for b in dataset(name).batches(3, limit=9) for k in b.keys)
+    assert list(first) == keys[:9]
     assert all(
         torch.equal(a.nan_to_num(), b.nan_to_num())  # padding may be NaN
         for a, b in zip(batches[0].inputs, next(dataset(name).batches(7)).inputs, strict=True)

@@ -24,7 +24,8 @@ def predict(
         list[str] | None,
         Argument(
             metavar="INPUT",
-            help="Files, or texts for tasks over text. Write -- before a text that begins with -.",
+            help="Files, or texts for tasks over text; for a task with several fields one of each,"
+            " such as a picture and a question. Write -- before a text that begins with -.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +76,10 @@ def predict(
     predictor = _unseen(model, zero_shot, device) if zero_shot else open_predictor(model, device)
     found = predictor.answering(task)
     fields = found.entry.query_fields
-    given = read_inputs(input, fields, found.columns) if input else read_words(words, fields)
+    if input:
+        given = read_inputs(input, fields, found.columns, found.entry.optional)
+    else:
+        given = read_words(words, fields)
     _tell_skipped(input, given)
     searched = index_of(predictor, model, found, data) if found.compares_samples else None
     answers = predictor.predict(task, given, searched, k)

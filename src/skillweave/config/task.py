@@ -24,6 +24,13 @@ class TaskSettings(Config):
     """Classes, numbers and answers of texts: the decoder reads the text again, one position later,
     and the target reads the decoder's output. Classification pools its last token by default (BART
     section 3.1)."""
+    answers: list[str] = []
+    """Questions about pictures and clips: the answers to choose from, by their probability. If
+    empty, an answer is written. A sample's own `candidates` come before these."""
+    negatives: Positive = 1
+    """Matching of pictures and texts: a text that does not match is drawn from the same split. Of
+    so many texts that are drawn, it is the one that is most similar to the right one. More than 1
+    make a harder task, in training and in evaluation."""
     choices: Positive | None = None
     """Largest number of choices of a sample; that of the task's entry if absent (multiple choice 4,
     idiom cloze 10)."""

@@ -69,12 +69,13 @@ def evaluate(
 
     Returns, per task: each metric's value; `interval` (95 %, percentile bootstrap over samples)
     and `chance`, each by metric; `n` samples measured; `pool` candidates (retrieval, else None);
-    `skipped` samples; `truncated` samples, of which the model read only the beginning; `unread`
-    words, which count as missed, if there are any; `remarks` that explain the figures, if there are
-    any; the `activated_parameters` of `total_parameters`; `milliseconds` a sample, with reading;
-    and what the `observers` add. Where there is a simple baseline (see `Task.baseline`), also
-    `baseline` by metric, its `baseline_name`, the `baseline_seconds` that it took in all, and a
-    `verdict` on the model in a few sentences.
+    `subsets`, if there are any: by name the same figures for some of the samples, such as questions
+    of a type; `skipped` samples; `truncated` samples, of which the model read only the beginning;
+    `unread` words, which count as missed, if there are any; `remarks` that explain the figures, if
+    there are any; the `activated_parameters` of `total_parameters`; `milliseconds` a sample, with
+    reading; and what the `observers` add. Where there is a simple baseline (see `Task.baseline`),
+    also `baseline` by metric, its `baseline_name`, the `baseline_seconds` that it took in all, and
+    a `verdict` on the model in a few sentences.
 
     A task whose samples cannot be read is left out, with a warning that says why. Raises
     ConfigError for an unknown task or split, and if no task can be measured.
@@ -138,12 +139,8 @@ def _measure_task(
     if isinstance(found, RetrievalPredictions):
         found = _pool(found, size)
     entry = task.entry
-    values, intervals = estimate(entry.all_columns(found, config.metrics), resamples)
     table: Table = {
-        **values,
-        "interval": intervals,
-        "chance": _if_known(entry.chance, found, dataset) or {},
-        "n": len(found.keys),
+        **_figures(found, dataset, resamples),
         "pool": len(found.keys) if task.compares_samples else None,
         "skipped": len(found.skipped),
         "truncated": found.truncated,
@@ -152,6 +149,11 @@ def _measure_task(
         "milliseconds": milliseconds,
     }
     table |= _baseline(found, dataset, table)
+    if subsets := entry.subsets(found):
+        table["subsets"] = {
+            name: _part(found.only(numbers), dataset, resamples)
+            for name, numbers in subsets.items()
+        }
     if found.unread:
         table["unread"] = found.unread
     remarks = entry.remarks(found)
@@ -178,6 +180,22 @@ def _baseline(found: Predictions, dataset: TaskDataset, table: Table) -> Table:
         "baseline_seconds": time.perf_counter() - begun,
     }
     return {**more, "verdict": verdict(table | more)}
+
+
+def _figures(found: Predictions, dataset: TaskDataset, resamples: int) -> Table:
+    """The metrics with their intervals and chance, and the number of samples."""
+    entry = dataset.task.entry
+    columns = entry.all_columns(found, dataset.further_metrics)
+    values, intervals = estimate(columns, resamples)
+    chance = _if_known(entry.chance, found, dataset) or {}
+    return {**values, "interval": intervals, "chance": chance, "n": len(found.keys)}
+
+
+def _part(found: Predictions, dataset: TaskDataset, resamples: int) -> Table:
+    """The figures of some of the samples, with those of the simple baseline where there is one."""
+    table = _figures(found, dataset, resamples)
+    simple = _if_known(dataset.task.entry.baseline, found, dataset)
+    return table if simple is None else {**table, "baseline": simple.figures}
 
 
 def _if_known(

@@ -70,25 +70,39 @@ def read_inputs(
 
 
 def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
-    """Inputs that were typed: files, or texts for a task over text or code. Raises ConfigError for
-    none, or where a task needs more than one field."""
+    """Inputs that were typed: files, or texts for a task over text or code; for a task with several
+    fields one word for each of them, in their order. Raises ConfigError for none, and for words
+    that are too few or too many."""
     if not words:
-        raise ConfigError(f"nothing to answer for: give {fields[0]} inputs, or --input FILE")
-    if len(fields) > 1:
+        raise ConfigError(f"nothing to answer for: give {' and '.join(fields)}, or --input FILE")
+    count = len(fields)
+    if len(words) % count:
         raise ConfigError(
-            f"the task is given {', '.join(fields)}: write them as columns of a file, and give"
-            " --input FILE"
+            f"the task is given {', '.join(fields)}: write one word for each, in this order, with"
+            f" quotation marks around a text ({len(words)} words were given), or columns of a file"
+            " under these names, and give --input FILE"
         )
+    groups = [words[start : start + count] for start in range(0, len(words), count)]
     # Path.is_file fails for a text that is too long for a name, and Path changes a web address
-    rows = [{fields[0]: Path(word) if os.path.isfile(word) else word} for word in words]
-    return Inputs(rows, [{"input": readable(word)} for word in words])
+    rows = [
+        {field: Path(word) if os.path.isfile(word) else word for field, word in pairs}
+        for pairs in (zip(fields, group, strict=True) for group in groups)
+    ]
+    names = ["input"] if count == 1 else fields
+    shown = [dict(zip(names, map(readable, group), strict=True)) for group in groups]
+    return Inputs(rows, shown)
 
 
 def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:
-    """Values as rows: mappings as they are, anything else as the task's first field."""
+    """Values as rows: mappings as they are, a tuple as the values of the task's fields in their
+    order, anything else as its first field."""
     for value in values:
-        is_row = isinstance(value, Mapping) and not value.keys().isdisjoint(fields)
-        yield value if is_row else {fields[0]: value}
+        if isinstance(value, Mapping) and not value.keys().isdisjoint(fields):
+            yield value
+        elif isinstance(value, tuple) and len(value) == len(fields) > 1:
+            yield dict(zip(fields, value, strict=True))
+        else:
+            yield {fields[0]: value}
 
 
 def _folder(folder: Path, fields: Sequence[str]) -> Inputs:

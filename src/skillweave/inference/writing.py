@@ -80,6 +80,8 @@ class TextWriter:
         # as the model was trained: its weights depend on the roles of the spans
         self.layout = self.model.config.tasks[self.task.name].layout(self.task.name)
         self.decodes = len(self.layout.passes) > 1
+        # of other tasks a row holds the beginning of the text that goes on
+        self.answers = self.task.entry.answer_field is not None
         processors = self.context.processors
         self.processor: Any = self.context.answers if self.decodes else processors[Modality.TEXT]
         self.tokenizer = self.processor.tokenizer
@@ -137,7 +139,7 @@ class TextWriter:
     def fields(self) -> Sequence[str]:
         """The fields of a row that an answer needs; those of a language model are none but the
         prompt, which is its `text`."""
-        if self.decodes:
+        if self.answers:
             return self.task.entry.given
         return [span.modality.value for span in self._before] or ["text"]
 
@@ -294,7 +296,7 @@ class TextWriter:
                 f"{given} tokens of at most {self.processor.max_length} are given, so"
                 f" {max(room, 0)} can be written; shorten the input, or lower max_new_tokens"
             )
-        longest = self.task.target.max_answer_tokens if self.decodes else DEFAULT_LENGTH
+        longest = self.task.target.max_answer_tokens if self.answers else DEFAULT_LENGTH
         return most or min(room, longest)
 
     def _batch(self, examples: Sequence[Example]) -> Batch:

@@ -14,6 +14,7 @@ from skillweave.metrics.transcription import (
 METRICS.update(
     {
         "accuracy": Metric("accuracy"),
+        "auc": Metric("area under the ROC curve"),
         "f1": Metric("F1", compute=of_classes(f1)),
         "macro_f1": Metric("macro F1", compute=of_classes(macro_f1)),
         "micro_f1": Metric("micro F1"),
@@ -24,6 +25,7 @@ METRICS.update(
         "entity_f1": Metric("entity F1"),
         "tag_accuracy": Metric("accuracy of words"),
         "exact_match": Metric("exact match"),
+        "vqa_accuracy": Metric("VQA accuracy"),
         "answer_f1": Metric("F1 of answers"),
         "cmrc_f1": Metric("F1 of answers (CMRC)"),
         "bleu": Metric("BLEU"),

@@ -17,6 +17,15 @@ import numpy as np
 
 from skillweave.metrics.base import Floats
 
+NUMBER_WORDS = {
+    **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
+    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"},
+    **{"零": "0", "一": "1", "二": "2", "两": "2", "三": "3", "四": "4", "五": "5", "六": "6"},
+    **{"七": "7", "八": "8", "九": "9", "十": "10"},
+}
+"""Words for numbers in answers → digits (the evaluation code of VQA, arXiv 1505.00468; the same in
+Chinese)."""
+
 
 def f1_of_counts(right: Floats, given: Floats, wanted: Floats) -> Floats:
     """F1 from what is right, what was given and what was wanted, each [.., N] and summed; 0 where
@@ -116,6 +125,36 @@ def answer_words(answer: str) -> list[str]:
     )
     text = re.sub(r"\b(a|an|the)\b", " ", text)
     return re.sub(r"([\u3400-\u9fff])", r" \1 ", text).split()
+
+
+def answer_key(answer: str) -> str:
+    """An answer as it is compared with others: the words that count, numbers in digits."""
+    words = answer_words(unicodedata.normalize("NFKC", answer))
+    return " ".join(NUMBER_WORDS.get(word, word) for word in words)
+
+
+def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """How many people gave an answer, of those asked: 1 for three, less for fewer.
+
+    The mean of min(equal answers / 3, 1) over the references without each one of them in turn (VQA,
+    arXiv 1505.00468 section 3, and its evaluation code, with ten references). At least four
+    references are needed to reach 1.
+    """
+    equal = sum(answer == reference for reference in references)
+    others = [min((equal - (answer == one)) / 3, 1.0) for one in references]
+    return sum(others) / len(others)
+
+
+def area_under_curve(scores: Floats, labels: Floats) -> Floats:
+    """The area under the ROC curve of each row [.., N]: the probability that a sample with the
+    label 1 has a larger score than one with 0, ties counting half. 0.5 where a row has one label
+    alone."""
+    from scipy.stats import rankdata
+
+    ranks, positive = rankdata(scores, axis=-1), labels.sum(-1)
+    pairs = positive * (labels.shape[-1] - positive)
+    above = (ranks * labels).sum(-1) - positive * (positive + 1) / 2
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), 0.5)
 
 
 def exact_match(answer: str, reference: str) -> float:

@@ -91,8 +91,9 @@ def _bold(text: str) -> Text:
 
 
 def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """What `evaluate` measured: a row for each task and metric. ↓ marks metrics that are better the
-    lower they are. Remarks on the figures are below the table."""
+    """What `evaluate` measured: a row for each task and metric, and one with the first metric for
+    each kind of samples. ↓ marks metrics that are better the lower they are. Remarks on the figures
+    are below the table."""
     numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
     shown = _Table(title, ("task", "metric"), numbers)
     remarks = [f"{task}: {remark}" for task, table in tables.items() for remark in notes(table)]
@@ -106,6 +107,10 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
             value = _bold(row.value)
             shown.add_row(task, row.metric, value, row.interval, row.chance, row.baseline, *counts)
             task, counts = "", []  # only the first row of a task has them
+        for name, part in table.get("subsets", {}).items():
+            row = metric_rows(part)[0]
+            cells = (row.interval, row.chance, row.baseline, f"{part['n']:,}")
+            shown.add_row("", f"  {name}", _bold(row.value), *cells)
         shown.add_section()
     return shown
 

@@ -42,11 +42,13 @@ PACK_NOTE = (
 
 @dataclass(frozen=True)
 class Section:
-    """A task on the page."""
+    """A task on the page. `subsets`: name, first metric and number of samples of each kind of
+    samples that is told apart."""
 
     name: str
     table: Mapping[str, Any]
     rows: Sequence[MetricRow]
+    subsets: Sequence[tuple[str, MetricRow, int]]
     cases: Sequence[Case]
 
     @property
@@ -161,7 +163,10 @@ def _template() -> Any:
 
 def _section(name: str, measured: Measured) -> Section:
     cases = _unless_damaged(f"samples of {name}", lambda: build_cases(measured)) or ()
-    return Section(name, measured.table, metric_rows(measured.table), cases)
+    table = measured.table
+    parts = table.get("subsets", {}).items()
+    subsets = [(kind, metric_rows(part)[0], part["n"]) for kind, part in parts]
+    return Section(name, table, metric_rows(table), subsets, cases)
 
 
 def _run_details(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

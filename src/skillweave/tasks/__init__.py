@@ -7,6 +7,7 @@ from skillweave.tasks import (  # noqa: F401
     likelihood,
     masked_images,
     masked_prediction,
+    matching,
     multi_label,
     multiple_choice,
     naming,
@@ -16,6 +17,7 @@ from skillweave.tasks import (  # noqa: F401
     retrieval,
     token_labels,
     transcription,
+    visual_questions,
 )
 from skillweave.tasks.task import TASKS, ResolvedTask, Task, TaskContext
 

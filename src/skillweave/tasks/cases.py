@@ -44,12 +44,14 @@ class Answer:
 class Case:
     """A sample: what was asked, and what fits its task.
 
-    Retrieval has `answers` and the `rank` of the right one; transcription and generation
+    `question`: a text that stands beside it, such as what is asked about a picture. Retrieval has
+    `answers` and the `rank` of the right one; transcription and generation
     `reference`, `hypothesis` and the `edits` between them; classification `label` and `classes`
     with their probabilities; masked pictures `views`, each with its title.
     """
 
     query: Item
+    question: str = ""
     answers: Sequence[Answer] = ()
     rank: float | None = None
     reference: str = ""

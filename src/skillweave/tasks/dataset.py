@@ -291,7 +291,7 @@ def open_fields(
     `data.fraction` says. Raises ConfigError for a source that is absent, empty or lacks a field."""
     data = config.data.model_copy(update={"fraction": 1.0}) if whole else config.data
     try:
-        return open_source(data, split, [*task.entry.fields, *more])
+        return open_source(data, split, [*task.entry.fields, *more], task.entry.optional)
     except ConfigError as error:
         moved = ""
         if data.fingerprint and isinstance(error, NoSuchFile):

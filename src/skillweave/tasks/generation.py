@@ -112,7 +112,7 @@ class TextGeneration(Task):
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
-    ) -> GeneratedText | Transcripts:
+    ) -> Predictions:
         """The text that is written for every sample."""
         return GeneratedText(**vars(write_texts(model, task, batches)))
 
@@ -172,9 +172,7 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     begin = [processor.cls, *processor.numbers(target.begin)]
     about: list[Mapping[str, Any]] = []
     hypotheses: list[str] = []
-    settings = DecodingConfig.search(
-        target.generation, num_beams=target.beams, length_penalty=target.length_penalty
-    )
+    settings = decoding(target)
     for batch in on_device(model, batches, seen):
         begins = whisper.prompts(batch) if whisper else [begin] * len(batch)
         begin_NL = torch.tensor(begins, device=batch.inputs[0].device)
@@ -191,6 +189,13 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
         all_references=[one["answers"] for one in about],
         inputs=[one["input"] for one in about],
         **vars(seen),
+    )
+
+
+def decoding(target: Any) -> DecodingConfig:
+    """How a target of kind `lm` writes."""
+    return DecodingConfig.search(
+        target.generation, num_beams=target.beams, length_penalty=target.length_penalty
     )
 
 

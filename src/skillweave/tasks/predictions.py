@@ -5,10 +5,10 @@ Each task family adds its own kind. Shape letters: N samples, C classes, D width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ class Predictions:
     skipped: list[SkippedSample] = field(default_factory=list)
     unread: int = 0
     truncated: int = 0
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """These samples of predictions that hold one value a sample in each list or array."""
+        own = {field.name for field in fields(self)} - {"skipped", "unread", "truncated"}
+        chosen = {name: _chosen(getattr(self, name), numbers) for name in own}
+        return replace(self, skipped=[], unread=0, truncated=0, **chosen)
+
+
+def _chosen(values: Any, numbers: Sequence[int]) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[list(numbers)]
+    return [values[number] for number in numbers]
 
 
 @contextmanager

@@ -166,8 +166,8 @@ def _kind_of(task: ModelTask, target: TargetConfig, model: ModelConfig) -> str:
         for kind, entry in able.items():
             if view(own) == view((span.modality, span.encoder_pass) for span in entry.spans):
                 return kind
-    for kind, entry in able.items():  # with an output layer, a language model has fewer spans
-        bound = entry.bind(target, model, task.settings) if target.writes_text else entry
+    for kind, entry in able.items():  # the target may change the spans
+        bound = entry.bind(target, model, task.settings)
         if own == [(span.modality, span.encoder_pass) for span in bound.spans]:
             return kind
     return ""

@@ -163,7 +163,7 @@ class Retrieval(Task):
                 score = float(scores[q, p])
                 answers.append(Answer(item, caption, score, places[int(p)], bool(right[p])))
             query = Item(asked, data.row(found.keys[q])[asked])
-            cases.append(Case(query, answers, float(ranks[q])))
+            cases.append(Case(query, answers=answers, rank=float(ranks[q])))
         return cases
 
 

@@ -38,7 +38,7 @@ from skillweave.data.processors import BadInput
 from skillweave.data.processors.base import NO_AUGMENT
 from skillweave.data.sources import Source
 from skillweave.data.tokenized import TokenIds
-from skillweave.data.values import as_text, is_missing
+from skillweave.data.values import as_list, as_text, is_missing
 from skillweave.metrics import METRICS, Columns
 from skillweave.model.config import ModelConfig, SpanConfig
 from skillweave.model.model import Model
@@ -143,14 +143,14 @@ class Task(ABC):
     """An entry of the catalogue: its data here, its behaviour in the subclasses of each family.
 
     `targets`: kinds of targets that can learn it, the default first; further ones can say that they
-    stand in for these. `fields`: what a row must hold
-    for training. `also`: further targets by name, whose losses are added; metrics are those of the
+    stand in for these. `fields`: what a row must hold for training; `optional`: what it may hold
+    besides. `also`: further targets by name, whose losses are added; metrics are those of the
     first. `candidates`: the label that picks one of the answers which the last pass encodes,
     `class` (a class by its name) or `label_ids` (a token); None where answers are not encoded, or
-    are the batch's own pairs. `answer_field`: the field that holds the text which a decoder writes;
-    None where none does. `reread`: whether a decoder reads the text again and the target reads the
-    decoder's output (BART section 3.1). `prompt`: the template by which a model that writes text
-    does the task, if the recipe gives none; empty where it cannot.
+    are the batch's own pairs. `answer_field`: the field that holds the text which the model writes;
+    None where it writes none. `reread`: whether a decoder reads the text again and the target reads
+    the decoder's output (BART section 3.1). `prompt`: the template by which a model that writes
+    text does the task, if the recipe gives none; empty where it cannot.
     """
 
     name: str
@@ -158,6 +158,7 @@ class Task(ABC):
     spans: tuple[Span, ...]
     targets: tuple[str, ...]
     fields: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     pretraining: bool = False
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     candidates: Literal["class", "label_ids"] | None = None
@@ -348,6 +349,12 @@ class Task(ABC):
         """What is unusual about training data, before any training."""
         return []
 
+    def subsets(self, found: Predictions) -> Mapping[str, Sequence[int]]:
+        """Kinds of samples of which figures are told apart as well, such as types of questions:
+        the numbers of the samples of each. Predictions must hold one value a sample
+        (`Predictions.only`)."""
+        return {}
+
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """What a user is told about sample `index`."""
         raise NotImplementedError
@@ -507,6 +514,12 @@ def input_identity(row: Row, modalities: Sequence[Modality]) -> str:
         known = isinstance(value, str | Path)
         found.append(str(value) if known else f"row {row['key']}")
     return "\0".join(found)
+
+
+def texts_in(row: Row, field: str) -> list[str]:
+    """The texts of a field that may hold one, several or none."""
+    texts = (as_text(one) for one in as_list(row.get(field)))
+    return [text.strip() for text in texts if text and text.strip()]
 
 
 def caption_hash(caption: str) -> int:

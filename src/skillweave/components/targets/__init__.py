@@ -5,6 +5,7 @@ A target is one file. It is registered where its configuration class is defined.
 
 from skillweave.components.targets import (  # noqa: F401
     answer_span,
+    answers,
     bidirectional_language,
     choice,
     classification,
@@ -17,6 +18,7 @@ from skillweave.components.targets import (  # noqa: F401
     masked_language,
     masked_pixels,
     masked_unit,
+    matching,
     multi_label,
     pooled,
     prompt,

@@ -24,15 +24,12 @@ from skillweave.config.base import Positive
 from skillweave.data.values import split_cell
 
 
-@TARGETS.register("multi_label")
-class MultiLabelConfig(HeadConfig):
-    """Any number of classes per sample: binary cross-entropy for each class."""
+class ClassesConfig(HeadConfig):
+    """Settings of a binary classifier for each class."""
 
-    label_field: ClassVar[str | None] = "labels"
     fitted: ClassVar[tuple[str, ...]] = ("classes",)
     reads_decoder: ClassVar[bool] = True
 
-    kind: Literal["multi_label"] = "multi_label"
     classes: ClassNames = []
     """Names of the classes in order; taken from the training data if empty."""
     inner: Positive | None = None
@@ -43,6 +40,15 @@ class MultiLabelConfig(HeadConfig):
         """See `TargetConfig`."""
         classes, options = len(self.classes), self.sample_options
         return MultiLabel(model.width, classes, self.bias, self.inner, **options)
+
+
+@TARGETS.register("multi_label")
+class MultiLabelConfig(ClassesConfig):
+    """Any number of classes per sample: binary cross-entropy for each class."""
+
+    label_field: ClassVar[str | None] = "labels"
+
+    kind: Literal["multi_label"] = "multi_label"
 
     def fit(self, data: Sequence[TrainingData]) -> dict[str, Any]:
         """The classes that occur in any sample."""

@@ -330,14 +330,17 @@ class Source:
 
 
 def name_fields(
-    table: Table, columns: Mapping[str, Columns], wanted: Sequence[str] | None = None
+    table: Table,
+    columns: Mapping[str, Columns],
+    wanted: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
 ) -> dict[str, Columns]:
     """Field → column or columns: those that the recipe names, then every other column under its own
     name.
 
     A column that the recipe assigns to a field is not available under its own name. `wanted`: keep
-    only these fields and `key`. Raises ConfigError for an absent column, and for a wanted field
-    without a column.
+    only these fields and `key`, and of `optional` those that have a column. Raises ConfigError for
+    an absent column, and for a wanted field without a column.
     """
     fields: dict[str, Columns] = {}
     for field, names in columns.items():
@@ -358,7 +361,8 @@ def name_fields(
                 f"{table.path}: no column for the field {field!r}{nearest(field, table.columns)}; "
                 f"name it in the recipe: columns: {{{field}: COLUMN}}"
             )
-    return {field: names for field, names in fields.items() if field in wanted or field == "key"}
+    kept = {"key", *wanted, *optional}
+    return {field: names for field, names in fields.items() if field in kept}
 
 
 def as_list(names: Columns) -> list[str]:

@@ -23,11 +23,17 @@ from skillweave.data.sources.folder import open_folder
 from skillweave.data.sources.split import VALIDATION_REMEDY, describe_skipped, split_rows
 
 
-def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = None) -> Source:
+def open_source(
+    data: DataConfig,
+    split: Split,
+    fields: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> Source:
     """The rows of a split, under the task's field names.
 
-    `fields`: read only these and `key`, and require each of them; every column by default. Raises
-    ConfigError for a missing file, an unknown name, a missing column or a split without rows.
+    `fields`: read only these and `key`, and require each of them; every column by default.
+    `optional`: fields that are read as well where the source has them. Raises ConfigError for a
+    missing file, an unknown name, a missing column or a split without rows.
     """
     path = data.path
     if isinstance(path, dict):
@@ -42,7 +48,7 @@ def open_source(data: DataConfig, split: Split, fields: Sequence[str] | None = N
             )
         path = path[place]
     table = open_rows(path, data, fields)
-    columns = name_fields(table, data.columns, fields)
+    columns = name_fields(table, data.columns, fields, optional)
     paths = data.path if isinstance(data.path, dict) else {}
     trained = [name for name, other in paths.items() if other == path == paths.get("train")]
     if len(trained) > 1 and "split" not in table.columns:

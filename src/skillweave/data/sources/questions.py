@@ -135,11 +135,14 @@ class Scene:
     def file(self) -> Row:
         """A PNG file, transparent between the things, as the cell of a table."""
         canvas = Image.new("RGBA", (SIDE, SIDE))
+        shown: dict[tuple[bytes, int], Image.Image] = {}
         for content, corner, side in self.parts:
-            part = _decode(content).resize((side, side), Image.Resampling.LANCZOS)
-            canvas.alpha_composite(part, corner)
+            if (content, side) not in shown:
+                size = (side, side)
+                shown[content, side] = _decode(content).resize(size, Image.Resampling.LANCZOS)
+            canvas.alpha_composite(shown[content, side], corner)
         file = io.BytesIO()
-        canvas.save(file, "PNG")
+        canvas.save(file, "PNG", compress_level=1)  # it is read right away
         return {"bytes": file.getvalue(), "path": None}
 
 
