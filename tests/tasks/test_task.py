@@ -74,6 +74,10 @@ def test_the_catalogue() -> None:
         "gap_sentences": {"text"},
         "span_corruption": {"text"},
         "replaced_text": {"text"},
+        "visual_question_answering": {"text", "image"},
+        "video_question_answering": {"text", "video"},
+        "image_text_matching": {"text", "image"},
+        "video_text_matching": {"text", "video"},
         **{name: {"text"} for name in text_sources()},
     }
     assert all(name == task.name for name, task in TASKS.items())
