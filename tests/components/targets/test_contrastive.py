@@ -102,3 +102,12 @@ def test_vectors_have_unit_length_and_logits_are_their_cosines() -> None:
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(4, dtype=torch.float64))
     scale = model.targets["contrastive"].log_scale.exp().clamp(max=100)
     torch.testing.assert_close(model(batch).logits["contrastive"], scale * texts @ codes.T)
+
+
+def test_cosines_are_compared_in_their_precision_under_bf16() -> None:
+    """Vectors of an untrained model are nearly equal, and bf16 has few steps near 1."""
+    target = Contrastive()
+    query, item = F.normalize(1 + 0.01 * torch.randn(2, 4, 16), dim=-1).unbind()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = target.compare(query, item)
+    torch.testing.assert_close(found, target.compare(query, item), rtol=0, atol=0)
