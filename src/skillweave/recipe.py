@@ -33,9 +33,10 @@ class RecipeConfig(Config):
     output: str | None = None
     """The run folder; `runs/NAME` if absent."""
     start_from: str | None = None
-    """A run or checkpoint to start from, `skillweave/tiny`, or a model of Hugging Face: its folder,
-    or its id on the hub. Such a model is converted once, into the user's cache. Weights are copied
-    where name and shape agree (pretraining, then fine-tuning)."""
+    """A run or checkpoint to start from, a model that is installed with the package
+    (`skillweave/NAME`), or a model of Hugging Face: its folder, or its id on the hub. Such
+    a model is converted once, into the user's cache. Weights are copied where name and shape agree
+    (pretraining, then fine-tuning)."""
     tuning: TuningConfig | None = None
     """Train only a part of the model in `start_from`; everything is trained if absent."""
     model: ModelConfig

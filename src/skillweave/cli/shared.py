@@ -21,8 +21,8 @@ SavedModel = Annotated[
     str,
     Argument(
         metavar="MODEL",
-        help="A run, a checkpoint, a model folder, skillweave/tiny, a Hugging Face folder or the id"
-        " of a model on the hub.",
+        help="A run, a checkpoint, a model folder, a Hugging Face folder or the id of a model on"
+        " the hub.",
     ),
 ]
 Data = Annotated[

@@ -28,7 +28,8 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     """A saved model, ready for inference.
 
     `path`: a run (its best checkpoint), a checkpoint, a model folder, a folder of Transformers, the
-    id of a model on the hub, or `skillweave/tiny`, which is installed with the package.
+    id of a model on the hub, or the name of a model that is installed with the package,
+    `skillweave/NAME`.
 
     `tasks`: read and hold no more than what these tasks activate; all experts of routes that look
     at the data belong to it. The checksum of the weights is not checked then.
