@@ -78,6 +78,12 @@ def _make_images(folder: Path) -> None:
         captions = {"caption": _caption(i), "caption_zh": f"方块{i}"}
         rows.append({"image": f"photos/{name}", **captions, "album": f"album {i}"})
     write_lines(folder / "captions.jsonl", rows)
+    asked = {"question": "这是什么颜色？", "type": "colour"}
+    questions = [
+        {"image": row["image"], **asked, "answer": COLOURS[i % len(COLOURS)]}
+        for i, row in enumerate(rows)
+    ]
+    write_lines(folder / "questions.jsonl", questions)
     write_lines(folder / "photos.jsonl", [{"image": row["image"]} for row in rows[:3]])
     for name in ("photo.png", "holiday.jpg", "a.jpg", "b.jpg"):
         Image.new("RGB", (32, 32), "red").save(folder / name)

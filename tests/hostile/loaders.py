@@ -294,6 +294,15 @@ def write_squad(folder: Path) -> None:
     (folder / "train.json").write_text(json.dumps(SQUAD))
 
 
+@add("VQA v2", lambda folder: read_all(f"vqa:{folder}"))
+def write_vqa(folder: Path) -> None:
+    question = {"image_id": 1, "question": "What is it?", "question_id": 2}
+    told = {"question_id": 2, "answers": [{"answer": "a"}], "answer_type": "other"}
+    for kind, one in (("questions", question), ("annotations", told)):
+        content = {"data_subtype": "train2014", kind: [one]}
+        (folder / f"v2_{kind}.json").write_text(json.dumps(content))
+
+
 @add("Python source", lambda folder: read_packages({"a": folder / "a.py"}))
 def write_source(folder: Path) -> None:
     body = "    total = 0\n    for x in xs:\n        total += x\n    return total\n"

@@ -193,9 +193,54 @@ def test_squad(tmp_path: Path) -> None:
     assert len(open_source(data, "train", ("question", "text", "answers"))) == 2
 
 
+def test_vqa(tmp_path: Path) -> None:
+    # the form of https://visualqa.org/vqa_v2_dataset.html
+    asked = [
+        {"image_id": 9, "question": "What colour is it?", "question_id": 9001},
+        {"image_id": 9, "question": "Is it red?", "question_id": 9002},
+    ]
+    people = ["red", *["dark red"] * 8, "brown"]
+    answers = [{"answer": answer, "answer_id": i} for i, answer in enumerate(people, 1)]
+    told = [
+        {
+            "question_id": 9001,
+            "image_id": 9,
+            "answers": answers,
+            "answer_type": "other",
+            "question_type": "what colour",
+        }
+    ]
+    files = {}
+    for part in ("train2014", "test-dev2015"):
+        head = {"data_subtype": part}
+        questions = json.dumps({**head, "questions": asked})
+        files[f"v2_OpenEnded_mscoco_{part}_questions.json"] = questions
+        if part == "train2014":
+            content = json.dumps({**head, "annotations": told})
+            files[f"v2_mscoco_{part}_annotations.json"] = content
+    path = f"vqa:{write(tmp_path / 'vqa', files)}"
+    fields = ("image", "question", "answer", "type")
+    first, second = open_source(DataConfig(path=path), "train", fields)
+    place = tmp_path / "vqa" / "train2014" / "COCO_train2014_000000000009.jpg"
+    assert first == {
+        "key": "9001",
+        "image": {"bytes": None, "path": str(place)},
+        "question": "What colour is it?",
+        "answer": ["dark red"] * 8 + ["brown", "red"],
+        "type": "other",
+    }
+    assert second["answer"] is None and second["type"] is None
+    test = open_source(DataConfig(path=path), "test", fields)
+    assert len(test) == 2 and test[0]["image"]["path"].endswith(
+        "test2015/COCO_test2015_000000000009.jpg"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        ("vqa:{}/tnews", "holds no file of questions; expected the files as they are published"),
+        ("vqa:{}/broken", "not the questions of VQA v2: KeyError 'data_subtype'"),
         ("glue:{}/ColA2", "unknown task of the benchmark 'cola2'; did you mean 'cola'"),
         ("glue:{}/CoLA", "no such folder"),
         ("glue:{}/SST-2", "holds none of train.tsv, dev.tsv, test.tsv"),
@@ -208,6 +253,7 @@ def test_squad(tmp_path: Path) -> None:
 def test_what_is_not_as_published(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "SST-2").mkdir()
     (tmp_path / "tnews").mkdir()
+    write(tmp_path / "broken", {"v2_questions.json": '{"questions": []}'})
     write(tmp_path / "RTE", {"train.tsv": "index\tsentence1\tlabel\n0\ta\tb\n"})
     with pytest.raises(ConfigError, match=message):
         open_table(path.format(tmp_path))

@@ -1,21 +1,23 @@
-"""Benchmarks of text understanding as they are published: `glue:FOLDER/CoLA`, `clue:FOLDER/tnews`,
-`squad:FILE.json`.
+"""Benchmarks as they are published: `glue:FOLDER/CoLA`, `clue:FOLDER/tnews`, `squad:FILE.json`,
+`vqa:FOLDER`.
 
 The training file of a folder is the split train, the development file validation (on which
 published results without a server are measured), and the test file test. Fields are those of the
 tasks: `text`, `second`, `label` or `score`; `question`, `text` and `answers`; `text`, `choices` or
-`candidates`, and `label`.
+`candidates`, and `label`; `image`, `question`, `answer` and `type`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skillweave.config.base import ConfigError, choose, nearest
+from skillweave.config.errors import reading
 from skillweave.config.reading import lines_of, read_lines
 from skillweave.data.sources.base import KINDS, PATH_KINDS, MemoryTable, Row, Skipped, Table
 
@@ -58,7 +60,7 @@ GLUE = {
 """Folder of a task → its columns (gluebenchmark.com)."""
 
 
-PATH_KINDS.update(("glue", "clue", "squad"))
+PATH_KINDS.update(("glue", "clue", "squad", "vqa"))
 
 
 @KINDS.register("glue")
@@ -253,6 +255,60 @@ def open_squad(name: str, path: str) -> Table:
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: not in SQuAD's form: {type(error).__name__} {error}") from None
     return MemoryTable(path, rows)
+
+
+@KINDS.register("vqa")
+def open_vqa(name: str, path: str) -> Table:
+    """The questions of VQA v2 about pictures of COCO: a folder with files of questions and of
+    annotations, and a folder of pictures for each of COCO's parts, such as `train2014`. `type` is
+    the type of the answer. Raises ConfigError for another folder."""
+    folder = Path(name).expanduser()
+    asked, told = (
+        _by_part(sorted(folder.glob(f"*{kind}*.json")), kind)
+        for kind in ("questions", "annotations")
+    )
+    if not asked:
+        raise ConfigError(
+            f"{path}: {folder} holds no file of questions; expected the files as they are"
+            " published, such as v2_OpenEnded_mscoco_train2014_questions.json"
+        )
+    rows = [
+        row
+        for part, questions in asked.items()
+        for row in _vqa_rows(part, questions, told.get(part, []))
+    ]
+    table = MemoryTable(path, rows)
+    table.folder = folder
+    return table
+
+
+def _by_part(files: Iterable[Path], kind: str) -> dict[str, list[Any]]:
+    """The part of COCO of each file, such as `train2014` → its entries."""
+    found = {}
+    for file in files:
+        with reading(file, f"the {kind} of VQA v2"):
+            content = json.loads(file.read_text("utf-8-sig"))
+            found[content["data_subtype"]] = content[kind]
+    return found
+
+
+def _vqa_rows(part: str, questions: Iterable[Row], annotations: Iterable[Row]) -> Iterator[Row]:
+    """Ten people answered each question; the commonest answer comes first."""
+    told = {one["question_id"]: one for one in annotations}
+    place = part.replace("-dev", "")
+    for question in questions:
+        about = told.get(question["question_id"], {})
+        answers = [one["answer"] for one in about.get("answers", ())]
+        yield {
+            "key": str(question["question_id"]),
+            "split": re.split(r"\W|\d", part)[0],
+            "group": str(question["image_id"]),
+            "image": f"{place}/COCO_{place}_{question['image_id']:012d}.jpg",
+            "question": question["question"],
+            "answer": sorted(answers, key=lambda one: (-answers.count(one), one)) or None,
+            "type": about.get("answer_type"),
+            "question_type": about.get("question_type"),
+        }
 
 
 def _find_task(name: str, path: str, tasks: Mapping[str, Any]) -> tuple[Path, Any]:
