@@ -10,7 +10,7 @@ from textwrap import dedent
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
-    r"(?P<before>(?:^[^\n]+\n)*)"  # the paragraph that ends right above the block, or nothing
+    r"(?P<before>(?:^(?! *```)[^\n]+\n)*)"  # the paragraph right above the block, or nothing
     r"(?P<gap>\n?)"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
