@@ -161,7 +161,7 @@ def run_shell(block: Block) -> None:
         elif words[0] == ".ci/run":
             assert (ROOT / words[0]).is_file(), what
         else:
-            assert words[0] in ("source", "pip"), f"{what}: an unknown command"
+            assert words[0] in ("source", "pip", "torchrun"), f"{what}: an unknown command"
 
 
 def run_command(words: list[str], what: str) -> None:

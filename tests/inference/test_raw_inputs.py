@@ -121,7 +121,9 @@ def test_words_are_texts_or_files(tmp_path: Path) -> None:
         assert list(read_words([name], ["image"])) == [{"image": name}]
     with pytest.raises(ConfigError, match="nothing to answer for"):
         read_words([], ["text"])
-    with pytest.raises(ConfigError, match="the task is given text, second: write them as columns"):
+    with pytest.raises(
+        ConfigError, match="the task is given text, second: write one word for each"
+    ):
         read_words(["a"], ["text", "second"])
 
 

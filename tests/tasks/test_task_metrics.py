@@ -17,6 +17,7 @@ from skillweave.tasks.regression import NumberPredictions, Regression
 from skillweave.tasks.retrieval import Retrieval, RetrievalPredictions
 from skillweave.tasks.token_labels import TokenLabelling, TokenLabelPredictions
 from skillweave.tasks.transcription import TranscriptMetrics, Transcripts
+from skillweave.tasks.visual_questions import VisualAnswers, VisualQuestionAnswering
 
 KEYS = ["a", "b"]
 NUMBERS, EYE = np.array([0.5, 1.0], np.float32), np.eye(2, dtype=np.float32)
@@ -26,6 +27,14 @@ FOUND: dict[type, Predictions] = {
     Likelihood: ScoredClasses(keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2),
     Classification: ClassPredictions(
         keys=KEYS, labels=COUNTS, probabilities=EYE, choices=COUNTS + 2
+    ),
+    VisualQuestionAnswering: VisualAnswers(
+        keys=KEYS,
+        questions=["how many?", "which?"],
+        types=["number", ""],
+        references=[["two"] * 4, ["a cat"] * 4],  # with fewer there is no VQA accuracy
+        hypotheses=["two", "dog"],
+        probabilities=[{}, {}],
     ),
     TranscriptMetrics: Transcripts(keys=KEYS, **TEXTS),
     TextGeneration: GeneratedText(

@@ -157,7 +157,6 @@ def test_what_has_no_counterpart_is_refused(
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("ConvNext", {"size": {"shortest_edge": 12}, "crop_pct": 0.8}),
         ("Levit", {"size": {"shortest_edge": 12}, "crop_size": SQUARE}),
         ("EfficientNet", {"size": SQUARE, "rescale_offset": True}),
         ("ViT", {"size": SQUARE, "do_pad": True, "pad_size": {"height": 20, "width": 20}}),
