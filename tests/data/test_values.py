@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.data.processors import BadInput
-from skillweave.data.values import class_index, class_name, first_text, is_missing, split_cell
+from skillweave.data.values import (
+    class_index,
+    class_name,
+    commonest,
+    first_text,
+    is_missing,
+    split_cell,
+)
 
 MISSING = [None, math.nan, "", " ", "\u3000\t"]
 
@@ -51,3 +58,8 @@ def test_a_cell_of_several_values():
     assert split_cell("a b") == ["a", "b"] and split_cell(["a", None]) == ["a", None]
     assert split_cell(3) == [3]
     assert not any(split_cell(value) for value in MISSING)
+
+
+def test_the_commonest_text_of_equal_ones_is_the_first_in_the_alphabet():
+    assert commonest({"b": 2, "a": 2, "c": 1}) == "a"
+    assert commonest({}) == ""

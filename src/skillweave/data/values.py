@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from skillweave.config.base import nearest
@@ -22,6 +22,12 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def commonest(counts: Mapping[str, int]) -> str:
+    """The text with the largest count, of equal ones the first in the alphabet; empty where there
+    is none."""
+    return max(sorted(counts), key=counts.__getitem__, default="")
 
 
 def as_text(value: Any) -> str | None:

@@ -14,6 +14,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skillweave.data.values import commonest
+
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[\u4e00-\u9fff]+")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
@@ -124,10 +126,6 @@ def commonest_tags(
         for word, tag in zip(words, tags, strict=True):
             by_word.setdefault(word, Counter())[tag] += 1
     every = sum(by_word.values(), Counter[str]())
-
-    def best(counts: Counter[str]) -> str:
-        return max(sorted(counts), key=counts.__getitem__)
-
-    known = {word: best(counts) for word, counts in by_word.items()}
-    otherwise = best(every)
+    known = {word: commonest(counts) for word, counts in by_word.items()}
+    otherwise = commonest(every)
     return [[known.get(word, otherwise) for word in words] for words in test]

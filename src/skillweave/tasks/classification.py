@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
 from skillweave.config import ConfigError
-from skillweave.data.values import class_index, class_name
+from skillweave.data.values import class_index, class_name, commonest
 from skillweave.metrics import Columns, accuracy, estimate, mean
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, SHOWN, Case, Confusion, Item
@@ -99,9 +99,8 @@ class Classification(Task):
             counts = Counter()
         if not counts:
             return {"accuracy": 1 / found.probabilities.shape[1]}
-        commonest = max(sorted(counts), key=counts.__getitem__)
         constant = np.zeros_like(found.probabilities)
-        constant[:, classes.index(commonest)] = 1
+        constant[:, classes.index(commonest(counts))] = 1
         guess = replace(found, probabilities=constant)
         return estimate(self.all_columns(guess, data.further_metrics), 0)[0]
 

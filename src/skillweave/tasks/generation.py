@@ -20,7 +20,7 @@ from skillweave.config.decoding import DecodingConfig
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import build_answer_processor
 from skillweave.data.processors.tokenizer import without_spaces_at_han
-from skillweave.data.values import is_missing
+from skillweave.data.values import commonest, is_missing
 from skillweave.generation import answered, generate
 from skillweave.generation.whisper import Whisper
 from skillweave.metrics import Columns, estimate, mean
@@ -131,8 +131,8 @@ class TextGeneration(Task):
         """Always the commonest text of the training data."""
         texts = data.training_values(self.answer_field or "text")
         counts = Counter(text for text in texts if not is_missing(text))
-        constant = max(sorted(counts), key=counts.__getitem__)
-        guess = replace(cast(GeneratedText, found), hypotheses=[constant] * len(found.keys))
+        constant = [commonest(counts)] * len(found.keys)
+        guess = replace(cast(GeneratedText, found), hypotheses=constant)
         return estimate(self.columns(guess), 0)[0]
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from skillweave.components.targets import TargetConfig
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import build_answer_processor
 from skillweave.data.processors.tokenizer import without_spaces_at_han
-from skillweave.data.values import as_text
+from skillweave.data.values import as_text, commonest
 from skillweave.generation import answered, generate, score_candidates
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics.labels import answer_key, vqa_accuracy
@@ -278,8 +278,7 @@ def share_of(answer: str, references: Sequence[str]) -> float:
 
 
 def _commonest(answers: Sequence[str]) -> str:
-    counts = Counter(answer for answer in answers if answer)
-    return max(sorted(counts), key=counts.__getitem__, default="")
+    return commonest(Counter(answer for answer in answers if answer))
 
 
 def _entry(modality: Modality, what: str) -> VisualQuestionAnswering:
