@@ -10,12 +10,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the quickstart's steps
-from steps import clips, code, emoji, icons, sound, texts, tokenizer
+from steps import clips, code, emoji, icons, sound, teacher, texts, tokenizer
 from steps.common import MEDIA, Row, write_rows
 
 OUT = Path("~/.cache/skillweave/tiny").expanduser()
@@ -24,6 +25,7 @@ PICTURE = (
     *((name, pa.string()) for name in ("text_zh", "text_en", "name_zh", "name_en", "source")),
 )
 CLIP = (("video", MEDIA), *((name, pa.string()) for name in ("text_zh", "text_en", "picture")))
+VECTORS = teacher.FIELDS
 Step = tuple[Callable[[Path], Iterable[Row]], Sequence[tuple[str, pa.DataType]]]
 STEPS: dict[str, Step] = {
     "pictures-emoji": (emoji.rows, PICTURE),
@@ -44,22 +46,28 @@ STEPS: dict[str, Step] = {
 }
 
 
+def build(name: str, cache: Path, out: Path) -> None:
+    """Write one of the files, if it is not there."""
+    path = out / f"{name}.parquet"
+    if path.exists():
+        return
+    rows, fields = STEPS[name] if name in STEPS else (partial(teacher.rows, folder=out), VECTORS)
+    print(name, json.dumps(write_rows(path, rows(cache), fields)), flush=True)
+
+
 def main() -> None:
-    """Build the named files, or all."""
+    """Build the named files, or all. The last two are made from the others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=OUT / "archives", help="fetched archives")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for the Parquet files")
-    parser.add_argument("names", nargs="*", help="files to build")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the files")
+    parser.add_argument("names", nargs="*", help="files to build, without their endings")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names or STEPS:
-        path = arguments.out / f"{name}.parquet"
-        if path.exists():
-            continue
-        rows, fields = STEPS[name]
-        print(name, json.dumps(write_rows(path, rows(arguments.cache), fields)), flush=True)
-    if not (arguments.out / "tokenizer.json").exists():
-        tokenizer.train(arguments.out)
+    for name in arguments.names or (*STEPS, "vectors", "tokenizer"):
+        if name != "tokenizer":
+            build(name, arguments.cache, arguments.out)
+        elif not (arguments.out / "tokenizer.json").exists():
+            tokenizer.train(arguments.out)
 
 
 if __name__ == "__main__":

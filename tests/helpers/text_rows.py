@@ -74,6 +74,10 @@ ROWS: dict[str, Callable[[int, str, str], dict[str, Any]]] = {
     "text_matching": lambda i, c, t: {"text": f"the {c} {t}", "second": f"a {t} of {c}"},
     "text_to_text": lambda i, c, t: {"text": f"the {c} {t}", "answer": f"a {t} of {c}"},
     "text_similarity": lambda i, c, t: {**_pair(i, c, t), "score": 5 * (i % 2)},
+    "text_distillation": lambda i, c, t: {
+        "text": f"the {c} {t}",
+        "vector": [float(x == c) for x in COLOURS] + [float(x == t) for x in THINGS] + [0.5] * 15,
+    },
     "simcse": lambda i, c, t: {"text": f"the {c} {t}"},
 }
 

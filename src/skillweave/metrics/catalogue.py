@@ -22,6 +22,7 @@ METRICS.update(
         "pearson": Metric("Pearson correlation"),
         "spearman": Metric("Spearman correlation"),
         "squared_error": Metric("mean squared error", lower=True, unbounded=True),
+        "cosine": Metric("cosine with the teacher's vectors"),
         "entity_f1": Metric("entity F1"),
         "tag_accuracy": Metric("accuracy of words"),
         "exact_match": Metric("exact match"),

@@ -2,6 +2,7 @@
 
 from skillweave.tasks import (  # noqa: F401
     classification,
+    distillation,
     generation,
     language_modelling,
     likelihood,

@@ -1,9 +1,9 @@
-"""Pooled vectors: a feature per sample, without a loss."""
+"""Pooled vectors: a feature per sample, which may be learned from the vectors of another model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +37,10 @@ class DenseConfig(Config):
 
 @TARGETS.register("pooled")
 class PooledConfig(SampleTargetConfig):
-    """A vector per sample, for use as a feature. It has no loss."""
+    """A vector per sample, for use as a feature. Its loss is 1 minus the cosine with the vector of
+    another model, its teacher (distillation, Reimers and Gurevych, arXiv 2004.09813)."""
+
+    label_field: ClassVar[str | None] = "vector"
 
     kind: Literal["pooled"] = "pooled"
     pooling: Pooling | Literal["attention"] | Poolings = "first"
@@ -70,6 +73,12 @@ class PooledConfig(SampleTargetConfig):
             **self.sample_options,
         )
 
+    def size(self, width: int) -> int:
+        """How many numbers the vectors of a model of this width have."""
+        poolings = len(self.pooling) if isinstance(self.pooling, list) else 1
+        pooled = (self.hidden_size or width) if self.hidden else width * poolings
+        return self.dense[-1].size if self.dense else self.projection or pooled
+
     def check(self, model: ModelSpec) -> Iterator[str]:
         """See `TargetConfig`."""
         if self.pooling == "attention":
@@ -80,10 +89,13 @@ class PooledConfig(SampleTargetConfig):
 
 
 class Pooled(SampleTarget):
-    """A vector a sample, without a loss. `projection`: size of a last linear layer; None for none.
-    `layers`: what follows. `normalize`: whether vectors get unit length. `sample`: arguments of
-    `SampleTarget`."""
+    """A vector a sample. The loss is 1 minus its cosine with the label `vector`.
 
+    `projection`: size of a last linear layer; None for none. `layers`: what follows. `normalize`:
+    whether vectors get unit length. `sample`: arguments of `SampleTarget`.
+    """
+
+    labels = ("vector",)
     embeds = True
 
     def __init__(
@@ -123,5 +135,10 @@ class Pooled(SampleTarget):
         labels: Mapping[str, Tensor],
         output_embeddings: Tensor | None,
     ) -> TargetOutput:
-        """Logits [N, D]: the vectors."""
-        return TargetOutput(None, self.outputs(passes[0]))
+        """Logits [N, D]: the vectors. Label `vector` [N, D]: the teacher's."""
+        logits_ND = self.outputs(passes[0])
+        label_ND = labels.get("vector")
+        if label_ND is None:
+            return TargetOutput(None, logits_ND)
+        cosine_N = F.cosine_similarity(at_least_float32(logits_ND), label_ND, dim=-1)
+        return TargetOutput((1 - cosine_N).mean(), logits_ND)
