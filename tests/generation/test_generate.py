@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from hf_answers import END, answers, bart, llama
 from hf_generation import BART
-from hf_references import LLAMA, Reference, make_batch, true_tokens
+from hf_references import make_batch, true_tokens
 from torch import Tensor
 
 from skillweave.config import ConfigError
@@ -19,7 +20,7 @@ from skillweave.generation.generate import draw
 from skillweave.interop.huggingface import from_hf
 from skillweave.model.model import Model
 
-END, MOST = 2, 8
+MOST = 8
 SEARCHES: list[dict[str, Any]] = [
     {},
     {"repetition_penalty": 1.7},
@@ -57,31 +58,6 @@ SAMPLES: list[dict[str, Any]] = [
     {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "repetition_penalty": 1.4},
     {"num_return_sequences": 3},
 ]
-
-
-def bart(seed: int) -> Any:
-    """An encoder-decoder whose answers are of different lengths."""
-    theirs: Any = Reference("BartForConditionalGeneration", "BartConfig", BART).build()
-    torch.manual_seed(seed)
-    # else one word follows itself for ever
-    theirs.model.decoder.embed_positions.weight.data.normal_(0, 10)
-    theirs.final_logits_bias[0, END] += 3
-    return theirs
-
-
-def llama(seed: int) -> Any:
-    """A language model whose answers are of different lengths."""
-    options = {**LLAMA, "eos_token_id": END, "tie_word_embeddings": False}
-    theirs: Any = Reference("LlamaForCausalLM", "LlamaConfig", options).build()
-    torch.manual_seed(seed)
-    theirs.model.embed_tokens.weight.data.normal_(0, 3)
-    theirs.lm_head.weight.data.normal_(0, 1)
-    return theirs
-
-
-def answers(rows: Tensor, given: int) -> list[list[int]]:
-    found = [row[given:].tolist() for row in rows]
-    return [row[: row.index(END)] if END in row else row for row in found]
 
 
 def compare(theirs: Any, settings: dict[str, Any], **theirs_alone: Any) -> None:

@@ -49,12 +49,17 @@ class DecodingConfig(Config):
     """When a search ends: see `skillweave.generation.beam_search`."""
     num_return_sequences: Positive = 1
     """Answers for each input: the best of the beams, or independent samples."""
+    penalty_alpha: float = Field(default=0.0, ge=0, le=1)
+    """Of the `top_k` most probable tokens, take the one with the highest (1 - α) p - α s. p is its
+    probability, s the highest cosine of the model's output for it to those for the tokens before
+    (contrastive search, arXiv 2202.06417 section 3.2). 0: the most probable one."""
     do_sample: bool = False
     """Draw each token at random by its probability."""
     temperature: PositiveFloat = 1.0
     """Scores are divided by it before a token is drawn."""
     top_k: NonNegativeInt = 0
-    """Draw among so many tokens with the highest scores; 0: among all."""
+    """Draw among so many tokens with the highest scores; 0: among all. With `penalty_alpha`: how
+    many are compared."""
     top_p: float | None = Probability
     """Draw among the most probable tokens that together have this probability (nucleus sampling,
     arXiv 1904.09751)."""
@@ -125,6 +130,12 @@ class DecodingConfig(Config):
         """The settings of a search with those of Transformers' options that it follows; those of
         sampling, limits and strings are the caller's. Raises ConfigError."""
         followed = cls.model_fields.keys() - SAMPLING - OWN
+        # as in Transformers, options for drawing and for beams come before contrastive search
+        every = {"num_beams": 1, "top_k": 0, **options, **more}
+        if every.get("do_sample") or every["num_beams"] > 1 or (every["top_k"] or 0) < 2:
+            followed -= {"penalty_alpha"}
+        elif every.get("penalty_alpha"):
+            followed |= {"top_k"}
         given = {name: x for name, x in options.items() if name in followed and x is not None}
         return cls.parse({**given, **more}, "generation")
 
@@ -142,7 +153,10 @@ class DecodingConfig(Config):
                 f"num_return_sequences {self.num_return_sequences}: a search has {self.num_beams}"
                 " answers; raise num_beams, or set do_sample"
             )
-        if not self.do_sample and (unused := sorted(SAMPLING & self.model_fields_set)):
+        if self.penalty_alpha:
+            self._check_contrast()
+        compared = {"top_k"} if self.penalty_alpha else set()
+        if not self.do_sample and (unused := sorted((SAMPLING - compared) & self.model_fields_set)):
             raise ValueError(f"{unused[0]} matters only where tokens are drawn; set do_sample")
         if self.num_beams % self.num_beam_groups:
             raise ValueError(
@@ -168,3 +182,18 @@ class DecodingConfig(Config):
         if self.choices == []:
             raise ValueError("choices is empty; give at least one text, or leave it out")
         return self
+
+    def _check_contrast(self) -> None:
+        if self.top_k < 2:
+            raise ValueError(
+                "penalty_alpha compares the top_k most probable tokens; set top_k, such as 4"
+            )
+        if self.do_sample or max(self.num_beams, self.num_return_sequences) > 1:
+            raise ValueError(
+                "penalty_alpha chooses the tokens of single texts; leave do_sample out, and"
+                " num_beams and num_return_sequences at 1, or set penalty_alpha to 0"
+            )
+        if self.prompt_lookup_num_tokens:
+            raise ValueError(
+                "penalty_alpha and prompt_lookup_num_tokens exclude each other; give one"
+            )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from skillweave.batch import Batch
 from skillweave.config.decoding import DecodingConfig
 from skillweave.generation.beam import Answer, Search, beam_search
+from skillweave.generation.contrast import Contrast
 from skillweave.generation.drafts import Assistant, AssistantDraft, Draft, LookUp
 from skillweave.generation.scores import Change, Rules, cuts, own_tokens, penalties
 from skillweave.model.decoding import DecodingState
@@ -46,6 +48,8 @@ class Texts:
         """Guesses how a single text goes on."""
         self.guessed: list[tuple[int, Tensor]] = []
         """Tokens that the state counts already, and the logits [1, V] after each."""
+        self.chosen_by_reading = False
+        """Whether the state counts the next token as soon as it is chosen."""
         self.ids = own_tokens(batch, len(batch.inputs) - 1)
         if copies > 1:
             rows = torch.arange(len(self.ids), device=self.ids.device).repeat_interleave(copies)
@@ -59,6 +63,8 @@ class Texts:
     def add(self, tokens: Tensor) -> None:
         """The next token [M] of each."""
         self.ids = torch.cat([self.ids, tokens.unsqueeze(1)], dim=1)
+        if self.chosen_by_reading:
+            return
         if self.guessed and self.guessed[0][0] == tokens.item():
             _, self.state.logits = self.guessed.pop(0)
             return
@@ -160,8 +166,9 @@ def write(
     constraint: Rules | None = None,
     assistant: Assistant | None = None,
 ) -> Iterator[Next]:
-    """The next token of each text as it is found, the most probable one or a drawn one; each sample
-    has `num_return_sequences` texts, next to each other. The others: see `generate`."""
+    """The next token of each text as it is found: the most probable one, a drawn one, or that of
+    contrastive search. Each sample has `num_return_sequences` texts, next to each other. The
+    others: see `generate`."""
     settings = settings or DecodingConfig()
     given = batch.inputs[-1].shape[1]
     most = given + max_new_tokens
@@ -172,9 +179,7 @@ def write(
             texts.draft = AssistantDraft(assistant, ends, changes, settings)
         elif settings.prompt_lookup_num_tokens:
             texts.draft = LookUp(settings.prompt_lookup_num_tokens)
-    device, removed = texts.ids.device, cuts(settings)
-    generator = torch.Generator(device)
-    generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
+    choose = _chooser(texts, settings)
     goes_on = [True] * len(texts.ids)
     for length in range(1, max_new_tokens + 1):
         scores = texts.logits()
@@ -182,13 +187,7 @@ def write(
         if lost.any():  # a text that no token may continue ends
             scores[lost, ends[0]] = 0
         log_p = scores.log_softmax(-1)
-        if settings.do_sample:
-            for cut in removed:
-                scores = cut(scores)
-            uniform = torch.rand(len(scores), generator=generator, device=device)
-            tokens = draw(scores.softmax(-1), uniform)
-        else:
-            tokens = scores.argmax(-1)
+        tokens = choose(scores)
         chosen = log_p.gather(1, tokens.unsqueeze(1)).squeeze(1)
         found = tokens.tolist()
         goes_on = [
@@ -203,6 +202,25 @@ def write(
         if not any(goes_on):
             return
         texts.add(tokens)
+
+
+def _chooser(texts: Texts, settings: DecodingConfig) -> Callable[[Tensor], Tensor]:
+    """What takes a token [M] for each text by its scores [M, V]."""
+    if settings.penalty_alpha:
+        texts.chosen_by_reading = True
+        return Contrast(texts.model, texts.state, settings.penalty_alpha, settings.top_k)
+    if not settings.do_sample:
+        return partial(torch.argmax, dim=-1)
+    generator, removed = torch.Generator(texts.ids.device), cuts(settings)
+    generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
+
+    def drawn(scores: Tensor) -> Tensor:
+        for cut in removed:
+            scores = cut(scores)
+        uniform = torch.rand(len(scores), generator=generator, device=scores.device)
+        return draw(scores.softmax(-1), uniform)
+
+    return drawn
 
 
 def draw(probabilities_NV: Tensor, uniform_N: Tensor) -> Tensor:

@@ -130,6 +130,11 @@ class TextWriter:
             )
         if self.settings.prompt_lookup_num_tokens:
             raise ConfigError("an assistant and prompt_lookup_num_tokens both guess; give one")
+        if self.settings.penalty_alpha:
+            raise ConfigError(
+                "an assistant cannot guess what contrastive search chooses; leave it out, or set"
+                " penalty_alpha to 0"
+            )
         if self.assistant.tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ConfigError(
                 "the assistant has other tokens than the model; give one with the same tokenizer"

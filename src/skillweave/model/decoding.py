@@ -22,7 +22,8 @@ from skillweave.layers.tokens import Past, TokenMap
 class DecodingState:
     """What is known after some tokens: give it to `Model.step` with the next ones.
 
-    `logits`: [N, V] of the next token. `condition`: of the span that is written, `segment` its
+    `logits`: [N, V] of the next token. `hidden`: [N, L, D] the outputs for the L tokens that were
+    read last; arbitrary at padding. `condition`: of the span that is written, `segment` its
     number and `weights` its resolved experts. `memory`: what a decoder attends to. `lengths`: [N]
     tokens so far, without padding. `starts`: [N] the position of the next token in its modality.
     `positions`: [1 or N, C] of the tokens so far. `valid`: [N, C] False for padding; None without.
@@ -41,6 +42,7 @@ class DecodingState:
     positions: Tensor
     valid: Tensor | None
     logits: Tensor
+    hidden: Tensor
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these samples [M], in this order. One may stand several times, as beams of a
@@ -65,7 +67,7 @@ class DecodingState:
         for cache in self.caches:
             cache.select(rows)
         self.lengths, self.starts = self.lengths[rows], self.starts[rows]
-        self.logits = self.logits[rows]
+        self.logits, self.hidden = self.logits[rows], self.hidden[rows]
         self.valid = None if self.valid is None else self.valid[rows]
         if len(self.positions) > 1:
             self.positions = self.positions[rows]
@@ -107,13 +109,14 @@ class DecodingState:
             caches=self.caches,
         )
 
-    def extended(self, tokens: TokenMap, logits: Tensor) -> None:
-        """Count the tokens of a map among those so far. `logits`: [N, V] after them."""
+    def extended(self, tokens: TokenMap, logits: Tensor, hidden: Tensor) -> None:
+        """Count the tokens of a map among those so far. `logits`: [N, V] after them. `hidden`:
+        [N, L, D] their outputs."""
         self.positions = tokens.key_positions(self.lengths.device)
         if self.valid is not None:
             self.valid = F.pad(self.valid, (0, tokens.length), value=True)
         self.lengths, self.starts = self.lengths + tokens.length, self.starts + tokens.length
-        self.logits = logits
+        self.logits, self.hidden = logits, hidden
 
     def _mask(self, count: int) -> Tensor | None:
         """[1 or N, 1, L, C + L] what new tokens may attend to: all before them."""

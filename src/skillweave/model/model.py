@@ -354,6 +354,7 @@ class Model(Pretrained):
         cached = replace(tokens, caches=caches)
         hidden_TD, _ = self.run_part(path, x_TD, cached, resolved, memory=memory)
         written, device = len(layout.spans) - 1, x_TD.device
+        encoded = Encoded(hidden_TD, tokens)
         embedding, _ = self._embedding(condition)
         segment, starts, _ = embedding.place(layout, written, batch.lengths)
         return DecodingState(
@@ -367,7 +368,8 @@ class Model(Pretrained):
             starts=(batch.lengths[:, written] + (0 if starts is None else starts)).to(device),
             positions=tokens.positions(device),
             valid=tokens.valid,
-            logits=self._next_logits(task, Encoded(hidden_TD, tokens).last()),
+            logits=self._next_logits(task, encoded.last()),
+            hidden=encoded.padded(),
         )
 
     @torch.no_grad()
@@ -384,9 +386,9 @@ class Model(Pretrained):
         x_TD = embedding(tokens_NL, place, shared)
         part = self._part(state.condition)
         hidden_TD, _ = part(x_TD.flatten(0, 1), tokens, [state.weights], None, state.memory)
-        hidden_NLD = tokens.to_padded(hidden_TD)[:, -count:]
-        logits_NLV = self._next_logits(state.condition.task, hidden_NLD)
-        state.extended(tokens, logits_NLV[:, -1])
+        hidden_NLD = tokens.to_padded(hidden_TD)
+        logits_NLV = self._next_logits(state.condition.task, hidden_NLD[:, -count:])
+        state.extended(tokens, logits_NLV[:, -1], hidden_NLD)
         return logits_NLV
 
     def writing_weights(self, task: str) -> list[Tensor]:

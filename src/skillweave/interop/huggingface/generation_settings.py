@@ -23,7 +23,6 @@ SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", START}
 NOT_FOLLOWED = {
     "do_sample": (False,),
     "num_return_sequences": (1,),
-    "penalty_alpha": (0,),
     "guidance_scale": (1,),
     "force_words_ids": (),
     "constraints": (),
