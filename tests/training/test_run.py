@@ -61,6 +61,18 @@ def test_a_run_leaves_all_that_is_promised_and_resumes_from_any_step(tmp_path):
     assert weights(whole) == weights(cut)
 
 
+@pytest.mark.parametrize("kind", ["adafactor", "muon", "adamw_8bit"])
+def test_a_run_with_another_optimizer_resumes_to_the_same_bits(tmp_path, kind):
+    if kind == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    settings = {"checkpoint_every": 2, "optimizer": {"kind": kind, "learning_rate": 1e-3}}
+    run = train(recipe(tmp_path / "run", **settings), quiet=True)
+    whole = weights(run)
+    shutil.rmtree(run / "checkpoints" / "step-00000004")
+    train(recipe(run, **settings), resume=True, quiet=True)
+    assert weights(run) == whole
+
+
 def test_faults_come_before_any_training(tmp_path):
     run = train(recipe(tmp_path / "run"), quiet=True)
     with pytest.raises(ConfigError, match="already holds a run"):

@@ -144,13 +144,13 @@ def test_differences_go_both_ways():
 
 
 def test_too_little_room_is_found_before_training(tmp_path, monkeypatch):
-    model = TinyModel()
+    model, config = TinyModel(), tiny_recipe(tmp_path, save_total_limit=2).training
     size = sum(p.numel() for p in model.parameters()) * 12 + 100
     usage = namedtuple("usage", "total used free")
     for free, enough in ((4 * size, True), (4 * size - 1, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(0, 0, free))
         if enough:
-            require_space(tmp_path, model, {"tokenizer": b"x" * 100}, save_total_limit=2)
+            require_space(tmp_path, model, {"tokenizer": b"x" * 100}, config)
         else:
             with pytest.raises(ConfigError, match=r"free some space or give another output"):
-                require_space(tmp_path, model, {"tokenizer": b"x" * 100}, save_total_limit=2)
+                require_space(tmp_path, model, {"tokenizer": b"x" * 100}, config)

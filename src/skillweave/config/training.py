@@ -2,36 +2,108 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Whole
+from skillweave.config.variants import Tagged, Variant
 
 
-class OptimizerConfig(Config):
-    """AdamW with linear warm-up, a constant learning rate, and a decay. By default the decay is
-    linear and follows the warm-up at once (SkillNet appendix)."""
+class OptimizerSettings(Variant):
+    """An optimizer, and its learning rate: linear warm-up, a constant part, and a decay. By default
+    the decay is linear and follows the warm-up at once (SkillNet appendix).
 
+    A parameter without a gradient in a step is neither updated nor decayed.
+    """
+
+    state_bytes: ClassVar[int] = 8
+    """Bytes of the state of each parameter, at least."""
+
+    kind: str
+    """Name of the optimizer."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate."""
     weight_decay: NonNegativeFloat = 0.01
     """Decoupled weight decay. It does not apply to biases, norms and embeddings."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the running mean and mean square of the gradients."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the denominator."""
     warmup: NonNegativeFloat = 0.1
     """Warm-up: a share of all steps if below 1, else a number of steps."""
     decay: float = Field(default=1.0, ge=0, le=1)
     """Decay: the share of the steps after the warm-up in which the learning rate falls to 0.
-    Before, it is constant, so that with 0 or a small share a run of unknown length can be ended by
-    another that starts from it and decays (arXiv 2405.18392)."""
-    schedule: Literal["linear", "cosine"] = "linear"
-    """Shape of the decay: `linear` (SkillNet), or `cosine`, half a period of it (M6)."""
+    Before, it is constant: 0 is a constant schedule, and a small share is WSD (warm-up, stable,
+    decay). A run of unknown length can so be ended by another that starts from it and decays (arXiv
+    2405.18392)."""
+    schedule: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    """Shape of the decay: `linear` (SkillNet); `cosine`, half a period of it (M6); `1-sqrt`, one
+    minus the square root of the share that is done, which suits WSD (arXiv 2405.18392, section
+    3.1)."""
     max_grad_norm: PositiveFloat | None = 1.0
     """Gradients are clipped to this norm; null disables clipping."""
+
+
+class AdamWConfig(OptimizerSettings):
+    """AdamW (arXiv 1711.05101), in PyTorch's fused implementation."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Selects AdamW, which is the default."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean and mean square of the gradients."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the denominator."""
+
+
+class AdafactorConfig(OptimizerSettings):
+    """Adafactor (arXiv 1804.04235): the mean squares of a matrix are kept as one number for each
+    row and column, and there are no running means. Updates are as large as the learning rate times
+    the root mean square of the parameter."""
+
+    state_bytes = 0
+
+    kind: Literal["adafactor"] = "adafactor"
+    """Selects Adafactor."""
+    clipping: PositiveFloat = 1.0
+    """Largest root mean square of an update before it is multiplied by the learning rate."""
+
+
+class MuonConfig(OptimizerSettings):
+    """Muon (Jordan et al. 2024): the running mean of a matrix's gradients, orthogonalised. Updates
+    are as large as those of AdamW, so that learning rate and weight decay are too (arXiv
+    2502.16982).
+
+    It applies to the matrices of Transformer blocks. Queries, keys and values are orthogonalised
+    apart, and so are both halves of a gated feed-forward. AdamW updates everything else:
+    embeddings, norms, biases, the gates of routes, targets.
+    """
+
+    state_bytes = 4
+
+    kind: Literal["muon"] = "muon"
+    """Selects Muon."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the running mean of the gradients."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's, for the other parameters."""
+    epsilon: PositiveFloat = 1e-8
+    """AdamW's, for the other parameters."""
+
+
+class AdamW8bitConfig(OptimizerSettings):
+    """AdamW whose state has 8 bits a number (arXiv 2110.02861), by bitsandbytes: pip install
+    'skillweave[8bit]'. The state of parameters with less than 4,096 numbers, and of embeddings,
+    has 32."""
+
+    state_bytes = 2
+
+    kind: Literal["adamw_8bit"] = "adamw_8bit"
+    """Selects AdamW with 8 bits."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean and mean square of the gradients."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the denominator."""
+
+
+OptimizerConfig = Annotated[AdamWConfig | AdafactorConfig | MuonConfig | AdamW8bitConfig, Tagged()]
 
 
 class InterferenceConfig(Config):
@@ -72,7 +144,7 @@ class TrainingConfig(Config):
     """Number of samples over all tasks and processes."""
     seed: Whole = 0
     """Seed of weights, mixture, order, masking, augmentation and dropout."""
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     """Optimizer and learning rate schedule."""
     gradient_accumulation_steps: Positive = 1
     """Micro-batches per update. All of them belong to one task. The gradient is that of one batch

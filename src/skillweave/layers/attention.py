@@ -93,6 +93,11 @@ class SelfAttention(nn.Module):
         self.prompts = None if prompts is None else nn.Parameter(prompts)
         self.bias = nn.Parameter(torch.zeros(heads.sizes[0] + heads.sizes[2])) if bias else None
 
+    @property
+    def fused(self) -> dict[nn.Module, list[int]]:
+        """The layers that are several projections → the numbers of rows of each."""
+        return {self.qkv: self.heads.sizes}
+
     def resolve(
         self,
         condition: Condition,
@@ -220,6 +225,11 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(width, sum(others), "qkv" in biases)
         self.value_bias = nn.Parameter(torch.zeros(others[1])) if "query_value" in biases else None
         self.output = nn.Linear(inner, width, "attention_output" in biases)
+
+    @property
+    def fused(self) -> dict[nn.Module, list[int]]:
+        """See `SelfAttention.fused`."""
+        return {self.key_value: self.heads.sizes[1:]}
 
     def forward(self, x_TD: Tensor, tokens: TokenMap, memory: Memory) -> Tensor:
         """Flat tokens [T, D] → [T, D]."""

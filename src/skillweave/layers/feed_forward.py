@@ -71,6 +71,12 @@ class FeedForward(nn.Module):
         self.activation = build_activation(activation, gated)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def fused(self) -> dict[nn.Module, list[int]]:
+        """The layer that is two projections, to a gate and a value → the number of rows of each."""
+        half = self.inner.out_features // 2
+        return {self.inner: [half, half]} if isinstance(self.activation, Gated) else {}
+
     def forward(self, x_TD: Tensor) -> Tensor:
         """Each token on its own."""
         hidden = self.activation(self.inner(x_TD))

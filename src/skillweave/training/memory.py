@@ -26,11 +26,15 @@ LARGE_SHARE = 0.7
 
 
 def check_memory(
-    model: Model, batches: Mapping[str, tuple[Layout, int]], device: torch.device
+    model: Model,
+    batches: Mapping[str, tuple[Layout, int]],
+    device: torch.device,
+    state_bytes: int = 2 * FLOAT,
 ) -> str:
     """A warning if a step will fill most of the free memory; empty if not.
 
-    `batches`: task → layout and number of samples of its batches on this process. The estimate is a
+    `batches`: task → layout and number of samples of its batches on this process. `state_bytes`: of
+    the optimizer, for each trained parameter. The estimate is a
     lower bound: gradients and optimizer state, and images and videos with what the layers keep of
     them. Texts and sound are not counted, since their lengths differ. Raises ConfigError if even
     that does not fit.
@@ -39,7 +43,7 @@ def check_memory(
     if free is None:
         return ""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    states = 3 * FLOAT * trained
+    states = (FLOAT + state_bytes) * trained
     for task, (layout, samples) in batches.items():
         parts = dict(_visual_bytes(model, layout, samples))
         needed = states + sum(parts.values())

@@ -1,17 +1,28 @@
-"""AdamW with linear warm-up and decay of the learning rate (SkillNet appendix), and the optimizer
-state as named tensors."""
+"""The optimizer of a recipe, its learning rate (SkillNet appendix), and its state as named
+tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from skillweave.config import ConfigError
-from skillweave.config.training import OptimizerConfig
+from skillweave.config.training import (
+    AdafactorConfig,
+    AdamW8bitConfig,
+    AdamWConfig,
+    MuonConfig,
+    OptimizerConfig,
+    OptimizerSettings,
+)
+from skillweave.training.muon import Joined, MatrixMuon, block_matrices
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
@@ -40,24 +51,104 @@ def split_by_decay(
     return decay, no_decay
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, in the fused implementation.
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimizer of a recipe over the model's trainable parameters.
 
     A parameter whose gradient is None is neither updated nor decayed, and its step count does not
     advance; clear gradients with `zero_grad(set_to_none=True)`. Raises ConfigError for a model
-    without trainable parameters.
+    without trainable parameters, and for an optimizer of a package that is not installed.
     """
-    decay, no_decay = split_by_decay(model)
-    groups = [
-        {"params": list(decay.values()), "weight_decay": config.weight_decay},
-        {"params": list(no_decay.values()), "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
+    decay, no_decay = (list(part.values()) for part in split_by_decay(model))
+    if not decay and not no_decay:
         raise ConfigError("the model has no trainable parameter")
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+    return _build(config, model, decay, no_decay)
+
+
+Parameters = list[nn.Parameter]
+
+
+@singledispatch
+def _build(
+    config: OptimizerSettings, model: nn.Module, decay: Parameters, no_decay: Parameters
+) -> Optimizer:
+    raise TypeError(f"no optimizer is registered for {type(config).__name__}")
+
+
+@_build.register
+def _(config: AdamWConfig, model: nn.Module, decay: Parameters, no_decay: Parameters) -> Optimizer:
+    return _adamw(config, decay, no_decay)
+
+
+@_build.register
+def _(
+    config: AdafactorConfig, model: nn.Module, decay: Parameters, no_decay: Parameters
+) -> Optimizer:
+    return torch.optim.Adafactor(
+        _groups(config, decay, no_decay), config.learning_rate, d=config.clipping
     )
+
+
+@_build.register
+def _(config: MuonConfig, model: nn.Module, decay: Parameters, no_decay: Parameters) -> Optimizer:
+    matrices = block_matrices(model)
+    if not matrices:
+        return _adamw(config, decay, no_decay)
+    muon = MatrixMuon(
+        matrices,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        # updates as large as AdamW's (arXiv 2502.16982, section 2.2)
+        adjust_lr_fn="match_rms_adamw",
+    )
+    others = [parameter for parameter in decay if parameter not in matrices]
+    return Joined(muon, _adamw(config, others, no_decay)) if others or no_decay else muon
+
+
+@_build.register
+def _(
+    config: AdamW8bitConfig, model: nn.Module, decay: Parameters, no_decay: Parameters
+) -> Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ConfigError(
+            "training.optimizer.kind: adamw_8bit needs bitsandbytes; run pip install"
+            " 'skillweave[8bit]', or use adamw"
+        ) from None
+    exact = _adamw(config, [], no_decay)
+    if not decay:
+        return exact
+    small = AdamW8bit(
+        decay,
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+    )
+    return Joined(small, exact) if no_decay else small
+
+
+def _adamw(
+    config: AdamWConfig | MuonConfig | AdamW8bitConfig, decay: Parameters, no_decay: Parameters
+) -> Optimizer:
+    return torch.optim.AdamW(
+        _groups(config, decay, no_decay),
+        config.learning_rate,
+        config.betas,
+        config.epsilon,
+        fused=True,
+    )
+
+
+def _groups(
+    config: OptimizerSettings, decay: Parameters, no_decay: Parameters
+) -> list[dict[str, Any]]:
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -73,6 +164,8 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     left = min(1.0, (steps - step) / falling)
     if config.schedule == "cosine":
         left = (1 - math.cos(math.pi * left)) / 2
+    elif config.schedule == "1-sqrt":
+        left = 1 - math.sqrt(1 - left)
     return config.learning_rate * left
 
 
@@ -88,12 +181,14 @@ def make_schedule(
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer state: `parameter name/entry` → tensor. A parameter that was never active has
-    no entries."""
-    return {
-        f"{name}/{entry}": tensor.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, tensor in optimizer.state.get(parameter, {}).items()
-    }
+    no entries. Whole numbers of Python are tensors of 64 bits."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            tensor = torch.as_tensor(value).detach().cpu().contiguous()
+            # bitsandbytes has one table for all parameters, and a file has no shared tensors
+            found[f"{name}/{entry}"] = tensor.clone() if entry.startswith("qmap") else tensor
+    return found
 
 
 def load_optimizer_tensors(
@@ -106,11 +201,24 @@ def load_optimizer_tensors(
     parameters = dict(model.named_parameters())
     for path, tensor in tensors.items():
         name, _, entry = path.rpartition("/")
-        if name not in parameters or (tensor.ndim and tensor.shape != parameters[name].shape):
+        if name not in parameters or not _fits(entry, tensor, parameters[name]):
             raise ConfigError(
                 f"optimizer.safetensors: {path} {tuple(tensor.shape)} fits no parameter of the"
                 " model"
             )
         # A copy: a tensor that was read from a file lies in the file's memory map.
         copied = tensor.to(parameters[name].device, copy=True)
-        optimizer.state[parameters[name]][entry] = copied
+        whole = not tensor.ndim and tensor.dtype == torch.int64
+        optimizer.state[parameters[name]][entry] = copied.item() if whole else copied
+
+
+def _fits(entry: str, tensor: Tensor, parameter: Tensor) -> bool:
+    """Whether an entry of the state can be the parameter's: it has its shape, or is a number, a
+    factor of its mean squares (Adafactor), or a part of the code of 8 bits."""
+    *outer, rows, columns = (1, 1, *parameter.shape)
+    shape = {
+        "row_var": (*outer, rows, 1)[2:],
+        "col_var": (*outer, 1, columns)[2:],
+    }.get(entry, tuple(parameter.shape))
+    coded = entry.startswith(("qmap", "absmax"))
+    return not tensor.ndim or coded or tuple(tensor.shape) == shape

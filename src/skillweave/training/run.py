@@ -220,9 +220,9 @@ def _run(
     model.recompute_activations(recompute_of(config))
     if config.feature_cache:
         cache_features(model, {"train": datasets, "validation": validated}, config.feature_cache)
-    require_space(recipe.folder, model, assets, config.save_total_limit)
+    require_space(recipe.folder, model, assets, config)
     batches = {name: (ready.tasks[name].layout, size) for name, size in mixture.batch_sizes.items()}
-    if full := check_memory(model, batches, fabric.device):
+    if full := check_memory(model, batches, fabric.device, config.optimizer.state_bytes):
         display.warn(full)
     if is_first:
         for damaged in checkpoints.set_aside_after(state.step):

@@ -21,6 +21,7 @@ from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.config.reading import parse_yaml
+from skillweave.config.training import TrainingConfig
 from skillweave.model.folders import CHECKPOINTS_FOLDER
 from skillweave.recipe import RECIPE_FILE, RecipeConfig
 from skillweave.reporting.logs import METRICS_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER
@@ -57,8 +58,7 @@ PACKAGES = (
     "av",
     "soxr",
 )
-BYTES_PER_PARAMETER = 3 * 4
-"""A weight and AdamW's two running means, in float32."""
+BYTES_PER_WEIGHT = 4
 
 
 def require_free(folder: Path) -> None:
@@ -177,17 +177,18 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def require_space(
-    folder: Path, model: nn.Module, assets: dict[str, bytes], save_total_limit: int
+    folder: Path, model: nn.Module, assets: dict[str, bytes], config: TrainingConfig
 ) -> None:
     """Raise ConfigError if the disk has no room for the checkpoints: `save_total_limit` of them,
     the best one, and the one that is being written."""
+    limit, bytes_each = config.save_total_limit, BYTES_PER_WEIGHT + config.optimizer.state_bytes
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    size = parameters * BYTES_PER_PARAMETER + sum(map(len, assets.values()))
-    needed, free = size * (save_total_limit + 2), shutil.disk_usage(folder).free
+    size = parameters * bytes_each + sum(map(len, assets.values()))
+    needed, free = size * (limit + 2), shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigError(
             f"{folder}: {free / 1e9:.2f} GB free, but checkpoints of {size / 1e9:.2f} GB need"
-            f" {needed / 1e9:.2f} GB (training.save_total_limit {save_total_limit}, the best and"
+            f" {needed / 1e9:.2f} GB (training.save_total_limit {limit}, the best and"
             " the one being written); free some space or give another output"
         )
 

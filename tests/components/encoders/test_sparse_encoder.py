@@ -19,7 +19,7 @@ from tiny import (
 from skillweave.batch import Batch, Example
 from skillweave.components.encoders.base import Choice
 from skillweave.config import ConfigError
-from skillweave.config.training import OptimizerConfig
+from skillweave.config.training import AdamWConfig
 from skillweave.data.collate import collate
 from skillweave.layers.sparse import Dense, Mixed
 from skillweave.model.config import ModelTask
@@ -68,7 +68,7 @@ def test_gradients_reach_exactly_the_active_parameters(route: str, task: str, ti
 def test_the_optimizer_leaves_what_is_not_active_alone() -> None:
     """Neither updates nor decays it, though another task trained it before."""
     model = model_of("task").train()
-    optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
+    optimizer = make_optimizer(model, AdamWConfig(learning_rate=0.1, weight_decay=0.5))
     for task in ("to_image", "classify"):
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         active = set(model.active_parameters(task))

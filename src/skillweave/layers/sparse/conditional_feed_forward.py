@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
+from skillweave.layers.feed_forward import Gated
 from skillweave.layers.sparse.conditional_linear import (
     Linear,
     Pair,
@@ -106,6 +107,13 @@ class SparseFeedForward(nn.Module):
         """The inner and the outer linear layer."""
         expert = cast(Mapping[str, Linear], self.experts[SHARED])
         return expert["inner"], expert["outer"]
+
+    @property
+    def fused(self) -> dict[nn.Module, list[int]]:
+        """See `FeedForward.fused`."""
+        inner, _ = self.layers
+        half = inner.out_features // 2
+        return {inner: [half, half]} if isinstance(self.activation, Gated) else {}
 
     def resolve(
         self,

@@ -67,6 +67,7 @@ class ConditionalLinear(nn.Module):
         follows: bool = False,
     ) -> None:
         super().__init__()
+        self.out_features = out_features
         self.follows = follows
         self.route: Route
         if follows:
