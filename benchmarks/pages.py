@@ -145,7 +145,7 @@ class Results:
             for (_, t), r in self.rows.items()
             if t == task
             for row in r.values()
-            if kind in row
+            if column.metric in row.get(kind, {})
         ]
         return statistics.mean(found) * column.scale if found else None
 
@@ -155,13 +155,19 @@ class Results:
         return "—" if value is None else self.study.tasks[task].show(value)
 
     def cell(self, system: str, task: str) -> str:
-        """Mean ± standard deviation over seeds."""
-        values, show = self.values(system, task), self.study.tasks[task].show
+        """Mean ± standard deviation over seeds; of one seed, with the 95 % interval over samples
+        where there is one."""
+        values, column = self.values(system, task), self.study.tasks[task]
         if not values:
             return "—"
-        return show(statistics.mean(values)) + (
-            f" ± {show(statistics.stdev(values))}" if len(values) > 1 else ""
-        )
+        if len(values) > 1:
+            return (
+                f"{column.show(statistics.mean(values))} ± {column.show(statistics.stdev(values))}"
+            )
+        (row,) = self.rows[system, task].values()
+        interval = row.get("interval", {}).get(column.metric)
+        ends = [column.show(end * column.scale) for end in interval or ()]
+        return column.show(values[0]) + (f" ({' – '.join(ends)})" if ends else "")
 
     def gain(self, one: str, other: str, task: str) -> tuple[float, float] | None:
         """By how much `one` is better than `other`, and the seeds' spread; None with fewer than two
@@ -207,6 +213,13 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def tables(results: Results, *references: tuple[str, str]) -> list[str]:
     """The figures here, with rows for (title, kind) of `references`, and the paper's."""
+    here = ["## Results", table(results, *references)]
+    theirs = paper_table(results.study)
+    return [*here, "## Results of the paper", theirs] if theirs else here
+
+
+def table(results: Results, *references: tuple[str, str]) -> str:
+    """The figures here, with rows for (title, kind) of `references`."""
     study = results.study
     header = ["system", *(task.title for task in study.tasks.values())]
     rows = [
@@ -217,16 +230,20 @@ def tables(results: Results, *references: tuple[str, str]) -> list[str]:
         [title, *(results.show_reference(task, kind) for task in study.tasks)]
         for title, kind in references
     ]
-    here = ["## Results", markdown(header, rows)]
+    return markdown(header, rows)
+
+
+def paper_table(study: Study) -> str:
+    """The figures of the paper; empty where it has none."""
     printed = {name: task for name, task in study.tasks.items() if task.paper}
     if not printed:
-        return here
-    there = ["system", *(task.there or task.title for task in printed.values())]
-    theirs = [
+        return ""
+    header = ["system", *(task.there or task.title for task in printed.values())]
+    rows = [
         [title, *(f"{t.paper[system]:.2f}" for t in printed.values())]
         for system, title in study.systems.items()
     ]
-    return [*here, "## Results of the paper", markdown(there, theirs)]
+    return markdown(header, rows)
 
 
 def above_chance(results: Results, system: str, name: str) -> bool:

@@ -40,6 +40,11 @@ def test_a_cell_is_mean_and_standard_deviation() -> None:
     assert results([0.5], []).cell("two", "up") == "—"
 
 
+def test_a_cell_of_one_seed_has_the_interval_over_samples() -> None:
+    row = {"accuracy": 0.5, "interval": {"accuracy": [0.41, 0.6]}}
+    assert Results(STUDY, {("one", "up"): {0: row}}).cell("one", "up") == "50.0 (41.0 – 60.0)"
+
+
 def test_a_gain_is_the_difference_of_means_and_the_root_of_summed_variances() -> None:
     gain, spread = results([0.5, 0.7], [0.2, 0.4]).gain("one", "two", "up")
     assert (gain, spread) == pytest.approx((30, 20))  # variances of 200 each

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import m6
 import m6_page
+import m6_texts
 import moe_table1
 import moe_table3
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import quality
@@ -16,7 +18,7 @@ import skillnet_table2
 import start
 import transfer
 import transfer_page
-from cells import arguments, unique
+from cells import Cell, arguments, unique
 from table1_page import SYSTEMS
 from table2_page import STUDY as TABLE2
 from table3_page import STUDY as TABLE3
@@ -153,9 +155,32 @@ def test_transfer_says_how_long_its_bases_were_trained(tmp_path: Path) -> None:
     assert "Steps: base 10, full 9." in (tmp_path / "docs" / "transfer.md").read_text("utf-8")
 
 
+M6_ENVIRONMENT = {"processor": "a CPU", "cores": 2, "threads": 1, "python": "3", "packages": {}}
+
+
+def m6_run(cell: Cell, rows: dict) -> None:
+    """The files of a finished run."""
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "environment.json").write_text(json.dumps(M6_ENVIRONMENT))
+    cell.result.write_text(json.dumps(rows))
+    lines = [
+        {"step": step, "kind": "train", "task": task, "loss": 100.0 / step}
+        for step in (1, 2)
+        for task in rows
+    ]
+    (cell.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def m6_pretrained(cell: Cell) -> None:
+    level = 100.0 if "small" in cell.folder.name else 200.0
+    row = {"n": 7, "perplexity": level, "chance": {"perplexity": 700.0}}
+    row |= {"total_parameters": 3_000_000, "activated_parameters": 2_000_000}
+    m6_run(cell, dict.fromkeys(m6_page.TASKS, row))
+
+
 def test_m6_pretrains_two_sizes_and_shows_their_losses(tmp_path: Path) -> None:
     given = options(tmp_path, list(m6.SIZES), seeds=[0, 1], docs=tmp_path / "docs", json=None)
-    cells = unique(list(m6.chains(given)))
+    cells = [chain[0] for chain in m6.chains(given) if "scratch" not in chain[0].folder.name]
     assert [cell.folder.name for cell in cells] == [
         "small-seed0",
         "mini-seed0",
@@ -163,26 +188,89 @@ def test_m6_pretrains_two_sizes_and_shows_their_losses(tmp_path: Path) -> None:
         "mini-seed1",
     ]
     assert set(read_recipe(m6.RECIPE).tasks) == set(m6_page.TASKS)
-    environment = {"processor": "a CPU", "cores": 2, "threads": 1, "python": "3", "packages": {}}
     for cell in cells:
-        cell.folder.mkdir(parents=True)
-        (cell.folder / "environment.json").write_text(json.dumps(environment))
-        level = 100.0 if "small" in cell.folder.name else 200.0
-        row = {"n": 7, "perplexity": level, "chance": {"perplexity": 700.0}}
-        row |= {"total_parameters": 3_000_000, "activated_parameters": 2_000_000}
-        cell.result.write_text(json.dumps(dict.fromkeys(m6_page.TASKS, row)))
-        lines = [
-            {"step": step, "kind": "train", "task": task, "loss": level / step}
-            for step in (1, 2)
-            for task in m6_page.TASKS
-        ]
-        (cell.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        m6_pretrained(cell)
     m6.write(given, cells)
     page = (given.docs / "m6.md").read_text("utf-8")
     assert "| small | 100.0 ± 0.0 |" in page and "**holds here**" in page
     losses = m6_page.read_losses(cell.folder for cell in cells)
-    assert losses["mini", "language_modelling"] == {1: [200.0, 200.0], 2: [100.0, 100.0]}
+    assert losses["mini", "language_modelling"] == {1: [100.0, 100.0], 2: [50.0, 50.0]}
     assert "<svg" in (given.docs / "m6_loss.svg").read_text("utf-8")
+
+
+def test_m6_finetunes_asks_and_writes_behind_the_pretraining(tmp_path: Path) -> None:
+    given = options(tmp_path, list(m6.SIZES), seeds=[0, 1])
+    tasks = list(read_recipe(m6.FINETUNING).tasks)
+    small, mini, scratch, second, *_ = m6.chains(given)
+    assert [cell.folder.name for cell in small] == [
+        "small-seed0",
+        *(f"pretrained-seed0-{task}" for task in tasks),
+        *(f"written-seed0-{name}" for name in m6.QUESTIONS),
+        *(f"asked-seed0-small-{step}" for step in (9, 8, 6, 4, 2)),  # kept every 9 // 4 steps
+    ]
+    assert [cell.folder.name for cell in mini] == ["mini-seed0", "asked-seed0-mini-9"]
+    assert [cell.folder.name for cell in scratch] == [f"scratch-seed0-{task}" for task in tasks]
+    assert not any(cell.folder.name.startswith("written") for cell in second)
+    assert [cell.steps for cell in scratch] == [2, 4, 2]  # of 9, by weight
+    assert all(f"start_from={small[0].folder}/last" in cell.calls[0] for cell in small[1:4])
+    assert str(small[0].folder / "checkpoints" / "step-00000009") in small[-5].calls[0]
+    for recipe in (m6.FINETUNING, m6.ZERO_SHOT):
+        own = read_recipe(recipe).model
+        assert own.encoder == read_recipe(m6.RECIPE).model.encoder
+
+
+def test_the_page_of_m6_is_written_from_what_is_there(tmp_path: Path) -> None:
+    given = options(tmp_path, list(m6.SIZES), seeds=[0], docs=tmp_path / "docs", json=None)
+    cells = unique(list(m6.chains(given)))
+    accuracy = {"accuracy": 0.25, "interval": {"accuracy": [0.2, 0.3]}, "n": 40}
+    accuracy |= {"chance": {"accuracy": 0.1}, "baseline": {"accuracy": 0.4}}
+    answer = {"exact_match": 0.5, "interval": {"exact_match": [0.4, 0.6]}}
+    answer |= {"chance": {"exact_match": 0.2}, "baseline": {"exact_match": 0.3}}
+    types = {kind: {**answer, "exact_match": 0.7} for kind in ("colour", "kind", "number")}
+    names = {"bleu_4": 0.01, "rouge_l": 0.2, "cider": 0.345, "chance": {"cider": 0.1}}
+    rows = {
+        "visual_question_answering": {**answer, "subsets": types},
+        "image_text_matching": {"accuracy": 0.6, "auc": 0.66, "chance": {"accuracy": 0.5}},
+        "image_to_text": names,
+    }
+    for cell in cells:
+        kind, _, *task = cell.folder.name.split("-")
+        if kind in m6.SIZES:
+            m6_pretrained(cell)
+        elif kind == "pretrained":
+            m6_run(cell, {task[0]: rows[task[0]]})
+        elif kind == "asked":
+            cell.result.write_text(json.dumps(dict.fromkeys(m6_page.ASKED, accuracy)))
+    written = [{"text": "a[MASK]b", "predicted_text": "a | b"}]
+    pq.write_table(
+        pa.Table.from_pylist(written), next(c.result for c in cells if "infilling" in c.folder.name)
+    )
+    m6.write(given, cells)
+    page = (given.docs / "m6.md").read_text("utf-8")
+    asked_of = "50.0 (40.0 – 60.0) | 70.0 (40.0 – 60.0)"  # all questions, then those of a type
+    assert f"| fine-tuned from small | {asked_of} |" in page
+    assert "| the same steps from nothing | — | — |" in page
+    assert "| chance | 50.0 |" in page and "| 60.0 | 0.660 |" in page
+    assert "| 1.0 | 20.0 | 0.34 |" in page or "| 1.0 | 20.0 | 0.35 |" in page
+    assert "| baseline | 66.80 | 74.00 |" not in page  # rows have the titles of this page
+    assert "| the same steps from nothing | 66.80 | 74.00 | 64.50 | 69.00 | 41.90 |" in page
+    assert "| small | 0 | 2 | 64 | 25.0 (20.0 – 30.0) |" in page  # two steps of 32 samples
+    assert "| a[MASK]b | a \\| b |" in page
+    assert "not measured (two seeds needed)" in page
+    assert "visual_question_answering 4" in page or "visual_question_answering 5" in page
+    assert "<svg" in (given.docs / "m6_cloze.svg").read_text("utf-8")
+
+
+def test_the_questions_of_m6_are_about_pictures_that_no_training_saw(tmp_path: Path) -> None:
+    m6_texts.write_inputs(m6.PACK, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "names.jsonl").read_text("utf-8").splitlines()]
+    splits = pq.read_table(m6.PACK, columns=["key", "split", "name_zh"]).to_pylist()
+    unseen = {(row["key"], row["name_zh"]) for row in splits if row["split"] == "test"}
+    assert len(rows) == m6_texts.PICTURES
+    assert {(Path(row["image"]).stem, row["name"]) for row in rows} <= unseen
+    asked = (tmp_path / "pictures.jsonl").read_text("utf-8").splitlines()
+    assert len(asked) == 3 * len(rows)
+    assert m6_texts.emoji("1f468-200d-1f33e") == "👨\u200d🌾"  # a man, a joiner, a sheaf of rice
 
 
 def test_the_woven_study_weaves_a_seed_before_it_trains(tmp_path: Path, monkeypatch) -> None:

@@ -34,6 +34,7 @@ SOURCES = {
     "language_modelling": {"path": "pack:poems"},
     "speech_to_text": {"path": "pack:speech"},
     "code_to_text": {"path": "pack:code_zh"},
+    "image_to_text": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
     "masked_text_pair": {"path": "pack:poems"},
     "text_denoising": {"path": "pack:poems"},
     "text_infilling": {"path": "pack:poems"},

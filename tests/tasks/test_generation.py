@@ -1,5 +1,7 @@
 """Generation: the text that a decoder reads and writes."""
 
+import json
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -95,6 +97,25 @@ def test_captions_of_one_picture_are_references_of_one_answer(
     assert sorted(map(sorted, references)) == sorted(map(sorted, named.values()))
     with_cider = data.task.entry.all_columns(found, ["cider", "bleu_4", "rouge_l"])
     assert {"cider", "bleu_4", "rouge_l"} < with_cider.keys()
+
+
+def test_the_commonest_text_is_measured_by_every_metric_that_is_asked_for(tmp_path: Path) -> None:
+    """Where all answers are one text, it is always right."""
+    file = tmp_path / "answers.jsonl"
+    rows = [{"text": f"text {number}", "answer": "a red round thing"} for number in range(40)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    given = {"data": {"path": str(file)}, "metrics": ["bleu_4", "rouge_l"]}
+    data, _ = opened("text_to_text", [], **given)
+    texts = [row["answer"] for row in rows[: len(data)]]
+    found = generation.GeneratedText(
+        keys=[data.source[i]["key"] for i in range(len(data))],
+        references=texts,
+        hypotheses=["thing"] * len(texts),
+        all_references=[[text] for text in texts],
+        inputs=[str(i) for i in range(len(texts))],
+    )
+    chance = data.task.entry.chance(found, data)
+    assert (chance["bleu_4"], chance["rouge_l"], chance["exact_match"]) == pytest.approx((1, 1, 1))
 
 
 def test_tokens_that_an_answer_cannot_begin_with() -> None:

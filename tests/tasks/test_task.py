@@ -58,6 +58,7 @@ def test_the_catalogue() -> None:
         "text_to_frames": {"text", "image"},
         "speech_to_text": {"sound", "text"},
         "code_to_text": {"code", "text"},
+        "image_to_text": {"image", "text"},
         "text_naming": {"text"},
         "image_naming": {"text", "image"},
         "video_naming": {"text", "video"},

@@ -52,6 +52,7 @@ DATA: dict[str, Any] = {
         "columns": {"text": "name_zh", "answer": "name_en"},
     },
     "code_to_text": {"path": "pack:code_zh", "limit": 20},
+    "image_to_text": {"path": "pack:emoji", "limit": 20, "columns": {"text": "name_zh"}},
 }
 SEEN = {
     "text_denoising": [],
@@ -226,7 +227,7 @@ def test_a_text_that_is_too_long_to_be_written_again_is_refused() -> None:
         list(Predictor(model, device=None).predict("text_denoising", ["春[MASK]"]))
 
 
-@pytest.mark.parametrize("name", ["text_to_text", "code_to_text"])
+@pytest.mark.parametrize("name", ["text_to_text", "code_to_text", "image_to_text"])
 def test_texts_about_an_input_are_written_after_it(name: str) -> None:
     """Without a decoder, [input | [CLS] answer] is one pass, and the answer ends with [SEP]."""
     data, model = opened(M6, name)

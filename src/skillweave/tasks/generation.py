@@ -133,7 +133,7 @@ class TextGeneration(Task):
         counts = Counter(text for text in texts if not is_missing(text))
         constant = [commonest(counts)] * len(found.keys)
         guess = replace(cast(GeneratedText, found), hypotheses=constant)
-        return estimate(self.columns(guess), 0)[0]
+        return estimate(self.all_columns(guess, data.further_metrics), 0)[0]
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`answer`: the text."""
@@ -207,6 +207,14 @@ register(
         targets=("lm",),
         fields=("text", "answer"),
         answer_field="answer",
+    ),
+    TextGeneration(
+        name="image_to_text",
+        summary="a text about a picture, measured as a text (M6's image-to-text transfer)",
+        spans=(Span(Modality.IMAGE), ANSWER),
+        targets=("lm",),
+        fields=("image", "text"),
+        answer_field="text",
     ),
     TextGeneration(
         name="code_to_text",
