@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -57,7 +58,7 @@ class RecipeConfig(Config):
     def _model_there(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(data.get("start_from"), str):
             return data
-        start = own_folder(data["start_from"])
+        start = own_folder(os.path.expanduser(data["start_from"]))
         data = {**data, "start_from": start}
         model = {} if data.get("model") is None else data["model"]
         if not isinstance(model, dict) or {"preset", "streams"} & model.keys():
