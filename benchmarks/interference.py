@@ -23,7 +23,7 @@ from report import Figure, report
 from rich.progress import track
 
 from skillweave.batch import IGNORE, Batch, Layout, Modality, Span
-from skillweave.config.training import InterferenceConfig, OptimizerConfig
+from skillweave.config.training import AdamWConfig, InterferenceConfig
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.training.interference_tracker import InterferenceTracker
@@ -83,7 +83,7 @@ def measure(sizes: dict, steps: int) -> list[tuple[float, float]]:
     model = make_model(sizes)
     tracker, optimizer = (
         InterferenceTracker(model, InterferenceConfig(), TASKS),
-        make_optimizer(model, OptimizerConfig()),
+        make_optimizer(model, AdamWConfig()),
     )
     pairs = []
     for number, batch in enumerate(track(list(batches(steps + 2)), "steps", transient=True)):

@@ -67,7 +67,11 @@ class TinyModel(nn.Module):
         return [name for name, _ in self.named_parameters() if other not in name]
 
     def forward(
-        self, batch: Batch, generator: torch.Generator | None = None, loss_scales: Any = None
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        loss_scales: Any = None,
+        loss_only: bool = False,
     ) -> TinyOutput:
         """Cross-entropy of the active skill."""
         x = self.dropout(torch.tanh(self.shared(batch.inputs[0])))

@@ -116,6 +116,7 @@ class Model(Pretrained):
         resolved: Resolved | None = None,
         candidates: Tensor | None = None,
         loss_scales: Mapping[str, float] | None = None,
+        loss_only: bool = False,
     ) -> Output:
         """Losses and logits of a batch.
 
@@ -123,8 +124,9 @@ class Model(Pretrained):
         is no noise. `resolved`: what `resolve` gave for the task. `candidates`: [C, D] the vectors
         that `embed` gave for the answers that the task chooses from, for a batch without candidates
         of its own. `loss_scales`: by target, a factor of its loss besides its weight, for a batch
-        that is a part of an update. Raises ConfigError for a task the model never had or resolved
-        weights of another.
+        that is a part of an update. `loss_only`: no logits are returned, so those over a large
+        vocabulary never exist all at once. Raises ConfigError for a task the model never had or
+        resolved weights of another.
         """
         task = self._task(batch.layout.task)
         passes, load, balance = self._encode(batch, generator, resolved)
@@ -133,12 +135,19 @@ class Model(Pretrained):
             candidates = self._vector(task, passes.pop())
             labels = {**labels, **batch.candidates.labels}
         results: dict[str, TargetOutput] = {}
+        losses: dict[str, Tensor] = {}
         for name in task.targets:
             embeddings = candidates
             if embeddings is None:
                 embeddings = self._output_embeddings(batch.layout.task, name)
-            results[name] = self.targets[name](passes, labels, embeddings)
-        losses = {name: one.loss for name, one in results.items() if one.loss is not None}
+            target = cast(Target, self.targets[name])
+            if loss_only:
+                value = target.loss_alone(passes, labels, embeddings)
+            else:
+                results[name] = target(passes, labels, embeddings)
+                value = results[name].loss
+            if value is not None:
+                losses[name] = value
         loss = None
         if losses:
             scales = loss_scales or {}

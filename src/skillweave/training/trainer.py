@@ -55,7 +55,7 @@ class LossModule(nn.Module):
         self, batch: Batch, generator: torch.Generator, loss_scales: Mapping[str, float]
     ) -> Tensor:
         """The loss of the batch, a scalar. `loss_scales`: see `Model.forward`."""
-        return self.model(batch, generator=generator, loss_scales=loss_scales).loss
+        return self.model(batch, generator=generator, loss_scales=loss_scales, loss_only=True).loss
 
 
 class LossTerms(NamedTuple):

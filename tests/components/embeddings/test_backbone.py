@@ -21,7 +21,7 @@ import skillweave as sw
 from skillweave.batch import Batch, Example, Layout, Modality, Span
 from skillweave.components.embeddings.backbone import BackboneEmbedding
 from skillweave.config import ConfigError
-from skillweave.config.training import OptimizerConfig
+from skillweave.config.training import AdamWConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import build_processors
 from skillweave.model.config import ModelConfig
@@ -152,7 +152,7 @@ def test_a_step_trains_a_backbone_unless_it_is_frozen(frozen: bool) -> None:
     model = Model(config).train()
     backbone = embedding_of(model).model
     before = {name: x.clone() for name, x in backbone.state_dict().items()}
-    optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, warmup=0))
+    optimizer = make_optimizer(model, AdamWConfig(learning_rate=0.1, warmup=0))
     batch = batch_of(config, [picture(), picture(seed=1)], [0, 1])
     loss = model(batch).loss
     assert loss is not None

@@ -424,6 +424,15 @@ class Target(nn.Module):
         [V, D] that the output layer is tied to, or the unit vectors [C, D] of the candidates.
         """
 
+    def loss_alone(
+        self,
+        passes: list[Encoded],
+        labels: Mapping[str, Tensor],
+        output_embeddings: Tensor | None,
+    ) -> Tensor | None:
+        """The loss that `forward` returns, for a caller who does not need the logits."""
+        return self(passes, labels, output_embeddings).loss
+
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit-length vector of each sample of a pass."""
         return encoded.vector()

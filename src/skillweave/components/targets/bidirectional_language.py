@@ -13,12 +13,10 @@ from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
     ModelSpec,
-    Target,
     TargetConfig,
-    TargetOutput,
     labels_at,
-    mean_cross_entropy,
 )
+from skillweave.components.targets.vocabulary import VocabularyTarget
 
 
 @TARGETS.register("bilm")
@@ -53,12 +51,11 @@ class BidirectionalLanguageConfig(TargetConfig):
             )
 
 
-class BidirectionalLanguage(Target):
+class BidirectionalLanguage(VocabularyTarget):
     """The next token from the first half of each vector, the previous token from the second half
     (ELMo, arXiv 1802.05365, section 3.1); one output layer serves both."""
 
     labels = ("label_ids", "previous_ids")
-    per_token = True
 
     def __init__(
         self, width: int, outputs: int, bias: bool, modalities: Collection[Modality]
@@ -67,21 +64,19 @@ class BidirectionalLanguage(Target):
         self.modalities = modalities
         self.output = nn.Linear(width // 2, outputs, bias)
 
-    def forward(
-        self,
-        passes: list[Encoded],
-        labels: Mapping[str, Tensor],
-        output_embeddings: Tensor | None,
-    ) -> TargetOutput:
-        """Logits [2 M, V] at the M kept positions: of the next tokens, then of the previous ones.
-
-        Labels `label_ids` and `previous_ids` [N, L].
-        """
+    def read(
+        self, passes: list[Encoded], labels: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The halves [2 M, D / 2] at the M kept positions: those that predict the next tokens, then
+        those that predict the previous ones. Labels `label_ids` and `previous_ids` [N, L]."""
         last = passes[-1]
         kept_M = last.kept(self.modalities)
         halves = last.hidden_TD.index_select(0, kept_M).chunk(2, dim=-1)
-        logits_MV = self.output(torch.cat(halves))
         parts = [labels_at(last, labels.get(name), kept_M) for name in self.labels]
         known = [part for part in parts if part is not None]
-        loss = mean_cross_entropy(logits_MV, torch.cat(known) if known else None)
-        return TargetOutput(loss, logits_MV, last.positions(kept_M).repeat(2, 1))
+        label_M = torch.cat(known) if known else None
+        return torch.cat(halves), label_M, last.positions(kept_M).repeat(2, 1)
+
+    def output_layer(self, output_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `VocabularyTarget`."""
+        return self.output.weight, self.output.bias

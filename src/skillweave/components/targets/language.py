@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
 from skillweave.components.targets.base import (
     TARGETS,
-    Encoded,
     ModelSpec,
-    Target,
     TargetConfig,
-    TargetOutput,
-    labels_at,
-    mean_cross_entropy,
     output_weight,
 )
 from skillweave.components.targets.masked_language import tied_stream_faults
+from skillweave.components.targets.vocabulary import VocabularyTarget
 from skillweave.config.base import Positive, Share
 
 
@@ -99,16 +94,13 @@ class LanguageConfig(TargetConfig):
             yield from tied_stream_faults(model, self.modality)
 
 
-class Language(Target):
+class Language(VocabularyTarget):
     """Each position of the last pass predicts its label, the next token (GPT-2; of a decoder: T5).
 
     `outputs`: tokens of an output layer of its own; None where the output is tied to the word
     embedding. `bias`: length of the bias, if any. `scale`: of the vectors before the output layer.
     `smoothing`: label smoothing in training. `softcap`: of the logits, if any.
     """
-
-    labels = ("label_ids",)
-    per_token = True
 
     def __init__(
         self,
@@ -126,24 +118,10 @@ class Language(Target):
         self.output = None if outputs is None else nn.Linear(width, outputs, bias=False)
         self.bias = None if bias is None else nn.Parameter(torch.zeros(bias))
 
-    def forward(
-        self,
-        passes: list[Encoded],
-        labels: Mapping[str, Tensor],
-        output_embeddings: Tensor | None,
-    ) -> TargetOutput:
-        """Logits [M, V] at the kept positions of the last pass. Label `label_ids` [N, L]."""
-        kept_M = passes[-1].kept(self.modalities)
-        logits_MV = self.token_logits(
-            passes[-1].hidden_TD.index_select(0, kept_M), output_embeddings
-        )
-        label_M = labels_at(passes[-1], labels.get("label_ids"), kept_M)
-        smoothing = self.smoothing if self.training else 0.0
-        loss = mean_cross_entropy(logits_MV, label_M, smoothing)
-        return TargetOutput(loss, logits_MV, passes[-1].positions(kept_M))
+    def before_output(self, x_MD: Tensor) -> Tensor:
+        """See `VocabularyTarget`."""
+        return x_MD if self.scale == 1 else x_MD * self.scale
 
-    def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
-        """[..., V] of vectors [..., D]. Raises ValueError without an output layer."""
-        weight = output_weight(self.output, output_embeddings)
-        x_MV = F.linear(x_MD if self.scale == 1 else x_MD * self.scale, weight, self.bias)
-        return x_MV if self.softcap is None else self.softcap * torch.tanh(x_MV / self.softcap)
+    def output_layer(self, output_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `VocabularyTarget`."""
+        return output_weight(self.output, output_embeddings), self.bias

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Modality
@@ -14,13 +13,10 @@ from skillweave.components.targets.base import (
     TARGETS,
     Encoded,
     ModelSpec,
-    Target,
     TargetConfig,
-    TargetOutput,
-    labels_at,
-    mean_cross_entropy,
     output_weight,
 )
+from skillweave.components.targets.vocabulary import VocabularyTarget
 from skillweave.config.encoder import Activation
 from skillweave.layers.feed_forward import ACTIVATIONS
 
@@ -89,16 +85,13 @@ def tied_stream_faults(model: ModelSpec, modality: Modality) -> Iterator[str]:
         yield f"is tied to the words of a stream {modality.value!r}; add it under model.streams"
 
 
-class MaskedLanguage(Target):
+class MaskedLanguage(VocabularyTarget):
     """BERT's transform, then the output layer, which may be `tied` to the word embedding.
 
     Only tokens of that embedding are predicted: where text and code have tokens of their own, each
     has its own target. `size`: of the word embedding, if that is not `width` (ALBERT, ELECTRA).
     `biases`: as in `MaskedLanguageConfig`.
     """
-
-    labels = ("label_ids",)
-    per_token = True
 
     def __init__(
         self,
@@ -119,21 +112,14 @@ class MaskedLanguage(Target):
         self.bias = nn.Parameter(torch.zeros(vocabulary)) if "output" in biases else None
         self.output = None if tied else nn.Linear(size or width, vocabulary, bias=False)
 
-    def forward(
-        self,
-        passes: list[Encoded],
-        labels: Mapping[str, Tensor],
-        output_embeddings: Tensor | None,
-    ) -> TargetOutput:
-        """Logits [M, V] at the kept positions. Label `label_ids` [N, L]."""
-        kept_M = passes[0].kept(self.modalities)
-        x_MD = passes[0].hidden_TD.index_select(0, kept_M)
-        logits_MV = self.token_logits(x_MD, output_embeddings)
-        label_M = labels_at(passes[0], labels.get("label_ids"), kept_M)
-        loss = mean_cross_entropy(logits_MV, label_M)
-        return TargetOutput(loss, logits_MV, passes[0].positions(kept_M))
+    def source(self, passes: list[Encoded]) -> Encoded:
+        """See `VocabularyTarget`."""
+        return passes[0]
 
-    def token_logits(self, x_MD: Tensor, output_embeddings: Tensor | None) -> Tensor:
-        """[..., V] of vectors [..., D]. Raises ValueError without an output layer."""
-        x_MD = self.norm(self.activation(self.transform(x_MD)))
-        return F.linear(x_MD, output_weight(self.output, output_embeddings), self.bias)
+    def before_output(self, x_MD: Tensor) -> Tensor:
+        """See `VocabularyTarget`."""
+        return self.norm(self.activation(self.transform(x_MD)))
+
+    def output_layer(self, output_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `VocabularyTarget`."""
+        return output_weight(self.output, output_embeddings), self.bias
