@@ -320,6 +320,29 @@ class Batch:
             ),
         )
 
+    def split(self, size: int) -> list[Batch]:
+        """The batch in parts of at most `size` samples, with the padded lengths of the whole. Only
+        for a batch without candidates and packed rows."""
+
+        def rows(x: Any, part: slice) -> Any:
+            return None if x is None else x[part]
+
+        parts = [slice(start, start + size) for start in range(0, len(self.lengths), size)]
+        return [
+            replace(
+                self,
+                inputs=tuple(x[part] for x in self.inputs),
+                lengths=self.lengths[part],
+                labels={name: x[part] for name, x in self.labels.items()},
+                masked=tuple(rows(x, part) for x in self.masked),
+                keys=self.keys[part],
+                skipped=(),
+                metadata=self.metadata[part],
+                logits_to_keep=rows(self.logits_to_keep, part),
+            )
+            for part in parts
+        ]
+
     @property
     def parts(self) -> tuple[Batch, ...]:
         """What the encoder runs on: the batch, and its candidates where it has them."""

@@ -72,6 +72,7 @@ class TinyModel(nn.Module):
         generator: torch.Generator | None = None,
         loss_scales: Any = None,
         loss_only: bool = False,
+        chunk_size: int | None = None,
     ) -> TinyOutput:
         """Cross-entropy of the active skill."""
         x = self.dropout(torch.tanh(self.shared(batch.inputs[0])))

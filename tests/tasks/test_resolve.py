@@ -144,6 +144,17 @@ def test_tasks_that_cannot_be(changes: dict[str, object], message: str) -> None:
         resolve(RecipeConfig.parse(data))
 
 
+def test_chunks_are_for_tasks_that_compare_vectors() -> None:
+    for name, fits in (("text_to_image", True), ("text_classification", False)):
+        data = recipe(name).model_dump(mode="json")
+        data["tasks"][name]["chunk_size"] = 4
+        if fits:
+            resolve(RecipeConfig.parse(data))
+            continue
+        with pytest.raises(ConfigError, match=r"chunk_size is for contrastive learning"):
+            resolve(RecipeConfig.parse(data))
+
+
 def test_streams_that_a_task_lacks() -> None:
     data = recipe("text_to_image").model_dump(mode="json")
     del data["model"]["streams"]["image"], data["model"]["targets"]["masked_image_token"]

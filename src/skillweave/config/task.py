@@ -78,6 +78,11 @@ class TaskConfig(TaskSettings):
     """How often a step trains the task, relative to the other tasks (SkillNet: 2/4/2/1/4)."""
     batch_size: Positive = 32
     """Samples per micro-batch and process."""
+    chunk_size: Positive | None = None
+    """Contrastive learning: the encoder runs on this many samples at a time, and again in the
+    backward pass, so that `batch_size` may be larger than what fits in memory (GradCache, arXiv
+    2101.06983). The loss and its gradient are those of the whole batch. If absent, it runs on the
+    whole batch."""
     batch_by: str | None = None
     """Column, such as an album. Samples with equal values come in the same training batch, so that
     the model learns what distinguishes them."""

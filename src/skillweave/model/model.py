@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -117,6 +118,7 @@ class Model(Pretrained):
         candidates: Tensor | None = None,
         loss_scales: Mapping[str, float] | None = None,
         loss_only: bool = False,
+        chunk_size: int | None = None,
     ) -> Output:
         """Losses and logits of a batch.
 
@@ -125,39 +127,45 @@ class Model(Pretrained):
         that `embed` gave for the answers that the task chooses from, for a batch without candidates
         of its own. `loss_scales`: by target, a factor of its loss besides its weight, for a batch
         that is a part of an update. `loss_only`: no logits are returned, so those over a large
-        vocabulary never exist all at once. Raises ConfigError for a task the model never had or
-        resolved weights of another.
+        vocabulary never exist all at once. `chunk_size`: the encoder runs on so many samples at a
+        time, and again in the backward pass, for a task whose targets compare vectors alone. Raises
+        ConfigError for a task the model never had or resolved weights of another.
         """
         task = self._task(batch.layout.task)
-        passes, load, balance = self._encode(batch, generator, resolved)
-        labels = batch.labels
-        if batch.candidates is not None:
-            candidates = self._vector(task, passes.pop())
-            labels = {**labels, **batch.candidates.labels}
         results: dict[str, TargetOutput] = {}
-        losses: dict[str, Tensor] = {}
-        for name in task.targets:
-            embeddings = candidates
-            if embeddings is None:
-                embeddings = self._output_embeddings(batch.layout.task, name)
-            target = cast(Target, self.targets[name])
-            if loss_only:
-                value = target.loss_alone(passes, labels, embeddings)
-            else:
-                results[name] = target(passes, labels, embeddings)
-                value = results[name].loss
-            if value is not None:
-                losses[name] = value
+        losses: dict[str, Tensor | None] = {}
+        if chunk_size is not None and chunk_size < len(batch):
+            vectors, load, balance = self._encode_in_chunks(batch, generator, resolved, chunk_size)
+            for name, own in vectors.items():
+                results[name] = cast(Target, self.targets[name]).compare_vectors(own, batch.labels)
+                losses[name] = results[name].loss
+        else:
+            passes, load, balance = self._encode(batch, generator, resolved)
+            labels = batch.labels
+            if batch.candidates is not None:
+                candidates = self._vector(task, passes.pop())
+                labels = {**labels, **batch.candidates.labels}
+            for name in task.targets:
+                embeddings = candidates
+                if embeddings is None:
+                    embeddings = self._output_embeddings(batch.layout.task, name)
+                target = cast(Target, self.targets[name])
+                if loss_only:
+                    losses[name] = target.loss_alone(passes, labels, embeddings)
+                else:
+                    results[name] = target(passes, labels, embeddings)
+                    losses[name] = results[name].loss
+        known = {name: value for name, value in losses.items() if value is not None}
         loss = None
-        if losses:
+        if known:
             scales = loss_scales or {}
             weighted = [
-                task.targets[name] * scales.get(name, 1.0) * value for name, value in losses.items()
+                task.targets[name] * scales.get(name, 1.0) * value for name, value in known.items()
             ]
             loss = torch.stack(weighted).sum() + balance
         logits = {name: one.logits for name, one in results.items()}
         positions = {name: one.positions for name, one in results.items()}
-        return Output(loss, balance, losses, logits, positions, load)
+        return Output(loss, balance, known, logits, positions, load)
 
     def loss_terms(self, batch: Batch) -> dict[str, int]:
         """By target of the batch's task: see `Target.loss_terms`."""
@@ -288,6 +296,38 @@ class Model(Pretrained):
             else torch.zeros((), device=passes[0].hidden_TD.device)
         )
         return passes, load, balance
+
+    def _encode_in_chunks(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None,
+        resolved: Resolved | None,
+        chunk_size: int,
+    ) -> tuple[dict[str, list[Tensor]], Load, Tensor]:
+        """The vectors [N, D] of each pass by target, the experts' load and the balance loss. Each
+        chunk computes its activations again when its gradient is known, with the same random
+        numbers, so those of one chunk exist at a time (GradCache, arXiv 2101.06983)."""
+        names = list(self._task(batch.layout.task).targets)
+        if resolved is None:
+            resolved = self.resolve_conditions(batch.condition_tokens, generator)
+
+        def vectors(part: Batch, generator: torch.Generator | None) -> Any:
+            passes, load, balance = self._encode(part, generator, resolved)
+            targets = [cast(Target, self.targets[name]) for name in names]
+            return [[one.vector(encoded) for encoded in passes] for one in targets], load, balance
+
+        chunks = [partial(vectors, part) for part in batch.split(chunk_size)]
+        if torch.is_grad_enabled():
+            found = [Recompute().run(chunk, generator) for chunk in chunks]
+        else:
+            found = [chunk(generator) for chunk in chunks]
+        by_target = zip(*(own for own, _, _ in found), strict=True)
+        joined = {
+            name: [torch.cat(parts) for parts in zip(*own, strict=True)]
+            for name, own in zip(names, by_target, strict=True)
+        }
+        load = {key: torch.stack([one[key] for _, one, _ in found]).sum(0) for key in found[0][1]}
+        return joined, load, torch.stack([balance for _, _, balance in found]).mean()
 
     def _run(
         self,

@@ -333,6 +333,13 @@ def _check(config: TaskConfig, task: ResolvedTask) -> None:
             f"tasks.{task.name}.batch_size: {config.batch_size}, but contrastive learning compares"
             " samples; at least 2"
         )
+    alone = len(task.model.tasks[task.name].targets) == 1
+    if config.chunk_size and not (task.target.compares_vectors and alone):
+        raise ConfigError(
+            f"tasks.{task.name}.chunk_size is for contrastive learning, and target"
+            f" {task.target.kind!r} does not need it: lower batch_size, and raise"
+            " training.gradient_accumulation_steps"
+        )
     if task.target.mask_ratio is not None:
         _, rows, columns = task.model.visual(task.entry.spans[0].modality).grid
         block = config.masking.block

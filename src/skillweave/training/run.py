@@ -221,7 +221,10 @@ def _run(
     if config.feature_cache:
         cache_features(model, {"train": datasets, "validation": validated}, config.feature_cache)
     require_space(recipe.folder, model, assets, config)
-    batches = {name: (ready.tasks[name].layout, size) for name, size in mixture.batch_sizes.items()}
+    batches = {
+        name: (ready.tasks[name].layout, min(size, recipe.tasks[name].chunk_size or size))
+        for name, size in mixture.batch_sizes.items()
+    }
     if full := check_memory(model, batches, fabric.device, config.optimizer.state_bytes):
         display.warn(full)
     if is_first:

@@ -47,15 +47,22 @@ Validate = Callable[[Model], ValidationResult]
 class LossModule(nn.Module):
     """A model that returns only its loss, in the precision of the training."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, chunk_sizes: Mapping[str, int] | None = None) -> None:
+        """`chunk_sizes`: by task, see `Model.forward`."""
         super().__init__()
-        self.model = model
+        self.model, self.chunk_sizes = model, chunk_sizes or {}
 
     def forward(
         self, batch: Batch, generator: torch.Generator, loss_scales: Mapping[str, float]
     ) -> Tensor:
         """The loss of the batch, a scalar. `loss_scales`: see `Model.forward`."""
-        return self.model(batch, generator=generator, loss_scales=loss_scales, loss_only=True).loss
+        return self.model(
+            batch,
+            generator=generator,
+            loss_scales=loss_scales,
+            loss_only=True,
+            chunk_size=self.chunk_sizes.get(batch.layout.task),
+        ).loss
 
 
 class LossTerms(NamedTuple):
@@ -130,7 +137,9 @@ class Trainer:
             load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
-        self.loss_module, self.optimizer = fabric.setup(LossModule(self.model), self.bare_optimizer)
+        chunk_sizes = {n: task.chunk_size for n, task in recipe.tasks.items() if task.chunk_size}
+        loss_module = LossModule(self.model, chunk_sizes)
+        self.loss_module, self.optimizer = fabric.setup(loss_module, self.bare_optimizer)
         self.reducer = make_reducer(self.model) if fabric.world_size > 1 else None
         self._active: dict[str, set[str]] = {}
         self.stop = StopRequest()

@@ -1,4 +1,5 @@
-"""Two processes that share out a batch have the loss and the gradients of one."""
+"""Two processes that share out a batch, and encode it in chunks, have the loss and the gradients of
+one that encodes it at once."""
 
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def half(rank: int, folder: Path) -> None:
     )
     torch.manual_seed(0)
     model = tiny_model().train()
-    out = model(shares(model)[0][rank])
+    out = model(shares(model)[0][rank], chunk_size=1)
     out.loss.backward()
     grads = {}
     for name, parameter in model.named_parameters():

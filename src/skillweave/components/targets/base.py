@@ -290,6 +290,8 @@ class TargetConfig(Config):
     """Kinds of targets in whose place it can be used: it learns the same labels."""
     masks_inputs: ClassVar[bool] = False
     """Whether its tasks replace parts of the input by the embedding's mask vector."""
+    compares_vectors: ClassVar[bool] = False
+    """Whether its module needs nothing but a vector of each pass: see `Target.compare_vectors`."""
     compares_samples: ClassVar[bool] = False
     """Whether its loss compares the samples of a batch, so that a batch needs two of them."""
     reads_decoder: ClassVar[bool] = False
@@ -436,6 +438,13 @@ class Target(nn.Module):
     def vector(self, encoded: Encoded) -> Tensor:
         """[N, D] the unit-length vector of each sample of a pass."""
         return encoded.vector()
+
+    def compare_vectors(
+        self, vectors: Sequence[Tensor], labels: Mapping[str, Tensor]
+    ) -> TargetOutput:
+        """What `forward` returns, from the vectors [N, D] that `vector` gave for each pass. Raises
+        TypeError for a target that looks at more than these."""
+        raise TypeError(f"{type(self).__name__} does not compare vectors alone")
 
     def loss_terms(self, batch: Batch) -> int:
         """How many terms the loss of a batch is the mean of: labelled positions, or samples."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -35,6 +35,7 @@ class ContrastiveConfig(TargetConfig):
     """In-batch contrastive loss between two passes (SkillNet section 4.1, CLIP, SigLIP)."""
 
     compares_samples: ClassVar[bool] = True
+    compares_vectors: ClassVar[bool] = True
     any_width: ClassVar[bool] = True
 
     kind: Literal["contrastive"] = "contrastive"
@@ -165,7 +166,13 @@ class Contrastive(Target):
         """
         if len(passes) < 2:
             raise ValueError(f"a contrastive target compares 2 passes, not {len(passes)}")
-        query_ND, *parts = (self.vector(encoded) for encoded in passes)
+        return self.compare_vectors([self.vector(encoded) for encoded in passes], labels)
+
+    def compare_vectors(
+        self, vectors: Sequence[Tensor], labels: Mapping[str, Tensor]
+    ) -> TargetOutput:
+        """See `Target`."""
+        query_ND, *parts = vectors
         item_ND = joint(parts)
         caption_N = labels.get("caption")
         if caption_N is None:

@@ -156,8 +156,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_TO: Tensor) -> tuple[Any, ...]:
-    *inputs, ends_E = ctx.saved_tensors[:5]
-    weights, biases = ctx.saved_tensors[5 : 5 + ctx.experts], ctx.saved_tensors[5 + ctx.experts :]
+    saved = ctx.saved_tensors  # once: activation checkpointing computes them again for each look
+    *inputs, ends_E = saved[:5]
+    weights, biases = saved[5 : 5 + ctx.experts], saved[5 + ctx.experts :]
     x, gates, weight, bias = _gradients(
         grad_TO.contiguous(), *inputs, ends_E, list(weights), list(biases)
     )
