@@ -243,11 +243,46 @@ def test_words_that_come_again() -> None:
         ({"stop_strings": ["a"], "num_beams": 2}, "leave num_beams at 1"),
         ({"top_p": 1.5}, "less than or equal to 1"),
         ({"prompt_lookup_num_tokens": 3, "num_beams": 2}, "is for single texts"),
+        (
+            {"prompt_lookup_num_tokens": 3, "cache_implementation": "static"},
+            "leave cache_implementation at dynamic",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         DecodingConfig.parse(settings)
+
+
+@pytest.mark.parametrize("build", [bart, llama])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"do_sample": True, "num_return_sequences": 2, "seed": 5},
+        {"penalty_alpha": 0.6, "top_k": 4},
+    ],
+    ids=str,
+)
+def test_room_of_a_fixed_length_changes_no_text(build: Any, settings: dict[str, Any]) -> None:
+    model = from_hf(build(0))
+    batch = make_batch(model, torch.float64, (5, 8, 6))
+    if model.config.decoder:
+        batch = answered(batch, torch.full((3, 1), END))
+    found = []
+    for kind in ("dynamic", "static"):
+        some = DecodingConfig.parse({**settings, "cache_implementation": kind})
+        found.append(generate(model, batch, [END], MOST, some))
+    assert found[0] == [[(ids, pytest.approx(score)) for ids, score in row] for row in found[1]]
+
+
+def test_room_for_texts_is_read_from_the_options_of_a_model() -> None:
+    kinds = [{"cache_implementation": kind} for kind in ("static", "quantized", None)]
+    found = [DecodingConfig.search(options).cache_implementation for options in kinds]
+    assert found == ["static", "dynamic", "dynamic"]
+    with pytest.raises(ConfigError, match="cache_implementation"):
+        DecodingConfig.search({}, cache_implementation="quantized")
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:

@@ -5,14 +5,17 @@ The whole pass has no cache; its logits equal those of Transformers (tests/inter
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hf_answers import bart, gpt2, llama
 from hf_references import Reference, make_batch
 from tiny import layout_of, random_examples, random_features, task, tiny_config, tiny_model
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from writers import LM, OPTIONS, PREFIXES, WRITERS, batch_of, whole_logits
 
 from skillweave.batch import Batch, Example, Modality
@@ -21,6 +24,7 @@ from skillweave.config.encoder import GatedCNNConfig
 from skillweave.data.collate import collate
 from skillweave.interop.huggingface import from_hf
 from skillweave.model.config import ModelConfig
+from skillweave.model.decoding import DecodingState
 from skillweave.model.model import Model
 
 STEPS = 3
@@ -38,7 +42,17 @@ def without_last(batch: Batch, count: int) -> Batch:
 
 
 def check(model: Model, batch: Batch, bound: float = 1e-9) -> None:
-    """Step by step, two tokens at once, and after the samples were put in another order."""
+    """Step by step, two tokens at once, and after the samples were put in another order; with room
+    that grows, and with room of a fixed length where there are keys and values."""
+    begun = without_last(batch, STEPS)
+    check_state(lambda: model.prefill(begun), model, batch, bound)
+    if model.prefill(begun).droppable:
+        check_state(lambda: model.prefill(begun).fixed(STEPS), model, batch, bound)
+
+
+def check_state(
+    begin: Callable[[], DecodingState], model: Model, batch: Batch, bound: float
+) -> None:
     expected_NLV = whole_logits(model, batch)
     rows, device = torch.arange(len(expected_NLV)), expected_NLV.device
     first_N = batch.lengths[:, -1] - STEPS
@@ -50,18 +64,18 @@ def check(model: Model, batch: Batch, bound: float = 1e-9) -> None:
     def tokens(after: int, order: Tensor = rows) -> Tensor:
         return batch.inputs[-1][order, first_N[order] + after].to(device)
 
-    state = model.prefill(without_last(batch, STEPS))
+    state = begin()
     close(state.logits, 0)
     for i in range(STEPS):
         close(model.step(tokens(i).unsqueeze(1), state), i + 1)
-    state = model.prefill(without_last(batch, STEPS))
+    state = begin()
     close(model.step(torch.stack([tokens(0), tokens(1)], dim=1), state), 2)
     if state.droppable:
         state.drop(1)
         both_N2V = model.steps(torch.stack([tokens(1), tokens(2)], dim=1), state, 2)
         close(both_N2V[:, 0], 2)
         close(both_N2V[:, 1], 3)
-    state = model.prefill(without_last(batch, STEPS))
+    state = begin()
     order = torch.cat([rows.flip(0), rows[:1]])
     state.reorder(order)
     close(state.logits, 0, order)
@@ -89,6 +103,62 @@ def test_options(option: str, prefix: str) -> None:
     config = tiny_config("dense", targets=LM, tasks=PREFIXES, encoder=OPTIONS[option])
     model = tiny_model(config)
     check(model, batch_of(prefix, config))
+
+
+def compiled(model: Model) -> tuple[Callable[..., Tensor], Any]:
+    """A step as one graph, and what counts how often it is compiled."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    return torch.compile(model.steps, backend=counter, fullgraph=True, dynamic=False), counter
+
+
+def written(batch: Batch) -> Iterator[Tensor]:
+    """Tokens [N, 1] to write."""
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(4):
+        yield torch.randint(3, 20, (len(batch), 1), generator=generator)
+
+
+def check_compiled(model: Model, batch: Batch) -> None:
+    """For two texts one after the other, and in another order."""
+    step, counter = compiled(model.eval())
+    order = torch.arange(len(batch)).flip(0)
+    for _ in range(2):
+        growing, fixed = model.prefill(batch), model.prefill(batch).fixed(4)
+        for tokens in written(batch):
+            wanted_N1V = model.steps(tokens, growing, 1)
+            found_N1V = step(tokens, fixed, 1)
+            assert (found_N1V - wanted_N1V).abs().max() <= 1e-9 * wanted_N1V.abs().max()
+            assert counter.frame_count == 1
+            for state in (growing, fixed):
+                state.reorder(order)
+
+
+@pytest.mark.parametrize("build", [gpt2, llama, bart])
+def test_a_step_over_room_of_a_fixed_length_is_compiled_once(build: Any) -> None:
+    model = from_hf(build(0))
+    lengths = (6, 6, 6) if build is gpt2 else (5, 8, 6)
+    check_compiled(model, make_batch(model, torch.float64, lengths))
+
+
+@pytest.mark.parametrize(
+    ("option", "prefix"),
+    [("prompts_and_rope", "denoising"), ("t5_bias", "captioning"), ("experts_by_skill", "seen")],
+)
+def test_a_step_after_a_prefix_is_compiled_once(option: str, prefix: str) -> None:
+    torch.manual_seed(0)
+    config = tiny_config("dense", targets=LM, tasks=PREFIXES, encoder=OPTIONS[option])
+    check_compiled(tiny_model(config), batch_of(prefix, config))
+
+
+def test_a_growing_state_would_be_compiled_again() -> None:
+    model = from_hf(gpt2(0))
+    batch = make_batch(model, torch.float64, (6, 6, 6))
+    step, counter = compiled(model)
+    state = model.prefill(batch)
+    for tokens in written(batch):
+        step(tokens, state, 1)
+    assert counter.frame_count > 1
 
 
 def test_a_task_that_writes_no_text_is_named() -> None:
@@ -120,7 +190,10 @@ def test_recurrent_layers_keep_their_states(kind: str, decoder: bool) -> None:
         Example(tuple(random_features(span.modality, n, config) for span in layout.spans))
         for n in (5, 8, 6)
     ]
-    check(tiny_model(config), collate(layout, examples, config.streams, 4))
+    model, batch = tiny_model(config), collate(layout, examples, config.streams, 4)
+    check(model, batch)
+    with pytest.raises(ConfigError, match="cache_implementation static"):
+        model.prefill(batch).fixed(STEPS)
 
 
 def test_a_window_over_neighbours_keeps_nothing() -> None:

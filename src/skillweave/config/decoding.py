@@ -122,6 +122,11 @@ class DecodingConfig(Config):
     """Most tokens that an assistant guesses at once."""
     assistant_confidence_threshold: float = Field(default=0.4, ge=0, le=1)
     """An assistant guesses no more tokens after one that it finds less probable."""
+    cache_implementation: Literal["dynamic", "static"] = "dynamic"
+    """Room for the keys and values of the texts: it grows with them (`dynamic`), or is there from
+    the beginning (`static`). On a GPU a step over static room is compiled, once for each number of
+    texts and each multiple of 256 tokens: worth it where many texts are written. The text is the
+    same."""
     seed: NonNegativeInt | None = None
     """Seed of the drawing; None draws anew each time."""
 
@@ -136,8 +141,15 @@ class DecodingConfig(Config):
             followed -= {"penalty_alpha"}
         elif every.get("penalty_alpha"):
             followed |= {"top_k"}
+        if options.get("cache_implementation") != "static":  # others change no text and no shapes
+            followed -= {"cache_implementation"}
         given = {name: x for name, x in options.items() if name in followed and x is not None}
         return cls.parse({**given, **more}, "generation")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether texts have room of a fixed length."""
+        return self.cache_implementation == "static"
 
     @property
     def constraint(self) -> str | None:
@@ -178,6 +190,11 @@ class DecodingConfig(Config):
             raise ValueError(
                 "prompt_lookup_num_tokens is for single texts; leave num_beams and"
                 " num_return_sequences at 1"
+            )
+        if self.prompt_lookup_num_tokens and self.fixed:
+            raise ValueError(
+                "prompt_lookup_num_tokens reads tokens by different numbers; leave"
+                " cache_implementation at dynamic"
             )
         if self.choices == []:
             raise ValueError("choices is empty; give at least one text, or leave it out")

@@ -6,13 +6,17 @@ Shape letters: N texts, K candidates, C tokens so far, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skillweave.layers.precision import at_least_float32
 from skillweave.model.decoding import DecodingState
-from skillweave.model.model import Model
+
+Read = Callable[[Tensor, int], Tensor]
+"""The next tokens [M, L] of the texts of a state → logits [M, count, V] after the last of them."""
 
 
 class Contrast:
@@ -20,11 +24,11 @@ class Contrast:
     highest (1 - `alpha`) p - `alpha` s. p is its probability, s the highest cosine of the model's
     output for it to the outputs for all tokens before, those of the prompt too.
 
-    It reads the candidates to know their outputs, so the state counts the token that it chooses.
+    `read`: the candidates, to know their outputs; so the state counts the token that is chosen.
     """
 
-    def __init__(self, model: Model, state: DecodingState, alpha: float, count: int) -> None:
-        self.model, self.state, self.alpha, self.count = model, state, alpha, count
+    def __init__(self, read: Read, state: DecodingState, alpha: float, count: int) -> None:
+        self.read, self.state, self.alpha, self.count = read, state, alpha, count
         self.seen_NCD = _directions(state.hidden)
 
     def __call__(self, scores_NV: Tensor) -> Tensor:
@@ -34,11 +38,12 @@ class Contrast:
         valid = state.valid
         rows_N = torch.arange(len(tokens_NK), device=tokens_NK.device)
         state.reorder(rows_N.repeat_interleave(count))
-        self.model.step(tokens_NK.reshape(-1, 1), state)
+        self.read(tokens_NK.reshape(-1, 1), 1)
         new_NKD = _directions(state.hidden[:, -1]).unflatten(0, (-1, count))
         alike_NKC = new_NKD @ self.seen_NCD.mT
         if valid is not None:
-            alike_NKC = alike_NKC.masked_fill(~valid.unsqueeze(1), -torch.inf)
+            valid_N1C = valid[:, None, : alike_NKC.shape[2]]
+            alike_NKC = alike_NKC.masked_fill(~valid_N1C, -torch.inf)
         value_NK = (1 - self.alpha) * p_NK - self.alpha * alike_NKC.amax(-1)
         forbidden_NK = scores_NV.gather(1, tokens_NK).isneginf()
         best_N = value_NK.masked_fill(forbidden_NK, -torch.inf).argmax(1)

@@ -37,12 +37,19 @@ class Next(NamedTuple):
 
 class Texts:
     """Texts that grow by a token at a time. `most`: the longest, with the tokens that it
-    continues."""
+    continues. `fixed`: whether the state has room for all of them from the beginning; a GPU then
+    reads each token by a compiled step."""
 
     def __init__(
-        self, model: Model, batch: Batch, copies: int, changes: Sequence[Change], most: int
+        self,
+        model: Model,
+        batch: Batch,
+        copies: int,
+        changes: Sequence[Change],
+        most: int,
+        fixed: bool = False,
     ) -> None:
-        self.model, self.changes, self.most = model, changes, most
+        self.changes, self.most, self.steps = changes, most, model.steps
         self.state: DecodingState = model.prefill(batch)
         self.draft: Draft | None = None
         """Guesses how a single text goes on."""
@@ -54,6 +61,10 @@ class Texts:
         if copies > 1:
             rows = torch.arange(len(self.ids), device=self.ids.device).repeat_interleave(copies)
             self.select(rows)
+        if fixed:
+            self.state = self.state.fixed(most - self.ids.shape[1])
+            if self.ids.is_cuda:
+                self.steps = torch.compile(model.steps, dynamic=False)
 
     def select(self, rows: Tensor) -> None:
         """Keep these texts, in this order."""
@@ -72,9 +83,13 @@ class Texts:
         room = self.most - self.ids.shape[1] - 1  # nothing is read after the last token
         guessed = self.draft.guess(self.ids, room) if self.draft and room > 0 else []
         read_NL = torch.cat([tokens.unsqueeze(1), tokens.new_tensor([guessed] * len(tokens))], 1)
-        first, *others = self.model.steps(read_NL, self.state, 1 + len(guessed)).unbind(1)
+        first, *others = self.read(read_NL, 1 + len(guessed)).unbind(1)
         self.state.logits = first
         self.guessed = list(zip(guessed, others, strict=True))
+
+    def read(self, tokens_ML: Tensor, count: int) -> Tensor:
+        """Logits [M, count, V] after the last of the next tokens."""
+        return self.steps(tokens_ML, self.state, count)
 
     def logits(self) -> Tensor:
         """[M, V] of the next token, with penalties."""
@@ -137,7 +152,7 @@ def _searched(
     """As `generate`, by beam search."""
     beams, most = settings.num_beams, batch.inputs[-1].shape[1] + max_new_tokens
     changes = penalties(settings, batch, ends, most, constraint)
-    texts = Texts(model, batch, beams, changes, most)
+    texts = Texts(model, batch, beams, changes, most, settings.fixed)
 
     def step(tokens: Tensor, before: Tensor) -> Tensor:
         texts.select(before)
@@ -173,7 +188,7 @@ def write(
     given = batch.inputs[-1].shape[1]
     most = given + max_new_tokens
     changes = penalties(settings, batch, ends, most, constraint)
-    texts = Texts(model, batch, settings.num_return_sequences, changes, most)
+    texts = Texts(model, batch, settings.num_return_sequences, changes, most, settings.fixed)
     if len(texts.ids) == 1 and texts.state.droppable:
         if assistant is not None:
             texts.draft = AssistantDraft(assistant, ends, changes, settings)
@@ -208,7 +223,7 @@ def _chooser(texts: Texts, settings: DecodingConfig) -> Callable[[Tensor], Tenso
     """What takes a token [M] for each text by its scores [M, V]."""
     if settings.penalty_alpha:
         texts.chosen_by_reading = True
-        return Contrast(texts.model, texts.state, settings.penalty_alpha, settings.top_k)
+        return Contrast(texts.read, texts.state, settings.penalty_alpha, settings.top_k)
     if not settings.do_sample:
         return partial(torch.argmax, dim=-1)
     generator, removed = torch.Generator(texts.ids.device), cuts(settings)

@@ -135,6 +135,11 @@ class TextWriter:
                 "an assistant cannot guess what contrastive search chooses; leave it out, or set"
                 " penalty_alpha to 0"
             )
+        if self.settings.fixed:
+            raise ConfigError(
+                "an assistant has tokens read by different numbers; leave cache_implementation at"
+                " dynamic"
+            )
         if self.assistant.tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ConfigError(
                 "the assistant has other tokens than the model; give one with the same tokenizer"

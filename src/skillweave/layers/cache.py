@@ -5,6 +5,10 @@ Shape letters: N samples, H heads of keys, C tokens so far, L new tokens, d widt
 
 from __future__ import annotations
 
+from copy import copy
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 64
@@ -32,15 +36,24 @@ class KeyValues:
         key, value = (room[:, :, : self.length] for room in self._room)
         return key, value
 
+    def drop(self, count: int) -> None:
+        """Forget the last tokens."""
+        self.length -= count
+
     def select(self, rows: Tensor) -> None:
         """Keep these samples, in this order; one may stand several times."""
         self._room = [x.index_select(0, rows) for x in self._room]
 
     def copied(self) -> KeyValues:
         """The same tensors under an object of its own; `select` makes them its own as well."""
-        other = KeyValues()
-        other.length, other._room = self.length, list(self._room)
+        other = copy(self)
+        other._room = list(self._room)
         return other
+
+    def fixed(self, filled: Tensor, so_far: int, size: int) -> KeyValues:
+        """The same in room for `size` tokens: see `FixedKeyValues`. `so_far`: tokens that `filled`
+        counts; others are prompts before them."""
+        return FixedKeyValues(self, filled, so_far, size)
 
     @property
     def bytes_per_token(self) -> int:
@@ -52,6 +65,34 @@ class KeyValues:
         larger = x.new_empty(count, heads, self.length + max(BLOCK, self.length // 2), size)
         larger[:, :, :filled] = x[:, :, :filled]
         return larger
+
+
+class FixedKeyValues(KeyValues):
+    """Keys and values that always have room for as many tokens, so that each later token is read
+    with tensors of the same shapes, in the same memory. What is beyond those so far is zeros.
+
+    `filled`: [1] the number of tokens so far. The owner of all layers' keys and values changes it.
+    """
+
+    def __init__(self, given: KeyValues, filled: Tensor, so_far: int, size: int) -> None:
+        super().__init__()
+        self.length, self.filled, self.before = given.length, filled, given.length - so_far
+        more = size - so_far
+        used = (x[:, :, : self.length] for x in given._room)
+        self._room = [F.pad(x, (0, 0, 0, more)).contiguous() for x in used]
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put those of new tokens [N, H, L, d] after those so far. Returns all, with the room after
+        them."""
+        count = torch.arange(key.shape[2], device=key.device)
+        places_L = self.before + self.filled + count
+        for room, added in zip(self._room, (key, value), strict=True):
+            room.index_copy_(2, places_L, added)
+        key, value = self._room
+        return key, value
+
+    def drop(self, count: int) -> None:
+        """Nothing: see `filled`."""
 
 
 class LayerCache:
@@ -68,9 +109,19 @@ class LayerCache:
 
     def copied(self) -> LayerCache:
         """The same tensors under an object of its own; `select` makes them its own as well."""
-        other = LayerCache()
-        other.own, other.cross, other.states = self.own.copied(), self.cross, self.states
-        other.pooled = dict(self.pooled)
+        return self._with(self.own.copied())
+
+    def fixed(self, filled: Tensor, so_far: int, size: int) -> LayerCache:
+        """The same with keys and values in room for `size` tokens: see `KeyValues.fixed`."""
+        other = self._with(self.own.fixed(filled, so_far, size))
+        if self.cross is not None:  # as `select` gives them: other strides are compiled again
+            key, value = self.cross
+            other.cross = key.contiguous(), value.contiguous()
+        return other
+
+    def _with(self, own: KeyValues) -> LayerCache:
+        other = copy(self)
+        other.own, other.pooled = own, dict(self.pooled)
         return other
 
     def select(self, rows: Tensor) -> None:

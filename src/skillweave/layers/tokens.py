@@ -50,8 +50,9 @@ class RotaryTables(NamedTuple):
 class Past(NamedTuple):
     """The tokens before those of a map, whose keys and values are cached.
 
-    `lengths`: [N] how many each sample has, without padding. `positions`: [1 or N, C] of each.
-    `prefilled`: how many there were before the first was written, with padding.
+    `lengths`: [1 or N] how many each sample has, without padding. `positions`: [1 or N, C] of all
+    tokens that may be attended to, those of the map too. `prefilled`: how many there were before
+    the first was written, with padding.
     """
 
     lengths: Tensor
@@ -114,10 +115,7 @@ class TokenMap:
 
     def key_positions(self, device: torch.device) -> Tensor:
         """[1 or N, C] those of all tokens that may be attended to."""
-        own_NL = self.positions(device)
-        if self.past is None:
-            return own_NL
-        return torch.cat([self.past.positions.expand(len(own_NL), -1), own_NL], dim=1)
+        return self.positions(device) if self.past is None else self.past.positions
 
     def in_order(self, x_NLD: Tensor, backward: bool = False) -> tuple[Tensor, Tensor | None]:
         """Padded sequences with the tokens of each sample before all padding, forward or backward,

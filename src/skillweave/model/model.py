@@ -33,7 +33,7 @@ from skillweave.layers.recompute import Recompute
 from skillweave.layers.sparse import Known, Route, RouteStatistics
 from skillweave.layers.tokens import TokenMap, map_spans, map_tokens
 from skillweave.model.config import ModelConfig, ModelTask
-from skillweave.model.decoding import DecodingState
+from skillweave.model.decoding import DecodingState, same_in_all
 from skillweave.model.pretrained import Pretrained
 
 Decision = tuple[Choice, tuple[Condition, ...], RouteStatistics]
@@ -405,7 +405,8 @@ class Model(Pretrained):
         written, device = len(layout.spans) - 1, x_TD.device
         encoded = Encoded(hidden_TD, tokens)
         embedding, _ = self._embedding(condition)
-        segment, starts, _ = embedding.place(layout, written, batch.lengths)
+        segment, starts_N, _ = embedding.place(layout, written, batch.lengths)
+        begin_N = batch.lengths[:, written] + (0 if starts_N is None else starts_N)
         return DecodingState(
             condition=condition,
             segment=segment,
@@ -413,8 +414,8 @@ class Model(Pretrained):
             memory=memory,
             caches=caches,
             prefilled=tokens.length,
-            lengths=tokens.lengths.to(device),
-            starts=(batch.lengths[:, written] + (0 if starts is None else starts)).to(device),
+            lengths=(tokens.lengths[:1] if tokens.valid is None else tokens.lengths).to(device),
+            starts=same_in_all(begin_N).to(device),
             positions=tokens.positions(device),
             valid=tokens.valid,
             logits=self._next_logits(task, encoded.last()),

@@ -61,8 +61,8 @@ class LanguageConfig(TargetConfig):
     """Further options of Transformers' `generation_config.json`, under their names. A decoder
     follows `repetition_penalty`, `no_repeat_ngram_size`, `bad_words_ids`, `min_length`,
     `min_new_tokens`, `forced_bos_token_id`, `forced_eos_token_id`, `suppress_tokens`,
-    `begin_suppress_tokens`, `renormalize_logits`, `early_stopping`, and `penalty_alpha` with
-    `top_k`. The others are kept for a conversion back."""
+    `begin_suppress_tokens`, `renormalize_logits`, `early_stopping`, `cache_implementation: static`,
+    and `penalty_alpha` with `top_k`. The others are kept for a conversion back."""
 
     @property
     def tied_to(self) -> Modality | None:
