@@ -49,6 +49,21 @@ def test_wide_beams_find_the_best_of_all_answers(seed: int, penalty: float) -> N
         assert words[0].score == pytest.approx(likelihood(table, begin, best, penalty))
 
 
+@pytest.mark.parametrize(
+    ("seed", "penalty", "beams"), [(9, -0.5, 3), (46, -1.0, 2), (46, -2.0, 3), (71, -1.0, 2)]
+)
+def test_a_power_that_prefers_short_answers_ends_no_search_too_early(
+    seed: int, penalty: float, beams: int
+) -> None:
+    table, begins = (2 * language(seed)).log_softmax(-1), torch.tensor([1, 2, 3])
+    search = Search([END], MOST, penalty, "never")
+    found = beam_search(table[begins], lambda tokens, before: table[tokens], search, beams, beams)
+    for begin, answers in zip(begins.tolist(), found, strict=True):
+        scores = sorted(likelihood(table, begin, words, penalty) for words in all_answers())
+        best = scores[: -beams - 1 : -1]
+        assert [answer.score for answer in answers] == pytest.approx(best, abs=1e-4)
+
+
 def test_words_that_may_not_follow() -> None:
     # 1 is followed by 2 or 3, 2 by the end, 3 by nothing
     table, no = torch.full((4, 4), -torch.inf), -torch.inf

@@ -33,6 +33,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"encoder_no_repeat_ngram_size": 1},
     {"encoder_no_repeat_ngram_size": 2, "num_beams": 3},
     {"exponential_decay_length_penalty": (2, 1.4)},
+    {"exponential_decay_length_penalty": (0, 1.2), "min_length": 9},
     {"sequence_bias": [[[5], 3.0], [[9, 12], 8.0], [[30], -4.0]]},
     {"forced_bos_token_id": 7, "begin_suppress_tokens": [3, 5, 9]},
     {"begin_suppress_tokens": [3, 5, 9, 30, 31, 32]},

@@ -76,7 +76,8 @@ class Beams:
         self.scores_NK, kept = found.masked_fill(ended, -torch.inf).topk(self.beams)
         self.ids_NKL = candidates[self.row_N1, kept]
         self.added_NK = self.scores_NK.isfinite()
-        furthest = most if early == "never" else self.length
+        # a negative power makes longer answers worse
+        furthest = most if early == "never" and penalty > 0 else self.length
         reachable_N = self.scores_NK[:, 0] / furthest**penalty
         worst_N = self.done_scores_NK[:, -1]
         beaten_N = (worst_N >= reachable_N) | (early is True) | (self.beams == 1)

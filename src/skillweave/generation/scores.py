@@ -155,7 +155,8 @@ def lengthened(
         return scores_NV
     scores_NV = scores_NV.clone()
     own = scores_NV[:, list(tokens)]
-    scores_NV[:, list(tokens)] = own + own.abs() * (factor**beyond - 1)
+    size = own.abs().where(own.isfinite(), 0)  # what is excluded stays excluded
+    scores_NV[:, list(tokens)] = own + size * (factor**beyond - 1)
     return scores_NV
 
 
