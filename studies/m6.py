@@ -85,9 +85,11 @@ def written(options: argparse.Namespace, name: str, seed: int) -> Cell:
 
 
 def chains(options: argparse.Namespace) -> Iterator[Chain]:
-    """A size and a seed each, with what begins from it; then what begins from nothing."""
+    """For each seed what begins from nothing, and each size with what begins from it."""
     tasks = read_recipe(FINETUNING).tasks
     for seed in options.seeds:
+        if BASE in options.systems:
+            yield [finetuned(options, "scratch", seed, task) for task in tasks]
         for size in options.systems:
             run = pretraining(options, size, seed)
             if size != BASE:
@@ -101,8 +103,6 @@ def chains(options: argparse.Namespace) -> Iterator[Chain]:
                 *(written(options, name, seed) for name in QUESTIONS if seed == options.seeds[0]),
                 *(asked(options, run, step) for step in sorted(steps, reverse=True)),
             ]
-        if BASE in options.systems:
-            yield [finetuned(options, "scratch", seed, task) for task in tasks]
 
 
 def write(options: argparse.Namespace, cells: list[Cell]) -> None:

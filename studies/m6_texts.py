@@ -7,6 +7,7 @@ All questions were chosen before a model had answered one. Every answer is shown
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ QUESTIONS: Mapping[str, Question] = {
         "A picture without fine-tuning, in the way of Figure 5",
         (
             "Pictures of the test split. The model writes after nothing, and after a prompt that asks"
-            " for the thing or its colour."
+            " for the thing or its colour. — is an empty text."
         ),
         "image_captioning",
         "small",
@@ -97,17 +98,15 @@ QUESTIONS: Mapping[str, Question] = {
 }
 PICTURES = 12
 """Pictures of the test split, at equal distances in the order of their keys."""
-SHOWN = {"text": "given", "name": "right name", "prompt": "prompt"}
-"""Columns of the tables."""
 
 
-def emoji(key: str) -> str:
+def emoji_of(key: str) -> str:
     """The characters of an emoji, from the key of its row."""
     return "".join(chr(int(number, 16)) for number in key.split("-"))
 
 
 def pictures(pack: Path, folder: Path) -> list[Row]:
-    """The pictures as files in a folder, each with its `emoji` and its right `name`."""
+    """The pictures as files in a folder (named from there), each with its `emoji` and its right `name`."""
     names = ["key", "split", "image", "name_zh"]
     rows = [r for r in pq.read_table(pack, columns=names).to_pylist() if r["split"] == "test"]
     rows.sort(key=lambda row: row["key"])
@@ -115,7 +114,7 @@ def pictures(pack: Path, folder: Path) -> list[Row]:
     for row in rows[:: len(rows) // PICTURES][:PICTURES]:
         file = folder / f"{row['key']}.png"
         file.write_bytes(row["image"]["bytes"])
-        found.append({"emoji": emoji(row["key"]), "name": row["name_zh"], "image": str(file)})
+        found.append({"emoji": emoji_of(row["key"]), "name": row["name_zh"], "image": file.name})
     return found
 
 
@@ -136,19 +135,33 @@ def text_tables(answers: Mapping[str, Sequence[Row]]) -> list[str]:
     parts = []
     for name, question in QUESTIONS.items():
         if rows := answers.get(name):
-            columns = {c: title for c, title in SHOWN.items() if c in rows[0]}
-            picture = ["picture"] if question.pictures else []
-            table = [
-                [
-                    *([row["emoji"]] if picture else []),
-                    *(cell(row[c]) for c in columns),
-                    cell(row.get("predicted_text", row.get("text", ""))),
-                ]
-                for row in rows
-            ]
-            parts += [f"### {question.title}", question.note]
-            parts += [markdown([*picture, *columns.values(), "written"], table)]
+            shown = picture_table(rows) if question.pictures else text_table(rows)
+            parts += [f"### {question.title}", question.note, shown]
     return parts
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """What was given and what was written."""
+    return markdown(["given", "written"], [[cell(row["text"]), cell(written(row))] for row in rows])
+
+
+def picture_table(rows: Sequence[Row]) -> str:
+    """A picture in each row, with its right name and what was written after each prompt."""
+    prompts = list(dict.fromkeys(row.get("prompt", "") for row in rows))
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found.setdefault((row["emoji"], row["name"]), []).append(cell(written(row)))
+    heads = [f"after {prompt}" if prompt else "written" for prompt in prompts]
+    table = [[emoji, cell(name), *texts] for (emoji, name), texts in found.items()]
+    return markdown(["picture", "right name", *heads], table)
+
+
+def written(row: Row) -> str:
+    """The text of a row, beside which there may be a `text` that was given. Ends the program where
+    there is an error in its place."""
+    if "error" in row:
+        sys.exit(f"a question was not answered: {row['error']}; remove the file and start again")
+    return row.get("predicted_text", row.get("text", ""))
 
 
 def cell(text: str) -> str:

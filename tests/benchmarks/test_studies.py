@@ -201,7 +201,7 @@ def test_m6_pretrains_two_sizes_and_shows_their_losses(tmp_path: Path) -> None:
 def test_m6_finetunes_asks_and_writes_behind_the_pretraining(tmp_path: Path) -> None:
     given = options(tmp_path, list(m6.SIZES), seeds=[0, 1])
     tasks = list(read_recipe(m6.FINETUNING).tasks)
-    small, mini, scratch, second, *_ = m6.chains(given)
+    scratch, small, mini, _, second, _ = m6.chains(given)
     assert [cell.folder.name for cell in small] == [
         "small-seed0",
         *(f"pretrained-seed0-{task}" for task in tasks),
@@ -245,8 +245,17 @@ def test_the_page_of_m6_is_written_from_what_is_there(tmp_path: Path) -> None:
     pq.write_table(
         pa.Table.from_pylist(written), next(c.result for c in cells if "infilling" in c.folder.name)
     )
+    seen = [
+        {"emoji": "🍎", "name": "红苹果", "prompt": prompt, "text": text}
+        for prompt, text in (("", "苹果"), ("这是", ""))
+    ]
+    pq.write_table(
+        pa.Table.from_pylist(seen), next(c.result for c in cells if "pictures" in c.folder.name)
+    )
     m6.write(given, cells)
     page = (given.docs / "m6.md").read_text("utf-8")
+    assert "| picture | right name | written | after 这是 |" in page
+    assert "| 🍎 | 红苹果 | 苹果 | — |" in page
     asked_of = "50.0 (40.0 – 60.0) | 70.0 (40.0 – 60.0)"  # all questions, then those of a type
     assert f"| fine-tuned from small | {asked_of} |" in page
     assert "| the same steps from nothing | — | — |" in page
@@ -254,7 +263,7 @@ def test_the_page_of_m6_is_written_from_what_is_there(tmp_path: Path) -> None:
     assert "| 1.0 | 20.0 | 0.34 |" in page or "| 1.0 | 20.0 | 0.35 |" in page
     assert "| baseline | 66.80 | 74.00 |" not in page  # rows have the titles of this page
     assert "| the same steps from nothing | 66.80 | 74.00 | 64.50 | 69.00 | 41.90 |" in page
-    assert "| small | 0 | 2 | 64 | 25.0 (20.0 – 30.0) |" in page  # two steps of 32 samples
+    assert "| small | 0 | 2 | 16 | 25.0 (20.0 – 30.0) |" in page  # two steps of 8 samples
     assert "| a[MASK]b | a \\| b |" in page
     assert "not measured (two seeds needed)" in page
     assert "visual_question_answering 4" in page or "visual_question_answering 5" in page
@@ -270,7 +279,7 @@ def test_the_questions_of_m6_are_about_pictures_that_no_training_saw(tmp_path: P
     assert {(Path(row["image"]).stem, row["name"]) for row in rows} <= unseen
     asked = (tmp_path / "pictures.jsonl").read_text("utf-8").splitlines()
     assert len(asked) == 3 * len(rows)
-    assert m6_texts.emoji("1f468-200d-1f33e") == "👨\u200d🌾"  # a man, a joiner, a sheaf of rice
+    assert m6_texts.emoji_of("1f468-200d-1f33e") == "👨\u200d🌾"  # a man, a joiner, a sheaf of rice
 
 
 def test_the_woven_study_weaves_a_seed_before_it_trains(tmp_path: Path, monkeypatch) -> None:

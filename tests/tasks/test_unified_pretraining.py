@@ -1,11 +1,14 @@
 """The pretraining tasks of M6 (arXiv 2103.00823 section 3.3): what is given, what is asked for, and
 text that is written by one model."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from skillweave import cli
 from skillweave.batch import IGNORE, Example, Modality
 from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
@@ -214,6 +217,22 @@ def test_chinese_is_written_without_spaces() -> None:
     assert writer.text(writer.processor.encode("春风，雪").ids) == "春风，雪"
     ((best,),) = writer.write(["春风"])
     assert "".join(writer.stream("春风")) == best["text"] and len(best["text"]) > 3
+
+
+def test_a_row_of_a_file_holds_the_beginning_of_its_answer(tmp_path: Path) -> None:
+    """A column `prompt`, beside what the task itself reads."""
+    _, model = opened(M6, "text_denoising")
+    torch.nn.init.normal_(model.words(Modality.TEXT), 0, 2)
+    model.save_pretrained(tmp_path / "model")
+    rows = [{"text": "春[MASK]", "prompt": prompt} for prompt in ("", "风雪")]
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    command = ["generate", str(tmp_path / "model"), "--task", "text_denoising"]
+    assert cli.main([*command, "--input", str(file), "--out", str(out)]) == 0
+    found = [json.loads(line)["score"] for line in out.read_text("utf-8").splitlines()]
+    writer = TextWriter(Predictor(model, device=None), "text_denoising")
+    assert found == pytest.approx([best["score"] for (best,) in writer.write(rows)], rel=1e-4)
+    assert found[0] != pytest.approx(found[1], rel=1e-2)
 
 
 def test_a_text_that_is_too_long_to_be_written_again_is_refused() -> None:

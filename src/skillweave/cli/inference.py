@@ -198,7 +198,7 @@ def generate(
     from skillweave.inference.generating import open_writer
     from skillweave.inference.inputs import read_inputs, read_words
     from skillweave.inference.subtitles import SUFFIXES, SubtitleWriter
-    from skillweave.inference.writing import writing_task
+    from skillweave.inference.writing import PROMPT, writing_task
 
     def text(option: str, file: Path) -> str:
         return "\n".join(read_lines(file, option))
@@ -240,7 +240,8 @@ def generate(
         settings["return_timestamps"] = True
     writer = open_writer(predictor, task, settings, helper)
     fields = writer.fields
-    rows = read_inputs(input, fields, writer.task.columns) if input else read_words(words, fields)
+    columns = writer.task.columns
+    rows = read_inputs(input, fields, columns, [PROMPT]) if input else read_words(words, fields)
     if stream:
         (row,) = rows
         for piece in writer.stream(row):
