@@ -54,6 +54,8 @@ SAMPLES: list[dict[str, Any]] = [
     {"top_p": 0.6},
     {"min_p": 0.2},
     {"typical_p": 0.5},
+    {"top_h": 0.5},
+    {"top_h": 0.9, "temperature": 1.5, "top_k": 6},
     {"epsilon_cutoff": 0.05},
     {"eta_cutoff": 0.3},
     {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "repetition_penalty": 1.4},

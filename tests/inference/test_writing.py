@@ -246,13 +246,27 @@ def test_bad_settings(folder: Path, options: dict[str, Any], told: str) -> None:
         sw.generate(folder, ["hello"], **options)
 
 
-def test_a_broken_input_is_told_and_the_others_are_written(tmp_path: Path) -> None:
+def test_a_broken_input_is_told_and_the_others_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, tokenizer = gpt2()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     writer = TextWriter(Predictor(tmp_path), settings={"max_new_tokens": 3})
     long, fine = list(writer.write(["x" * 80, "hello"]))
     assert "shorten the input" in long[0]["error"] and fine[0]["text"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("x" * 80, "hello")))
+    command = ["generate", str(tmp_path), "--input", str(rows), "--max-new-tokens", "3"]
+    capsys.readouterr()
+    assert cli.main(command) == 2
+    told = capsys.readouterr()
+    assert "1 of 2 inputs have no answer" in told.err
+    answers = [json.loads(line) for line in told.out.splitlines()]
+    assert [sorted(answer) for answer in answers] == [
+        ["error", "text"],
+        ["predicted_text", "score", "text"],
+    ]
 
 
 def test_a_model_that_writes_nothing(tmp_path: Path) -> None:

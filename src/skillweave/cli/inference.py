@@ -190,7 +190,8 @@ def generate(
 ) -> None:
     """Write text: continue a prompt, translate, summarize, describe, transcribe.
 
-    An answer is a JSON line with `text` and `score`; with --stream, the text alone.
+    An answer is a JSON line with `text` and `score`; with --stream, the text alone. Inputs without
+    an answer have an `error`; the exit status is then 2, after all others are written.
     """
     from skillweave.config.names import printable
     from skillweave.config.reading import parse_json, read_lines
@@ -254,10 +255,14 @@ def generate(
             f"{out}: holds the subtitles of one recording, and {len(rows)} are given; give one, or"
             " write a .jsonl file"
         )
+    failed = 0
     with lines:
         for shown, answers in zip(rows.shown, writer.write(rows), strict=True):
             for answer in answers:
                 lines.write(shown, answer)
+            failed += any("error" in answer for answer in answers)
+    if failed:
+        raise sw.ConfigError(f"{failed} of {len(rows)} inputs have no answer; see their `error`")
 
 
 def features(

@@ -16,6 +16,7 @@ SAMPLING = {
     "top_p",
     "min_p",
     "typical_p",
+    "top_h",
     "epsilon_cutoff",
     "eta_cutoff",
     "seed",
@@ -68,6 +69,9 @@ class DecodingConfig(Config):
     typical_p: float | None = Probability
     """Draw among the tokens whose information is nearest to the entropy, and that together have
     this probability (locally typical sampling, arXiv 2202.00666)."""
+    top_h: float | None = Probability
+    """Draw among the most probable tokens that together have this share of the entropy of the 100
+    most probable ones (top-H, arXiv 2509.02510)."""
     epsilon_cutoff: float | None = Field(default=None, gt=0, lt=1)
     """Draw among tokens with at least this probability (arXiv 2210.15191)."""
     eta_cutoff: float | None = Field(default=None, gt=0, lt=1)

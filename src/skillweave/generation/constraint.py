@@ -22,6 +22,11 @@ from skillweave.config.decoding import DecodingConfig
 from skillweave.config.errors import reading
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.token_bytes import token_bytes
+from skillweave.data.processors.tokenizer import (
+    adds_spaces_at_han,
+    ends_with_han,
+    without_spaces_at_han,
+)
 
 Ids = tuple[int, ...]
 WHITESPACE = r" |\n {0,32}"
@@ -132,9 +137,16 @@ class Grammar(Constraint):
         first, later = token_bytes(self.tokenizer, self.special)
         self.silent = {i for i, part in enumerate(first) if not part} - self.special
         """Tokens of which a text has nothing where they begin it, such as LLaMA's space."""
-        # a token at the beginning has a number of its own, as it may have other bytes there
-        self.shift = 0 if first == later else len(later)
-        parts = [*later, *first] if self.shift else later
+        self.joins, after = adds_spaces_at_han(self.tokenizer), later
+        self.han: set[int] = set()
+        """Tokens after which there is no space, though others follow with one."""
+        if self.joins:
+            self.han = {i for i, part in enumerate(first) if ends_with_han(part.decode())}
+            after = [part.removeprefix(b" ") for part in later]
+            later = [without_spaces_at_han(part.decode()).encode() for part in later]
+        # where a token has other bytes it has another number
+        parts: list[bytes] = []
+        self.later, self.first, self.after = (_place(form, parts) for form in (later, first, after))
         known = guidance.LLTokenizer(_Vocabulary(parts))
         self.start = guidance.LLMatcher(known, f"{grammar}\n{ANY_SPELLING}\n", log_level=0)
         self.states: dict[Ids, Any] = {(): self.start}
@@ -149,7 +161,10 @@ class Grammar(Constraint):
         """See `Constraint`."""
         state = self._after(ids)
         done = state is not None and state.is_accepting()
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True) if done else None
+        if not done:
+            return None
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return without_spaces_at_han(text) if self.joins else text
 
     def allowed(self, texts: Sequence[Ids]) -> Tensor:
         """See `Constraint`."""
@@ -161,7 +176,7 @@ class Grammar(Constraint):
         if state is None:
             return np.zeros(self.vocabulary, dtype=bool)
         bits = np.frombuffer(state.compute_bitmask(), dtype=np.uint8)
-        begin = 0 if ids else self.shift
+        begin = self._numbers_after(ids)
         end = begin + self.vocabulary
         mask = np.unpackbits(bits, count=end, bitorder="little").view(bool)[begin:]
         fault = self._error(state)
@@ -182,11 +197,28 @@ class Grammar(Constraint):
         state, token = before.deep_copy(), ids[-1]
         if len(ids) == 1 and token in self.silent:
             return state
-        return state if state.consume_token(token + self.shift * (len(ids) == 1)) else None
+        return state if state.consume_token(token + self._numbers_after(ids[:-1])) else None
+
+    def _numbers_after(self, ids: Ids) -> int:
+        """The first number of the tokens as they are after others."""
+        if not ids:
+            return self.first
+        return self.after if ids[-1] in self.han else self.later
 
     def _error(self, state: Any) -> str:
         lines = state.get_error().split("\n<")[0].strip().splitlines()
         return "\n".join(line for line in lines if ANY_SPELLING not in line)
+
+
+def _place(form: list[bytes], parts: list[bytes]) -> int:
+    """Where the bytes of all tokens stand among others; they are added where they do not."""
+    size = len(form)
+    places = range(0, len(parts), size)
+    found = next((begin for begin in places if parts[begin : begin + size] == form), None)
+    if found is not None:
+        return found
+    parts += form
+    return len(parts) - size
 
 
 class _Vocabulary:

@@ -30,6 +30,8 @@ class Rules(Protocol):
 
 Cut = Callable[[Tensor], Tensor]
 """Scores [N, V] → scores."""
+MOST_INFORMATIVE = 100
+"""Tokens that `top_h` draws among at most, as in Transformers."""
 
 
 def penalties(
@@ -89,6 +91,8 @@ def cuts(settings: DecodingConfig) -> list[Cut]:
     changes: list[Cut] = []
     if settings.temperature != 1:
         changes.append(partial(torch.div, other=settings.temperature))
+    if settings.top_h is not None:
+        changes.append(partial(informative, share=settings.top_h))
     if settings.top_k:
         changes.append(partial(highest, count=settings.top_k))
     if settings.top_p is not None and settings.top_p < 1:
@@ -222,6 +226,18 @@ def highest(scores_NV: Tensor, count: int) -> Tensor:
     """-∞ for all but so many scores; equal scores stay together."""
     least = scores_NV.topk(min(count, scores_NV.shape[1])).values[:, -1:]
     return scores_NV.masked_fill(scores_NV < least, -torch.inf)
+
+
+def informative(scores_NV: Tensor, share: float) -> Tensor:
+    """-∞ for all but the most probable tokens that together have at most `share` of the entropy of
+    the `MOST_INFORMATIVE` most probable ones, and for all but the first of these."""
+    found_NK, kept_NK = scores_NV.topk(min(MOST_INFORMATIVE, scores_NV.shape[1]))
+    p_NK = found_NK.softmax(1)
+    parts_NK = torch.special.entr(p_NK)
+    cut_NK = parts_NK.cumsum(1) > share * parts_NK.sum(1, keepdim=True)
+    cut_NK[:, 0] = False
+    left_NV = torch.full_like(scores_NV, -torch.inf)
+    return left_NV.scatter(1, kept_NK, found_NK.masked_fill(cut_NK, -torch.inf))
 
 
 def nucleus(scores_NV: Tensor, mass: float) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import decoders
 from tokenizers.decoders import DecodeStream
 
 from skillweave import generation
@@ -21,7 +20,7 @@ from skillweave.config import ConfigError
 from skillweave.config.decoding import SAMPLING, DecodingConfig
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
-from skillweave.data.processors.tokenizer import without_spaces_at_han
+from skillweave.data.processors.tokenizer import adds_spaces_at_han, without_spaces_at_han
 from skillweave.generation import Answer, Assistant
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
@@ -212,8 +211,7 @@ class TextWriter:
         return self._joined(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _joined(self, text: str) -> str:
-        wordpiece = isinstance(self.tokenizer.decoder, decoders.WordPiece)
-        return without_spaces_at_han(text) if wordpiece else text
+        return without_spaces_at_han(text) if adds_spaces_at_han(self.tokenizer) else text
 
     def _answer(self, answer: Answer, room: int) -> dict[str, Any]:
         if self.constraint is None:

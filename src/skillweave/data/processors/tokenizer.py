@@ -134,6 +134,16 @@ def without_spaces_at_han(text: str) -> str:
     return _SPACES_AT_HAN.sub("", text)
 
 
+def adds_spaces_at_han(tokenizer: Tokenizer) -> bool:
+    """Whether decoded texts are read through `without_spaces_at_han`."""
+    return isinstance(tokenizer.decoder, decoders.WordPiece)
+
+
+def ends_with_han(text: str) -> bool:
+    """Whether a space after it is one of those beside Chinese characters and signs."""
+    return re.search(f"{_HAN}$", text) is not None
+
+
 def load_tokenizer(path: str | Path, special: Mapping[str, str] | None = None) -> Tokenizer:
     """The tokenizer of a folder with `tokenizer.json`, `vocab.txt` (BERT's WordPiece), or
     `vocab.json` and `merges.txt` (byte-level BPE), of one of these files, or of a model's folder.
