@@ -105,6 +105,32 @@ def test_options(option: str, prefix: str) -> None:
     check(model, batch_of(prefix, config))
 
 
+@pytest.mark.parametrize("option", ["plain", "prompts_and_rope", "experts_by_context"])
+def test_beams_are_reordered_without_what_they_share(option: str) -> None:
+    torch.manual_seed(0)
+    config = tiny_config("dense", targets=LM, tasks=PREFIXES, encoder=OPTIONS[option])
+    model, batch = tiny_model(config), batch_of("denoising", config)
+    check_beams(model, batch)
+
+
+def check_beams(model: Model, batch: Batch) -> None:
+    """As `reorder`, but for logits, after other tokens in each of two beams."""
+    first, second, found = torch.arange(3, 9)[:, None], torch.full((6, 1), 4), []
+    for way in ("reorder", "reorder_beams"):
+        state = model.eval().prefill(batch)
+        state.reorder(torch.arange(3).repeat_interleave(2))
+        before = model.step(first, state)
+        getattr(state, way)(torch.tensor([1, 0, 2, 2, 5, 4]))
+        found.append(model.step(second, state))
+    assert not torch.equal(before[0], before[1])
+    assert torch.equal(*found)
+
+
+def test_beams_of_a_decoder_are_reordered_without_its_memory() -> None:
+    model = from_hf(bart(0))
+    check_beams(model, make_batch(model, torch.float64, (5, 8, 6)))
+
+
 def compiled(model: Model) -> tuple[Callable[..., Tensor], Any]:
     """A step as one graph, and what counts how often it is compiled."""
     torch._dynamo.reset()

@@ -55,12 +55,12 @@ class Beams:
         continues."""
         ends, most, penalty, early = self.search
         self.length += 1
-        vocabulary = next_NKV.shape[2]
-        totals = (self.scores_NK.unsqueeze(2) + next_NKV.float()).flatten(1)
         # so many that K continue even if all others end
         wanted = max(2, 1 + len(ends)) * self.beams
+        best_NKW, tokens_NKW = next_NKV.float().topk(min(wanted, next_NKV.shape[2]))
+        totals = (self.scores_NK.unsqueeze(2) + best_NKW).flatten(1)
         found, chosen = totals.topk(min(wanted, totals.shape[1]))
-        parents, tokens = chosen // vocabulary, chosen % vocabulary
+        parents, tokens = chosen // best_NKW.shape[2], tokens_NKW.flatten(1).gather(1, chosen)
         candidates = torch.cat([self.ids_NKL[self.row_N1, parents], tokens.unsqueeze(2)], dim=2)
         ended = torch.isin(tokens, self.end_ids)
 

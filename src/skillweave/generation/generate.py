@@ -60,15 +60,16 @@ class Texts:
         self.ids = own_tokens(batch, len(batch.inputs) - 1)
         if copies > 1:
             rows = torch.arange(len(self.ids), device=self.ids.device).repeat_interleave(copies)
-            self.select(rows)
+            self.state.reorder(rows)
+            self.ids = self.ids[rows]
         if fixed:
             self.state = self.state.fixed(most - self.ids.shape[1])
             if self.ids.is_cuda:
                 self.steps = torch.compile(model.steps, dynamic=False)
 
     def select(self, rows: Tensor) -> None:
-        """Keep these texts, in this order."""
-        self.state.reorder(rows)
+        """The text [M] that each next one continues, of the same sample."""
+        self.state.reorder_beams(rows)
         self.ids = self.ids[rows]
 
     def add(self, tokens: Tensor) -> None:
@@ -198,9 +199,8 @@ def write(
     goes_on = [True] * len(texts.ids)
     for length in range(1, max_new_tokens + 1):
         scores = texts.logits()
-        lost = scores.isneginf().all(1)
-        if lost.any():  # a text that no token may continue ends
-            scores[lost, ends[0]] = 0
+        if changes and (lost := scores.amax(1).isneginf()).any():
+            scores[lost, ends[0]] = 0  # a text that no token may continue ends
         log_p = scores.log_softmax(-1)
         tokens = choose(scores)
         chosen = log_p.gather(1, tokens.unsqueeze(1)).squeeze(1)

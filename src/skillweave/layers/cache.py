@@ -126,13 +126,17 @@ class LayerCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep these samples, in this order; one may stand several times."""
-        self.own.select(rows)
+        self.select_written(rows)
         if self.cross is not None:
             key, value = self.cross
             self.cross = key.index_select(0, rows), value.index_select(0, rows)
+        self.pooled = {route: x.index_select(0, rows) for route, x in self.pooled.items()}
+
+    def select_written(self, rows: Tensor) -> None:
+        """As `select`, where each row has the same memory and context as before."""
+        self.own.select(rows)
         if isinstance(self.states, Tensor):
             self.states = self.states.index_select(1, rows)
         elif self.states is not None:
             hidden, cell = self.states
             self.states = hidden.index_select(1, rows), cell.index_select(1, rows)
-        self.pooled = {route: x.index_select(0, rows) for route, x in self.pooled.items()}

@@ -62,6 +62,13 @@ class DecodingState:
             return
         self._select(rows)
 
+    def reorder_beams(self, rows: Tensor) -> None:
+        """As `reorder`, where each row takes the place of one of the same sample, before the next
+        tokens are read: what they share is not copied. `logits` and `hidden` stay as they are."""
+        if rows.tolist() != list(range(len(rows))):
+            for cache in self.caches:
+                cache.select_written(rows)
+
     def copied(self, rows: Tensor) -> DecodingState:
         """These samples [M] as a state of their own; this one can be used again."""
         other = replace(self, caches=[cache.copied() for cache in self.caches])

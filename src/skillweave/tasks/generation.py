@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skillweave.batch import IGNORE, Example, Features, Modality, Span
+from skillweave.batch import IGNORE, Batch, Example, Features, Modality, Span
 from skillweave.components.targets import TargetConfig
 from skillweave.config import ConfigError
 from skillweave.config.decoding import DecodingConfig
@@ -176,12 +176,7 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
     for batch in on_device(model, batches, seen):
         begins = whisper.prompts(batch) if whisper else [begin] * len(batch)
         begin_NL = torch.tensor(begins, device=batch.inputs[0].device)
-        before = batch.layout.before(len(batch.layout.spans) - 1)
-        texts = int(batch.lengths[:, before].sum(1).max()) if before else 0
-        most = min(target.max_answer_tokens, processor.max_length - begin_NL.shape[1] - texts)
-        found = generate(model, answered(batch, begin_NL), [processor.separator], most, settings)
-        ids = [answers[0].ids for answers in found]
-        hypotheses += [without_spaces_at_han(t) for t in processor.tokenizer.decode_batch(ids)]
+        hypotheses += continued(model, answered(batch, begin_NL), processor, target, settings)
         about += [one for one in batch.metadata if "answer" in one]
     return GeneratedText(
         references=[one["answer"] for one in about],
@@ -190,6 +185,19 @@ def write_texts(model: Model, task: ResolvedTask, batches: Iterable[Any]) -> Gen
         inputs=[one["input"] for one in about],
         **vars(seen),
     )
+
+
+def continued(
+    model: Model, batch: Batch, processor: Any, target: Any, settings: DecodingConfig
+) -> list[str]:
+    """What the model writes after the last texts of a batch, which are of one length."""
+    before = batch.layout.before(len(batch.layout.spans) - 1)  # texts share their positions
+    texts = int(batch.lengths[:, before].sum(1).max()) if before else 0
+    room = processor.max_length - batch.inputs[-1].shape[1] - texts
+    most = min(target.max_answer_tokens, room)
+    found = generate(model, batch, [processor.separator], most, settings)
+    written = processor.tokenizer.decode_batch([answers[0].ids for answers in found])
+    return [without_spaces_at_han(text) for text in written]
 
 
 def decoding(target: Any) -> DecodingConfig:

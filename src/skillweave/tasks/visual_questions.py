@@ -20,15 +20,14 @@ from skillweave.batch import Batch, Example, Features, Modality, Span
 from skillweave.components.targets import TargetConfig
 from skillweave.config.task import TaskSettings
 from skillweave.data.processors import build_answer_processor
-from skillweave.data.processors.tokenizer import without_spaces_at_han
 from skillweave.data.values import as_text, commonest
-from skillweave.generation import answered, generate, score_candidates
+from skillweave.generation import answered, score_candidates
 from skillweave.metrics import Columns, estimate, mean
 from skillweave.metrics.labels import answer_key, vqa_accuracy
 from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, Case, Item
-from skillweave.tasks.generation import TextGeneration, decoding
+from skillweave.tasks.generation import TextGeneration, continued, decoding
 from skillweave.tasks.predictions import Predictions, first_logits, on_device
 from skillweave.tasks.task import (
     ANSWER,
@@ -220,28 +219,19 @@ class AnswerWriter:
     with candidates, by the one that it would most probably write."""
 
     def __init__(self, model: Model, task: ResolvedTask) -> None:
-        self.model, target = model, task.target
+        self.model, self.target, self.settings = model, task.target, decoding(task.target)
         self.processor: Any = build_answer_processor(model.config, model.assets)
-        self.begin = [self.processor.cls, *self.processor.numbers(target.begin)]
-        self.settings, self.most = decoding(target), target.max_answer_tokens
+        self.begin = [self.processor.cls, *self.processor.numbers(self.target.begin)]
 
     def __call__(self, batch: Batch) -> list[Written]:
         """The answer to each question."""
         begin_NL = torch.tensor([self.begin] * len(batch), device=batch.inputs[-1].device)
         started = answered(batch, begin_NL)
         choices = [about["candidates"] for about in batch.metadata]
-        written = [] if all(choices) else self._write(started)
+        how = self.processor, self.target, self.settings
+        written = [] if all(choices) else continued(self.model, started, *how)
         chosen = self._choose(started, choices) if any(choices) else []
-        return [chosen[n] if own else written[n] for n, own in enumerate(choices)]
-
-    def _write(self, batch: Batch) -> list[Written]:
-        ends = [self.processor.separator]
-        before = batch.layout.before(len(batch.layout.spans) - 1)  # texts share their positions
-        texts = int(batch.lengths[:, before].sum(1).max()) if before else 0
-        most = min(self.most, self.processor.max_length - len(self.begin) - texts)
-        found = generate(self.model, batch, ends, most, self.settings)
-        written = self.processor.tokenizer.decode_batch([answers[0].ids for answers in found])
-        return [(without_spaces_at_han(text), {}) for text in written]
+        return [chosen[n] if own else (written[n], {}) for n, own in enumerate(choices)]
 
     def _choose(self, batch: Batch, choices: Sequence[Sequence[str]]) -> list[Written]:
         end, choices = self.processor.separator, [one or [""] for one in choices]
