@@ -1,7 +1,7 @@
-"""What the quickstart and the hour's recipe reach on unseen groups: means over seeds, against their
-bounds.
+"""What the quickstart, training from scratch and the hour's recipe reach on unseen groups: means over
+seeds, against their bounds.
 
-python studies/quality.py [--only quickstart hour] [--seeds 0 1 2] [--parallel 2] [--minutes 50]
+python studies/quality.py [--only quickstart scratch hour] [--seeds 0 1 2] [--parallel 2] [--minutes 50]
 [--json FILE]
 
 A cell is a training and its evaluation, the hour's pretraining before them (see cells.py). Recall
@@ -37,6 +37,13 @@ class Bound(NamedTuple):
 CHANCE, ITSELF, ERROR = "x chance, at least", "at least", "at most"
 BOUNDS = {
     "quickstart": (
+        Bound("text_classification", "accuracy", 0.86, ITSELF),
+        Bound("speech_recognition", "character_error_rate", 0.15, ERROR),
+        Bound("text_to_image", "recall_at_10", 0.45, ITSELF),
+        Bound("text_to_video", "recall_at_10", 0.45, ITSELF),
+        Bound("text_to_code", "recall_at_10", 0.60, ITSELF),
+    ),
+    "scratch": (
         Bound("text_classification", "accuracy", 0.75, ITSELF),
         Bound("speech_recognition", "character_error_rate", 0.5, ERROR),
         Bound("text_to_image", "recall_at_10", 6, CHANCE),
@@ -54,15 +61,11 @@ BOUNDS = {
 def chains(options: argparse.Namespace) -> Iterator[Chain]:
     """A seed's run, after its pretraining where there is one."""
     for seed in options.seeds:
-        if "quickstart" in options.systems:
-            yield [
-                trained(
-                    RECIPES / "quickstart.yaml",
-                    options.output / f"quickstart-seed{seed}",
-                    options,
-                    f"training.seed={seed}",
-                )
-            ]
+        for system in ("quickstart", "scratch"):
+            if system in options.systems:
+                folder = options.output / f"{system}-seed{seed}"
+                recipe = RECIPES / f"{system}.yaml"
+                yield [trained(recipe, folder, options, f"training.seed={seed}")]
         if "hour" in options.systems:
             first, second = (
                 options.output / f"{part}-seed{seed}" for part in ("pretraining", "hour")

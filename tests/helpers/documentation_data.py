@@ -25,6 +25,7 @@ TEXTS = 100
 COLOURS = ("red", "green", "blue", "white", "maroon")
 RECIPES = (
     "quickstart",
+    "scratch",
     "moe",
     "unified",
     "unseen",
@@ -189,6 +190,8 @@ def _make_small_recipe(file: Path, name: str) -> None:
     """A recipe that `skillweave train NAME` finds instead of the packaged one: a file in the
     current folder has precedence."""
     recipe = shrink(load_yaml(find_recipe(name)))
+    if name == "quickstart":  # from a small model, not the packaged one
+        recipe = {**shrink(load_yaml(find_recipe("scratch"))), "name": name}
     for task, settings in recipe["tasks"].items():
         settings["batch_size"] = 4
         settings["data"]["limit"] = 300 if task == "text_classification" else 8
