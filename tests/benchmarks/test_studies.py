@@ -112,19 +112,17 @@ def test_table_1_is_written_from_what_is_there(tmp_path: Path) -> None:
 
 
 def test_quality_is_the_mean_of_the_seeds_against_the_bounds(tmp_path: Path) -> None:
-    given = options(tmp_path, ["quickstart", "hour"], json=None)
+    given = options(tmp_path, ["scratch", "hour"], json=None)
     assert [[cell.folder.name for cell in chain] for chain in quality.chains(given)][:2] == [
-        ["quickstart-seed0"],
+        ["scratch-seed0"],
         ["pretraining-seed0", "hour-seed0"],
     ]
     for seed, recall in ((0, 0.2), (2, 0.3)):
-        row = {bound.metric: 0.4 for bound in quality.BOUNDS["quickstart"]} | {
-            "recall_at_10": recall
-        }
+        row = {bound.metric: 0.4 for bound in quality.BOUNDS["scratch"]} | {"recall_at_10": recall}
         entry = {**row, "chance": {"recall_at_10": 0.05}}
-        file = tmp_path / f"quickstart-seed{seed}" / "evaluation.json"
+        file = tmp_path / f"scratch-seed{seed}" / "evaluation.json"
         file.parent.mkdir()
-        file.write_text(json.dumps({bound.task: entry for bound in quality.BOUNDS["quickstart"]}))
+        file.write_text(json.dumps({bound.task: entry for bound in quality.BOUNDS["scratch"]}))
     found = list(quality.figures(given))
     assert [figure.value for figure in found] == pytest.approx([0.4, 0.4, 5, 5, 5])
     assert [figure.holds for figure in found] == [False, True, False, False, False]
