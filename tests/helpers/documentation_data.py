@@ -72,7 +72,7 @@ def _make_images(folder: Path) -> None:
         image = Image.new("RGB", (40, 32), COLOURS[i % len(COLOURS)])
         image.putpixel((i % 40, i % 32), (i, 255 - i, 7 * i % 256))
         name = f"{i:04d}.jpg"
-        for place in ("photos", "holiday", f"products/{'chair' if i % 2 else 'lamp'}"):
+        for place in ("photos", "holiday", "drawings", f"products/{'chair' if i % 2 else 'lamp'}"):
             (folder / place).mkdir(parents=True, exist_ok=True)
             image.save(folder / place / name)
         (folder / "photos" / f"{i:04d}.txt").write_text(f"{_caption(i)}\n", "utf-8")
