@@ -41,6 +41,7 @@ class VectorPredictions(Predictions):
 class Distillation(Task):
     """The teacher's vector of a sample of one modality."""
 
+    inferred: ClassVar[bool] = False  # most encoders had no teacher
     asked_fields: ClassVar[frozenset[str]] = frozenset({"vector"})
     metrics: ClassVar[tuple[str, ...]] = ("cosine",)
 

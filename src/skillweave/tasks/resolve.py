@@ -159,7 +159,7 @@ def _kind_of(task: ModelTask, target: TargetConfig, model: ModelConfig) -> str:
     able = {
         kind: entry
         for kind, entry in TASKS.items()
-        if entry.learns_by(type(target)) and not entry.prompted_by(type(target))
+        if entry.inferred and entry.learns_by(type(target)) and not entry.prompted_by(type(target))
     }
     # Hugging Face counts a question and its text as one input
     for view in (list, set):

@@ -168,6 +168,8 @@ class Task(ABC):
 
     answers: ClassVar[bool] = True
     """Whether it gives an answer for a single input."""
+    inferred: ClassVar[bool] = True
+    """Whether a converted model's task with these inputs and such a target is this one."""
     names_classes: ClassVar[bool] = False
     """Whether the recipe's `classes` name the task's classes as texts."""
     asked_fields: ClassVar[frozenset[str]] = frozenset({"label"})
