@@ -9,7 +9,7 @@ from skillweave.data.mixture import Mixture
 from skillweave.data.processors import BadInput
 from skillweave.model.model import Model
 from skillweave.tasks import TASKS
-from skillweave.tasks.distillation import VectorPredictions
+from skillweave.tasks.regression import NumberPredictions
 from skillweave.tasks.resolve import resolve
 
 NAME = "text_distillation"
@@ -33,7 +33,7 @@ def test_loss_is_one_minus_the_cosine() -> None:
 
 def test_chance_is_the_cosine_of_the_mean_vector() -> None:
     references = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    found = VectorPredictions(keys=["a", "b"], references=references, values=references)
+    found = NumberPredictions(keys=["a", "b"], references=references, values=references)
     assert TASKS[NAME].chance(found, None)["cosine"] == pytest.approx(0.5**0.5)  # 45 degrees each
 
 

@@ -6,7 +6,7 @@ import pytest
 from skillweave.metrics import METRICS
 from skillweave.tasks import TASKS, Task
 from skillweave.tasks.classification import Classification, ClassPredictions
-from skillweave.tasks.distillation import Distillation, VectorPredictions
+from skillweave.tasks.distillation import Distillation
 from skillweave.tasks.generation import GeneratedText, TextGeneration
 from skillweave.tasks.likelihood import Likelihood, ScoredClasses
 from skillweave.tasks.masked_images import MaskedImage, ReconstructedPatches
@@ -49,8 +49,8 @@ FOUND: dict[type, Predictions] = {
     QuestionAnswering: AnswerPredictions(
         keys=KEYS, references=[["a"], ["b"]], hypotheses=["a", "c"]
     ),
+    Distillation: NumberPredictions(keys=KEYS, references=EYE, values=EYE),
     Regression: NumberPredictions(keys=KEYS, references=NUMBERS, values=NUMBERS),
-    Distillation: VectorPredictions(keys=KEYS, references=EYE, values=EYE),
     Retrieval: RetrievalPredictions(keys=KEYS, queries=EYE, items=EYE, captions=COUNTS),
     TokenLabelling: TokenLabelPredictions(
         keys=KEYS, references=[["B-PER"], ["O"]], hypotheses=[["B-PER"], ["O"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -11,70 +10,55 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skillweave.batch import Example, Modality, Span
+from skillweave.batch import Modality, Span
 from skillweave.components.targets.pooled import PooledConfig
 from skillweave.data.processors import BadInput
 from skillweave.data.values import split_cell
 from skillweave.metrics import Columns, mean
-from skillweave.model.model import Model
-from skillweave.tasks.predictions import Predictions, first_logits, on_device, stack
+from skillweave.tasks.inputs import OneInput
+from skillweave.tasks.predictions import Predictions
+from skillweave.tasks.regression import NumberPredictions, Regression
 from skillweave.tasks.task import (
+    Baseline,
     Figures,
     MeasuredData,
     ResolvedTask,
-    Row,
-    Task,
     TaskContext,
     register,
 )
 
 
-@dataclass(kw_only=True)
-class VectorPredictions(Predictions):
-    """`references` of the teacher and `values` of the model, [N, D] float32."""
-
-    references: NDArray[np.float32]
-    values: NDArray[np.float32]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Distillation(Task):
+class Distillation(Regression):
     """The teacher's vector of a sample of one modality."""
 
     inferred: ClassVar[bool] = False  # most encoders had no teacher
     asked_fields: ClassVar[frozenset[str]] = frozenset({"vector"})
     metrics: ClassVar[tuple[str, ...]] = ("cosine",)
+    label: ClassVar[str] = "vector"
 
-    def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
-        """See `Task`."""
-        spans = (context.features(row, self.spans[0].modality, rng),)
-        labels = {"vector": _vector(row["vector"], context)} if context.labelled else {}
-        return Example(spans, labels, row["key"])
-
-    def predict(
-        self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
-    ) -> VectorPredictions:
-        """The vectors."""
-        references, values, seen = [], [], Predictions()
-        for batch in on_device(model, batches, seen):
-            if "vector" in batch.labels:
-                references.append(batch.labels["vector"].cpu())
-            values.append(first_logits(model, batch).float().cpu())
-        return VectorPredictions(references=stack(references), values=stack(values), **vars(seen))
+    def read_label(self, cell: Any, context: TaskContext) -> Tensor:
+        """[D] float32. Raises BadInput for anything but finite numbers, as many as the target
+        has."""
+        return _vector(cell, context)
 
     def columns(self, found: Predictions) -> Columns:
         """The cosine of both vectors."""
-        found = cast(VectorPredictions, found)
+        found = cast(NumberPredictions, found)
         return {"cosine": (mean, [_cosines(found.values, found.references)])}
 
     def chance(self, found: Predictions, data: MeasuredData) -> Figures:
         """Always the mean of the teacher's vectors."""
-        references = cast(VectorPredictions, found).references
+        references = cast(NumberPredictions, found).references
         return {"cosine": float(_cosines(references.mean(0, keepdims=True), references).mean())}
+
+    def baseline(self, found: Predictions, data: MeasuredData) -> Baseline | None:
+        """None."""
+        return None
 
     def answer(self, found: Predictions, index: int, task: ResolvedTask) -> dict[str, Any]:
         """`vector`."""
-        return {"vector": cast(VectorPredictions, found).values[index].tolist()}
+        return {"vector": cast(NumberPredictions, found).values[index].tolist()}
 
 
 def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -109,5 +93,6 @@ register(
         targets=("pooled",),
         fields=("text", "vector"),
         pretraining=True,
+        inputs=OneInput(Modality.TEXT),
     ),
 )

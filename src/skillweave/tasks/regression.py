@@ -33,7 +33,8 @@ from skillweave.tasks.task import (
 
 @dataclass(kw_only=True)
 class NumberPredictions(Predictions):
-    """`references` that were asked for and `values` that were predicted, [N] float32."""
+    """`references` that were asked for and `values` that were predicted, float32: numbers [N], or
+    vectors [N, D]."""
 
     references: NDArray[np.float32]
     values: NDArray[np.float32]
@@ -45,22 +46,28 @@ class Regression(Task):
 
     asked_fields: ClassVar[frozenset[str]] = frozenset({"score"})
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "squared_error")
+    label: ClassVar[str] = "score"
+    """The field and label that is predicted."""
 
     inputs: Inputs = field(repr=False)
 
     def example(self, row: Row, context: TaskContext, rng: np.random.Generator) -> Example:
         """See `Task`."""
-        labels = {"score": as_number(row["score"])} if context.labelled else {}
+        labels = {self.label: self.read_label(row[self.label], context)} if context.labelled else {}
         return Example(self.inputs(row, context, rng), labels, row["key"])
+
+    def read_label(self, cell: Any, context: TaskContext) -> Any:
+        """What is predicted, from a cell. Raises BadInput."""
+        return as_number(cell)
 
     def predict(
         self, model: Model, task: ResolvedTask, batches: Iterable[Any], candidates: Tensor | None
     ) -> NumberPredictions:
-        """The numbers."""
+        """The numbers, or vectors."""
         references, values, seen = [], [], Predictions()
         for batch in on_device(model, batches, seen):
-            if "score" in batch.labels:
-                references.append(batch.labels["score"].float().cpu())
+            if self.label in batch.labels:
+                references.append(batch.labels[self.label].float().cpu())
             values.append(first_logits(model, batch).float().cpu())
         return NumberPredictions(references=stack(references), values=stack(values), **vars(seen))
 
