@@ -31,7 +31,7 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """Keyword-only, immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     discriminator: ClassVar[str] = "kind"
     """The field whose value names the class where it is a member of a union."""
     describes: ClassVar[Mapping[str, str]] = {}

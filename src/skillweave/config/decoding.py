@@ -218,3 +218,29 @@ class DecodingConfig(Config):
             raise ValueError(
                 "penalty_alpha and prompt_lookup_num_tokens exclude each other; give one"
             )
+
+
+NOT_FOLLOWED = {
+    "do_sample": (False,),
+    "num_return_sequences": (1,),
+    "guidance_scale": (1,),
+    "force_words_ids": (),
+    "constraints": (),
+    "stop_strings": (),
+    "max_time": (),
+    "dola_layers": (),
+    "watermarking_config": (),
+    "token_healing": (False,),
+    "condition_on_prev_tokens": (False,),
+}
+"""Options that change which text is written, and that the search here does not have → the values
+that change nothing."""
+
+
+def not_followed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that change which text is written, and that the search here does not have."""
+    return {
+        name: options[name]
+        for name, neutral in NOT_FOLLOWED.items()
+        if options.get(name) not in (None, *neutral)
+    }

@@ -17,7 +17,7 @@ from tokenizers.decoders import DecodeStream
 from skillweave import generation
 from skillweave.batch import Batch, Example, Features, Modality
 from skillweave.config import ConfigError
-from skillweave.config.decoding import SAMPLING, DecodingConfig
+from skillweave.config.decoding import SAMPLING, DecodingConfig, not_followed
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput
 from skillweave.data.processors.tokenizer import adds_spaces_at_han, without_spaces_at_han
@@ -25,7 +25,6 @@ from skillweave.generation import Answer, Assistant
 from skillweave.generation.constraint import build_constraint
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.predictor import BATCH, Predictor
-from skillweave.interop.huggingface.generation_settings import not_followed
 from skillweave.tasks.predictions import evaluating
 from skillweave.tasks.task import ResolvedTask, Row
 from skillweave.weights.memory_layout import lay_out

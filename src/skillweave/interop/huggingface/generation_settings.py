@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.config import ConfigError
+from skillweave.config.decoding import NOT_FOLLOWED, not_followed
 from skillweave.interop.huggingface.family import Head
 from skillweave.interop.huggingface.json_files import read_json
 from skillweave.interop.huggingface.tokenizer_files import token_ids
@@ -20,30 +21,6 @@ NOT_KEPT = {"transformers_version", "_from_model_config", "max_length", "max_new
 START = "decoder_start_token_id"
 SPECIAL = {"pad_token_id", "bos_token_id", "eos_token_id", START}
 """Ids that are also options of the model, which gives them."""
-NOT_FOLLOWED = {
-    "do_sample": (False,),
-    "num_return_sequences": (1,),
-    "guidance_scale": (1,),
-    "force_words_ids": (),
-    "constraints": (),
-    "stop_strings": (),
-    "max_time": (),
-    "dola_layers": (),
-    "watermarking_config": (),
-    "token_healing": (False,),
-    "condition_on_prev_tokens": (False,),
-}
-"""Options that change which text is written, and that the search here does not have → the values
-that change nothing."""
-
-
-def not_followed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that change which text is written, and that the search here does not have."""
-    return {
-        name: options[name]
-        for name, neutral in NOT_FOLLOWED.items()
-        if options.get(name) not in (None, *neutral)
-    }
 
 
 def stored_generation(folder: Path) -> dict[str, Any]:
