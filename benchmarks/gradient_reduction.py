@@ -34,7 +34,7 @@ from skillweave.batch import Batch
 from skillweave.data.mixture import Mixture
 from skillweave.model.model import Model
 from skillweave.tasks.resolve import resolve
-from skillweave.training.parallel import make_reducer
+from skillweave.training.strategy import make_reducer
 from skillweave.training.trainer import LossModule
 
 RECIPE = "recipes/quickstart.yaml"

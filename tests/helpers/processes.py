@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+
+from skillweave.training.parallel import Processes
 
 FORK = multiprocessing.get_context("fork")
 SECONDS = 300
@@ -49,3 +53,37 @@ def _run(
         raise
     finally:
         dist.destroy_process_group()
+
+
+class Group(LightningEnvironment):
+    """The group of `run_in_group`, for Fabric."""
+
+    creates_processes_externally = True
+
+    def world_size(self) -> int:
+        """Number of its processes."""
+        return dist.get_world_size()
+
+    def global_rank(self) -> int:
+        """Of this process."""
+        return dist.get_rank()
+
+    local_rank = global_rank
+
+    def set_world_size(self, size: int) -> None:
+        """It has its size."""
+
+    def set_global_rank(self, rank: int) -> None:
+        """It has its rank."""
+
+
+def fabric_in_group() -> Fabric:
+    """Fabric for the processes of `run_in_group`, which it does not start again."""
+    fabric = Fabric(
+        accelerator="cpu",
+        devices=dist.get_world_size(),
+        strategy=Processes(start_method="popen"),
+        plugins=[Group()],
+    )
+    fabric.launch()
+    return fabric

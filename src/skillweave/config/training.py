@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from skillweave.batch import Modality
 from skillweave.config.base import Config, Positive, Whole
+from skillweave.config.parallel import ParallelConfig, ReplicatedConfig
 from skillweave.config.variants import Tagged, Variant
 
 
@@ -20,6 +21,8 @@ class OptimizerSettings(Variant):
 
     state_bytes: ClassVar[int] = 8
     """Bytes of the state of each parameter, at least."""
+    elementwise: ClassVar[bool] = False
+    """Whether the update of a number depends on its own gradient and state alone."""
 
     kind: str
     """Name of the optimizer."""
@@ -44,6 +47,8 @@ class OptimizerSettings(Variant):
 
 class AdamWConfig(OptimizerSettings):
     """AdamW (arXiv 1711.05101), in PyTorch's fused implementation."""
+
+    elementwise = True
 
     kind: Literal["adamw"] = "adamw"
     """Selects AdamW, which is the default."""
@@ -184,6 +189,8 @@ class TrainingConfig(Config):
     """CPU threads; PyTorch's default when absent."""
     devices: Positive = 1
     """Number of processes, one per device."""
+    parallel: ParallelConfig = ReplicatedConfig()
+    """How the model is spread over several processes."""
     task_sampling: Literal["synchronised", "independent"] = "synchronised"
     """With several processes: whether all of them train the same task in a step, or each draws its
     own (Uni-Perceiver-MoE). Contrastive losses compare the samples of the processes that have the
@@ -206,6 +213,23 @@ class TrainingConfig(Config):
             raise ValueError(
                 "interference needs the gradient of one task in each step; set task_sampling:"
                 " synchronised"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_parameters(self) -> TrainingConfig:
+        if self.devices == 1 or not self.parallel.in_parts:
+            return self
+        if not self.optimizer.elementwise:
+            raise ValueError(
+                f"parallel: {self.parallel.kind} gives the optimizer parts of parameters, and"
+                f" {self.optimizer.kind} needs whole ones; use optimizer: adamw, or parallel:"
+                " replicated"
+            )
+        if self.interference:
+            raise ValueError(
+                f"interference compares whole gradients, and with parallel: {self.parallel.kind} no"
+                " process has them; use parallel: replicated"
             )
         return self
 

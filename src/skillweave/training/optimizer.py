@@ -23,6 +23,7 @@ from skillweave.config.training import (
     OptimizerSettings,
 )
 from skillweave.training.muon import Joined, MatrixMuon, block_matrices
+from skillweave.training.tensor_parts import divided_like, is_divided, whole_tensor
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
@@ -145,8 +146,13 @@ def _groups(
     config: OptimizerSettings, decay: Parameters, no_decay: Parameters
 ) -> list[dict[str, Any]]:
     groups = [
-        {"params": decay, "weight_decay": config.weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
+        {"params": [p for p in parameters if is_divided(p) is divided], **decayed}
+        for parameters, decayed in (
+            (decay, {"weight_decay": config.weight_decay}),
+            (no_decay, {"weight_decay": 0.0}),
+        )
+        # PyTorch's kernels take tensors or parts of tensors, not both
+        for divided in (False, True)
     ]
     return [group for group in groups if group["params"]]
 
@@ -181,11 +187,12 @@ def make_schedule(
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer state: `parameter name/entry` → tensor. A parameter that was never active has
-    no entries. Whole numbers of Python are tensors of 64 bits."""
+    no entries. Whole numbers of Python are tensors of 64 bits. Parts of tensors are gathered from
+    the processes that have them, so all of them call it."""
     found = {}
     for name, parameter in model.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
-            tensor = torch.as_tensor(value).detach().cpu().contiguous()
+            tensor = whole_tensor(torch.as_tensor(value).detach()).cpu().contiguous()
             # bitsandbytes has one table for all parameters, and a file has no shared tensors
             found[f"{name}/{entry}"] = tensor.clone() if entry.startswith("qmap") else tensor
     return found
@@ -207,7 +214,7 @@ def load_optimizer_tensors(
                 " model"
             )
         # A copy: a tensor that was read from a file lies in the file's memory map.
-        copied = tensor.to(parameters[name].device, copy=True)
+        copied = divided_like(tensor.to(parameters[name].device, copy=True), parameters[name])
         whole = not tensor.ndim and tensor.dtype == torch.int64
         optimizer.state[parameters[name]][entry] = copied.item() if whole else copied
 

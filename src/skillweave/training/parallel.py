@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
+from functools import partial, singledispatch
 from types import FrameType
 from typing import Any
 
@@ -20,10 +20,17 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from skillweave.config import ConfigError
+from skillweave.config.parallel import (
+    ParallelConfig,
+    ParallelSettings,
+    ReplicatedConfig,
+    ShardedConfig,
+)
 from skillweave.config.training import TrainingConfig
+from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
-from skillweave.training.reduction import GradientReducer
 from skillweave.training.signals import handle_signals
+from skillweave.training.strategy import Copies, Strategy
 
 # Fabric's messages on ranks and back ends do not help the user.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -40,23 +47,20 @@ class Autocast(MixedPrecision):
         return data
 
 
-class Replicated(DDPStrategy):
-    """A copy of the model in each process. Gradients are averaged by `GradientReducer`, not by
+class Processes(DDPStrategy):
+    """Several processes in a group. What each has of the model is for `Strategy` to say, not for
     DistributedDataParallel, which needs the same active parameters on all of them."""
 
     def setup_module(self, module: nn.Module) -> Any:
-        """`module`, with the parameters and buffers of the first process."""
-        with torch.no_grad():
-            for tensor in (*module.parameters(), *module.buffers()):
-                torch.distributed.broadcast(tensor, 0)
+        """`module`, unchanged."""
         return module
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Fabric for the devices and precision of a recipe.
 
-    With several processes each one has a copy of the model (gloo on CPU, NCCL on CUDA). Raises
-    ConfigError if there are fewer devices than requested.
+    Several processes communicate through gloo on CPU, and through NCCL on CUDA. Raises ConfigError
+    if there are fewer devices than requested.
     """
     kind = device_kind(config.accelerator)
     nodes, external = 1, started_by_torchrun()
@@ -80,7 +84,7 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         plugins.append(Autocast("bf16-mixed", kind))
     strategy: Any = "auto"
     if config.devices > 1 or external:
-        strategy = Replicated(start_method="popen" if external else "spawn")
+        strategy = Processes(start_method="popen" if external else "spawn")
     return Fabric(
         accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, plugins=plugins
     )
@@ -152,10 +156,36 @@ def leave_group(fabric: Fabric) -> None:
     torch.distributed.destroy_process_group()
 
 
-def make_reducer(model: nn.Module) -> GradientReducer:
-    """What averages the gradients of the trained parameters over all processes."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return GradientReducer(trained, torch.distributed.new_group())
+def make_strategy(
+    fabric: Fabric, config: ParallelConfig, model: Model, tasks: Collection[str]
+) -> Strategy:
+    """What spreads the model over the processes. `tasks`: those that are trained."""
+    if fabric.world_size == 1:
+        return Copies(model, several=False)
+    return _spread(config, model, tasks, fabric.device)
+
+
+@singledispatch
+def _spread(
+    config: ParallelSettings, model: Model, tasks: Collection[str], device: torch.device
+) -> Strategy:
+    raise TypeError(f"no strategy is registered for {type(config).__name__}")
+
+
+@_spread.register
+def _(
+    config: ReplicatedConfig, model: Model, tasks: Collection[str], device: torch.device
+) -> Strategy:
+    return Copies(model, several=True)
+
+
+@_spread.register
+def _(
+    config: ShardedConfig, model: Model, tasks: Collection[str], device: torch.device
+) -> Strategy:
+    from skillweave.training.sharding import Shards  # imports much of PyTorch
+
+    return Shards(model, {task: model.active_parameters(task) for task in tasks}, device)
 
 
 def gather_objects(fabric: Fabric, value: Any) -> list[Any]:

@@ -80,6 +80,18 @@ class Reduction:
         return round(unexpected)
 
 
+def agree(
+    names: Sequence[str],
+    own: Collection[str],
+    device: torch.device,
+    group: dist.ProcessGroup | None = None,
+) -> set[str]:
+    """Those of `names` that are among `own` on any process. It exchanges a byte for each name."""
+    mask = torch.tensor([name in own for name in names], dtype=torch.uint8, device=device)
+    dist.all_reduce(mask, dist.ReduceOp.MAX, group=group)
+    return {name for name, used in zip(names, mask.tolist(), strict=True) if used}
+
+
 @dataclass
 class GradientReducer:
     """The mean of the gradients of all processes, for parameters that any of them activates.
@@ -105,7 +117,7 @@ class GradientReducer:
 
     def __post_init__(self) -> None:
         self.names = list(self.parameters)
-        self._buckets: dict[bytes, list[Bucket]] = {}
+        self._buckets: dict[frozenset[str], list[Bucket]] = {}
         self._steps: list[Reduction] = []
         self._place: dict[str, Reduction] = {}
         self._sent = 0
@@ -121,9 +133,7 @@ class GradientReducer:
         """
         own = set(active)
         device = next(iter(self.parameters.values())).device
-        mask = torch.tensor([name in own for name in self.names], dtype=torch.uint8, device=device)
-        dist.all_reduce(mask, dist.ReduceOp.MAX, group=self._group)
-        key = bytes(mask.tolist())
+        key = frozenset(agree(self.names, own, device, self._group))
         if key not in self._buckets:
             self._buckets[key] = self._plan(key)
         self._steps = [
@@ -158,14 +168,13 @@ class GradientReducer:
         assert group is not None
         return group
 
-    def _plan(self, active: bytes) -> list[Bucket]:
+    def _plan(self, active: Collection[str]) -> list[Bucket]:
         """The buckets for a set of parameters. Gradients arrive roughly in the reverse order of
         the parameters, so the last ones are sent first."""
         buckets: list[Bucket] = []
         names: list[str] = []
         size = 0
-        chosen = [name for name, used in zip(self.names, active, strict=True) if used]
-        for name in reversed(chosen):
+        for name in (name for name in reversed(self.names) if name in active):
             parameter = self.parameters[name]
             before = self.parameters[names[-1]] if names else parameter
             alike = (before.dtype, before.device) == (parameter.dtype, parameter.device)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from skillweave.training.optimizer import (
     make_schedule,
     optimizer_tensors,
 )
-from skillweave.training.parallel import gather_objects, make_reducer
+from skillweave.training.parallel import gather_objects, make_strategy
 from skillweave.training.partial_tuning import PartialTuning
 from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
@@ -120,6 +121,8 @@ class Trainer:
         """
         self.fabric, self.config, self.steps = fabric, recipe.training, mixture.steps
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
+        self._active: dict[str, set[str]] = {}
+        self.strategy = make_strategy(fabric, self.config.parallel, self.model, recipe.tasks)
         self.checkpoints, self.logger = checkpoints, logger
         self.state, self.tuning = state, tuning
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
@@ -138,10 +141,8 @@ class Trainer:
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
         chunk_sizes = {n: task.chunk_size for n, task in recipe.tasks.items() if task.chunk_size}
-        loss_module = LossModule(self.model, chunk_sizes)
+        loss_module = self.strategy.wrap(LossModule(self.model, chunk_sizes))
         self.loss_module, self.optimizer = fabric.setup(loss_module, self.bare_optimizer)
-        self.reducer = make_reducer(self.model) if fabric.world_size > 1 else None
-        self._active: dict[str, set[str]] = {}
         self.stop = StopRequest()
 
     def fit(self) -> int:
@@ -159,7 +160,7 @@ class Trainer:
         while self.state.step < self.steps:
             signal = self.update(batches)
             if signal or self._validation_is_due or self._is_due(self.config.checkpoint_every):
-                self._save(self._write_checkpoint)
+                self._save_checkpoint()
             if signal and self.state.step < self.steps:
                 return signal
             self._run_validation()
@@ -237,12 +238,10 @@ class Trainer:
         for failed in filter(None, failures):
             raise failed
         update = [one for terms in shared for one in terms]
-        if self.reducer:
-            self.reducer.begin(self._active_parameters({terms.task for terms in own}))
+        self.strategy.begin(self._active_parameters({terms.task for terms in own}))
         for number, (batch, terms) in enumerate(zip(seen, own, strict=True)):
             scales = loss_scales(terms, update)
-            if self.reducer:
-                self.reducer.overlap = number == count - 1
+            self.strategy.micro_batch(last=number == count - 1)
             same_task = [
                 r for r, of_rank in enumerate(shared) if of_rank[number].task == terms.task
             ]
@@ -250,17 +249,10 @@ class Trainer:
                 loss = self.loss_module(batch.to(self.fabric.device), noise, scales) / count
             self.fabric.backward(loss)
             total += loss.detach()
-        if self.reducer:
-            self.reducer.finish()
+        self.strategy.finish()
         if self.tracker:
             self.tracker.observe(self.state.step, seen[0].layout.task)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if self.config.optimizer.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), self.config.optimizer.max_grad_norm, norm
-            )
-        return total, norm, seen
+        return total, self.strategy.clip(self.config.optimizer.max_grad_norm), seen
 
     def _active_parameters(self, tasks: Set[str]) -> set[str]:
         """The names of the parameters that any of the tasks activates."""
@@ -306,7 +298,7 @@ class Trainer:
             return
         state = self.state
         self.model.eval()
-        with torch.no_grad(), self.fabric.autocast():
+        with torch.no_grad(), self.fabric.autocast(), self.strategy.whole():
             found = ValidationResult(*self.fabric.broadcast(self.validate(self.model)))
         self.model.train()
         self.logger.log_skipped(state.step, found.skips)
@@ -329,14 +321,16 @@ class Trainer:
         whether the others have finished the step.
         """
         saved = not self.state.step or self.checkpoints.path(self.state.step).exists()
-        first = self.fabric.is_global_zero and (everywhere or self.fabric.world_size == 1)
-        if first and not saved:
+        if (everywhere or self.fabric.world_size == 1) and not saved:
             with suppress(Exception):  # the error that ends the run is told
-                self._write_checkpoint(self.state)
+                self._save_checkpoint()
 
-    def _write_checkpoint(self, state: TrainingState) -> None:
-        state.logger = self.logger.state
-        self.checkpoints.save(state, self._write)
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint. All processes call it. Raises TrainingError as `_save` does."""
+        with self.strategy.whole():
+            self.state.logger = self.logger.state
+            state = optimizer_tensors(self.bare_optimizer, self.model)
+            self._save(lambda run: self.checkpoints.save(run, partial(self._write, state)))
 
     def _save(self, write: Callable[[TrainingState], None]) -> None:
         """Write on the first process. Raises TrainingError on all processes if that fails."""
@@ -350,12 +344,13 @@ class Trainer:
         if failure:
             raise TrainingError(failure)
 
-    def _write(self, folder: Path) -> None:
-        """Write the model or its tuned part, the optimizer and the tracker into a folder."""
+    def _write(self, optimizer: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the model or its tuned part, the optimizer's state and the tracker into a
+        folder."""
         if self.tuning:
             self.tuning.save(self.model, folder)
         else:
             self.model.save_pretrained(folder)
-        save_file(optimizer_tensors(self.bare_optimizer, self.model), folder / OPTIMIZER_FILE)
+        save_file(dict(optimizer), folder / OPTIMIZER_FILE)
         if self.tracker:
             save_file(self.tracker.state, folder / TRACKER_FILE)

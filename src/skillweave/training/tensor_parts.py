@@ -1,0 +1,35 @@
+"""Tensors of which each process has a part (PyTorch's DTensor)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+# PyTorch's module of DTensor takes a second to import, and most runs need none of it.
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Whether each process has a part of the tensor."""
+    return hasattr(tensor, "placements")
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process has, sharing its memory; any other as it is."""
+    return cast(Any, tensor).to_local() if is_divided(tensor) else tensor
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor whose parts are on several processes, gathered on all of them, which all call it;
+    any other as it is."""
+    return cast(Any, tensor).full_tensor() if is_divided(tensor) else tensor
+
+
+def divided_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a tensor, if `parameter` is in parts and of the same shape."""
+    if not is_divided(parameter) or tensor.shape != parameter.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    like = cast(Any, parameter)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,150 @@
+"""Parameters in parts: a real sparse model and a mixture of tasks on two processes, against one."""
+
+import numpy as np
+import pytest
+import torch
+from processes import fabric_in_group, run_in_group
+from stand_ins import tiny_recipe, tiny_trainer
+from tiny import labelled, make_batch, random_examples, tiny_config, tiny_model
+
+from skillweave.config import ConfigError
+from skillweave.config.training import TrainingConfig
+from skillweave.layers.peers import peers
+from skillweave.training.tensor_parts import is_divided, whole_tensor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LENGTHS = {
+    "classify": ((3,), (7,)),
+    "transcribe": ((4,), (9,)),
+    "to_image": ((5, 5), (3, 5)),
+    "masked_code": ((4, 2), (9, 5)),
+    "denoising": ((8, 3, 5), (8, 4, 6)),
+}
+PROCESSES, STEPS = 2, 5
+TOGETHER = ["classify", "to_image", "masked_code", "to_image", "classify"]
+"""The task of each step."""
+APART = ["transcribe", "transcribe", "to_image", "denoising", "classify"]
+"""The task of the second process, where each has one of its own."""
+
+
+def recipe_of(folder, **training):
+    recipe = tiny_recipe(folder, **training)
+    tasks = dict.fromkeys(LENGTHS, next(iter(recipe.tasks.values())))
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def sparse_model():
+    """Skills, and experts that each token chooses. Some of it is frozen."""
+    torch.manual_seed(0)
+    experts = {"route": "token", "experts": 3, "active": 1, "noise": 0, "balance": 0}
+    model = tiny_model(tiny_config(feed_forward=experts)).train()
+    model.embeddings["image"].requires_grad_(False)
+    return model
+
+
+def drawn(step, names, model):
+    """The task and the examples of each process in a step."""
+    found = []
+    for rank, name in enumerate(names):
+        torch.manual_seed(100 * step + rank)
+        rng = np.random.default_rng([step, rank])
+        examples = random_examples(name, LENGTHS[name], model.config)
+        found.append((name, labelled(name, examples, rng)))
+    return found
+
+
+def names_of(step, independent):
+    return TOGETHER[step], (APART if independent else TOGETHER)[step]
+
+
+def update(trainer, batch):
+    """One update; its loss, and the parameters that had a gradient."""
+    loss, norm, _ = trainer.backward(iter([batch]))
+    active = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.optimizer.step()
+    trainer.schedule.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return float(loss), float(norm), active
+
+
+def alone(folder, independent):
+    """What one process does with the samples of both: a batch of each task."""
+    model = sparse_model()
+    found = []
+    with tiny_trainer(recipe_of(folder), model=model) as trainer:
+        for step in range(STEPS):
+            batches = drawn(step, names_of(step, independent), model)
+            names = [name for name, _ in batches]
+            for name in dict.fromkeys(names):
+                both = [example for task, own in batches if task == name for example in own]
+                share = names.count(name) / PROCESSES
+                (model(make_batch(name, both, model.config)).loss * share).backward()
+            norm = trainer.strategy.clip(trainer.config.optimizer.max_grad_norm)
+            found.append(
+                (float(norm), {n for n, p in model.named_parameters() if p.grad is not None})
+            )
+            trainer.optimizer.step()
+            trainer.schedule.step()
+            trainer.optimizer.zero_grad(set_to_none=True)
+        return found, model.state_dict()
+
+
+def train_in_parts(rank, world, folder):
+    """Every check of this file on one process of the group; returns what is wrong."""
+    fabric, wrong = fabric_in_group(), []
+    for sampling in ("synchronised", "independent"):
+        independent = sampling == "independent"
+        with peers([rank]):
+            expected, weights = alone(folder / f"alone-{rank}", independent)
+        recipe = recipe_of(
+            folder / sampling,
+            devices=PROCESSES,
+            task_sampling=sampling,
+            parallel={"kind": "sharded"},
+        )
+        model = sparse_model()
+        with tiny_trainer(recipe, fabric=fabric, model=model) as trainer:
+            parts = [name for name, p in model.named_parameters() if is_divided(p)]
+            if any(name.startswith("embeddings.image") for name in parts):
+                wrong.append("a frozen parameter is in parts")
+            if not any("experts" in name for name in parts):
+                wrong.append("no expert is in parts")
+            for step in range(STEPS):
+                batches = drawn(step, names_of(step, independent), model)
+                name, examples = batches[rank]
+                _, norm, active = update(trainer, make_batch(name, examples, model.config))
+                if active != expected[step][1]:
+                    wrong.append((sampling, step, sorted(active ^ expected[step][1])[:5]))
+                if abs(norm - expected[step][0]) > 1e-9 * norm:
+                    wrong.append((sampling, step, norm, expected[step][0]))
+            found = {name: whole_tensor(x) for name, x in model.state_dict().items()}
+            wrong += [
+                (sampling, name)
+                for name, weight in weights.items()
+                if not torch.allclose(found[name], weight, rtol=1e-7, atol=1e-9)
+            ]
+            with trainer.strategy.whole():
+                name, examples = drawn(0, ["classify"], model)[0]
+                loss = model(make_batch(name, examples, model.config)).loss
+            if not torch.isfinite(loss) or not is_divided(dict(model.named_parameters())[parts[0]]):
+                wrong.append("whole")
+    return wrong
+
+
+def test_two_processes_with_parts_train_as_one(tmp_path):
+    assert run_in_group(PROCESSES, train_in_parts, tmp_path) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"optimizer": {"kind": "muon"}}, "needs whole ones; use optimizer: adamw"),
+        ({"interference": {}}, "compares whole gradients"),
+    ],
+)
+def test_what_needs_whole_parameters_is_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        TrainingConfig.parse(
+            {"steps": 1, "devices": 2, "parallel": {"kind": "sharded"}, **settings}
+        )
