@@ -1,6 +1,7 @@
 """Recipes from files: bases, overrides, and the way to text and back."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +442,22 @@ def test_a_fault_is_told_once_with_what_to_write(tmp_path, setting, told):
     with pytest.raises(ConfigError, match="1 fault\n") as raised:
         read_recipe(file, [setting])
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"learning_rate": 1},
+            "learning_rate: unknown key here; it is an option at training.optimizer.learning_rate",
+        ),
+        (
+            {"training": {"batch_size": 1}},
+            "training.batch_size: unknown key here; it is an option at tasks.NAME.batch_size",
+        ),
+        ({"precision": "bf16"}, "an option at model.precision and at training.precision"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_its_place(settings: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        RecipeConfig.parse(settings)

@@ -64,7 +64,7 @@ def test_features_command(run: Path, tmp_path: Path) -> None:
     )
     with (tmp_path / "in.jsonl").open("a") as file:
         file.write('{"text": null, "n": 5}\n')
-    assert cli.main([*words, str(tmp_path / "v.jsonl")]) == 0
+    assert cli.main([*words, str(tmp_path / "v.jsonl")]) == 2  # the row without a text
     *good, broken = map(json.loads, (tmp_path / "v.jsonl").read_text().splitlines())
     assert np.allclose([row["vector"] for row in good], np.load(tmp_path / "v.npy"))
     assert broken == {"text": None, "n": 5, "error": "no text"}

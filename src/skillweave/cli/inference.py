@@ -62,7 +62,8 @@ def predict(
 ) -> None:
     """Answer for raw inputs, a JSON line for each.
 
-    An answer is a class, a number, labels, a text, a transcript, or the samples found.
+    An answer is a class, a number, labels, a text, a transcript, or the samples found. Inputs
+    without an answer have an `error`; the exit status is then 2, after all others are written.
     """
     from skillweave.inference.answers import Writer
     from skillweave.inference.inputs import read_inputs, read_words
@@ -83,9 +84,18 @@ def predict(
     _tell_skipped(input, given)
     searched = index_of(predictor, model, found, data) if found.compares_samples else None
     answers = predictor.predict(task, given, searched, k)
+    failed = 0
     with writer:
         for row, answer in zip(given.shown, answers, strict=True):
             writer.write(row, answer)
+            failed += "error" in answer
+    _require_answers(failed, len(given))
+
+
+def _require_answers(failed: int, inputs: int) -> None:
+    """Raises ConfigError, and so gives the exit status 2, if inputs have no answer."""
+    if failed:
+        raise sw.ConfigError(f"{failed} of {inputs} inputs have no answer; see their `error`")
 
 
 def _unseen(model: str, recipe: str, device: str) -> sw.Predictor:
@@ -261,8 +271,7 @@ def generate(
             for answer in answers:
                 lines.write(shown, answer)
             failed += any("error" in answer for answer in answers)
-    if failed:
-        raise sw.ConfigError(f"{failed} of {len(rows)} inputs have no answer; see their `error`")
+    _require_answers(failed, len(rows))
 
 
 def features(
@@ -288,7 +297,10 @@ def features(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Write a vector for each row of a file."""
+    """Write a vector for each row of a file.
+
+    With .jsonl and .parquet, rows without a vector have an `error`; the exit status is then 2.
+    """
     import numpy as np
 
     from skillweave.data.processors import BadInput
@@ -305,13 +317,16 @@ def features(
     given = read_inputs(input, [field], columns)
     _tell_skipped(input, given)
     if writer is not None and whiten is None:
+        failed = 0
         with writer:
             encoded = _encoded(predictor, task, field, given)
             for row, vector in zip(given.shown, encoded, strict=True):
                 broken = isinstance(vector, BadInput)
                 answer = {"error": str(vector)} if broken else {"vector": vector.tolist()}
                 writer.write(row, answer)
+                failed += broken
         print(f"{out}: {len(given):,} rows")
+        _require_answers(failed, len(given))
         return
     vectors = _vectors(predictor, task, field, given)
     if whiten is not None:

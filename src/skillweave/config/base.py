@@ -114,7 +114,7 @@ def explain(model: type[BaseModel], error: ValidationError, where: str = "") -> 
             continue
         name = ".".join(path) or model.__name__.removesuffix("Config").lower()
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{name}: {_unknown_key(path[-1], nodes, siblings)}")
+            lines.append(f"{name}: {_unknown_key(model, path[-1], nodes, siblings)}")
         elif fault["type"] in ("enum", "literal_error", "union_tag_invalid"):
             context = fault["ctx"]
             expected = str(context.get("expected_tags") or context["expected"])
@@ -160,7 +160,7 @@ def _walk(model: Any, location: list[str]) -> tuple[list[str], list[Any], list[A
     return path, nodes, siblings
 
 
-def _unknown_key(key: str, nodes: list[Any], siblings: list[Any]) -> str:
+def _unknown_key(root: Any, key: str, nodes: list[Any], siblings: list[Any]) -> str:
     """What is wrong with a key that a class does not have, and what to write instead."""
     options, others = _fields(nodes), _fields(siblings)
     if key in others:
@@ -169,8 +169,35 @@ def _unknown_key(key: str, nodes: list[Any], siblings: list[Any]) -> str:
             f"{_name(nodes[0])} has no {key}, which is an option of {owners}; its options are"
             f" {', '.join(sorted(options))}"
         )
-    near = difflib.get_close_matches(key, options) or not difflib.get_close_matches(key, others)
+    near = difflib.get_close_matches(key, options)
+    if not near and (places := _places(root, key)):
+        return f"unknown key here; it is an option at {' and at '.join(places)}"
+    near = near or not difflib.get_close_matches(key, others)
     return f"unknown key{nearest(key, options if near else others)}"
+
+
+def _places(root: Any, key: str) -> list[str]:
+    """Where settings have a key of this name: the paths nearest to the root, two at most. NAME
+    stands for any key of a mapping, and [] for any element of a list."""
+    found: list[str] = []
+    level, seen = [("", root)], set()
+    while level and not found:
+        below = []
+        for path, kind in level:
+            kinds = [one for one in members_of(kind) if one not in (None, type(None))]
+            for one in kinds:
+                if not _is_config(one):
+                    items = typing.get_args(one)
+                    step = "NAME" if typing.get_origin(one) is not list else "[]"
+                    below += [(f"{path}.{step}".lstrip("."), items[-1])] if items else []
+                elif one not in seen:
+                    seen.add(one)
+                    if key in one.model_fields:
+                        found.append(f"{path}.{key}".lstrip("."))
+                    for name, field in one.model_fields.items():
+                        below.append((f"{path}.{name}".lstrip("."), field.annotation))
+        level = below
+    return list(dict.fromkeys(found))[:2]
 
 
 def _fields(nodes: list[Any]) -> list[str]:
