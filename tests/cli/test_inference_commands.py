@@ -104,7 +104,7 @@ def test_a_folder_a_file_and_a_table_without_labels(
     Image.new("RGB", (30, 10), "blue").save(photos / "b.png")
     (photos / "c.png").write_bytes(b"")
     words = ["predict", str(classifier), "--task", "image_classification"]
-    assert cli.main([*words, "--input", str(photos)]) == 0
+    assert cli.main([*words, "--input", str(photos)]) == 2
     found = {line.pop("key"): line for line in lines(capsys)}
     assert found["c.png"] == {"error": "0 bytes"} and len(found) == 3
     assert set(found["b.png"]["probabilities"]) == {"blue", "red"}
@@ -115,7 +115,7 @@ def test_a_folder_a_file_and_a_table_without_labels(
     (typed,) = lines(capsys)
     assert typed.pop("input") == str(photos / "b.png") and typed == alone
     (tmp_path / "in.csv").write_text("photo,who\nphotos/b.png,me\nphotos/c.png,you\n")
-    assert cli.main([*words, "--input", str(tmp_path / "in.csv")]) == 0
+    assert cli.main([*words, "--input", str(tmp_path / "in.csv")]) == 2
     right, broken = lines(capsys)
     assert right == {"photo": "photos/b.png", "who": "me", **alone}
     assert broken == {"photo": "photos/c.png", "who": "you", "error": "0 bytes"}

@@ -76,8 +76,8 @@ def test_errors_that_tell_enough_pass():
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("training.learning_rate=.inf", "finite"),
-        ("training.learning_rate=.nan", "finite"),
+        ("training.optimizer.learning_rate=.inf", "finite"),
+        ("training.optimizer.learning_rate=.nan", "finite"),
         ("training.seed=1180591620717411303424", "less than"),
         ("training.steps=1180591620717411303424", "less than"),
         ("training.steps=-1", "greater than 0"),
