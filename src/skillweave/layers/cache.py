@@ -42,7 +42,7 @@ class KeyValues:
 
     def select(self, rows: Tensor) -> None:
         """Keep these samples, in this order; one may stand several times."""
-        self._room = [x.index_select(0, rows) for x in self._room]
+        self._room = [self._selected(x, rows) for x in self._room]
 
     def copied(self) -> KeyValues:
         """The same tensors under an object of its own; `select` makes them its own as well."""
@@ -59,6 +59,14 @@ class KeyValues:
     def bytes_per_token(self) -> int:
         """Memory that a token of a sample takes."""
         return sum(x[0, :, 0].nbytes for x in self._room)
+
+    def _selected(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The tokens of these samples, with room for one more. A beam search copies them at each
+        token, so the rest of the room is left behind."""
+        _, heads, _, size = x.shape
+        chosen = x.new_empty(len(rows), heads, self.length + 1, size)
+        torch.index_select(x[:, :, : self.length], 0, rows, out=chosen[:, :, : self.length])
+        return chosen
 
     def _enlarged(self, x: Tensor, filled: int) -> Tensor:
         count, heads, _, size = x.shape
@@ -93,6 +101,9 @@ class FixedKeyValues(KeyValues):
 
     def drop(self, count: int) -> None:
         """Nothing: see `filled`."""
+
+    def _selected(self, x: Tensor, rows: Tensor) -> Tensor:
+        return x.index_select(0, rows)
 
 
 class LayerCache:
