@@ -120,12 +120,23 @@ def _parse(content: bytes) -> Any:
         return None
 
 
-def add_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Add the checksums of files of a folder to its list."""
-    found = read_checksums(folder)
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """File of a folder → its checksum."""
+    found = {}
     for name in names:
         with (folder / name).open("rb") as file:
             found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def add_checksums(
+    folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None
+) -> None:
+    """Add the checksums of files of a folder to its list. `known`: those that need not be
+    computed."""
+    known = dict(known or {})
+    found = read_checksums(folder) | known
+    found |= checksums(folder, [name for name in names if name not in known])
     text = "".join(f"{digest}  {name}\n" for name, digest in sorted(found.items()))
     write_text(folder / CHECKSUMS_FILE, text)
 

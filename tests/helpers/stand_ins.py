@@ -81,9 +81,9 @@ class TinyModel(nn.Module):
         logits = self.skills[batch.layout.task](self.norm(x))
         return TinyOutput(nn.functional.cross_entropy(logits, batch.labels["class"]))
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write the weights."""
-        save_file(self.state_dict(), folder / "model.safetensors")
+        save_file(state or self.state_dict(), folder / "model.safetensors")
 
 
 class TinyMixture(Dataset[Batch]):

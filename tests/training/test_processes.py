@@ -83,9 +83,16 @@ def uninterrupted(tmp_path_factory):
     return recipe.folder
 
 
-@pytest.mark.parametrize("death", DEATHS)
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death):
-    recipe = tiny_recipe(tmp_path, checkpoint_every=3, validate_every=4)
+ASYNCHRONOUS = ("after a checkpoint", "in the middle of fsync", "between two links")
+
+
+@pytest.mark.parametrize(
+    ("death", "later"), [*((d, False) for d in DEATHS), *((d, True) for d in ASYNCHRONOUS)]
+)
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, death, later):
+    recipe = tiny_recipe(
+        tmp_path, checkpoint_every=3, validate_every=4, asynchronous_checkpoints=later
+    )
     assert run_and_die(recipe, DEATHS[death]) == -signal.SIGKILL
     fit_tiny(recipe, validate=validate_tiny)
     for name in ("model.safetensors", "optimizer.safetensors"):

@@ -276,3 +276,16 @@ def test_train_lines_hold_the_mean_loss_of_each_task_in_the_window(tmp_path):
         (5, "left"), (5, "right"), (10, "right"), (10, "left"), (12, "right"),
     ]  # fmt: skip
     assert all(line["samples_per_second"] > 0 and 0 <= line["wait"] <= 1 for line in train)
+
+
+def test_a_checkpoint_that_cannot_be_written_during_the_next_steps_ends_the_run(tmp_path):
+    recipe = tiny_recipe(tmp_path, checkpoint_every=3, asynchronous_checkpoints=True)
+
+    def spoil(index, x):
+        if index == 5:  # the writing of step 3 may have begun, that of step 6 has not
+            (tmp_path / "checkpoints" / "step-00000006").mkdir(parents=True)
+            (tmp_path / "checkpoints" / "step-00000006" / "other").touch()
+
+    with pytest.raises(TrainingError, match="the checkpoint of step 6 could not be written"):
+        fit_tiny(recipe, spoil=spoil)
+    assert TrainingState.read(tmp_path / "last").step == 3

@@ -167,6 +167,9 @@ class TrainingConfig(Config):
     """Maximum number of validation samples per task."""
     checkpoint_every: Whole = 0
     """Steps between checkpoints; 0 saves only at the end."""
+    asynchronous_checkpoints: bool = False
+    """Write checkpoints while training goes on. They are copied first, so the host needs memory for
+    weights and optimizer state once more."""
     save_total_limit: Positive = 2
     """Number of checkpoints to keep, besides the best one. Training resumes from the newest that is
     not damaged."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from skillweave.config import ConfigError, choose
 from skillweave.config.streams import ASSETS_FOLDER
@@ -45,17 +45,25 @@ class Pretrained(nn.Module, ABC):
             path, _, own = name.rpartition(".")
             self.get_submodule(path).register_parameter(own, None)
 
-    def save_pretrained(self, folder: str | Path, stored: str = "float32") -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        stored: str = "float32",
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Write config.json, model.safetensors, the assets and their checksums into a folder, made
         if absent.
 
         `stored`: `float32` (as they are), `bf16` or `int8`, of which only the file is smaller: see
-        `weights.pack`.
+        `weights.pack`. `state`: the weights, if they are not those that the model has now.
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         write_weights(
-            pack(self.state_dict(), choose({s: s for s in STORED}, stored, "way to store weights")),
+            pack(
+                self.state_dict() if state is None else state,
+                choose({s: s for s in STORED}, stored, "way to store weights"),
+            ),
             path / FILE,
             {"format": "pt"},
         )

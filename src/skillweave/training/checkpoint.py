@@ -7,12 +7,15 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from safetensors import SafetensorError
 
 from skillweave.config import ConfigError
@@ -23,6 +26,7 @@ from skillweave.storage import (
     PARTIAL,
     Damaged,
     add_checksums,
+    checksums,
     final_name,
     partial_name,
     read_checksums,
@@ -30,12 +34,14 @@ from skillweave.storage import (
     remove,
     replacing,
     sync,
+    sync_tree,
     verify,
     write_json,
 )
 from skillweave.training.errors import TrainingError
 from skillweave.weights.adapters import REFERENCE_FILE
 
+CANNOT_WRITE = (OSError, SafetensorError)
 NAME = re.compile(r"step-(\d{8,})")
 STATE_FILE = "state.json"
 UNCHECKED = {CHECKSUMS_FILE, REFERENCE_FILE}
@@ -65,6 +71,8 @@ class TrainingState:
     """Number of consecutive steps, up to the last one, without a finite loss and gradient."""
     logger: dict[str, Any] = field(default_factory=dict)
     """State of the run's logger."""
+    processes: int = 0
+    """Number of processes; 0 if it is not known."""
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainingState:
@@ -150,13 +158,73 @@ class Checkpoints:
             with replacing(self.path(state.step)) as partial:
                 partial.mkdir()
                 write(partial)
-                state.write(partial)
-                files = (file for file in partial.rglob("*") if file.is_file())
-                names = {file.relative_to(partial).as_posix() for file in files}
-                add_checksums(partial, names - UNCHECKED - read_checksums(partial).keys())
+                self._describe(state, partial)
             self.clean(state)
-        except (OSError, SafetensorError) as error:
+        except CANNOT_WRITE as error:
             raise TrainingError(self._failure(state.step, error)) from error
+
+    def save_together(
+        self,
+        state: TrainingState,
+        write: Callable[[Path], None],
+        complete: Callable[[Path], None],
+        group: dist.ProcessGroup,
+    ) -> None:
+        """As `save`, by all processes of a group: each writes its own files with `write`, then the
+        first one with `complete`. Raises TrainingError on all of them if one cannot."""
+        first = dist.get_rank(group) == 0
+        final = self.path(state.step)
+        shared = [partial_name(final)]
+        dist.broadcast_object_list(shared, group_src=0, group=group)
+        (partial,) = shared
+        try:
+            with self._failing_together(state.step, group):
+                if first:
+                    remove(partial)
+                    partial.mkdir(parents=True)
+            with self._failing_together(state.step, group):
+                write(partial)
+            sums: list[dict[str, str]] = [{} for _ in range(dist.get_world_size(group))]
+            own = partial.rglob(f"__{dist.get_rank()}_*")
+            found = checksums(partial, [file.relative_to(partial).as_posix() for file in own])
+            dist.all_gather_object(sums, found, group=group)
+            with self._failing_together(state.step, group):
+                if first:
+                    complete(partial)
+                    self._describe(state, partial, dict(ChainMap(*sums)))
+                    sync_tree(partial)
+                    os.replace(partial, final)
+                    sync(self.folder)
+                    self.clean(state)
+        except BaseException:
+            if first:
+                remove(partial)
+            raise
+
+    @contextmanager
+    def _failing_together(self, step: int, group: dist.ProcessGroup) -> Generator[None]:
+        """Raise TrainingError on all processes if the block fails on one."""
+        failure = ""
+        try:
+            yield
+        except CANNOT_WRITE as error:
+            failure = self._failure(step, error)
+        failures = [failure] * dist.get_world_size(group)
+        dist.all_gather_object(failures, failure, group=group)
+        for failure in filter(None, failures):
+            raise TrainingError(failure)
+
+    @staticmethod
+    def _describe(
+        state: TrainingState, folder: Path, known: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the state, and the checksums of all files that have none. `known`: file →
+        checksum."""
+        state.write(folder)
+        files = (file for file in folder.rglob("*") if file.is_file())
+        names = {file.relative_to(folder).as_posix() for file in files}
+        known = {name: digest for name, digest in (known or {}).items() if name in names}
+        add_checksums(folder, names - UNCHECKED - read_checksums(folder).keys(), known)
 
     def save_validation(self, state: TrainingState) -> None:
         """Add the result of a validation to the checkpoint of the same step. Raises TrainingError

@@ -6,9 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,8 +25,11 @@ from skillweave.config.training import (
     OptimizerSettings,
 )
 from skillweave.training.muon import Joined, MatrixMuon, block_matrices
-from skillweave.training.tensor_parts import divided_like, is_divided, whole_tensor
+from skillweave.training.tensor_files import load_into, shapes
+from skillweave.training.tensor_parts import divided_like, is_divided
 
+OPTIMIZER_FILE, OPTIMIZER_FOLDER = "optimizer.safetensors", "optimizer"
+"""Where a checkpoint has the state: of one process, or the parts of several."""
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
@@ -187,15 +192,31 @@ def make_schedule(
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer state: `parameter name/entry` → tensor. A parameter that was never active has
-    no entries. Whole numbers of Python are tensors of 64 bits. Parts of tensors are gathered from
-    the processes that have them, so all of them call it."""
+    no entries. Whole numbers of Python are tensors of 64 bits."""
     found = {}
     for name, parameter in model.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
-            tensor = whole_tensor(torch.as_tensor(value).detach()).cpu().contiguous()
+            tensor = torch.as_tensor(value).detach().cpu().contiguous()
             # bitsandbytes has one table for all parameters, and a file has no shared tensors
             found[f"{name}/{entry}"] = tensor.clone() if entry.startswith("qmap") else tensor
     return found
+
+
+def read_optimizer_tensors(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    """What `optimizer_tensors` gave for a checkpoint, whether one process wrote it or several did:
+    in parts for parameters that are in parts."""
+    if not (folder / OPTIMIZER_FOLDER).is_dir():
+        return load_file(folder / OPTIMIZER_FILE)
+    parameters = dict(model.named_parameters())
+    tensors = {}
+    for path, shape in shapes(folder / OPTIMIZER_FOLDER).items():
+        parameter = parameters.get(path.rpartition("/")[0])
+        fits = parameter is not None and parameter.shape == shape.shape
+        like = parameter.detach() if parameter is not None and fits else shape
+        device = like.device if fits else "cpu"
+        tensors[path] = torch.empty_like(like, dtype=shape.dtype, device=device)
+    load_into(tensors, folder / OPTIMIZER_FOLDER)
+    return tensors
 
 
 def load_optimizer_tensors(

@@ -3,13 +3,13 @@ factors or some parts, and freeze the rest of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from skillweave.batch import Modality
@@ -39,11 +39,13 @@ class PartialTuning:
     base: str
     frozen: str
 
-    def save(self, model: Model, folder: Path) -> None:
+    def save(self, model: Model, folder: Path, trained: Mapping[str, Tensor] | None = None) -> None:
         """Write the trained weights, config.json and the assets into a folder; with LoRA also the
-        configuration for peft."""
+        configuration for peft. `trained`: the weights, if they are not those that the model has
+        now."""
         model.save_description(folder)
-        tensors = {_adapter_name(name): x for name, x in _trainable(model)}
+        given = dict(_trainable(model)) if trained is None else trained
+        tensors = {_adapter_name(name): x for name, x in given.items()}
         Adapter(self.base, self.frozen, tensors, self.config.alpha / self.config.rank).write(folder)
         if any(LOW_RANK.fullmatch(name) for name in tensors):
             write_json(folder / PEFT_FILE, peft_config(self.config, tensors, self.base))

@@ -44,6 +44,8 @@ from skillweave.training.run_folder import (
     require_free,
     require_space,
     run_folder,
+    stored_recipe,
+    with_batches_of,
 )
 from skillweave.training.run_logger import RunLogger
 from skillweave.training.signals import handle_signals
@@ -125,6 +127,8 @@ def prepare(recipe: RecipeConfig, resume: bool) -> Prepared:
     """Resolve a recipe for training. Raises ConfigError if recipe or data are faulty, if there is
     nothing to resume, or if a new run finds its folder taken."""
     (require_checkpoint if resume else require_free)(recipe.folder)
+    if resume:
+        recipe = with_batches_of(recipe, stored_recipe(recipe.folder))
     newest = Checkpoints(recipe.folder).newest_undamaged() if resume else None
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
@@ -214,6 +218,8 @@ def _run(
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
     mixture = Mixture(datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size)
+    require_same_batches(state, mixture, recipe)
+    state.processes = fabric.world_size
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
     validated = open_validation(ready, display)
     model, tuning = build_model(recipe, assets, newest, display)
@@ -251,6 +257,20 @@ def _run(
             signal = trainer.fit()
         logger.print_skipped()
     return Outcome(state.step, signal)
+
+
+def require_same_batches(state: TrainingState, mixture: Mixture, recipe: RecipeConfig) -> None:
+    """Raise ConfigError if a run goes on with another number of processes, and its steps would
+    have other samples."""
+    if not state.step or state.processes in (0, mixture.world_size):
+        return
+    for name, size in mixture.batch_sizes.items():
+        if size != recipe.tasks[name].batch_size:
+            raise ConfigError(
+                f"training.devices: task {name!r} has too few samples for the batches of"
+                f" {mixture.world_size} processes that continue those of {state.processes}; resume"
+                f" with {state.processes}"
+            )
 
 
 def recompute_of(config: TrainingConfig) -> Recompute | None:

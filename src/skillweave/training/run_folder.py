@@ -42,7 +42,8 @@ OF_A_START = {
 MAY_CHANGE = (
     r"name",
     r"output",
-    r"training\.(workers|threads|save_total_limit)",
+    r"training\.(workers|threads|save_total_limit|asynchronous_checkpoints)",
+    r"training\.parallel(\..*)?",
     r"tasks\.[^.]+\.data\.path(\.\w+)?",
 )
 """Settings that may change when a run is resumed. The weights do not depend on them, nor on the
@@ -146,18 +147,10 @@ def _not_writable(folder: Path, error: OSError) -> ConfigError:
 def require_same_recipe(recipe: RecipeConfig) -> None:
     """Raise ConfigError if the resolved recipe differs from the one in the run folder, or if that
     is lost. The message lists the differences."""
-    file = recipe.folder / RECIPE_FILE
-    if not file.is_file():
-        raise ConfigError(
-            f"{file}: no such file, so the run cannot be compared with the recipe; restore it, or"
-            " start a new run (start_from uses the weights of this one)"
-        )
-    stored = RecipeConfig.parse(parse_yaml(file.read_bytes(), file), str(file))
+    file, stored = recipe.folder / RECIPE_FILE, stored_recipe(recipe.folder)
     found = [
         f"  - {path}: was {before!r}, now {now!r}"
-        for path, before, now in differences(
-            stored.model_dump(mode="json"), recipe.model_dump(mode="json")
-        )
+        for path, before, now in differences(_comparable(stored), _comparable(recipe))
         if not any(re.fullmatch(pattern, path) for pattern in MAY_CHANGE)
     ]
     if found:
@@ -165,6 +158,49 @@ def require_same_recipe(recipe: RecipeConfig) -> None:
             f"{file}: the run cannot be resumed with another recipe; undo these changes, or start a"
             " new run (start_from uses the weights of this one)\n" + "\n".join(found)
         )
+
+
+def stored_recipe(folder: Path) -> RecipeConfig:
+    """The recipe in a run folder. Raises ConfigError if it is lost."""
+    file = folder / RECIPE_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: no such file, so the run cannot be compared with the recipe; restore it, or"
+            " start a new run (start_from uses the weights of this one)"
+        )
+    return RecipeConfig.parse(parse_yaml(file.read_bytes(), file), str(file))
+
+
+def _comparable(recipe: RecipeConfig) -> dict[str, Any]:
+    """The settings that a resumed run must not change. Where all processes train the same task, the
+    samples of a step are those of all of them, whatever their number."""
+    content = recipe.model_dump(mode="json")
+    if recipe.training.task_sampling == "synchronised":
+        devices = content["training"].pop("devices")
+        for task in content["tasks"].values():
+            task["batch_size × training.devices"] = task.pop("batch_size") * devices
+    return content
+
+
+def with_batches_of(recipe: RecipeConfig, stored: RecipeConfig) -> RecipeConfig:
+    """The recipe with batch sizes that keep the samples of every step of the stored one, if only
+    the number of processes is another. Raises ConfigError if there are none."""
+    before, now = stored.training.devices, recipe.training.devices
+    if before == now or recipe.training.task_sampling != "synchronised":
+        return recipe
+    tasks = dict(recipe.tasks)
+    for name, task in recipe.tasks.items():
+        if name not in stored.tasks or task.batch_size != stored.tasks[name].batch_size:
+            continue
+        size, rest = divmod(task.batch_size * before, now)
+        if rest:
+            raise ConfigError(
+                f"training.devices: the run has {before}, and a step of task {name} has"
+                f" {task.batch_size * before} samples in all, which {now} processes cannot divide;"
+                " resume with a number that can"
+            )
+        tasks[name] = task.model_copy(update={"batch_size": size})
+    return recipe.model_copy(update={"tasks": tasks})
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -79,6 +79,8 @@ class Shards(Strategy):
     gathered and averaged in units of about this size.
     """
 
+    in_parts = True
+
     def __init__(
         self,
         model: nn.Module,

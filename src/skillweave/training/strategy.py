@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,12 @@ from skillweave.training.reduction import GradientReducer
 
 class Strategy(ABC):
     """Call `begin` before the micro-batches of an update, `micro_batch` before each of them, and
-    `finish` after them. The gradients are then those of the whole update."""
+    `finish` after them. The gradients are then those of the whole update.
+
+    `in_parts`: whether processes have parts of parameters, which they write together.
+    """
+
+    in_parts: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -51,7 +57,7 @@ class Strategy(ABC):
         return norm
 
     def whole(self) -> AbstractContextManager[None]:
-        """Within it, the model has all its parameters on every process, to validate or to save it.
+        """Within it, the model has all its parameters on every process, to validate it.
         All processes enter it together."""
         return nullcontext()
 

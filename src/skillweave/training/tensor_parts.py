@@ -25,9 +25,14 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).full_tensor() if is_divided(tensor) else tensor
 
 
+def copied(tensor: Tensor) -> Tensor:
+    """A copy in the memory of the host, in parts if the tensor is."""
+    return tensor.detach().to("cpu", copy=True)
+
+
 def divided_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a tensor, if `parameter` is in parts and of the same shape."""
-    if not is_divided(parameter) or tensor.shape != parameter.shape:
+    if is_divided(tensor) or not is_divided(parameter) or tensor.shape != parameter.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup, new_group
 from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch
@@ -23,23 +26,32 @@ from skillweave.layers.peers import peers
 from skillweave.metrics import summary_score
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
+from skillweave.storage import remove
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 from skillweave.training.interference_tracker import InterferenceTracker
 from skillweave.training.optimizer import (
+    OPTIMIZER_FILE,
+    OPTIMIZER_FOLDER,
     load_optimizer_tensors,
     make_optimizer,
     make_schedule,
     optimizer_tensors,
+    read_optimizer_tensors,
 )
 from skillweave.training.parallel import gather_objects, make_strategy
 from skillweave.training.partial_tuning import PartialTuning
 from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
+from skillweave.training.strategy import trained_parameters
+from skillweave.training.tensor_files import load_whole, save_together
+from skillweave.training.tensor_parts import copied
 from skillweave.training.validation import ValidationResult
 
-OPTIMIZER_FILE, TRACKER_FILE = "optimizer.safetensors", "interference.safetensors"
+TRACKER_FILE = "interference.safetensors"
+MODEL_PARTS = "model"
+"""Where a checkpoint has parts of the model while it is being written."""
 
 Validate = Callable[[Model], ValidationResult]
 """Validates the model. All processes call it."""
@@ -100,6 +112,19 @@ class Update(NamedTuple):
     keys: list[str]
 
 
+class Contents(NamedTuple):
+    """The tensors of a checkpoint, by name: of the model or its tuned part, of the optimizer, and
+    of the interference tracker."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    tracker: dict[str, Tensor]
+
+    def copied(self) -> Contents:
+        """A copy in the memory of the host."""
+        return Contents(*({name: copied(x) for name, x in part.items()} for part in self))
+
+
 class Trainer:
     """Trains a model on one process."""
 
@@ -136,7 +161,7 @@ class Trainer:
             )
         if state.step:
             folder = checkpoints.path(state.step)
-            tensors = load_file(folder / OPTIMIZER_FILE)
+            tensors = read_optimizer_tensors(folder, self.model)
             load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
@@ -144,6 +169,11 @@ class Trainer:
         loss_module = self.strategy.wrap(LossModule(self.model, chunk_sizes))
         self.loss_module, self.optimizer = fabric.setup(loss_module, self.bare_optimizer)
         self.stop = StopRequest()
+        self._saved = state.step
+        self._writing: Future[None] | None = None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        # collectives of a thread must not be among those of the training
+        self._writers = new_group(backend="gloo") if self.strategy.in_parts else None
 
     def fit(self) -> int:
         """Train to the end. Returns 0, or the number of the signal that stopped the run.
@@ -157,13 +187,18 @@ class Trainer:
         self.model.train()
         self._run_validation()
         batches = self.batches()
-        while self.state.step < self.steps:
-            signal = self.update(batches)
-            if signal or self._validation_is_due or self._is_due(self.config.checkpoint_every):
-                self._save_checkpoint()
-            if signal and self.state.step < self.steps:
-                return signal
-            self._run_validation()
+        try:
+            while self.state.step < self.steps:
+                signal = self.update(batches)
+                if signal or self._validation_is_due or self._is_due(self.config.checkpoint_every):
+                    self._save_checkpoint()
+                if signal and self.state.step < self.steps:
+                    self._finish_saving()
+                    return signal
+                self._run_validation()
+            self._finish_saving()
+        finally:
+            self._writer.shutdown()
         return 0
 
     def batches(self) -> Iterator[Batch]:
@@ -312,7 +347,9 @@ class Trainer:
                 state.best_step, state.best_value = state.step, value
             self.logger.log_validation(state.step, found.results, value, best)
         state.validated = state.step
-        self._save(self.checkpoints.save_validation)
+        self._finish_saving()
+        first = self.fabric.is_global_zero
+        self._on_all(partial(self.checkpoints.save_validation, state) if first else None)
 
     def _save_what_is_done(self, everywhere: bool) -> None:
         """Write a checkpoint of the finished steps before an error ends the run.
@@ -320,37 +357,74 @@ class Trainer:
         `everywhere`: whether all processes have the error. Otherwise one of several cannot know
         whether the others have finished the step.
         """
-        saved = not self.state.step or self.checkpoints.path(self.state.step).exists()
-        if (everywhere or self.fabric.world_size == 1) and not saved:
+        if (everywhere or self.fabric.world_size == 1) and self._saved != self.state.step:
             with suppress(Exception):  # the error that ends the run is told
                 self._save_checkpoint()
+                self._finish_saving()
 
     def _save_checkpoint(self) -> None:
-        """Write a checkpoint. All processes call it. Raises TrainingError as `_save` does."""
-        with self.strategy.whole():
-            self.state.logger = self.logger.state
-            state = optimizer_tensors(self.bare_optimizer, self.model)
-            self._save(lambda run: self.checkpoints.save(run, partial(self._write, state)))
+        """Begin to write a checkpoint, and finish it unless it may be written during the next
+        steps. All processes call it. Raises TrainingError on all of them if this checkpoint or the
+        one before it cannot be written."""
+        self._finish_saving()
+        state, later = self.state, self.config.asynchronous_checkpoints
+        state.logger = self.logger.state
+        trained = trained_parameters(self.model)
+        model: dict[str, Tensor] = {**(trained if self.tuning else self.model.state_dict())}
+        optimizer = optimizer_tensors(self.bare_optimizer, self.model)
+        contents = Contents(model, optimizer, self.tracker.state if self.tracker else {})
+        if later:
+            contents, state = contents.copied(), deepcopy(state)
+        write: Callable[[], None] | None = None
+        if self._writers:
+            parts = partial(self._write_parts, contents, self._writers)
+            complete = self._complete
+            write = partial(self.checkpoints.save_together, state, parts, complete, self._writers)
+        elif self.fabric.is_global_zero:
+            write = partial(self.checkpoints.save, state, partial(self._write, contents))
+        self._saved = state.step
+        if not later:
+            self._on_all(write)
+        elif write:
+            self._writing = self._writer.submit(write)
 
-    def _save(self, write: Callable[[TrainingState], None]) -> None:
-        """Write on the first process. Raises TrainingError on all processes if that fails."""
+    def _finish_saving(self) -> None:
+        """Wait until the checkpoint is written that was begun last. Raises TrainingError on all
+        processes if it cannot be written."""
+        running, self._writing = self._writing, None
+        self._on_all(running.result if running else None)
+
+    def _on_all(self, work: Callable[[], None] | None) -> None:
+        """Do the work of this process, if it has any. Raises TrainingError on all processes if it
+        fails on one."""
         failure = ""
-        if self.fabric.is_global_zero:
-            try:
-                write(self.state)
-            except TrainingError as error:
-                failure = str(error)
-        failure = self.fabric.broadcast(failure)
-        if failure:
-            raise TrainingError(failure)
+        try:
+            if work:
+                work()
+        except TrainingError as error:
+            failure = str(error)
+        for told in filter(None, gather_objects(self.fabric, failure)):
+            raise TrainingError(told)
 
-    def _write(self, optimizer: Mapping[str, Tensor], folder: Path) -> None:
-        """Write the model or its tuned part, the optimizer's state and the tracker into a
-        folder."""
-        if self.tuning:
-            self.tuning.save(self.model, folder)
-        else:
-            self.model.save_pretrained(folder)
-        save_file(dict(optimizer), folder / OPTIMIZER_FILE)
+    def _write(self, contents: Contents, folder: Path) -> None:
+        """Write all files of a checkpoint but those that `Checkpoints` writes."""
+        self._describe_model(contents.model, folder)
+        save_file(contents.optimizer, folder / OPTIMIZER_FILE)
         if self.tracker:
-            save_file(self.tracker.state, folder / TRACKER_FILE)
+            save_file(contents.tracker, folder / TRACKER_FILE)
+
+    def _write_parts(self, contents: Contents, group: ProcessGroup, folder: Path) -> None:
+        """Write the parts that this process has."""
+        save_together(contents.model, folder / MODEL_PARTS, group)
+        save_together(contents.optimizer, folder / OPTIMIZER_FOLDER, group)
+
+    def _complete(self, folder: Path) -> None:
+        """Merge the parts of the model, so that the checkpoint is a model folder as any other."""
+        self._describe_model(load_whole(folder / MODEL_PARTS), folder)
+        remove(folder / MODEL_PARTS)
+
+    def _describe_model(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        if self.tuning:
+            self.tuning.save(self.model, folder, tensors)
+        else:
+            self.model.save_pretrained(folder, state=tensors)
