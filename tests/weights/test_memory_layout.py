@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from skillweave.layers.linear import has_slow_mkl
 from skillweave.weights.memory_layout import lay_out
 
 
@@ -18,5 +19,6 @@ def test_values_stay(shape: tuple[int, int]) -> None:
         assert torch.equal(weight, before) and weight.shape == shape
         torch.testing.assert_close(F.linear(x, weight), F.linear(x, before))
         columns = weight.t().is_contiguous()
-        assert columns == (rows in (1, 5, 80) and shape[0] >= shape[1])
+        liked = rows in (1, 5, 80) or has_slow_mkl()
+        assert columns == (liked and shape[0] >= shape[1])
         assert columns != weight.is_contiguous()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from skillweave.layers.linear import has_slow_mkl
+
 FEW_ROWS = range(4, 11)
 """Products with so many rows are faster with columns."""
 MANY_ROWS = 32
@@ -19,10 +21,11 @@ def lay_out(weights: Iterable[Tensor], rows: int) -> None:
     They stay the same tensors with the same values. MKL multiplies a single row faster by a matrix
     whose columns [out] are contiguous, as they are in GPT-2's files: 1.1 to 1.35 times for 512 to
     1,536, 2,048 and 32,000 numbers, but not for 2,048 to 512 (one thread of an Intel Xeon with
-    AVX-512). Two or three rows, and 16, are faster with contiguous rows. Only for a model that is
-    not in training, because optimizers keep states in the order of the parameters.
+    AVX-512). Two or three rows, and 16, are faster with contiguous rows, but not in oneDNN (see
+    `layers.linear`). Only for a model that is not in training, because optimizers keep states in
+    the order of the parameters.
     """
-    columns = rows == 1 or rows in FEW_ROWS or rows >= MANY_ROWS
+    columns = rows == 1 or rows in FEW_ROWS or rows >= MANY_ROWS or has_slow_mkl()
     for weight in weights:
         if weight.device.type != "cpu" or not torch.backends.mkl.is_available():
             continue

@@ -18,6 +18,7 @@ from skillweave.components.targets.base import (
     labels_at,
     mean_cross_entropy,
 )
+from skillweave.layers.linear import linear
 from skillweave.layers.precision import at_least_float32
 
 CHUNK_BYTES = 2**27
@@ -94,7 +95,7 @@ class VocabularyTarget(Target):
 
     def project(self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None = None) -> Tensor:
         """[..., V] the output layer on what it reads."""
-        x_MV = F.linear(x_MD, weight_VD, bias_V)
+        x_MV = linear(x_MD, weight_VD, bias_V)
         return x_MV if self.softcap is None else self.softcap * torch.tanh(x_MV / self.softcap)
 
 

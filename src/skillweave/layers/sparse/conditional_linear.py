@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillweave.batch import Condition
 from skillweave.config import ConfigError
+from skillweave.layers.linear import linear
 from skillweave.layers.sparse.dispatch import Dispatch
 from skillweave.layers.sparse.mixture import mixture_linear
 from skillweave.layers.sparse.routes import Gates, Route
@@ -30,7 +30,7 @@ class Dense(NamedTuple):
 
     def apply(self, x_TD: Tensor) -> Tensor:
         """[T, in] → [T, out]."""
-        return F.linear(x_TD, self.weight, self.bias)
+        return linear(x_TD, self.weight, self.bias)
 
 
 class Mixed(NamedTuple):
