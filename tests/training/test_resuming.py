@@ -200,6 +200,6 @@ def test_too_few_samples_for_the_same_batches_are_refused(source, stopped, tmp_p
     with (
         patch("skillweave.training.run.stored_recipe", lambda folder: changed),
         patch("skillweave.training.run_folder.stored_recipe", lambda folder: changed),
+        pytest.raises(ConfigError, match="too few samples for the batches of 1 processes"),
     ):
-        with pytest.raises(ConfigError, match="too few samples for the batches of 1 processes"):
-            sw.train(recipe.model_copy(update={"tasks": changed.tasks}), resume=True, quiet=True)
+        sw.train(recipe.model_copy(update={"tasks": changed.tasks}), resume=True, quiet=True)
