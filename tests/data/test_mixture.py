@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch, Example, Features, Layout, Modality, SkippedSample, Span
@@ -18,7 +16,7 @@ from skillweave.config.streams import Streams, TextStream
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
 from skillweave.data.collate import collate
-from skillweave.data.mixture import MAX_REPLACEMENTS, Mixture, batch_rows, count_steps, shuffle
+from skillweave.data.mixture import MAX_REPLACEMENTS, Mixture, count_steps
 from skillweave.data.processors import BadInput
 
 STREAMS = Streams(text=TextStream(max_length=512))
@@ -66,10 +64,13 @@ class Numbers:
             skipped,
         )
 
-    def sizes(self) -> np.ndarray | None:
-        return np.array(self.lengths) if self.lengths else None
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
+        return np.array(self.lengths)[rows] if self.lengths else None
 
     def group_ids(self) -> np.ndarray | None:
+        return None
+
+    def blocks(self) -> None:
         return None
 
 
@@ -171,12 +172,11 @@ def test_an_epoch_covers_all_rows_once_and_the_next_in_another_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 5
 
 
-def test_rows_that_fill_no_batch_come_in_other_epochs() -> None:
-    mixture = mix({"a": Numbers("a", 11)}, {"a": {"batch_size": 4}})
-    assert {r for i in range(20) for r in rows(mixture[i])} == set(range(11))
-    for epoch in range(10):
-        taken = rows(mixture[2 * epoch]) + rows(mixture[2 * epoch + 1])
-        assert len(set(taken)) == 8
+def test_epochs_go_on_where_the_last_one_ends_within_a_batch() -> None:
+    mixture = mix({"a": Numbers("a", 11)}, {"a": {"batch_size": 4}}, steps=33)
+    taken = [row for i in range(33) for row in rows(mixture[i])]
+    for epoch in range(12):
+        assert sorted(taken[11 * epoch : 11 * epoch + 11]) == list(range(11))
 
 
 def test_augmentation_differs_between_epochs() -> None:
@@ -224,31 +224,12 @@ def test_sorting_by_length_reduces_padding() -> None:
     assert padding(16) < 0.15 < 0.3 < padding(1)
 
 
-@given(
-    count=st.integers(1, 60),
-    batch=st.integers(1, 9),
-    bucket_batches=st.integers(1, 5),
-    sized=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_orders(count: int, batch: int, bucket_batches: int, sized: bool, seed: int) -> None:
-    if batch > count:
-        return
-    sizes = np.arange(count) % 7 if sized else None
-    rng = np.random.default_rng(seed)
-    order = batch_rows(shuffle(count, None, rng), sizes, batch, bucket_batches, rng)
-    assert order.shape == (count // batch, batch)
-    assert len(set(order.flatten().tolist())) == order.size
-    if sizes is not None:
-        assert (np.diff(sizes[order], axis=1) >= 0).all()
-
-
-@given(count=st.integers(1, 60), kinds=st.integers(1, 60), seed=st.integers(0, 99))
-def test_rows_of_a_group_are_adjacent(count: int, kinds: int, seed: int) -> None:
-    groups = np.unique(np.arange(count) % kinds, return_inverse=True)[1]
-    rows = shuffle(count, groups, np.random.default_rng(seed))
-    assert sorted(rows.tolist()) == list(range(count))
-    assert (np.diff(groups[rows]) != 0).sum() == groups.max()  # each group begins once
+def test_a_curriculum_changes_the_shares_of_tasks() -> None:
+    datasets = {name: Numbers(name, 8) for name in "ab"}
+    tasks = {"a": {"curriculum": {0: 1, 0.5: 0.0001}}, "b": {"weight": 1}}
+    mixture = mix(datasets, tasks, steps=400)
+    drawn = [mixture.task_of(i, 0) for i in range(400)]
+    assert drawn[:40].count("a") > 10 and drawn[200:].count("a") <= 1
 
 
 def test_lengths_of_runs() -> None:

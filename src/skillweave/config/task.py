@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from skillweave.config.base import Config, Positive
 from skillweave.config.data import AugmentConfig, DataConfig, MaskingConfig
@@ -76,6 +76,10 @@ class TaskConfig(TaskSettings):
     """Where the samples come from."""
     weight: PositiveFloat = 1.0
     """How often a step trains the task, relative to the other tasks (SkillNet: 2/4/2/1/4)."""
+    curriculum: dict[Annotated[float, Field(ge=0, le=1)], PositiveFloat] = {}
+    """The weight over the run, in place of `weight`: share of the steps that are done → weight,
+    such as `{0: 8, 0.5: 1}`. Between two points it changes evenly; before the first and after the
+    last it is constant."""
     batch_size: Positive = 32
     """Samples per micro-batch and process."""
     chunk_size: Positive | None = None
@@ -101,6 +105,11 @@ class TaskConfig(TaskSettings):
     their own."""
     pool: Positive | None = None
     """Retrieval: number of candidates in the evaluation; the whole split if absent."""
+
+    @property
+    def weights(self) -> Mapping[float, float]:
+        """The weight over the run: share of the steps that are done → weight."""
+        return self.curriculum or {0.0: self.weight}
 
     @property
     def settings(self) -> TaskSettings:

@@ -1,7 +1,8 @@
 """The mixture: which task each step trains, and on which samples.
 
 Every micro-batch is a pure function of (seed, index, rank). A resumed run therefore needs no data
-state, the number of data workers has no effect, and every micro-batch can be reproduced later.
+state, the number of data workers has no effect, and every micro-batch can be reproduced later. It
+is computed when it is asked for, so memory grows neither with the data nor with the steps.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -18,16 +19,16 @@ from skillweave.batch import Batch, Example, SkippedSample
 from skillweave.config import ConfigError
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig
+from skillweave.data.batching import Batches, Rows, Samples
 from skillweave.data.processors import BadInput
+from skillweave.data.task_schedule import TaskSchedule, WeightChange, mean_weight
 
 MAX_REPLACEMENTS = 100
 """After this many broken samples in a row, the data themselves are reported as broken."""
 
 
-class Examples(Protocol):
+class Examples(Rows, Protocol):
     """The training samples of a task, by index."""
-
-    def __len__(self) -> int: ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """One sample to train on; `rng` draws its changes. Raises BadInput for a broken one."""
@@ -46,14 +47,12 @@ class Examples(Protocol):
         """A batch of examples; a training batch if `rng` is given."""
         ...
 
-    def sizes(self) -> np.ndarray | None:
-        """A cheap estimate of each sample's length; None if lengths are equal or unknown."""
-        ...
 
-    def group_ids(self) -> np.ndarray | None:
-        """A number per sample; samples with the same number belong in one batch. None if samples
-        are not grouped."""
-        ...
+class Draw(NamedTuple):
+    """Micro-batch `number` of a task on a process, counted within the task."""
+
+    task: str
+    number: int
 
 
 class Mixture(Dataset[Batch]):
@@ -70,57 +69,70 @@ class Mixture(Dataset[Batch]):
         tasks: Mapping[str, TaskConfig],
         rank: int = 0,
         world_size: int = 1,
+        weight_changes: Sequence[WeightChange] = (),
     ) -> None:
+        """`weight_changes`: see `TaskSchedule`."""
         self.datasets, self.training = dict(datasets), training
         self.rank, self.world_size = rank, world_size
         self.names = list(tasks)
         self.batch_sizes = {name: self._batch_size(name, task) for name, task in tasks.items()}
-        weights = np.array([task.weight for task in tasks.values()], dtype=float)
-        self.probabilities = weights / weights.sum()
+        self._curves = [self._curve(name, task) for name, task in tasks.items()]
+        mean_weights = np.array([mean_weight(points) for points in self._curves])
+        self.probabilities = mean_weights / mean_weights.sum()
+        """Mean of the run, without changes of the weights."""
+        self._changes = [*weight_changes]
+        self._schedules: dict[tuple[int, ...], TaskSchedule] = {}
+        self.batches = {name: self._batches(name) for name in self.names}
         self.steps = count_steps(training, self._samples_per_step(), self._steps_per_epoch())
-        self._draws: dict[int, np.ndarray] = {}
-        draws = self._tasks_of(rank)
-        # the number of earlier steps of this process that train the same task
-        self._occurrence = np.zeros(self.steps, dtype=np.int64)
-        for task in range(len(self.names)):
-            steps = draws == task
-            self._occurrence[steps] = np.arange(steps.sum())
-        self._orders: dict[str, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self.steps * self.training.gradient_accumulation_steps
 
     def task_of(self, step: int, rank: int) -> str:
         """The task that a process trains in a step."""
-        return self.names[self._tasks_of(rank)[step]]
+        return self.names[self.schedule(rank).task(step)]
 
-    def _tasks_of(self, rank: int) -> np.ndarray:
-        """[steps] the number of the task that a process trains in each step."""
-        stream = [rank] if self.training.task_sampling == "independent" else []
-        if (key := sum(stream)) not in self._draws:
-            rng = self._rng("tasks", *stream)
-            draws = rng.choice(len(self.names), self.steps, p=self.probabilities)
-            self._draws[key] = draws.astype(np.int16)
-        return self._draws[key]
+    def schedule(self, rank: int) -> TaskSchedule:
+        """The tasks of the steps of a process."""
+        stream = (rank,) if self.training.task_sampling == "independent" else ()
+        if stream not in self._schedules:
+            key = [self.training.seed, zlib.crc32(b"tasks"), *stream]
+            self._schedules[stream] = TaskSchedule(self._curves, self.steps, key, [*self._changes])
+        return self._schedules[stream]
 
-    def __getitem__(self, index: int) -> Batch:
-        """Micro-batch `index` of this process."""
+    def change_weights(self, change: WeightChange) -> None:
+        """Multiply the weights of the tasks from a step on. Micro-batches of earlier steps stay
+        what they are."""
+        self._changes.append(change)
+        for schedule in self._schedules.values():
+            schedule.change(*change)
+
+    def draw(self, index: int) -> Draw:
+        """What micro-batch `index` of this process is."""
         step, micro_batch = divmod(index, self.training.gradient_accumulation_steps)
-        earlier = int(self._occurrence[step]) * self.training.gradient_accumulation_steps
-        return self.batch_of(self.task_of(step, self.rank), earlier + micro_batch)
+        schedule = self.schedule(self.rank)
+        task = schedule.task(step)
+        earlier = schedule.occurrence(step, task) * self.training.gradient_accumulation_steps
+        return Draw(self.names[task], earlier + micro_batch)
+
+    def __getitem__(self, index: int | Draw) -> Batch:
+        """A micro-batch of this process."""
+        return self.batch_of(*(index if isinstance(index, Draw) else self.draw(index)))
 
     def batch_of(self, name: str, number: int) -> Batch:
         """Micro-batch `number` of a task on this process, counted within the task.
 
         Broken samples are replaced by others of the task and listed in `Batch.skipped`.
         """
-        epoch, position = divmod(number, self._batches_per_epoch(name))
-        # The rows are sorted by length, so every process gets short and long ones.
-        rows = self._order(name, epoch)[position][self.rank :: self.world_size]
         skipped: list[SkippedSample] = []
-        examples = [self._load(name, epoch, int(row), skipped) for row in rows]
+        samples = zip(*(part.tolist() for part in self.samples_of(name, number)), strict=True)
+        examples = [self._load(name, *sample, skipped) for sample in samples]
         rng = self._rng(f"{name} candidates", number, self.rank)
         return self.datasets[name].collate(examples, skipped, rng)
+
+    def samples_of(self, name: str, number: int) -> Samples:
+        """The samples of a micro-batch, before broken ones are replaced."""
+        return self.batches[name].share(number, self.rank, self.world_size)
 
     def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.training.seed, zlib.crc32(purpose.encode()), *numbers])
@@ -140,21 +152,14 @@ class Mixture(Dataset[Batch]):
             f" {skipped[-1].key}: {skipped[-1].reason}; check tasks.*.data.columns and the files"
         )
 
-    def _batches_per_epoch(self, name: str) -> int:
-        return len(self.datasets[name]) // (self.batch_sizes[name] * self.world_size)
+    def _batches(self, name: str) -> Batches:
+        key = [self.training.seed, zlib.crc32(name.encode())]
+        size = self.batch_sizes[name] * self.world_size
+        return Batches(self.datasets[name], key, size, None, self.training.bucket_batches)
 
-    def _order(self, name: str, epoch: int) -> np.ndarray:
-        """[batches, world_size * batch_size] row numbers of an epoch. The latest epoch is cached
-        for each task."""
-        if name not in self._orders or self._orders[name][0] != epoch:
-            rng, dataset = self._rng(name, epoch), self.datasets[name]
-            groups = dataset.group_ids()
-            rows = shuffle(len(dataset), groups, rng)
-            sizes = dataset.sizes() if groups is None else None
-            batch_size = self.batch_sizes[name] * self.world_size
-            order = batch_rows(rows, sizes, batch_size, self.training.bucket_batches, rng)
-            self._orders[name] = epoch, order
-        return self._orders[name][1]
+    def _curve(self, name: str, task: TaskConfig) -> dict[float, float]:
+        """The points of a task's weight over the run."""
+        return dict(task.weights)
 
     def _batch_size(self, name: str, task: TaskConfig) -> int:
         rows = len(self.datasets[name])
@@ -167,18 +172,14 @@ class Mixture(Dataset[Batch]):
         return size
 
     def _samples_per_step(self) -> float:
-        sizes = np.array([self.batch_sizes[name] for name in self.names])
-        return float(
-            (self.probabilities * sizes).sum()
-            * self.training.gradient_accumulation_steps
-            * self.world_size
-        )
+        sizes = np.array([self.batches[name].batch_size for name in self.names])
+        return float((self.probabilities * sizes).sum() * self.training.gradient_accumulation_steps)
 
     def _steps_per_epoch(self) -> float:
         """Expected number of steps until every task has seen all its data."""
-        per_update = self.training.gradient_accumulation_steps * self.world_size
+        per_update = self.training.gradient_accumulation_steps
         return max(
-            len(self.datasets[name]) / (self.batch_sizes[name] * per_update * probability)
+            len(self.datasets[name]) / (self.batches[name].batch_size * per_update * probability)
             for name, probability in zip(self.names, self.probabilities, strict=True)
         )
 
@@ -193,36 +194,3 @@ def count_steps(training: TrainingConfig, samples_per_step: float, steps_per_epo
     if training.epochs is not None:
         return math.ceil(training.epochs * steps_per_epoch)
     return math.ceil((training.samples or 0) / samples_per_step)
-
-
-def shuffle(count: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """[count] row numbers in random order. Rows of one group are adjacent."""
-    rows = rng.permutation(count)
-    if groups is None:
-        return rows
-    turn = rng.permutation(groups.max() + 1)
-    return rows[np.argsort(turn[groups[rows]], kind="stable")]
-
-
-def batch_rows(
-    rows: np.ndarray,
-    sizes: np.ndarray | None,
-    batch_size: int,
-    bucket_batches: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """[len(rows) // batch_size, batch_size]: the batches of an epoch, from shuffled rows.
-
-    Each bucket of `bucket_batches` batches is sorted by size, so that the samples of a batch have
-    similar lengths. The batches of a bucket are then shuffled. Rows that do not fill a batch are
-    left out of this epoch.
-    """
-    rows = rows[: len(rows) // batch_size * batch_size]
-    if sizes is None:
-        return rows.reshape(-1, batch_size)
-    batches = []
-    for start in range(0, len(rows), bucket_batches * batch_size):
-        bucket = rows[start : start + bucket_batches * batch_size]
-        bucket = bucket[np.argsort(sizes[bucket], kind="stable")].reshape(-1, batch_size)
-        batches.append(bucket[rng.permutation(len(bucket))])
-    return np.concatenate(batches)

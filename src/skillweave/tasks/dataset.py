@@ -172,14 +172,23 @@ class TaskDataset:
         row = self.source[index]
         return row | {"key": self.key(index)} if self.source.key else row
 
-    def sizes(self) -> np.ndarray | None:
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """Characters of the text field that training batches are sorted by; None for tasks without
         one."""
+        return None if self._sizes is None else self._sizes[rows]
+
+    @cached_property
+    def _sizes(self) -> np.ndarray | None:
         field = self.task.entry.length_field
         if field is None:
             return None
         values = self.source.column(field)
-        return np.array([len(v if isinstance(v, TokenIds) else str(v)) for v in values])
+        lengths = (len(v if isinstance(v, TokenIds) else str(v)) for v in values)
+        return np.fromiter(lengths, np.int32, len(values))
+
+    def blocks(self) -> tuple[np.ndarray, int] | None:
+        """See `Rows`."""
+        return None
 
     def group_ids(self) -> np.ndarray | None:
         """[N] the group of each sample, of which a batch holds whole groups where possible; None
