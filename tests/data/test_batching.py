@@ -82,7 +82,7 @@ def test_processes_share_out_each_batch_whatever_their_number(
 ) -> None:
     """`worlds`: the number of processes in each step."""
     rows = Lengths(count, np.arange(count) % 7 + 1 if sized or tokens else None)
-    batches = Batches(rows, [0], 12, tokens, window)
+    batches = Batches(rows, [0], 12, tokens, window, least_rows=12)
     for step, world in enumerate(worlds):
         shares = [batches.share(step, rank, world) for rank in range(world)]
         assert sorted(row for share in shares for row in share.rows.tolist()) == sorted(
@@ -127,6 +127,15 @@ def test_batches_by_tokens_have_equal_sums_below_the_limit() -> None:
     assert np.median([np.ptp(part) / part.mean() for part in taken]) < 0.3
 
 
+def test_epochs_follow_each_other_within_a_window() -> None:
+    """No row comes twice in a batch, unless the batch has rows of two epochs."""
+    batches = Batches(reviews(40), [0], 6, None, 16)
+    seen = [batches.batch(number) for number in range(32)]
+    order = [epoch for batch in seen for epoch in sorted(batch.epochs.tolist())]
+    assert order == sorted(order)
+    assert all(len(set(zip(*map(np.ndarray.tolist, batch), strict=True))) == 6 for batch in seen)
+
+
 def test_lengths_must_be_known() -> None:
     with pytest.raises(ValueError, match="lengths of its samples are not known"):
         Batches(Lengths(5), [0], 1, 100, 2)
@@ -144,6 +153,7 @@ def test_units_by_size_are_shuffled_and_similar() -> None:
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.data())
 def test_equal_parts(sizes: list[int], data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, len(sizes)))
-    pieces = np.split(np.array(sorted(sizes)), equal_parts(np.array(sorted(sizes)), parts))
-    assert len(pieces) == parts and all(len(piece) for piece in pieces)
+    least = data.draw(st.integers(1, len(sizes) // parts))
+    pieces = np.split(np.array(sorted(sizes)), equal_parts(np.array(sorted(sizes)), parts, least))
+    assert len(pieces) == parts and min(map(len, pieces)) >= least
     assert np.concatenate(pieces).tolist() == sorted(sizes)

@@ -63,7 +63,8 @@ class Batches:
 
     `key`: the numbers that the order depends on. `batch_size`: rows of a batch. `batch_tokens`: a
     batch has so many rows that their lengths sum up to about this number instead. Both are those of
-    all processes together. `bucket_batches`: batches of a window.
+    all processes together. `bucket_batches`: batches of a window. `least_rows`: of a batch by
+    tokens, however long they are.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Batches:
         batch_size: int,
         batch_tokens: int | None = None,
         bucket_batches: int = 1,
+        least_rows: int = 1,
     ) -> None:
+        self.least_rows = least_rows
         self.rows, self.key, self.bucket_batches = rows, [*key], bucket_batches
         self.by_tokens = batch_tokens is not None
         self.groups = rows.group_ids()
@@ -116,9 +119,6 @@ class Batches:
     def batch(self, number: int) -> Samples:
         """The samples of a batch, for all processes."""
         window, place = divmod(number, self.bucket_batches)
-        if self.sorts:
-            rng = np.random.default_rng([*self.key, 1, window])
-            place = int(rng.permutation(self.bucket_batches)[place])
         return self._cut(window)[place]
 
     def _rows_in(self, positions: int) -> int:
@@ -131,7 +131,7 @@ class Batches:
         mean, deviation = float(np.mean(sizes)), float(np.std(sizes))
         # mean · rows + 2 · deviation · √rows = positions
         root = (math.sqrt(deviation**2 + mean * positions) - deviation) / mean
-        return max(round(root**2), self.bucket_batches)
+        return max(round(root**2), self.bucket_batches * self.least_rows)
 
     def _make_order(self, epoch: int) -> Order:
         key = [*self.key, 0, epoch]
@@ -142,19 +142,26 @@ class Batches:
         return Permutation(len(self.rows), key)
 
     def _cut_window(self, window: int) -> list[Samples]:
-        """The batches of a window, by length."""
+        """The batches of a window. One epoch follows the other, also within a window."""
         positions = np.arange(window * self.window, (window + 1) * self.window)
         epochs, places = np.divmod(positions, len(self.rows))
         rows = [self._order(int(epoch))(places[epochs == epoch]) for epoch in np.unique(epochs)]
         samples = Samples(epochs, np.concatenate(rows))
         cuts = np.arange(1, self.bucket_batches) * self.window // self.bucket_batches
-        if self.sorts and (sizes := self.rows.sizes(samples.rows)) is not None:
-            turn = np.argsort(sizes, kind="stable")
-            samples, sizes = samples.at(turn), sizes[turn]
+        sizes = self.rows.sizes(samples.rows) if self.sorts else None
+        if sizes is not None:
+            # up in one epoch and down in the next, for the batch that has rows of both
+            turn = np.lexsort((np.where(epochs % 2, -sizes, sizes), epochs))
+            samples = samples.at(turn)
             if self.by_tokens:
-                cuts = equal_parts(sizes, self.bucket_batches)
+                cuts = equal_parts(sizes[turn], self.bucket_batches, self.least_rows)
         columns = (np.split(column, cuts) for column in samples)
-        return [Samples(*batch) for batch in zip(*columns, strict=True)]
+        batches = [Samples(*batch) for batch in zip(*columns, strict=True)]
+        if sizes is None:
+            return batches
+        chance = np.random.default_rng([*self.key, 1, window]).random(len(batches))
+        epoch = [batch.epochs[0] + batch.epochs[-1] for batch in batches]
+        return [batches[i] for i in np.lexsort((chance, epoch))]
 
 
 def deal_evenly(sizes: np.ndarray, processes: int) -> np.ndarray:
@@ -174,12 +181,12 @@ def deal_by_size(sizes: np.ndarray, processes: int) -> np.ndarray:
     return dealt
 
 
-def equal_parts(sizes: np.ndarray, parts: int) -> np.ndarray:
-    """[parts - 1] where to cut rows so that all parts have about the same total size and at least
-    one row. There must be as many rows as parts."""
+def equal_parts(sizes: np.ndarray, parts: int, least: int = 1) -> np.ndarray:
+    """[parts - 1] where to cut rows so that all parts have about the same total size, and at least
+    `least` rows. There must be so many rows."""
     middles = np.cumsum(sizes) - sizes / 2
     steps = np.arange(1, parts)
     cuts = np.searchsorted(middles, sizes.sum() * steps / parts)
-    # each cut at least one row behind the one before it, and no row too few for those after it
-    cuts = np.maximum.accumulate(np.maximum(cuts, 1) - steps) + steps
-    return np.minimum(cuts, len(sizes) - parts + steps)
+    # each cut so far behind the one before it, and no row too few for those after it
+    cuts = np.maximum.accumulate(np.maximum(cuts, least) - least * steps) + least * steps
+    return np.minimum(cuts, len(sizes) - least * (parts - steps))
