@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
