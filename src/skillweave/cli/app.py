@@ -25,6 +25,7 @@ from typer.main import get_command
 from skillweave import __version__
 from skillweave.cli import (
     conversion,
+    corpus,
     data,
     evaluation,
     inference,
@@ -56,6 +57,7 @@ COMMANDS: tuple[FunctionType, ...] = (
     surgery.vocabulary,
     conversion.convert,
     data.shard,
+    corpus.clean,
     training.cache,
     training.schema,
 )

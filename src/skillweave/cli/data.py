@@ -45,7 +45,7 @@ def shard(
     Tasks over text read them as any other source.
     """
     from skillweave.data.sharding import ShardingConfig, ShardingProgress, write_shards
-    from skillweave.reporting.console import progress
+    from skillweave.reporting.terminal import progress
 
     done = ShardingProgress(0, 0, 0)
     config = ShardingConfig(source, column, tokenizer, out, rows, parse_special)

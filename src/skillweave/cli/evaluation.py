@@ -77,7 +77,8 @@ def ratings(
 ) -> None:
     """Compare two systems by what people said on a rating page."""
     from skillweave.evaluation.ratings import RatingKey, Ratings, score_ratings
-    from skillweave.reporting.console import console, rating_tables
+    from skillweave.reporting.console import rating_tables
+    from skillweave.reporting.terminal import console
 
     read = RatingKey.read(key)
     found = score_ratings(read, [Ratings.read(file, read) for file in files], bootstrap)
@@ -131,8 +132,9 @@ def evaluate_run(
     from skillweave.evaluation.evaluator import measure
     from skillweave.evaluation.zero_shot import open_unseen
     from skillweave.recipe import find_recipe
-    from skillweave.reporting.console import console, evaluation_table, progress
+    from skillweave.reporting.console import evaluation_table
     from skillweave.reporting.report import write_report
+    from skillweave.reporting.terminal import console, progress
 
     if zero_shot and data:
         raise sw.ConfigError("--zero-shot names the data of its tasks; leave --data out")
@@ -194,10 +196,11 @@ def interference(
     """
     from skillweave.analysis import advice
     from skillweave.analysis.sampled_batches import sample_batches
-    from skillweave.reporting.console import console, interference_tables, progress, proposal_text
+    from skillweave.reporting.console import interference_tables, proposal_text
     from skillweave.reporting.figure import write_svg
     from skillweave.reporting.plots import interference_heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
+    from skillweave.reporting.terminal import console, progress
 
     require_writable(out)
     model, ready = open_run(run, device, data, split)
@@ -246,7 +249,8 @@ def inspect(
     For a run, show also which experts each task uses.
     """
     from skillweave.analysis.experts import Use
-    from skillweave.reporting.console import console, expert_tables, inspection_tables
+    from skillweave.reporting.console import expert_tables, inspection_tables
+    from skillweave.reporting.terminal import console
 
     found = _describe(target, settings or ())
     for table in inspection_tables(found):

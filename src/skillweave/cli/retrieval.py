@@ -32,7 +32,7 @@ def index(
     device: Device = "auto",
 ) -> None:
     """Embed items once, for search: the data of a run, or your own."""
-    from skillweave.reporting.console import progress
+    from skillweave.reporting.terminal import progress
     from skillweave.retrieval.index import held, searchable
     from skillweave.retrieval.stored import open_index
 
@@ -80,7 +80,8 @@ def search(
 ) -> None:
     """Find items by a text or a file: in the data of a run, or in your own."""
     from skillweave.data.sources.base import FIELDS
-    from skillweave.reporting.console import console, progress, search_table
+    from skillweave.reporting.console import search_table
+    from skillweave.reporting.terminal import console, progress
     from skillweave.retrieval.files import save_hits
     from skillweave.retrieval.index import task_for
     from skillweave.retrieval.stored import open_index

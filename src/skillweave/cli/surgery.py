@@ -96,7 +96,8 @@ def upcycle(
     from skillweave.evaluation.agreement import SAME, comparison_batches, differences
     from skillweave.model.parts import settings_path
     from skillweave.recipe import RECIPE_FILE
-    from skillweave.reporting.console import console, provenance_table
+    from skillweave.reporting.console import provenance_table
+    from skillweave.reporting.terminal import console
     from skillweave.surgery.upcycle import copy_table
 
     folder = unused_folder(out or f"{Path(model)}-upcycled")
@@ -156,7 +157,8 @@ def weave(
     A stream with a projector keeps its model's encoder, of any width, and its vectors are compared
     with that model's. weave.json in the new folder lists the source of each part.
     """
-    from skillweave.reporting.console import console, provenance_table
+    from skillweave.reporting.console import provenance_table
+    from skillweave.reporting.terminal import console
     from skillweave.surgery.provenance import tabulate
     from skillweave.surgery.weave import comparison_lines, weave
 

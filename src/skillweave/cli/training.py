@@ -91,7 +91,8 @@ def train(
         content = config.model_dump(mode="json")
         print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
     elif folds is not None:
-        from skillweave.reporting.console import console, cross_validation_table
+        from skillweave.reporting.console import cross_validation_table
+        from skillweave.reporting.terminal import console
         from skillweave.training.cross_validation import cross_validate
 
         found = cross_validate(config, folds, resume=resume)
@@ -119,7 +120,7 @@ def cache(
     Pictures whose features are stored are left out, so the same call continues after a stop.
     """
     from skillweave.inference.loading import choose_device
-    from skillweave.reporting.console import progress
+    from skillweave.reporting.terminal import progress
     from skillweave.training.feature_cache import Filled
     from skillweave.training.run import fill_feature_cache
 

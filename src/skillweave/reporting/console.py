@@ -1,21 +1,17 @@
-"""What results look like on a terminal: tables and progress bars."""
+"""What results look like on a terminal: a table for each kind of result."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from skillweave.analysis.advice import Proposal
 from skillweave.analysis.experts import Shares, Use, by_site
-from skillweave.config.names import printable
 from skillweave.metrics import METRICS
 from skillweave.reporting.formatting import (
     INTERFERENCE_MEASURES,
@@ -26,64 +22,11 @@ from skillweave.reporting.formatting import (
     metric_rows,
     notes,
 )
+from skillweave.reporting.terminal import PlainTable, plain
 from skillweave.surgery.provenance import ProvenanceRow
-from skillweave.tasks.predictions import Progress as Step
 
 MAX_EXPERTS = 4
 """Experts listed in a cell."""
-
-
-def console() -> Console:
-    """Standard output. A file or a pipe is wide enough for a table."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=140)
-
-
-@contextmanager
-def progress() -> Generator[Step]:
-    """A progress bar on standard error if that is a terminal. Yields a function (what, done, total)
-    that moves the bar."""
-    screen = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    rows: dict[str, Any] = {}
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-
-        def step(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bar.add_task(printable(what))
-            bar.update(rows[what], completed=done, total=total)
-
-        yield step
-
-
-class _Table(Table):
-    """A table whose strings are shown as they are: no markup, and no commands to the terminal.
-
-    `numbers`: titles of the columns at the right, aligned at the right. A cell with a style is a
-    `Text`.
-    """
-
-    def __init__(
-        self, title: str, columns: Iterable[str], numbers: Iterable[str] = (), **options: Any
-    ) -> None:
-        super().__init__(title=_plain(title), title_justify="left", header_style="bold", **options)
-        for column in columns:
-            self.add_column(_plain(column), overflow="fold")
-        for column in numbers:
-            self.add_column(_plain(column), justify="right")
-
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row of strings and `Text`."""
-        super().add_row(*(c if isinstance(c, Text) else _plain(c) for c in cells), **options)
-
-
-def _plain(text: str) -> Text:
-    return Text(printable(text))
 
 
 def _bold(text: str) -> Text:
@@ -95,9 +38,9 @@ def evaluation_table(tables: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     each kind of samples. ↓ marks metrics that are better the lower they are. Remarks on the figures
     are below the table."""
     numbers = ("value", "95 % interval", "chance", "baseline", "samples", "pool", "activated")
-    shown = _Table(title, ("task", "metric"), numbers)
+    shown = PlainTable(title, ("task", "metric"), numbers)
     remarks = [f"{task}: {remark}" for task, table in tables.items() for remark in notes(table)]
-    shown.caption, shown.caption_justify = _plain("\n".join(remarks)) if remarks else None, "left"
+    shown.caption, shown.caption_justify = plain("\n".join(remarks)) if remarks else None, "left"
     for column in shown.columns:
         column.no_wrap = True
     for task, table in tables.items():
@@ -119,7 +62,7 @@ def rating_tables(found: Mapping[str, Any]) -> list[Table]:
     """What raters said: a row for each criterion, and below the table who wins and whether raters
     agree."""
     systems = found["systems"]
-    shown = _Table(
+    shown = PlainTable(
         f"{found['n']} pairs", ("criterion",), (*systems, "difference", "better", "agreement")
     )
     for criterion, row in found["criteria"].items():
@@ -135,7 +78,7 @@ def rating_tables(found: Mapping[str, Any]) -> list[Table]:
     wins = ", ".join(f"{name} {count}" for name, count in found["wins"].items())
     raters = ", ".join(f"{name} ({count})" for name, count in found["raters"].items())
     shown.caption_justify = "left"
-    shown.caption = _plain(
+    shown.caption = plain(
         f"pairs won: {wins}, ties {found['ties']} (sign test p = {found['p_value']:.3f})\n"
         f"raters (pairs): {raters}\n"
         "In parentheses: 95 % intervals over pairs. Agreement: Cohen's kappa, quadratic weights."
@@ -151,7 +94,7 @@ def _bounds(interval: Sequence[float]) -> str:
 def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """Mean and standard deviation of each task's metrics over the folds, and the value in each
     fold."""
-    shown = _Table(title, ("task", "metric"), ("mean", "deviation", "folds"))
+    shown = PlainTable(title, ("task", "metric"), ("mean", "deviation", "folds"))
     for task, metrics in found.items():
         for metric, row in metrics.items():
             values = " ".join(format_metric(metric, value) for value in row["folds"])
@@ -163,14 +106,14 @@ def cross_validation_table(found: Mapping[str, Mapping[str, Any]], title: str) -
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """The tables of `inspect`: the components, then the tasks with their skills (SkillNet Table 1)
     and activated parameters."""
-    parts = _Table("components", ["component"], ["parameters"])
+    parts = PlainTable("components", ["component"], ["parameters"])
     for name, count in found["components"].items():
         parts.add_row(name, f"{count:,}")
     parts.add_section()
     parts.add_row("all", _bold(f"{found['total_parameters']:,}"))
     if found["frozen_parameters"]:
         parts.add_row("of which frozen", f"{found['frozen_parameters']:,}")
-    tasks = _Table("tasks", ["task"], [*found["skills"], "activated", "share"])
+    tasks = PlainTable("tasks", ["task"], [*found["skills"], "activated", "share"])
     for column in tasks.columns[1:-2]:
         column.justify = "center"
     for name, task in found["tasks"].items():
@@ -187,7 +130,7 @@ def expert_tables(uses: Sequence[Use]) -> list[Table]:
     for where, route, columns in by_site(uses):
         layers = [f"layer{'s' * (not c.layers.isdigit())} {c.layers}" for c in columns]
         title = f"experts of {where} (route {route})"
-        table = _Table(title, ["task · span"], layers, min_width=len(title))
+        table = PlainTable(title, ["task · span"], layers, min_width=len(title))
         table.columns[0].no_wrap = True
         for key in columns[0].shares:
             lists = [_list_experts(column.shares[key]) for column in columns]
@@ -207,7 +150,7 @@ def _list_experts(shares: Shares) -> str:
 def provenance_table(rows: Sequence[ProvenanceRow], title: str) -> Table:
     """Where each part of a model comes from, and how many of its parameters were copied. Files have
     no parameters."""
-    table = _Table(title, ("part", "from", "note"), ("tensors", "parameters", "copied"))
+    table = PlainTable(title, ("part", "from", "note"), ("tensors", "parameters", "copied"))
     for row in rows:
         source = row.source or Text("fresh", "yellow")
         numbers = [f"{n:,}" if row.tensors else "" for n in (row.tensors, row.numbers, row.copied)]
@@ -221,7 +164,7 @@ def provenance_table(rows: Sequence[ProvenanceRow], title: str) -> Table:
 def search_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """What a search found, best first."""
     columns = [name for name in ("caption", "key", "split", "file") if rows and name in rows[0]]
-    table = _Table(title, ["score", *columns])
+    table = PlainTable(title, ["score", *columns])
     for row in rows:
         table.add_row(f"{row['score']:.3f}", *(row[name] for name in columns))
     return table
@@ -236,7 +179,7 @@ def interference_tables(found: Mapping[str, Any]) -> list[Table]:
     tasks = found["tasks"]
     tables = []
     for block in found["blocks"]:
-        table = _Table(block["block"], ["on ↓  of →"], tasks, show_lines=True)
+        table = PlainTable(block["block"], ["on ↓  of →"], tasks, show_lines=True)
         for i, task in enumerate(tasks):
             table.add_row(task, *(_interference_cell(block, i, j) for j in range(len(tasks))))
         tables.append(table)
