@@ -60,7 +60,7 @@ def test_all_commands_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--help"]) == 0
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
     names = "quickstart train evaluate predict generate index search features inspect interference"
-    names += " rate ratings carve upcycle weave average vocabulary convert shard cache schema"
+    names += " rate ratings carve upcycle weave average vocabulary convert shard clean cache schema"
     assert [line.split()[0] for line in listed if line.strip()] == names.split()
 
 

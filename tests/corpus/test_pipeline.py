@@ -120,7 +120,7 @@ def test_the_shards_do_not_depend_on_the_number_of_processes(
     shown: list[tuple[str, int, int]] = []
     clean(two, processes=2, progress=lambda *step: shown.append(step))
     assert checksums(one) == checksums(two)
-    assert ("shards", 2, 2) in shown
+    assert ("shards", 3, 3) in shown
     assert max(total for what, _, total in shown if what.startswith("stage 1")) > 2
 
 
@@ -176,7 +176,7 @@ def test_killed_anywhere_and_started_again(write_jsonl, configure, tmp_path, mon
             clean(config, processes=1)
         assert checksums(config) == expected
         assert not list(Path(config.out).rglob(f".*{storage.PARTIAL}"))
-    assert killed_at > 30
+    assert killed_at >= 25
 
 
 def test_a_process_that_is_killed(write_jsonl, configure, tmp_path) -> None:
