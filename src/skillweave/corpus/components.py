@@ -98,9 +98,9 @@ def equal_keys(
     offsets = [start for start, end in pairwise(starts) if end > start]
     bands = max((block.shape[0] for block in mapped), default=0)
     parts = -(-starts[-1] // chunk) or 1
-    edges_of_ranges = [int(part * 2**64 // parts) for part in range(parts)]
+    lows = [int(part * 2**64 // parts) for part in range(parts)]
     for band in range(bands):
-        for part, low in enumerate(edges_of_ranges):
+        for part, low in enumerate(lows):
             keys, numbers = [], []
             for block, offset in zip(mapped, offsets, strict=True):
                 column = block[band]["key"]
@@ -108,11 +108,13 @@ def equal_keys(
                 last = (
                     len(column)
                     if part + 1 == parts
-                    else int(np.searchsorted(column, np.uint64(edges_of_ranges[part + 1])))
+                    else int(np.searchsorted(column, np.uint64(lows[part + 1])))
                 )
                 keys.append(np.asarray(column[first:last]))
                 numbers.append(block[band]["row"][first:last].astype(np.int64) + offset)
             key, number = np.concatenate(keys), np.concatenate(numbers)
+            if not len(key):
+                continue
             order = np.lexsort((number, key))
             key, number = key[order], number[order]
             begins = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))

@@ -35,7 +35,7 @@ PHONE_WORDS = re.compile(
 )
 OTHER_WORDS = re.compile(
     r"订单|单号|編號|编号|序列号|流水|运单|快递|发票|批号|货号|型号|条码|版本|股票|基金|期刊|学号|工号|"
-    r"卡号|账号|帐号|代码|代碼|訂單|工单|案号|文号|证书|许可证|备案|邮编|QQ|微博|"
+    r"卡号|账号|帐号|代码|代碼|訂單|工单|案号|文号|证书|许可证|备案|邮编|(?<![@\w.])QQ(?!\.)|微博|"
     r"\b(?:order|invoice|tracking|ticket|sku|serial|isbn|issn|doi|part|model|batch|case|ref|"
     r"reference|id|code|number|version|commit|account|zip|article|bug|issue|item|lot)\b",
     re.IGNORECASE,
@@ -296,7 +296,7 @@ def phones(text: str) -> Iterator[Found]:
                 yield Found("phone", *match.span())
 
 
-IPV4 = re.compile(r"(?<![\w.@-])(?:\d{1,3}\.){3}\d{1,3}(?![\w@-]|\.\d)")
+IPV4 = re.compile(r"(?<![A-Za-z0-9_.@-])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9_@-]|\.\d)")
 IPV6 = re.compile(
     r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])"
 )
