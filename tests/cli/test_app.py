@@ -1,5 +1,6 @@
 """What holds for all commands: the forms of arguments, help, completion, imports, errors."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -53,14 +54,83 @@ def test_a_setting_without_value_is_told(words: list[str], capsys) -> None:
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert f"Usage: skillweave {command} " in shown and "--debug" in shown
+    assert f"Usage: skillweave {command} " in shown
+    assert all(option in shown for option in ("--json FILE", "-q, --quiet", "--debug", "--help"))
+
+
+@pytest.mark.parametrize("function", app.COMMANDS, ids=lambda function: function.__name__)
+def test_every_command_has_the_common_options_and_returns_results(function) -> None:
+    own = inspect.signature(function)
+    assert not app.COMMON.keys() & own.parameters.keys()
+    assert own.return_annotation == "Results"
+    (command,) = (
+        c for c in app.app.registered_commands if c.callback.__name__ == function.__name__
+    )
+    given = inspect.signature(command.callback).parameters
+    assert {name: given[name].default for name in app.COMMON} == {
+        "json": None,
+        "quiet": False,
+        "debug": False,
+    }
+    assert len(own.parameters) + len(app.COMMON) == len(given)
+
+
+# What a command prints although it is quiet: the answers that it was asked for.
+QUIET = {
+    "inspect RUN": "",
+    "index RUN": "",
+    "search RUN square": "",
+    "evaluate RUN --tasks text_to_code --bootstrap 0": "",
+    "predict RUN --task text_classification good": '{"input": "good"',
+    "predict RUN --task text_classification good --out TMP/answers.jsonl": "",
+    "train RUN --print-config": "name: tiny",
+    "schema": "{",
+    "doctor": "",
+}
+
+
+@pytest.mark.parametrize("words", QUIET)
+def test_quiet_shows_answers_only_and_json_has_the_results(words, run, tmp_path, capfd) -> None:
+    given = words.replace("RUN", str(run)).replace("TMP", str(tmp_path)).split()
+    file = tmp_path / "results.json"
+    assert cli.main([*given, "--quiet", "--json", str(file)]) == 0
+    shown = capfd.readouterr()
+    assert shown.out.startswith(QUIET[words]) and bool(shown.out) == bool(QUIET[words])
+    assert not shown.err
+    assert json.loads(file.read_text("utf-8"))
+
+
+def test_errors_are_told_in_quiet_commands(tmp_path: Path, capfd) -> None:
+    assert cli.main(["inspect", str(tmp_path), "-q"]) == 2
+    told = capfd.readouterr()
+    assert told.err.startswith("skillweave inspect: ") and not told.out
+
+
+def test_results_that_are_incomplete_are_written(run: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "good"}\n{"text": null}\n')
+    rows = ["--input", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "answers.jsonl")]
+    file = tmp_path / "results.json"
+    words = ["predict", str(run), "--task", "text_classification", *rows, "--json", str(file)]
+    assert cli.main(words) == 2
+    assert "1 of 2 inputs have no answer" in capsys.readouterr().err
+    assert json.loads(file.read_text())["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("trian", "train"), ("serach", "search"), ("doctr", "doctor"), ("train --rsume", "--resume")],
+)
+def test_a_misspelt_word_gets_a_suggestion(words: str, meant: str, capsys) -> None:
+    assert cli.main(words.split()) == 2
+    assert meant in capsys.readouterr().err
 
 
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--help"]) == 0
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
-    names = "quickstart train evaluate predict generate index search features inspect interference"
-    names += " rate ratings carve upcycle weave average vocabulary convert shard clean cache schema"
+    names = "quickstart init train evaluate predict generate index search features inspect"
+    names += " interference rate ratings carve upcycle weave average vocabulary convert shard clean"
+    names += " cache schema doctor"
     assert [line.split()[0] for line in listed if line.strip()] == names.split()
 
 

@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
@@ -27,18 +28,43 @@ from skillweave.cli import (
     conversion,
     corpus,
     data,
+    environment,
     evaluation,
     inference,
     retrieval,
     surgery,
     training,
 )
-from skillweave.cli.shared import require_writable
+from skillweave.cli.shared import (
+    Incomplete,
+    Results,
+    is_first_process,
+    quietly,
+    require_writable,
+)
 
-Debug = Annotated[bool, Option("--debug", help="Show the stack trace of an error.")]
+COMMON = {
+    "json": (
+        None,
+        Annotated[
+            Path | None,
+            Option("--json", metavar="FILE", help="Write the results to this file as well."),
+        ],
+    ),
+    "quiet": (
+        False,
+        Annotated[
+            bool,
+            Option("--quiet", "-q", help="Print answers and errors only, no tables and progress."),
+        ],
+    ),
+    "debug": (False, Annotated[bool, Option("--debug", help="Show the stack trace of an error.")]),
+}
+"""The options that every subcommand has: their defaults, and how Typer reads them."""
 
 COMMANDS: tuple[FunctionType, ...] = (
     training.quickstart,
+    training.init,
     training.train,
     evaluation.evaluate,
     inference.predict,
@@ -60,6 +86,7 @@ COMMANDS: tuple[FunctionType, ...] = (
     corpus.clean,
     training.cache,
     training.schema,
+    environment.doctor,
 )
 """All subcommands, in the order of the help."""
 
@@ -151,14 +178,17 @@ def _repeat_options(words: Iterable[str], repeatable: Collection[str]) -> Iterat
         yield word
 
 
-def _with_errors(function: FunctionType) -> Callable[..., None]:
-    """Add `--debug` to a subcommand; without it, report expected errors in one line."""
+def _with_common_options(function: FunctionType) -> Callable[..., None]:
+    """A subcommand with the options of `COMMON`: `--json` writes what it returns, `--quiet` hides
+    what it prints. Without `--debug`, expected errors are reported in one line."""
 
     @wraps(function)
-    def run(*, debug: bool, **options: Any) -> None:
+    def run(*, json: Path | None, quiet: bool, debug: bool, **options: Any) -> None:
         try:
-            require_writable(options.get("json"))
-            function(**options)
+            require_writable(json)
+            with quietly() if quiet else nullcontext():
+                found = function(**options)
+            _write_results(json, found)
             sys.stdout.flush()
         except BrokenPipeError:
             raise  # `| head` ended; Typer exits without a message
@@ -168,6 +198,8 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
         except Exception as error:
             from skillweave.config.names import printable  # help starts without pydantic
 
+            if isinstance(error, Incomplete):
+                _write_results(json, error.results)
             status = exit_status(error)
             if debug or status is None:
                 raise
@@ -176,13 +208,23 @@ def _with_errors(function: FunctionType) -> Callable[..., None]:
             raise Exit(status) from None
 
     signature = inspect.signature(function, eval_str=True)
-    debug = inspect.Parameter(
-        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
-    )
+    common = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        for name, (default, annotation) in COMMON.items()
+    ]
     # ty: ignore[missing-attribute] is what inspect.signature, and so Typer, reads
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug])
-    run.__annotations__ = {**function.__annotations__, "debug": Debug}
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *common])
+    run.__annotations__ = {**function.__annotations__, **{c.name: c.annotation for c in common}}
     return run
+
+
+def _write_results(file: Path | None, results: Results) -> None:
+    if file is not None and is_first_process():
+        from skillweave.storage import write_json
+
+        write_json(file, results)
 
 
 def exit_status(error: Exception) -> int | None:
@@ -202,7 +244,7 @@ app = Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in COMMANDS:
-    app.command()(_with_errors(function))
+    app.command()(_with_common_options(function))
 
 
 @app.callback()

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import unused_folder
+from skillweave.cli.shared import Results, unused_folder
 
 
 def convert(
@@ -33,7 +33,7 @@ def convert(
             help="When converting to Hugging Face: their model_type (default: the one that fits).",
         ),
     ] = None,
-) -> None:
+) -> Results:
     """Convert a model from Hugging Face or TencentPretrain, or to Hugging Face."""
     from skillweave.interop.huggingface import convert_folder
     from skillweave.interop.tencentpretrain.weights import from_tencent
@@ -44,9 +44,12 @@ def convert(
             raise sw.ConfigError(
                 f"{model} is a file; a checkpoint of TencentPretrain also needs --config FILE.json"
             )
-        print(convert_folder(model, out, family))
-        return
+        told = convert_folder(model, out, family)
+        print(told)
+        return {"model": str(out), "converted": told}
     converted = from_tencent(Path(model), sw.ModelConfig.from_file(config))
     converted.save_pretrained(out)
     task = next(iter(converted.config.tasks))
-    print(f"wrote {out}: {converted.count_parameters():,} parameters, task {task}")
+    parameters = converted.count_parameters()
+    print(f"wrote {out}: {parameters:,} parameters, task {task}")
+    return {"model": str(out), "parameters": parameters, "task": task}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from skillweave.cli.shared import Json, write_json
+from skillweave.cli.shared import Results
 
 if TYPE_CHECKING:
     from skillweave.corpus.pipeline import Explanation
@@ -35,8 +35,7 @@ def clean(
     explain: Annotated[
         str | None, Option(metavar="ROW", help="Show what each step does to the row of this id.")
     ] = None,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Make a clean corpus from raw web data.
 
     The same call again continues where it was interrupted.
@@ -48,8 +47,7 @@ def clean(
     if explain is not None:
         told = corpus.explain(settings, explain)
         _show_explanation(told)
-        write_json(json, [vars(one) for one in told])
-        return
+        return [vars(one) for one in told]
     if dry_run:
         found = corpus.dry_run(settings, rows)
     else:
@@ -59,7 +57,7 @@ def clean(
     if not dry_run:
         out = Path(settings.out)
         print(f"{out / 'shards'}: {len(found['shards']):,} shards; report: {out / 'report.html'}")
-    write_json(json, found)
+    return found
 
 
 def _funnel(found: dict[str, Any], title: str) -> Any:

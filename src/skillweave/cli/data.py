@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from skillweave.cli.shared import Column
+from skillweave.cli.shared import Column, Results
 
 
 def shard(
@@ -39,7 +39,7 @@ def shard(
             help="Processes; 0 uses this one. The shards do not depend on their number.",
         ),
     ] = 0,
-) -> None:
+) -> Results:
     """Tokenize texts once, into memory-mapped files.
 
     Tasks over text read them as any other source.
@@ -56,3 +56,4 @@ def shard(
         print(f"{done.empty:,} rows hold no text in {column!r}; tasks will skip and list them")
     recipe = f"data: {{path: {out}/*.arrow}}, tokenizer: {{path: {out}}}"
     print(f"{out}: {done.total:,} shards; in a recipe {recipe}")
+    return {"shards": done.total, "rows_without_text": done.empty, "recipe": recipe}

@@ -12,8 +12,8 @@ import skillweave as sw
 from skillweave.cli.shared import (
     Data,
     Device,
-    Json,
     Resamples,
+    Results,
     Run,
     SavedModel,
     Seed,
@@ -22,7 +22,6 @@ from skillweave.cli.shared import (
     Tasks,
     open_run,
     require_writable,
-    write_json,
 )
 
 EVALUATION_FILE = "evaluation.json"
@@ -50,7 +49,7 @@ def rate(
         int | None, Option(metavar="N", min=1, help="Draw so many pairs (default: all).")
     ] = None,
     seed: Seed = 0,
-) -> None:
+) -> Results:
     """Write a page on which people rate the texts of two systems.
 
     The page does not say who wrote which text. Its key, NAME.key.json, does; keep it to yourself.
@@ -64,6 +63,7 @@ def rate(
     key = write_rating_page(named, out, show, answer, samples, seed)
     print(f"{out}: {len(key.items)} pairs; send it to the raters. Its key is {key_file(out)}; then")
     print(f"  skillweave ratings {key_file(out)} ratings-*.json")
+    return {"page": str(out), "key": str(key_file(out)), "pairs": len(key.items)}
 
 
 def ratings(
@@ -73,8 +73,7 @@ def ratings(
     bootstrap: Annotated[
         int, Option(metavar="N", min=1, help="Resamples for the confidence intervals.")
     ] = 1000,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Compare two systems by what people said on a rating page."""
     from skillweave.evaluation.ratings import RatingKey, Ratings, score_ratings
     from skillweave.reporting.console import rating_tables
@@ -84,7 +83,7 @@ def ratings(
     found = score_ratings(read, [Ratings.read(file, read) for file in files], bootstrap)
     for table in rating_tables(found):
         console().print(table)
-    write_json(json, found)
+    return found
 
 
 def evaluate(
@@ -105,16 +104,14 @@ def evaluate(
     ] = None,
     data: Data = None,
     device: Device = "auto",
-    json: Json = None,
-) -> None:
+) -> Results:
     """Evaluate a model on unseen samples.
 
     Without --split, --tasks and --zero-shot, write evaluation.json and the report page into the
     run folder.
     """
     others = compare or ()
-    tables = evaluate_run(run, split, tasks, zero_shot, bootstrap, others, device, data)
-    write_json(json, tables)
+    return evaluate_run(run, split, tasks, zero_shot, bootstrap, others, device, data)
 
 
 def evaluate_run(
@@ -135,6 +132,7 @@ def evaluate_run(
     from skillweave.reporting.console import evaluation_table
     from skillweave.reporting.report import write_report
     from skillweave.reporting.terminal import console, progress
+    from skillweave.storage import write_json
 
     if zero_shot and data:
         raise sw.ConfigError("--zero-shot names the data of its tasks; leave --data out")
@@ -188,8 +186,7 @@ def interference(
     ] = None,
     data: Data = None,
     device: Device = "auto",
-    json: Json = None,
-) -> None:
+) -> Results:
     """Measure how much the tasks of a run help or harm each other.
 
     Print a table, and write a heat map and the results into the run folder.
@@ -201,6 +198,7 @@ def interference(
     from skillweave.reporting.plots import interference_heat_map
     from skillweave.reporting.report import INTERFERENCE_FILE
     from skillweave.reporting.terminal import console, progress
+    from skillweave.storage import write_json
 
     require_writable(out)
     model, ready = open_run(run, device, data, split)
@@ -228,8 +226,8 @@ def interference(
     picture = out or figures.with_suffix(".svg")
     write_svg(interference_heat_map(found), picture)
     write_json(figures, found)
-    write_json(json, found)
     print(f"heat map: {picture}; figures: {figures}")
+    return found
 
 
 def inspect(
@@ -242,8 +240,7 @@ def inspect(
         ),
     ],
     settings: Settings = None,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Show the components, skills and parameters per task of a model.
 
     For a run, show also which experts each task uses.
@@ -268,7 +265,7 @@ def inspect(
             f"experts of {', '.join(sorted(unknown))}: the data decide; skillweave evaluate"
             f" {target} counts which are used"
         )
-    write_json(json, found)
+    return found
 
 
 def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
@@ -276,13 +273,14 @@ def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
     from skillweave.analysis.experts import Use
     from skillweave.analysis.inspection import inspect_config, inspect_folder, inspect_recipe
     from skillweave.config.errors import reading
-    from skillweave.model.folders import model_folder
+    from skillweave.model.folders import model_folder, packaged_models
     from skillweave.model.presets import find_model, presets
     from skillweave.recipe import find_recipe
     from skillweave.storage import read_json
 
     file = find_model(target)
-    if not Path(target).is_dir() and file is None:
+    is_model = Path(target).is_dir() or target in packaged_models()
+    if not is_model and file is None:
         return inspect_recipe(sw.read_recipe(find_recipe(target, presets()), settings))
     if settings:
         raise sw.ConfigError(

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, SavedModel, Task, open_predictor, require_writable
+from skillweave.cli.shared import (
+    Device,
+    Incomplete,
+    Results,
+    SavedModel,
+    Task,
+    open_predictor,
+    require_writable,
+    results_shown,
+)
 
 if TYPE_CHECKING:
     from skillweave.data.processors import BadInput
@@ -59,7 +68,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Answer for raw inputs, a JSON line for each.
 
     An answer is a class, a number, labels, a text, a transcript, or the samples found. Inputs
@@ -85,17 +94,21 @@ def predict(
     searched = index_of(predictor, model, found, data) if found.compares_samples else None
     answers = predictor.predict(task, given, searched, k)
     failed = 0
-    with writer:
+    with results_shown(), writer:
         for row, answer in zip(given.shown, answers, strict=True):
             writer.write(row, answer)
             failed += "error" in answer
-    _require_answers(failed, len(given))
+    return _answered(failed, len(given), out)
 
 
-def _require_answers(failed: int, inputs: int) -> None:
-    """Raises ConfigError, and so gives the exit status 2, if inputs have no answer."""
+def _answered(failed: int, inputs: int, out: Path | None) -> Results:
+    """How many inputs were read, and where the answers are. Raises Incomplete, and so gives the
+    exit status 2, if inputs have no answer."""
+    found = {"inputs": inputs, "failed": failed, "out": out and str(out)}
     if failed:
-        raise sw.ConfigError(f"{failed} of {inputs} inputs have no answer; see their `error`")
+        told = f"{failed} of {inputs} inputs have no answer; see their `error`"
+        raise Incomplete(told, found)
+    return found
 
 
 def _unseen(model: str, recipe: str, device: str) -> sw.Predictor:
@@ -197,7 +210,7 @@ def generate(
         Option("--return-timestamps", help="Of a Whisper: segments with start and end in seconds."),
     ] = None,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Write text: continue a prompt, translate, summarize, describe, transcribe.
 
     An answer is a JSON line with `text` and `score`; with --stream, the text alone. Inputs without
@@ -255,10 +268,13 @@ def generate(
     rows = read_inputs(input, fields, columns, [PROMPT]) if input else read_words(words, fields)
     if stream:
         (row,) = rows
-        for piece in writer.stream(row):
-            print(printable(piece), end="", flush=True)
-        print()
-        return
+        pieces = []
+        with results_shown():
+            for piece in writer.stream(row):
+                print(printable(piece), end="", flush=True)
+                pieces.append(piece)
+            print()
+        return {"text": "".join(pieces)}
     _tell_skipped(input, rows)
     if isinstance(lines, SubtitleWriter) and len(rows) != 1:
         raise sw.ConfigError(
@@ -266,12 +282,12 @@ def generate(
             " write a .jsonl file"
         )
     failed = 0
-    with lines:
+    with results_shown(), lines:
         for shown, answers in zip(rows.shown, writer.write(rows), strict=True):
             for answer in answers:
                 lines.write(shown, answer)
             failed += any("error" in answer for answer in answers)
-    _require_answers(failed, len(rows))
+    return _answered(failed, len(rows), out)
 
 
 def features(
@@ -296,7 +312,7 @@ def features(
         ),
     ] = None,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Write a vector for each row of a file.
 
     With .jsonl and .parquet, rows without a vector have an `error`; the exit status is then 2.
@@ -326,8 +342,7 @@ def features(
                 writer.write(row, answer)
                 failed += broken
         print(f"{out}: {len(given):,} rows")
-        _require_answers(failed, len(given))
-        return
+        return _answered(failed, len(given), out)
     vectors = _vectors(predictor, task, field, given)
     if whiten is not None:
         others = read_inputs(fit, [field], columns) if fit else None
@@ -341,6 +356,7 @@ def features(
             for row, vector in zip(given.shown, vectors.tolist(), strict=True):
                 writer.write(row, {"vector": vector})
     print(f"{out}: {len(vectors):,} vectors of {vectors.shape[1]}")
+    return _answered(0, len(vectors), out)
 
 
 def _tell_skipped(file: str | None, given: Inputs) -> None:

@@ -11,11 +11,10 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import (
     Device,
-    Json,
+    Results,
     SavedModel,
     open_predictor,
     unused_folder,
-    write_json,
 )
 
 
@@ -30,7 +29,7 @@ def index(
         ),
     ] = None,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Embed items once, for search: the data of a run, or your own."""
     from skillweave.reporting.terminal import progress
     from skillweave.retrieval.index import held, searchable
@@ -40,11 +39,15 @@ def index(
     own = [(task, one) for task, fields in searchable(predictor).items() for one in fields]
     if not own:
         raise sw.ConfigError(f"{model}: the model has no retrieval task, so nothing is searched")
+    found = []
     for task, modality in own if data is None else held(predictor, data):
         with progress() as step:
             built = open_index(predictor, model, task, modality, data, step)
         skipped = f", {len(built.skipped)} skipped" if built.skipped else ""
         print(f"{task} · {modality}: {len(built.entries):,} items{skipped}", flush=True)
+        counts = {"items": len(built.entries), "skipped": len(built.skipped)}
+        found.append({"task": task, "modality": modality, **counts})
+    return found
 
 
 def _example(modality: str) -> object:
@@ -76,8 +79,7 @@ def search(
         ),
     ] = None,
     device: Device = "auto",
-    json: Json = None,
-) -> None:
+) -> Results:
     """Find items by a text or a file: in the data of a run, or in your own."""
     from skillweave.data.sources.base import FIELDS
     from skillweave.reporting.console import search_table
@@ -110,4 +112,4 @@ def search(
         for row, file in zip(rows, save_hits(built, hits, out), strict=True):
             row["file"] = str(file)
     console().print(search_table(rows, f"{within} for {value}"))
-    write_json(json, rows)
+    return rows

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from typer import Argument, Option
 
@@ -34,9 +37,8 @@ Device = Annotated[
     Option(help="Where the model runs; auto takes the first available of cuda, mps and cpu."),
 ]
 
-Json = Annotated[
-    Path | None, Option("--json", metavar="FILE", help="Write the results to this file as well.")
-]
+Results = Any
+"""What a command returns, as JSON holds it. The option `--json` of every command writes it."""
 Resamples = Annotated[
     int,
     Option(metavar="N", min=0, max=1_000_000, help="Resamples for the confidence intervals."),
@@ -126,9 +128,34 @@ def is_first_process() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
 
 
-def write_json(path: Path | None, content: Any) -> None:
-    """Write a table as JSON; without a path, do nothing. Raises OSError when writing fails."""
-    from skillweave import storage
+class Incomplete(Exception):
+    """A command did what it could, and something is wrong or missing. `results`: what it found,
+    which `--json` writes all the same."""
 
-    if path is not None:
-        storage.write_json(path, content)
+    exit_status = 2
+
+    def __init__(self, message: str, results: Results) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+_visible: ContextVar[TextIO | None] = ContextVar("visible", default=None)
+"""Standard output where `--quiet` hides it."""
+
+
+@contextmanager
+def quietly() -> Generator[None]:
+    """Hide what is printed in the block, except inside `results_shown`: the option `--quiet`."""
+    with Path(os.devnull).open("w") as nowhere:
+        before = _visible.set(sys.stdout)
+        try:
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
+        finally:
+            _visible.reset(before)
+
+
+def results_shown() -> AbstractContextManager[Any]:
+    """Within the block, standard output shows what the command was asked for, also with
+    `--quiet`."""
+    return redirect_stdout(_visible.get() or sys.stdout)

@@ -13,7 +13,7 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import (
     Column,
-    Json,
+    Results,
     Run,
     Seed,
     Settings,
@@ -21,7 +21,6 @@ from skillweave.cli.shared import (
     open_recipe,
     require_writable,
     unused_folder,
-    write_json,
 )
 
 WEAVE_FILE = "weave.json"
@@ -47,8 +46,7 @@ def carve(
         bool,
         Option("--keep-experts", help="Keep experts that cannot be merged; needs --no-export."),
     ] = False,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Write the dense model that one task of a run needs.
 
     Each pass is also exported for other programs. Nothing is written unless the answers are those
@@ -59,9 +57,9 @@ def carve(
     folder = unused_folder(out or f"{Path(run)}-{task}")
     about = carve_run(run, task, folder, weights, not no_export, keep_experts)
     print(*carve_lines(about), sep="\n")
-    write_json(json, about)
     print(f"wrote {folder}; {folder / REPORT_FILE} says the same. Next:")
     print(f"  skillweave evaluate {folder}")
+    return about
 
 
 def upcycle(
@@ -87,8 +85,7 @@ def upcycle(
         ),
     ] = 0.0,
     seed: Seed = 0,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Make a sparse model of a dense one.
 
     Its answers are those of the dense model until it is trained further.
@@ -117,13 +114,13 @@ def upcycle(
             " already sparse has another route"
         )
     result.save_pretrained(folder)
-    write_json(json, [asdict(row) for row in rows])
     recipe = sparse
     if _is_mapping(sparse):
         own = Path(model) / RECIPE_FILE
         changes = [_setting([*settings_path(part), "sparse"], one) for part, one in parts.items()]
         recipe = " ".join([str(own) if own.is_file() else "RECIPE", *changes])
     _print_next(folder, recipe)
+    return [asdict(row) for row in rows]
 
 
 def weave(
@@ -150,8 +147,7 @@ def weave(
         ),
     ] = None,
     settings: Settings = None,
-    json: Json = None,
-) -> None:
+) -> Results:
     """Make a model of several skills from a pretrained model of each.
 
     A stream with a projector keeps its model's encoder, of any width, and its vectors are compared
@@ -159,6 +155,7 @@ def weave(
     """
     from skillweave.reporting.console import provenance_table
     from skillweave.reporting.terminal import console
+    from skillweave.storage import write_json
     from skillweave.surgery.provenance import tabulate
     from skillweave.surgery.weave import comparison_lines, weave
 
@@ -176,9 +173,10 @@ def weave(
     console().print(provenance_table(rows, f"{out} from {', '.join(inputs)}"))
     print(*comparison_lines(woven), sep="\n")
     woven.model.save_pretrained(out)
-    for file in (out / WEAVE_FILE, json):
-        write_json(file, [asdict(row) for row in rows])
+    found = [asdict(row) for row in rows]
+    write_json(out / WEAVE_FILE, found)
     _print_next(out, " ".join([recipe, *(quote(one) for one in settings or ())]))
+    return found
 
 
 def average(
@@ -188,7 +186,7 @@ def average(
     ],
     *,
     out: NewModel,
-) -> None:
+) -> Results:
     """Average the weights of several models or of a run's checkpoints.
 
     A run keeps several checkpoints when it is trained with a larger training.save_total_limit.
@@ -199,6 +197,7 @@ def average(
     folders = checkpoints_of(models)
     average(folders).save_pretrained(out)
     print(f"{out}: the mean of {', '.join(map(str, folders))}")
+    return {"model": str(out), "mean_of": list(map(str, folders))}
 
 
 def vocabulary(
@@ -225,7 +224,7 @@ def vocabulary(
     cased: Annotated[bool, Option("--cased", help="Distinguish upper from lower case.")] = False,
     min_frequency: Annotated[int, Option(metavar="N", help="How often a token must occur.")] = 2,
     column: Column = "text",
-) -> None:
+) -> Results:
     """Train a tokenizer, or add words to that of a model."""
     from skillweave.config.streams import TrainedTokenizerConfig
     from skillweave.data.processors import train_tokenizer
@@ -234,8 +233,7 @@ def vocabulary(
     from skillweave.storage import write_text
 
     if extend:
-        _extend(extend, texts, out)
-        return
+        return _extend(extend, texts, out)
     require_writable(out)
     if out.suffix != ".json":
         raise sw.ConfigError(
@@ -251,10 +249,12 @@ def vocabulary(
     settings = TrainedTokenizerConfig(kind=kind, lowercase=not cased, min_frequency=min_frequency)
     tokenizer = train_tokenizer(lines, settings, size)
     write_text(out, tokenizer.to_str(pretty=True))
-    print(f"{out}: {tokenizer.get_vocab_size():,} tokens from {len(lines):,} texts")
+    tokens = tokenizer.get_vocab_size()
+    print(f"{out}: {tokens:,} tokens from {len(lines):,} texts")
+    return {"tokenizer": str(out), "tokens": tokens, "texts": len(lines), "empty": empty}
 
 
-def _extend(path: str, files: list[str], out: Path) -> None:
+def _extend(path: str, files: list[str], out: Path) -> Results:
     """Add the lines of files to a model's tokenizer."""
     from skillweave.config.reading import read_lines
     from skillweave.surgery.vocabulary import extend
@@ -271,6 +271,7 @@ def _extend(path: str, files: list[str], out: Path) -> None:
         f"{out}: {before:,} tokens became {after:,}; train the model further, so that it learns"
         " the new ones"
     )
+    return {"model": str(out), "tokens_before": before, "tokens": after}
 
 
 def _read_sparse(text: str) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
-"""Commands that train: `quickstart`, `train`, and `schema` of their recipes."""
+"""Commands that train: `quickstart`, `init`, `train`, `cache`, and `schema` of their recipes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -9,11 +10,12 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import (
     Device,
-    Json,
+    Results,
     Settings,
     is_first_process,
     open_recipe,
-    write_json,
+    require_writable,
+    results_shown,
 )
 
 QUICKSTART = "quickstart"
@@ -22,7 +24,7 @@ QUICKSTART = "quickstart"
 def quickstart(
     resume: Annotated[bool, Option("--resume", help="Continue an interrupted quickstart.")] = False,
     settings: Settings = None,
-) -> None:
+) -> Results:
     """Train and evaluate a small model of five modalities.
 
     The data is part of the package. The last lines say what to try next.
@@ -50,6 +52,42 @@ def quickstart(
     print(f'  skillweave search {folder} "一个笑脸" --in image')
     print(f"  skillweave inspect {folder}")
     print(f"  skillweave evaluate {folder} --json figures.json")
+    return {"run": str(folder), "report": str(folder / REPORT_FILE)}
+
+
+def init(
+    data: Annotated[
+        Path, Argument(metavar="FOLDER", help="A folder of data, or a table such as reviews.csv.")
+    ],
+    *,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="The recipe to write (default: FOLDER.yaml here).")
+    ] = None,
+    start_from: Annotated[
+        str, Option(metavar="MODEL", help="The model that the recipe fine-tunes.")
+    ] = "skillweave/tiny",
+) -> Results:
+    """Look at a folder of data and write a recipe that trains on it.
+
+    Pictures, recordings, clips and texts with captions, transcripts or class folders; tables with
+    columns of texts and labels; Python functions. It asks nothing, and says what it assumed.
+    """
+    from skillweave.storage import write_text
+    from skillweave.tasks.draft import draft_recipe
+
+    file = out or Path(f"{data.resolve().stem}.yaml")
+    if file.suffix not in (".yaml", ".yml"):
+        raise sw.ConfigError(f"{file}: a recipe is a .yaml file")
+    if file.exists():
+        raise sw.ConfigError(f"{file} already exists; choose another with --out, or remove it")
+    require_writable(file)
+    draft = draft_recipe(data, file.stem, start_from)
+    write_text(file, draft.to_yaml(str(file)))
+    print(f"wrote {file}. It assumes:")
+    for line in draft.assumptions:
+        print(f"  - {line}")
+    print(f"Next:\n  skillweave train {file}")
+    return {"recipe": str(file), "assumptions": draft.assumptions, **draft.recipe}
 
 
 def train(
@@ -76,11 +114,10 @@ def train(
             " training data, and report mean and standard deviation.",
         ),
     ] = None,
-    json: Json = None,
     print_config: Annotated[
         bool, Option("--print-config", help="Print the recipe with every setting, and exit.")
     ] = False,
-) -> None:
+) -> Results:
     """Train a recipe."""
     config = open_recipe(recipe, settings, fraction)
     if resume and not any(one.startswith("output=") for one in settings or ()):
@@ -89,19 +126,21 @@ def train(
         import yaml
 
         content = config.model_dump(mode="json")
-        print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
-    elif folds is not None:
+        with results_shown():
+            print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
+        return content
+    if folds is not None:
         from skillweave.reporting.console import cross_validation_table
         from skillweave.reporting.terminal import console
         from skillweave.training.cross_validation import cross_validate
 
         found = cross_validate(config, folds, resume=resume)
         console().print(cross_validation_table(found, f"{config.name} · {folds} folds"))
-        write_json(json, found)
-    else:
-        folder = sw.train(config, resume=resume)
-        if is_first_process():
-            print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+        return found
+    folder = sw.train(config, resume=resume)
+    if is_first_process():
+        print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
+    return {"run": str(folder)}
 
 
 def cache(
@@ -114,7 +153,7 @@ def cache(
         int, Option(metavar="N", min=1, help="Pictures that go through the backbone at once.")
     ] = 64,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Store the features of a recipe's frozen backbones before training.
 
     Pictures whose features are stored are left out, so the same call continues after a stop.
@@ -132,6 +171,7 @@ def cache(
     if filled.broken:
         print(f"{filled.broken:,} samples cannot be read; training skips and lists them")
     print(f"{filled.total:,} samples: {filled.computed:,} pictures are new in the cache")
+    return filled._asdict()
 
 
 def _at_present_place(config: sw.RecipeConfig, recipe: str) -> sw.RecipeConfig:
@@ -144,8 +184,11 @@ def _at_present_place(config: sw.RecipeConfig, recipe: str) -> sw.RecipeConfig:
     return config.model_copy(update={"output": str(folder)}) if moved else config
 
 
-def schema() -> None:
+def schema() -> Results:
     """Print the JSON schema of recipes, for editors."""
     import json
 
-    print(json.dumps(sw.RecipeConfig.model_json_schema(), indent=2, ensure_ascii=False))
+    found = sw.RecipeConfig.model_json_schema()
+    with results_shown():
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    return found

@@ -221,6 +221,7 @@ def _of(
         targets=("classification",),
         fields=(modality.value, "label"),
         inputs=OneInput(modality),
+        drafted=True,
     )
 
 
@@ -237,6 +238,7 @@ register(
         targets=("classification",),
         fields=("text", "second", "label"),
         inputs=text_pair,
+        drafted=True,
     ),
     _of(Modality.IMAGE, "which category a picture shows (ViT)"),
     _of(Modality.SOUND, "which category a recording holds (wav2vec 2.0)", SoundClassification),

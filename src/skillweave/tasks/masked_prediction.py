@@ -288,6 +288,7 @@ def masked_sound(row: Row, context: TaskContext, rng: np.random.Generator) -> Ex
 register(
     MaskedPrediction(
         name="masked_text",
+        drafted=True,
         summary="pretraining: the masked words of a text (SkillNet section 4.2, BERT)",
         spans=(Span(Modality.TEXT),),
         targets=("mlm",),

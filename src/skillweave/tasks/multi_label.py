@@ -125,6 +125,7 @@ class MultiLabelClassification(Task):
 register(
     MultiLabelClassification(
         name="text_multi_label",
+        drafted=True,
         summary="all categories that a text belongs to",
         spans=(Span(Modality.TEXT),),
         targets=("multi_label",),

@@ -216,6 +216,7 @@ def idiom_choices(
 register(
     MultipleChoice(
         name="multiple_choice",
+        drafted=True,
         summary="which of several continuations or answers is right (BERT section 4.4)",
         spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
         targets=("choice",),

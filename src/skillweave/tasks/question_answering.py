@@ -316,6 +316,7 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
 register(
     QuestionAnswering(
         name="reading_comprehension",
+        drafted=True,
         summary="where in a text the answer to a question is (BERT section 4.2, SQuAD)",
         spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
         targets=("span",),

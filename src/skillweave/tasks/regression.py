@@ -131,6 +131,7 @@ def two_texts(row: Row, context: TaskContext, rng: np.random.Generator) -> tuple
 register(
     Regression(
         name="text_regression",
+        drafted=True,
         summary="a number for a text",
         spans=(Span(Modality.TEXT),),
         targets=("regression",),
@@ -139,6 +140,7 @@ register(
     ),
     Regression(
         name="text_pair_regression",
+        drafted=True,
         summary="a number for two texts, such as how similar they are (BERT section 4.1, STS-B)",
         spans=(Span(Modality.TEXT), Span(Modality.TEXT)),
         targets=("regression",),

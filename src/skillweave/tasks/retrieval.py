@@ -287,6 +287,7 @@ def _captioned(
         fields=("text", modality.value),
         pair=CaptionedItem(modality),
         pretraining=pretraining,
+        drafted=not pretraining,
     )
 
 
@@ -339,6 +340,7 @@ register(
         targets=("contrastive",),
         fields=("text", "second"),
         pair=matching_texts,
+        drafted=True,
     ),
     Retrieval(
         name="simcse",

@@ -150,7 +150,8 @@ class Task(ABC):
     are the batch's own pairs. `answer_field`: the field that holds the text which the model writes;
     None where it writes none. `reread`: whether a decoder reads the text again and the target reads
     the decoder's output (BART section 3.1). `prompt`: the template by which a model that writes
-    text does the task, if the recipe gives none; empty where it cannot.
+    text does the task, if the recipe gives none; empty where it cannot. `drafted`: whether a recipe
+    that is drafted from data (`tasks.draft`) trains it where the data have its fields.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Task(ABC):
     answer_field: str | None = None
     reread: bool = False
     prompt: str = ""
+    drafted: bool = False
 
     answers: ClassVar[bool] = True
     """Whether it gives an answer for a single input."""

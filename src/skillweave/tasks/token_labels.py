@@ -157,6 +157,7 @@ def _tags(row: Row) -> list[str]:
 register(
     TokenLabelling(
         name="sequence_labelling",
+        drafted=True,
         summary="a label for each word, such as names of persons and places (BERT section 5.3)",
         spans=(Span(Modality.TEXT),),
         targets=("token_labels",),

@@ -194,6 +194,7 @@ def spell(ids: Tensor, characters: Sequence[str]) -> str:
 register(
     Transcription(
         name="speech_recognition",
+        drafted=True,
         summary="what was said, by CTC over characters (SkillNet section 4.1)",
         spans=(Span(Modality.SOUND),),
         targets=("ctc",),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skillweave.config.base import ConfigError
-from skillweave.data.sources.base import Row, Skipped
+from skillweave.data.sources.base import KINDS, PATH_KINDS, MemoryTable, Row, Skipped, Table
 from skillweave.data.sources.files import readable
 from skillweave.data.sources.installed import INSTALLED, Rows, package_path
 
@@ -44,6 +44,18 @@ def read_python(names: str) -> Rows:
     return read_packages(
         {name: package_path(name, remedy) for name in names.replace(" ", "").split(",")}
     )
+
+
+@KINDS.register("functions")
+def open_functions(folder: str, path: str) -> Table:
+    """The functions of a folder of Python source that have a docstring: `functions:FOLDER`."""
+    place = Path(folder).expanduser()
+    if not place.exists():
+        raise ConfigError(f"{path}: no such folder")
+    return MemoryTable(path, *read_packages({place.name: place.resolve()}))
+
+
+PATH_KINDS.add("functions")
 
 
 def read_packages(paths: Mapping[str, Path]) -> Rows:
