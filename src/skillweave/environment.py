@@ -21,8 +21,13 @@ EXTRAS = {
     "8bit": "AdamW whose state has 8 bits",
     "hf": "models of Hugging Face: convert, fine-tune, export, push and pull",
     "quickstart": "the reviews that the quickstart learns from",
+    "corpus": "clean corpora from raw web data (skillweave clean)",
+    "corpus-ray": "corpora on several machines",
+    "serve": "the HTTP service",
+    "search": "larger indexes for search",
+    "export": "ONNX, 8 bits, CTranslate2 and GGUF",
 }
-"""Extra of the package → what it gives."""
+"""Extra of the package → what it gives. Another one is shown by its name."""
 CODECS = {
     "h264": "most .mp4",
     "hevc": ".mp4 of phones",
@@ -95,7 +100,7 @@ def _packages() -> Iterator[Check]:
     for text in listed:
         needed = Requirement(text)
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", text)
-        if extra and (extra[1] not in EXTRAS or needed.name == "skillweave"):
+        if extra and (extra[1] == "dev" or needed.name == "skillweave"):
             continue
         if needed.marker and not needed.marker.evaluate({"extra": extra[1] if extra else ""}):
             continue
@@ -103,7 +108,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _package(name: str, accepted: object, extra: str) -> Check:
-    gives = f"{EXTRAS[extra]}: pip install 'skillweave[{extra}]'" if extra else ""
+    gives = f"{EXTRAS.get(extra, extra)}: pip install 'skillweave[{extra}]'" if extra else ""
     try:
         found = version(name)
     except PackageNotFoundError:
