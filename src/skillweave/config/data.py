@@ -80,6 +80,12 @@ class DataConfig(Config):
     larger one, and each label keeps its share. `--fraction` on the command line sets it for all
     tasks."""
 
+    shuffle_window: Positive | None = None
+    """Training reads the source by shards or row groups, in random order, and shuffles so many rows
+    at a time. Nothing then grows with the number of rows: for sources that are too large to index,
+    and for those in object stores. It needs a path for each split, and labels and tokenizers come
+    from the first 10,000 rows. Other sources are read in any order."""
+
     fold: tuple[Whole, Positive] | None = None
     """`[i, k]`: training and validation samples are divided into k folds; fold i validates and the
     others train. `skillweave train RECIPE --folds k` sets it for each i in turn."""
@@ -122,6 +128,28 @@ class DataConfig(Config):
         if value is not None:
             compile_path_pattern(value)
         return value
+
+    @model_validator(mode="after")
+    def _streams_a_path(self) -> DataConfig:
+        if self.shuffle_window is None:
+            return self
+        if not isinstance(self.path, dict) or "train" not in self.path:
+            raise ValueError(
+                "shuffle_window: a source that is read by shards is not split; give a path for each"
+                " split, such as path: {train: shards/*.parquet, validation: val.parquet}"
+            )
+        unable = {
+            "group": self.group is not None,
+            "validation_share": self.validation_share > 0,
+            "limit": self.limit is not None,
+            "fraction": self.fraction < 1,
+        }
+        if names := [name for name, given in unable.items() if given]:
+            raise ValueError(
+                f"shuffle_window: {' and '.join(names)} would need an index of all rows; leave"
+                " shuffle_window out, or take fewer shards"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:

@@ -82,6 +82,11 @@ class TaskConfig(TaskSettings):
     last it is constant."""
     batch_size: Positive = 32
     """Samples per micro-batch and process."""
+    batch_tokens: Positive | None = None
+    """Positions per micro-batch and process, in place of `batch_size`, which then holds for
+    evaluation alone. A batch has so many samples that their positions sum up to almost this number:
+    few long ones or many short ones. Lengths are estimated from the characters of texts and the
+    size of recordings, so single batches may have a little more."""
     chunk_size: Positive | None = None
     """Contrastive learning: the encoder runs on this many samples at a time, and again in the
     backward pass, so that `batch_size` may be larger than what fits in memory (GradCache, arXiv
@@ -95,8 +100,9 @@ class TaskConfig(TaskSettings):
     masking: MaskingConfig = MaskingConfig()
     """What pretraining tasks mask, drawn anew each epoch."""
     pack: Positive | None = None
-    """Masked text: short training samples share rows of this many positions, without seeing each
-    other. If absent, each sample has a row of its own."""
+    """Tasks that predict the tokens of one text: short training samples share rows of this many
+    positions, without seeing each other. Each sample of a batch, the longest first, gets the first
+    row that has room for it. If absent, each sample has a row of its own."""
     metrics: list[str] = []
     """Further metrics. For classes: `f1`, `macro_f1` and `matthews`; `f1` is that of the last
     class, such as 1 of 0 and 1 (GLUE). For transcripts and other texts: `wer`, the word error rate,

@@ -64,7 +64,7 @@ class Batches:
     `key`: the numbers that the order depends on. `batch_size`: rows of a batch. `batch_tokens`: a
     batch has so many rows that their lengths sum up to about this number instead. Both are those of
     all processes together. `bucket_batches`: batches of a window. `least_rows`: of a batch by
-    tokens, however long they are.
+    tokens, however long they are. `mixed`: batches have rows of all lengths, to be packed.
     """
 
     def __init__(
@@ -75,8 +75,9 @@ class Batches:
         batch_tokens: int | None = None,
         bucket_batches: int = 1,
         least_rows: int = 1,
+        mixed: bool = False,
     ) -> None:
-        self.least_rows = least_rows
+        self.least_rows, self.mixed = least_rows, mixed
         self.rows, self.key, self.bucket_batches = rows, [*key], bucket_batches
         self.by_tokens = batch_tokens is not None
         self.groups = rows.group_ids()
@@ -152,9 +153,10 @@ class Batches:
         if sizes is not None:
             # up in one epoch and down in the next, for the batch that has rows of both
             turn = np.lexsort((np.where(epochs % 2, -sizes, sizes), epochs))
-            samples = samples.at(turn)
+            if not self.mixed:
+                samples, sizes = samples.at(turn), sizes[turn]
             if self.by_tokens:
-                cuts = equal_parts(sizes[turn], self.bucket_batches, self.least_rows)
+                cuts = equal_parts(sizes, self.bucket_batches, self.least_rows)
         columns = (np.split(column, cuts) for column in samples)
         batches = [Samples(*batch) for batch in zip(*columns, strict=True)]
         if sizes is None:

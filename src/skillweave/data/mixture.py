@@ -74,7 +74,7 @@ class Mixture(Dataset[Batch]):
         """`weight_changes`: see `TaskSchedule`."""
         self.datasets, self.training = dict(datasets), training
         self.rank, self.world_size = rank, world_size
-        self.names = list(tasks)
+        self.names, self.tasks = list(tasks), dict(tasks)
         self.batch_sizes = {name: self._batch_size(name, task) for name, task in tasks.items()}
         self._curves = [self._curve(name, task) for name, task in tasks.items()]
         mean_weights = np.array([mean_weight(points) for points in self._curves])
@@ -153,9 +153,19 @@ class Mixture(Dataset[Batch]):
         )
 
     def _batches(self, name: str) -> Batches:
-        key = [self.training.seed, zlib.crc32(name.encode())]
-        size = self.batch_sizes[name] * self.world_size
-        return Batches(self.datasets[name], key, size, None, self.training.bucket_batches)
+        key, task = [self.training.seed, zlib.crc32(name.encode())], self.tasks[name]
+        try:
+            return Batches(
+                self.datasets[name],
+                key,
+                self.batch_sizes[name] * self.world_size,
+                task.batch_tokens and task.batch_tokens * self.world_size,
+                self.training.bucket_batches,
+                least_rows=self.world_size,
+                mixed=task.pack is not None,
+            )
+        except ValueError as error:
+            raise ConfigError(f"tasks.{name}.batch_tokens: {error}; give batch_size") from None
 
     def _curve(self, name: str, task: TaskConfig) -> dict[float, float]:
         """The points of a task's weight over the run."""

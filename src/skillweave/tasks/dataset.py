@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,13 +19,16 @@ from skillweave.config.task import TaskConfig
 from skillweave.data.collate import collate, collate_packed
 from skillweave.data.processors import BadInput, build_answer_processor, build_processors
 from skillweave.data.processors.base import NO_AUGMENT
-from skillweave.data.sources import Source, open_source
+from skillweave.data.sources import MEDIA, Source, StreamedSource, open_source
 from skillweave.data.sources.files import NoSuchFile
 from skillweave.data.tokenized import TokenIds
 from skillweave.data.values import class_name, first_text, is_missing
 from skillweave.tasks.candidates import Candidates, build_candidates
 from skillweave.tasks.task import Mode, ResolvedTask, Row, TaskContext
 
+MEASURED_SAMPLES = 256
+"""Samples whose positions are counted, to estimate those of the others."""
+LARGEST_SIZE = 2**31 - 1
 LABELS_SHOWN = 5
 """Labels that a remark names; the rest are counted."""
 
@@ -57,6 +62,7 @@ class TaskDataset:
         self.source, self.context = source, context
         self.pad_to_multiple_of = pad_to_multiple_of
         self.candidates, self.open_split = candidates, open_split
+        self._unreadable = len(source.skipped)
 
     @property
     def name(self) -> str:
@@ -73,7 +79,12 @@ class TaskDataset:
 
     def key(self, index: int) -> str:
         """The key of a sample, which says where it comes from."""
-        return self.keys[index]
+        return self.source.key_of(index) if self.streams else self.keys[index]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the samples are read by shards, and are too many for an index."""
+        return isinstance(self.source, StreamedSource)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -141,17 +152,22 @@ class TaskDataset:
         source: rows that stand together are read together. Raises ConfigError where there are
         none."""
         data = self._training
-        return (data._row(int(index)) for index in sorted(stable_order(data.keys)[:count]))
+        return (data._row(int(index)) for index in sorted(data._sampled(count)))
 
     def training_examples(self, count: int) -> Iterator[Example]:
         """The first `count` training examples in the hash order of their keys, without broken
         ones, not augmented. Raises ConfigError where there are none."""
         data = self._training
-        for index in stable_order(data.keys)[:count]:
+        for index in data._sampled(count):
             try:
                 yield data.examples(int(index))[0]
             except BadInput:
                 continue  # training lists it
+
+    def _sampled(self, count: int) -> np.ndarray:
+        """The first `count` samples in the hash order of their keys; of streamed ones, the first
+        that there are."""
+        return np.arange(min(count, len(self))) if self.streams else stable_order(self.keys)[:count]
 
     @property
     def _training(self) -> TaskDataset:
@@ -161,7 +177,15 @@ class TaskDataset:
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """One sample to train on. Raises BadInput for a broken one."""
+        if self.streams:
+            self._require_labels(self._row(index))
         return self.task.entry.build(self._row(index), self.context, rng)
+
+    def _require_labels(self, row: Row) -> None:
+        """Raise BadInput for a row without a label or an answer."""
+        for field in _asked(self.source, self.task):
+            if self.task.entry.is_unlabelled(row[field]):
+                raise BadInput(f"no {field}")
 
     def examples(self, index: int) -> list[Example]:
         """What evaluation sees of a sample: itself, or its parts. Raises BadInput for a broken
@@ -173,22 +197,60 @@ class TaskDataset:
         return row | {"key": self.key(index)} if self.source.key else row
 
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
-        """Characters of the text field that training batches are sorted by; None for tasks without
-        one."""
-        return None if self._sizes is None else self._sizes[rows]
+        """What training batches are sorted by: characters or tokens of a text, or bytes of a
+        recording. For batches by tokens, the positions that are to be expected. None for tasks
+        without a field that has such a length."""
+        if self.task.entry.length_field is None:
+            return None
+        sizes = self._field_sizes(rows)
+        return sizes if self._positions is None else self._positions(sizes)
+
+    def _field_sizes(self, rows: np.ndarray) -> np.ndarray:
+        """[n] the sizes of some rows. Those of tables are remembered, in four bytes each."""
+        field = self.task.entry.length_field or ""
+
+        def read(numbers: np.ndarray) -> np.ndarray:
+            cells = (self.source[number][field] for number in numbers.tolist())
+            return np.fromiter(map(_size, cells), np.int32, len(numbers))
+
+        if self.streams:
+            return read(rows)
+        if (unknown := rows[self._known_sizes[rows] < 0]).size:
+            self._known_sizes[unknown] = read(unknown)
+        return self._known_sizes[rows]
 
     @cached_property
-    def _sizes(self) -> np.ndarray | None:
-        field = self.task.entry.length_field
-        if field is None:
+    def _known_sizes(self) -> np.ndarray:
+        """[N] sizes; -1 for what is read later, as recordings are."""
+        field = self.task.entry.length_field or ""
+        if field in MEDIA:
+            return np.full(len(self), -1, np.int32)
+        return np.fromiter(map(_size, self.source.column(field)), np.int32, len(self))
+
+    @cached_property
+    def _positions(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Positions from sizes: a line through those of some samples, in the least squares. None
+        unless batches are made by tokens."""
+        if self.config.batch_tokens is None:
             return None
-        values = self.source.column(field)
-        lengths = (len(v if isinstance(v, TokenIds) else str(v)) for v in values)
-        return np.fromiter(lengths, np.int32, len(values))
+        sizes, lengths = [], []
+        for row in range(0, len(self), max(1, len(self) // MEASURED_SAMPLES)):
+            with suppress(BadInput):
+                example = self.example(row, np.random.default_rng(row))
+                lengths.append(sum(span.length for span in example.spans))
+                sizes.append(int(self._field_sizes(np.array([row]))[0]))
+        if not lengths:
+            raise ConfigError(f"task {self.name!r}: none of its samples can be read")
+        spread = float(np.var(sizes))
+        slope = float(np.cov(sizes, lengths, ddof=0)[0, 1]) / spread if spread else 0.0
+        return partial(_line, slope, float(np.mean(lengths) - slope * np.mean(sizes)), max(lengths))
 
     def blocks(self) -> tuple[np.ndarray, int] | None:
         """See `Rows`."""
-        return None
+        source = self.source
+        if not isinstance(source, StreamedSource):
+            return None
+        return source.table.block_ends, source.window
 
     def group_ids(self) -> np.ndarray | None:
         """[N] the group of each sample, of which a batch holds whole groups where possible; None
@@ -239,6 +301,7 @@ class TaskDataset:
     ) -> Batch:
         """A batch of the task's examples. In training it is packed or has sampled candidates, where
         the task asks for it; `rng` draws these."""
+        skipped = [*skipped, *self._found_unreadable()]
         layout, streams = self.task.input_layout, self.task.model.streams
         multiple, answers = self.pad_to_multiple_of, self.task.model.target_embedding
         if rng is not None and self.config.pack:
@@ -248,10 +311,31 @@ class TaskDataset:
             return batch
         return self.candidates.sample(batch, self.task.target.negatives, rng)
 
+    def _found_unreadable(self) -> list[SkippedSample]:
+        """The rows that turned out to be unreadable when their shard was opened."""
+        every = self.source.skipped
+        found, self._unreadable = every[self._unreadable :], len(every)
+        return [SkippedSample(self.name, *row) for row in found]
+
     def candidate_batches(self) -> Iterator[Batch]:
         """All candidates in the order of their labels, to be encoded once for an evaluation; none
         for a task without."""
         return iter(()) if self.candidates is None else self.candidates.batches()
+
+
+def _size(cell: Any) -> int:
+    """Tokens, bytes of a file or characters."""
+    if isinstance(cell, dict):
+        content, path = cell.get("bytes"), cell.get("path")
+        if content is None and path:
+            with suppress(OSError):
+                return min(os.path.getsize(path), LARGEST_SIZE)
+        return min(len(content or b""), LARGEST_SIZE)
+    return len(cell if isinstance(cell, TokenIds) else str(cell))
+
+
+def _line(slope: float, base: float, most: float, sizes: np.ndarray) -> np.ndarray:
+    return np.clip(base + slope * sizes, 1.0, most)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -323,7 +407,12 @@ def open_dataset(
     """
     grouped = [config.batch_by] if config.batch_by and training else []
     source = open_fields(task, config, split, more=grouped)
-    if training:
+    if isinstance(source, StreamedSource) and grouped:
+        raise ConfigError(
+            f"tasks.{task.name}.batch_by needs an index of all rows; leave it or"
+            " data.shuffle_window out"
+        )
+    if training and not isinstance(source, StreamedSource):
         _skip_unlabelled(source, task)
     if task.compares_samples and split == "train" and len(source) < 2:
         raise ConfigError(
@@ -341,10 +430,14 @@ def open_dataset(
     )
 
 
+def _asked(source: Source, task: ResolvedTask) -> set[str]:
+    """The fields of a source with labels or answers."""
+    return {*task.entry.asked_fields, task.entry.answer_field}.intersection(source.columns)
+
+
 def _skip_unlabelled(source: Source, task: ResolvedTask) -> None:
     """Leave out the rows without a label or an answer. Raises ConfigError if none is left."""
-    asked = {*task.entry.asked_fields, task.entry.answer_field or ""}
-    for field in asked.intersection(source.columns):
+    for field in _asked(source, task):
         cells = enumerate(source.column(field))
         if missing := {i for i, cell in cells if task.entry.is_unlabelled(cell)}:
             source.skip(missing, f"no {field}")

@@ -333,6 +333,11 @@ def _check(config: TaskConfig, task: ResolvedTask) -> None:
             f"tasks.{task.name}.batch_size: {config.batch_size}, but contrastive learning compares"
             " samples; at least 2"
         )
+    if config.batch_tokens and (task.compares_samples or config.batch_by):
+        raise ConfigError(
+            f"tasks.{task.name}.batch_tokens: samples that are compared, or grouped by batch_by,"
+            " come by number; give batch_size"
+        )
     alone = len(task.model.tasks[task.name].targets) == 1
     if config.chunk_size and not (task.target.compares_vectors and alone):
         raise ConfigError(

@@ -247,8 +247,9 @@ class Task(ABC):
 
     @property
     def length_field(self) -> str | None:
-        """The field whose lengths training batches are sorted by; None for tasks without text."""
-        return next((name for name in ("code", "text") if name in self.fields), None)
+        """The field whose lengths training batches are sorted by; None for tasks without code,
+        sound or text."""
+        return next((name for name in ("code", "sound", "text") if name in self.fields), None)
 
     def text_fields(self, modality: Modality) -> tuple[str, ...]:
         """The fields that a modality's tokenizer is trained on."""

@@ -265,7 +265,7 @@ def require_same_batches(state: TrainingState, mixture: Mixture, recipe: RecipeC
     if not state.step or state.processes in (0, mixture.world_size):
         return
     for name, size in mixture.batch_sizes.items():
-        if size != recipe.tasks[name].batch_size:
+        if size != recipe.tasks[name].batch_size and not recipe.tasks[name].batch_tokens:
             raise ConfigError(
                 f"training.devices: task {name!r} has too few samples for the batches of"
                 f" {mixture.world_size} processes that continue those of {state.processes}; resume"

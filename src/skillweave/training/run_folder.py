@@ -178,7 +178,8 @@ def _comparable(recipe: RecipeConfig) -> dict[str, Any]:
     if recipe.training.task_sampling == "synchronised":
         devices = content["training"].pop("devices")
         for task in content["tasks"].values():
-            task["batch_size × training.devices"] = task.pop("batch_size") * devices
+            name = "batch_tokens" if task["batch_tokens"] else "batch_size"
+            task[f"{name} × training.devices"] = task.pop(name) * devices
     return content
 
 
@@ -190,16 +191,19 @@ def with_batches_of(recipe: RecipeConfig, stored: RecipeConfig) -> RecipeConfig:
         return recipe
     tasks = dict(recipe.tasks)
     for name, task in recipe.tasks.items():
-        if name not in stored.tasks or task.batch_size != stored.tasks[name].batch_size:
+        setting = "batch_tokens" if task.batch_tokens else "batch_size"
+        given = getattr(task, setting)
+        if name not in stored.tasks or given != getattr(stored.tasks[name], setting):
             continue
-        size, rest = divmod(task.batch_size * before, now)
+        size, rest = divmod(given * before, now)
         if rest:
+            unit = "tokens" if task.batch_tokens else "samples"
             raise ConfigError(
                 f"training.devices: the run has {before}, and a step of task {name} has"
-                f" {task.batch_size * before} samples in all, which {now} processes cannot divide;"
+                f" {given * before} {unit} in all, which {now} processes cannot divide;"
                 " resume with a number that can"
             )
-        tasks[name] = task.model_copy(update={"batch_size": size})
+        tasks[name] = task.model_copy(update={setting: size})
     return recipe.model_copy(update={"tasks": tasks})
 
 

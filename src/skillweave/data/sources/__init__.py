@@ -18,7 +18,7 @@ from skillweave.data.sources import (
     tokenized,
     webdataset,
 )
-from skillweave.data.sources.base import KINDS, MEDIA, SUFFIXES, Source, Table
+from skillweave.data.sources.base import KINDS, MEDIA, SUFFIXES, Source, StreamedSource, Table
 from skillweave.data.sources.installed import INSTALLED
 from skillweave.data.sources.opening import open_rows, open_source, open_table
 from skillweave.data.sources.streaming import STREAMS, StreamingSource, open_stream
@@ -30,6 +30,7 @@ __all__ = [
     "STREAMS",
     "SUFFIXES",
     "Source",
+    "StreamedSource",
     "StreamingSource",
     "Table",
     "open_rows",

@@ -14,6 +14,8 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skillweave.batch import Modality
 from skillweave.config.base import ConfigError, nearest
 from skillweave.config.registry import Registry
@@ -45,6 +47,10 @@ FIELDS = {
 """File extension (lower case, without the dot) → the field that such a file holds."""
 
 
+BLOCK_ROWS = 1024
+"""Rows that are read together, of a source without blocks of its own."""
+
+
 class Table(ABC):
     """The raw rows of a source, before splitting and renaming. Rows are read when asked for.
 
@@ -61,6 +67,8 @@ class Table(ABC):
     folder: Path | None = None
     signature: tuple[str, ...] = ()
     files: Sequence[Path] = ()
+    identity: Sequence[str] = ()
+    """What changes with the contents, where the rows are too many to be read for it."""
     _contents: list[str] | None = None
 
     def __init__(self, path: str) -> None:
@@ -87,6 +95,11 @@ class Table(ABC):
         """The location of a row in the source, by default its number from 1. It is the row's key in
         a source without a `key` column."""
         return str(index + 1)
+
+    @property
+    def block_ends(self) -> np.ndarray:
+        """Where each block of rows ends that are cheap to read together."""
+        return np.append(np.arange(BLOCK_ROWS, len(self), BLOCK_ROWS), len(self))
 
     def folder_of(self, index: int) -> Path | None:
         """The folder to which the paths of media in a row are relative."""
@@ -198,6 +211,12 @@ class ConcatTable(Table):
         part, row = find_part(self.ends, index)
         return f"{self.names[part]}:{self.tables[part].locate(row)}"
 
+    @property
+    def block_ends(self) -> np.ndarray:
+        """Those of all tables."""
+        parts = zip(self.tables, [0, *self.ends], strict=False)
+        return np.concatenate([table.block_ends + before for table, before in parts])
+
     def folder_of(self, index: int) -> Path | None:
         """That of the row's table."""
         part, row = find_part(self.ends, index)
@@ -251,6 +270,10 @@ def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:
 
 def _union(lists: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(chain.from_iterable(lists)))
+
+
+FIRST_ROWS = 10_000
+"""Rows that stand for all those of a streamed source."""
 
 
 class Source:
@@ -324,9 +347,39 @@ class Source:
         parts = [self.table.column(column) for column in columns]
         return [_join_values([part[i] for part in parts]) for i in self.indices]
 
+    def key_of(self, position: int) -> str:
+        """The key of a row."""
+        number = int(self.indices[position])
+        return self._key(number, self.table.read(number, [self.key]) if self.key else {})
+
     def _key(self, index: int, cells: Mapping[Any, Any]) -> str:
         value = cells[self.key] if self.key else None
         return self.table.locate(index) if is_missing(value) else str(value)
+
+
+class StreamedSource(Source):
+    """Training samples that are too many for an index of them: nothing that is stored or read grows
+    with their number.
+
+    `window`: rows that are shuffled together.
+    """
+
+    def __init__(self, table: Table, fields: Mapping[str, Columns], window: int) -> None:
+        super().__init__(table, range(len(table)), fields)
+        self.window = window
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a field in the first rows: labels, tokenizers and so on are made of
+        these."""
+        first = Source(self.table, range(min(FIRST_ROWS, len(self))), self.columns_of())
+        return [row[name] for row in first] if name not in MEDIA else first.column(name)
+
+    def columns_of(self) -> dict[str, Columns]:
+        """Field → its column or columns, the key among them."""
+        return {**self.fields, **({"key": self.key} if self.key else {})}
+
+    def skip(self, positions: Container[int], reason: str) -> None:
+        """They are skipped when it is their turn."""
 
 
 def name_fields(

@@ -13,6 +13,7 @@ from skillweave.data.sources.base import (
     KINDS,
     SUFFIXES,
     Source,
+    StreamedSource,
     Table,
     as_list,
     name_fields,
@@ -20,6 +21,7 @@ from skillweave.data.sources.base import (
 )
 from skillweave.data.sources.files import decompress, find_files, recode
 from skillweave.data.sources.folder import open_folder
+from skillweave.data.sources.shards import SHARDED, open_shards
 from skillweave.data.sources.split import VALIDATION_REMEDY, describe_skipped, split_rows
 
 
@@ -47,8 +49,16 @@ def open_source(
                 f" {', '.join(path) or 'nothing'}{remedy}"
             )
         path = path[place]
+    streams = split == "train" and data.shuffle_window is not None
+    if split == "train" and "://" in path and not streams:
+        raise ConfigError(
+            f"{path}: training reads a source in an object store by shards; set"
+            " data.shuffle_window, such as 10000"
+        )
     table = open_rows(path, data, fields)
     columns = name_fields(table, data.columns, fields, optional)
+    if streams and data.shuffle_window:
+        return StreamedSource(table, columns, data.shuffle_window)
     paths = data.path if isinstance(data.path, dict) else {}
     trained = [name for name, other in paths.items() if other == path == paths.get("train")]
     if len(trained) > 1 and "split" not in table.columns:
@@ -92,6 +102,9 @@ def _open(path: str, data: DataConfig | None, fields: Sequence[str] | None) -> T
     if separator and kind in KINDS:
         _refuse(path, encoding=encoding, pattern=pattern)
         return KINDS[kind](name, path)
+    if "://" in path and not path.startswith(("http://", "https://")):
+        _refuse(path, encoding=encoding, pattern=pattern)
+        return open_shards(path)
     if "://" in path:
         raise ConfigError(
             f"{path}: web addresses are not read; download it and give the path, or use hf:NAME"
@@ -108,6 +121,9 @@ def _open(path: str, data: DataConfig | None, fields: Sequence[str] | None) -> T
             wanted = [name for field in fields for name in as_list(named.get(field, field))]
         return open_folder(files[0], path, encoding, pattern, wanted)
     _refuse(path, pattern=pattern)
+    if data and data.shuffle_window and all(f.suffix.lower() in SHARDED for f in files):
+        _refuse(path, encoding=encoding)
+        return open_shards(path)
     plain = [decompress(file) if file.suffix.lower() == ".gz" else file for file in files]
     suffix = shared_suffix(plain, path)
     if encoding and getattr(SUFFIXES[suffix], "is_text", False):

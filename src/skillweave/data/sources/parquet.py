@@ -9,6 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skillweave.config.errors import ConfigError, reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table, find_part
 from skillweave.data.sources.class_labels import Features, labelled, with_names
@@ -54,6 +56,11 @@ class ParquetTable(Table):
 
         with reading(self.file, READABLE):
             return pyarrow.parquet.ParquetFile(self.file)
+
+    @property
+    def block_ends(self) -> np.ndarray:
+        """Those of the row groups."""
+        return np.array(self._ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

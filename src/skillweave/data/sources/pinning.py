@@ -84,6 +84,8 @@ def locate(path: str) -> str:
         if kind not in PATH_KINDS or not Path(name.partition("@")[0].partition(":")[0]).exists():
             return path
         return f"{kind}:{locate(name)}"
+    if "://" in path:
+        return path
     path = os.path.expanduser(path)
     here = os.getcwd()
     return os.path.join(glob.escape(here) if glob.has_magic(path) else here, path)
@@ -94,6 +96,8 @@ def fingerprint(path: str, data: DataConfig, fields: Sequence[str]) -> str:
     for a source that cannot be opened."""
     table = open_rows(path, data, fields)
     rows = range(0, len(table), max(1, len(table) // MOST_ROWS))
+    if table.identity:
+        return f"{len(table):,} rows, {_hash([str(table.columns), *table.identity])[:16]}"
     named = list(_named_files(table, name_fields(table, data.columns), fields, rows))
     read = {named[len(named) * i // MEDIA_READ] for i in range(MEDIA_READ)} if named else ()
     parts = [str(table.columns), *map(_content, table.files), *_cells(table, rows)]

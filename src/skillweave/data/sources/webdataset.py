@@ -15,6 +15,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
+
 from skillweave.config.reading import unique_keys
 from skillweave.data.sources.base import FIELDS, MEDIA, SUFFIXES, Row, Table
 from skillweave.data.sources.files import readable
@@ -102,6 +104,11 @@ class TarTable(Table):
             self.skipped.append(("", f"{error}; {len(samples)} samples before that"))
             _drop_incomplete(samples, end=stream.seek(0, 2))
         return samples
+
+    @property
+    def block_ends(self) -> np.ndarray:
+        """The shard is one block."""
+        return np.array([len(self)])
 
     def __len__(self) -> int:
         return len(self._samples)
