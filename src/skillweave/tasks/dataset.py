@@ -432,7 +432,8 @@ def open_dataset(
 
 def _asked(source: Source, task: ResolvedTask) -> set[str]:
     """The fields of a source with labels or answers."""
-    return {*task.entry.asked_fields, task.entry.answer_field}.intersection(source.columns)
+    asked = {*task.entry.asked_fields, task.entry.answer_field or ""}
+    return asked.intersection(source.columns)
 
 
 def _skip_unlabelled(source: Source, task: ResolvedTask) -> None:
