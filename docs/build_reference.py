@@ -1,9 +1,10 @@
 """Write docs/recipe.md from the configuration classes, the registered targets, the catalogue of
-tasks and the metrics.
+tasks and the metrics, and docs/corpus_reference.md from the sources and steps of the corpus
+pipeline.
 
 python docs/build_reference.py [--check]
 
-`--check` writes nothing and exits with an error when the page is not up to date.
+`--check` writes nothing and exits with an error when a page is not up to date.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -22,12 +23,12 @@ from skillweave.components.targets import TARGETS
 from skillweave.config.base import Config, members_of
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
+from skillweave.corpus import SOURCES, STEPS, CleanConfig, CorpusStep, Step
 from skillweave.metrics import METRICS
 from skillweave.model.config import ModelConfig
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks import TASKS, Task
 
-PAGE = Path(__file__).with_name("recipe.md")
 LONGEST_DEFAULT = 60
 PARTS: dict[str, tuple[type[Config], ...]] = {
     "Recipe": (RecipeConfig,),
@@ -91,6 +92,15 @@ METRICS_HEAD = """\
 metrics marked "on request" are computed for classification tasks if `tasks.NAME.metrics` lists them. Other packages can
 [add metrics](architecture.md#a-metric).
 """
+CORPUS_HEAD = """\
+# Corpus reference
+
+This page lists every setting of a configuration of `skillweave clean`, every source and every step. `make docs` generates it from
+the code; do not edit it. [A clean corpus](corpus.md) explains how they work together.
+
+"required" means that a setting has no default. `kind` chooses a source or a step. `reads`: the fields that a row must have; a step
+leaves rows without them as they are. `adds`: the fields that a step adds to rows.
+"""
 
 
 def children(kind: object) -> list[type[Config]]:
@@ -110,8 +120,10 @@ def link(kind: type) -> str:
 def describe(kind: object) -> str:
     """An annotation as a person would write it, with links to configuration classes."""
     members = members_of(kind)
-    if members == [*TARGETS.values()]:
-        return "a [target](#targets)"
+    for registry, link_to in UNIONS:
+        if {*registry.values()} <= {*members}:
+            others = [member for member in members if member not in registry.values()]
+            return " or ".join([link_to, *map(describe, others)])
     if members != [kind]:
         return " or ".join(dict.fromkeys(describe(member) for member in members))
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
@@ -128,6 +140,14 @@ def describe(kind: object) -> str:
     if kind is types.NoneType:
         return "null"
     return link(kind) if children(kind) else getattr(kind, "__name__", str(kind))
+
+
+UNIONS = (
+    (TARGETS, "a [target](#targets)"),
+    (SOURCES, "a [source](#sources)"),
+    (STEPS, "a [step](#steps)"),
+)
+"""Registry → how a field with any of its classes is described."""
 
 
 def default_of(field: FieldInfo) -> str:
@@ -249,10 +269,33 @@ def build() -> str:
     return "\n".join([HEAD, *settings(), *targets(), *tasks(), *metrics()])
 
 
+def of_kinds(title: str, registry: Mapping[str, type[Config]]) -> Iterator[str]:
+    """A section for each class of a registry, under its kind."""
+    yield f"## {title}\n"
+    for kind, config in registry.items():
+        yield section(config).replace(f"### {config.__name__}", f"### {kind}", 1)
+        if issubclass(config, Step):
+            found = [f"Reads {listed(config.reads)}."]
+            found += [f"Adds {listed(config.writes)}."] if config.writes else []
+            found += ["Must see all rows."] if issubclass(config, CorpusStep) else []
+            yield " ".join(found) + "\n"
+
+
+def build_corpus() -> str:
+    """The page about the corpus pipeline."""
+    begin = classes([CleanConfig], {*SOURCES.values(), *STEPS.values()})
+    head = [section(kind) for kind in begin]
+    sources, steps = of_kinds("Sources", SOURCES), of_kinds("Steps", STEPS)
+    return "\n".join([CORPUS_HEAD, "## Configuration\n", *head, *sources, *steps])
+
+
+PAGES = {"recipe.md": build, "corpus_reference.md": build_corpus}
+"""Page → what writes it."""
+
 if __name__ == "__main__":
-    page = build()
-    if "--check" in sys.argv:
-        if not PAGE.is_file() or PAGE.read_text("utf-8") != page:
-            sys.exit("docs/recipe.md is not up to date; run `make docs`")
-    else:
-        PAGE.write_text(page, "utf-8")
+    for name, write in PAGES.items():
+        file, page = Path(__file__).with_name(name), write()
+        if "--check" not in sys.argv:
+            file.write_text(page, "utf-8")
+        elif not file.is_file() or file.read_text("utf-8") != page:
+            sys.exit(f"docs/{name} is not up to date; run `make docs`")

@@ -19,7 +19,9 @@ CHECKPOINTS = FOLDER / "checkpoints"
 """Recipes that start from models of the hub."""
 HUB = {CHECKPOINTS, FOLDER / "start"}
 """Folders of recipes that name models of the hub; studies/start.py has its own tests."""
-RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if HUB.isdisjoint(path.parents))
+CORPUS = FOLDER / "corpus"
+"""Configurations of `skillweave clean`, which tests/corpus reads."""
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if {*HUB, CORPUS}.isdisjoint(path.parents))
 NAMES = [str(path.relative_to(FOLDER)) for path in RECIPES]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from corpus_files import PAGE, encoded, photo
 from corpus_rows import dropped_rows, shard_rows
 from PIL import Image
 
@@ -19,18 +18,6 @@ from skillweave.corpus import Drop, clean
 from skillweave.corpus.step import STEPS
 from skillweave.corpus.steps.pictures import grey_entropy
 from skillweave.data.sources import open_table
-
-
-def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
-    """A smooth picture: random colours at 8 × 6 points, enlarged."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-
-
-def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def png_that_states(width: int, height: int) -> bytes:
@@ -93,20 +80,6 @@ def test_perceptual_duplicates() -> None:
     assert np.mean(same) > 0.9
     assert not any((keys[i] == keys[j]).any() for i in range(12) for j in range(24) if j % 12 != i)
     assert (step.keys([{"image": b"a"}, {"image": b"b"}])[0] != keys[0]).all()
-
-
-PAGE = """<html><body>
-<nav><img src="logo.png" alt="our logo image"></nav>
-<p>The first paragraph tells of the river and of the city.</p>
-<figure><img src="pictures/a%20b.png"><figcaption>A boat on the river</figcaption></figure>
-<p>Another paragraph stands here and is long enough.</p>
-<img src="c.png" alt="ok">
-<p>no</p>
-<img data-src="d.png" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="A bridge in the evening">
-<img src="http://elsewhere.org/x.png" alt="on another server">
-<img src="../secret.png" alt="outside of the folder">
-<img src="data:image/png;base64,{inline}" title="an inline picture">
-</body></html>"""
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpus_files import HTML, warc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,23 +221,6 @@ def test_parts_of_parquet_files(tmp_path: Path, monkeypatch) -> None:
     assert [(row["location"], row["text"]) for row in found] == [
         (str(i), str(i)) for i in range(10)
     ]
-
-
-def warc(*records: tuple[str, dict[str, str], bytes]) -> bytes:
-    from warcio.statusandheaders import StatusAndHeaders
-    from warcio.warcwriter import WARCWriter
-
-    stream = io.BytesIO()
-    writer = WARCWriter(stream, gzip=True)
-    for url, headers, body in records:
-        http = StatusAndHeaders(headers.pop("status", "200 OK"), list(headers.items()), "HTTP/1.1")
-        writer.write_record(
-            writer.create_warc_record(url, "response", payload=io.BytesIO(body), http_headers=http)
-        )
-    return stream.getvalue()
-
-
-HTML = {"Content-Type": "text/html"}
 
 
 def test_web_archives(tmp_path: Path) -> None:

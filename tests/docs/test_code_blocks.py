@@ -31,6 +31,7 @@ from skillweave.cli.app import app
 from skillweave.config.layering import merge
 from skillweave.config.registry import Registry
 from skillweave.config.task import TaskConfig
+from skillweave.corpus import CleanConfig
 from skillweave.evaluation.zero_shot import read_tasks
 from skillweave.tasks.task import TASKS
 
@@ -194,9 +195,14 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 def run_yaml(block: Block) -> None:
-    """A recipe, tasks for a zero-shot evaluation, or a part of a recipe."""
+    """A recipe, a corpus, tasks for a zero-shot evaluation, or a part of a recipe."""
     content = yaml.safe_load(block.text)
     try:
+        if "sources" in content:
+            CleanConfig.parse(content)
+            if block.file:
+                Path(block.file).write_text(block.text, "utf-8")
+            return
         if not block.file:
             check_settings(content)
             return
@@ -213,7 +219,8 @@ def run_yaml(block: Block) -> None:
 
 def write_small(file: Path, text: str) -> None:
     """Write a recipe with a smaller model."""
-    recipe = shrink(yaml.safe_load(text))
+    recipe = yaml.safe_load(text)
+    recipe = recipe if "sources" in recipe else shrink(recipe)
     file.write_text(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False), "utf-8")
 
 

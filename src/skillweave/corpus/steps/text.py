@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from functools import cached_property
@@ -32,6 +33,7 @@ class Extract(Step):
         import trafilatura
         from lxml.etree import LxmlError  # ty: ignore[import-not-found] is compiled
 
+        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # the report tells it
         try:
             found: Any = trafilatura.bare_extraction(
                 row["html"],
