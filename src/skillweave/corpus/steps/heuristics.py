@@ -233,22 +233,30 @@ class WordList(Step):
         _ = self._pattern
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
+    def _words(self) -> list[str]:
         words = [word for language in self.languages for word in SPAM[language]]
         for file in self.files:
             words += read_lines(Path(file), f"{self.title}: files")
-        words = sorted({*map(str.strip, [*words, *self.words])} - {""}, key=lambda w: (-len(w), w))
+        every = {word.strip().lower() for word in (*words, *self.words)} - {""}
+        words = sorted(every, key=lambda word: (-len(word), word))
         if not words:
             raise ConfigError(f"{self.title}: no words; name languages, files or words")
+        return words
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
         # a word of letters stands alone; Han text has no borders between words
         expressions = (
             rf"\b{re.escape(word)}\b" if re.fullmatch(r"[A-Za-z0-9' -]+", word) else re.escape(word)
-            for word in words
+            for word in self._words
         )
         return re.compile("|".join(expressions), re.IGNORECASE)
 
     def change(self, row: Row) -> Result:
         """A drop for a text with too many of the words."""
+        lower = row["text"].lower()
+        if not any(word in lower for word in self._words):  # ten times as fast as the pattern
+            return None
         found = self._pattern.findall(row["text"])
         if len(found) > self.most and len(found) > self.share * count_tokens(row["text"]):
             return Drop("words of the list", ", ".join(sorted({*found})[:5]))

@@ -14,6 +14,11 @@ from skillweave.corpus.step import STEPS, Drop, Result, Row, Step
 if TYPE_CHECKING:
     from skillweave.inference import Predictor
 
+BATCH = 32
+"""Texts that a model reads at once."""
+PAD = 8
+"""Lengths are padded to a multiple of it."""
+
 
 class ModelStep(Step):
     """A step with a saved model."""
@@ -117,3 +122,78 @@ class Relevance(ModelStep):
                 else {"relevance": cosine}
             )
         return results
+
+
+@STEPS.register("model_perplexity")
+class ModelPerplexity(ModelStep):
+    """Compute the perplexity of a text under a trained language model, and drop texts above a
+    limit. The step `buckets` chooses by rank. A text that is longer than the model reads is judged
+    by its beginning."""
+
+    kind: Literal["model_perplexity"] = "model_perplexity"
+    writes: ClassVar[Mapping[str, str]] = {"perplexity": "float32"}
+    language: str | None = None
+    """The language of the texts that the step looks at. null: all."""
+    most: Annotated[float, Field(gt=1)] | None = None
+    """The largest perplexity of a text. null: no limit."""
+
+    def prepare(self) -> None:
+        """Raise ConfigError for a task that does not predict tokens of a text."""
+        list(self.run([{"text": "a text", "language": self.language}]))
+
+    def run(self, rows: Sequence[Row]) -> Iterable[Result]:
+        """The perplexity of each text."""
+        given = [
+            i
+            for i, row in enumerate(rows)
+            if row.get("text") and self.language in (None, row.get("language"))
+        ]
+        results: list[Result] = [None] * len(rows)
+        for start in range(0, len(given), BATCH):
+            part = given[start : start + BATCH]
+            for i, value in zip(part, self._perplexities([rows[i] for i in part]), strict=True):
+                high = self.most is not None and value > self.most
+                results[i] = (
+                    Drop(f"perplexity over {self.most:g}", f"{value:.0f}")
+                    if high
+                    else {"perplexity": value}
+                )
+        return results
+
+    def _perplexities(self, rows: Sequence[Row]) -> list[float]:
+        import numpy as np
+
+        from skillweave.data.collate import collate
+        from skillweave.tasks.candidates import build_candidates
+        from skillweave.tasks.dataset import build_context
+        from skillweave.tasks.masked_prediction import MaskedPredictions
+        from skillweave.tasks.predictions import encode_candidates, evaluating
+        from skillweave.tasks.task import Mode
+
+        model, task = self.predictor.model, self.predictor.task(self.task)
+        context = build_context(task, model.assets, Mode.EVALUATION)
+        candidates = build_candidates(task, context)
+        vectors = encode_candidates(model, candidates.batches()) if candidates else None
+        random = np.random.default_rng(0)
+        try:
+            examples = [
+                task.entry.example({"key": str(i), "text": row["text"]}, context, random)
+                for i, row in enumerate(rows)
+            ]
+        except KeyError as error:
+            raise ConfigError(
+                f"{self.title}: task {self.task!r} also reads {error}; give a task that reads texts"
+                " alone, such as language_modelling"
+            ) from None
+        config = model.config
+        batch = collate(task.layout, examples, config.streams, PAD, answers=config.target_embedding)
+        with evaluating(model):
+            found = task.entry.predict(model, task, [batch], vectors)
+        if not isinstance(found, MaskedPredictions):
+            raise ConfigError(
+                f"{self.title}: task {self.task!r} does not predict the tokens of a text; give one"
+                " such as language_modelling"
+            )
+        losses = np.bincount(found.samples, found.losses, len(rows))
+        counts = np.bincount(found.samples, minlength=len(rows))
+        return np.exp(losses / np.maximum(counts, 1)).tolist()

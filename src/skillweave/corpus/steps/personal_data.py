@@ -278,14 +278,14 @@ NATIONAL = re.compile(rf"{_HAN_BEFORE}0\d{{2,4}}[ -]\d{{3,4}}(?:[ -]\d{{3,4}}){{
 
 def phones(text: str) -> Iterator[Found]:
     """Telephone numbers. `Other` words before a number, such as `order`, mean that it is none."""
-    for pattern, needs_word in (
-        (MOBILE, False),
-        (LANDLINE, False),
-        (INTERNATIONAL, False),
-        (AMERICAN, False),
-        (NATIONAL, True),
+    for pattern, part, needs_word in (
+        (MOBILE, "1", False),
+        (LANDLINE, "0", False),
+        (INTERNATIONAL, "+", False),
+        (AMERICAN, "", False),
+        (NATIONAL, "0", True),
     ):
-        for match in pattern.finditer(text):
+        for match in pattern.finditer(text) if part in text else ():
             said = last_word(text, match.start(), PHONE_WORDS, OTHER_WORDS)
             digits = sum(map(str.isdigit, match[0]))
             if pattern is INTERNATIONAL and not 8 <= digits <= 15:
@@ -302,6 +302,8 @@ IPV6 = re.compile(
 )
 MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])")
 
+_MAC_PART = re.compile(r"[:-][0-9A-Fa-f]{2}[:-]")
+
 
 def addresses(text: str) -> Iterator[Found]:
     """Public IP addresses and hardware addresses of machines. Numbers of versions are none, and
@@ -312,7 +314,7 @@ def addresses(text: str) -> Iterator[Found]:
             if VERSION_WORDS.search(before) or not _is_public(match[0]):
                 continue
             yield Found("address", *match.span())
-    for match in MAC.finditer(text):
+    for match in MAC.finditer(text) if _MAC_PART.search(text) else ():
         if len(set(match[0])) > 3:
             yield Found("address", *match.span())
 

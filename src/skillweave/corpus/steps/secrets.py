@@ -28,6 +28,21 @@ PATTERNS = {
     "url_password": r"(?<=://)[A-Za-z0-9._%-]{1,64}:[^\s:/@\"'<>{}$]{3,64}(?=@[A-Za-z0-9.-]+)",
 }
 """Kind → its form."""
+PARTS = {
+    "private_key": ("PRIVATE KEY",),
+    "aws_key": ("AKIA", "ASIA", "AROA", "AIDA"),
+    "github_token": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    "gitlab_token": ("glpat-",),
+    "slack_token": ("xox", "hooks.slack.com"),
+    "google_key": ("AIza",),
+    "stripe_key": ("k_live_",),
+    "api_key": ("sk-", "hf_", "npm_", "pypi-"),
+    "aliyun_key": ("LTAI",),
+    "jwt": ("eyJ",),
+    "url_password": ("://",),
+}
+"""Kind → what a secret of it contains. To look for that first is many times as fast."""
+ASSIGNED_PARTS = ("pass", "pwd", "secret", "token", "key", "密码", "口令", "密钥")
 _KNOWN = {kind: re.compile(pattern) for kind, pattern in PATTERNS.items()}
 ASSIGNED = re.compile(
     r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|auth_?token|private_?key|client_?secret|"
@@ -55,8 +70,12 @@ def find_secrets(text: str, least_entropy: float) -> list[Found]:
 
 def _find(text: str, least_entropy: float) -> Iterator[Found]:
     for kind, pattern in _KNOWN.items():
-        for match in pattern.finditer(text):
-            yield Found(kind, *match.span())
+        if any(part in text for part in PARTS[kind]):
+            for match in pattern.finditer(text):
+                yield Found(kind, *match.span())
+    lower = text.lower()
+    if not any(part in lower for part in ASSIGNED_PARTS):
+        return
     for match in ASSIGNED.finditer(text):
         value = match[1]
         mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from skillweave.config.base import ConfigError, Positive, nearest
 from skillweave.corpus.step import STEPS, Drop, Result, Row, Step
-from skillweave.corpus.tokens import HAN, KANA
+from skillweave.corpus.tokens import HAN, HAN_CHARACTER, KANA
 
 
 @STEPS.register("extract")
@@ -51,6 +51,10 @@ class Extract(Step):
         return {"text": found.text, "title": found.title or row.get("title")}
 
 
+REPAIRABLE = re.compile(r"[&\x00-\x08\x0b-\x1f\x7f]")
+"""What ftfy changes in ASCII texts: HTML entities and control characters."""
+
+
 @STEPS.register("repair")
 class Repair(Step):
     """Undo the damage of wrong decoding, such as `â€™` for an apostrophe (ftfy), and remove control
@@ -63,6 +67,8 @@ class Repair(Step):
         import ftfy
 
         def repair(text: str) -> str:
+            if text.isascii() and not REPAIRABLE.search(text):
+                return text
             return ftfy.fix_text(
                 text, unescape_html=True, normalization=None, fix_character_width=False
             )
@@ -153,6 +159,8 @@ class Simplify(Step):
 
     def change(self, row: Row) -> Result:
         """Text and title in simplified characters. Japanese and Korean texts stay."""
+        if not HAN_CHARACTER.search(row["text"] + (row.get("title") or "")):
+            return None
         if row.get("language") in ("ja", "ko") or (
             row.get("language") is None and re.search(f"[{KANA}]", row["text"])
         ):
