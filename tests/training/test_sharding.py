@@ -1,5 +1,9 @@
 """Parameters in parts: a real sparse model and a mixture of tasks on two processes, against one."""
 
+import errno
+from contextlib import nullcontext
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,9 @@ from tiny import labelled, make_batch, random_examples, tiny_config, tiny_model
 from skillweave.config import ConfigError
 from skillweave.config.training import TrainingConfig
 from skillweave.layers.peers import peers
+from skillweave.training.errors import TrainingError
 from skillweave.training.tensor_parts import is_divided, whole_tensor
+from skillweave.training.trainer import LossModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -129,6 +135,52 @@ def train_in_parts(rank, world, folder):
                 loss = model(make_batch(name, examples, model.config)).loss
             if not torch.isfinite(loss) or not is_divided(dict(model.named_parameters())[parts[0]]):
                 wrong.append("whole")
+    return wrong + no_update_on_one(rank, fabric, folder) + full_disk_on_one(rank, fabric, folder)
+
+
+def no_update_on_one(rank, fabric, folder):
+    """A loss of one process is not finite: no process changes anything, and all of them count."""
+    recipe = recipe_of(folder / "nan", devices=PROCESSES, parallel={"kind": "sharded"})
+    model, wrong = sparse_model(), []
+    with tiny_trainer(recipe, fabric=fabric, model=model) as trainer:
+        before = {name: whole_tensor(x).clone() for name, x in model.state_dict().items()}
+        batch = make_batch("transcribe", drawn(0, ["transcribe"], model)[0][1], model.config)
+        forward = LossModule.forward
+
+        def spoiled(self, *args):
+            return forward(self, *args) * (torch.nan if rank == 1 else 1)
+
+        with patch.object(LossModule, "forward", spoiled):
+            trainer.update(iter([batch]))
+        after = {name: whole_tensor(x) for name, x in model.state_dict().items()}
+        wrong += [name for name, x in before.items() if not torch.equal(x, after[name])]
+        if (trainer.state.nonfinite, trainer.state.without_update) != (1, 1):
+            wrong.append("not counted")
+    return wrong
+
+
+def full_disk_on_one(rank, fabric, folder):
+    """One process cannot write its part: all of them say so, and the earlier checkpoint stays."""
+    recipe = recipe_of(folder / "full", devices=PROCESSES, parallel={"kind": "sharded"})
+    wrong = []
+    with tiny_trainer(recipe, fabric=fabric, model=sparse_model()) as trainer:
+        trainer.state.step = 1
+        trainer._save_checkpoint()
+        trainer.state.step = 2
+        writer = "torch.distributed.checkpoint.filesystem._FileSystemWriter.write_data"
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with patch(writer, side_effect=full) if rank == 1 else nullcontext():
+            try:
+                trainer._save_checkpoint()
+                wrong.append("written")
+            except TrainingError as error:
+                if "no space left" not in str(error) or "step-00000001 is complete" not in str(
+                    error
+                ):
+                    wrong.append(str(error))
+        steps = trainer.checkpoints.steps()
+        if steps != [1] or list(folder.rglob("*.partial")):
+            wrong.append(steps)
     return wrong
 
 

@@ -125,6 +125,22 @@ class InterferenceConfig(Config):
     layers."""
 
 
+class LossSpikeConfig(Config):
+    """What to do when the loss of a step is far above the earlier ones of its task."""
+
+    deviations: PositiveFloat = 6.0
+    """A loss is a spike if it is so many standard deviations above the mean."""
+    window: Positive = 50
+    """Number of the task's last losses, roughly, that mean and deviation are of. Before there are
+    as many, no loss is a spike."""
+    action: Literal["skip", "roll_back"] = "skip"
+    """`skip`: the step changes nothing. `roll_back`: weights and optimizer state are also those of
+    the newest checkpoint again, and training goes on with the next samples (PaLM, arXiv 2204.02311,
+    section 5.1)."""
+    limit: Positive = 10
+    """The run stops after this many spikes."""
+
+
 class FeatureCacheConfig(Config):
     """Features of frozen backbones on disk, so that a picture goes through its backbone once. They
     are the features without augmentation, so the tasks have none for images and videos."""
@@ -188,6 +204,11 @@ class TrainingConfig(Config):
     """Number of consecutive batches whose samples are sorted by length, which reduces padding."""
     max_nonfinite_steps: Positive = 5
     """The run stops after this many consecutive steps without a finite loss and gradient."""
+    loss_spikes: LossSpikeConfig | None = None
+    """Look for steps whose loss is far above the earlier ones; disabled when absent."""
+    reader_timeout: PositiveFloat = 600.0
+    """The run stops if one sample is not read within this many seconds. The message names the
+    sample and its files."""
     threads: Positive | None = None
     """CPU threads; PyTorch's default when absent."""
     devices: Positive = 1

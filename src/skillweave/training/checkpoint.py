@@ -69,6 +69,12 @@ class TrainingState:
     """Step of the last validation."""
     nonfinite: int = 0
     """Number of consecutive steps, up to the last one, without a finite loss and gradient."""
+    without_update: int = 0
+    """Number of all steps without a finite loss and gradient."""
+    spikes: int = 0
+    """Number of steps that were left out because their loss was a spike."""
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """What is known of each task's losses, to find spikes."""
     logger: dict[str, Any] = field(default_factory=dict)
     """State of the run's logger."""
     processes: int = 0

@@ -95,6 +95,11 @@ def started_by_torchrun() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
 
 
+def was_restarted() -> bool:
+    """Whether torchrun started the processes again after some of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def with_started_processes(recipe: RecipeConfig) -> RecipeConfig:
     """The recipe with the number of processes that torchrun started. Raises ConfigError if it asks
     for another."""

@@ -51,6 +51,11 @@ class PartialTuning:
             write_json(folder / PEFT_FILE, peft_config(self.config, tensors, self.base))
 
 
+def read_tuned(folder: Path) -> dict[str, Tensor]:
+    """The trained weights that `PartialTuning.save` wrote, by the names of the parameters."""
+    return {_parameter_name(name): x for name, x in Adapter.read(folder).tensors.items()}
+
+
 def build_tuned(
     recipe: RecipeConfig, config: TuningConfig, assets: dict[str, bytes], newest: Path | None
 ) -> tuple[Model, PartialTuning, str]:

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -35,10 +35,12 @@ from skillweave.training.parallel import (
     leave_group,
     make_fabric,
     started_by_torchrun,
+    was_restarted,
     with_started_processes,
 )
 from skillweave.training.partial_tuning import PartialTuning, build_tuned
 from skillweave.training.progress import ProgressDisplay
+from skillweave.training.reader import TimedReader
 from skillweave.training.run_folder import (
     require_checkpoint,
     require_free,
@@ -97,7 +99,10 @@ def _start(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
         try:
             return Outcome(*launch(fabric, _run_process, *ready, quiet))
         except (ProcessRaisedException, ProcessExitedException) as error:
-            raise TrainingError(str(error).strip().splitlines()[-1]) from error
+            cause = str(error).strip().splitlines()[-1]
+            if "by peer" in cause:  # what the processes that are left see
+                cause = "a process of the run has died, perhaps because memory ran out"
+            raise TrainingError(f"{cause}; {what_next(ready.recipe)}") from error
 
 
 def _join(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
@@ -110,6 +115,8 @@ def _join(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
     failure: ConfigError | None = None
     with ExitStack() as held:
         if fabric.is_global_zero:
+            # torchrun starts all processes again after one of them has died
+            resume = resume or (was_restarted() and bool(Checkpoints(recipe.folder).steps()))
             try:
                 ready = prepare(recipe, resume)
                 held.enter_context(run_folder(ready.recipe, resume))
@@ -186,9 +193,13 @@ def _run_process(
     except (OSError, RuntimeError) as error:
         if not (remedy := remedy_for(error)):
             raise
-        saved = Checkpoints(recipe.folder).steps()
-        again = "continue with --resume" if saved else "train again; there is no checkpoint"
-        return Outcome(error=TrainingError(f"{error}; {remedy} and {again}"))
+        return Outcome(error=TrainingError(f"{error}; {remedy} and {what_next(recipe)}"))
+
+
+def what_next(recipe: RecipeConfig) -> str:
+    """How to go on after a run has ended early."""
+    saved = Checkpoints(recipe.folder).steps()
+    return "continue with --resume" if saved else "train again; there is no checkpoint"
 
 
 def remedy_for(error: Exception) -> str:
@@ -217,7 +228,10 @@ def _run(
     state = TrainingState.read(newest) if newest else TrainingState(seed=config.seed)
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
-    mixture = Mixture(datasets, config, recipe.tasks, fabric.global_rank, fabric.world_size)
+    timed: dict[str, Any] = {
+        name: TimedReader(one, config.reader_timeout) for name, one in datasets.items()
+    }
+    mixture = Mixture(timed, config, recipe.tasks, fabric.global_rank, fabric.world_size)
     require_same_batches(state, mixture, recipe)
     state.processes = fabric.world_size
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)

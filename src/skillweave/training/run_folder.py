@@ -42,7 +42,8 @@ OF_A_START = {
 MAY_CHANGE = (
     r"name",
     r"output",
-    r"training\.(workers|threads|save_total_limit|asynchronous_checkpoints)",
+    r"training\.(workers|threads|reader_timeout)",
+    r"training\.(save_total_limit|asynchronous_checkpoints)",
     r"training\.parallel(\..*)?",
     r"tasks\.[^.]+\.data\.path(\.\w+)?",
 )

@@ -171,6 +171,26 @@ class RunLogger:
         values = {"loss": str(loss), "gradient_norm": str(norm), "keys": keys}
         self._write(METRICS_FILE, step=step, kind="nonfinite", task=task, **values)
 
+    def log_spike(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        averages: Mapping[str, Sequence[float]],
+        checkpoint: Path | None,
+    ) -> None:
+        """Log a step without an update, because the losses of tasks were far above the earlier
+        ones. `averages`: of each task, number, mean and variance of its losses. `checkpoint`: the
+        one that training returned to, if any."""
+        self._count_time(0)
+        for task, loss in losses.items():
+            _, mean, variance = averages[task]
+            away = f"loss {loss:.4g} of {task}, usually {mean:.4g} ± {math.sqrt(variance):.2g}"
+            then = f"; weights of {checkpoint}" if checkpoint else ""
+            self.display.warn(f"step {step}: {away}: no update{then}")
+            line = {"loss": loss, "mean": mean, "deviation": math.sqrt(variance)}
+            back = str(checkpoint) if checkpoint else None
+            self._write(METRICS_FILE, step=step, kind="spike", task=task, back_to=back, **line)
+
     def log_validation(
         self, step: int, results: Mapping[str, Mapping[str, float]], value: float, best: bool
     ) -> None:

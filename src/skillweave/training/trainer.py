@@ -30,6 +30,7 @@ from skillweave.storage import remove
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 from skillweave.training.interference_tracker import InterferenceTracker
+from skillweave.training.loss_spikes import find_spikes
 from skillweave.training.optimizer import (
     OPTIMIZER_FILE,
     OPTIMIZER_FOLDER,
@@ -40,14 +41,15 @@ from skillweave.training.optimizer import (
     read_optimizer_tensors,
 )
 from skillweave.training.parallel import gather_objects, make_strategy
-from skillweave.training.partial_tuning import PartialTuning
+from skillweave.training.partial_tuning import PartialTuning, read_tuned
 from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
 from skillweave.training.strategy import trained_parameters
 from skillweave.training.tensor_files import load_whole, save_together
-from skillweave.training.tensor_parts import copied
+from skillweave.training.tensor_parts import copied, divided_like
 from skillweave.training.validation import ValidationResult
+from skillweave.weights.files import FILE
 
 TRACKER_FILE = "interference.safetensors"
 MODEL_PARTS = "model"
@@ -222,23 +224,27 @@ class Trainer:
         try:
             update = self._agree(*self.backward(batches))
         except Exception as error:  # nothing of this step has changed the model
-            self._save_what_is_done(everywhere=isinstance(error, ConfigError))
+            self._save_what_is_done(everywhere=isinstance(error, ConfigError | TrainingError))
             raise
         state.step += 1
         state.samples = dict(update.samples + Counter(state.samples))
         rate, tasks = float(self.schedule.get_last_lr()[0]), ", ".join(update.losses)
-        if not update.finite:
+        spikes = self._find_spikes(update)
+        if not update.finite or spikes:
             # Without gradients, the optimizer changes nothing.
             self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if update.finite:
+        if spikes:
+            self._leave_out(spikes, update)
+        elif update.finite:
             state.nonfinite = 0
             last, samples = state.step == self.steps, update.samples.total()
             self.logger.log_step(state.step, update.losses, samples, rate, last)
         else:
             state.nonfinite += 1
+            state.without_update += 1
             loss = sum(update.losses.values()) / len(update.losses)
             self.logger.log_nonfinite(state.step, tasks, loss, update.norm, update.keys)
         if self.tracker and self._is_due(self.config.log_every):
@@ -257,17 +263,17 @@ class Trainer:
         """Compute the clipped gradients of one update. Returns its mean loss, the norm of the
         gradients before clipping, and its micro-batches.
 
-        Raises ConfigError on all processes if one of them cannot read its data.
+        Raises ConfigError or TrainingError on all processes if one of them cannot read its data.
         """
         noise = route_noise(self.config.seed, self.state.step)
         total = torch.zeros((), device=self.fabric.device)
         count = self.config.gradient_accumulation_steps
         own: list[LossTerms] = []
-        failure: ConfigError | None = None
+        failure: ConfigError | TrainingError | None = None
         try:
             seen = [self.logger.time_next(batches) for _ in range(count)]
             own = [LossTerms(batch.layout.task, self.model.loss_terms(batch)) for batch in seen]
-        except ConfigError as error:
+        except (ConfigError, TrainingError) as error:
             failure = error
         shared, failures = zip(*gather_objects(self.fabric, (own, failure)), strict=True)
         for failed in filter(None, failures):
@@ -317,6 +323,50 @@ class Trainer:
             stop=max(signals),
             keys=[key for keys in all_keys for key in keys],
         )
+
+    def _find_spikes(self, update: Update) -> list[str]:
+        config = self.config.loss_spikes
+        if config is None or not update.finite:
+            return []
+        return find_spikes(update.losses, self.state.losses, config)
+
+    def _leave_out(self, spikes: list[str], update: Update) -> None:
+        """Log a step that was left out, and go back to the newest checkpoint if the recipe says so.
+        Raises TrainingError after too many of them."""
+        config, state = self.config.loss_spikes, self.state
+        assert config is not None
+        state.spikes += 1
+        newest = self._newest_checkpoint() if config.action == "roll_back" else None
+        if newest:
+            self._restore(newest)
+        losses = {task: update.losses[task] for task in spikes}
+        self.logger.log_spike(state.step, losses, state.losses, newest)
+        if state.spikes >= config.limit:
+            self._save_what_is_done(everywhere=True)
+            raise TrainingError(
+                f"{state.spikes} steps whose loss was far above the earlier ones; the last was step"
+                f" {state.step} of {', '.join(spikes)}. Lower training.optimizer.learning_rate, or"
+                " look at training.loss_spikes (metrics.jsonl lists them)"
+            )
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The newest undamaged checkpoint, on all processes; None where there is none yet."""
+        self._finish_saving()
+        found: Path | None = None
+        if self.fabric.is_global_zero and self.checkpoints.steps():
+            found = self.checkpoints.newest_undamaged()
+        return self.fabric.broadcast(found)
+
+    @torch.no_grad()
+    def _restore(self, folder: Path) -> None:
+        """Set weights and optimizer state to those of a checkpoint."""
+        weights = read_tuned(folder) if self.tuning else load_file(folder / FILE)
+        for name, own in self.model.state_dict().items():
+            if name in weights:
+                own.copy_(divided_like(weights[name].to(own.device), own))
+        self.bare_optimizer.state.clear()
+        tensors = read_optimizer_tensors(folder, self.model)
+        load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
 
     def _is_due(self, every: int) -> bool:
         """Whether to do now what is done every so many steps and after the last one."""
