@@ -5,18 +5,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
+from processes import FORK
 from safetensors.torch import load_file
 from tiny_run import make_run
 
+import skillweave as sw
 from skillweave.config import ConfigError
 from skillweave.recipe import read_recipe
-from skillweave.training.checkpoint import Checkpoints, TrainingState
+from skillweave.training.checkpoint import TrainingState
 from skillweave.training.parallel import with_started_processes
+from skillweave.training.trainer import Trainer
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "skillweave"]
 SETTINGS = ("training.steps=3", "training.threads=1", "training.accelerator=cpu")
@@ -53,21 +57,49 @@ def test_a_run_of_torchrun_is_that_of_as_many_devices(recipe, tmp_path):
     assert again.stderr.count("already holds a run") == 1
 
 
-def test_torchrun_starts_a_killed_run_again(recipe, tmp_path):
-    folder, steps = tmp_path / "killed", 10
-    words = [*TORCHRUN, "train", recipe, f"output={folder}", *SETTINGS[1:], "training.log_every=1",
-             f"training.steps={steps}", "training.checkpoint_every=1"]  # fmt: skip
-    words[words.index("-m") : words.index("-m")] = ["--max-restarts", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as started:
-        while not Checkpoints(folder).steps() and started.poll() is None:
-            time.sleep(0.05)
-        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-        told = started.communicate(timeout=300)[1]
-    assert started.returncode == 0, told
-    assert "Signal 9" in told or "signal 9" in told
+def train_as_torchrun(recipe, settings, port, attempt, rank, kill):
+    """One of two processes, with the variables that torchrun sets; `kill`: the step in which it
+    dies."""
+    torch.set_num_threads(1)
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank,
+             "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": "a",
+             "TORCHELASTIC_RESTART_COUNT": attempt,
+             "TORCHELASTIC_USE_AGENT_STORE": True}  # fmt: skip
+    os.environ.update({name: str(value) for name, value in given.items()})
+    update = Trainer.update
+
+    def dying(self, batches):
+        if self.state.step == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, batches)
+
+    with patch.object(Trainer, "update", dying):
+        sw.train(read_recipe(recipe, settings), quiet=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_run_that_torchrun_starts_again_continues(recipe, tmp_path):
+    """The agent of torchrun has the store of all attempts."""
+    folder, steps = tmp_path / "killed", 6
+    settings = [f"output={folder}", f"training.steps={steps}", "training.checkpoint_every=2",
+                "training.log_every=1", *SETTINGS[1:]]  # fmt: skip
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    for attempt, kill in enumerate((3, None)):
+        processes = [
+            FORK.Process(
+                target=train_as_torchrun,
+                args=(recipe, settings, store.port, attempt, rank, kill if rank else None),
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+        processes[1].join(120)
+        if kill is not None:
+            assert processes[1].exitcode == -signal.SIGKILL
+            processes[0].terminate()  # as the agent does, if it has not ended by itself
+        processes[0].join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert TrainingState.read(folder / "last").step == steps
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [*range(1, steps + 1)]

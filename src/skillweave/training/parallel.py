@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
@@ -92,12 +93,31 @@ def make_fabric(config: TrainingConfig) -> Fabric:
 
 def started_by_torchrun() -> bool:
     """Whether this process is one of those that torchrun started, on one machine or several."""
-    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+    return dist.is_available() and dist.is_torchelastic_launched()
 
 
 def was_restarted() -> bool:
     """Whether torchrun started the processes again after some of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def join_group(fabric: Fabric) -> None:
+    """Join the group of the processes that torchrun started.
+
+    PyTorch 2.13 uses one store for all attempts of a run. After a restart the processes would find
+    the addresses of those that have died there, and wait for them.
+    """
+    if was_restarted() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(*place, is_master=False)
+        attempt = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        dist.init_process_group(
+            "nccl" if fabric.device.type == "cuda" else "gloo",
+            store=attempt,
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+    fabric.launch()
 
 
 def with_started_processes(recipe: RecipeConfig) -> RecipeConfig:
@@ -158,7 +178,7 @@ def _run_in_group(work: Callable[..., Any], fabric: Fabric, *args: Any) -> Any:
 def leave_group(fabric: Fabric) -> None:
     """Wait for all processes and leave their group."""
     fabric.barrier()
-    torch.distributed.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def make_strategy(
@@ -198,5 +218,5 @@ def gather_objects(fabric: Fabric, value: Any) -> list[Any]:
     if fabric.world_size == 1:
         return [value]
     values: list[Any] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(values, value)
+    dist.all_gather_object(values, value)
     return values

@@ -31,6 +31,7 @@ from skillweave.training.feature_cache import Filled, cache_features, fill_cache
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
 from skillweave.training.memory import check_memory
 from skillweave.training.parallel import (
+    join_group,
     launch,
     leave_group,
     make_fabric,
@@ -110,7 +111,7 @@ def _join(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
     its folder; if it cannot, the others raise the same error without a message."""
     recipe = with_started_processes(recipe)
     fabric = make_fabric(recipe.training)
-    fabric.launch()
+    join_group(fabric)
     ready: Prepared | None = None
     failure: ConfigError | None = None
     with ExitStack() as held:
