@@ -129,6 +129,7 @@ def evaluate_run(
     from skillweave.evaluation.evaluator import measure
     from skillweave.evaluation.zero_shot import open_unseen
     from skillweave.recipe import find_recipe
+    from skillweave.reporting.card import write_card
     from skillweave.reporting.console import evaluation_table
     from skillweave.reporting.report import write_report
     from skillweave.reporting.terminal import console, progress
@@ -155,6 +156,7 @@ def evaluate_run(
         folder = settings.folder
         write_json(folder / EVALUATION_FILE, tables)
         page = write_report(folder, model, settings, measured, compare, experts.uses)
+        write_card(folder)
         print(f"report: {page}")
     return tables
 

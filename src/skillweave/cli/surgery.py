@@ -52,10 +52,12 @@ def carve(
     Each pass is also exported for other programs. Nothing is written unless the answers are those
     of the run.
     """
+    from skillweave.reporting.card import write_card
     from skillweave.surgery.carve import REPORT_FILE, carve_lines, carve_run
 
     folder = unused_folder(out or f"{Path(run)}-{task}")
     about = carve_run(run, task, folder, weights, not no_export, keep_experts)
+    write_card(folder)
     print(*carve_lines(about), sep="\n")
     print(f"wrote {folder}; {folder / REPORT_FILE} says the same. Next:")
     print(f"  skillweave evaluate {folder}")

@@ -139,6 +139,9 @@ def train(
         return found
     folder = sw.train(config, resume=resume)
     if is_first_process():
+        from skillweave.reporting.card import write_card
+
+        write_card(folder)
         print(f"\n{folder} is trained. Next:\n  skillweave evaluate {folder}")
     return {"run": str(folder)}
 

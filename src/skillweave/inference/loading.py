@@ -28,7 +28,8 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
     """A saved model, ready for inference.
 
     `path`: a run (its best checkpoint), a checkpoint, a model folder, a folder of Transformers, the
-    id of a model on the hub, or the name of a model that is installed with the package,
+    id of a model on the hub, of skillweave or Transformers (`org/name`, `org/name@commit`), or the
+    name of a model that is installed with the package,
     `skillweave/NAME`.
 
     `tasks`: read and hold no more than what these tasks activate; all experts of routes that look
@@ -44,6 +45,10 @@ def load(path: str | Path, tasks: str | Collection[str] | None = None) -> Model:
 
 def _load(path: str | Path, tasks: str | Collection[str] | None) -> Model:
     if is_hf_model(path):
+        from skillweave.interop import hub
+
+        if not Path(path).is_dir() and hub.is_own(str(path)):
+            return Model.from_pretrained(hub.pull(str(path)), tasks)
         from skillweave.interop.huggingface import from_hf  # thirty families
 
         model = from_hf(path)

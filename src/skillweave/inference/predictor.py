@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -127,14 +128,21 @@ class Predictor:
             )
         return self._search(found, inputs, index, k)
 
-    def encode(self, task: str, prompt: str | None = None, **media: Sequence[Any]) -> Vectors:
+    def encode(
+        self,
+        task: str,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        **media: Sequence[Any],
+    ) -> Vectors:
         """Unit-length vectors [N, D] (float32) of raw inputs of one modality, comparable across the
         passes of the task.
 
         `prompt`: name of the text that stands before each text, one of the target's `prompts`.
-        `media`: one of `text=`, `image=`, `sound=`, `video=`, `code=`, a list of texts, paths,
-        bytes or decoded values. Raises ConfigError for an unknown task or a modality that the task
-        does not encode alone, BadInput (naming it) for a broken item.
+        `dimensions`: keep the first so many components, see `shorten`. `media`: one of `text=`,
+        `image=`, `sound=`, `video=`, `code=`, a list of texts, paths, bytes or decoded values.
+        Raises ConfigError for an unknown task or a modality that the task does not encode alone,
+        BadInput (naming it) for a broken item.
         """
         if len(media) != 1:
             raise ConfigError(
@@ -155,7 +163,32 @@ class Predictor:
                 named = f" ({value})" if value and isinstance(value, str | Path) else ""
                 named = "" if str(value) in str(error) else named[:200]
                 raise BadInput(f"{modality}[{i}]{named}: {error}") from None
-        return self.encode_examples(layout, examples)
+        vectors = self.encode_examples(layout, examples)
+        return vectors if dimensions is None else self.shorten(task, vectors, dimensions)
+
+    def shorten(self, task: str, vectors_ND: Vectors, dimensions: int) -> Vectors:
+        """[N, dimensions] the first components of vectors of a task, with unit length.
+
+        A target that was trained with `dimensions` (Matryoshka representation learning, arXiv
+        2205.13147) keeps most of their quality; for others there is a warning. Raises ConfigError
+        for a size that vectors do not have.
+        """
+        size = vectors_ND.shape[1]
+        if not 0 < dimensions <= size:
+            raise ConfigError(f"dimensions: {dimensions}, but the vectors have {size}")
+        if dimensions == size:
+            return vectors_ND
+        targets = [
+            self.model.config.targets[name] for name in self.model.config.tasks[task].targets
+        ]
+        if not any(getattr(target, "dimensions", ()) for target in targets):
+            warnings.warn(
+                f"task {task!r} was not trained to be shortened; set `dimensions` of its target in"
+                " training",
+                stacklevel=3,
+            )
+        short_ND = vectors_ND[:, :dimensions]
+        return short_ND / np.maximum(np.linalg.norm(short_ND, axis=1, keepdims=True), 1e-12)
 
     def encode_each(
         self, task: str, modality: str, values: Iterable[Any]
@@ -288,10 +321,11 @@ def encode(
     model: Model | Predictor | str | Path,
     task: str,
     prompt: str | None = None,
+    dimensions: int | None = None,
     **media: Sequence[Any],
 ) -> Vectors:
     """Unit-length vectors of raw inputs: see `Predictor.encode`."""
-    return as_predictor(model).encode(task, prompt, **media)
+    return as_predictor(model).encode(task, prompt, dimensions, **media)
 
 
 def as_predictor(model: Model | Predictor | str | Path) -> Predictor:

@@ -15,7 +15,11 @@ from skillweave.model.folders import CONVERTERS
 @CONVERTERS.register("huggingface")
 def convert_once(source: str) -> Path:
     """The converted model of a Hugging Face folder or hub id, in the user's cache. It is converted
-    when its files are new or changed."""
+    when its files are new or changed. A model of skillweave on the hub is only downloaded."""
+    from skillweave.interop import hub
+
+    if not Path(source).is_dir() and hub.is_own(source):
+        return hub.pull(source)
     from skillweave.interop.huggingface.folder import find_folder  # Transformers is optional
     from skillweave.interop.huggingface.importer import import_folder
 

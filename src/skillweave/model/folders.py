@@ -18,8 +18,8 @@ from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.storage import CHECKSUMS_FILE
 
 CONFIG_FILE = "config.json"
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-"""`org/name`, or only the name for the oldest models."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+"""`org/name`, or only the name for the oldest models; after an @ a commit, a branch or a tag."""
 CHECKPOINTS_FOLDER = "checkpoints"
 """Where a run keeps its checkpoints `step-XXXXXXXX`."""
 PACKAGED = "skillweave"

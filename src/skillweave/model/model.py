@@ -527,6 +527,11 @@ class Model(Pretrained):
         shared = {"word": self.word_embedding(condition.modality)} if tied else {}
         return self.target_embedding, shared
 
+    def output_embeddings(self, task: str) -> Tensor | None:
+        """The word embedding that the output layer of a task's first target is tied to; None where
+        it has its own weights or none."""
+        return self._output_embeddings(task, next(iter(self.config.tasks[task].targets)))
+
     def _output_embeddings(self, task: str, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
         path = self._output_path(task, target)

@@ -118,3 +118,16 @@ def format_interval(interval: Sequence[float | None]) -> str:
 def format_count(count: int) -> str:
     """A number of parameters: `123.7M`, `5.3k`."""
     return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
+
+
+def export_lines(about: Mapping[str, Any]) -> list[str]:
+    """What an export wrote, and how near its outputs are (`surgery.formats.export_model`)."""
+    lines = []
+    for one in about["files"]:
+        inputs = ", ".join(f"{n} {list(shape)}" for n, shape in one["inputs"].items())
+        size = f"{one['bytes'] / 1e6:,.1f} MB"
+        error = f"differs by {one['largest_relative_error']:.1e} of the largest output"
+        figures = [f"{name.replace('_', ' ')} {x:.4f}" for name, x in one["quality"].items()]
+        told = "; ".join([error, *figures])
+        lines.append(f"{one['path']}: {size}, {inputs} → {one['gives']}; {told}")
+    return [*lines, f"compared on {about['compared_on']}"]

@@ -136,7 +136,7 @@ class Index:
         if self.predictor is None:
             raise ConfigError("the index has no model to encode queries; build or open it with one")
         values = {name: [value] for name, value in media.items()}
-        return self.hits(self.predictor.encode(self.task, None, **values)[0], k)
+        return self.hits(self.predictor.encode(self.task, None, None, **values)[0], k)
 
     def hits(self, query_D: Vectors, k: int) -> list[Hit]:
         """The k most similar items, best first; equal scores in the order of the entries."""

@@ -53,9 +53,9 @@ def carve(model: Model, task: str, keep_experts: bool = False) -> Model:
     return _carve(model, config, model.conditions(task), keep_experts)
 
 
-def task_encoders(model: Model, task: str) -> dict[str, Model]:
-    """Each pass of a task as a dense model of its own, without targets, by what it reads (`text`,
-    `code_text`).
+def task_encoders(model: Model, task: str, targets: bool = False) -> dict[str, Model]:
+    """Each pass of a task as a dense model of its own, by what it reads (`text`, `code_text`);
+    without targets, or with those of the task.
 
     A decoder is left out: it gives nothing without the encoder's output. Raises ConfigError as
     `carve` does.
@@ -70,7 +70,7 @@ def task_encoders(model: Model, task: str) -> dict[str, Model]:
         own = [spans[s].model_copy(update={"encoder_pass": 0}) for s in members]
         name = "_".join(span.modality.value for span in own)
         name += f"_{len(found)}" if name in found else ""
-        tasks = {task: ModelTask(spans=own, targets={})}
+        tasks = {task: ModelTask(spans=own, targets=described.targets if targets else {})}
         alone = model.config.model_copy(update={"tasks": tasks}).restricted(task)
         found[name] = _carve(model, alone, [layout.condition(s) for s in members])
     return found

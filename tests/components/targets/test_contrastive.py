@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import make_batch, random_examples, tiny_model
+from tiny import TARGETS, make_batch, random_examples, tiny_config, tiny_model
 from torch import Tensor
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from skillweave.batch import Condition, Modality
 from skillweave.components.targets.contrastive import Contrastive
+from skillweave.config import ConfigError
 
 LENGTHS = [[5, 7], [3, 9], [8, 4], [2, 2]]
 
@@ -111,3 +112,35 @@ def test_cosines_are_compared_in_their_precision_under_bf16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = target.compare(query, item)
     torch.testing.assert_close(found, target.compare(query, item), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [None, -3.0])
+def test_nested_sizes_add_the_losses_of_shortened_vectors(bias: float | None) -> None:
+    """A plain loop over the sizes, with a target of its own for each."""
+    passes, captions = pair(6), {"caption": torch.tensor([0, 1, 2, 1, 3, 4])}
+    target = Contrastive(0.2, bias=bias, dimensions=[2, 3]).double()
+    out = target(passes, captions, None)
+    expected = torch.zeros((), dtype=torch.float64)
+    for size in (5, 3, 2):
+        alone = Contrastive(0.2, bias=bias).double()
+        alone.load_state_dict(target.state_dict())
+        expected = expected + alone([Given(p.x_ND[:, :size]) for p in passes], captions, None).loss
+    torch.testing.assert_close(out.loss, expected)
+    whole = Contrastive(0.2, bias=bias).double()
+    torch.testing.assert_close(out.logits, whole(passes, captions, None).logits)
+    inputs = [p.x_ND for p in passes]
+    found = torch.autograd.grad(out.loss, inputs)
+    for one, wanted in zip(found, torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(one, wanted)
+
+
+def test_nested_sizes_are_smaller_than_the_vectors() -> None:
+    def build(dimensions: list[int], **options) -> None:
+        target = {"dimensions": dimensions, **options}
+        tiny_config(targets={**TARGETS, "contrastive": target})
+
+    build([4, 8])
+    with pytest.raises(ConfigError, match="dimensions: 4096 is no part of the vectors"):
+        build([4, 4096])
+    with pytest.raises(ConfigError, match="dimensions: 8 is no part of the vectors, which have 8"):
+        build([8], projection=8)

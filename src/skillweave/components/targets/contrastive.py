@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ class ContrastiveConfig(TargetConfig):
     compares_samples: ClassVar[bool] = True
     compares_vectors: ClassVar[bool] = True
     any_width: ClassVar[bool] = True
+    decoding_options: ClassVar[frozenset[str]] = frozenset({"dimensions"})
 
     kind: Literal["contrastive"] = "contrastive"
     temperature: PositiveFloat = 0.07
@@ -63,6 +64,11 @@ class ContrastiveConfig(TargetConfig):
     compared, without such layers."""
     projection_bias: bool = False
     """Whether these layers have a bias (SigLIP)."""
+    dimensions: list[Positive] = []
+    """Nested sizes of vectors, such as `[32, 64, 128]` (Matryoshka representation learning, arXiv
+    2205.13147): the loss is the sum of that of whole vectors and those of their first so many
+    components, each with unit length. Vectors can then be shortened: `sw.encode(...,
+    dimensions=64)`."""
 
     def build(self, model: ModelSpec) -> Contrastive:
         """See `TargetConfig`."""
@@ -79,6 +85,7 @@ class ContrastiveConfig(TargetConfig):
             projections,
             {m: self.attention.build(width) for m, width in self._attending(model).items()},
             self.bias if self.loss == "sigmoid" else None,
+            self.dimensions,
         )
 
     def _attending(self, model: ModelSpec) -> dict[Modality, int]:
@@ -93,6 +100,21 @@ class ContrastiveConfig(TargetConfig):
         """See `TargetConfig`."""
         for width in self._attending(model).values():
             yield from self.attention.check(width)
+        for modality, width in model.widths.items():
+            sizes = self.projection
+            size = (sizes.get(modality) if isinstance(sizes, dict) else sizes) or width
+            if large := [one for one in self.dimensions if one >= size]:
+                yield f"dimensions: {large[0]} is no part of the vectors, which have {size}"
+
+
+class _PairLoss(NamedTuple):
+    loss: Tensor
+    logits: Tensor
+
+
+def shortened(x_ND: Tensor, size: int) -> Tensor:
+    """[N, size] the first components of vectors, with unit length."""
+    return F.normalize(x_ND[:, :size], dim=-1)
 
 
 def pooling_of(pooling: str | Mapping[Modality, str], modality: Modality) -> str:
@@ -110,7 +132,8 @@ class Contrastive(Target):
     for all passes, or by modality.
     `projections`: by modality, the layer that takes its vectors to the space where they are
     compared (CLIP); none to compare vectors as they are. `attention`: by modality, the module of
-    the pooling `attention`.
+    the pooling `attention`. `dimensions`: sizes of the beginnings of vectors whose losses are
+    added.
     """
 
     labels = ("caption",)
@@ -125,9 +148,11 @@ class Contrastive(Target):
         projections: Mapping[Modality, nn.Module] | None = None,
         attention: Mapping[Modality, nn.Module] | None = None,
         bias: float | None = None,
+        dimensions: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.pooling = pooling
+        self.dimensions = tuple(dimensions)
         self.projections, self.attention = (
             nn.ModuleDict({m.value: module for m, module in (modules or {}).items()})
             for modules in (projections, attention)
@@ -189,14 +214,33 @@ class Contrastive(Target):
         own_N = torch.arange(len(caption_N), device=caption_N.device) + before
         same_NM = caption_N[:, None] == caption_M[None, :]
         same_NM = same_NM.scatter(1, own_N[:, None], False)
+        vectors = (query_ND, item_ND, query_MD, item_MD)
+        whole = self._pair_loss(*vectors, own_N, same_NM)
+        losses = [whole.loss]
+        for size in self.dimensions:
+            short = (shortened(x_ND, size) for x_ND in vectors)
+            losses.append(self._pair_loss(*short, own_N, same_NM).loss)
+        return TargetOutput(torch.stack(losses).sum(), whole.logits)
+
+    def _pair_loss(
+        self,
+        query_ND: Tensor,
+        item_ND: Tensor,
+        query_MD: Tensor,
+        item_MD: Tensor,
+        own_N: Tensor,
+        same_NM: Tensor,
+    ) -> _PairLoss:
+        """The loss of own vectors [N, D] against those of all ranks [M, D]. `own_N`: the place of
+        each own sample among all. `same_NM`: samples that are no negatives of each other."""
         forward_NM = self.compare(query_ND, item_MD).masked_fill(same_NM, -torch.inf)
         if self.bias is not None:
-            matching_NM = F.one_hot(own_N, len(caption_M)).to(forward_NM.dtype)
+            matching_NM = F.one_hot(own_N, len(item_MD)).to(forward_NM.dtype)
             signed_NM = (2 * matching_NM - 1) * forward_NM
-            return TargetOutput(-F.logsigmoid(signed_NM).sum(1).mean(), forward_NM)
+            return _PairLoss(-F.logsigmoid(signed_NM).sum(1).mean(), forward_NM)
         backward_NM = self.compare(item_ND, query_MD).masked_fill(same_NM, -torch.inf)
         loss = (F.cross_entropy(forward_NM, own_N) + F.cross_entropy(backward_NM, own_N)) / 2
-        return TargetOutput(loss, forward_NM)
+        return _PairLoss(loss, forward_NM)
 
     def compare(self, query_ND: Tensor, item_MD: Tensor) -> Tensor:
         """[N, M] the logits of pairs of unit vectors, in their precision: in bf16, cosines near 1

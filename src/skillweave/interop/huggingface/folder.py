@@ -29,16 +29,18 @@ def find_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    name, _, revision = str(source).partition("@")
+    chosen: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         for patterns in (DESCRIPTIONS, ["*.bin"]):
             folder = Path(
-                snapshot_download(str(source), allow_patterns=patterns, ignore_patterns=["*/*"])
+                snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], **chosen)
             )
             if (folder / FILE).exists() or (folder / f"{FILE}.index.json").exists():
                 break
         if is_sentence_model(folder):
             inside = [f"{path}/*" for _, path in list_modules(folder) if path]
-            folder = Path(snapshot_download(str(source), allow_patterns=inside))
+            folder = Path(snapshot_download(name, allow_patterns=inside, **chosen))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

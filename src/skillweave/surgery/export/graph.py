@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skillweave.batch import Batch, Layout, Modality
 from skillweave.components.embeddings import StreamEmbedding
+from skillweave.components.targets.base import Encoded, Target
 from skillweave.layers.tokens import map_padded
 from skillweave.model.model import Model
 
@@ -31,6 +32,10 @@ class Graph(nn.Module):
     def forward(self, inputs: list[Tensor], lengths: Tensor | None = None) -> Tensor:
         """[N, L, D] the hidden states. `inputs`: per span, as in `Batch`. `lengths`: [N, S] true
         positions; None for all."""
+        return self.encode(inputs, lengths).padded()
+
+    def encode(self, inputs: list[Tensor], lengths: Tensor | None) -> Encoded:
+        """What targets read of the pass."""
         model, device = self.model, inputs[0].device
         embedded = {}
         for s, (span, x) in enumerate(zip(self.layout.spans, inputs, strict=True)):
@@ -49,15 +54,44 @@ class Graph(nn.Module):
         x_TD = torch.cat([x.flatten(0, 1) for x in embedded.values()])
         last = model.part_of(tokens.conditions[0])
         hidden_TD, _ = model.run_part(last, x_TD, tokens, resolved)
-        return tokens.to_padded(hidden_TD)
+        return Encoded(hidden_TD, tokens)
+
+
+class AnswerGraph(Graph):
+    """As `Graph`, with the first target of the task. It gives the unit vectors [N, D] that a
+    retrieval task compares, or the logits."""
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        task = self.model.config.tasks[self.layout.task]
+        return cast(Target, self.model.targets[next(iter(task.targets))])
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it gives vectors."""
+        return self.target.embeds
+
+    def forward(self, inputs: list[Tensor], lengths: Tensor | None = None) -> Tensor:
+        """[N, D] vectors, or logits: see the target."""
+        encoded = self.encode(inputs, lengths)
+        if self.embeds:
+            return self.target.vector(encoded)
+        embeddings = self.model.output_embeddings(self.layout.task)
+        return self.target([encoded], {}, embeddings).logits
 
 
 def write_graph(model: Model, batch: Batch, path: Path) -> None:
-    """Export a model. The number of samples is free, and so is the length of text, code and
-    sound."""
+    """Export the hidden states of a model. The number of samples is free, and so is the length of
+    text, code and sound."""
+    torch.export.save(export_program(Graph(model, batch.layout).eval(), batch), path)
+
+
+def export_program(graph: Graph, batch: Batch) -> torch.export.ExportedProgram:
+    """A graph as a program whose number of samples, and length of text, code and sound, is free."""
     # at least two samples: a single one would be taken for a constant
     inputs = tuple(torch.cat([x, x]) for x in batch.inputs)
-    example = _inputs(Batch(batch.layout, inputs, batch.lengths.repeat(2, 1)))
+    example = graph_inputs(Batch(batch.layout, inputs, batch.lengths.repeat(2, 1)))
     shapes = {
         "inputs": [_free_sizes(span.modality) for span in batch.layout.spans],
         "lengths": None if example["lengths"] is None else {0: torch.export.Dim.AUTO},
@@ -67,21 +101,18 @@ def write_graph(model: Model, batch: Batch, path: Path) -> None:
     # it reports at length that it leaves an inequality between sizes unsolved
     noisy.setLevel(logging.ERROR)
     try:
-        program = torch.export.export(
-            Graph(model, batch.layout).eval(), (), example, dynamic_shapes=shapes, strict=False
-        )
+        return torch.export.export(graph, (), example, dynamic_shapes=shapes, strict=False)
     finally:
         noisy.setLevel(level)
-    torch.export.save(program, path)
 
 
 @torch.inference_mode()
 def run_graph(path: Path, batch: Batch) -> Tensor:
     """[N, L, D] the hidden states of a batch by an exported model."""
-    return torch.export.load(path).module()(**_inputs(batch))
+    return torch.export.load(path).module()(**graph_inputs(batch))
 
 
-def _inputs(batch: Batch) -> dict[str, Any]:
+def graph_inputs(batch: Batch) -> dict[str, Any]:
     """The inputs of the graph. Pictures and clips are never padded."""
     padded = not FIXED.issuperset(batch.layout.modalities)
     return {"inputs": list(batch.inputs), "lengths": batch.lengths if padded else None}
