@@ -43,7 +43,7 @@ def test_tasks_parameters_and_data(run: Path, card: str) -> None:
     rows = section(card, "Tasks").splitlines()
     for task in model.config.tasks:
         (row,) = (row for row in rows if row.startswith(f"| `{task}`"))
-        assert re.search(r"\| [\d.,]+[KM]? \|$", row)
+        assert re.search(r"\| [\d.,]+[kM]? \|$", row)
         assert f"`{task}.jsonl`" in section(card, "Data")  # without the folders of this machine
     assert str(run.parent) not in card
     digest = hashlib.sha256((run / "best" / "model.safetensors").read_bytes()).hexdigest()
