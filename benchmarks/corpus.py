@@ -75,8 +75,8 @@ GENTLE = {
 """Options with which a step drops little, so that the ones after it see as much."""
 
 
-def real_texts(roots: list[str]) -> Iterator[str]:
-    """The texts of files, each once, in pieces of at most `LONGEST` characters."""
+def real_texts(roots: list[str], longest: int) -> Iterator[str]:
+    """The texts of files, each once, in pieces of at most `longest` characters."""
     seen = set()
     for root in roots:
         for folder, folders, names in os.walk(root):
@@ -94,7 +94,7 @@ def real_texts(roots: list[str]) -> Iterator[str]:
                 if decoded is None:
                     continue
                 text = decoded[0]
-                yield from (text[i : i + LONGEST] for i in range(0, len(text), LONGEST))
+                yield from (text[i : i + longest] for i in range(0, len(text), longest))
 
 
 def altered(text: str, chance: random.Random, share: float) -> str:
@@ -107,7 +107,9 @@ def altered(text: str, chance: random.Random, share: float) -> str:
     return text
 
 
-def write_texts(folder: Path, roots: list[str], megabytes: float) -> tuple[float, int]:
+def write_texts(
+    folder: Path, roots: list[str], megabytes: float, longest: int = LONGEST
+) -> tuple[float, int]:
     """Real texts with planted near duplicates as files of 64 MB; their size in MB and number."""
     done = folder / "texts.json"
     if done.is_file():
@@ -117,7 +119,7 @@ def write_texts(folder: Path, roots: list[str], megabytes: float) -> tuple[float
     chance = random.Random(0)
     size = count = 0
     stream = None
-    for text in real_texts(roots):
+    for text in real_texts(roots, longest):
         made = [text]
         if chance.random() < PLANTED and len(normalized_tokens(text[:2000])) > 50:
             made.append(altered(text, chance, chance.uniform(0.002, 0.03)))

@@ -102,6 +102,7 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["size"] = format_bytes
+    environment.filters["ranges"] = ranges
     page = environment.get_template("report.html.j2").render(
         report=found, name=folder.resolve().name, lengths=length_ranges(found["total"]["lengths"])
     )
@@ -116,6 +117,18 @@ def format_bytes(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def ranges(table: Mapping[str, int]) -> dict[str, int]:
+    """A table by numbers, such as sizes of clusters, by ranges from 8 on; other tables as they
+    are."""
+    if not all(key.isdigit() for key in table):
+        return dict(table)
+    found: Counter[str] = Counter()
+    for key, count in table.items():
+        low = 2 ** (int(key).bit_length() - 1)
+        found[key if low < 8 else f"{low:,}-{2 * low - 1:,}"] += count
+    return dict(found)
 
 
 def length_ranges(lengths: Mapping[str, int]) -> list[tuple[str, int]]:
