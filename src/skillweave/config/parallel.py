@@ -12,6 +12,8 @@ class ParallelSettings(Variant):
 
     in_parts: ClassVar[bool] = False
     """Whether the optimizer of a process has only a part of a parameter."""
+    copies: ClassVar[bool] = False
+    """Whether every process has the gradients of all parameters."""
     one_task: ClassVar[bool] = False
     """Whether all processes must train the same task in a step."""
 
@@ -22,6 +24,8 @@ class ParallelSettings(Variant):
 class ReplicatedConfig(ParallelSettings):
     """Every process has the whole model and the whole state of the optimizer. Gradients are
     averaged, but only those that the task of some process activates."""
+
+    copies = True
 
     kind: Literal["replicated"] = "replicated"
     """Selects copies of the model, which is the default."""
@@ -39,4 +43,15 @@ class ShardedConfig(ParallelSettings):
     """Selects parts of the model."""
 
 
-ParallelConfig = Annotated[ReplicatedConfig | ShardedConfig, Tagged()]
+class ExpertConfig(ParallelSettings):
+    """Every process has an equal share of the feed-forward experts among which each token chooses
+    (routes `token` and `context`). Tokens travel to the process of their expert and back (GShard,
+    arXiv 2006.16668). Everything else is copied."""
+
+    one_task = True
+
+    kind: Literal["expert"] = "expert"
+    """Selects expert parallelism."""
+
+
+ParallelConfig = Annotated[ReplicatedConfig | ShardedConfig | ExpertConfig, Tagged()]

@@ -242,9 +242,14 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _parts_of_parameters(self) -> TrainingConfig:
-        if self.devices == 1 or not self.parallel.in_parts:
+        if self.devices == 1 or self.parallel.copies:
             return self
-        if not self.optimizer.elementwise:
+        if self.parallel.one_task and self.task_sampling == "independent":
+            raise ValueError(
+                f"parallel: {self.parallel.kind} needs the same task on all processes in a step;"
+                " set task_sampling: synchronised"
+            )
+        if self.parallel.in_parts and not self.optimizer.elementwise:
             raise ValueError(
                 f"parallel: {self.parallel.kind} gives the optimizer parts of parameters, and"
                 f" {self.optimizer.kind} needs whole ones; use optimizer: adamw, or parallel:"
@@ -252,7 +257,7 @@ class TrainingConfig(Config):
             )
         if self.interference:
             raise ValueError(
-                f"interference compares whole gradients, and with parallel: {self.parallel.kind} no"
+                f"interference compares all gradients, and with parallel: {self.parallel.kind} no"
                 " process has them; use parallel: replicated"
             )
         return self

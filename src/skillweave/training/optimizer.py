@@ -4,7 +4,7 @@ tensors."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -202,14 +202,24 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     return found
 
 
-def read_optimizer_tensors(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+def read_optimizer_tensors(
+    folder: Path, model: nn.Module, elsewhere: Collection[str] = ()
+) -> dict[str, Tensor]:
     """What `optimizer_tensors` gave for a checkpoint, whether one process wrote it or several did:
-    in parts for parameters that are in parts."""
+    in parts for parameters that are in parts. `elsewhere`: parameters that only other processes
+    have, whose state is left out."""
+
+    def is_here(path: str) -> bool:
+        return path.rpartition("/")[0] not in elsewhere
+
     if not (folder / OPTIMIZER_FOLDER).is_dir():
-        return load_file(folder / OPTIMIZER_FILE)
+        stored = load_file(folder / OPTIMIZER_FILE)
+        return {path: tensor for path, tensor in stored.items() if is_here(path)}
     parameters = dict(model.named_parameters())
     tensors = {}
     for path, shape in shapes(folder / OPTIMIZER_FOLDER).items():
+        if not is_here(path):
+            continue
         parameter = parameters.get(path.rpartition("/")[0])
         fits = parameter is not None and parameter.shape == shape.shape
         like = parameter.detach() if parameter is not None and fits else shape

@@ -22,6 +22,7 @@ from torch import nn
 
 from skillweave.config import ConfigError
 from skillweave.config.parallel import (
+    ExpertConfig,
     ParallelConfig,
     ParallelSettings,
     ReplicatedConfig,
@@ -211,6 +212,13 @@ def _(
     from skillweave.training.sharding import Shards  # imports much of PyTorch
 
     return Shards(model, {task: model.active_parameters(task) for task in tasks}, device)
+
+
+@_spread.register
+def _(config: ExpertConfig, model: Model, tasks: Collection[str], device: torch.device) -> Strategy:
+    from skillweave.training.expert_parallel import ExpertParallel
+
+    return ExpertParallel(model)
 
 
 def gather_objects(fabric: Fabric, value: Any) -> list[Any]:

@@ -29,6 +29,8 @@ class Strategy(ABC):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.elsewhere: set[str] = set()
+        """Names of the parameters that other processes have, and this one has not."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module to call instead of `module`, which computes the model's loss."""

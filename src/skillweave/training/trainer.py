@@ -163,7 +163,7 @@ class Trainer:
             )
         if state.step:
             folder = checkpoints.path(state.step)
-            tensors = read_optimizer_tensors(folder, self.model)
+            tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
             load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
@@ -365,7 +365,7 @@ class Trainer:
             if name in weights:
                 own.copy_(divided_like(weights[name].to(own.device), own))
         self.bare_optimizer.state.clear()
-        tensors = read_optimizer_tensors(folder, self.model)
+        tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
         load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
 
     def _is_due(self, every: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,6 +19,7 @@ from skillweave.layers.sparse.conditional_linear import (
     sum_gated,
 )
 from skillweave.layers.sparse.dispatch import Statistics, split, statistics_of
+from skillweave.layers.sparse.exchange import TokenExchange
 from skillweave.layers.sparse.routes import SHARED, Gates, Route
 from skillweave.layers.tokens import TokenMap
 
@@ -27,6 +29,8 @@ class ConditionalFeedForward(nn.Module):
     one (route `dense`)."""
 
     follows = False
+    exchange: TokenExchange | None = None
+    """With expert parallelism: takes the tokens to the processes that have their experts."""
 
     def __init__(self, make_expert: Callable[[], nn.Module], route: Route) -> None:
         super().__init__()
@@ -73,13 +77,23 @@ class ConditionalFeedForward(nn.Module):
     ) -> tuple[Tensor, Statistics]:
         """Run each expert once on its own tokens."""
         dispatch = self.route(x_TD, tokens, generator)
-        parts = dispatch.gather(x_TD).split(split(dispatch.ends))
-        outputs = [
-            expert(part)
-            for expert, part in zip(self.experts.values(), parts, strict=True)
-            if len(part)
-        ]
-        return dispatch.combine(torch.cat(outputs)), {"feed_forward": dispatch.statistics}
+        x_PD, sizes = dispatch.gather(x_TD), split(dispatch.ends)
+        experts = list(self.experts.values())
+        if self.exchange is None:
+            y_PD = _run_sorted(experts, x_PD, sizes)
+        else:
+            own = [experts[number] for number in self.exchange.own(len(experts))]
+            y_PD = self.exchange.run(x_PD, sizes, partial(_run_sorted, own))
+        return dispatch.combine(y_PD), {"feed_forward": dispatch.statistics}
+
+
+def _run_sorted(
+    experts: Sequence[Callable[[Tensor], Tensor]], x_PD: Tensor, sizes: Sequence[int]
+) -> Tensor:
+    """Each expert on its own rows, which stand side by side. `x_PD` itself if there are none."""
+    parts = zip(experts, x_PD.split(list(sizes)), strict=True)
+    outputs = [expert(part) for expert, part in parts if len(part)]
+    return torch.cat(outputs) if outputs else x_PD
 
 
 class SparseFeedForward(nn.Module):

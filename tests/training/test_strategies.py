@@ -1,4 +1,5 @@
-"""Parameters in parts: a real sparse model and a mixture of tasks on two processes, against one."""
+"""Parts of parameters and shares of experts: a real sparse model and a mixture of tasks on two
+processes, against one."""
 
 import errno
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from processes import fabric_in_group, run_in_group
+from safetensors.torch import load_file
 from stand_ins import tiny_recipe, tiny_trainer
 from tiny import labelled, make_batch, random_examples, tiny_config, tiny_model
 
@@ -15,6 +17,13 @@ from skillweave.config import ConfigError
 from skillweave.config.training import TrainingConfig
 from skillweave.layers.peers import peers
 from skillweave.training.errors import TrainingError
+from skillweave.training.optimizer import (
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    read_optimizer_tensors,
+)
+from skillweave.training.parallel import gather_objects
 from skillweave.training.tensor_parts import is_divided, whole_tensor
 from skillweave.training.trainer import LossModule
 
@@ -30,6 +39,11 @@ LENGTHS = {
 PROCESSES, STEPS = 2, 5
 TOGETHER = ["classify", "to_image", "masked_code", "to_image", "classify"]
 """The task of each step."""
+MODES = [
+    ("sharded", "synchronised"),
+    ("sharded", "independent"),
+    ("expert", "synchronised"),
+]
 APART = ["transcribe", "transcribe", "to_image", "denoising", "classify"]
 """The task of the second process, where each has one of its own."""
 
@@ -43,7 +57,7 @@ def recipe_of(folder, **training):
 def sparse_model():
     """Skills, and experts that each token chooses. Some of it is frozen."""
     torch.manual_seed(0)
-    experts = {"route": "token", "experts": 3, "active": 1, "noise": 0, "balance": 0}
+    experts = {"route": "token", "experts": 4, "active": 1, "noise": 0, "balance": 0}
     model = tiny_model(tiny_config(feed_forward=experts)).train()
     model.embeddings["image"].requires_grad_(False)
     return model
@@ -99,43 +113,84 @@ def alone(folder, independent):
 def train_in_parts(rank, world, folder):
     """Every check of this file on one process of the group; returns what is wrong."""
     fabric, wrong = fabric_in_group(), []
-    for sampling in ("synchronised", "independent"):
+    for kind, sampling in MODES:
         independent = sampling == "independent"
         with peers([rank]):
             expected, weights = alone(folder / f"alone-{rank}", independent)
         recipe = recipe_of(
-            folder / sampling,
+            folder / kind / sampling,
             devices=PROCESSES,
             task_sampling=sampling,
-            parallel={"kind": "sharded"},
+            parallel={"kind": kind},
         )
         model = sparse_model()
         with tiny_trainer(recipe, fabric=fabric, model=model) as trainer:
+            if kind == "expert":
+                wrong += divided_experts(model)
             parts = [name for name, p in model.named_parameters() if is_divided(p)]
             if any(name.startswith("embeddings.image") for name in parts):
                 wrong.append("a frozen parameter is in parts")
-            if not any("experts" in name for name in parts):
+            if kind == "sharded" and not any("experts" in name for name in parts):
                 wrong.append("no expert is in parts")
             for step in range(STEPS):
                 batches = drawn(step, names_of(step, independent), model)
                 name, examples = batches[rank]
                 _, norm, active = update(trainer, make_batch(name, examples, model.config))
+                active = set().union(*gather_objects(fabric, active))
                 if active != expected[step][1]:
-                    wrong.append((sampling, step, sorted(active ^ expected[step][1])[:5]))
+                    wrong.append((kind, sampling, step, sorted(active ^ expected[step][1])[:5]))
                 if abs(norm - expected[step][0]) > 1e-9 * norm:
-                    wrong.append((sampling, step, norm, expected[step][0]))
-            found = {name: whole_tensor(x) for name, x in model.state_dict().items()}
+                    wrong.append((kind, sampling, step, norm, expected[step][0]))
+            found = everything(fabric, model)
             wrong += [
-                (sampling, name)
+                (kind, sampling, name)
                 for name, weight in weights.items()
                 if not torch.allclose(found[name], weight, rtol=1e-7, atol=1e-9)
             ]
+            trainer.state.step = STEPS
+            trainer._save_checkpoint()
+            stored = load_file(trainer.checkpoints.path(STEPS) / "model.safetensors")
+            if stored.keys() != found.keys() or any(
+                not torch.equal(stored[name], x) for name, x in found.items()
+            ):
+                wrong.append((kind, "the checkpoint has other weights"))
+            before = optimizer_tensors(trainer.bare_optimizer, model)
+            trainer.bare_optimizer.state.clear()
+            trainer._restore(trainer.checkpoints.path(STEPS))
+            after = optimizer_tensors(trainer.bare_optimizer, model)
+            if before.keys() != after.keys() or any(
+                not torch.equal(whole_tensor(x), whole_tensor(after[name]))
+                for name, x in before.items()
+            ):
+                wrong.append((kind, "the checkpoint has another state of the optimizer"))
+            # one process alone continues from it
+            single = sparse_model()
+            tensors = read_optimizer_tensors(trainer.checkpoints.path(STEPS), single)
+            optimizer = make_optimizer(single, trainer.config.optimizer)
+            load_optimizer_tensors(optimizer, single, tensors)
+            if tensors.keys() != set().union(*gather_objects(fabric, set(before))):
+                wrong.append((kind, "the state for one process is not that of all"))
             with trainer.strategy.whole():
                 name, examples = drawn(0, ["classify"], model)[0]
                 loss = model(make_batch(name, examples, model.config)).loss
-            if not torch.isfinite(loss) or not is_divided(dict(model.named_parameters())[parts[0]]):
-                wrong.append("whole")
+            if not torch.isfinite(loss):
+                wrong.append((kind, "loss"))
+            if parts != [name for name, p in model.named_parameters() if is_divided(p)]:
+                wrong.append((kind, "what is gathered for a validation stays whole"))
     return wrong + no_update_on_one(rank, fabric, folder) + full_disk_on_one(rank, fabric, folder)
+
+
+def everything(fabric, model):
+    """The weights of all processes, whole."""
+    own = {name: whole_tensor(x) for name, x in model.state_dict().items()}
+    return {name: x for found in gather_objects(fabric, own) for name, x in found.items()}
+
+
+def divided_experts(model):
+    """Each process has half of the experts of each layer."""
+    names = [name for name, _ in model.named_parameters() if ".feed_forward.experts." in name]
+    here = {name.split(".experts.")[1].split(".")[0] for name in names}
+    return [] if len(here) == 2 and len(names) == 2 * 4 * 2 else [f"experts {sorted(here)}"]
 
 
 def no_update_on_one(rank, fabric, folder):
@@ -184,7 +239,7 @@ def full_disk_on_one(rank, fabric, folder):
     return wrong
 
 
-def test_two_processes_with_parts_train_as_one(tmp_path):
+def test_two_processes_train_as_one(tmp_path):
     assert run_in_group(PROCESSES, train_in_parts, tmp_path) == [[], []]
 
 
@@ -192,7 +247,11 @@ def test_two_processes_with_parts_train_as_one(tmp_path):
     ("settings", "told"),
     [
         ({"optimizer": {"kind": "muon"}}, "needs whole ones; use optimizer: adamw"),
-        ({"interference": {}}, "compares whole gradients"),
+        ({"interference": {}}, "compares all gradients"),
+        (
+            {"parallel": {"kind": "expert"}, "task_sampling": "independent"},
+            "needs the same task on all processes",
+        ),
     ],
 )
 def test_what_needs_whole_parameters_is_refused(settings, told):
