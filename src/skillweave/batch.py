@@ -320,6 +320,22 @@ class Batch:
             ),
         )
 
+    def pin_memory(self) -> Batch:
+        """The batch with its tensors in pinned memory, from which they are copied to a GPU while
+        the host goes on. Data loaders call it."""
+
+        def pinned(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.pin_memory()
+
+        return replace(
+            self,
+            inputs=tuple(x.pin_memory() for x in self.inputs),
+            labels={name: x.pin_memory() for name, x in self.labels.items()},
+            masked=tuple(map(pinned, self.masked)),
+            candidates=None if self.candidates is None else self.candidates.pin_memory(),
+            logits_to_keep=pinned(self.logits_to_keep),
+        )
+
     def split(self, size: int) -> list[Batch]:
         """The batch in parts of at most `size` samples, with the padded lengths of the whole. Only
         for a batch without candidates and packed rows."""

@@ -105,6 +105,10 @@ class TinyMixture(Dataset[Batch]):
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
+    def draw(self, index: int) -> int:
+        """What a data worker is asked for."""
+        return index
+
     def task_of(self, step: int, rank: int) -> str:
         """Three steps of each task in turn, so that a skill is inactive for some steps."""
         turn = step // 3 + (rank if self.independent else 0)

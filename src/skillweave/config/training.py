@@ -11,6 +11,9 @@ from skillweave.config.base import Config, Positive, Whole
 from skillweave.config.parallel import ParallelConfig, ReplicatedConfig
 from skillweave.config.variants import Tagged, Variant
 
+PREFETCH = 2
+"""Micro-batches that each data worker prepares ahead."""
+
 
 class OptimizerSettings(Variant):
     """An optimizer, and its learning rate: linear warm-up, a constant part, and a decay. By default
@@ -141,6 +144,37 @@ class LossSpikeConfig(Config):
     """The run stops after this many spikes."""
 
 
+class SteeringConfig(Config):
+    """Multiply the weights of the tasks during the run. Each change is logged."""
+
+    by: Literal["validation", "interference"] = "validation"
+    """`validation`: after each validation, more steps for tasks whose validation loss falls faster
+    than that of the others (arXiv 1704.03003). `interference`: more steps for tasks whose steps
+    lower the losses of the others, and fewer for those that harm them, as
+    `training.interference` estimates it."""
+    strength: PositiveFloat = 1.0
+    """How strongly. By validation, a task whose loss fell by 10 % more than the mean is multiplied
+    by 1.1 to this power. By interference, a task that gives all others as much as their own steps
+    is multiplied by e to this power."""
+    most: float = Field(default=4.0, ge=1)
+    """Weights are multiplied by at most this number, and divided by at most this number."""
+    every: Positive = 100
+    """By interference: steps between two changes."""
+    delay: Whole = 16
+    """Steps until a change takes effect, since data workers prepare batches ahead."""
+
+
+class MixtureConfig(Config):
+    """Which task a step trains, besides the weights of the tasks."""
+
+    temperature: PositiveFloat | None = None
+    """Weights are multiplied by the number of training samples of the task to the power of
+    1 / temperature: 1 draws tasks by the size of their data, and a larger number more evenly. If
+    absent, the number of samples does not count."""
+    steering: SteeringConfig | None = None
+    """Change the weights during the run; they stay as they are when absent."""
+
+
 class FeatureCacheConfig(Config):
     """Features of frozen backbones on disk, so that a picture goes through its backbone once. They
     are the features without augmentation, so the tasks have none for images and videos."""
@@ -194,6 +228,8 @@ class TrainingConfig(Config):
     feature_cache: FeatureCacheConfig | None = None
     """Store the features of frozen backbones; disabled when absent. `skillweave cache RECIPE` fills
     it before training, on an accelerator and in batches; training adds what is missing."""
+    mixture: MixtureConfig = MixtureConfig()
+    """Temperature of the mixture, and weights that change by themselves."""
     interference: InterferenceConfig | None = None
     """Log how tasks help or harm each other during training; disabled when absent."""
     workers: Whole = 0
@@ -228,6 +264,24 @@ class TrainingConfig(Config):
         if len(given) != 1:
             raise ValueError(
                 f"give exactly one of steps, epochs or samples, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steers_in_time(self) -> TrainingConfig:
+        steering = self.mixture.steering
+        if steering is None:
+            return self
+        if steering.by == "interference" and not self.interference:
+            raise ValueError(
+                "mixture.steering by interference needs training.interference; set it, such as"
+                " interference: {}"
+            )
+        ahead = -(-PREFETCH * self.workers // self.gradient_accumulation_steps)
+        if steering.delay < ahead:
+            raise ValueError(
+                f"mixture.steering.delay: {self.workers} workers prepare {ahead} steps ahead; give"
+                f" at least {ahead}"
             )
         return self
 

@@ -169,7 +169,9 @@ class Mixture(Dataset[Batch]):
 
     def _curve(self, name: str, task: TaskConfig) -> dict[float, float]:
         """The points of a task's weight over the run."""
-        return dict(task.weights)
+        temperature = self.training.mixture.temperature
+        size = len(self.datasets[name]) ** (1 / temperature) if temperature else 1.0
+        return {share: weight * size for share, weight in task.weights.items()}
 
     def _batch_size(self, name: str, task: TaskConfig) -> int:
         rows = len(self.datasets[name])

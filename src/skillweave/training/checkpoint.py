@@ -75,6 +75,8 @@ class TrainingState:
     """Number of steps that were left out because their loss was a spike."""
     losses: dict[str, list[float]] = field(default_factory=dict)
     """What is known of each task's losses, to find spikes."""
+    steering: dict[str, Any] = field(default_factory=dict)
+    """State of what changes the weights of the tasks."""
     logger: dict[str, Any] = field(default_factory=dict)
     """State of the run's logger."""
     processes: int = 0
@@ -236,7 +238,7 @@ class Checkpoints:
         """Add the result of a validation to the checkpoint of the same step. Raises TrainingError
         as `save` does."""
         folder = self.path(state.step)
-        names = ("best_step", "best_value", "validated")
+        names = ("best_step", "best_value", "validated", "steering")
         try:
             write_json(folder / VALIDATION_FILE, {name: getattr(state, name) for name in names})
             add_checksums(folder, [VALIDATION_FILE])

@@ -52,6 +52,7 @@ from skillweave.training.run_folder import (
 )
 from skillweave.training.run_logger import RunLogger
 from skillweave.training.signals import handle_signals
+from skillweave.training.steering import stored_changes
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
@@ -232,7 +233,14 @@ def _run(
     timed: dict[str, Any] = {
         name: TimedReader(one, config.reader_timeout) for name, one in datasets.items()
     }
-    mixture = Mixture(timed, config, recipe.tasks, fabric.global_rank, fabric.world_size)
+    mixture = Mixture(
+        timed,
+        config,
+        recipe.tasks,
+        fabric.global_rank,
+        fabric.world_size,
+        stored_changes(state.steering),
+    )
     require_same_batches(state, mixture, recipe)
     state.processes = fabric.world_size
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)

@@ -25,7 +25,9 @@ from skillweave.training.checkpoint import TrainingState
 from skillweave.training.progress import ProgressDisplay
 
 T = TypeVar("T")
-OF_VALIDATION = ("validation", "not_validated", KIND)
+STEERING_KIND = "steering_by_"
+"""What the kinds of lines on the weights of tasks begin with."""
+OF_VALIDATION = ("validation", "not_validated", KIND, f"{STEERING_KIND}validation")
 """Kinds of lines in `metrics.jsonl` that a validation writes."""
 MOMENTUM = 0.95
 """Decay of a task's running loss per step of the task."""
@@ -226,6 +228,16 @@ class RunLogger:
                 self._write(METRICS_FILE, step=step, kind="interference", **line)
                 name = f"interference/{block}/{task}"
                 self._scalars(step, {f"{name}/{other}": x for other, x in others.items()})
+
+    def log_steering(self, step: int, by: str, first: int, factors: Mapping[str, float]) -> None:
+        """Log a change of the weights of the tasks: from step `first` on they are multiplied by the
+        factors."""
+        self._write(
+            METRICS_FILE, step=step, kind=STEERING_KIND + by, first=first, metric=dict(factors)
+        )
+        self._scalars(step, {f"steering/{task}": factor for task, factor in factors.items()})
+        told = " · ".join(f"{task} × {factor:.2f}" for task, factor in factors.items())
+        self.display.note(f"step {step}: weights from step {first + 1} on: {told}")
 
     def log_experts(self, step: int, uses: Iterable[Use]) -> None:
         """Log how learned gates used the experts in a validation, as computed by `summarise`. Drift

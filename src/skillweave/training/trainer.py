@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader
 
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
+from skillweave.config.training import PREFETCH
 from skillweave.data.mixture import Mixture
+from skillweave.data.task_schedule import WeightChange
 from skillweave.layers.peers import peers
 from skillweave.metrics import summary_score
 from skillweave.model.model import Model
@@ -45,6 +47,7 @@ from skillweave.training.partial_tuning import PartialTuning, read_tuned
 from skillweave.training.run_logger import RunLogger, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
+from skillweave.training.steering import Steering
 from skillweave.training.strategy import trained_parameters
 from skillweave.training.tensor_files import load_whole, save_together
 from skillweave.training.tensor_parts import copied, divided_like
@@ -170,6 +173,10 @@ class Trainer:
         chunk_sizes = {n: task.chunk_size for n, task in recipe.tasks.items() if task.chunk_size}
         loss_module = self.strategy.wrap(LossModule(self.model, chunk_sizes))
         self.loss_module, self.optimizer = fabric.setup(loss_module, self.bare_optimizer)
+        steering = self.config.mixture.steering
+        self.steering: Steering | None = None
+        if steering:
+            self.steering = Steering(steering, list(recipe.tasks), state.steering)
         self.stop = StopRequest()
         self._saved = state.step
         self._writing: Future[None] | None = None
@@ -210,9 +217,12 @@ class Trainer:
         loader = DataLoader(
             self.mixture,
             batch_size=None,
-            sampler=range(done, len(self.mixture)),
+            # the weights of the tasks are known here, and not in the workers
+            sampler=map(self.mixture.draw, range(done, len(self.mixture))),
             num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
+            pin_memory=self.fabric.device.type == "cuda",
             worker_init_fn=ignore_signals,
         )
         return iter(loader)
@@ -249,6 +259,8 @@ class Trainer:
             self.logger.log_nonfinite(state.step, tasks, loss, update.norm, update.keys)
         if self.tracker and self._is_due(self.config.log_every):
             self.logger.log_interference(state.step, self.tracker.estimates())
+        if self.steering and self.tracker and self._steers_by_interference:
+            self._steer(self.steering.by_interference(state.step, self.tracker.estimates()))
         if state.nonfinite >= self.config.max_nonfinite_steps:
             self._save_what_is_done(everywhere=True)
             raise TrainingError(
@@ -258,6 +270,24 @@ class Trainer:
                 f" {shorten(update.keys)}"
             )
         return update.stop
+
+    @property
+    def _steers_by_interference(self) -> bool:
+        steering = self.config.mixture.steering
+        return (
+            steering is not None
+            and steering.by == "interference"
+            and self.state.step % steering.every == 0
+        )
+
+    def _steer(self, change: WeightChange | None) -> None:
+        """Change the weights of the tasks, and log it. All processes decide the same."""
+        if change and self.steering:
+            self.mixture.change_weights(change)
+            factors = dict(zip(self.steering.tasks, change.factors, strict=True))
+            self.logger.log_steering(
+                self.state.step, self.steering.config.by, change.first, factors
+            )
 
     def backward(self, batches: Iterator[Batch]) -> tuple[Tensor, Tensor, list[Batch]]:
         """Compute the clipped gradients of one update. Returns its mean loss, the norm of the
@@ -396,6 +426,9 @@ class Trainer:
             if best:
                 state.best_step, state.best_value = state.step, value
             self.logger.log_validation(state.step, found.results, value, best)
+            if self.steering and self.steering.config.by == "validation":
+                losses = {task: metrics["loss"] for task, metrics in found.results.items()}
+                self._steer(self.steering.by_validation(state.step, losses))
         state.validated = state.step
         self._finish_saving()
         first = self.fabric.is_global_zero
