@@ -16,6 +16,7 @@ import pytest
 import quality
 import skillnet_table2
 import start
+import steering
 import transfer
 import transfer_page
 from cells import Cell, arguments, unique
@@ -30,6 +31,19 @@ from skillweave.recipe import find_recipe, read_recipe
 def options(folder: Path, systems: list[str], **more) -> argparse.Namespace:
     given = arguments("", str(folder), systems).parse_args(["--steps", "9"])
     return argparse.Namespace(**{**vars(given), "runs": folder / "table3", **more})
+
+
+def test_steering_changes_nothing_but_the_weights(tmp_path: Path) -> None:
+    given = options(tmp_path, list(steering.SYSTEMS), mixtures=["quickstart"])
+    found = unique(list(steering.chains(given)))
+    assert len(found) == 3 * len(steering.SYSTEMS)
+    steered = [cell for cell in found if "fixed" not in cell.folder.name]
+    for cell in found:
+        recipe = read_recipe(cell.calls[0][1], cell.calls[0][2:])
+        mixture = recipe.training.mixture
+        assert (mixture.steering is not None) == (cell in steered)
+        equal = len({task.weight for task in recipe.tasks.values()}) == 1
+        assert equal == cell.folder.name.startswith("quickstart-equal")
 
 
 def test_table_2_has_ten_runs_a_seed(tmp_path: Path) -> None:

@@ -194,12 +194,22 @@ def _run_details(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _training_details(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """How long the training was."""
+    """How long the training was, which share of it waited for data, and how unevenly the work of a
+    step was spread over the processes."""
     timed = [line for line in lines if isinstance(line.get("seconds"), int | float)]
     if not timed:
         return []
     duration = timedelta(seconds=round(timed[-1]["seconds"]))
-    return [("training", f"{timed[-1]['step']:,} steps in {duration} h")]
+    details = [("training", f"{timed[-1]['step']:,} steps in {duration} h")]
+    # the tasks of a step share one measurement
+    steps = {line["step"]: line for line in lines if line["kind"] == "train"}.values()
+    if waits := [line["wait"] for line in steps if "wait" in line]:
+        details.append(("waiting for data", f"{sum(waits) / len(waits):.1%} of the time"))
+    uneven = [line["imbalance"] for line in steps if line.get("imbalance", 1) > 1]
+    if uneven:
+        mean = sum(uneven) / len(uneven)
+        details.append(("work of the processes", f"the most is {mean:.2f} × the mean"))
+    return details
 
 
 def _trained_on(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:

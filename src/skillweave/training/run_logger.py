@@ -71,6 +71,8 @@ class RunLogger:
         self.losses: dict[str, list[float]] = state.logger.get("losses", {})
         # samples, seconds, and seconds of waiting for data since the last log entry
         self.totals: list[float] = state.logger.get("totals", [0.0, 0.0, 0.0])
+        # sum and number of the steps' imbalances since the last log entry
+        self.imbalance: list[float] = state.logger.get("imbalance", [0.0, 0])
         self.earlier_seconds = float(state.logger.get("seconds", 0.0))
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
         self.skips: Counter[tuple[str, str]] = Counter()
@@ -120,6 +122,7 @@ class RunLogger:
             "running": self.running,
             "losses": self.losses,
             "totals": self.totals,
+            "imbalance": self.imbalance,
             "seconds": round(self.seconds, 3),
         }
 
@@ -143,10 +146,18 @@ class RunLogger:
                 )
 
     def log_step(
-        self, step: int, losses: Mapping[str, float], samples: int, rate: float, last: bool
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        samples: int,
+        rate: float,
+        last: bool,
+        imbalance: float = 1.0,
     ) -> None:
         """Log an update. `losses`: the mean loss of each task that a process trained. `samples`:
-        their number over all processes. `rate`: the learning rate."""
+        their number over all processes. `rate`: the learning rate. `imbalance`: the work of the
+        process that has the most ÷ the mean of all processes."""
+        self.imbalance = [self.imbalance[0] + imbalance, self.imbalance[1] + 1]
         for task, loss in losses.items():
             self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
             sums = self.losses.setdefault(task, [0.0, 0.0])
@@ -290,6 +301,7 @@ class RunLogger:
             "learning_rate": rate,
             "samples_per_second": round(samples / seconds, 3),
             "wait": round(waited / seconds, 4),
+            "imbalance": round(self.imbalance[0] / max(self.imbalance[1], 1), 4),
         }
         self._scalars(step, {f"train/{name}": number for name, number in shared.items()})
         shared["seconds"] = round(self.seconds, 3)
@@ -299,7 +311,7 @@ class RunLogger:
                 METRICS_FILE, step=step, kind="train", task=task, loss=loss, metric={}, **shared
             )
             self._scalars(step, {f"train/loss/{task}": loss})
-        self.losses, self.totals = {}, [0.0, 0.0, 0.0]
+        self.losses, self.totals, self.imbalance = {}, [0.0, 0.0, 0.0], [0.0, 0]
 
     def _write(self, name: str, **values: Any) -> None:
         if file := self.files.get(name):

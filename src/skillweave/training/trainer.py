@@ -106,12 +106,13 @@ def loss_scales(own: LossTerms, update: Sequence[LossTerms]) -> dict[str, float]
 class Update(NamedTuple):
     """Result of a step's forward and backward passes, equal on all processes. `losses`: mean over
     the processes that train each task. `norm`: of the gradients before clipping. `samples`: of each
-    task. `stop`: number of a signal, or 0. `keys`: the samples, if loss or gradients are not
-    `finite`."""
+    task. `imbalance`: positions of the process that has the most ÷ their mean over all processes.
+    `stop`: number of a signal, or 0. `keys`: the samples, if loss or gradients are not `finite`."""
 
     losses: dict[str, float]
     norm: float
     samples: Counter[str]
+    imbalance: float
     finite: bool
     stop: int
     keys: list[str]
@@ -251,7 +252,7 @@ class Trainer:
         elif update.finite:
             state.nonfinite = 0
             last, samples = state.step == self.steps, update.samples.total()
-            self.logger.log_step(state.step, update.losses, samples, rate, last)
+            self.logger.log_step(state.step, update.losses, samples, rate, last, update.imbalance)
         else:
             state.nonfinite += 1
             state.without_update += 1
@@ -339,8 +340,10 @@ class Trainer:
             keys = [key for batch in batches for key in batch.keys]
         samples = Counter({batches[0].layout.task: sum(len(batch) for batch in batches)})
         skips = [skip for batch in batches for skip in batch.skipped]
-        shared = gather_objects(self.fabric, (*numbers, samples, self.stop.signal, keys, skips))
-        losses, norms, counts, signals, all_keys, all_skips = zip(*shared, strict=True)
+        tokens = sum(batch.tokens for batch in batches)
+        outcome = (*numbers, samples, tokens, self.stop.signal, keys, skips)
+        shared = gather_objects(self.fabric, outcome)
+        losses, norms, counts, work, signals, all_keys, all_skips = zip(*shared, strict=True)
         self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
         by_task: dict[str, list[float]] = {}
         for value, count in zip(losses, counts, strict=True):
@@ -349,6 +352,7 @@ class Trainer:
             losses={task: sum(values) / len(values) for task, values in by_task.items()},
             norm=norms[0],
             samples=sum(counts, Counter()),
+            imbalance=max(work) * len(work) / max(sum(work), 1),
             finite=all(map(math.isfinite, losses + norms)),
             stop=max(signals),
             keys=[key for keys in all_keys for key in keys],
