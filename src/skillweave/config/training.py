@@ -207,6 +207,10 @@ class TrainingConfig(Config):
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs the forward pass under autocast; weights and optimizer state stay float32. CPUs
     without bf16 instructions emulate it, which is slow."""
+    compile: bool = False
+    """Compile the blocks of Transformers with `torch.compile`. They are compiled when a task is
+    trained first, which takes a minute or more, and then serve batches of any length. Worth it in
+    long runs, on a GPU above all."""
     activation_checkpointing: Literal["none", "selective"] | Positive = "none"
     """Memory for time: layers of Transformers keep only their input, and compute the rest again in
     the backward pass. A number n: every n-th layer; 1: all. `selective`: all layers, but they keep

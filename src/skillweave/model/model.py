@@ -28,6 +28,7 @@ from skillweave.components.targets.base import output_weight
 from skillweave.components.targets.language import Language
 from skillweave.config import ConfigError, choose
 from skillweave.layers.attention import Memory
+from skillweave.layers.block import Block
 from skillweave.layers.projector import Projector
 from skillweave.layers.recompute import Recompute
 from skillweave.layers.sparse import Known, Route, RouteStatistics
@@ -41,6 +42,9 @@ Decision = tuple[Choice, tuple[Condition, ...], RouteStatistics]
 for."""
 Load = dict[tuple[Choice, Condition], Tensor]
 """Choice among experts and condition → [E] the number of assignments of tokens to each expert."""
+
+COMPILED_COMBINATIONS = 256
+"""Combinations of spans and routes that are compiled. PyTorch gives up compiling after eight."""
 
 
 @dataclass(frozen=True)
@@ -623,6 +627,16 @@ class Model(Pretrained):
         Encoders that are no Transformer always keep theirs."""
         for part in self.parts.values():
             part.recompute = recompute
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile the blocks of Transformers (`torch.compile`) when they are used first: once for
+        each combination of spans and routes, for batches of any size and length. Names and weights
+        stay the same, so a compiled model is saved as any other."""
+        most: Any = max(torch._dynamo.config.recompile_limit, COMPILED_COMBINATIONS)
+        torch._dynamo.config.recompile_limit = most
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile(backend=backend, dynamic=True)
 
     def count_parameters(self, tasks: str | Collection[str] | None = None) -> int:
         """All parameters, or those that the tasks activate, counted as in SkillNet's Table 3.

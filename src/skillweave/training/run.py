@@ -247,6 +247,8 @@ def _run(
     validated = open_validation(ready, display)
     model, tuning = build_model(recipe, assets, newest, display)
     model.recompute_activations(recompute_of(config))
+    if config.compile:
+        model.compile_blocks()
     if config.feature_cache:
         cache_features(model, {"train": datasets, "validation": validated}, config.feature_cache)
     require_space(recipe.folder, model, assets, config)
