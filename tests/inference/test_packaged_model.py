@@ -41,3 +41,17 @@ def test_it_relates_words_of_two_languages(predictor: Predictor) -> None:
         predictor.encode("text_matching", None, text=texts) for texts in (english, chinese)
     )
     assert ((one @ other.T).argmax(1) == np.arange(len(english))).sum() >= 4
+
+
+def test_vectors_are_shortened_on_request(predictor: Predictor) -> None:
+    texts = ["a red car", "红色的汽车", "rain"]
+    whole = sw.encode(predictor, "text_to_image", text=texts)
+    with pytest.warns(UserWarning, match="not trained to be shortened"):
+        short = sw.encode(predictor, "text_to_image", dimensions=16, text=texts)
+    expected = [row[:16] / np.sqrt((row[:16] ** 2).sum()) for row in whole]
+    np.testing.assert_allclose(short, np.stack(expected), atol=1e-6)
+    same = sw.encode(predictor, "text_to_image", dimensions=whole.shape[1], text=texts)
+    np.testing.assert_array_equal(same, whole)
+    for size in (0, 193):
+        with pytest.raises(sw.ConfigError, match=f"dimensions: {size}, but the vectors have 192"):
+            sw.encode(predictor, "text_to_image", dimensions=size, text=texts)

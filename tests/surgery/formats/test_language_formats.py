@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import skillweave as sw
@@ -131,3 +131,39 @@ def test_other_families_are_told(tmp_path: Path) -> None:
     with pytest.raises(sw.ConfigError, match="llama and mistral, not bert"):
         exported("BertModel", "gguf", tmp_path, **SIZES, intermediate_size=64)
     assert not (tmp_path / "out").exists()
+
+
+def test_whisper_as_ctranslate2(tmp_path: Path) -> None:
+    options = SEQ2SEQ | IDS | {"decoder_start_token_id": 3, "num_mel_bins": 8}
+    options |= {"max_source_positions": 20, "max_target_positions": 16}
+    _, about, out = exported("WhisperForConditionalGeneration", "ctranslate2", tmp_path, **options)
+    assert about["files"][0]["gives"] == "hidden states"
+    whisper = ctranslate2.models.Whisper(str(out / "model"))
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "theirs")
+    mels = np.random.default_rng(0).normal(size=(2, 8, 40)).astype("float32")
+    found = np.array(whisper.encode(ctranslate2.StorageView.from_array(mels), to_cpu=True))
+    expected = theirs.eval().model.encoder(torch.from_numpy(mels)).last_hidden_state
+    np.testing.assert_allclose(found, expected.detach(), atol=1e-4)
+
+
+def test_the_merges_of_a_byte_level_tokenizer_are_in_the_file(tmp_path: Path) -> None:
+    """The reader of Transformers makes the same tokenizer of the file."""
+    sizes = {**SIZES, "intermediate_size": 64, "max_position_embeddings": 64}
+    folder = saved("LlamaForCausalLM", tmp_path / "theirs", **sizes, **IDS)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=40, special_tokens=["<pad>", "</s>", "<unk>", "<s>"])
+    tokenizer.train_from_iterator(["low lower lowest new newer newest"] * 4, trainer)
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    model = sw.load(folder)
+    export_model(model, "gguf", made_batch(model, next(iter(model.config.tasks))), tmp_path / "out")
+    fields = gguf.GGUFReader(tmp_path / "out" / "model.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "gpt2"
+    merges = fields["tokenizer.ggml.merges"].contents()
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    assert merges and all(merge.replace(" ", "") in tokens for merge in merges)
+    assert [tokens.index(t) for t in ("<pad>", "</s>", "<unk>", "<s>")] == [0, 1, 2, 3]
+    (number,) = (tokenizer.token_to_id(merges[-1].replace(" ", "")),)
+    assert tokens[number] == merges[-1].replace(" ", "")

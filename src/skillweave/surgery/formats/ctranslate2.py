@@ -135,6 +135,6 @@ def _encoded_sound(model: Model, batch: Batch, path: Path) -> tuple[Tensor, Tens
 
     whisper = ctranslate2.models.Whisper(str(path))
     expected_NLD = model.hidden(replace(batch, labels={}))[0]
-    features = batch.inputs[0].contiguous().numpy()
+    features = batch.inputs[0].transpose(1, 2).contiguous().numpy()  # [N, mels, frames]
     found = whisper.encode(ctranslate2.StorageView.from_array(features), to_cpu=True)
     return torch.from_numpy(np.array(found)), expected_NLD, "hidden states"
