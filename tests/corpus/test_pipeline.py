@@ -21,6 +21,7 @@ from skillweave import corpus, storage
 from skillweave.config import ConfigError
 from skillweave.corpus import CleanConfig, Drop, Pipeline, clean, dry_run, explain
 from skillweave.corpus import pipeline as pipeline_module
+from skillweave.corpus.engine import Workers
 from skillweave.corpus.sources import base, lines
 from skillweave.corpus.step import STEPS
 from skillweave.data.sources import open_table
@@ -210,6 +211,15 @@ def test_a_process_that_is_killed(write_jsonl, configure, tmp_path) -> None:
     clean(expected, processes=1)
     found = pq.read_table(tmp_path / "out" / "shards").to_pylist()
     assert [row["text"] for row in found] == [row["text"] for row in shard_rows(expected)]
+
+
+def test_workers_that_end_early(write_jsonl, configure, monkeypatch) -> None:
+    """As Daft's do after Ctrl-C: without an error."""
+    config = configure(write_jsonl("a.jsonl", make_rows(4)), {"kind": "length"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Workers, "_answers", lambda *_: iter(()))
+        clean(config, processes=2)
+    assert clean(config, processes=1)["rows"]["read"] == 4
 
 
 def test_a_full_disk(write_jsonl, configure, monkeypatch) -> None:

@@ -1,7 +1,10 @@
 """Everything that reads files of others: how to write a small valid input, and how to read it."""
 
+import gzip
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +18,7 @@ import pyarrow.parquet
 import soundfile
 import torch
 import yaml
+from corpus_files import HTML, PAGE, encoded, photo, warc
 from documentation_data import write_lines
 from hf_folder import save_bert
 from hf_generation import T5, WAV2VEC2, WHISPER
@@ -31,6 +35,7 @@ from skillweave.config.streams import (
     VideoStream,
     WaveformStream,
 )
+from skillweave.corpus import SOURCES, STEPS
 from skillweave.data.processors import train_tokenizer
 from skillweave.data.processors.image import ImageProcessor
 from skillweave.data.processors.sound import SoundProcessor
@@ -514,3 +519,56 @@ def write_index(folder: Path) -> None:
         Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(folder / "pictures" / f"{i}.png")
     read_index(folder)
     without_checksums(folder)
+
+
+# Raw data of a corpus
+
+CORPUS_STEPS = {"warc": ("extract", "pairs"), "pages": ("extract", "pairs")}
+
+
+def read_corpus(kind: str) -> Callable[[Path], None]:
+    """All rows of a source, through the steps that read what others wrote."""
+
+    def read(folder: Path) -> None:
+        source = SOURCES[kind](path=f"{folder}/corpus.*", max_bytes=2**20)
+        rows = [row for unit in source.units() for part in unit for row in source.read(part)]
+        good = [{"id": "", "file": "", "page": "", **row} for row in rows if isinstance(row, dict)]
+        for step in (*CORPUS_STEPS.get(kind, ()), "repair", "unicode", "language", "picture"):
+            list(STEPS[step]().run(good))
+
+    return read
+
+
+@add("corpus of JSON lines", read_corpus("jsonl"))
+def write_corpus_lines(folder: Path) -> None:
+    write_lines(folder / "corpus.jsonl", [{"text": text, "title": "t"} for text in TEXTS])
+
+
+@add("corpus of packed texts", read_corpus("text"))
+def write_corpus_texts(folder: Path) -> None:
+    (folder / "corpus.gz").write_bytes(gzip.compress("\n".join(TEXTS).encode("gb18030")))
+
+
+@add("corpus of Parquet files", read_corpus("parquet"))
+def write_corpus_table(folder: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), folder / "corpus.parquet")
+
+
+@add("corpus of pages", read_corpus("pages"))
+def write_corpus_pages(folder: Path) -> None:
+    (folder / "corpus.html").write_text(PAGE, "utf-8")
+
+
+@add("corpus of web archives", read_corpus("warc"), weight=2)
+def write_corpus_archive(folder: Path) -> None:
+    pages = [(f"http://a/{i}", dict(HTML), PAGE.encode()) for i in range(2)]
+    (folder / "corpus.warc.gz").write_bytes(warc(*pages))
+
+
+@add("corpus of WebDataset", read_corpus("webdataset"))
+def write_corpus_samples(folder: Path) -> None:
+    with tarfile.open(folder / "corpus.tar", "w") as tar:
+        for name, data in (("1.txt", b"a text"), ("1.png", encoded(photo(1))), ("1.json", b"{}")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))

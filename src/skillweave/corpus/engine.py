@@ -40,9 +40,12 @@ class Workers:
         """Do all pieces. `progress` is told how many are done. Raises what a piece raises."""
         if not pieces:
             return
+        done = 0
         for done, answer in enumerate(self._answers(plan, pieces), 1):
             _raise(answer)
             progress(done)
+        if done < len(pieces):  # Daft heard Ctrl-C before Python did, and ended without an error
+            raise KeyboardInterrupt
 
     def _answers(self, plan: Plan, pieces: Sequence[Piece]) -> Iterator[dict[str, Any]]:
         count = min(self.processes, len(pieces))

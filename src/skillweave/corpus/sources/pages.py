@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
 from typing import IO, Any, ClassVar, Literal
 
 from skillweave.corpus.sources.base import SOURCES, CorpusSource, Part, Unread, readable, too_large
@@ -60,7 +62,7 @@ class Warc(PageSource):
 
         records = WARCIterator(_Pieces(stream))
         try:
-            for record in records:
+            while (record := _next_record(records)) is not None:
                 found = self._read(record, str(records.offset))
                 if found is not None:
                     yield found
@@ -88,6 +90,12 @@ class Warc(PageSource):
             decoded = decode(data)
             return self.row({"text": decoded and decoded[0], "url": url}, location)
         return self.page(data, location, url, kind)
+
+
+def _next_record(records: Any) -> Any:
+    """The next record, or None. Damage is told by the rows; warcio prints it, too."""
+    with redirect_stderr(io.StringIO()):
+        return next(records, None)
 
 
 class _Pieces:
