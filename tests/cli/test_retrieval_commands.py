@@ -68,3 +68,23 @@ def test_a_model_folder_searches_own_data_and_has_none_itself(run, photos, tmp_p
     sw.carve(sw.load(run), "text_classification").save_pretrained(tmp_path / "classifier")
     assert cli.main(["index", str(tmp_path / "classifier")]) == 2
     assert "the model has no retrieval task" in capsys.readouterr().err
+
+
+def test_an_index_in_a_folder_of_its_own(run, photos, tmp_path, capsys):
+    kept = str(tmp_path / "kept")
+    assert cli.main(["index", str(run), str(photos), "--out", kept, "--modality", "image"]) == 0
+    assert capsys.readouterr().out == "text_to_image · image: 3 items\n"
+    listing = tmp_path / "l.json"
+    words = ["search", str(run), "red", "--data", kept, "--json", str(listing)]
+    assert cli.main([*words, "--where", "key!=red.png", "--where", "key!=blue.png"]) == 0
+    assert [row["key"] for row in json.loads(listing.read_text("utf-8"))] == ["green.png"]
+    assert cli.main(["index", str(run), "--out", kept, "--delete", "red.png", "blue.png"]) == 0
+    assert "text_to_image · image: 2 removed" in capsys.readouterr().out
+    for wrong, told in [
+        ([*words, "--where", "nothing"], "is no condition"),
+        ([*words, "--where", "yeer=1"], "unknown column 'yeer'"),
+        (["index", str(run), "--delete", "a"], "--delete removes items from the index in --out"),
+        (["index", str(run), str(photos), "--modality", "sound"], "relates sound"),
+    ]:
+        assert cli.main(wrong) == 2
+        assert told in capsys.readouterr().err

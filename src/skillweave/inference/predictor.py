@@ -154,7 +154,7 @@ class Predictor:
             raise ConfigError(
                 f"encode: {modality}= is a list; write {modality}=[...] for a single item"
             )
-        layout, processor = self._encoder(task, modality, prompt)
+        layout, processor = self.encoder(task, modality, prompt)
         examples = []
         for i, value in enumerate(values):
             try:
@@ -194,9 +194,9 @@ class Predictor:
         self, task: str, modality: str, values: Iterable[Any]
     ) -> Iterator[Vectors | BadInput]:
         """For each raw value its unit vector [D], or the reason why it is broken, in order."""
-        layout, processor = self._encoder(task, modality)
+        layout, processor = self.encoder(task, modality)
         rest = iter(values)
-        while group := list(islice(rest, _group_size(layout))):
+        while group := list(islice(rest, group_size(layout))):
             results: list[Vectors | BadInput] = []
             examples: list[Example] = []
             for value in group:
@@ -211,13 +211,16 @@ class Predictor:
             for result in results:
                 yield result if isinstance(result, BadInput) else next(vectors)
 
-    def encode_examples(self, layout: Layout, examples: Sequence[Example]) -> Vectors:
-        """Unit vectors [N, D] of examples of one pass, batched by length."""
+    def encode_examples(
+        self, layout: Layout, examples: Sequence[Example], max_tokens: int | None = None
+    ) -> Vectors:
+        """Unit vectors [N, D] of examples of one pass, batched by length. `max_tokens`: a batch has
+        at most so many, or one example; if absent, 32 examples."""
         task, streams = layout.task, self.model.config.streams
         found: list[Tensor | None] = [None] * len(examples)
         with evaluating(self.model):
             resolved = self.model.resolve(task)
-            for numbers in _by_length(examples):
+            for numbers in _by_length(examples, max_tokens):
                 batch = collate(layout, [examples[i] for i in numbers], streams, PAD_TO_MULTIPLE_OF)
                 vectors_ND = self.model.embed(batch.to(self.device), resolved)[0].float().cpu()
                 for number, vector_D in zip(numbers, vectors_ND, strict=True):
@@ -240,9 +243,11 @@ class Predictor:
         choose({m.value: m for m in Modality}, modality, "modality")
         return choose(found, modality, f"modality of task {task!r}")
 
-    def _encoder(
+    def encoder(
         self, task: str, modality: str, prompt: str | None = None
     ) -> tuple[Layout, Callable[[Any], Features]]:
+        """The layout of a task's pass of one modality, and what turns a raw value into its features
+        (raises BadInput). Raises ConfigError as `encode` does."""
         layout, config = self.single_pass(task, modality), self.model.config
         read = layout.spans[0].modality
         processor = build_processor(config, self.model.assets, read, config.limits)
@@ -264,45 +269,62 @@ class Predictor:
                 yield {"found": index.find(vector, k)}
 
     def _answers(self, task: ResolvedTask, inputs: Iterable[Any]) -> Iterator[Answer]:
-        context, entry = self.context(task), task.entry
-        candidates = build_candidates(task, context)
-        vectors = encode_candidates(self.model, candidates.batches()) if candidates else None
-        rest = as_rows(inputs, entry.given)
+        answering = Answering(self, task)
+        rest = as_rows(inputs, task.entry.given)
         # A text takes long to write, so the answers of one batch do not wait for others.
-        size = BATCH if entry.answer_field else _group_size(task.layout)
+        size = BATCH if task.entry.answer_field else group_size(task.layout)
         while group := list(islice(rest, size)):
             examples: list[Example] = []
             answers: dict[str, Answer] = {}
             for i, row in enumerate(group):
                 try:
-                    for field in entry.given:
-                        if row.get(field) is None:
-                            raise BadInput(f"no {field}")
-                    examples += entry.build_parts({**row, "key": str(i)}, context)
+                    examples += answering.examples(row, str(i))
                 except BadInput as error:
                     answers[str(i)] = {"error": str(error)}
             if examples:
-                answers |= self._predicted(task, examples, vectors)
+                answers |= answering.answers(examples)
             for i in range(len(group)):
                 yield answers[str(i)]
 
-    def _predicted(
-        self, task: ResolvedTask, examples: Sequence[Example], candidates: Tensor | None
+
+class Answering:
+    """How a task answers: a row becomes examples, and examples of many rows become answers.
+
+    What the rows have in common, such as the vectors of the candidates, is made once. Raises
+    ConfigError for a task without answers.
+    """
+
+    def __init__(self, predictor: Predictor, task: ResolvedTask) -> None:
+        self.predictor, self.task = predictor, task
+        self.context = predictor.context(task)
+        candidates = build_candidates(task, self.context)
+        batches = candidates.batches() if candidates else ()
+        self.candidates = encode_candidates(predictor.model, batches)
+
+    def examples(self, row: Mapping[str, Any], key: str) -> list[Example]:
+        """A row as examples that share a key. Raises BadInput for a row that cannot be used."""
+        for field in self.task.entry.given:
+            if row.get(field) is None:
+                raise BadInput(f"no {field}")
+        return self.task.entry.build_parts({**row, "key": key}, self.context)
+
+    def answers(
+        self, examples: Sequence[Example], max_tokens: int | None = None
     ) -> dict[str, Answer]:
-        """Answers by key."""
-        config = self.model.config
+        """The answers by key. `max_tokens`: see `Predictor.encode_examples`."""
+        task, model = self.task, self.predictor.model
         batches = (
             collate(
                 task.input_layout,
                 [examples[i] for i in numbers],
-                config.streams,
+                model.config.streams,
                 PAD_TO_MULTIPLE_OF,
-                answers=config.target_embedding,
+                answers=model.config.target_embedding,
             )
-            for numbers in _by_length(examples)
+            for numbers in _by_length(examples, max_tokens)
         )
-        with evaluating(self.model):
-            found = task.entry.predict(self.model, task, batches, candidates)
+        with evaluating(model):
+            found = task.entry.predict(model, task, batches, self.candidates)
         return {key: task.entry.answer(found, i, task) for i, key in enumerate(found.keys)}
 
 
@@ -335,19 +357,32 @@ def as_predictor(model: Model | Predictor | str | Path) -> Predictor:
     return Predictor(model, device=None if isinstance(model, Model) else "auto")
 
 
-def _group_size(layout: Layout) -> int:
+def group_size(layout: Layout) -> int:
     """Inputs that are prepared at once. Media are large, and pictures and clips have one length, so
     there is nothing to sort."""
     texts = all(span.modality in (Modality.TEXT, Modality.CODE) for span in layout.spans)
     return BATCH * WINDOW if texts else BATCH
 
 
-def _by_length(examples: Sequence[Example]) -> Iterator[list[int]]:
+def count_tokens(example: Example) -> int:
+    """The positions of an example in the model."""
+    return sum(span.length for span in example.spans)
+
+
+def _by_length(examples: Sequence[Example], max_tokens: int | None = None) -> Iterator[list[int]]:
     """Numbers of examples of similar length, a batch at a time."""
-    lengths = [sum(span.length for span in example.spans) for example in examples]
-    order = sorted(range(len(examples)), key=lengths.__getitem__)
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
+    lengths = [count_tokens(example) for example in examples]
+    batch: list[int] = []
+    tokens = 0
+    for number in sorted(range(len(examples)), key=lengths.__getitem__):
+        tokens += lengths[number]
+        full = len(batch) >= BATCH if max_tokens is None else tokens > max_tokens
+        if batch and full:
+            yield batch
+            batch, tokens = [], lengths[number]
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 def _plain(value: Any, modality: str) -> Any:

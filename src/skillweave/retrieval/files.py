@@ -27,19 +27,13 @@ def save_hits(index: Index, hits: Sequence[Hit], folder: str | Path) -> list[Pat
     """Write each hit's file (text and code as UTF-8) into a folder, made if absent; names begin
     with the place in the list.
 
-    Raises OSError when it cannot be written, ValueError for an index without its items.
+    Raises OSError when it cannot be written, ConfigError for items that are not at hand.
     """
-    if index.items is None:
-        raise ValueError("the index was opened without its items")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     saved = []
     for place, hit in enumerate(hits, 1):
-        row = index.items.row(hit.entry)
-        value = (
-            row["second"] if index.modality == "text" and "second" in row else row[index.modality]
-        )
-        content, suffix = contents(value, index.modality)
+        content, suffix = contents(index.value(hit.entry), index.modality)
         name = re.sub(r"[^\w.-]+", "_", hit.entry.key)[-80:]
         file = target / (f"{place:02d}_{name}" + ("" if name.endswith(suffix) else suffix))
         file.write_bytes(content)

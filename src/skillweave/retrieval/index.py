@@ -1,33 +1,37 @@
-"""An exact index in memory: unit vectors of items, and where each came from."""
+"""An index of a model's vectors of items, and search in it by raw inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import tee
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from skillweave.batch import SkippedSample
 from skillweave.config import ConfigError
-from skillweave.config.data import Split
+from skillweave.config.data import LimitsConfig, Split
 from skillweave.config.errors import reading
+from skillweave.data.feature_store import FeatureStore
 from skillweave.data.processors import BadInput
+from skillweave.data.processors.media import contents
 from skillweave.data.sources import Source
 from skillweave.data.sources.pinning import state
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import read_inputs
-from skillweave.inference.predictor import Predictor, Vectors, as_predictor
+from skillweave.inference.predictor import Predictor, Vectors, as_predictor, group_size
 from skillweave.model.model import Model
+from skillweave.retrieval.filters import Filter, parse_filters
+from skillweave.retrieval.vectors import Entry, ExactIndex, Hit, VectorIndex
 from skillweave.storage import add_checksums, replacing, verify, write_text
 from skillweave.tasks.dataset import open_fields
 from skillweave.tasks.predictions import Progress
@@ -38,42 +42,23 @@ from skillweave.weights.files import fingerprint as weights_fingerprint
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FOLDER = "index"
 """Where a run keeps its indexes."""
+CACHE_BYTES = 2**36
+"""Largest file of vectors that are kept beside an index."""
+STORED_AT_ONCE = 512
+"""Items that are added to an index on disk in one write."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An item of the index: its key, its first caption, and for a run's own data its split. `row`:
-    its number in that split, or in the data."""
-
-    key: str
-    caption: str
-    split: str
-    row: int
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An answer: cosine similarity and the item."""
-
-    score: float
-    entry: Entry
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        entry = self.entry
-        row = {"score": self.score, "key": entry.key, "caption": entry.caption}
-        return {**row, "split": entry.split} if entry.split else row
-
-
-@dataclass(frozen=True)
 class Items:
     """What is indexed: rows under the task's field names, by split ("" for data without splits),
-    and a fingerprint of the data."""
+    and a fingerprint of the data. `shown`: what else is known of each row, in data without
+    splits."""
 
     rows: Mapping[str, Sequence[Row] | Source]
     fingerprint: str
+    shown: Sequence[Row] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
@@ -87,21 +72,56 @@ class Items:
         """The row of an entry."""
         return self.rows[entry.split][entry.row]
 
+    def entry(self, split: str, number: int, row: Row, fields: Fields, mark: str) -> Entry:
+        """The entry of a row: its caption, its file, and its columns of plain values."""
+        value, shown = row[fields.value], self.shown[number] if self.shown else {}
+        path = value.get("path") if isinstance(value, Mapping) else None
+        metadata = {
+            name: cell
+            for name, cell in shown.items()
+            if isinstance(cell, bool | int | float | str) and name != "key"
+        }
+        caption = first_text(row.get(fields.caption, ""))
+        content = first_text(value) if fields.value == "code" and not path else ""
+        place = os.path.abspath(path) if path else ""
+        return Entry(row["key"], caption, split, number, place, content, metadata, mark)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a row that hold the item and its caption."""
+
+    value: str
+    caption: str
+
 
 @dataclass(frozen=True)
 class Index:
-    """`vectors`: [N, D] unit float32, one per entry, of one modality as one task encodes it.
+    """Items of one modality, as one task encodes them.
 
-    `predictor`: the model that encodes queries. `items`: what was indexed, where it is at hand.
+    `store`: their vectors and entries. `predictor`: the model that encodes queries. `items`: what
+    was indexed, where it is at hand.
     """
 
     task: str
     modality: str
-    vectors: NDArray[np.float32]
-    entries: Sequence[Entry]
+    store: VectorIndex
     skipped: Sequence[SkippedSample] = ()
     predictor: Predictor | None = None
     items: Items | None = None
+
+    @property
+    def vectors(self) -> Vectors:
+        """[N, D] unit float32, one per entry."""
+        return self.store.vectors
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Where each vector came from."""
+        return self.store.entries
+
+    def __len__(self) -> int:
+        return len(self.store)
 
     @classmethod
     def build(
@@ -111,12 +131,15 @@ class Index:
         modality: str | None = None,
         task: str | None = None,
         progress: Progress | None = None,
+        out: str | Path | None = None,
     ) -> Index:
-        """An index of a folder of files, a table or a single file, in memory.
+        """An index of a folder of files, a table or a single file.
 
         `modality`: of the items; by default the first that the model can relate to texts and that
-        `data` holds. `task`: whose vectors are used. Raises ConfigError for data that cannot be
-        read, or a modality that cannot be searched.
+        `data` holds. `task`: whose vectors are used. `out`: keep it in this folder, a database of
+        LanceDB, to which the items are added; those under a known key are replaced, and those that
+        have not changed are not embedded again. In memory if absent. Raises ConfigError for data
+        that cannot be read, a modality that cannot be searched, and an index of another model.
         """
         predictor = as_predictor(model)
         if modality is None:
@@ -125,24 +148,85 @@ class Index:
             task, modality = min(found, key=lambda one: one[1] == "text")
         name = task or task_for(predictor, modality)
         items = own_items(predictor, name, modality, data)
-        return embed(predictor, items, name, modality, progress)
+        if out is None:
+            return embed(predictor, items, name, modality, progress)
+        index = cls.open(predictor, out, modality, name)
+        skipped = update(index, items, progress)
+        return replace(index, skipped=skipped, items=items)
 
-    def search(self, k: int = 5, **media: Any) -> list[Hit]:
+    @classmethod
+    def open(
+        cls,
+        model: Model | Predictor | str | Path,
+        folder: str | Path,
+        modality: str,
+        task: str | None = None,
+    ) -> Index:
+        """The index that `build` keeps in a folder, empty if there is none. Raises ConfigError for
+        the vectors of another model."""
+        from skillweave.retrieval.lance import LanceIndex
+
+        predictor = as_predictor(model)
+        name = task or task_for(predictor, modality)
+        predictor.single_pass(name, modality)  # says which modalities there are
+        store = LanceIndex(folder, f"{name}.{modality}", model_mark(predictor.model))
+        return cls(name, modality, store, (), predictor)
+
+    def search(
+        self,
+        k: int = 5,
+        where: Iterable[str | Filter] | Mapping[str, Any] = (),
+        words: str | bool = False,
+        **media: Any,
+    ) -> list[Hit]:
         """The k items most similar to one raw input: `text="一个笑脸"`, `image="cat.png"`, ...
 
-        Raises ConfigError for a modality that the index's task does not encode, BadInput for an
-        input that cannot be used.
+        `where`: only items that meet conditions on their columns, such as `["year>=2020"]` or
+        `{"label": "cat"}`. `words`: rank by the words of the captions as well: these, or those of
+        the text if True; see `VectorIndex.search`. Raises ConfigError for a modality that the
+        index's task does not encode and for an unknown column, BadInput for an input that cannot be
+        used.
         """
         if self.predictor is None:
             raise ConfigError("the index has no model to encode queries; build or open it with one")
+        if words is True:
+            if "text" not in media:
+                raise ConfigError("words: there is no text; give the words themselves")
+            words = str(media["text"])
         values = {name: [value] for name, value in media.items()}
-        return self.hits(self.predictor.encode(self.task, None, None, **values)[0], k)
+        query_D = self.predictor.encode(self.task, None, None, **values)[0]
+        return self.store.search(query_D, k, parse_filters(where), words or "")
+
+    def add(self, data: str | Path, progress: Progress | None = None) -> list[SkippedSample]:
+        """Add the items of a source; those under a known key are replaced, and those that have not
+        changed are not embedded again. Returns what could not be read."""
+        if self.predictor is None:
+            raise ConfigError("the index has no model; build or open it with one")
+        return update(self, own_items(self.predictor, self.task, self.modality, data), progress)
+
+    def delete(self, *keys: str) -> int:
+        """Remove the items under some keys. Returns how many there were."""
+        return self.store.delete(keys)
+
+    def value(self, entry: Entry) -> Any:
+        """What was indexed: a text, or a file as `{"bytes", "path"}`. Raises ConfigError where it
+        is not at hand."""
+        if self.items is not None:
+            row = self.items.row(entry)
+            return (
+                row["second"] if self.modality == "text" and "second" in row else row[self.modality]
+            )
+        if self.modality == "text":
+            return entry.caption
+        if entry.content:
+            return entry.content
+        if entry.path and Path(entry.path).is_file():
+            return {"bytes": None, "path": entry.path}
+        raise ConfigError(f"{entry.key}: the index holds its vector, and its file is not at hand")
 
     def hits(self, query_D: Vectors, k: int) -> list[Hit]:
         """The k most similar items, best first; equal scores in the order of the entries."""
-        scores = self.vectors @ query_D
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [Hit(float(scores[i]), self.entries[i]) for i in best]
+        return self.store.search(query_D, k)
 
     def find(self, query_D: Vectors, k: int) -> list[dict[str, Any]]:
         """As `hits`, as plain data."""
@@ -193,7 +277,7 @@ def own_items(predictor: Predictor, task: str, modality: str, data: str | Path) 
     """A user's own items. Raises ConfigError for data that cannot be read."""
     field = _field(predictor, task, modality)
     found = read_inputs(data, [field], predictor.task(task).columns, optional=["text"])
-    return Items({"": found.rows}, state(found.rows))
+    return Items({"": found.rows}, state(found.rows), found.shown)
 
 
 def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLITS) -> Items:
@@ -223,12 +307,14 @@ def build_index(
     progress: Progress | None = None,
 ) -> Index:
     """The index of some items, from `folder` if weights and data are the same, else built and
-    stored there."""
+    stored there. Vectors are stored as they are made, so that a build that was interrupted goes on,
+    and items whose content has not changed are not embedded again."""
     mark = fingerprint(predictor.model, items)
     file = folder / f"{task}.{modality}.safetensors"
     stored = _read(file, mark, predictor, items, task, modality)
     if stored is None:
-        stored = embed(predictor, items, task, modality, progress)
+        cache = FeatureStore(folder, CACHE_BYTES)
+        stored = embed(predictor, items, task, modality, progress, cache)
         _write(stored, file, mark)
     return stored
 
@@ -239,36 +325,131 @@ def embed(
     task: str,
     modality: str,
     progress: Progress | None = None,
+    cache: FeatureStore | None = None,
 ) -> Index:
-    """Embed all items. Raises ConfigError when none can be read."""
-    field, total = _field(predictor, task, modality), len(items)
+    """Embed all items, into memory. `cache`: vectors of contents that are known, to which the new
+    ones are added. Raises ConfigError when none can be read."""
+    empty = np.zeros((0, predictor.model.config.width), np.float32)
+    index = Index(task, modality, ExactIndex(empty, []), (), predictor, items)
     entries: list[Entry] = []
-    skipped: list[SkippedSample] = []
     vectors: list[Vectors] = []
-    rows, ahead = tee(items)
-    encoded = predictor.encode_each(task, modality, (row[field] for _, _, row in ahead))
-    captions = field if modality == "text" else "text"
-    for (split, number, row), vector in zip(rows, encoded, strict=True):
-        if isinstance(vector, BadInput):
-            skipped.append(SkippedSample(task, row["key"], str(vector)))
+    skipped = []
+    for found in _embedded(index, items, progress, cache):
+        if isinstance(found, SkippedSample):
+            skipped.append(found)
         else:
-            entries.append(Entry(row["key"], first_text(row.get(captions, "")), split, number))
-            vectors.append(vector)
-        if progress:
-            progress(f"{task} · {modality}", len(entries) + len(skipped), total)
+            entries.append(found[0])
+            vectors.append(found[1])
     if not vectors:
         reason = f"{skipped[0].key}: {skipped[0].reason}" if skipped else "there are none"
-        raise ConfigError(f"task {task!r}: none of its {total} samples could be read ({reason})")
-    return Index(task, modality, np.stack(vectors), entries, skipped, predictor, items)
+        raise ConfigError(
+            f"task {task!r}: none of its {len(items)} samples could be read ({reason})"
+        )
+    return replace(index, store=ExactIndex(np.stack(vectors), entries), skipped=skipped)
+
+
+def update(index: Index, items: Items, progress: Progress | None = None) -> list[SkippedSample]:
+    """Add items to an index, group by group, so that what is embedded stays when it is interrupted.
+    Those with the key and content of one that is there are left as they are. Returns what could not
+    be read."""
+    marks = index.store.marks()
+    skipped: list[SkippedSample] = []
+    entries: list[Entry] = []
+    vectors: list[Vectors] = []
+
+    def store() -> None:
+        if entries:
+            index.store.add(entries, np.stack(vectors))
+            entries.clear()
+            vectors.clear()
+
+    try:
+        for found in _embedded(index, items, progress, known=marks):
+            if isinstance(found, SkippedSample):
+                skipped.append(found)
+                continue
+            entries.append(found[0])
+            vectors.append(found[1])
+            if len(entries) >= STORED_AT_ONCE:
+                store()
+    finally:
+        store()
+    index.store.optimize()
+    return skipped
+
+
+def _embedded(
+    index: Index,
+    items: Items,
+    progress: Progress | None = None,
+    cache: FeatureStore | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Entry, Vectors] | SkippedSample]:
+    """Each item with its vector, or why it cannot be used, but for those whose key and mark are
+    `known`."""
+    predictor, task, modality = cast(Predictor, index.predictor), index.task, index.modality
+    field, total, done = _field(predictor, task, modality), len(items), 0
+    fields = Fields(field, field if modality == "text" else "text")
+    limits = predictor.model.config.limits
+    size = group_size(predictor.single_pass(task, modality))
+    whose = "" if cache is None else f"{model_mark(predictor.model)} {task} {modality}"
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        found: dict[int, tuple[Entry, Vectors] | SkippedSample | None] = {}
+        missing: dict[int, tuple[Entry, bytes]] = {}
+        for place, (split, number, row) in enumerate(group):
+            try:
+                content = content_of(row[field], modality, limits)
+            except BadInput as error:
+                found[place] = SkippedSample(task, row["key"], str(error))
+                continue
+            mark = hashlib.blake2b(content, digest_size=24).hexdigest()
+            entry = items.entry(split, number, row, fields, mark)
+            key = hashlib.blake2b(f"{whose} {mark}".encode(), digest_size=24).digest()
+            vector = None if cache is None else cache.get(key)
+            if known is not None and known.get(entry.key) == entry.mark:
+                found[place] = None
+            elif vector is not None:
+                found[place] = entry, vector
+            else:
+                missing[place] = entry, key
+        values = [group[place][2][field] for place in missing]
+        encoded = predictor.encode_each(task, modality, values) if values else ()
+        new = []
+        for (place, (entry, key)), vector in zip(missing.items(), encoded, strict=True):
+            if isinstance(vector, BadInput):
+                found[place] = SkippedSample(task, entry.key, str(vector))
+            else:
+                found[place] = entry, vector
+                new.append((key, vector))
+        if cache is not None and new:
+            cache.put(new)
+        yield from (one for place in range(len(group)) if (one := found[place]) is not None)
+        done += len(group)
+        if progress:
+            progress(f"{task} · {modality}", done, total)
+
+
+def content_of(value: Any, modality: str, limits: LimitsConfig) -> bytes:
+    """All bytes that an item is made of. Raises BadInput for a file that cannot be read."""
+    if value is None:
+        raise BadInput(f"no {modality}")
+    if modality in ("text", "code") and not isinstance(value, Mapping | Path | bytes):
+        return first_text(value).encode("utf-8", "surrogatepass")
+    return contents(value, limits)
+
+
+def model_mark(model: Model) -> str:
+    """A hash of the weights and the tokenizers."""
+    digest = hashlib.sha256(weights_fingerprint(model.state_dict()).encode())
+    for name, content in sorted(model.assets.items()):
+        digest.update(name.encode() + content)
+    return digest.hexdigest()
 
 
 def fingerprint(model: Model, items: Items) -> str:
     """A hash of the weights, the tokenizers and the data."""
-    digest = hashlib.sha256(items.fingerprint.encode())
-    digest.update(weights_fingerprint(model.state_dict()).encode())
-    for name, content in sorted(model.assets.items()):
-        digest.update(name.encode() + content)
-    return digest.hexdigest()
+    return hashlib.sha256((items.fingerprint + model_mark(model)).encode()).hexdigest()
 
 
 def _field(predictor: Predictor, task: str, modality: str) -> str:
@@ -310,7 +491,8 @@ def _read(
             skipped = TypeAdapter(list[SkippedSample]).validate_python(about["skipped"])
             if vectors.ndim != 2 or len(vectors) != len(entries):
                 raise ValueError(f"{vectors.shape} vectors of {len(entries)} items")
-            return Index(task, modality, vectors, entries, skipped, predictor, items)
+            store = ExactIndex(vectors, entries)
+            return Index(task, modality, store, skipped, predictor, items)
     except ConfigError as error:
         warnings.warn(f"{error}; the index is built anew", stacklevel=2)
         return None

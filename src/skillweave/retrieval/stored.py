@@ -10,6 +10,7 @@ from skillweave.config import ConfigError
 from skillweave.inference.loading import run_recipe
 from skillweave.inference.predictor import Predictor
 from skillweave.retrieval.index import FOLDER, Index, build_index, own_items, run_items
+from skillweave.retrieval.lance import is_index
 from skillweave.tasks.predictions import Progress
 from skillweave.tasks.resolve import resolved
 from skillweave.tasks.task import ResolvedTask
@@ -24,6 +25,7 @@ def open_index(
     progress: Progress | None = None,
 ) -> Index:
     """The index of a user's `data`, or of the data of the run at `path`, built if there is none.
+    `data` may also be a folder in which `Index.build` keeps one.
 
     Raises ConfigError for data that cannot be read, and for a model without a run and without
     `data`.
@@ -34,6 +36,8 @@ def open_index(
         return build_index(
             predictor, items, recipe.recipe.folder / FOLDER, task, modality, progress
         )
+    if is_index(Path(data)):
+        return Index.open(predictor, data, modality, task)
     items = own_items(predictor, task, modality, data)
     name = hashlib.sha256(os.fsencode(Path(data).resolve())).hexdigest()[:12]
     folder = Path(path) if Path(path).is_dir() else Path()

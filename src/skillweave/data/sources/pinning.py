@@ -138,10 +138,12 @@ def _named_files(
 
 
 def _written(file: Path) -> str:
-    """A file with its size and the time when it was last written."""
-    return (
-        f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else str(file)
-    )
+    """A file with its size and the times when it was last written and last changed; no program can
+    set the latter."""
+    if not file.is_file():
+        return str(file)
+    found = file.stat()
+    return f"{file} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _content(file: Path) -> str:
