@@ -34,6 +34,7 @@ from skillweave.cli import (
     hub,
     inference,
     retrieval,
+    serving,
     surgery,
     training,
 )
@@ -73,6 +74,7 @@ COMMANDS: tuple[FunctionType, ...] = (
     inference.generate,
     retrieval.index,
     retrieval.search,
+    serving.serve,
     inference.features,
     evaluation.inspect,
     evaluation.interference,

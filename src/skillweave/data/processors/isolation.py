@@ -40,17 +40,29 @@ def call(function: Callable[..., Arrays], *args: Any, limits: LimitsConfig) -> A
     """
     global _child
     with _lock:
-        # a forked data worker needs a child of its own
-        if _child is None or (_child.owner, _child.bytes) != (os.getpid(), limits.isolate_bytes):
-            if _child is not None:
-                _child.close()
-            _child = Child(limits.isolate_bytes)
+        child = _started(limits)
         try:
-            return _child.call((function, args), limits.isolate_seconds)
+            return child.call((function, args), limits.isolate_seconds)
         except ChildError as error:
-            _child.close()
+            child.close()
             _child = None
             raise BadInput(str(error)) from None
+
+
+def start(limits: LimitsConfig) -> None:
+    """Start the child process, so that the first file need not wait for it."""
+    with _lock:
+        _started(limits)
+
+
+def _started(limits: LimitsConfig) -> Child:
+    global _child
+    # a forked data worker needs a child of its own
+    if _child is None or (_child.owner, _child.bytes) != (os.getpid(), limits.isolate_bytes):
+        if _child is not None:
+            _child.close()
+        _child = Child(limits.isolate_bytes)
+    return _child
 
 
 class ChildError(Exception):
