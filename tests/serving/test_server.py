@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,19 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from served import free_port, serving
 
+import skillweave as sw
 from skillweave import cli
 from skillweave.config import ConfigError
-from skillweave.serving.models import split_name
+from skillweave.model.folders import model_folder
+from skillweave.serving.models import Models, Usage, split_name
 from skillweave.serving.server import listen
+from skillweave.serving.settings import ServiceConfig
+from skillweave.weights.adapters import Adapter, frozen_part
+from skillweave.weights.files import FILE, read_weights
 
 
 def test_it_answers_what_it_accepted(tmp_path: Path) -> None:
@@ -113,3 +120,44 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture, tmp_path: Path, run: P
     with pytest.raises(ConfigError, match="give another --port"):
         listen("127.0.0.1", taken.getsockname()[1])
     taken.close()
+
+
+def test_tunings_share_their_base(run: Path, tmp_path: Path) -> None:
+    base = model_folder(run)
+    state = read_weights(base / FILE)
+    changed = {"encoder.last_norm.weight": state["encoder.last_norm.weight"] * -2}
+    tuned = tmp_path / "tuned"
+    shutil.copytree(base, tuned)
+    (tuned / FILE).unlink()
+    (tuned / "SHA256SUMS").unlink()
+    Adapter(str(base), frozen_part(state, state, changed), changed).write(tuned)
+    models = Models([f"run={run}", f"tuned={tuned}"], ServiceConfig(isolate=False), device="cpu")
+    first, second = (one.model.state_dict() for one in models)
+    shared = {name for name, x in first.items() if second[name].data_ptr() == x.data_ptr()}
+    assert first.keys() - shared == changed.keys()
+    found = asyncio.run(models.by_name["tuned"].encode([("text", "red")], None, Usage()))
+    expected = sw.encode(tuned, "text_to_image", text=["red"])
+    assert np.allclose(found, expected, atol=1e-5)
+    assert not np.allclose(found, sw.encode(run, "text_to_image", text=["red"]), atol=1e-2)
+    models.stop(5)
+
+
+def test_merged_weights_are_made_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged: list[str] = []
+    resolve = sw.Model.resolve
+
+    def counted(model: sw.Model, task: str) -> object:
+        merged.append(task)
+        return resolve(model, task)
+
+    monkeypatch.setattr(sw.Model, "resolve", counted)
+    models = Models([f"run={run}"], ServiceConfig(isolate=False, merged_tasks=1), device="cpu")
+    (served,) = models
+
+    async def ask() -> None:
+        for task in ["text_to_image"] * 3 + ["text_to_code"] * 2 + ["text_to_image"]:
+            await served.encode([("text", "red")], task, Usage())
+
+    asyncio.run(ask())
+    assert merged == ["text_to_image", "text_to_code", "text_to_image"]  # one is kept
+    models.stop(5)

@@ -21,7 +21,7 @@ from skillweave.data.processors import BadInput, build_processor
 from skillweave.data.values import first_text
 from skillweave.inference.inputs import as_rows
 from skillweave.inference.loading import choose_device, load
-from skillweave.model.model import Model
+from skillweave.model.model import Model, Resolved
 from skillweave.tasks.candidates import build_candidates
 from skillweave.tasks.dataset import build_context
 from skillweave.tasks.predictions import encode_candidates, evaluating
@@ -212,14 +212,19 @@ class Predictor:
                 yield result if isinstance(result, BadInput) else next(vectors)
 
     def encode_examples(
-        self, layout: Layout, examples: Sequence[Example], max_tokens: int | None = None
+        self,
+        layout: Layout,
+        examples: Sequence[Example],
+        max_tokens: int | None = None,
+        resolved: Resolved | None = None,
     ) -> Vectors:
         """Unit vectors [N, D] of examples of one pass, batched by length. `max_tokens`: a batch has
-        at most so many, or one example; if absent, 32 examples."""
+        at most so many, or one example; if absent, 32 examples. `resolved`: the task's, see
+        `Model.resolve`, from a caller whose weights do not change."""
         task, streams = layout.task, self.model.config.streams
         found: list[Tensor | None] = [None] * len(examples)
         with evaluating(self.model):
-            resolved = self.model.resolve(task)
+            resolved = resolved or self.model.resolve(task)
             for numbers in _by_length(examples, max_tokens):
                 batch = collate(layout, [examples[i] for i in numbers], streams, PAD_TO_MULTIPLE_OF)
                 vectors_ND = self.model.embed(batch.to(self.device), resolved)[0].float().cpu()

@@ -90,7 +90,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def error_body(message: str, code: str, status: int, param: str | None = None) -> dict[str, Any]:
-    """The body of an error."""
+    """The body of an error. What UTF-8 cannot express, such as half a surrogate pair that a client
+    sent, is written as an escape."""
+    message = message.encode("utf-8", "backslashreplace").decode()
+    param = param and param.encode("utf-8", "backslashreplace").decode()
     kind = "server_error" if status >= 500 else "invalid_request_error"
     detail = ErrorDetail(message=message, type=kind, code=code, param=param)
     return ErrorBody(error=detail, message=message).model_dump()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,10 @@ from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.config.base import nearest
 from skillweave.data.processors import BadInput, isolation
+from skillweave.inference.loading import choose_device, load
 from skillweave.inference.predictor import Predictor, Vectors
+from skillweave.model.folders import is_hf_model, model_folder
+from skillweave.model.model import Model
 from skillweave.retrieval.index import searchable
 from skillweave.serving.engine import Engine, Outcome
 from skillweave.serving.errors import NotFound, RequestError
@@ -27,6 +32,7 @@ from skillweave.serving.metrics import Metrics
 from skillweave.serving.operations import Answers, Encoding, Operation, Writing
 from skillweave.serving.settings import ServiceConfig
 from skillweave.tasks.task import ResolvedTask
+from skillweave.weights.adapters import Adapter, is_tuned
 
 WRITERS = 64
 """Settings of texts whose writers are kept."""
@@ -63,7 +69,8 @@ class Usage:
 class ServedModel:
     """A saved model and what it can do.
 
-    `path`: see `skillweave.load`. `tasks`: load the slice of these alone; all if None.
+    `path`: see `skillweave.load`. `tasks`: load the slice of these alone; all if None. `model`: the
+    model of the path, if it is in memory.
     """
 
     def __init__(
@@ -75,18 +82,22 @@ class ServedModel:
         pool: ThreadPoolExecutor,
         tasks: Collection[str] | None = None,
         device: str = "auto",
+        model: Model | None = None,
     ) -> None:
         self.name, self.path, self.settings, self.metrics = name, path, settings, metrics
         self.pool, self.created = pool, int(time.time())
-        self.predictor = Predictor(path, tasks, device)
-        model = self.predictor.model
+        self.predictor = Predictor(path if model is None else model, tasks, device)
+        model = copy.copy(self.predictor.model)  # its settings below are its own
+        self.predictor.model = model
         limits = model.config.limits.model_copy(
             update={"isolate": settings.isolate, "max_bytes": settings.max_body_bytes}
         )
         model.config = model.config.model_copy(update={"limits": limits})
         self.model = model.eval().requires_grad_(False)
         self.engine = Engine(model, settings.max_batch_tokens, metrics)
-        self.encoding = lru_cache(maxsize=None)(partial(Encoding, self.predictor))
+        # called by the engine's thread alone
+        resolved = lru_cache(settings.merged_tasks)(model.resolve)
+        self.encoding = lru_cache(maxsize=None)(partial(Encoding, self.predictor, resolved))
         self.answers = lru_cache(maxsize=None)(partial(Answers, self.predictor))
         self.parameters = lru_cache(maxsize=None)(model.count_parameters)
         self._writing = lru_cache(maxsize=WRITERS)(self._open_writing)
@@ -244,6 +255,7 @@ class Models:
         device: str = "auto",
     ) -> None:
         self.settings, self.metrics = settings, Metrics()
+        self.by_name: dict[str, ServedModel] = {}
         self.pool = ThreadPoolExecutor(settings.workers, "reader")
         named: dict[str, str] = {}
         for given in paths:
@@ -251,10 +263,14 @@ class Models:
             if name in named:
                 raise ConfigError(f"two models are called {name!r}; write NAME={path} for one")
             named[name] = path
-        self.by_name = {
-            name: ServedModel(name, path, settings, self.metrics, self.pool, tasks, device)
-            for name, path in named.items()
-        }
+        bases: dict[str, Model] = {}
+        for name, path in named.items():
+            model = None if tasks is not None else _tuned(path, bases, device)
+            self.by_name[name] = served = ServedModel(
+                name, path, settings, self.metrics, self.pool, tasks, device, model
+            )
+            if tasks is None and model is None and not is_hf_model(path):
+                bases[os.path.realpath(model_folder(path))] = served.predictor.model
         if settings.isolate:
             limits = next(iter(self)).model.config.limits
             self.pool.submit(isolation.start, limits)
@@ -283,6 +299,17 @@ class Models:
         for model in self:
             model.engine.stop(max(0.0, end - time.monotonic()))
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tuned(path: str, bases: dict[str, Model], device: str) -> Model | None:
+    """The model of a folder that holds a tuning, whose other weights are those of its base in
+    `bases`; the base is loaded if it is not there. None for any other model."""
+    if is_hf_model(path) or not is_tuned(folder := model_folder(path)):
+        return None
+    base = os.path.realpath(Adapter.read(folder).base)
+    if base not in bases:
+        bases[base] = load(base).to(choose_device(device))
+    return bases[base].with_tuning(folder)
 
 
 def split_name(given: str) -> tuple[str, str]:

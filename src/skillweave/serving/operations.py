@@ -3,7 +3,7 @@ thread; then the model runs on the items of many requests at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from skillweave.batch import Example
 from skillweave.inference.generating import open_writer
 from skillweave.inference.predictor import Answering, Predictor, count_tokens
 from skillweave.inference.writing import DEFAULT_LENGTH
+from skillweave.model.model import Resolved
 
 Item = Any
 """An input, ready for the model."""
@@ -34,12 +35,18 @@ class Operation(Protocol):
 
 
 class Encoding:
-    """Unit vectors [D] of one modality, as a task encodes it."""
+    """Unit vectors [D] of one modality, as a task encodes it. `resolved`: gives the merged weights
+    of a task."""
 
     def __init__(
-        self, predictor: Predictor, task: str, modality: str, prompt: str | None = None
+        self,
+        predictor: Predictor,
+        resolved: Callable[[str], Resolved],
+        task: str,
+        modality: str,
+        prompt: str | None = None,
     ) -> None:
-        self.predictor = predictor
+        self.predictor, self.resolved, self.task = predictor, resolved, task
         self.layout, self.processor = predictor.encoder(task, modality, prompt)
 
     def prepare(self, value: Any) -> Example:
@@ -52,7 +59,8 @@ class Encoding:
 
     def run(self, items: Sequence[Example], max_tokens: int) -> list[Any]:
         """See `Operation`."""
-        return list(self.predictor.encode_examples(self.layout, items, max_tokens))
+        resolved = self.resolved(self.task)
+        return list(self.predictor.encode_examples(self.layout, items, max_tokens, resolved))
 
 
 class Answers:

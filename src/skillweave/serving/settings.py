@@ -17,6 +17,9 @@ class ServiceConfig(Config):
     """The port; 0 takes a free one."""
     max_batch_tokens: Positive = 16_384
     """Tokens (positions of any modality) that the model sees at once."""
+    merged_tasks: Positive = 16
+    """Tasks of a model whose merged weights are kept: those of experts that do not depend on the
+    data. Those that were used longest ago are merged anew."""
     max_concurrent_requests: Positive = 512
     """Requests that wait or are answered at once. One more is told to come again (429)."""
     max_client_batch_size: Positive = 256
