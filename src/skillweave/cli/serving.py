@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Tasks
+from skillweave.cli.shared import Device, Results, Tasks
 
 
 def serve(
@@ -71,7 +71,7 @@ def serve(
         ),
     ] = True,
     device: Device = "auto",
-) -> None:
+) -> Results:
     """Serve models over HTTP: a web page, endpoints of OpenAI's and Cohere's clients, and own ones.
 
     Ctrl-C and SIGTERM stop the service after it has answered what it accepted.
@@ -110,4 +110,6 @@ def serve(
     if data is not None:
         with progress() as step:
             collections = open_collections(next(iter(opened)), data, step)
+    address = bound.getsockname()[:2]
     run(build_app(opened, collections, page), opened, settings, bound)
+    return {"models": [model.name for model in opened], "host": address[0], "port": address[1]}
