@@ -128,7 +128,7 @@ def test_a_misspelt_word_gets_a_suggestion(words: str, meant: str, capsys) -> No
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--help"]) == 0
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
-    names = "quickstart init train evaluate predict generate index search features inspect"
+    names = "quickstart init train evaluate predict generate index search serve features inspect"
     names += " interference rate ratings carve export upcycle weave average vocabulary convert card push pull shard clean"
     names += " cache schema doctor"
     assert [line.split()[0] for line in listed if line.strip()] == names.split()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 import uvicorn
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -22,6 +23,8 @@ from skillweave.serving.models import Models
 from skillweave.serving.server import listen
 from skillweave.serving.settings import ServiceConfig
 
+http = httpx.Client(timeout=120)
+"""For requests of tests: a busy machine may be slow."""
 SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 

@@ -4,10 +4,10 @@ import base64
 from pathlib import Path
 
 import cohere
-import httpx
 import numpy as np
 import openai
 import pytest
+from served import http
 
 import skillweave as sw
 
@@ -112,18 +112,18 @@ def test_documents_are_ordered_by_their_cosines(other: cohere.ClientV2) -> None:
 
 def test_pairs_have_scores(url: str) -> None:
     pairs = {"text_1": ["dog", "car"], "text_2": ["狗", "雨"]}
-    data = httpx.post(f"{url}/score", json={"model": f"{TINY}:text_matching", **pairs}).json()
+    data = http.post(f"{url}/score", json={"model": f"{TINY}:text_matching", **pairs}).json()
     left, right = (sw.encode(TINY, "text_matching", text=side) for side in pairs.values())
     expected = (left * right).sum(1)
     assert [one["score"] for one in data["data"]] == pytest.approx(expected, abs=1e-5)
-    uneven = httpx.post(f"{url}/score", json={"text_1": ["a", "b"], "text_2": ["c"]})
+    uneven = http.post(f"{url}/score", json={"text_1": ["a", "b"], "text_2": ["c"]})
     assert uneven.status_code == 400
 
 
 def test_classes_of_the_model_and_of_ones_own(url: str, run: Path) -> None:
     texts = ["so good", "very bad"]
     given = {"model": "run", "input": texts}
-    found = httpx.post(f"{url}/classify", json=given).json()["data"]
+    found = http.post(f"{url}/classify", json=given).json()["data"]
     expected = sw.predict(run, "text_classification", texts)
     for one, answer in zip(found, expected, strict=True):
         assert one["label"] == answer["class"]
@@ -133,7 +133,7 @@ def test_classes_of_the_model_and_of_ones_own(url: str, run: Path) -> None:
     image = run.parent / "data" / "test-0.png"
     given = {"type": "image_url", "image_url": {"url": data_uri(image, "image/png")}}
     body = {"model": "run", "input": [given], "labels": labels}
-    (own,) = httpx.post(f"{url}/classify", json=body).json()["data"]
+    (own,) = http.post(f"{url}/classify", json=body).json()["data"]
     vector = sw.encode(run, "text_to_image", image=[image])[0]
     cosines = sw.encode(run, "text_to_image", text=labels) @ vector
     weights = np.exp(cosines / 0.07)  # the temperature of a model that was not trained
@@ -208,7 +208,7 @@ def test_chats_are_written_and_streamed(client: openai.OpenAI, writer: Path) -> 
 
 
 def test_own_endpoints_answer_rows(url: str, run: Path, writer: Path) -> None:
-    tasks = httpx.get(f"{url}/tasks").json()["tasks"]
+    tasks = http.get(f"{url}/tasks").json()["tasks"]
     told = {(one["model"], one["task"]): one for one in tasks}
     assert told["run", "text_classification"]["reads"] == ["text"]
     model = sw.load(run)
@@ -216,7 +216,7 @@ def test_own_endpoints_answer_rows(url: str, run: Path, writer: Path) -> None:
     assert told["run", "text_classification"]["activated_parameters"] == expected
 
     def ask(task: str, **body: object) -> list[dict]:
-        return httpx.post(f"{url}/tasks/{task}", json=body).json()["answers"]
+        return http.post(f"{url}/tasks/{task}", json=body).json()["answers"]
 
     good, bad = ask("text_classification", inputs=["so good", {"text": ""}])
     assert good["class"] == sw.predict(run, "text_classification", ["so good"])[0]["class"]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from mutations import mutate
+from served import http
 
 REFUSED = {400, 401, 404, 405, 408, 413, 422, 429}
 """What a fault of the client leads to."""
@@ -32,7 +33,7 @@ def told(answer: httpx.Response) -> None:
 
 
 def alive(url: str) -> None:
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": TINY, "input": "dog"}, timeout=60)
+    answer = http.post(f"{url}/v1/embeddings", json={"model": TINY, "input": "dog"}, timeout=60)
     assert answer.status_code == 200
 
 
@@ -122,7 +123,7 @@ def test_damaged_files_are_told(url: str, run: Path) -> None:
 def test_strange_json_is_told(url: str, content: bytes) -> None:
     headers = {"content-type": "application/json"}
     for path in ("/v1/embeddings", "/classify", "/tasks/text_to_code"):
-        told(httpx.post(f"{url}{path}", content=content, headers=headers, timeout=60))
+        told(http.post(f"{url}{path}", content=content, headers=headers, timeout=60))
 
 
 def test_strange_paths_are_told(url: str) -> None:
@@ -133,7 +134,7 @@ def test_strange_paths_are_told(url: str) -> None:
         "/tasks/%00%0d%0aset-cookie:a=b",
         "/v1/models/%ff%fe",
     ):
-        answer = httpx.request("POST" if "tasks" in path else "GET", f"{url}{path}", json={})
+        answer = http.request("POST" if "tasks" in path else "GET", f"{url}{path}", json={})
         told(answer)
         assert "set-cookie" not in answer.headers
 
@@ -178,7 +179,7 @@ def test_bombs_do_not_fill_the_memory(url: str) -> None:
     )
     assert len(bomb) < 500_000
     begun = time.monotonic()
-    answer = httpx.post(
+    answer = http.post(
         f"{url}/v2/embed",
         json={"model": TINY, "images": [uri(bomb, "image/png")]},
         timeout=60,
@@ -186,6 +187,6 @@ def test_bombs_do_not_fill_the_memory(url: str) -> None:
     assert answer.status_code == 400 and "pixels" in answer.json()["message"]
     packed = zlib.compress(b"[" * 10**7)
     headers = {"content-type": "application/json", "content-encoding": "deflate"}
-    told(httpx.post(f"{url}/v1/embeddings", content=packed, headers=headers))
+    told(http.post(f"{url}/v1/embeddings", content=packed, headers=headers))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300_000 and time.monotonic() - begun < 60  # kilobytes

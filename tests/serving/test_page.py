@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
-from served import serving
+from served import http, serving
 from tiny_run import COLOURS
 
 from skillweave.serving.page.page import names_addresses
@@ -112,16 +111,16 @@ def test_a_phone_in_the_dark_in_chinese(browser: Any, url: str) -> None:
 
 
 def test_the_page_fetches_no_addresses(url: str) -> None:
-    html = httpx.get(url)
+    html = http.get(url)
     assert "default-src 'self'" in html.headers["content-security-policy"]
     body = {"fn_index": 0, "data": [{"path": "http://169.254.169.254/", "meta": {}}]}
-    answer = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    answer = http.post(f"{url}/gradio_api/queue/join", json=body)
     assert answer.status_code == 400 and "not web addresses" in answer.text
     assert names_addresses(b'[{"\\u0070ath": "HTTPS://a"}]')
     assert not names_addresses(b'{"data": ["http://a text", {"path": "/tmp/a"}]}')
     assert not names_addresses(b"\xff") and not names_addresses(b"")
     for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=../../etc/passwd"):
-        assert httpx.get(f"{url}{path}").status_code in (403, 404)
+        assert http.get(f"{url}{path}").status_code in (403, 404)
 
 
 def test_every_word_is_in_every_language() -> None:

@@ -4,10 +4,9 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
-from served import serving
+from served import http, serving
 from tiny_run import COLOURS
 
 import skillweave as sw
@@ -32,14 +31,14 @@ def url(run: Path, photos: Path) -> Iterator[str]:
 
 
 def test_texts_and_examples_find_what_the_index_finds(url: str, run: Path, photos: Path) -> None:
-    told = httpx.get(f"{url}/search").json()["collections"]
+    told = http.get(f"{url}/search").json()["collections"]
     assert [(one["modality"], one["items"]) for one in told] == [
         ("image", 6),
         ("code", 1),
         ("text", 1),
     ]
     index = sw.Index.build(run, photos, modality="image")
-    found = httpx.post(f"{url}/search", json={"query": "red square", "k": 3}).json()
+    found = http.post(f"{url}/search", json={"query": "red square", "k": 3}).json()
     expected = index.search(3, text="red square")
     assert [hit["key"] for hit in found["hits"]] == [hit.entry.key for hit in expected]
     assert [hit["score"] for hit in found["hits"]] == pytest.approx(
@@ -47,16 +46,16 @@ def test_texts_and_examples_find_what_the_index_finds(url: str, run: Path, photo
     )
     encoded = base64.b64encode((photos / "blue.png").read_bytes()).decode()
     part = {"type": "image_url", "image_url": f"data:image/png;base64,{encoded}"}
-    (hit,) = httpx.post(f"{url}/search", json={"query": part, "k": 1}).json()["hits"]
+    (hit,) = http.post(f"{url}/search", json={"query": part, "k": 1}).json()["hits"]
     assert hit["key"] == "blue.png"
-    file = httpx.get(f"{url}{hit['file']}")
+    file = http.get(f"{url}{hit['file']}")
     assert file.content == (photos / "blue.png").read_bytes()
     assert file.headers["content-type"] == "image/png"
     body = {"query": "double", "within": "code", "k": 1}
-    (hit,) = httpx.post(f"{url}/search", json=body).json()["hits"]
-    assert "def double" in httpx.get(f"{url}{hit['file']}").text
+    (hit,) = http.post(f"{url}/search", json=body).json()["hits"]
+    assert "def double" in http.get(f"{url}{hit['file']}").text
     body = {"query": "red", "where": ["key!=red.png"], "k": 50}
-    keys = {hit["key"] for hit in httpx.post(f"{url}/search", json=body).json()["hits"]}
+    keys = {hit["key"] for hit in http.post(f"{url}/search", json=body).json()["hits"]}
     assert keys == {f"{colour}.png" for colour in COLOURS} - {"red.png"}
 
 
@@ -73,7 +72,7 @@ def test_texts_and_examples_find_what_the_index_finds(url: str, run: Path, photo
     ],
 )
 def test_nothing_else_is_given_out(url: str, path: str) -> None:
-    assert httpx.get(f"{url}{path}").status_code == 404
+    assert http.get(f"{url}{path}").status_code == 404
 
 
 def test_mistakes_are_told(url: str) -> None:
@@ -84,5 +83,5 @@ def test_mistakes_are_told(url: str) -> None:
         ({"query": ""}, 400, "text without tokens"),
         ({"query": "a", "k": 0}, 422, "k: "),
     ]:
-        answer = httpx.post(f"{url}/search", json=body)
+        answer = http.post(f"{url}/search", json=body)
         assert answer.status_code == status and told in answer.json()["message"], body

@@ -176,31 +176,28 @@ class Page:
         t = self.word
         found = {one.index.modality: one for one in self.collections}
         examples = [m for m in EXAMPLES if any(m in one.asked for one in self.collections)]
-        with gr.Row():
+        with gr.Row(equal_height=True):
             query = gr.Textbox(
-                label=t("query"), placeholder=t("query_hint"), scale=4, autofocus=True, lines=1
+                label=t("query"), placeholder=t("query_hint"), scale=5, autofocus=True, lines=1
             )
-            within = gr.Radio(
-                [(both(name), name) for name in found],
-                value=next(iter(found)),
-                label=t("within"),
-                scale=2,
-            )
+            go = gr.Button(t("go"), variant="primary", scale=1, min_width=110)
+        within = gr.Radio(
+            [(both(name), name) for name in found], value=next(iter(found)), label=t("within")
+        )
         with gr.Accordion(t("example"), open=False), gr.Row():
             files = [_file(modality, t) for modality in examples]
-        with gr.Row():
-            count = gr.Slider(1, 50, 12, step=1, label=t("count"), scale=2)
-            where = gr.Textbox(label=t("where"), placeholder=t("where_hint"), scale=2, lines=1)
-            by_words = gr.Checkbox(label=t("words"), scale=1)
-        go = gr.Button(t("go"), variant="primary")
+        with gr.Accordion(t("options"), open=False), gr.Row():
+            count = gr.Slider(1, 50, 12, step=1, label=t("count"))
+            where = gr.Textbox(label=t("where"), placeholder=t("where_hint"), lines=1)
+            by_words = gr.Checkbox(label=t("words"))
         ran, results = gr.HTML(), gr.HTML()
 
         async def find(
             request: gr.Request,
-            text: str,
+            text: str | None,
             modality: str,
             count: int,
-            where: str,
+            where: str | None,
             by_words: bool,
             *given: Any,
         ) -> tuple[str, str]:
@@ -208,7 +205,7 @@ class Page:
             collection, usage = found[modality], Usage()
             try:
                 query = _asked(text, dict(zip(examples, given, strict=True)), words)
-                filters = parse_filters([one for one in where.split(",") if one.strip()])
+                filters = parse_filters([one for one in (where or "").split(",") if one.strip()])
                 hits = await collection.search(query, int(count), usage, filters, by_words)
             except TOLD as error:
                 return fragments.message(str(error)), ""
@@ -236,9 +233,11 @@ class Page:
         go = gr.Button(t("sort"), variant="primary")
         results, ran = gr.HTML(), gr.HTML()
 
-        async def sort(request: gr.Request, text: str, labels: str, *given: Any) -> tuple[str, str]:
+        async def sort(
+            request: gr.Request, text: str | None, labels: str | None, *given: Any
+        ) -> tuple[str, str]:
             words, usage = _words(request), Usage()
-            names = [n.strip() for n in labels.replace("，", ",").split(",") if n.strip()]
+            names = [n.strip() for n in (labels or "").replace("，", ",").split(",") if n.strip()]
             try:
                 query = _asked(text, dict(zip(modalities, given, strict=True)), words)
                 if len(names) < 2:

@@ -23,6 +23,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "example_image": ("A picture", "图片"),
     "example_sound": ("A recording", "录音"),
     "example_video": ("A clip", "短片"),
+    "options": ("More options", "更多选项"),
     "count": ("Results", "结果数"),
     "where": ("Only where", "筛选条件"),
     "where_hint": ("year>=2020, label=cat", "year>=2020, label=cat"),
