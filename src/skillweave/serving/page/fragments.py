@@ -126,7 +126,7 @@ def about_model(model: ServedModel, words: Words) -> str:
         for name in model.model.config.tasks
     )
     heads = "".join(
-        f"<th scope=col>{escape(words[name])}</th>" for name in ("task", "ran", "active")
+        f"<th scope=col>{escape(words[name])}</th>" for name in ("task", "reads", "active")
     )
     return (
         f"<h3>{escape(model.name)} · {millions(total)} {words['parameters']}</h3>"

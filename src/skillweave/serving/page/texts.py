@@ -50,7 +50,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "milliseconds": ("ms in the model", "毫秒推理"),
     "waiting": ("ms of waiting", "毫秒等待"),
     "task": ("Task", "任务"),
-    "reads": ("Reads", "输入"),
+    "reads": ("Reads and writes", "读写"),
     "active": ("Activates", "激活参数"),
     "no_data": (
         "No data are searched here. Start the service with --data and a folder or table.",
