@@ -225,5 +225,6 @@ def test_own_endpoints_answer_rows(url: str, run: Path, writer: Path) -> None:
     (both,) = ask("text_to_image", model="run", inputs=[row])
     assert both["vectors"].keys() == {"text", "image"}
     settings = {"max_new_tokens": 5}
-    (text,) = ask("language_modelling", inputs=["hello"], settings=settings)
+    (name,) = (task for model_name, task in told if model_name == "writer")
+    (text,) = ask(name, inputs=["hello"], settings=settings)
     assert text["text"] == sw.generate(writer, ["hello"], max_new_tokens=5)[0]
