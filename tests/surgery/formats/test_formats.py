@@ -1,6 +1,7 @@
 """Models in the formats of other programs, read back by those programs."""
 
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -11,7 +12,7 @@ from tiny_run import make_run
 import skillweave as sw
 from skillweave import cli
 from skillweave.evaluation.agreement import made_batch
-from skillweave.surgery.formats import FORMATS, Exported, Format, export_model
+from skillweave.surgery.formats import FORMATS, Exported, Format, TorchExport, export_model
 from skillweave.surgery.formats.base import logit_quality, vector_quality
 from skillweave.weights.files import FILE
 
@@ -74,10 +75,25 @@ def test_what_cannot_be_exported_is_told(run: Path, tmp_path: Path, capsys, monk
     assert "did you mean 'onnx'" in fault("--to", "onxn", "--task", "text_to_image")
     assert "choose the task with --task: text_classification" in fault("--to", "onnx")
     assert "unknown task" in fault("--to", "onnx", "--task", "text_to_imag")
-    assert "no family" in fault("--to", "gguf", "--task", "text_classification") or True
     monkeypatch.setattr("skillweave.surgery.formats.base.find_spec", lambda name: None)
     told = fault("--to", "onnx", "--task", "text_to_image")
     assert "onnxruntime: not installed (pip install 'skillweave[export]')" in told
+
+
+def test_a_graph_that_cannot_be_written_is_one_line(run, tmp_path, capfd, monkeypatch) -> None:
+    def fail(*words: object) -> None:
+        print("a long graph", file=sys.stderr)
+        raise RuntimeError("Could not guard on 192*u1\nand much more")
+
+    monkeypatch.setattr(TorchExport, "write", fail)
+    words = ["--to", "torch", "--task", "text_classification", "--out", str(tmp_path / "out")]
+    assert cli.main(["export", str(run), *words]) == 2
+    told = capfd.readouterr().err
+    assert told == (
+        "skillweave export: task 'text_classification': a graph cannot hold pass text:"
+        " Could not guard on 192*u1\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_that_differs_is_not_written(run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,7 +141,7 @@ class GraphFormat(Format):
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without the progress that the exporters print."""
+    """Without what the exporters print: their progress, and a whole graph with an error."""
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -149,6 +149,7 @@ def quiet() -> Generator[None]:
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
             warnings.catch_warnings(action="ignore"),
         ):
             yield
