@@ -50,7 +50,9 @@ def test_a_setting_without_value_is_told(words: list[str], capsys) -> None:
     assert "'training.steps': write it as path.to.key=value" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [function.__name__ for function in app.COMMANDS])
+@pytest.mark.parametrize(
+    "command", [function.__name__.replace("_", "-") for function in app.COMMANDS]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -128,9 +130,10 @@ def test_a_misspelt_word_gets_a_suggestion(words: str, meant: str, capsys) -> No
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--help"]) == 0
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
-    names = "quickstart init train evaluate predict generate index search serve features inspect"
-    names += " interference rate ratings carve export upcycle weave average vocabulary convert card push pull shard clean"
-    names += " cache schema doctor"
+    names = "quickstart init train plan lr-find sweep runs evaluate predict generate"
+    names += " index search serve features inspect interference rate ratings carve export"
+    names += " upcycle weave average vocabulary convert card push pull shard clean cache"
+    names += " schema doctor"
     assert [line.split()[0] for line in listed if line.strip()] == names.split()
 
 

@@ -38,6 +38,7 @@ from skillweave.tasks.task import TASKS
 SHORTER = {
     "quickstart": ["training.steps=2"],
     "train": ["training.steps=2", "training.epochs=null"],
+    "sweep": ["training.steps=2", "training.epochs=null"],
     "evaluate": ["--bootstrap", "20"],
     "interference": ["--batches", "2", "--bootstrap", "20"],
     "features": ["--whiten", "2"],

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, TextIO
@@ -33,6 +34,7 @@ from skillweave.cli import (
     export,
     hub,
     inference,
+    planning,
     retrieval,
     serving,
     surgery,
@@ -69,6 +71,10 @@ COMMANDS: tuple[FunctionType, ...] = (
     training.quickstart,
     training.init,
     training.train,
+    planning.plan,
+    planning.lr_find,
+    planning.sweep,
+    planning.runs,
     evaluation.evaluate,
     inference.predict,
     inference.generate,
@@ -97,6 +103,11 @@ COMMANDS: tuple[FunctionType, ...] = (
     environment.doctor,
 )
 """All subcommands, in the order of the help."""
+
+OF_RECIPES = "train", "quickstart", "inspect", "cache", "plan", "lr-find", "sweep"
+"""Subcommands that take settings of a recipe."""
+OF_KEYS = ("--vary",)
+"""Options whose values look like settings."""
 
 SPIN_COUNT = "1000"
 """Rounds for which an idle OpenMP thread spins before it sleeps. With libgomp's default of about
@@ -153,12 +164,23 @@ def _show_warning(
 
 def _mark_settings(words: Sequence[str]) -> Iterator[str]:
     """Give each setting of the recipe as a value of `--set`."""
-    takes_settings = bool(words) and words[0] in ("train", "quickstart", "inspect", "cache")
+    takes_settings = bool(words) and words[0] in (
+        "train",
+        "quickstart",
+        "inspect",
+        "cache",
+        "plan",
+        "lr-find",
+        "sweep",
+    )
     rest = iter(words)
     for word in rest:
         if word == "--":  # what follows are values, whatever they look like
             yield from (word, *rest)
             return
+        if word in OF_KEYS and takes_settings:
+            yield from (word, *islice(rest, 1))
+            continue
         match = SETTING.fullmatch(word) if takes_settings else None
         if match is None:
             yield word
@@ -212,7 +234,10 @@ def _with_common_options(function: FunctionType) -> Callable[..., None]:
             if debug or status is None:
                 raise
             if str(error):  # empty where the first of several processes tells it
-                print(f"skillweave {function.__name__}: {printable(error)}", file=sys.stderr)
+                print(
+                    f"skillweave {function.__name__.replace('_', '-')}: {printable(error)}",
+                    file=sys.stderr,
+                )
             raise Exit(status) from None
 
     signature = inspect.signature(function, eval_str=True)

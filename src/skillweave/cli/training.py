@@ -114,12 +114,21 @@ def train(
             " training data, and report mean and standard deviation.",
         ),
     ] = None,
+    profile: Annotated[
+        int,
+        Option(
+            metavar="STEPS",
+            min=0,
+            help="Record so many steps with PyTorch's profiler into the run folder.",
+        ),
+    ] = 0,
     print_config: Annotated[
         bool, Option("--print-config", help="Print the recipe with every setting, and exit.")
     ] = False,
 ) -> Results:
     """Train a recipe."""
-    config = open_recipe(recipe, settings, fraction)
+    profiled = [f"training.profile={profile}"] if profile else []
+    config = open_recipe(recipe, [*(settings or ()), *profiled], fraction)
     if resume and not any(one.startswith("output=") for one in settings or ()):
         config = _at_present_place(config, recipe)
     if print_config:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
-from skillweave.config.base import Config, Positive
+from skillweave.config.base import Config, Positive, Whole
 from skillweave.config.data import AugmentConfig, DataConfig, MaskingConfig
 from skillweave.config.prompting import PromptingConfig, read_template
+
+
+def _auto(value: Any) -> Any:
+    return 0 if value == "auto" else value
+
+
+BatchSize = Annotated[Whole, BeforeValidator(_auto, json_schema_input_type=Whole | Literal["auto"])]
+"""A number of samples; `auto` is 0."""
 
 
 class TaskSettings(Config):
@@ -80,8 +88,10 @@ class TaskConfig(TaskSettings):
     """The weight over the run, in place of `weight`: share of the steps that are done → weight,
     such as `{0: 8, 0.5: 1}`. Between two points it changes evenly; before the first and after the
     last it is constant."""
-    batch_size: Positive = 32
-    """Samples per micro-batch and process."""
+    batch_size: BatchSize = 32
+    """Samples per micro-batch and process. `auto` (or 0): the most whose step fits into 80 % of
+    the free memory of a GPU, or half of that of a CPU, with the longest samples, at most 4,096; the
+    run stores the number that it found."""
     batch_tokens: Positive | None = None
     """Positions per micro-batch and process, in place of `batch_size`, which then holds for
     evaluation alone. A batch has so many samples that their positions sum up to almost this number:

@@ -228,7 +228,15 @@ class TrainingConfig(Config):
     """Number of checkpoints to keep, besides the best one. Training resumes from the newest that is
     not damaged."""
     log_every: Positive = 10
-    """Steps between lines of `metrics.jsonl` and TensorBoard."""
+    """Steps between lines of `metrics.jsonl` and figures of trackers."""
+    track: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] | None = None
+    """Where figures go besides `metrics.jsonl`. `tensorboard`: files in the run folder. `trackio`:
+    a local database. `wandb`: Weights & Biases, or its files with WANDB_MODE=offline. `mlflow`: a
+    database in the run folder, or the server of MLFLOW_TRACKING_URI. Their packages must be
+    installed. Default: TensorBoard if it is installed; an empty list is none."""
+    profile: Whole = 0
+    """Number of steps, after the first three, that PyTorch's profiler records into `profile` of the
+    run folder, for Perfetto or chrome://tracing; 0 for none. `--profile N` sets it."""
     feature_cache: FeatureCacheConfig | None = None
     """Store the features of frozen backbones; disabled when absent. `skillweave cache RECIPE` fills
     it before training, on an accelerator and in batches; training adds what is missing."""

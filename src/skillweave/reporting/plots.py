@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from rich.cells import cell_len
 
@@ -83,8 +84,27 @@ def learning_curves(
         table = tables.get(task, {})
         # the pool of validation has another size, and so another chance level
         chance = None if table.get("pool") else table.get("chance", {}).get(metric)
-        figures.append(line_plot(f"{task} · {metric_title(metric)}", curves, chance))
+        title = f"{task} · {metric_title(metric)}"
+        figures.append(line_plot(title, curves, chance, list(runs)))
     return figures
+
+
+def compared_curves(runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[Figure]:
+    """For each task the metric in validation, the loss in training and the loss in validation, a
+    line for each run. `runs`: name → lines of metrics.jsonl. Every run has the colour of its place,
+    also where it lacks the task."""
+    losses: dict[tuple[str, str], dict[str, Points]] = defaultdict(lambda: defaultdict(list))
+    for run, lines in runs.items():
+        for line in lines:
+            loss = line.get("loss")
+            if line.get("kind") in LOSSES and isinstance(loss, float) and math.isfinite(loss):
+                key = line["task"], f"loss in {LOSSES[line['kind']]}"
+                losses[key][run].append((line["step"], loss))
+    drawn = [
+        line_plot(f"{task} · {what}", curves, names=list(runs))
+        for (task, what), curves in losses.items()
+    ]
+    return [*learning_curves(runs, {}), *drawn]
 
 
 def loss_curves(lines: Iterable[Mapping[str, Any]]) -> list[Figure]:
@@ -127,11 +147,19 @@ def _main_metric(line: Mapping[str, Any]) -> tuple[str, float]:
 
 
 @style()
-def line_plot(title: str, curves: Mapping[str, Points], chance: float | None = None) -> Figure:
-    """Values over steps, a line for each name. `chance` is a dashed line."""
+def line_plot(
+    title: str,
+    curves: Mapping[str, Points],
+    chance: float | None = None,
+    names: Sequence[str] = (),
+) -> Figure:
+    """Values over steps, a line for each name. `chance` is a dashed line. `names`: of all lines
+    that plots beside this one have, so that each has one colour."""
     figure, (axes,) = new_figure(f"{title} over steps", (300, 160))
     for name, points in curves.items():
-        (line,) = axes.plot(*zip(*points, strict=True), linewidth=2, label=name)
+        order = list(names or curves).index(name) % len(SERIES)
+        colour = COLOURS[SERIES[order]]
+        (line,) = axes.plot(*zip(*points, strict=True), linewidth=2, label=name, color=colour)
         # each point is an artist, so that it can have a tooltip
         for step, value in points if len(points) <= MAX_POINTS else ():
             told = f"{TOOLTIP}{name} · step {step:,} · {value:.4g}"
@@ -151,6 +179,95 @@ def line_plot(title: str, curves: Mapping[str, Points], chance: float | None = N
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
         axis.set_major_formatter(layout)
     axes.grid(axis="y", color=COLOURS["rule"])
+    return figure
+
+
+def _logarithmic(axis: Axis, set_scale: Callable[[str], object]) -> None:
+    """Give an axis a logarithmic scale whose numbers are plain text."""
+    set_scale("log")
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
+@style()
+def rate_plot(found: Mapping[str, Any]) -> Figure:
+    """The loss over the learning rate, with the suggestion of `find_learning_rate`."""
+    figure, (axes,) = new_figure("Loss over the learning rate", (420, 220))
+    points, chosen = found["points"], found["suggestion"]
+    rates = [point["learning_rate"] for point in points]
+    axes.plot(rates, [point["loss"] for point in points], linewidth=2)
+    axes.axvline(chosen, color=COLOURS["chance"], linestyle="--", gid=f"{TOOLTIP}{chosen:.2g}")
+    _logarithmic(axes.xaxis, axes.set_xscale)
+    axes.set_title(f"suggestion: {chosen:.2g}")
+    axes.set_xlabel("learning rate", color=COLOURS["soft"])
+    axes.grid(axis="y", color=COLOURS["rule"])
+    return figure
+
+
+def trial_plots(trials: Sequence[Mapping[str, Any]], logarithmic: Iterable[str]) -> list[Figure]:
+    """The value of the trials of a sweep over their number, and over each setting.
+
+    `trials`: with `number`, `value` and `settings`; `logarithmic`: settings with such a scale.
+    """
+    done = [trial for trial in trials if trial["value"] is not None]
+    if not done:
+        return []
+    logs, keys = {*logarithmic}, list(done[0]["settings"])
+    figures = [_trial_plot("trial", {t["number"]: t for t in done}.values(), "number", False)]
+    return [*figures, *(_trial_plot(key, done, key, key in logs) for key in keys)]
+
+
+@style()
+def _trial_plot(title: str, trials: Iterable[Any], key: str, logarithmic: bool) -> Figure:
+    figure, (axes,) = new_figure(f"Value of trials over {title}", (300, 160))
+    for trial in trials:
+        x = trial["settings"].get(key, trial.get(key))
+        told = f"{TOOLTIP}trial {trial['number']}: {trial['value']:.4g}, {key} {x}"
+        shown = x if isinstance(x, int | float) and not isinstance(x, bool) else str(x)
+        axes.plot([shown], [trial["value"]], "o", ms=6, color=COLOURS["accent"], gid=told)
+    if logarithmic:
+        _logarithmic(axes.xaxis, axes.set_xscale)
+    elif key == "number":
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_title(title)
+    axes.grid(axis="y", color=COLOURS["rule"])
+    return figure
+
+
+@style()
+def scaling_plot(found: Mapping[str, Any]) -> Figure:
+    """The time of a step over the number of GPUs, a line for each task of a plan with `scaling`,
+    and beside it the share of the time in which GPUs wait for each other."""
+    figure, (times, waits) = new_figure(
+        f"Time of a step of {found['recipe']} over the number of GPUs", (300, 200), 2, 2, (90, 0)
+    )
+    for name, points in found["scaling"].items():
+        if not points:
+            continue
+        gpus = [point["gpus"] for point in points]
+        seconds = [point["seconds"] for point in points]
+        (line,) = times.plot(gpus, [s["step"] for s in seconds], linewidth=2, label=name)
+        first = seconds[0]["step"] * gpus[0]
+        times.plot(gpus, [first / n for n in gpus], color=COLOURS["chance"], linestyle="--")
+        shares = [(s["communication"] + s["bubble"]) / s["step"] for s in seconds]
+        waits.plot(gpus, shares, linewidth=2, color=line.get_color(), label=name)
+        for point, share in zip(points, shares, strict=True):
+            told = (
+                f"{name}: {point['gpus']} GPUs, {point['layout']}, {point['seconds']['step']:.3g} s"
+            )
+            for axes, y in ((times, point["seconds"]["step"]), (waits, share)):
+                axes.plot(point["gpus"], y, "o", ms=5, color=line.get_color(), gid=TOOLTIP + told)
+    for axes, title in ((times, "seconds a step"), (waits, "share of waiting")):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_title(title)
+        axes.set_xlabel("GPUs", color=COLOURS["soft"])
+        axes.grid(axis="y", color=COLOURS["rule"])
+    _logarithmic(times.yaxis, times.set_yscale)
+    waits.set_ylim(0, 1)
+    waits.yaxis.set_major_formatter("{x:.0%}")
+    _add_legend(times, (0, -0.25), ncols=2)
     return figure
 
 

@@ -1,90 +1,220 @@
-"""An estimate of the memory that a step takes, before the first one."""
+"""Whether a step fits into memory, before the first one, and batches that do."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from skillweave.batch import Layout
+from skillweave.batch import Batch, Example
 from skillweave.config import ConfigError
-from skillweave.config.streams import VisualStream
+from skillweave.config.training import TrainingConfig
+from skillweave.data.processors.base import BadInput
 from skillweave.model.model import Model
+from skillweave.tasks.dataset import TaskDataset
+
+if TYPE_CHECKING:
+    from skillweave.training.planning.trace import StepTrace
 
 FLOAT = 4
 """Bytes of a number."""
-
-KEPT_PER_LAYER = 6
-"""Vectors of its width that a layer keeps at least for each position until the backward pass: its
-input, queries, keys, values, and what goes into the attention's and the feed-forward's output."""
-
+MARGIN = 1.05
+"""What a step takes, relative to its tensors: kernels allocate some memory of their own."""
 LARGE_SHARE = 0.7
 """Share of the free memory from which on a warning is given."""
+AUTO_SHARE = {"cpu": 0.5}
+"""Share of the free memory that `batch_size: auto` fills with tensors, by kind of device. The C
+library's allocator has been seen to hold 1.6 times as much (benchmarks/training/plan.py)."""
+GPU_SHARE = 0.8
+"""The same for other devices, whose allocator is PyTorch's."""
+VECTORS_PER_LAYER = 80
+"""Vectors of its width that a layer keeps for each position at most, attention included."""
+ROWS_READ = 8
+"""Samples that are read to learn how large those of a task are."""
+MANY_SIZES, FEW_SIZES = 50_000, 64
+"""Samples whose lengths are looked up in a table, and in a stream."""
+MOST_SAMPLES = 4096
+"""Largest batch that `batch_size: auto` tries."""
 
 
-def check_memory(
-    model: Model,
-    batches: Mapping[str, tuple[Layout, int]],
-    device: torch.device,
-    state_bytes: int = 2 * FLOAT,
-) -> str:
-    """A warning if a step will fill most of the free memory; empty if not.
+@dataclass(frozen=True)
+class Need:
+    """The memory of a step of a task on one process, in bytes: `held` all the time (gradients,
+    optimizer state and, unless it is there already, the model), and for the `samples` of a
+    micro-batch."""
 
-    `batches`: task → layout and number of samples of its batches on this process. `state_bytes`: of
-    the optimizer, for each trained parameter. The estimate is a
-    lower bound: gradients and optimizer state, and images and videos with what the layers keep of
-    them. Texts and sound are not counted, since their lengths differ. Raises ConfigError if even
-    that does not fit.
-    """
-    free = free_memory(device)
-    if free is None:
-        return ""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    states = (FLOAT + state_bytes) * trained
-    for task, (layout, samples) in batches.items():
-        parts = dict(_visual_bytes(model, layout, samples))
-        needed = states + sum(parts.values())
-        if needed <= LARGE_SHARE * free:
-            continue
-        largest = max(parts, key=parts.__getitem__, default="")
-        line = (
-            f"a step of task {task} takes at least {needed / 1e9:.1f} GB, and"
-            f" {free / 1e9:.1f} GB are free ({states / 1e9:.1f} GB for gradients and optimizer,"
-            f" {(needed - states) / 1e9:.1f} GB for {samples} samples); lower"
-            f" tasks.{task}.batch_size{largest and f' or model.streams.{largest}.size'}"
+    task: str
+    samples: int
+    held: int
+    for_samples: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.held + self.for_samples
+
+    def told(self, free: int) -> str:
+        """A sentence with the remedy."""
+        return (
+            f"a step of task {self.task} takes about {self.total / 1e9:.2f} GB, and"
+            f" {free / 1e9:.2f} GB are free ({self.held / 1e9:.2f} GB for gradients, optimizer and"
+            f" model, {self.for_samples / 1e9:.2f} GB for {self.samples} samples); lower"
+            f" tasks.{self.task}.batch_size and raise training.gradient_accumulation_steps, set"
+            " training.activation_checkpointing: 1, or take shorter samples"
         )
-        if needed > free:
-            raise ConfigError(line)
-        return line
-    return ""
 
 
-def _visual_bytes(model: Model, layout: Layout, samples: int) -> Iterator[tuple[str, int]]:
-    """Modality and bytes of the images and videos of a batch: before and after they are put
-    together, and what the layers keep."""
-    config = model.config
-    for span in layout.spans:
-        stream = config.streams.present().get(span.modality)
-        if not isinstance(stream, VisualStream):
-            continue
-        pixels = math.prod(stream.pixels)
-        encoder = stream.encoder or config.encoder
-        vectors = sum(_kept_vectors(model, layer) for layer in range(encoder.layers))
-        kept = stream.max_length * (stream.width or config.width) * vectors
-        if any(name.startswith("visible") for name in stream.embedding):
-            kept = 0  # masked patches are left out
-        yield span.modality.value, samples * FLOAT * (2 * pixels + kept)
+class MemoryCheck:
+    """Asks how much memory the steps of a run take, by tracing them without numbers.
+
+    `model`: with its trained parts, on the host. `chunk_sizes`: see `Model.forward`. Processes of a
+    CPU share its memory.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        datasets: Mapping[str, TaskDataset],
+        config: TrainingConfig,
+        device: torch.device,
+        chunk_sizes: Mapping[str, int | None] | None = None,
+    ) -> None:
+        self.model, self.datasets, self.config, self.device = model, datasets, config, device
+        self.chunk_sizes = chunk_sizes or {}
+        free = free_memory(device)
+        shared = config.devices if device.type == "cpu" else 1
+        self.free = None if free is None else free // shared
+        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self._examples: dict[str, list[Example]] = {}
+
+    def check(self, sizes: Mapping[str, int]) -> str:
+        """A warning if the largest batches may not fit or fill most of the memory; empty if not.
+
+        `sizes`: samples of a micro-batch by task. Raises ConfigError if batches of ordinary samples
+        do not fit.
+        """
+        if self.free is None:
+            return ""
+        for task, size in sizes.items():
+            if not self._may_matter(task, size):
+                continue
+            examples = self.examples(task)
+            ordinary = self.need(task, self._batch(task, examples[len(examples) // 2 :][:1], size))
+            if ordinary.total > self.free:
+                raise ConfigError(ordinary.told(self.free))
+            largest = self.need(task, self._batch(task, examples[:1], size))
+            if largest.total > LARGE_SHARE * self.free:
+                return largest.told(self.free)
+        return ""
+
+    def batch_size(self, task: str, most: int) -> int:
+        """The largest number of samples whose step fits, at most `most`; large ones are multiples
+        of 8. Raises ConfigError if not even the fewest do."""
+        most, examples = min(most, MOST_SAMPLES), self.examples(task)[:1]
+        if self.free is None:
+            return min(most, 32)
+        room = AUTO_SHARE.get(self.device.type, GPU_SHARE) * self.free
+        least = 1 + self.datasets[task].task.compares_samples
+
+        def total(samples: int) -> int:
+            return self.need(task, self._batch(task, examples, samples)).total
+
+        few, more = least, min(least + 4, most)
+        first, second = total(few), total(more)
+        if first > room:
+            found = self.need(task, self._batch(task, examples, least))
+            raise ConfigError(f"batch_size: auto: {found.told(self.free)}")
+        each = max(second - first, 1) / max(more - few, 1)
+        size = _rounded(min(most, few + int((room - first) / each)), least)
+        while size > least and total(size) > room:
+            size = _rounded(int(size * 0.8), least)
+        return size
+
+    def samples_of(self, task: str, tokens: int) -> int:
+        """How many of the longest samples have so many positions."""
+        longest = sum(span.length for span in self.examples(task)[0].spans)
+        return max(1 + self.datasets[task].task.compares_samples, tokens // max(longest, 1))
+
+    def need(self, task: str, batch: Batch) -> Need:
+        """The memory of a step with a batch."""
+        from skillweave.training.planning.trace import trace_step  # imports much of PyTorch
+
+        trace: StepTrace = trace_step(
+            self.model,
+            batch,
+            precision=self.config.precision,
+            fused_attention=self.device.type == "cuda",
+            chunk_size=self.chunk_sizes.get(task),
+        )
+        earlier = trace.gradients if self.config.gradient_accumulation_steps > 1 else 0
+        parts = self.config.devices if self.config.parallel.in_parts else 1
+        state = self.config.optimizer.state_bytes * self.trained // parts
+        there = 0 if self.device.type == "cpu" else trace.parameters
+        inside = trace.peak - trace.gradients + trace.inputs
+        held = state + there + earlier + trace.gradients
+        return Need(task, trace.samples, round(MARGIN * held), round(MARGIN * max(inside, 0)))
+
+    def examples(self, task: str) -> list[Example]:
+        """Some samples of a task, the longest first. Where lengths are known they are the longest
+        of all data and those in the middle."""
+        if task not in self._examples:
+            dataset = self.datasets[task]
+            most = FEW_SIZES if dataset.streams else MANY_SIZES
+            rows = _spread(len(dataset), most)
+            sizes = dataset.sizes(rows)
+            order = rows if sizes is None else rows[np.argsort(-sizes, kind="stable")]
+            chosen = order[_spread(len(order), ROWS_READ)]
+            rng, found = np.random.default_rng(0), []
+            for row in dict.fromkeys(chosen.tolist()):
+                try:
+                    found.append(dataset.example(row, rng))
+                except BadInput:
+                    continue  # training lists it
+            if not found:
+                raise ConfigError(f"task {task!r}: no sample that was tried can be read")
+            found.sort(key=lambda one: -sum(span.length for span in one.spans))
+            self._examples[task] = found
+        return self._examples[task]
+
+    def _batch(self, task: str, examples: Sequence[Example], samples: int) -> Batch:
+        chosen = [examples[i % len(examples)] for i in range(samples)]
+        return self.datasets[task].collate(chosen, (), np.random.default_rng(0))
+
+    def _may_matter(self, task: str, samples: int) -> bool:
+        """Whether a generous estimate fills a good part of the memory, so that a trace, which takes
+        seconds, is worth it."""
+        assert self.free is not None
+        config, layout = self.model.config, self.datasets[task].task.layout
+        streams, positions, pixels = config.streams.present(), 0, 0
+        for span in layout.spans:
+            stream = streams.get(span.modality)
+            positions += getattr(stream, "max_length", 512)
+            pixels += int(np.prod(getattr(stream, "pixels", (1,))))
+        encoders = [config.encoder, config.decoder, *(s.encoder for s in streams.values())]
+        layers = sum(one.layers for one in encoders if one is not None)
+        kept = positions * config.width * layers * VECTORS_PER_LAYER
+        heads = getattr(config.encoder, "heads", 1)
+        scores = 2 * layers * heads * positions**2
+        vocabulary = (
+            3 * positions * max((getattr(s, "vocabulary", 0) for s in streams.values()), default=0)
+        )
+        states = (2 * FLOAT + self.config.optimizer.state_bytes) * self.trained
+        total = states + FLOAT * samples * (kept + scores + vocabulary + 40 * pixels)
+        return total > 0.5 * self.free
 
 
-def _kept_vectors(model: Model, layer: int) -> int:
-    """The vectors that a layer keeps for each position: its input alone if it computes the rest
-    again."""
-    recompute = model.encoder.recompute
-    again = recompute is not None and not recompute.selective and recompute.applies(layer)
-    return 1 if again else KEPT_PER_LAYER
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the first `count` numbers, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def _rounded(size: int, least: int) -> int:
+    return max(least, size // 8 * 8 if size >= 16 else size)
 
 
 def free_memory(device: torch.device) -> int | None:

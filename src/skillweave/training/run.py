@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,9 @@ from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.feature_cache import Filled, cache_features, fill_cache
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
-from skillweave.training.memory import check_memory
+from skillweave.training.memory import MemoryCheck
 from skillweave.training.parallel import (
+    device_kind,
     join_group,
     launch,
     leave_group,
@@ -53,6 +54,7 @@ from skillweave.training.run_folder import (
 from skillweave.training.run_logger import RunLogger
 from skillweave.training.signals import handle_signals
 from skillweave.training.steering import stored_changes
+from skillweave.training.trackers import Tracker, open_trackers, require_trackers
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
@@ -136,15 +138,56 @@ def prepare(recipe: RecipeConfig, resume: bool) -> Prepared:
     """Resolve a recipe for training. Raises ConfigError if recipe or data are faulty, if there is
     nothing to resume, or if a new run finds its folder taken."""
     (require_checkpoint if resume else require_free)(recipe.folder)
+    require_trackers(recipe.training.track or ())
     if resume:
-        recipe = with_batches_of(recipe, stored_recipe(recipe.folder))
+        stored = stored_recipe(recipe.folder)
+        recipe = with_batches_of(_with_sizes(recipe, _sizes_of(stored)), stored)
     newest = Checkpoints(recipe.folder).newest_undamaged() if resume else None
     source = newest or (start_folder(recipe.start_from) if recipe.start_from else None)
     base = ModelConfig.from_file(source / CONFIG_FILE) if source else None
+    automatic = [name for name, task in recipe.tasks.items() if not task.batch_size]
+    recipe = _with_sizes(recipe, dict.fromkeys(automatic, 2))
     ready = resolve(recipe, read_assets(source) if source else {}, base).pinned()
     if base and not newest:
         require_alike(ready.recipe.model, base, recipe.start_from or "")
-    return Prepared(ready.recipe, dict(ready.assets), newest)
+    found = ready.recipe
+    if automatic:
+        found = _with_sizes(found, find_batch_sizes(ready, automatic), automatic)
+    return Prepared(found, dict(ready.assets), newest)
+
+
+def _sizes_of(recipe: RecipeConfig) -> dict[str, int]:
+    return {name: task.batch_size for name, task in recipe.tasks.items()}
+
+
+def _with_sizes(
+    recipe: RecipeConfig, sizes: Mapping[str, int], replaced: Collection[str] = ()
+) -> RecipeConfig:
+    """The recipe with these batch sizes for tasks of which none is known, and those `replaced`."""
+    tasks = {
+        name: task
+        if (task.batch_size and name not in replaced) or name not in sizes
+        else task.model_copy(update={"batch_size": sizes[name]})
+        for name, task in recipe.tasks.items()
+    }
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def find_batch_sizes(ready: ResolvedRecipe, tasks: Collection[str]) -> dict[str, int]:
+    """The largest batch of each task whose step fits into the memory of the training's device.
+    Raises ConfigError for a task of which not even the smallest fits."""
+    recipe, config = ready.recipe, ready.recipe.training
+    quiet = ProgressDisplay(0, 0, quiet=True)
+    model, _ = build_model(recipe, dict(ready.assets), None, quiet)
+    model.recompute_activations(recompute_of(config))
+    datasets = {name: ready.dataset(name, "train", training=True) for name in tasks}
+    chunk_sizes = {name: task.chunk_size for name, task in recipe.tasks.items()}
+    device = torch.device(device_kind(config.accelerator))
+    memory = MemoryCheck(model, datasets, config, device, chunk_sizes)
+    return {
+        name: memory.batch_size(name, max(1, len(data) // config.devices))
+        for name, data in datasets.items()
+    }
 
 
 def fill_feature_cache(
@@ -252,11 +295,15 @@ def _run(
     if config.feature_cache:
         cache_features(model, {"train": datasets, "validation": validated}, config.feature_cache)
     require_space(recipe.folder, model, assets, config)
-    batches = {
-        name: (ready.tasks[name].layout, min(size, recipe.tasks[name].chunk_size or size))
-        for name, size in mixture.batch_sizes.items()
+    chunk_sizes = {name: task.chunk_size for name, task in recipe.tasks.items()}
+    memory = MemoryCheck(model, datasets, config, fabric.device, chunk_sizes)
+    sizes = {
+        name: memory.samples_of(name, task.batch_tokens)
+        if task.batch_tokens
+        else mixture.batch_sizes[name]
+        for name, task in recipe.tasks.items()
     }
-    if full := check_memory(model, batches, fabric.device, config.optimizer.state_bytes):
+    if full := memory.check(sizes):
         display.warn(full)
     if is_first:
         for damaged in checkpoints.set_aside_after(state.step):
@@ -264,7 +311,8 @@ def _run(
         checkpoints.clean(state)
     validation = Validation(validated, config.validation_samples)
     folder = recipe.folder if is_first else None
-    with RunLogger(folder, display, config.log_every, state) as logger:
+    trackers = open_run_trackers(recipe, state.step, display) if is_first else ()
+    with RunLogger(folder, display, config.log_every, state, trackers) as logger:
         trainer = Trainer(
             fabric, recipe, model, mixture, validation, checkpoints, logger, state, tuning
         )
@@ -296,6 +344,19 @@ def require_same_batches(state: TrainingState, mixture: Mixture, recipe: RecipeC
                 f" {mixture.world_size} processes that continue those of {state.processes}; resume"
                 f" with {state.processes}"
             )
+
+
+def open_run_trackers(recipe: RecipeConfig, step: int, display: ProgressDisplay) -> list[Tracker]:
+    """The trackers of a run; by default TensorBoard, with a note if that is not installed."""
+    given, settings = recipe.training.track, recipe.model_dump(mode="json")
+    names = ["tensorboard"] if given is None else given
+    try:
+        return open_trackers(names, recipe.folder, recipe.name, settings, step)
+    except ConfigError:
+        if given is not None:
+            raise
+    display.note("no TensorBoard log; to get one: pip install 'skillweave[track]'")
+    return []
 
 
 def recompute_of(config: TrainingConfig) -> Recompute | None:

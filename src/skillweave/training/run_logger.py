@@ -1,4 +1,5 @@
-"""Logs of a run: metrics.jsonl, skipped.jsonl, TensorBoard and the progress display."""
+"""Logs of a run: metrics.jsonl, skipped.jsonl, trackers such as TensorBoard, and the progress
+display."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from skillweave.analysis.experts import KIND, Use, by_choice, summarise
 from skillweave.batch import SkippedSample
@@ -17,12 +18,12 @@ from skillweave.reporting.logs import (
     DATA_KIND,
     METRICS_FILE,
     SKIPPED_FILE,
-    TENSORBOARD_FOLDER,
     read_log,
 )
 from skillweave.storage import write_text
 from skillweave.training.checkpoint import TrainingState
 from skillweave.training.progress import ProgressDisplay
+from skillweave.training.trackers import Tracker
 
 T = TypeVar("T")
 STEERING_KIND = "steering_by_"
@@ -39,6 +40,17 @@ KINDS_SHOWN, REASON_SHOWN = 8, 160
 """Number of kinds of skipped samples on the screen, and of characters of a reason."""
 PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\S*/\S*|\d[\d.,]*""")
 """What differs between the reasons of one kind: names, paths and numbers."""
+
+
+class Work(NamedTuple):
+    """What an update trained on, over all processes: positions without padding, and the
+    floating-point operations that they need (6 for each activated parameter, arXiv 2001.08361)."""
+
+    tokens: float
+    flops: float
+
+
+NOTHING = Work(0, 0)
 
 
 def shorten(keys: Sequence[str]) -> str:
@@ -60,10 +72,12 @@ class RunLogger:
         display: ProgressDisplay,
         log_every: int,
         state: TrainingState,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """Continue the logs in `folder` after the step of `state`.
 
-        `folder`: None on all processes except the first, which alone writes logs.
+        `folder`: None on all processes except the first, which alone writes logs. `trackers`: get
+        the same figures; they are closed with the logs.
         """
         self.display, self.log_every = display, log_every
         self.running: dict[str, float] = state.logger.get("running", {})
@@ -73,6 +87,8 @@ class RunLogger:
         self.totals: list[float] = state.logger.get("totals", [0.0, 0.0, 0.0])
         # sum and number of the steps' imbalances since the last log entry
         self.imbalance: list[float] = state.logger.get("imbalance", [0.0, 0])
+        # tokens and floating-point operations since then
+        self.work: list[float] = state.logger.get("work", [0.0, 0.0])
         self.earlier_seconds = float(state.logger.get("seconds", 0.0))
         self.recent: deque[tuple[int, float, float]] = deque(maxlen=SPEED_STEPS)
         self.skips: Counter[tuple[str, str]] = Counter()
@@ -80,7 +96,7 @@ class RunLogger:
         # shares of the experts in the last validation, by part, layer and site
         self.shares: dict[tuple[str, int, str], dict[str, Any]] = {}
         self.files: dict[str, TextIO] = {}
-        self.tensorboard: Any = None
+        self.trackers = trackers
         if folder:
             self._open(folder, state.step, state.validated)
         self.began = self.last_step = time.perf_counter()
@@ -96,7 +112,6 @@ class RunLogger:
             self.files[name] = (folder / name).open(
                 "a", encoding="utf-8", errors="backslashreplace"
             )
-        self.tensorboard = open_tensorboard(folder / TENSORBOARD_FOLDER, step, self.display)
 
     def __enter__(self) -> RunLogger:
         self.display.__enter__()
@@ -107,8 +122,8 @@ class RunLogger:
         self.display.__exit__(*error)
         for file in self.files.values():
             file.close()
-        if self.tensorboard:
-            self.tensorboard.close()
+        for tracker in self.trackers:
+            tracker.close()
 
     @property
     def seconds(self) -> float:
@@ -123,6 +138,7 @@ class RunLogger:
             "losses": self.losses,
             "totals": self.totals,
             "imbalance": self.imbalance,
+            "work": self.work,
             "seconds": round(self.seconds, 3),
         }
 
@@ -145,6 +161,10 @@ class RunLogger:
                     SKIPPED_FILE, step=step, task=skip.task, key=skip.key, reason=skip.reason
                 )
 
+    def is_due(self, step: int, last: bool) -> bool:
+        """Whether a step gets an entry in the logs."""
+        return step % self.log_every == 0 or last
+
     def log_step(
         self,
         step: int,
@@ -153,11 +173,15 @@ class RunLogger:
         rate: float,
         last: bool,
         imbalance: float = 1.0,
+        work: Work = NOTHING,
+        measured: Mapping[str, float] | None = None,
     ) -> None:
         """Log an update. `losses`: the mean loss of each task that a process trained. `samples`:
         their number over all processes. `rate`: the learning rate. `imbalance`: the work of the
-        process that has the most ÷ the mean of all processes."""
+        process that has the most ÷ the mean of all processes. `work`: of this update. `measured`:
+        further figures of a step that gets an entry, such as norms."""
         self.imbalance = [self.imbalance[0] + imbalance, self.imbalance[1] + 1]
+        self.work = [total + more for total, more in zip(self.work, work, strict=True)]
         for task, loss in losses.items():
             self.running[task] = MOMENTUM * self.running.get(task, loss) + (1 - MOMENTUM) * loss
             sums = self.losses.setdefault(task, [0.0, 0.0])
@@ -168,8 +192,8 @@ class RunLogger:
         self.display.update(
             step, ", ".join(losses), self.running, counted / seconds, wait / seconds
         )
-        if step % self.log_every == 0 or last:
-            self._log_losses(step, rate)
+        if self.is_due(step, last):
+            self._log_losses(step, rate, measured or {})
 
     def log_nonfinite(
         self, step: int, task: str, loss: float, norm: float, keys: list[str]
@@ -295,14 +319,19 @@ class RunLogger:
         self.totals = [total + more for total, more in zip(self.totals, step, strict=True)]
         self.last_step, self.waited = now, 0.0
 
-    def _log_losses(self, step: int, rate: float) -> None:
+    def _log_losses(self, step: int, rate: float, measured: Mapping[str, float]) -> None:
         samples, seconds, waited = self.totals
+        tokens, flops = self.work
         shared = {
             "learning_rate": rate,
             "samples_per_second": round(samples / seconds, 3),
             "wait": round(waited / seconds, 4),
             "imbalance": round(self.imbalance[0] / max(self.imbalance[1], 1), 4),
         }
+        if tokens:
+            shared["tokens_per_second"] = round(tokens / seconds, 1)
+            shared["teraflops"] = float(f"{flops / seconds / 1e12:.4g}")
+        shared |= measured
         self._scalars(step, {f"train/{name}": number for name, number in shared.items()})
         shared["seconds"] = round(self.seconds, 3)
         for task, (total, count) in self.losses.items():
@@ -312,6 +341,7 @@ class RunLogger:
             )
             self._scalars(step, {f"train/loss/{task}": loss})
         self.losses, self.totals, self.imbalance = {}, [0.0, 0.0, 0.0], [0.0, 0]
+        self.work = [0.0, 0.0]
 
     def _write(self, name: str, **values: Any) -> None:
         if file := self.files.get(name):
@@ -319,9 +349,8 @@ class RunLogger:
             file.flush()
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if self.tensorboard:
-            for name, value in values.items():
-                self.tensorboard.add_scalar(name, value, step)
+        for tracker in self.trackers:
+            tracker.log(step, values)
 
 
 def to_json(value: Any) -> Any:
@@ -342,13 +371,3 @@ def truncate(file: Path, step: int, validated: int) -> list[dict[str, Any]]:
     if file.exists():
         write_text(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in kept))
     return kept
-
-
-def open_tensorboard(folder: Path, step: int, display: ProgressDisplay) -> Any:
-    """A TensorBoard writer; None, with a note, if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an optional extra
-    except ImportError:
-        display.note("no TensorBoard log; to get one: pip install 'skillweave[track]'")
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

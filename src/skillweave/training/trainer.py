@@ -33,6 +33,13 @@ from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.errors import TrainingError
 from skillweave.training.interference_tracker import InterferenceTracker
 from skillweave.training.loss_spikes import find_spikes
+from skillweave.training.measuring import (
+    PROFILE_FOLDER,
+    StepProfiler,
+    activated_parameters,
+    component_of,
+    memory_in_use,
+)
 from skillweave.training.optimizer import (
     OPTIMIZER_FILE,
     OPTIMIZER_FOLDER,
@@ -44,7 +51,7 @@ from skillweave.training.optimizer import (
 )
 from skillweave.training.parallel import gather_objects, make_strategy
 from skillweave.training.partial_tuning import PartialTuning, read_tuned
-from skillweave.training.run_logger import RunLogger, shorten
+from skillweave.training.run_logger import NOTHING, RunLogger, Work, shorten
 from skillweave.training.seeds import route_noise, seed_dropout
 from skillweave.training.signals import StopRequest, ignore_signals
 from skillweave.training.steering import Steering
@@ -107,7 +114,8 @@ class Update(NamedTuple):
     """Result of a step's forward and backward passes, equal on all processes. `losses`: mean over
     the processes that train each task. `norm`: of the gradients before clipping. `samples`: of each
     task. `imbalance`: positions of the process that has the most ÷ their mean over all processes.
-    `stop`: number of a signal, or 0. `keys`: the samples, if loss or gradients are not `finite`."""
+    `stop`: number of a signal, or 0. `keys`: the samples, if loss or gradients are not `finite`.
+    `work`: of all processes."""
 
     losses: dict[str, float]
     norm: float
@@ -116,6 +124,7 @@ class Update(NamedTuple):
     finite: bool
     stop: int
     keys: list[str]
+    work: Work = NOTHING
 
 
 class Contents(NamedTuple):
@@ -153,6 +162,7 @@ class Trainer:
         self.fabric, self.config, self.steps = fabric, recipe.training, mixture.steps
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
         self._active: dict[str, set[str]] = {}
+        self._counts: dict[str, int] = {}
         self.strategy = make_strategy(fabric, self.config.parallel, self.model, recipe.tasks)
         self.checkpoints, self.logger = checkpoints, logger
         self.state, self.tuning = state, tuning
@@ -178,6 +188,8 @@ class Trainer:
         self.steering: Steering | None = None
         if steering:
             self.steering = Steering(steering, list(recipe.tasks), state.steering)
+        steps = self.config.profile if fabric.is_global_zero else 0
+        self.profiler = StepProfiler(recipe.folder / PROFILE_FOLDER, steps)
         self.stop = StopRequest()
         self._saved = state.step
         self._writing: Future[None] | None = None
@@ -197,9 +209,11 @@ class Trainer:
         self.model.train()
         self._run_validation()
         batches = self.batches()
+        self.profiler.start()
         try:
             while self.state.step < self.steps:
                 signal = self.update(batches)
+                self.profiler.step()
                 if signal or self._validation_is_due or self._is_due(self.config.checkpoint_every):
                     self._save_checkpoint()
                 if signal and self.state.step < self.steps:
@@ -208,6 +222,7 @@ class Trainer:
                 self._run_validation()
             self._finish_saving()
         finally:
+            self.profiler.stop()
             self._writer.shutdown()
         return 0
 
@@ -244,6 +259,9 @@ class Trainer:
         if not update.finite or spikes:
             # Without gradients, the optimizer changes nothing.
             self.optimizer.zero_grad(set_to_none=True)
+        last, measured = state.step == self.steps, {}
+        if update.finite and self.logger.is_due(state.step, last):
+            measured = self._measure(update)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -251,8 +269,17 @@ class Trainer:
             self._leave_out(spikes, update)
         elif update.finite:
             state.nonfinite = 0
-            last, samples = state.step == self.steps, update.samples.total()
-            self.logger.log_step(state.step, update.losses, samples, rate, last, update.imbalance)
+            samples = update.samples.total()
+            self.logger.log_step(
+                state.step,
+                update.losses,
+                samples,
+                rate,
+                last,
+                update.imbalance,
+                update.work,
+                measured,
+            )
         else:
             state.nonfinite += 1
             state.without_update += 1
@@ -344,6 +371,8 @@ class Trainer:
         outcome = (*numbers, samples, tokens, self.stop.signal, keys, skips)
         shared = gather_objects(self.fabric, outcome)
         losses, norms, counts, work, signals, all_keys, all_skips = zip(*shared, strict=True)
+        trained = [next(iter(count)) for count in counts]
+        flops = sum(6 * n * self._activated(task) for task, n in zip(trained, work, strict=True))
         self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
         by_task: dict[str, list[float]] = {}
         for value, count in zip(losses, counts, strict=True):
@@ -356,6 +385,7 @@ class Trainer:
             finite=all(map(math.isfinite, losses + norms)),
             stop=max(signals),
             keys=[key for keys in all_keys for key in keys],
+            work=Work(sum(work), flops),
         )
 
     def _find_spikes(self, update: Update) -> list[str]:
@@ -401,6 +431,28 @@ class Trainer:
         self.bare_optimizer.state.clear()
         tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
         load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
+
+    def _activated(self, task: str) -> int:
+        """The number of parameters that a task activates."""
+        if task not in self._counts:
+            self._counts[task] = activated_parameters(self.model, task)
+        return self._counts[task]
+
+    def _measure(self, update: Update) -> dict[str, float]:
+        """Figures of a step that are logged: norms of the gradients before clipping, in all and by
+        component, and memory."""
+        found = {"gradient_norm": update.norm, **memory_in_use(self.fabric.device)}
+        if self.strategy.in_parts:
+            return found
+        limit = self.config.optimizer.max_grad_norm
+        clipped = 1.0 if limit is None else max(1.0, update.norm / limit)
+        by_component: dict[str, list[Tensor]] = {}
+        for name, weight in self.model.named_parameters():
+            if weight.grad is not None:
+                by_component.setdefault(component_of(name), []).append(weight.grad)
+        for name, gradients in by_component.items():
+            found[f"gradient_norm/{name}"] = float(nn.utils.get_total_norm(gradients)) * clipped
+        return found
 
     def _is_due(self, every: int) -> bool:
         """Whether to do now what is done every so many steps and after the last one."""
