@@ -56,6 +56,9 @@ class Step(Config):
         options = {name: state["__dict__"][name] for name in type(self).model_fields}
         return {**state, "__dict__": options}
 
+    expands: ClassVar[bool] = False
+    """Whether it makes rows that are much larger than those that it is given."""
+
     @property
     def title(self) -> str:
         """What the step is called in the report."""

@@ -181,12 +181,22 @@ class UnitWork:
 
     def run(self, unit: int) -> None:
         """Do the steps to all rows of a unit, and write the results."""
-        for batch in batches(self._read(unit)):
-            rows = batch
-            for step in self.plan.steps_of(self.stage):
-                rows = self.apply(step, rows, step.run)
+        passing = batches(self._read(unit))
+        for step in self.plan.steps_of(self.stage):
+            passing = self._through(step, passing)
+        for rows in passing:
             self._write(rows)
         self._finish()
+
+    def _through(self, step: Step, passing: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        """The batches that a step leaves. What a step makes of a row can be large, so rows go
+        through such a step one by one, and then form batches anew."""
+        if step.expands:
+            rows = (row for batch in passing for row in batch)
+            yield from batches(made for row in rows for made in self.apply(step, [row], step.run))
+        else:
+            for batch in passing:
+                yield self.apply(step, batch, step.run)
 
     def _read(self, unit: int) -> Iterator[Row]:
         if self.stage.judging is None:

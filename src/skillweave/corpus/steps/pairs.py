@@ -75,6 +75,7 @@ class Pairs(Step):
     kind: Literal["pairs"] = "pairs"
     reads: ClassVar[tuple[str, ...]] = ("html",)
     writes: ClassVar[Mapping[str, str]] = {"image": "binary", "image_path": "string"}
+    expands: ClassVar[bool] = True
     distance: Whole = 2
     """How many other texts or pictures may stand between a picture and its text."""
     least_characters: Positive = 5
