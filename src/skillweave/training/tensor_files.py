@@ -4,6 +4,7 @@ with PyTorch's distributed checkpoints. Each process writes its parts."""
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def load_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
     together = any(is_divided(x) for x in tensors.values())
-    dcp.load(dict(tensors), storage_reader=dcp.FileSystemReader(folder), no_dist=not together)
+    with warnings.catch_warnings():  # that the tensors are loaded by one process
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        dcp.load(dict(tensors), storage_reader=dcp.FileSystemReader(folder), no_dist=not together)
 
 
 def load_whole(folder: Path) -> dict[str, Tensor]:
