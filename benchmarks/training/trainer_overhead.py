@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from side_by_side import read_options
 from skillweave.batch import Batch
 from skillweave.data.mixture import Mixture
 from skillweave.model.model import Model
-from skillweave.recipe import find_recipe, read_recipe
+from skillweave.recipe import RecipeConfig, find_recipe, read_recipe
 from skillweave.tasks.resolve import resolve
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.training.optimizer import make_optimizer, make_schedule
@@ -64,6 +65,38 @@ class BareLoop:
         return float(loss.detach())
 
 
+@contextmanager
+def open_trainer(
+    recipe: RecipeConfig, model: Model, mixture: Any, folder: Path
+) -> Iterator[tuple[Trainer, list[float]]]:
+    """A Trainer that logs into `folder`, and the losses that it logs."""
+    config, seen = recipe.training, []
+    folder.mkdir()
+    state = TrainingState(seed=config.seed)
+    display = ProgressDisplay(mixture.steps, quiet=True)
+    with RunLogger(folder, display, config.log_every, state) as logger:
+        log = logger.log_step
+
+        def watched(step: int, losses: dict[str, float], *more: Any) -> None:
+            seen.extend(losses.values())
+            log(step, losses, *more)
+
+        logger.log_step = watched  # ty: ignore[invalid-assignment] to see the losses
+        yield (
+            Trainer(
+                make_fabric(config),
+                recipe,
+                model,
+                mixture,
+                lambda _: ({}, [], []),
+                Checkpoints(folder),
+                logger,
+                state,
+            ),
+            seen,
+        )
+
+
 def measure(steps: int, folder: Path, overrides: list[str]) -> Iterator[tuple[float, float, float]]:
     """Seconds of the Trainer's step and of the bare one, and the difference of their losses."""
     settings = [
@@ -79,23 +112,7 @@ def measure(steps: int, folder: Path, overrides: list[str]) -> Iterator[tuple[fl
     mixture = Mixture(datasets, config, recipe.tasks)
     model = Model(recipe.model, dict(ready.assets))
     bare = BareLoop(copy.deepcopy(model), config, steps)
-    state = TrainingState(seed=config.seed)
-    seen: list[float] = []
-    display = ProgressDisplay(steps, quiet=True)
-    checkpoints = Checkpoints(folder)
-    folder.mkdir()
-    with RunLogger(folder, display, config.log_every, state) as logger:
-        log = logger.log_step
-
-        def watched(step: int, losses: dict[str, float], *more: Any) -> None:
-            seen.extend(losses.values())
-            log(step, losses, *more)
-
-        logger.log_step = watched  # ty: ignore[invalid-assignment] to see the losses
-        trainer = Trainer(
-            make_fabric(config), recipe, model, mixture, lambda _: ({}, [], []), checkpoints,
-            logger, state,
-        )  # fmt: skip
+    with open_trainer(recipe, model, mixture, folder) as (trainer, seen):
         trainer.model.train()
         for number in track(range(steps), "steps", transient=True):
             batch = mixture[number]

@@ -46,6 +46,40 @@ def test_steering_changes_nothing_but_the_weights(tmp_path: Path) -> None:
         assert equal == cell.folder.name.startswith("quickstart-equal")
 
 
+def test_the_page_of_steering(tmp_path: Path) -> None:
+    """Two seeds of two tasks: means by hand, the worst task, and what was read before."""
+    more = {"mixtures": ["quickstart"], "docs": tmp_path, "json": tmp_path / "found.json"}
+    given = options(tmp_path, list(steering.SYSTEMS), **more)
+    cells = unique(list(steering.chains(given)))
+    for cell in cells:
+        system, seed = cell.folder.name, cell.folder.name[-1]
+        if system not in [f"quickstart-{s}-seed{n}" for s in ("fixed", "validation") for n in "01"]:
+            continue
+        cell.folder.mkdir(parents=True)
+        recipe = read_recipe(cell.calls[0][1], cell.calls[0][2:])
+        (cell.folder / "recipe.yaml").write_text(f"training: {{steps: {recipe.training.steps}}}")
+        good = 0.6 if "fixed" in system else 0.7 + 0.1 * int(seed)
+        measured = {
+            "text": {"accuracy": good, "chance": {"accuracy": 0.5}, "n": 9},
+            "image": {"accuracy": 0.2, "n": 9},
+        }
+        cell.result.write_text(json.dumps(measured))
+        lines = [{"kind": "train"}]
+        if "fixed" not in system:
+            lines.append({"kind": "steering_by_validation", "metric": {"text": 2.0, "image": 0.5}})
+        (cell.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "steering.md").write_text(f"{steering.BEGIN}\nRead.\n{steering.END}")
+    steering.write(given, cells)
+    page = (tmp_path / "steering.md").read_text()
+    assert f"{steering.BEGIN}\nRead.\n{steering.END}" in page
+    row = next(line for line in page.splitlines() if line.startswith("| validation |"))
+    # means of 0.7, 0.2 and of 0.8, 0.2
+    assert row.startswith("| validation | 2 | 0.475 ± 0.035 | 0.200 ± 0.000 | 0.750 ± 0.071 |")
+    assert row.endswith("| 2.00 0.50 |")
+    (figure,) = json.loads((tmp_path / "found.json").read_text())
+    assert figure["value"] == pytest.approx(0.075) and figure["holds"]
+
+
 def test_table_2_has_ten_runs_a_seed(tmp_path: Path) -> None:
     found = list(skillnet_table2.chains(options(tmp_path, list(TABLE2.systems))))
     # five specific models, pretraining, and four systems
