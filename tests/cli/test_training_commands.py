@@ -8,6 +8,7 @@ import skillweave as sw
 from skillweave import cli, training
 from skillweave.cli import evaluation
 from skillweave.recipe import find_recipe, read_recipe
+from skillweave.reporting import card
 
 
 def test_fraction_is_set_for_every_task(capsys):
@@ -54,6 +55,7 @@ def test_quickstart_says_how_to_continue(tmp_path, capsys):
 def test_a_moved_run_is_resumed_where_it_is(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(sw, "train", lambda recipe, **_: seen.append(recipe.output))
+    monkeypatch.setattr(card, "write_card", lambda folder: None)  # nothing was trained
     run = tmp_path / "moved"
     (run / "checkpoints" / "step-00000003").mkdir(parents=True)
     recipe = read_recipe(find_recipe("quickstart"), ["output=/where/it/was"])
