@@ -120,6 +120,7 @@ def test_a_fault_tells_nothing_of_the_service(url: str) -> None:
 def test_requests_bear_a_token(closed: str) -> None:
     post = http.post
     assert code(post(f"{closed}/echo")) == (401, "invalid_api_key")
+    assert http.get(f"{closed}/page").headers["www-authenticate"].startswith("Basic")
     for header in ("Bearer third", "Bearer", "Basic first", "first", "Bearer first second"):
         assert post(f"{closed}/echo", headers={"authorization": header}).status_code in (401, 429)
     assert http.get(f"{closed}/health").status_code == 200
@@ -130,7 +131,6 @@ def test_requests_bear_a_token(closed: str) -> None:
     assert post(f"{closed}/echo", headers=second).status_code == 200
     # a browser asks a person for a password, and sends it so
     assert post(f"{closed}/echo", auth=("anybody", "second")).status_code == 200
-    assert http.get(f"{closed}/page").headers["www-authenticate"].startswith("Basic")
 
 
 def test_buckets_fill_up_evenly_and_are_few() -> None:
