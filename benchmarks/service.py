@@ -82,7 +82,9 @@ def prepare() -> dict[str, list[Work]]:
     predictor = sw.Predictor(MODEL)
     words = predictor.encode("text_to_image", None, text=texts)
     images = predictor.encode("text_to_image", None, image=pictures)
-    scale = float(predictor.model.targets[predictor.task("text_to_image").target_name].scale)
+    scale = float(
+        predictor.model.targets[predictor.task("text_to_image").target_name].scale.detach()
+    )
     found: dict[str, list[Work]] = {name: [] for name in MIXED}
     for i, text in enumerate(texts):
         others = [(i + k) % ITEMS for k in range(4)]
