@@ -16,6 +16,7 @@ KEPT = (
     "text_to_code",
     "text_matching",
     "speech_recognition",
+    "text_classification",
     "masked_text",
 )
 """The tasks that answer, and the pretraining task that others start from."""

@@ -13,7 +13,7 @@ from skillweave.model.config import ModelConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
 from skillweave.tasks.resolve import resolve, resolved, resolved_task
-from skillweave.training.initial_weights import copy_weights
+from skillweave.training.initial_weights import copy_weights, require_alike
 
 
 def test_what_the_recipe_leaves_open_is_filled_in() -> None:
@@ -211,3 +211,33 @@ def test_tuning_keeps_all_rows_of_a_word_embedding(task: str, changes: dict[str,
     assert len(report.splitlines()) == 1  # nothing is new, nothing is unused
     for name, x in base.state_dict().items():
         assert torch.equal(tuned.state_dict()[name], x)
+
+
+def test_labels_that_a_base_knows_keep_their_order() -> None:
+    """A row of the base's weights stands for each label, so another order would give each label the
+    weights of another one."""
+    names = ("text_classification", "speech_recognition")
+    first = resolve(recipe(*names))
+    classes, characters = (
+        first.model.targets["classification"].classes,
+        first.model.targets["ctc"].characters,
+    )
+    changes = {
+        "classification": {"kind": "classification", "classes": classes[::-1]},
+        "ctc": {"kind": "ctc", "characters": [*characters[::-1], "ʘ"]},
+    }
+    described = merge(first.model.model_dump(mode="json"), {"targets": changes})
+    again = resolve(recipe(*names), first.assets, ModelConfig.parse(described))
+    assert len(classes) > 1
+    assert again.model.targets["classification"].classes == classes[::-1]
+    assert again.model.targets["ctc"].characters == [*characters[::-1], "ʘ"]
+    # an alphabet that lacks a character is no use, and other classes are other classes
+    changes["ctc"] = {"kind": "ctc", "characters": characters[:0:-1]}
+    changes["classification"] = {"kind": "classification", "classes": ["ʘ", *classes[1:]]}
+    described = merge(first.model.model_dump(mode="json"), {"targets": changes})
+    base = ModelConfig.parse(described)
+    other = resolve(recipe(*names), first.assets, base)
+    assert other.model.targets["classification"].classes == classes
+    assert other.model.targets["ctc"].characters == characters
+    with pytest.warns(UserWarning, match=r"targets\.classification begins with the weights of oth"):
+        require_alike(other.model, base, "base")

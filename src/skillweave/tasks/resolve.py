@@ -106,15 +106,15 @@ def resolve(
     """The resolved recipe.
 
     `assets`: those of the run that training starts from; they are kept, so that both share their
-    tokenizers. `base`: its model's configuration; it says what their special tokens are called, and
-    may have more words than the tokenizer has tokens. Raises ConfigError for tasks, targets and
-    data that do not go together, before any training.
+    tokenizers. `base`: its model's configuration; it says what their special tokens are called and
+    in which order its labels stand, and may have more words than the tokenizer has tokens. Raises
+    ConfigError for tasks, targets and data that do not go together, before any training.
     """
     files = dict(assets or {})
     recipe = with_classes(recipe)
     model = model_with_tasks(recipe)
     model = _with_tokenizers(recipe, model, files, base)
-    model = _with_fitted_settings(recipe, model, files)
+    model = _with_fitted_settings(recipe, model, files, base)
     recipe = recipe.model_copy(update={"model": model})
     tasks = {name: resolved_task(model, name) for name in recipe.tasks}
     for name, task in tasks.items():
@@ -367,10 +367,13 @@ def _check(config: TaskConfig, task: ResolvedTask) -> None:
 
 
 def _with_fitted_settings(
-    recipe: RecipeConfig, model: ModelConfig, assets: Mapping[str, bytes]
+    recipe: RecipeConfig,
+    model: ModelConfig,
+    assets: Mapping[str, bytes],
+    base: ModelConfig | None,
 ) -> ModelConfig:
     """Class lists, alphabets and scales from the training data, of which any fraction has the
-    same."""
+    same. Labels that the base knows have its order."""
     targets = dict(model.targets)
     for name, target in model.targets.items():
         if not target.open_settings:
@@ -384,6 +387,9 @@ def _with_fitted_settings(
         except ConfigError as error:
             where = "" if str(error).startswith("tasks.") else f"model.targets.{name}: "
             raise ConfigError(f"{where}{error}") from None
+        known = base.targets.get(name) if base else None
+        if known is not None and type(known) is type(target):
+            values = target.fitted_like(values, known)
         targets[name] = target.model_copy(
             update={setting: values[setting] for setting in target.open_settings}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def require_alike(own: ModelConfig, other: ModelConfig, where: str) -> None:
             f"start_from {where}: its weights mean something else in this model: {'; '.join(told)};"
             f" take its settings over with `model: {{preset: {where}}}`, or leave start_from out"
         )
+    for name, target in own.targets.items():
+        known = other.targets.get(name)
+        for field in target.fitted if type(known) is type(target) else ():
+            here, there = getattr(target, field), getattr(known, field)
+            if isinstance(here, list) and len(here) == len(there) and here != there:
+                warnings.warn(
+                    f"start_from {where}: targets.{name} begins with the weights of other {field}:"
+                    f" {_listed([*map(repr, there)])} there, {_listed([*map(repr, here)])} here",
+                    stacklevel=2,
+                )
 
 
 def copy_weights(model: nn.Module, source: Mapping[str, Tensor], where: str) -> str:

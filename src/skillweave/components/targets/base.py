@@ -350,6 +350,21 @@ class TargetConfig(Config):
         """
         return {}
 
+    def fitted_like(self, values: Mapping[str, Any], base: TargetConfig) -> dict[str, Any]:
+        """The values that `fit` found, for a model that begins with the weights of a base: the same
+        labels stand in the base's order, because each is a row of its weights."""
+        return {
+            name: getattr(base, name)
+            if self.keeps_labels(value, getattr(base, name, None))
+            else value
+            for name, value in values.items()
+        }
+
+    def keeps_labels(self, own: Any, known: Any) -> bool:
+        """Whether the labels of the base are taken for those of the data: if they are the same."""
+        lists = isinstance(own, list) and isinstance(known, list)
+        return lists and len(own) == len(known) and set(own) == set(known)
+
     def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
         """The files of `assets`, from a task's training data. Raises ConfigError without data."""
         return {}

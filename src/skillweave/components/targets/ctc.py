@@ -70,6 +70,10 @@ class CTCConfig(TargetConfig):
             raise ConfigError("the training data has 0 characters; check the label column")
         return {"characters": characters}
 
+    def keeps_labels(self, own: Any, known: Any) -> bool:
+        """See `TargetConfig`. A base that knows more characters goes on knowing them."""
+        return isinstance(known, list) and set(own) <= set(known)
+
     def fit_assets(self, data: TrainingData, model: ModelSpec) -> dict[str, bytes]:
         """The transcripts, and the lines of `language_text` that the alphabet can spell."""
         texts = list(texts_of(data.column("transcript", whole=False)))
