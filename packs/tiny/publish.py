@@ -23,9 +23,13 @@ KEPT = (
 
 
 def publish(run: Path, out: Path = OUT, stored: str = "bf16") -> int:
-    """Write the model of a run into a folder, and return the bytes of its weights."""
+    """Write the model of a run into a folder, and return the bytes of its weights.
+
+    It computes in float32, whatever it was trained in: few CPUs are fast in bf16.
+    """
     model = sw.load(run)
-    model.config = model.config.changed(tasks={name: model.config.tasks[name] for name in KEPT})
+    tasks = {name: model.config.tasks[name] for name in KEPT}
+    model.config = model.config.changed(tasks=tasks, precision="float32")
     model.save_pretrained(out, stored)
     return (out / "model.safetensors").stat().st_size
 

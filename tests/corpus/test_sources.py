@@ -334,3 +334,12 @@ def test_object_stores_through_fsspec() -> None:
     assert texts(read("jsonl", "memory://bucket/**/*.jsonl")) == [*TEXTS, "last"]
     with pytest.raises(ConfigError, match="fsspec opens such paths"):
         read("jsonl", "nosuch://bucket/*")
+
+
+def test_an_empty_file_is_a_part_with_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n')
+    for pattern, rows in (("a.jsonl", 0), ("*.jsonl", 1)):
+        source = SOURCES["jsonl"](path=str(tmp_path / pattern))
+        (unit,) = source.units()
+        assert sum(1 for part in unit for _ in source.read(part)) == rows

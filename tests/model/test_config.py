@@ -117,7 +117,7 @@ def test_all_faults_at_once() -> None:
         modl=1,
         model__widht=2,
         model__encoder__layers="many",
-        tasks__text_classification__batch_size=0,
+        tasks__text_classification__batch_size=-1,
         training__steps=-1,
         limits__max_bytes=None,
     )

@@ -77,7 +77,7 @@ def _compare_other_lengths(model: sw.Model, session: onnxruntime.InferenceSessio
     predictor = sw.Predictor(model)
     texts = [*CAPTIONS, "a long text " * 9]
     expected = predictor.encode("text_to_image", text=texts)
-    _, processor = predictor._encoder("text_to_image", "text")
+    _, processor = predictor.encoder("text_to_image", "text")
     for text, vector_D in zip(texts, expected, strict=True):
         features = processor(text)
         given = {"text": features.data[None].numpy(), "lengths": np.array([[features.length]])}

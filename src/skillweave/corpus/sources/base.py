@@ -109,13 +109,13 @@ class CorpusSource(Config):
     def units(self) -> list[list[Part]]:
         """The parts of all files, joined up to `UNIT_BYTES`."""
         units: list[list[Part]] = []
-        size = UNIT_BYTES
+        size = 0
         for file in self.files():
             parts = self.parts(file)
             for part in parts:
                 # a part of a file is as large as a unit
                 length = file.size if len(parts) == 1 else UNIT_BYTES
-                if size + length > UNIT_BYTES:
+                if not units or size + length > UNIT_BYTES:
                     units.append([])
                     size = 0
                 units[-1].append(part)
