@@ -16,7 +16,7 @@ from typing import Literal
 Status = Literal["ok", "absent", "warning", "fault"]
 EXTRAS = {
     "data": "datasets of the Hugging Face hub (hf:NAME)",
-    "track": "learning curves in TensorBoard",
+    "track": "learning curves in TensorBoard and Trackio",
     "constraints": "texts of a regular expression, a JSON schema or a grammar",
     "8bit": "AdamW whose state has 8 bits",
     "hf": "models of Hugging Face: convert, fine-tune, export, push and pull",
@@ -25,6 +25,7 @@ EXTRAS = {
     "corpus-ray": "corpora on several machines",
     "serve": "the HTTP service",
     "search": "larger indexes for search",
+    "sweep": "searches over settings (skillweave sweep)",
     "export": "ONNX, 8 bits, CTranslate2 and GGUF",
 }
 """Extra of the package → what it gives. Another one is shown by its name."""

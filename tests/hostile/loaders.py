@@ -42,8 +42,9 @@ from skillweave.data.processors.sound import SoundProcessor
 from skillweave.data.processors.tokenizer import load_tokenizer, special_names
 from skillweave.data.processors.video import VideoProcessor
 from skillweave.data.sharding import ShardingConfig, write_shards
-from skillweave.data.sources import STREAMS, open_rows, open_source, open_stream
+from skillweave.data.sources import open_rows, open_source
 from skillweave.data.sources.functions import read_packages
+from skillweave.data.sources.shards import SHARDED, open_shards
 from skillweave.evaluation.zero_shot import read_tasks
 from skillweave.inference import open_run
 from skillweave.inference.inputs import read_inputs
@@ -186,10 +187,10 @@ def add_table(name: str, suffix: str, weight: float = 1) -> Any:
     def read(folder: Path) -> None:
         path = str(folder / f"rows{suffix}")
         read_all(path)
-        if suffix in STREAMS:
-            stream = open_stream(path)
-            for shard in range(len(stream.shards)):
-                list(stream.read_shard(shard))
+        if suffix in SHARDED:
+            table = open_shards(path)
+            for index in range(len(table)):
+                table.read(index, table.columns)
         read_inputs(path, ["text"])
 
     return add(name, read, f"rows{suffix}", weight=weight)

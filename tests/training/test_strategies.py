@@ -24,7 +24,7 @@ from skillweave.training.optimizer import (
     read_optimizer_tensors,
 )
 from skillweave.training.parallel import gather_objects
-from skillweave.training.tensor_parts import is_divided, whole_tensor
+from skillweave.training.tensor_parts import is_divided
 from skillweave.training.trainer import LossModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -46,6 +46,11 @@ MODES = [
 ]
 APART = ["transcribe", "transcribe", "to_image", "denoising", "classify"]
 """The task of the second process, where each has one of its own."""
+
+
+def whole_tensor(x):
+    """Gathered from all processes, which all call it."""
+    return x.full_tensor() if is_divided(x) else x
 
 
 def recipe_of(folder, **training):

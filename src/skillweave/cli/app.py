@@ -164,15 +164,7 @@ def _show_warning(
 
 def _mark_settings(words: Sequence[str]) -> Iterator[str]:
     """Give each setting of the recipe as a value of `--set`."""
-    takes_settings = bool(words) and words[0] in (
-        "train",
-        "quickstart",
-        "inspect",
-        "cache",
-        "plan",
-        "lr-find",
-        "sweep",
-    )
+    takes_settings = bool(words) and words[0] in OF_RECIPES
     rest = iter(words)
     for word in rest:
         if word == "--":  # what follows are values, whatever they look like

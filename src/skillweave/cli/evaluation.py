@@ -24,8 +24,6 @@ from skillweave.cli.shared import (
     require_writable,
 )
 
-EVALUATION_FILE = "evaluation.json"
-
 
 def rate(
     systems: Annotated[
@@ -131,6 +129,7 @@ def evaluate_run(
     from skillweave.recipe import find_recipe
     from skillweave.reporting.card import write_card
     from skillweave.reporting.console import evaluation_table
+    from skillweave.reporting.logs import EVALUATION_FILE
     from skillweave.reporting.report import write_report
     from skillweave.reporting.terminal import console, progress
     from skillweave.storage import write_json
@@ -278,6 +277,7 @@ def _describe(target: str, settings: Sequence[str]) -> dict[str, Any]:
     from skillweave.model.folders import model_folder, packaged_models
     from skillweave.model.presets import find_model, presets
     from skillweave.recipe import find_recipe
+    from skillweave.reporting.logs import EVALUATION_FILE
     from skillweave.storage import read_json
 
     file = find_model(target)

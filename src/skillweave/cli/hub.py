@@ -56,7 +56,8 @@ def push(
 
     from skillweave.interop.hub import push as upload
     from skillweave.model.folders import model_folder
-    from skillweave.reporting.card import CARD_FILE, EVALUATION_FILE, write_card
+    from skillweave.reporting.card import CARD_FILE, write_card
+    from skillweave.reporting.logs import EVALUATION_FILE
 
     folder = model_folder(model)
     with tempfile.TemporaryDirectory() as place:

@@ -29,7 +29,8 @@ def quickstart(
 
     The data is part of the package. The last lines say what to try next.
     """
-    from skillweave.cli.evaluation import EVALUATION_FILE, evaluate_run
+    from skillweave.cli.evaluation import evaluate_run
+    from skillweave.reporting.logs import EVALUATION_FILE
     from skillweave.reporting.report import REPORT_FILE
     from skillweave.training.checkpoint import Checkpoints
 

@@ -3,7 +3,6 @@ with checksums."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from skillweave.config import ConfigError
 from skillweave.config.streams import ASSETS_FOLDER
 from skillweave.model.folders import CONFIG_FILE, HUB_ID
 from skillweave.model.model import Model
-from skillweave.storage import CHECKSUMS_FILE, Damaged, read_checksums, read_json, verify
+from skillweave.storage import CHECKSUMS_FILE, Damaged, checksums, read_checksums, read_json, verify
 from skillweave.weights.adapters import is_tuned
 from skillweave.weights.files import FILE
 
@@ -77,8 +76,9 @@ def pull(source: str, api: Any = None, download: Callable[..., str] | None = Non
     if not read_checksums(folder):
         raise Damaged(f"{source}: has no {CHECKSUMS_FILE}, so its files cannot be checked")
     verify(folder)
-    for file, expected in known.items():
-        if (folder / file).is_file() and _digest(folder / file) != expected:
+    there = [name for name in known if (folder / name).is_file()]
+    for file, found in checksums(folder, there).items():
+        if found != known[file]:
             raise Damaged(f"{source}: {file}: its checksum is not the one that the hub has")
     return folder
 
@@ -140,11 +140,6 @@ def _told(source: str, call: Callable[[], Any]) -> Any:
     except (OSError, ValueError) as error:  # HfHubHTTPError and the like
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"{source}: Hugging Face hub: {reason[0]}") from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ What only a person knows is marked TODO.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from skillweave.model.config import ModelConfig
 from skillweave.model.folders import CONFIG_FILE, model_folder
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.formatting import format_count, metric_rows
-from skillweave.storage import read_json, write_text
+from skillweave.reporting.logs import EVALUATION_FILE
+from skillweave.storage import checksums, read_json, write_text
 from skillweave.tasks.resolve import resolved_task
 from skillweave.weights.adapters import weights_file
 
 CARD_FILE = "README.md"
-EVALUATION_FILE = "evaluation.json"
 MARK = "<!-- Written by skillweave card; remove this line to keep your changes. -->"
 
 
@@ -45,8 +44,8 @@ def model_card(path: str | Path, name: str | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    with weights_file(folder).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = weights_file(folder)
+    (digest,) = checksums(weights.parent, [weights.name]).values()
     title = name or (recipe.name if recipe else Path(path).resolve().name)
     return environment.get_template("card.md.j2").render(
         mark=MARK,

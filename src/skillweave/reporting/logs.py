@@ -7,6 +7,7 @@ from typing import Any
 
 from skillweave.storage import read_lines
 
+EVALUATION_FILE = "evaluation.json"
 METRICS_FILE, SKIPPED_FILE = "metrics.jsonl", "skipped.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 DATA_KIND = "data"

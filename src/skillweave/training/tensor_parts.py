@@ -19,12 +19,6 @@ def local_part(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if is_divided(tensor) else tensor
 
 
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor whose parts are on several processes, gathered on all of them, which all call it;
-    any other as it is."""
-    return cast(Any, tensor).full_tensor() if is_divided(tensor) else tensor
-
-
 def copied(tensor: Tensor) -> Tensor:
     """A copy in the memory of the host, in parts if the tensor is."""
     return tensor.detach().to("cpu", copy=True)

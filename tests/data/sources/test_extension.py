@@ -1,4 +1,4 @@
-"""A source from outside the package: a kind, a suffix, a stream and an installed source."""
+"""A source from outside the package: a kind, a suffix and an installed source."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,15 +10,11 @@ from skillweave.config.data import DataConfig
 from skillweave.data.sources import (
     INSTALLED,
     KINDS,
-    STREAMS,
     SUFFIXES,
-    StreamingSource,
     Table,
     open_source,
-    open_stream,
     open_table,
 )
-from skillweave.data.sources.streaming import TableStream
 
 
 class Squares(Table):
@@ -52,10 +48,9 @@ class CountFile(Squares):
 def _registered() -> Iterator[None]:
     KINDS.register("squares")(Squares)
     SUFFIXES.register(".count")(CountFile)
-    STREAMS.register(".count")(TableStream)
     INSTALLED.register("one")(lambda _: ([{"key": "k", "text": "t"}], []))
     yield
-    for registry, name in ((KINDS, "squares"), (SUFFIXES, ".count"), (STREAMS, ".count")):
+    for registry, name in ((KINDS, "squares"), (SUFFIXES, ".count")):
         del registry[name]
     del INSTALLED["one"]
 
@@ -68,9 +63,5 @@ def test_a_source_needs_no_other_file(tmp_path: Path) -> None:
     assert rows == [{"key": f"square {i}", "text": str(i), "label": i**2} for i in range(50)]
     assert open_table("squares:4").column("label") == [0, 1, 4, 9]
     (tmp_path / "a.count").write_text("3")
-    (tmp_path / "b.count").write_text("2")
     assert len(open_table(str(tmp_path / "a.count"))) == 3
-    stream = open_stream(f"{tmp_path}/*.count")
-    assert isinstance(stream, StreamingSource)
-    assert [row["label"] for _, row in stream.stream()] == [0, 1, 4, 0, 1]
     assert open_table("installed:one").read(0, ["text"]) == {"text": "t"}

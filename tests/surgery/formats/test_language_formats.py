@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 import skillweave as sw
 from skillweave.evaluation.agreement import made_batch
 from skillweave.surgery.formats import export_model
-from skillweave.surgery.formats.gguf import interleave, read_tensors
+from skillweave.surgery.formats.gguf import interleave
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SEQ2SEQ = {
@@ -115,7 +115,7 @@ def test_llama_as_gguf(tmp_path: Path) -> None:
     assert fields["tokenizer.ggml.tokens"].contents()[:6] == [
         "<pad>", "</s>", "<unk>", "<s>", "<mask>", "w0",
     ]  # fmt: skip
-    tensors = read_tensors(file)
+    tensors = {one.name: np.array(one.data) for one in gguf.GGUFReader(file).tensors}
     state = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "theirs").state_dict()
     np.testing.assert_array_equal(tensors["token_embd.weight"], state["model.embed_tokens.weight"])
     assert len(tensors) == len(state)

@@ -21,21 +21,17 @@ from skillweave.data.sources import (
 from skillweave.data.sources.base import KINDS, MEDIA, SUFFIXES, Source, StreamedSource, Table
 from skillweave.data.sources.installed import INSTALLED
 from skillweave.data.sources.opening import open_rows, open_source, open_table
-from skillweave.data.sources.streaming import STREAMS, StreamingSource, open_stream
 
 __all__ = [
     "INSTALLED",
     "KINDS",
     "MEDIA",
-    "STREAMS",
     "SUFFIXES",
     "Source",
     "StreamedSource",
-    "StreamingSource",
     "Table",
     "open_rows",
     "open_source",
-    "open_stream",
     "open_table",
 ]
 

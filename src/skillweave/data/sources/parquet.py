@@ -14,7 +14,6 @@ import numpy as np
 from skillweave.config.errors import ConfigError, reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table, find_part
 from skillweave.data.sources.class_labels import Features, labelled, with_names
-from skillweave.data.sources.streaming import STREAMS, TableStream
 
 if TYPE_CHECKING:
     import pyarrow
@@ -106,9 +105,6 @@ class ParquetTable(Table):
                 for name in names
             ]
             yield from zip(*columns, strict=True)
-
-
-STREAMS.register(".parquet")(TableStream)
 
 
 def _doubled(fields: Iterable[pyarrow.Field]) -> str | None:

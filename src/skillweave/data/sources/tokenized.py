@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from skillweave.config.errors import reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table
-from skillweave.data.sources.streaming import STREAMS, TableStream
 from skillweave.data.tokenized import TokenIds
 
 if TYPE_CHECKING:
@@ -58,9 +57,6 @@ class TokenTable(Table):
         """A hash of the row's token ids."""
         ids = self.read(index, [self.token_column])[self.token_column].ids
         return hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
-
-
-STREAMS.register(".arrow")(TableStream)
 
 
 def _map_file(file: Path) -> RecordBatch:

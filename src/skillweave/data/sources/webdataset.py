@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,7 +19,6 @@ import numpy as np
 from skillweave.config.reading import unique_keys
 from skillweave.data.sources.base import FIELDS, MEDIA, SUFFIXES, Row, Table
 from skillweave.data.sources.files import readable
-from skillweave.data.sources.streaming import STREAMS, StreamingSource
 
 TEXT_COLUMNS = frozenset(FIELDS.values()) - MEDIA
 """The columns of members that must be UTF-8 text."""
@@ -134,31 +132,6 @@ class TarTable(Table):
         return self._samples[index][0]
 
     content_id = locate
-
-
-@STREAMS.register(".tar")
-class TarStream(StreamingSource):
-    """Shards that are read from front to back. The members of a sample must follow each other."""
-
-    def read_shard(self, shard: int, first: int = 0) -> Iterator[Row]:
-        """The readable samples of a shard. The last sample of a damaged shard is left out."""
-        with self.shards[shard].open("rb") as stream:
-            yield from islice(self._rows(shard, stream), first, None)
-
-    def _rows(self, shard: int, stream: IO[bytes]) -> Iterator[Row]:
-        name = self.names[shard]
-        try:
-            for key, members in groupby(read_members(stream), lambda member: member.sample):
-                sample = {member.extension: member for member in members}
-                columns = [column_of(extension) for extension in sample]
-                try:
-                    cells = _read_metadata(stream, sample) | _read_cells(stream, sample, columns)
-                except ValueError as error:
-                    self.skipped.append((f"{name}:{key}", str(error)))
-                    continue
-                yield {"key": f"{name}:{key}", **cells}
-        except DAMAGE as error:
-            self.skipped.append((name, str(error)))
 
 
 def column_of(extension: str) -> str:

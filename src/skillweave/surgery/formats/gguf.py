@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,10 +148,3 @@ def _compare(model: Model, batch: Batch, path: Path) -> tuple[Tensor, Tensor]:
     valid_NL = torch.arange(ids.shape[1]) < batch.lengths[:, :1]
     found = read(input_ids=ids, attention_mask=valid_NL.long()).logits
     return found[sample_M, place_M], expected
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a GGUF file by name, by the reader of the package gguf."""
-    from gguf import GGUFReader
-
-    return {one.name: np.array(one.data) for one in GGUFReader(path).tensors}

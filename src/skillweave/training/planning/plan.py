@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,7 +199,7 @@ def describe(model: Model, trace: StepTrace, trained: int, recipe: RecipeConfig)
             and module.route.looks_at_data
         ]
         expert_layers += bool(own)
-        experts += sum(p.numel() for one in own for p in _experts(one))
+        experts += sum(p.numel() for one in own for p in one.get_submodule("experts").parameters())
     encoder = model.config.encoder
     largest_weight = max(p.numel() for p in model.parameters())
     return layouts.Model(
@@ -216,10 +216,6 @@ def describe(model: Model, trace: StepTrace, trained: int, recipe: RecipeConfig)
         state_bytes=recipe.training.optimizer.state_bytes,
         compute_bytes=4 if recipe.training.precision == "float32" else 2,
     )
-
-
-def _experts(module: Any) -> Iterator[Any]:
-    return module.experts.parameters()
 
 
 def ranked(
