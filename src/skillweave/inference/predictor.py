@@ -38,6 +38,16 @@ PAD_TO_MULTIPLE_OF = 8
 """Lengths are padded to a multiple of it."""
 
 
+def shortened(vectors_ND: Vectors, dimensions: int) -> Vectors:
+    """[N, dimensions] the first components of vectors, with unit length. Raises ConfigError for a
+    size that vectors do not have."""
+    size = vectors_ND.shape[1]
+    if not 0 < dimensions <= size:
+        raise ConfigError(f"dimensions: the vectors have {size}, not {dimensions}")
+    short_ND = vectors_ND[:, :dimensions]
+    return short_ND / np.maximum(np.linalg.norm(short_ND, axis=1, keepdims=True), 1e-12)
+
+
 class Searchable(Protocol):
     """An index of vectors, in which a retrieval task looks for its answers."""
 
@@ -174,10 +184,9 @@ class Predictor:
         for a size that vectors do not have.
         """
         size = vectors_ND.shape[1]
-        if not 0 < dimensions <= size:
-            raise ConfigError(f"dimensions: {dimensions}, but the vectors have {size}")
         if dimensions == size:
             return vectors_ND
+        short_ND = shortened(vectors_ND, dimensions)
         targets = [
             self.model.config.targets[name] for name in self.model.config.tasks[task].targets
         ]
@@ -187,8 +196,7 @@ class Predictor:
                 " training",
                 stacklevel=3,
             )
-        short_ND = vectors_ND[:, :dimensions]
-        return short_ND / np.maximum(np.linalg.norm(short_ND, axis=1, keepdims=True), 1e-12)
+        return short_ND
 
     def encode_each(
         self, task: str, modality: str, values: Iterable[Any]

@@ -12,10 +12,9 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from skillweave.data.processors import BadInput
-from skillweave.inference.predictor import Vectors
+from skillweave.inference.predictor import Vectors, shortened
 from skillweave.serving.content import Body, Part, read_file
 from skillweave.serving.errors import RequestError
-from skillweave.serving.routes.openai import shortened
 from skillweave.serving.routes.shared import Called, ServedModels, read_all
 
 router = APIRouter(tags=["cohere"])
@@ -94,7 +93,8 @@ async def embed(body: EmbedRequest, models: ServedModels, call: Called) -> dict[
             )
     values += read_all([one.content[0] for one in body.inputs or ()], model.settings)
     vectors = await model.encode(values, task, call.usage, prompt_of(body, model, task, values))
-    vectors = shortened(vectors, body.output_dimension)
+    if body.output_dimension is not None:
+        vectors = shortened(vectors, body.output_dimension)
     if {"binary", "ubinary"} & {*body.embedding_types} and vectors.shape[1] % 8:
         raise RequestError(f"binary: {vectors.shape[1]} dimensions are not a multiple of 8")
     usage = call.end()

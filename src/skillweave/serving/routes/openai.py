@@ -9,14 +9,13 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import Field
 
 from skillweave.batch import Modality
 from skillweave.data.processors import BadInput
-from skillweave.inference.predictor import Vectors
+from skillweave.inference.predictor import Vectors, shortened
 from skillweave.inference.subtitles import subtitles
 from skillweave.serving.content import Body, Part, TextPart
 from skillweave.serving.errors import RequestError
@@ -75,7 +74,8 @@ async def embeddings(body: EmbeddingRequest, models: ServedModels, call: Called)
     call.begin(model, len(given))
     inputs = read_all(given, model.settings)
     vectors = await model.encode(inputs, task, call.usage, body.prompt)
-    vectors = shortened(vectors, body.dimensions)
+    if body.dimensions is not None:
+        vectors = shortened(vectors, body.dimensions)
     data = [
         {"object": "embedding", "index": i, "embedding": _written(vector, body.encoding_format)}
         for i, vector in enumerate(vectors)
@@ -83,17 +83,6 @@ async def embeddings(body: EmbeddingRequest, models: ServedModels, call: Called)
     tokens = call.end().tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": body.model or model.name, "usage": usage}
-
-
-def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """The first dimensions of vectors, of unit length. Raises RequestError for more than there
-    are."""
-    if dimensions is None:
-        return vectors
-    if dimensions > vectors.shape[1]:
-        raise RequestError(f"dimensions: the vectors have {vectors.shape[1]}, not {dimensions}")
-    cut = vectors[:, :dimensions]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
 
 
 def _written(vector: Vectors, encoding: str) -> Any:

@@ -80,13 +80,6 @@ class StepTrace:
         """Floating-point operations of the forward and backward pass."""
         return sum(n * one.flops for one, n in self.operations.items() if one.phase != "optimizer")
 
-    @property
-    def block_share(self) -> float:
-        """Share of the forward pass's operations that Transformer blocks do."""
-        forward = {one: n for one, n in self.operations.items() if one.phase == "forward"}
-        inside = sum(n * one.flops for one, n in forward.items() if one.in_block)
-        return inside / max(sum(n * one.flops for one, n in forward.items()), 1)
-
     def of_samples(self, samples: int) -> StepTrace:
         """The trace of a smaller or larger micro-batch, as if all but the update grew with its
         samples. Weights are then read more often than that says."""
