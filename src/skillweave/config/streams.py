@@ -18,6 +18,8 @@ from skillweave.config.variants import Tagged, Variant
 
 ASSETS_FOLDER = "assets"
 """Folder of a saved model that holds its assets."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The asset that says how a chat is written as a text, as Transformers names it."""
 
 
 def tokenizer_asset(modality: Modality) -> str:

@@ -9,13 +9,15 @@ import warnings
 from pathlib import Path
 from tempfile import mkdtemp
 
+from skillweave import __version__
 from skillweave.model.folders import CONVERTERS
 
 
 @CONVERTERS.register("huggingface")
 def convert_once(source: str) -> Path:
     """The converted model of a Hugging Face folder or hub id, in the user's cache. It is converted
-    when its files are new or changed. A model of skillweave on the hub is only downloaded."""
+    when its files are new or changed, or the package is another version. A model of skillweave on
+    the hub is only downloaded."""
     from skillweave.interop import hub
 
     if not Path(source).is_dir() and hub.is_own(source):
@@ -25,7 +27,9 @@ def convert_once(source: str) -> Path:
 
     folder = find_folder(source).resolve()
     files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
-    state = repr([folder, *((name, one.st_size, one.st_mtime_ns) for name, one in files)])
+    state = repr(
+        [__version__, folder, *((name, one.st_size, one.st_mtime_ns) for name, one in files)]
+    )
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "skillweave"
     out = root / hashlib.sha256(state.encode()).hexdigest()[:16]
     if not out.is_dir():

@@ -31,6 +31,7 @@ from skillweave.serving.errors import NotFound, RequestError
 from skillweave.serving.metrics import Metrics
 from skillweave.serving.operations import Answers, Encoding, Operation, Writing
 from skillweave.serving.settings import ServiceConfig
+from skillweave.serving.templates import ChatTemplate
 from skillweave.tasks.task import ResolvedTask
 from skillweave.weights.adapters import Adapter, is_tuned
 
@@ -106,6 +107,11 @@ class ServedModel:
     def tasks(self) -> dict[str, ResolvedTask]:
         """The tasks that are served, by name."""
         return self.predictor.tasks
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """How chats are written as texts."""
+        return ChatTemplate.of(self.model)
 
     @cached_property
     def embeds(self) -> dict[str, list[str]]:

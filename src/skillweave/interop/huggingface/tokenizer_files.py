@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from skillweave.batch import Modality
 from skillweave.config import ConfigError
 from skillweave.config.reading import reading
-from skillweave.config.streams import tokenizer_asset
+from skillweave.config.streams import CHAT_TEMPLATE, tokenizer_asset
 from skillweave.data.processors.text import TextProcessor
 from skillweave.data.processors.tokenizer import (
     KEYS,
@@ -127,6 +127,25 @@ def _names_of_class(
         for role, name in known.items()
         if role in absent and tokenizer.token_to_id(name) is not None
     }
+
+
+def read_chat_template(folder: Path, settings: dict[str, Any]) -> dict[str, bytes]:
+    """The chat template of a folder as an asset; empty if there is none or the model reads no text.
+
+    Its marks (`<|im_start|>`) are then read as special tokens in texts, as Transformers does, which
+    the model's settings are updated with. Of several templates it is the one named default.
+    """
+    file, stream = folder / CHAT_TEMPLATE, settings["streams"].get("text")
+    given: Any = read_json(folder / SETTINGS).get("chat_template")
+    if file.is_file():
+        given = file.read_text("utf-8")
+    if isinstance(given, list):
+        named = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
+        given = named.get("default")
+    if not isinstance(given, str) or not stream:
+        return {}
+    stream["tokenizer"] = {**stream.get("tokenizer", {}), "kind": "loaded", "parse_special": True}
+    return {CHAT_TEMPLATE: given.encode()}
 
 
 def text_processor(config: ModelConfig, assets: Mapping[str, bytes]) -> TextProcessor | None:

@@ -22,7 +22,6 @@ from skillweave.serving.errors import RequestError
 from skillweave.serving.models import ServedModel
 from skillweave.serving.operations import Writing
 from skillweave.serving.routes.shared import Call, Called, ServedModels, read_all
-from skillweave.serving.templates import ChatTemplate
 from skillweave.tasks.task import ResolvedTask
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -341,7 +340,7 @@ def chat_row(model: ServedModel, task: str, messages: Sequence[Message]) -> dict
             if any(not isinstance(part, TextPart) for part in message.parts):
                 raise RequestError(f"task {task!r} reads texts alone")
         turns = [{"role": one.role, "content": one.text} for one in messages]
-        return {"text": ChatTemplate.of(str(model.path)).render(turns)}
+        return {"text": model.chat_template.render(turns)}
     fields, last = resolved.entry.given, messages[-1]
     row: dict[str, Any] = {}
     for modality, value in read_all(last.parts, model.settings):
