@@ -6,10 +6,10 @@ import hashlib
 import os
 import shutil
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
-from skillweave import __version__
 from skillweave.model.folders import CONVERTERS
 
 
@@ -28,7 +28,11 @@ def convert_once(source: str) -> Path:
     folder = find_folder(source).resolve()
     files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
     state = repr(
-        [__version__, folder, *((name, one.st_size, one.st_mtime_ns) for name, one in files)]
+        [
+            version("skillweave"),
+            folder,
+            *((name, one.st_size, one.st_mtime_ns) for name, one in files),
+        ]
     )
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "skillweave"
     out = root / hashlib.sha256(state.encode()).hexdigest()[:16]

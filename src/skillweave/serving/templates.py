@@ -56,11 +56,12 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-        environment.globals.update(
-            raise_exception=refuse, strftime_now=lambda form: f"{datetime.now():{form}}"
-        )
+        functions: dict[str, Any] = {
+            "raise_exception": refuse,
+            "strftime_now": lambda form: f"{datetime.now():{form}}",
+        }
         try:
-            template = environment.from_string(self.source)
+            template = environment.from_string(self.source, globals=functions)
             text = template.render(messages=messages, add_generation_prompt=True, **self.tokens)
         except TemplateError as error:
             raise RequestError(f"messages: {error}") from None
