@@ -39,6 +39,7 @@ from skillweave.storage import (
     write_json,
 )
 from skillweave.training.errors import TrainingError
+from skillweave.training.tensor_files import written_by
 from skillweave.weights.adapters import REFERENCE_FILE
 
 CANNOT_WRITE = (OSError, SafetensorError)
@@ -193,7 +194,7 @@ class Checkpoints:
             with self._failing_together(state.step, group):
                 write(partial)
             sums: list[dict[str, str]] = [{} for _ in range(dist.get_world_size(group))]
-            own = partial.rglob(f"__{dist.get_rank()}_*")
+            own = written_by(dist.get_rank(group), partial)
             found = checksums(partial, [file.relative_to(partial).as_posix() for file in own])
             dist.all_gather_object(sums, found, group=group)
             with self._failing_together(state.step, group):

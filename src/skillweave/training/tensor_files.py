@@ -1,11 +1,11 @@
 """Named tensors that several processes write together and read again, in any number of processes,
-with PyTorch's distributed checkpoints. Each process writes its parts."""
+with PyTorch's distributed checkpoints. Each process writes its parts into one safetensors file,
+whose header says where they lie in the whole tensors."""
 
 from __future__ import annotations
 
-import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from skillweave.config import ConfigError
+from skillweave.config.errors import reading
 from skillweave.training.tensor_parts import is_divided
 
-METADATA_FILE = ".metadata"
-DESCRIBING = {
-    "torch.distributed.checkpoint.metadata",
-    "torch.distributed.checkpoint.filesystem",
-    "torch.distributed.checkpoint._extension",
-}
-ALLOWED = {
-    ("torch", "Size"),
-    ("torch", "device"),
-    ("torch.serialization", "_get_layout"),
-    ("torch.storage", "_get_dtype_from_pickle_storage_type"),
-    ("collections", "OrderedDict"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("builtins", "set"),
-    *(("torch", name) for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)),
-}
-"""What the description of tensors may hold: module and name."""
+PICKLED = ".metadata"
+"""What earlier versions described their parts with; unpickling it could run code."""
 
 # PyTorch's module of checkpoints takes a second to import, and runs of one process need none of it.
 
@@ -44,7 +29,7 @@ def save_together(tensors: Mapping[str, Tensor], folder: Path, group: dist.Proce
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
 
-    writer = dcp.FileSystemWriter(folder)
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         dcp.save(dict(tensors), storage_writer=writer, process_group=group)
     except CheckpointException as error:
@@ -52,20 +37,29 @@ def save_together(tensors: Mapping[str, Tensor], folder: Path, group: dist.Proce
         raise OSError(getattr(cause, "errno", None), str(cause)) from error
 
 
+def written_by(rank: int, folder: Path) -> Iterable[Path]:
+    """The files that a process has written with `save_together` into a folder or those in it.
+    `rank`: in its group."""
+    return folder.rglob(f"shard-{rank + 1:05d}-*.safetensors")
+
+
 def shapes(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder by name, on the meta device. Raises ConfigError if it cannot be
     read."""
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    try:
+    if (folder / PICKLED).exists():
+        raise ConfigError(
+            f"{folder}: written by an earlier version of skillweave, in a format that is no longer"
+            " read; finish the run with that version, or start a new one (start_from uses the"
+            " weights of this one)"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(f"{folder}: holds no safetensors file; restore the checkpoint")
+    with reading(folder, "the tensors of several processes; restore the checkpoint"):
         stored = _reader(folder).read_metadata().state_dict_metadata
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{folder}: cannot be read ({error}); restore the checkpoint") from error
-    return {
-        name: torch.empty(one.size, dtype=one.properties.dtype, device="meta")
-        for name, one in stored.items()
-        if isinstance(one, TensorStorageMetadata)
-    }
+        return {
+            name: torch.empty(one.size, dtype=one.properties.dtype, device="meta")
+            for name, one in stored.items()
+        }
 
 
 def load_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -87,20 +81,6 @@ def load_whole(folder: Path) -> dict[str, Tensor]:
 
 
 def _reader(folder: Path) -> Any:
-    """PyTorch's reader of a folder, which unpickles the description of its tensors: here nothing
-    but that, so that a folder of somebody else cannot run code."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-    with (folder / METADATA_FILE).open("rb") as file:
-        _Restricted(file).load()
-    return FileSystemReader(folder)
-
-
-class _Restricted(pickle.Unpickler):
-    """Raises UnpicklingError for anything but the description of tensors."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """See `pickle.Unpickler`."""
-        if module in DESCRIBING or (module, name) in ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no part of tensors")
+    return HuggingFaceStorageReader(str(folder))
