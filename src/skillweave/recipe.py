@@ -15,7 +15,7 @@ from skillweave.config.data import LimitsConfig
 from skillweave.config.errors import reading
 from skillweave.config.layering import load_yaml, merge, nest
 from skillweave.config.names import FileName, Name
-from skillweave.config.reading import parse_yaml
+from skillweave.config.reading import parse_override
 from skillweave.config.task import TaskConfig
 from skillweave.config.training import TrainingConfig, TuningConfig
 from skillweave.model.config import ModelConfig
@@ -135,10 +135,7 @@ def read_recipe(
 def _read(file: Path, overrides: Sequence[str], fraction: float | None) -> RecipeConfig:
     data = load_yaml(file, RecipeConfig)
     for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"override {override!r}: write it as path.to.key=value")
-        parsed = parse_yaml(value, f"override {override!r}")
+        key, parsed = parse_override(override)
         data = merge(data, nest(key.split("."), parsed), RecipeConfig)
     if fraction is not None and isinstance(data.get("tasks"), dict):
         data = merge(

@@ -157,6 +157,27 @@ def test_one_command_writes(folder: Path, tmp_path: Path, capsys: pytest.Capture
     first = capsys.readouterr().out
     assert cli.main(sampled) == 0
     assert capsys.readouterr().out == first
+    settings = {"penalty_alpha": 0.6, "suppress_tokens": [5, 6], "cache_implementation": "static"}
+    (expected,) = sw.generate(folder, ["hello"], max_new_tokens=5, top_k=4, **settings)
+    given = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    assert cli.main([*command, "--top-k", "4", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--set", "penalty_alfa=0.6"], "penalty_alpha"),
+        (["--set", "top_h"], "top_h"),
+        (["--set", "top_h=2"], "top_h"),
+        (["--seed", "1", "--set", "seed=2"], "seed is given twice"),
+    ],
+)
+def test_a_wrong_setting_is_told(
+    given: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["generate", str(folder), "hello", *given]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_words_and_strings(folder: Path) -> None:

@@ -197,6 +197,15 @@ def generate(
         ),
     ] = None,
     seed: Annotated[int | None, Option(help="The seed of drawing.")] = None,
+    other: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of writing, such as penalty_alpha=0.6, top_h=0.4 or"
+            " cache_implementation=static.",
+        ),
+    ] = None,
     language: Annotated[
         str | None,
         Option(metavar="CODE", help="What a Whisper hears, such as zh (default: it detects it)."),
@@ -217,7 +226,7 @@ def generate(
     an answer have an `error`; the exit status is then 2, after all others are written.
     """
     from skillweave.config.names import printable
-    from skillweave.config.reading import parse_json, read_lines
+    from skillweave.config.reading import parse_json, parse_override, read_lines
     from skillweave.inference.answers import Writer
     from skillweave.inference.generating import open_writer
     from skillweave.inference.inputs import read_inputs, read_words
@@ -257,6 +266,9 @@ def generate(
     require_writable(out)
     lines = lines or Writer(out, input)
     settings = {name: value for name, value in given.items() if value is not None}
+    for name, value in map(parse_override, other or ()):
+        if settings.setdefault(name, value) != value:
+            raise sw.ConfigError(f"{name} is given twice, with different values")
     helper = open_predictor(assistant, device) if assistant else None
     predictor = open_predictor(model, device)
     if isinstance(lines, SubtitleWriter):

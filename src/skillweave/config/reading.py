@@ -59,6 +59,14 @@ def lines_of(text: str | bytes) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
+def parse_override(text: str) -> tuple[str, Any]:
+    """The key and the value of `path.to.key=value`, whose value is YAML. Raises ConfigError."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"override {text!r}: write it as path.to.key=value")
+    return key, parse_yaml(value, f"override {text!r}")
+
+
 def read_lines(file: Path, setting: str = "") -> list[str]:
     """The lines of a text file: see `lines_of`. `setting`: what names the file. Raises ConfigError
     where it is absent or not UTF-8."""
