@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from skillweave.config.base import Config, ConfigError, choose, nearest
+from skillweave.config.base import Config, choose, nearest
 from skillweave.config.data import LimitsConfig
 from skillweave.config.errors import reading
 from skillweave.config.layering import load_yaml, merge, nest
