@@ -109,6 +109,9 @@ OF_RECIPES = "train", "quickstart", "inspect", "cache", "plan", "lr-find", "swee
 OF_KEYS = ("--vary",)
 """Options whose values look like settings."""
 
+NO_COLLECTION = 1_000_000
+"""New objects before garbage is collected while a command starts: imports make many objects and
+little garbage. `shared.started` ends it."""
 SPIN_COUNT = "1000"
 """Rounds for which an idle OpenMP thread spins before it sleeps. With libgomp's default of about
 300,000, idle threads keep other processes, and each other, from the cores of a busy machine
@@ -131,7 +134,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    gc.set_threshold(50_000)  # imports make many objects and little garbage: starts 0.15 s sooner
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks in every package
+    gc.set_threshold(NO_COLLECTION)
     command: Any = get_command(app)
     options = [option for one in command.commands.values() for option in one.params]
     repeatable = {name for option in options if option.multiple for name in option.opts}

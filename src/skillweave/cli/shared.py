@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -59,12 +60,24 @@ Settings = Annotated[
 ]
 
 
+COLLECTION = 50_000
+"""New objects before garbage is collected."""
+
+
+def started() -> None:
+    """Collect garbage from now on, but not among what was imported: the longest part of a start."""
+    gc.freeze()
+    gc.set_threshold(COLLECTION)
+
+
 def open_predictor(model: str, device: str = "auto") -> sw.Predictor:
     """Load a saved model onto a device.
 
     Raises ConfigError when there is no model or no such device.
     """
-    return sw.Predictor(model, device=device)
+    predictor = sw.Predictor(model, device=device)
+    started()
+    return predictor
 
 
 def open_run(
@@ -81,6 +94,7 @@ def open_run(
     from skillweave.inference import loading
 
     chosen = loading.choose_device(device)
+    started()
     if data:
         paths = dict(map(_task_and_path, data))
         model = sw.load(run).to(chosen)
@@ -102,7 +116,9 @@ def open_recipe(
     """Read a recipe file or a recipe in the package, as `read_recipe`. Raises ConfigError."""
     from skillweave.recipe import find_recipe
 
-    return sw.read_recipe(find_recipe(name), settings or (), fraction)
+    recipe = sw.read_recipe(find_recipe(name), settings or (), fraction)
+    started()
+    return recipe
 
 
 def unused_folder(path: str | Path) -> Path:

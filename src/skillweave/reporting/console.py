@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from skillweave.analysis.advice import Proposal
-from skillweave.analysis.experts import Shares, Use, by_site
 from skillweave.metrics import METRICS
 from skillweave.reporting.formatting import (
     INTERFERENCE_MEASURES,
@@ -23,7 +21,11 @@ from skillweave.reporting.formatting import (
     notes,
 )
 from skillweave.reporting.terminal import PlainTable, plain
-from skillweave.surgery.provenance import ProvenanceRow
+
+if TYPE_CHECKING:  # a search begins sooner without them
+    from skillweave.analysis.advice import Proposal
+    from skillweave.analysis.experts import Shares, Use
+    from skillweave.surgery.provenance import ProvenanceRow
 
 MAX_EXPERTS = 4
 """Experts listed in a cell."""
@@ -126,6 +128,8 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
 def expert_tables(uses: Sequence[Use]) -> list[Table]:
     """A table for each site: the experts that each task's kinds of span use in each layer, the most
     used first."""
+    from skillweave.analysis.experts import by_site
+
     tables = []
     for where, route, columns in by_site(uses):
         layers = [f"layer{'s' * (not c.layers.isdigit())} {c.layers}" for c in columns]
