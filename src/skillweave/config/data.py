@@ -203,6 +203,9 @@ class AugmentConfig(Config):
     """Sound: largest change of tempo and pitch, as a share."""
     noise: NonNegativeFloat = 0.0
     """Sound: largest standard deviation of added noise, relative to the recording's own."""
+    reverberation: float = Field(default=0.0, ge=0, le=10)
+    """Sound: longest reverberation time in seconds, in which the echoes of a room decay by 60 dB. A
+    living room has about 0.5."""
     time_mask: Share = 0.0
     """Sound: two stretches of at most this share of the recording are silenced (SpecAugment)."""
     frequency_mask: Share = 0.0

@@ -13,7 +13,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.config.streams import FilterbankStream, WaveformStream
 from skillweave.data.processors import BadInput
-from skillweave.data.processors.sound import SoundProcessor
+from skillweave.data.processors.sound import SoundProcessor, reverberate
 
 STREAM = WaveformStream(max_length=100)
 PROCESS = SoundProcessor(STREAM)
@@ -340,10 +340,36 @@ def test_noise_has_the_strength_drawn_and_leaves_unit_variance(tone, hertz):
     assert not processor(np.zeros(16_000), np.random.default_rng(0)).data.any()
 
 
+def test_echoes_follow_the_direct_sound_and_decay_by_60_decibels_in_the_time_drawn():
+    rate, longest = 16_000, 0.8
+    for seed in range(10):
+        clap = np.zeros(rate, np.float32)
+        clap[5] = 1
+        heard = reverberate(clap, rate, longest, np.random.default_rng(seed))
+        drawn = np.random.default_rng(seed)
+        time, below = drawn.uniform(0, longest), drawn.uniform(0, 20)
+        assert heard.shape == clap.shape and heard[5] == pytest.approx(1, abs=1e-5)
+        assert np.abs(heard[:5]).max() < 1e-5
+        echoes = heard[6:].astype(np.float64)
+        assert 10 * np.log10(np.square(echoes).sum()) == pytest.approx(-below, abs=0.05)
+        left = np.cumsum(np.square(echoes)[::-1])[::-1]  # Schroeder's backward integration
+        half = 10 * np.log10(left[int(time * rate / 2)] / left[0])
+        assert half == pytest.approx(-30, abs=3)
+
+
+def test_convolution_with_a_room_is_that_of_numpy():
+    rng = np.random.default_rng(3)
+    waveform = rng.standard_normal(700).astype(np.float32)
+    clap = np.eye(1, 700, dtype=np.float32)[0]
+    room, heard = (reverberate(w, 1_000, 0.5, np.random.default_rng(7)) for w in (clap, waveform))
+    assert heard == pytest.approx(np.convolve(waveform, room)[:700], abs=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(600, 40_000))
 def test_the_same_seed_gives_the_same_waveform(seed, samples):
-    processor = SoundProcessor(STREAM, augment=AugmentConfig(speed=0.3, noise=0.3))
+    augment = AugmentConfig(speed=0.3, noise=0.3, reverberation=0.5)
+    processor = SoundProcessor(STREAM, augment=augment)
     wave = np.random.default_rng(1).standard_normal(samples)
     first, second = (processor(wave, np.random.default_rng(seed)) for _ in range(2))
     assert torch.equal(first.data, second.data) and first.data.isfinite().all()
