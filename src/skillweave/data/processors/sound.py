@@ -259,9 +259,9 @@ def _check_rate(rate: int) -> int:
 def reverberate(
     waveform: np.ndarray, rate: int, longest: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """A recording [samples] as it sounds in a room. The echoes are normal noise that decays by 60 dB
-    in a time of up to `longest` seconds (Polack 1988, "La transmission de l'énergie sonore dans les
-    salles"). Their energy is 0 to 20 dB below that of the direct sound.
+    """A recording [samples] as it sounds in a room: with echoes that are normal noise and decay by
+    60 dB in a time of up to `longest` seconds (Polack 1988, "La transmission de l'énergie sonore
+    dans les salles"). Their energy is 0 to 20 dB below that of the direct sound.
     """
     time, below = rng.uniform(0, longest), rng.uniform(0, 20)
     samples = np.arange(1, math.ceil(time * rate) + 1)
