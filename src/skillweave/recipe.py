@@ -32,7 +32,8 @@ class RecipeConfig(Config):
     """Name of the run on pages and plots, and of its folder. Names of runs and tasks contain no `/`
     or `\\`."""
     output: str | None = None
-    """The run folder; `runs/NAME` if absent."""
+    """The run folder; `runs/NAME` if absent. With an address of an object store, such as
+    `s3://bucket/runs/photos`, the run is in `runs/NAME`, and the store has a copy."""
     start_from: str | None = None
     """A run or checkpoint to start from, a model that is installed with the package
     (`skillweave/NAME`), or a model of Hugging Face: its folder, or its id on the hub. Such
@@ -104,8 +105,13 @@ class RecipeConfig(Config):
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.output or f"runs/{self.name}")
+        """The run folder, on this machine."""
+        return Path(self.output if self.output and not self.store else f"runs/{self.name}")
+
+    @property
+    def store(self) -> str | None:
+        """The address of the object store that has a copy of the run; None without one."""
+        return self.output if self.output and "://" in self.output else None
 
     def restricted(self) -> RecipeConfig:
         """The recipe of the tasks in `only`, with their share of the steps; the recipe itself when

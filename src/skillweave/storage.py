@@ -144,9 +144,13 @@ def add_checksums(
 def read_checksums(folder: Path) -> dict[str, str]:
     """File → checksum; empty for a folder without a list. Raises Damaged for anything else."""
     file = folder / CHECKSUMS_FILE
-    if not file.is_file():
-        return {}
-    *lines, end = file.read_text("utf-8", "replace").split("\n")
+    return parse_checksums(file.read_bytes(), file) if file.is_file() else {}
+
+
+def parse_checksums(content: bytes, file: object) -> dict[str, str]:
+    """File → checksum, from the contents of a list. Raises Damaged for anything else, with the
+    name `file`."""
+    *lines, end = content.decode("utf-8", "replace").split("\n")
     found = [line.partition("  ") for line in lines]
     if end or not all(len(digest) == 64 and name for digest, _, name in found):
         raise Damaged(f"{file}: damaged: expected lines of a checksum and a file name")

@@ -192,6 +192,8 @@ def _at_present_place(config: sw.RecipeConfig, recipe: str) -> sw.RecipeConfig:
     from skillweave.recipe import find_recipe
     from skillweave.training.checkpoint import Checkpoints
 
+    if config.store:
+        return config
     folder = find_recipe(recipe).parent
     moved = bool(Checkpoints(folder).steps())
     return config.model_copy(update={"output": str(folder)}) if moved else config

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError
@@ -41,6 +41,9 @@ from skillweave.storage import (
 from skillweave.training.errors import TrainingError
 from skillweave.training.tensor_files import written_by
 from skillweave.weights.adapters import REFERENCE_FILE
+
+if TYPE_CHECKING:
+    from skillweave.training.run_store import RunStore
 
 CANNOT_WRITE = (OSError, SafetensorError)
 NAME = re.compile(r"step-(\d{8,})")
@@ -102,11 +105,11 @@ class Checkpoints:
 
     A checkpoint is written into a folder whose name ends in `.partial`, forced to disk and renamed.
     A folder without that suffix is therefore complete. Deletion renames first as well. Checksums
-    show later damage.
+    show later damage. `store`: gets a copy of the run with each checkpoint.
     """
 
-    def __init__(self, run: Path, save_total_limit: int = 1) -> None:
-        self.run, self.save_total_limit = run, save_total_limit
+    def __init__(self, run: Path, save_total_limit: int = 1, store: RunStore | None = None) -> None:
+        self.run, self.save_total_limit, self.store = run, save_total_limit, store
         self.folder = run / CHECKPOINTS_FOLDER
 
     def path(self, step: int) -> Path:
@@ -168,7 +171,7 @@ class Checkpoints:
                 partial.mkdir()
                 write(partial)
                 self._describe(state, partial)
-            self.clean(state)
+            self._publish(state)
         except CANNOT_WRITE as error:
             raise TrainingError(self._failure(state.step, error)) from error
 
@@ -204,7 +207,7 @@ class Checkpoints:
                     sync_tree(partial)
                     os.replace(partial, final)
                     sync(self.folder)
-                    self.clean(state)
+                    self._publish(state)
         except BaseException:
             if first:
                 remove(partial)
@@ -218,6 +221,8 @@ class Checkpoints:
             yield
         except CANNOT_WRITE as error:
             failure = self._failure(step, error)
+        except TrainingError as error:
+            failure = str(error)
         failures = [failure] * dist.get_world_size(group)
         dist.all_gather_object(failures, failure, group=group)
         for failure in filter(None, failures):
@@ -243,9 +248,15 @@ class Checkpoints:
         try:
             write_json(folder / VALIDATION_FILE, {name: getattr(state, name) for name in names})
             add_checksums(folder, [VALIDATION_FILE])
-            self.clean(state)
+            self._publish(state)
         except OSError as error:
             raise TrainingError(self._failure(state.step, error)) from error
+
+    def _publish(self, state: TrainingState) -> None:
+        """Make a complete checkpoint the last one, here and in the store."""
+        self.clean(state)
+        if self.store:
+            self.store.push(self.run, self.save_total_limit)
 
     def clean(self, state: TrainingState) -> None:
         """Update the links, and delete incomplete checkpoints and those beyond `save_total_limit`.

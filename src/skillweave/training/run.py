@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ from skillweave.training.run_folder import (
     with_batches_of,
 )
 from skillweave.training.run_logger import RunLogger
+from skillweave.training.run_store import RunStore
 from skillweave.training.signals import handle_signals
 from skillweave.training.steering import stored_changes
 from skillweave.training.trackers import Tracker, open_trackers, require_trackers
@@ -137,6 +138,9 @@ def _join(recipe: RecipeConfig, resume: bool, quiet: bool) -> Outcome:
 def prepare(recipe: RecipeConfig, resume: bool) -> Prepared:
     """Resolve a recipe for training. Raises ConfigError if recipe or data are faulty, if there is
     nothing to resume, or if a new run finds its folder taken."""
+    if recipe.store:
+        store = RunStore(recipe.store)
+        store.pull(recipe.folder) if resume else store.require_free()
     (require_checkpoint if resume else require_free)(recipe.folder)
     require_trackers(recipe.training.track or ())
     if resume:
@@ -269,7 +273,8 @@ def _run(
         torch.set_num_threads(config.threads)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    checkpoints = Checkpoints(recipe.folder, config.save_total_limit)
+    store = RunStore(recipe.store) if recipe.store and is_first else None
+    checkpoints = Checkpoints(recipe.folder, config.save_total_limit, store)
     state = TrainingState.read(newest) if newest else TrainingState(seed=config.seed)
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
@@ -312,7 +317,8 @@ def _run(
     validation = Validation(validated, config.validation_samples)
     folder = recipe.folder if is_first else None
     trackers = open_run_trackers(recipe, state.step, display) if is_first else ()
-    with RunLogger(folder, display, config.log_every, state, trackers) as logger:
+    logger = RunLogger(folder, display, config.log_every, state, trackers)
+    with store.claimed(display.warn) if store else nullcontext(), logger:
         trainer = Trainer(
             fabric, recipe, model, mixture, validation, checkpoints, logger, state, tuning
         )
