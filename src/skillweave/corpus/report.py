@@ -10,7 +10,8 @@ from typing import Any
 from skillweave.corpus.plan import Plan
 from skillweave.corpus.step import CorpusStep
 from skillweave.corpus.unit import READ, Contents, Counts
-from skillweave.storage import read_json, write_json, write_text
+from skillweave.pages import write_page
+from skillweave.storage import read_json, write_json
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 
@@ -91,22 +92,15 @@ def _step(name: str, count: Counts) -> dict[str, Any]:
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
     """Write the page, then the JSON, which says that the corpus is finished."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("skillweave.corpus", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    write_page(
+        folder / HTML_FILE,
+        "skillweave.corpus",
+        "report.html.j2",
+        filters={"count": lambda number: f"{number:,}", "size": format_bytes, "ranges": ranges},
+        report=found,
+        name=folder.resolve().name,
+        lengths=length_ranges(found["total"]["lengths"]),
     )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["size"] = format_bytes
-    environment.filters["ranges"] = ranges
-    page = environment.get_template("report.html.j2").render(
-        report=found, name=folder.resolve().name, lengths=length_ranges(found["total"]["lengths"])
-    )
-    write_text(folder / HTML_FILE, page)
     write_json(folder / JSON_FILE, found)
 
 

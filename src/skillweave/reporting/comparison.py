@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from skillweave.config import ConfigError
 from skillweave.config.errors import reading
 from skillweave.config.reading import parse_yaml
+from skillweave.pages import write_page
 from skillweave.recipe import RECIPE_FILE
 from skillweave.reporting.formatting import metric_title
 from skillweave.reporting.logs import METRICS_FILE, read_log
 from skillweave.reporting.terminal import PlainTable
-from skillweave.storage import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,16 +170,12 @@ def write_comparison(
 ) -> None:
     """Write an HTML page that needs no network: a table, whose row `best` stands out, and
     `figures`, of which `names` explains the colours. Raises OSError when it cannot be written."""
-    from skillweave.reporting.figure import DARK_MODE_CSS, PALETTE, SERIES, to_svg
+    from skillweave.reporting.figure import DARK_MODE_CSS, SERIES, to_svg
 
-    environment = Environment(
-        loader=PackageLoader("skillweave.reporting", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("comparison.html.j2").render(
+    write_page(
+        path,
+        "skillweave.reporting",
+        "comparison.html.j2",
         title=title,
         columns=columns,
         rows=rows,
@@ -190,8 +184,6 @@ def write_comparison(
         remarks=remarks,
         best=best,
         svg=to_svg,
-        palette=PALETTE,
         series=SERIES,
         dark_mode_css=DARK_MODE_CSS,
     )
-    write_text(path, page)

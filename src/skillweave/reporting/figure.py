@@ -24,28 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.patches import Rectangle
 
+from skillweave.pages import PALETTE
 from skillweave.storage import write_text
-
-PALETTE = {
-    "ground": ("#fbfaf8", "#16181c"),
-    "card": ("#ffffff", "#1e2127"),
-    "ink": ("#22252b", "#e6e6e3"),
-    "soft": ("#6b7078", "#9aa0a9"),
-    "rule": ("#e5e3de", "#31353d"),
-    "track": ("#ecebe7", "#2b2f37"),
-    "accent": ("#2f6f8f", "#6fb1d2"),
-    "right": ("#2f8f5b", "#63c391"),
-    "wrong": ("#b4513d", "#e08a74"),
-    "chance": ("#b0862c", "#d9b25c"),
-    "baseline": ("#8a4fa3", "#c493da"),
-    "text": ("#2f6f8f", "#6fb1d2"),
-    "image": ("#c2573f", "#e58c74"),
-    "sound": ("#3f8f5f", "#74c497"),
-    "video": ("#8a5bb0", "#bd97de"),
-    "code": ("#b58a26", "#dcb659"),
-    "other": ("#5b6470", "#9aa4b2"),
-}
-"""Name → colour of page and plots in light and in dark mode. A light colour has one dark colour."""
 
 COLOURS = {name: light for name, (light, _) in PALETTE.items()}
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skillweave.config import ConfigError
 from skillweave.data.processors.base import BadInput
 from skillweave.data.sources import open_rows
 from skillweave.data.sources.split import describe_skipped
 from skillweave.evaluation.ratings import BEST, CRITERIA, RatingKey
+from skillweave.pages import write_page
 from skillweave.reporting.media import image_uri
-from skillweave.storage import write_json, write_text
+from skillweave.storage import write_json
 
 ANSWER = "answer"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".avif")
@@ -117,13 +117,6 @@ def _shown(value: str, folder: Path) -> dict[str, str]:
 
 
 def _write(out: Path, items: Sequence[Mapping[str, Any]], page: str) -> None:
-    environment = Environment(
-        loader=PackageLoader("skillweave", "reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = {"page": page, "items": items, "criteria": list(CRITERIA), "best": BEST}
-    template = environment.get_template("rating_page.html.j2")
-    write_text(out, template.render(data=data, criteria=CRITERIA, best=BEST))
+    template = "rating_page.html.j2"
+    write_page(out, "skillweave.reporting", template, data=data, criteria=CRITERIA, best=BEST)

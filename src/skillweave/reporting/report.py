@@ -10,17 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from skillweave.analysis.experts import Use, uses_by_layout
 from skillweave.data.processors.base import describe_error
 from skillweave.evaluation.evaluator import Measured
 from skillweave.model.model import Model
+from skillweave.pages import PALETTE, write_page
 from skillweave.recipe import RecipeConfig
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.formatting import MetricRow, format_count, metric_rows, notes
 from skillweave.reporting.logs import DATA_KIND, METRICS_FILE, SKIPPED_FILE, read_log
-from skillweave.storage import read_json, write_text
+from skillweave.storage import read_json
 from skillweave.tasks.cases import Case
 
 if TYPE_CHECKING:
@@ -86,7 +85,10 @@ def write_report(
 
     curves = drawn(run / METRICS_FILE, lambda: plots.learning_curves(runs, tables))
     losses = drawn(run / METRICS_FILE, lambda: plots.loss_curves(runs[recipe.name]))
-    page = _template().render(
+    write_page(
+        run / REPORT_FILE,
+        "skillweave.reporting",
+        "report.html.j2",
         name=recipe.name,
         details=[
             *(_unless_damaged(environment, lambda: _run_details(read_json(environment))) or ()),
@@ -129,11 +131,9 @@ def write_report(
         listed_skips=LISTED_SKIPS,
         format_count=format_count,
         svg=svg,
-        palette=figure.PALETTE,
         series=figure.SERIES,
         dark_mode_css=figure.DARK_MODE_CSS,
     )
-    write_text(run / REPORT_FILE, page)
     return run / REPORT_FILE
 
 
@@ -147,18 +147,6 @@ def _unless_damaged(what: object, show: Callable[[], T]) -> T | None:
             f"{what}: damaged: {describe_error(error)}; the report leaves it out", stacklevel=2
         )
         return None
-
-
-def _template() -> Any:
-    loader = PackageLoader("skillweave.reporting", "")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _section(name: str, measured: Measured) -> Section:
@@ -231,8 +219,6 @@ class Activated:
 
 def _activated(model: Model) -> list[Activated]:
     """What each task activates (SkillNet Fig. 1)."""
-    from skillweave.reporting.figure import PALETTE
-
     config, total = model.config, model.count_parameters()
     skill_of, found = config.active_skills, []
     for task, settings in config.tasks.items():
