@@ -55,7 +55,7 @@ from skillweave.training.run_logger import RunLogger
 from skillweave.training.run_store import RunStore
 from skillweave.training.signals import handle_signals
 from skillweave.training.steering import stored_changes
-from skillweave.training.trackers import Tracker, open_trackers, require_trackers
+from skillweave.training.trackers import Tracker, open_trackers, require_trackers, why_absent
 from skillweave.training.trainer import Trainer
 from skillweave.training.validation import Validation
 from skillweave.weights.files import read_assets
@@ -354,15 +354,14 @@ def require_same_batches(state: TrainingState, mixture: Mixture, recipe: RecipeC
 
 def open_run_trackers(recipe: RecipeConfig, step: int, display: ProgressDisplay) -> list[Tracker]:
     """The trackers of a run; by default TensorBoard, with a note if that is not installed."""
-    given, settings = recipe.training.track, recipe.model_dump(mode="json")
-    names = ["tensorboard"] if given is None else given
-    try:
-        return open_trackers(names, recipe.folder, recipe.name, settings, step)
-    except ConfigError:
-        if given is not None:
-            raise
-    display.note("no TensorBoard log; to get one: pip install 'skillweave[track]'")
-    return []
+    names = recipe.training.track
+    if names is None:
+        names = ["tensorboard"]
+        if why_absent("tensorboard"):
+            display.note("no TensorBoard log; to get one: pip install 'skillweave[track]'")
+            return []
+    settings = recipe.model_dump(mode="json")
+    return open_trackers(names, recipe.folder, recipe.name, settings, step)
 
 
 def recompute_of(config: TrainingConfig) -> Recompute | None:

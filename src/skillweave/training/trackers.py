@@ -7,9 +7,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ class Tracker(ABC):
     """A service that draws figures over steps. A resumed run goes on with the same curves.
 
     `folder`: of the run. `name`: of its recipe. `settings`: of the recipe. `step`: after which the
-    run goes on; 0 for a new one. Raises ImportError if its package is not installed.
+    run goes on; 0 for a new one.
     """
 
     package: str
@@ -155,42 +153,28 @@ TRACKERS: dict[str, type[Tracker]] = {
 """Name in `training.track` → tracker."""
 
 
-def open_trackers(
-    names: Sequence[str], folder: Path, name: str, settings: Mapping[str, Any], step: int
-) -> list[Tracker]:
-    """The trackers of a run. Raises ConfigError for one whose package is not installed."""
-    return [_opened(TRACKERS[kind], kind, folder, name, settings, step) for kind in names]
-
-
-def _opened(
-    kind: type[Tracker],
-    called: str,
-    folder: Path,
-    name: str,
-    settings: Mapping[str, Any],
-    step: int,
-) -> Tracker:
+def why_absent(called: str) -> str:
+    """Why a tracker cannot be used, with the remedy; empty if it can."""
+    package = TRACKERS[called].package
     try:
-        return kind(folder, name, settings, step)
+        import_module(package)
     except ImportError as error:
-        raise ConfigError(
-            f"training.track: {called} needs {kind.package} ({error}); run pip install"
-            f" {kind.package}, or leave {called} out"
-        ) from None
+        return f"{called} needs the package {package} ({error}); run pip install {package}"
+    return ""
 
 
 def require_trackers(names: Sequence[str]) -> None:
     """Raise ConfigError for a tracker whose package is not installed, before a run begins."""
     for called in names:
-        package = TRACKERS[called].package
-        found = None
-        with suppress(ValueError):  # a module without a specification
-            found = find_spec(package)
-        if found is None:
-            raise ConfigError(
-                f"training.track: {called} needs the package {package}; run pip install {package},"
-                f" or leave {called} out"
-            )
+        if why := why_absent(called):
+            raise ConfigError(f"training.track: {why}, or leave {called} out")
+
+
+def open_trackers(
+    names: Sequence[str], folder: Path, name: str, settings: Mapping[str, Any], step: int
+) -> list[Tracker]:
+    """The trackers of a run, whose packages are installed."""
+    return [TRACKERS[called](folder, name, settings, step) for called in names]
 
 
 def _number(folder: Path) -> str:
