@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test lint check docs parity hostile clean
+.PHONY: setup quickstart test lint check docs parity hostile audit load clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,15 @@ parity: setup
 
 hostile: setup
 	@$(BIN)/python tests/hostile/hostile.py
+
+# Known vulnerabilities of the pinned packages; skips, and says so, where no advisory database can be reached.
+audit: setup
+	@$(BIN)/python .ci/audit.py
+
+# The service under load for ten minutes: give the machine nothing else to do.
+load: setup
+	@mkdir -p runs
+	@$(BIN)/python benchmarks/service.py --clients 200 --seconds 600 --json runs/load.json
 
 clean:
 	rm -rf .venv build dist *.egg-info

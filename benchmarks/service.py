@@ -1,12 +1,20 @@
-"""A service under load: batches against one request at a time, and one task against a mixture.
+"""A service under load, from its start to its stop: every answer right or honestly refused, even
+memory, batches against one request at a time, a mixture against its tasks apart.
 
-python benchmarks/service.py [--clients 200] [--seconds 600] [--json FILE]
+    python benchmarks/service.py [--clients 200] [--seconds 600] [--json FILE]
 
-Every client sends a request, waits for its answer and sends the next, over loopback, for so many
-seconds: texts to embed, pictures to embed, documents to order, and labels to choose among. Each
-answer is compared with that of the model alone. `one by one` is the same service with a batch of
-one token, so that every input is a pass of the model, with eight clients at most. Figures are those of one machine on which
-clients and service share the processors.
+Every client sends a request over loopback, waits for its answer and sends the next. Requests are
+of six kinds: texts, functions and pictures to embed, documents to order, labels to choose among,
+and syllables to transcribe. Each answer is compared with that of the model alone.
+
+1. `apart`: each kind alone, a twentieth of the seconds each.
+2. `mixed`: all kinds in turn, for the seconds that are given.
+3. `one by one`: texts, with a batch of one token, so that every input is a pass of the model.
+4. `overload, then a stop`: a service that takes 64 requests at once, and SIGTERM in the middle:
+   refusals say when to come again, and each answer that the log knows has arrived.
+
+A rate counts the right answers of the time that was given; answers that come later are checked,
+too. Clients and service share the processors of one machine, so give it nothing else to do.
 """
 
 from __future__ import annotations
@@ -15,23 +23,26 @@ import argparse
 import asyncio
 import base64
 import json
-import os
 import random
+import resource
 import signal
 import socket
-import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
+from report import Figure, report
 from rich.console import Console
 from rich.table import Table
 
@@ -39,137 +50,183 @@ import skillweave as sw
 from skillweave.data.sources.pack import pack_folder
 
 MODEL = "skillweave/tiny"
-MIXED = ("text", "image", "rerank", "classify")
 ITEMS = 64
 TOLERANCE = 1e-3
 BATCHING = 3.0
-"""Batches have so many times the throughput of one by one."""
+"""Batches have at least so many times the throughput of one by one."""
 MIXTURE = 0.9
-"""A mixture has this share of the throughput that its tasks have apart."""
+"""A mixture has at least this share of the throughput that its tasks have apart."""
+GROWTH = 1.05
+"""The memory of the second half of the load is at most so many times that of the first."""
+AT_ONCE = 64
+"""Requests that the service of the last load takes at once."""
+REFUSED = "refused"
+
+Json = dict[str, Any]
 
 
 @dataclass
 class Work:
-    """A request and what its answer must hold: numbers."""
+    """A request of a kind. `read`: gives what its answer must hold, numbers or a text."""
 
+    kind: str
     path: str
-    body: dict[str, Any]
-    expected: np.ndarray
-    read: Any
+    body: bytes
+    expected: Any
+    read: Callable[[Json], Any]
+
+    def holds(self, answer: Json) -> bool:
+        """Whether an answer is right."""
+        found = self.read(answer)
+        if isinstance(self.expected, str):
+            return found == self.expected
+        return np.allclose(found, self.expected, atol=TOLERANCE)
 
 
 @dataclass
 class Load:
-    """What clients saw. Times in seconds."""
+    """What clients saw. `times`: of right answers in seconds, by kind. `in_time`: right answers
+    within the seconds that were given. `memory`: of the service in MB, each second."""
 
-    times: list[float] = field(default_factory=list)
+    seconds: float
+    times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
+    in_time: int = 0
     memory: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
         """Right answers a second."""
-        return self.counts["right"] / max(self.seconds, 1e-9)
+        return max(self.in_time / self.seconds, 1e-9)
+
+    @property
+    def bad(self) -> int:
+        """Answers that are neither right nor refused with the time to come again."""
+        return sum(n for name, n in self.counts.items() if name not in ("right", REFUSED))
 
 
-def prepare() -> dict[str, list[Work]]:
-    """Requests of each kind, with what the model alone answers."""
-    table = pq.read_table(pack_folder() / "emoji.parquet", columns=["image", "caption_zh"])
-    rows = table.slice(0, ITEMS).to_pylist()
-    texts = [row["caption_zh"] for row in rows]
-    pictures = [row["image"]["bytes"] for row in rows]
-    predictor = sw.Predictor(MODEL)
-    words = predictor.encode("text_to_image", None, text=texts)
-    images = predictor.encode("text_to_image", None, image=pictures)
-    scale = float(
-        predictor.model.targets[predictor.task("text_to_image").target_name].scale.detach()
-    )
-    found: dict[str, list[Work]] = {name: [] for name in MIXED}
-    for i, text in enumerate(texts):
-        others = [(i + k) % ITEMS for k in range(4)]
-        chosen = [texts[j] for j in others]
-        if len({*chosen}) < 4:
-            continue
-        uri = f"data:image/png;base64,{base64.b64encode(pictures[i]).decode()}"
-        part = {"type": "image_url", "image_url": {"url": uri}}
-        task = {"model": f"{MODEL}:text_to_image"}
-        vectors = "/v1/embeddings"
-        found["text"].append(Work(vectors, {**task, "input": text}, words[i], embedding))
-        found["image"].append(Work(vectors, {**task, "input": [part]}, images[i], embedding))
-        body = {**task, "query": text, "documents": chosen}
-        cosines = words[others] @ words[i]
-        found["rerank"].append(Work("/rerank", body, cosines, scores))
-        logits = scale * words[others] @ images[i]
-        shares = np.exp(logits - logits.max())
-        body = {**task, "input": part, "labels": chosen}
-        found["classify"].append(Work("/classify", body, shares / shares.sum(), probabilities))
-    return found
-
-
-def embedding(answer: dict[str, Any]) -> list[float]:
-    """The vector of an answer."""
+def embedding(answer: Json) -> list[float]:
     return answer["data"][0]["embedding"]
 
 
-def scores(answer: dict[str, Any]) -> list[float]:
-    """The scores of documents in their own order."""
+def scores(answer: Json) -> list[float]:
+    """In the order of the documents."""
     results = sorted(answer["results"], key=lambda one: one["index"])
     return [one["relevance_score"] for one in results]
 
 
-def probabilities(answer: dict[str, Any]) -> list[float]:
-    """The shares of labels."""
+def probabilities(answer: Json) -> list[float]:
     return answer["data"][0]["probs"]
 
 
+def transcript(answer: Json) -> str:
+    return answer["answers"][0]["transcript"]
+
+
+def prepare() -> dict[str, list[Work]]:
+    """Requests of each kind, with what the model alone answers."""
+    emoji = pq.read_table(pack_folder() / "emoji.parquet", columns=["image", "name_zh"])
+    first = {row["name_zh"]: row["image"]["bytes"] for row in emoji.slice(0, 3 * ITEMS).to_pylist()}
+    texts, pictures = list(first)[:ITEMS], list(first.values())[:ITEMS]
+    functions = pq.read_table(pack_folder() / "code_zh.parquet", columns=["code"])
+    codes = functions["code"].to_pylist()[:ITEMS]
+    speech = pq.read_table(pack_folder() / "speech.parquet", columns=["sound"])
+    sounds = [row["bytes"] for row in speech["sound"].to_pylist()[:ITEMS]]
+
+    predictor = sw.Predictor(MODEL)
+    words = predictor.encode("text_to_image", None, text=texts)
+    images = predictor.encode("text_to_image", None, image=pictures)
+    coded = predictor.encode("text_to_code", None, code=codes)
+    heard = predictor.predict("speech_recognition", [{"sound": sound} for sound in sounds])
+    target: Any = predictor.model.targets[predictor.task("text_to_image").target_name]
+    scale = float(target.scale.detach())
+
+    found: dict[str, list[Work]] = defaultdict(list)
+
+    def add(kind: str, path: str, body: Json, expected: Any, read: Callable[[Json], Any]) -> None:
+        found[kind].append(Work(kind, path, json.dumps(body).encode(), expected, read))
+
+    task = {"model": f"{MODEL}:text_to_image"}
+    for i, text in enumerate(texts):
+        others = [(i + k) % len(texts) for k in range(4)]
+        chosen = [texts[j] for j in others]
+        part = {"type": "image_url", "image_url": {"url": data_uri("image/png", pictures[i])}}
+        logits = scale * words[others] @ images[i]
+        shares = np.exp(logits - logits.max())
+        add("text", "/v1/embeddings", {**task, "input": text}, words[i], embedding)
+        add("image", "/v1/embeddings", {**task, "input": [part]}, images[i], embedding)
+        body = {**task, "query": text, "documents": chosen}
+        add("rerank", "/rerank", body, words[others] @ words[i], scores)
+        body = {**task, "input": part, "labels": chosen}
+        add("classify", "/classify", body, shares / shares.sum(), probabilities)
+    for code, vector in zip(codes, coded, strict=True):
+        body = {"model": f"{MODEL}:text_to_code", "input": [{"type": "code", "code": code}]}
+        add("code", "/v1/embeddings", body, vector, embedding)
+    for sound, answer in zip(sounds, heard, strict=True):
+        body = {"inputs": [{"sound": data_uri("audio/wav", sound)}]}
+        add("speech", "/tasks/speech_recognition", body, answer["transcript"], transcript)
+    return found
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 async def client(
-    http: httpx.AsyncClient, works: Sequence[Work], until: float, load: Load, seed: int
+    http: aiohttp.ClientSession, works: Sequence[Work], until: float, load: Load, seed: int
 ) -> None:
-    """One after the other until the time is over."""
+    """One request after the other until the time is over or nobody listens any more."""
     draw = random.Random(seed)
+    headers = {"content-type": "application/json"}
     while time.monotonic() < until:
         work, begun = draw.choice(works), time.monotonic()
         try:
-            answer = await http.post(work.path, json=work.body)
-        except httpx.HTTPError as error:
+            async with http.post(work.path, data=work.body, headers=headers) as answer:
+                content = await answer.read()
+        except aiohttp.ClientConnectorError:
+            return load.counts.update(["not listening"])
+        except (aiohttp.ClientError, TimeoutError) as error:
             load.counts[f"lost: {type(error).__name__}"] += 1
             continue
-        if answer.status_code == 200:
-            found = np.array(work.read(answer.json()))
-            right = np.allclose(found, work.expected, atol=TOLERANCE)
+        ended = time.monotonic()
+        if answer.status == 200:
+            right = work.holds(json.loads(content))
             load.counts["right" if right else "wrong"] += 1
-            load.times.append(time.monotonic() - begun)
-        elif answer.status_code in (429, 503):
-            load.counts["refused"] += 1
-            await asyncio.sleep(float(answer.headers["retry-after"]))
+            load.times[work.kind].append(ended - begun)
+            load.in_time += right and ended < until
+        elif answer.status in (429, 503) and "retry-after" in answer.headers:
+            load.counts[REFUSED] += 1
+            pause = min(float(answer.headers["retry-after"]), until - ended)
+            await asyncio.sleep(max(0.0, pause))
         else:
-            load.counts[f"status {answer.status_code}"] += 1
+            load.counts[f"status {answer.status}"] += 1
 
 
 async def drive(
-    url: str, works: Sequence[Work], clients: int, seconds: float, process: int
+    service: Service, works: Sequence[Work], clients: int, seconds: float, stop_after: float = 0
 ) -> Load:
-    """All clients at once."""
-    load, until = Load(), time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
-        begun = time.monotonic()
-        tasks = [client(http, works, until, load, seed) for seed in range(clients)]
-        watching = asyncio.create_task(watch(process, load))
-        await asyncio.gather(*tasks)
-        load.seconds = time.monotonic() - begun
+    """All clients at once. `stop_after`: seconds until SIGTERM; 0 for none."""
+    load = Load(seconds)
+    connections = aiohttp.TCPConnector(limit=0)
+    until = time.monotonic() + seconds
+    async with aiohttp.ClientSession(service.url, connector=connections) as http:
+        watching = asyncio.create_task(watch(service, load, seconds))
+        if stop_after:
+            asyncio.get_running_loop().call_later(
+                stop_after, service.process.send_signal, signal.SIGTERM
+            )
+        await asyncio.gather(*(client(http, works, until, load, i) for i in range(clients)))
         watching.cancel()
     return load
 
 
-async def watch(process: int, load: Load) -> None:
-    """The memory of the service in MB, every second."""
+async def watch(service: Service, load: Load, seconds: float) -> None:
+    """The memory of the service, at least thirty times."""
     while True:
-        with open(f"/proc/{process}/statm") as file:
-            pages = int(file.read().split()[1])
-        load.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-        await asyncio.sleep(1)
+        with suppress(OSError):
+            pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
+            load.memory.append(pages * resource.getpagesize() / 1e6)
+        await asyncio.sleep(min(1.0, seconds / 30))
 
 
 class Service:
@@ -180,90 +237,127 @@ class Service:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        words = [sys.executable, "-m", "skillweave", "serve", MODEL, "--no-page", "--no-isolate"]
-        self.process = subprocess.Popen(
-            [*words, "--port", str(port), *options], stderr=subprocess.DEVNULL
-        )
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 as long as the process
+        words = [sys.executable, "-m", "skillweave", "serve", MODEL, "--no-page", "--port"]
+        self.process = subprocess.Popen([*words, str(port), *options], stderr=self.log)
 
     def __enter__(self) -> Service:
         for _ in range(1200):
+            if self.process.poll() is not None:
+                break
             try:
                 httpx.get(f"{self.url}/ready").raise_for_status()
                 return self
             except httpx.HTTPError:
                 time.sleep(0.1)
-        raise RuntimeError("the service does not start")
+        self.log.seek(0)
+        raise RuntimeError(f"the service does not start: {self.log.read()[-2000:].decode()}")
 
     def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
 
+    def statuses(self) -> Counter[int]:
+        """The statuses of all answers to POST, by the log."""
+        self.log.seek(0)
+        lines = (json.loads(line) for line in self.log if line.startswith(b"{"))
+        told = (one for one in lines if one["event"] == "request" and one["method"] == "POST")
+        return Counter(one["status"] for one in told)
 
-def measure(clients: int, seconds: float) -> tuple[dict[str, Load], list[dict[str, Any]]]:
-    """The loads, and the rows of the report."""
-    works = prepare()
-    mixed = [work for one in works.values() for work in one]
+
+def measure(clients: int, seconds: float) -> tuple[dict[str, Load], list[Figure]]:
+    """The loads, and what they were to show."""
+    kinds = prepare()
+    mixed = [work for works in kinds.values() for work in works]
     loads: dict[str, Load] = {}
-    with Service() as service:
-        pid = service.process.pid
-        for name in MIXED:
-            apart = asyncio.run(drive(service.url, works[name], clients, seconds / 10, pid))
-            loads[name] = apart
-        loads["mixed"] = asyncio.run(drive(service.url, mixed, clients, seconds, pid))
-    with Service("--max-batch-tokens", "1") as service:
-        pid = service.process.pid
-        few = min(clients, 8)  # enough to keep it busy, and few enough that none is refused
-        one = asyncio.run(drive(service.url, works["text"], few, seconds / 10, pid))
-        loads["text, one by one"] = one
-    apart = len(MIXED) / sum(1 / max(loads[name].rate, 1e-9) for name in MIXED)
-    mixture, batching = loads["mixed"], loads["text"].rate / max(one.rate, 1e-9)
-    bad = sum(n for kind, n in mixture.counts.items() if kind not in ("right", "refused"))
+    few = min(clients, 8)  # enough to keep one by one busy, and few enough that none is refused
+
+    def run(name: str, service: Service, works: Sequence[Work], count: int, last: float) -> None:
+        loads[name] = asyncio.run(drive(service, works, count, last))
+
+    # Media are decoded in this process: what is compared is the model's batches.
+    with Service("--no-isolate") as service:
+        run("warm-up", service, mixed, clients, min(5.0, seconds / 10))
+        for kind, works in kinds.items():
+            run(kind, service, works, clients, seconds / 20)
+        run("mixed", service, mixed, clients, seconds)
+    with Service("--no-isolate", "--max-batch-tokens", "1") as service:
+        run("warm-up", service, kinds["text"], few, 1.0)
+        run("text, one by one", service, kinds["text"], few, seconds / 20)
+    with Service("--max-concurrent-requests", str(AT_ONCE)) as service:
+        last = max(8.0, seconds / 20)
+        loads["overload, then a stop"] = ended = asyncio.run(
+            drive(service, mixed, clients, last, last / 2)
+        )
+        begun = time.monotonic()
+        status = service.process.wait(60)
+        stopped, logged = time.monotonic() - begun, service.statuses()[200]
+    del loads["warm-up"]
+
+    apart = len(kinds) / sum(1 / loads[kind].rate for kind in kinds)
+    mixture, batching = loads["mixed"], loads["text"].rate / loads["text, one by one"].rate
     half = len(mixture.memory) // 2
-    growth = max(mixture.memory[half:], default=0) / max(mixture.memory[:half] or [1])
-    rows = [
-        row("batches / one by one", batching, "times", BATCHING, batching >= BATCHING),
-        row(
+    growth = max(mixture.memory[half:]) / max(mixture.memory[:half])
+    bad = sum(load.bad for name, load in loads.items() if name != "overload, then a stop")
+    unanswered = logged - ended.counts["right"] + ended.counts["wrong"]
+    told = f"status {status}, {stopped:.1f} s after the last answer" if status else ""
+    if told:
+        print(f"the stopped service ended with {told}")
+    refusals = ended.counts[REFUSED]
+    return loads, [
+        Figure("batches / one by one", batching, "times, least", BATCHING, batching >= BATCHING),
+        Figure(
             "mixture / tasks apart",
             mixture.rate / apart,
-            "times",
+            "times, least",
             MIXTURE,
             mixture.rate >= MIXTURE * apart,
         ),
-        row("lost or wrong answers", bad, "answers", 0, bad == 0),
-        row("memory, second half / first", growth, "times", 1.1, growth <= 1.1),
+        Figure("lost, wrong or refused without a time", bad, "answers, most", 0, bad == 0),
+        Figure("memory, second half / first", growth, "times, most", GROWTH, growth <= GROWTH),
+        Figure("refusals under overload", refusals, "answers, least", 1, refusals >= 1),
+        Figure(
+            "accepted before SIGTERM, not answered",
+            unanswered,
+            "answers, most",
+            0,
+            unanswered == 0 and status == 0,
+        ),
     ]
-    return loads, rows
 
 
-def row(name: str, value: float, unit: str, bound: float, holds: bool) -> dict[str, Any]:
-    """A row of the JSON report."""
-    return {"name": name, "value": value, "unit": unit, "bound": bound, "holds": bool(holds)}
+def show(loads: dict[str, Load], clients: int) -> None:
+    """A table of the loads, the mixed one by kind as well."""
+    table = Table(title=f"{clients} clients", title_justify="left")
+    for column in ("load", "answers/s", "p50 ms", "p99 ms", "longest ms", "MB", "answers"):
+        table.add_column(column, justify="left" if column in ("load", "answers") else "right")
+
+    def add(name: str, rate: float, times: Sequence[float], memory: str, told: str) -> None:
+        shown = [f"{1000 * np.percentile(times, q):,.0f}" if times else "" for q in (50, 99, 100)]
+        table.add_row(name, f"{rate:,.1f}", *shown, memory, told)
+
+    for name, load in loads.items():
+        told = ", ".join(f"{n:,} {what}" for what, n in sorted(load.counts.items()))
+        every = [one for times in load.times.values() for one in times]
+        add(name, load.rate, every, f"{max(load.memory):,.0f}", told)
+        if name == "mixed":
+            for kind, times in sorted(load.times.items()):
+                add(f"  {kind}", len(times) / load.seconds, times, "", "")
+    Console().print(table)
 
 
 def main() -> int:
     """Measure, and show what was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=600, help="of the mixed load")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    loads, rows = measure(given.clients, given.seconds)
-    table = Table(title=f"{given.clients} clients", title_justify="left")
-    for column in ("load", "answers/s", "p50 ms", "p99 ms", "answers"):
-        table.add_column(column, justify="left" if column == "load" else "right")
-    for name, load in loads.items():
-        times = load.times or [0.0]
-        p99 = 1000 * float(np.percentile(times, 99))
-        told = ", ".join(f"{n:,} {kind}" for kind, n in load.counts.items())
-        median = 1000 * statistics.median(times)
-        table.add_row(name, f"{load.rate:.1f}", f"{median:.0f}", f"{p99:.0f}", told)
-    Console().print(table)
-    for one in rows:
-        held = "holds" if one["holds"] else "does not hold"
-        print(f"{one['name']}: {one['value']:.2f} {one['unit']} (bound {one['bound']}: {held})")
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
-    return 0 if all(one["holds"] for one in rows) else 1
+    loads, figures = measure(given.clients, given.seconds)
+    show(loads, given.clients)
+    return report(f"{given.clients} clients, {given.seconds:g} s", figures, given.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from skillweave.serving.app import build_app
 from skillweave.serving.collections import open_collections
 from skillweave.serving.models import Models
-from skillweave.serving.server import listen
+from skillweave.serving.server import configured, listen
 from skillweave.serving.settings import ServiceConfig
 
 http = httpx.Client(timeout=120)
@@ -46,24 +46,23 @@ def save_writer(folder: Path) -> Path:
 
 @contextmanager
 def serving(
-    paths: list[str], data: str = "", page: bool = False, **settings: Any
+    paths: list[str], data: str = "", page: bool = False, tools: bool = False, **settings: Any
 ) -> Generator[tuple[str, Models]]:
     """The address of a service of models, and these. `data`: what the first one searches.
     `settings`: of `ServiceConfig`."""
     config = ServiceConfig(**{"isolate": False, **settings})
     opened = Models(paths, config, device="cpu")
     collections = open_collections(next(iter(opened)), data) if data else None
-    with serving_app(build_app(opened, collections, page)) as address:
+    with serving_app(build_app(opened, collections, page, tools), config) as address:
         yield address, opened
     opened.stop(10)
 
 
 @contextmanager
-def serving_app(app: Any) -> Generator[str]:
+def serving_app(app: Any, settings: ServiceConfig | None = None) -> Generator[str]:
     """The address of an application in a thread."""
     bound = listen("127.0.0.1", 0)
-    config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured(app, settings or ServiceConfig()))
     thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[bound]),))
     thread.start()
     while thread.is_alive() and not server.started:

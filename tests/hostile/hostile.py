@@ -1,6 +1,6 @@
 """Reads damaged inputs in processes of their own, and lists what went wrong.
 
-    python tests/hostile/hostile.py [--cases 15000] [--loader NAME] [--first NUMBER]
+    python tests/hostile/hostile.py [--cases 20000] [--loader NAME] [--first NUMBER]
 
 A case is a loader and a number; the same number is the same damage.
 """
@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,10 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SECONDS = 60
-"""Wall-clock time after which a process counts as hung. It measures 10 s of processor time itself;
-this also ends one that sleeps."""
+"""Processor time of a case after which its process counts as hung; it allows a case 10 s itself,
+and what is more makes the valid input of a loader."""
+ASLEEP = 600
+"""Wall-clock time after which it does, so that one that sleeps ends; a busy machine is slow."""
 CHUNK = 50
 """Cases of a loader that a process reads one after the other."""
 
@@ -41,15 +44,23 @@ class Reader:
         assert process.stdin and process.stdout
         process.stdin.write(json.dumps([loader, number]).encode() + b"\n")
         process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], SECONDS)
+        ready = self._wait(process)
         line = process.stdout.readline() if ready else b""
         if line:
             return {"loader": loader, "number": number, **json.loads(line)}
         with suppress(subprocess.TimeoutExpired):
             process.wait(1)
         self.stop()
-        fault = f"the process ended ({process.returncode})" if ready else f"hung for {SECONDS} s"
+        fault = f"the process ended ({process.returncode})" if ready else "hung"
         return {"loader": loader, "number": number, "fault": fault}
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether an answer, or the end, has come before the limits of time."""
+        until, last = time.monotonic() + ASLEEP, processor_seconds(process.pid) + SECONDS
+        while not select.select([process.stdout], [], [], 1)[0]:
+            if time.monotonic() > until or processor_seconds(process.pid) > last:
+                return False
+        return True
 
     def _start(self) -> subprocess.Popen[bytes]:
         paths = [ROOT / "src", ROOT / "tests" / "helpers", HERE]
@@ -72,6 +83,12 @@ class Reader:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has used so far (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def chunks(weights: dict[str, float], cases: int, first: int) -> Iterator[list[tuple[str, int]]]:
@@ -105,7 +122,7 @@ def main() -> int:
     from loaders import LOADERS
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=15_000)
+    parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--loader", choices=LOADERS, help="this one only")
     parser.add_argument("--processes", type=int, default=2)
@@ -113,10 +130,13 @@ def main() -> int:
     given = parser.parse_args()
     weights = {name: one.weight for name, one in LOADERS.items() if given.loader in (None, name)}
     counts: Counter[str] = Counter()
+    tried: Counter[str] = Counter()
     for found in run(weights, given.cases, given.processes, given.first):
         counts["faults" if found["fault"] else "refused" if found["told"] else "read"] += 1
+        tried[found["loader"]] += 1
         if found["fault"] or given.all:
             print(json.dumps(found, ensure_ascii=False), flush=True)
+    print(", ".join(f"{count:,} {name}" for name, count in tried.items()))
     print(", ".join(f"{count:,} {what}" for what, count in counts.items()))
     return bool(counts["faults"])
 

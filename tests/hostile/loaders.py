@@ -28,7 +28,7 @@ from PIL import Image
 from tiny_run import MODEL, add_journal, save_run
 
 import skillweave as sw
-from skillweave.config.data import DataConfig
+from skillweave.config.data import DataConfig, LimitsConfig
 from skillweave.config.streams import (
     ImageStream,
     TrainedTokenizerConfig,
@@ -324,25 +324,40 @@ def write_folder(folder: Path) -> None:
 # Media
 
 
-def add_media(processor: Any) -> Any:
-    return lambda folder: [processor(str(file)) for file in folder.iterdir()]
+ISOLATED = LimitsConfig(isolate=True)
+"""Decoders in a child process with limits of time and memory, as a service has them."""
 
 
-@add("pictures", add_media(ImageProcessor(ImageStream(size=16, patch=8))), weight=3, named=False)
+def add_media(name: str, processor: Any, stream: Any) -> Any:
+    """Two loaders: one decodes here, where a crash is a fault, and one in a child process, whose
+    death costs the file alone."""
+
+    def reading(limits: LimitsConfig) -> Callable[[Path], Any]:
+        read = processor(stream, limits)
+        return lambda folder: [read(str(file)) for file in folder.iterdir()]
+
+    def register(write: Callable[[Path], None]) -> None:
+        add(name, reading(LimitsConfig()), weight=3, named=False)(write)
+        add(f"{name} in a child process", reading(ISOLATED), weight=3, named=False)(write)
+
+    return register
+
+
+@add_media("pictures", ImageProcessor, ImageStream(size=16, patch=8))
 def write_pictures(folder: Path) -> None:
     picture = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
     for suffix in ("png", "jpg", "webp", "gif", "bmp", "tiff"):
         picture.save(folder / f"a.{suffix}")
 
 
-@add("sounds", add_media(SoundProcessor(WaveformStream())), weight=3, named=False)
+@add_media("sounds", SoundProcessor, WaveformStream())
 def write_sounds(folder: Path) -> None:
     wave = np.sin(np.arange(4000) / 20).astype(np.float32)
     for suffix in ("wav", "flac", "mp3", "ogg"):
         soundfile.write(folder / f"a.{suffix}", wave, 16_000)
 
 
-@add("clips", add_media(VideoProcessor(VideoStream(size=16, frames=3))), weight=3, named=False)
+@add_media("clips", VideoProcessor, VideoStream(size=16, frames=3))
 def write_clips(folder: Path) -> None:
     for suffix, codec in {"mp4": "h264", "webm": "libvpx", "avi": "mpeg4"}.items():
         with av.open(str(folder / f"a.{suffix}"), "w") as container:

@@ -1,17 +1,26 @@
 """The page, in a real browser without a screen."""
 
+import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from every_task import recipe
 from PIL import Image
 from served import http, serving
-from tiny_run import COLOURS
+from tiny_run import COLOURS, save_run
 
-from skillweave.serving.page.page import names_addresses
-from skillweave.serving.page.texts import LANGUAGES, WORDS, language_of
+import skillweave as sw
+from skillweave.serving.collections import Collections
+from skillweave.serving.models import Models
+from skillweave.serving.page import fragments
+from skillweave.serving.page.page import Page, effects_of, names_addresses
+from skillweave.serving.page.texts import LANGUAGES, WORDS, language_of, translated
+from skillweave.serving.settings import ServiceConfig
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -121,6 +130,44 @@ def test_the_page_fetches_no_addresses(url: str) -> None:
     assert not names_addresses(b"\xff") and not names_addresses(b"")
     for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=../../etc/passwd"):
         assert http.get(f"{url}{path}").status_code in (403, 404)
+
+
+def test_questions_about_a_picture(tmp_path: Path) -> None:
+    described = recipe("visual_question_answering").model_dump(mode="json")
+    run = save_run({**described, "output": str(tmp_path / "run")})
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (20, 20), "red").save(picture)
+    models = Models([f"run={run}"], ServiceConfig(isolate=False), device="cpu")
+    functions = Page(models, Collections()).build().fns.values()
+    (ask,) = (one.fn for one in functions if one.name == "ask")
+    request = SimpleNamespace(headers={"accept-language": "en"})
+    shown, ran = asyncio.run(ask(request, str(picture), "what is it?"))
+    row = {"image": str(picture), "question": "what is it?"}
+    (answer,) = sw.predict(run, "visual_question_answering", [row])
+    assert f'role="status">{answer["answer"]}</p>' in shown and "visual_question" in ran
+    told, _ = asyncio.run(ask(request, None, "what is it?"))
+    assert "Give a file and a question first" in told
+    models.stop(5)
+
+
+def test_effects_are_a_table_that_can_be_read_aloud(tmp_path: Path) -> None:
+    words = translated("en")
+    cells = {"pooled": [[1.0, -0.5], [0.2, None]]}
+    cells["pooled_intervals"] = [[[None, None], [-0.8, -0.2]], [[-0.1, 0.5], [None, None]]]
+    found = {"tasks": ["<i>a", "b"], "blocks": [{"block": "feed_forward", **cells}]}
+    html = fragments.interference("model", found, words)
+    labels = [part.partition('"')[0] for part in html.split('<td class="sw-')[2:]]
+    assert labels == ["helps", "harms", "helps"]  # the corner is a cell, too
+    assert 'aria-label="b on &lt;i&gt;a: harms, -0.50 (-0.80 … -0.20)"' in html
+    assert 'aria-label="&lt;i&gt;a on b: uncertain, 0.20 (-0.10 … 0.50)"' in html
+    assert 'aria-label="b on b: no shared parameter"' in html and "<i>a" not in html
+    assert "skillweave interference RUN" in fragments.interference("model", None, words)
+    model: Any = SimpleNamespace(path=tmp_path)
+    assert effects_of(model) is None
+    (tmp_path / "interference.json").write_text(json.dumps(found))
+    assert effects_of(model) == found
+    (tmp_path / "interference.json").write_text("{")
+    assert effects_of(model) is None
 
 
 def test_every_word_is_in_every_language() -> None:

@@ -1,6 +1,7 @@
 """What strangers may do: tokens, sizes, times, numbers, and what stands in the log."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -53,7 +54,8 @@ def guarded(settings: ServiceConfig) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serving_app(guarded(ServiceConfig(**SETTINGS))) as found:
+    settings = ServiceConfig(**SETTINGS)
+    with serving_app(guarded(settings), settings) as found:
         yield found
 
 
@@ -92,6 +94,21 @@ def test_slow_bodies_are_refused(url: str) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 900\r\n\r\n"
     assert b" 408 " in raw(url, head, *[b"x"] * 5, pause=0.3)
     assert time.monotonic() - begun < 60
+
+
+def test_slow_headers_cost_the_connection(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    whole = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx"
+    for before in (b"", whole):  # the first request of a connection, and a later one
+        with socket.create_connection((host, int(port)), 30) as one:
+            one.sendall(before)
+            with contextlib.suppress(ConnectionError):
+                for byte in b"POST /echo HTTP/1.1":
+                    one.sendall(bytes([byte]))
+                    time.sleep(0.01)
+                while one.recv(4096):  # until the service closes it
+                    pass
+    assert http.get(f"{url}/health").status_code == 200
 
 
 def test_an_answer_that_takes_too_long_is_refused(url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -30,6 +30,14 @@ def serve(
         ),
     ] = None,
     page: Annotated[bool, Option("--page/--no-page", help="Serve a web page at / as well.")] = True,
+    mcp: Annotated[
+        bool, Option("--mcp", help="Serve tools for assistants at /mcp (Model Context Protocol).")
+    ] = False,
+    engine: Annotated[
+        Literal["uvicorn", "ray"],
+        Option(help="What runs the application: this process, or replicas of Ray Serve."),
+    ] = "uvicorn",
+    replicas: Annotated[int, Option(metavar="N", min=1, help="Replicas of Ray Serve.")] = 1,
     host: Annotated[
         str, Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 for all networks.")
     ] = "127.0.0.1",
@@ -79,7 +87,9 @@ def serve(
     from skillweave.config.reading import read_lines
     from skillweave.serving import require_serving
 
-    require_serving(page)
+    require_serving(page, mcp)
+    from fastapi import FastAPI
+
     from skillweave.reporting.terminal import progress
     from skillweave.serving.app import build_app
     from skillweave.serving.collections import Collections, open_collections
@@ -104,12 +114,23 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         isolate=isolate,
     )
-    bound = listen(host, port)
-    opened = Models(models, settings, tasks, device)
-    collections = Collections()
-    if data is not None:
-        with progress() as step:
+
+    def build(step: Any = None) -> tuple[FastAPI, Models]:
+        opened = Models(models, settings, tasks, device)
+        collections = Collections()
+        if data is not None:
             collections = open_collections(next(iter(opened)), data, step)
+        return build_app(opened, collections, page, mcp), opened
+
+    if engine == "ray":
+        from skillweave.serving import ray_serve
+
+        ray_serve.require_ray()
+        ray_serve.run(lambda: build()[0], settings, replicas)
+        return {"host": host, "port": port}
+    bound = listen(host, port)
+    with progress() as step:
+        app, opened = build(step)
     address = bound.getsockname()[:2]
-    run(build_app(opened, collections, page), opened, settings, bound)
+    run(app, opened, settings, bound)
     return {"models": [model.name for model in opened], "host": address[0], "port": address[1]}

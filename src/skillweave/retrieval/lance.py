@@ -23,10 +23,9 @@ FILE = "skillweave.json"
 """What a folder of tables says of itself: the weights whose vectors it holds."""
 APPROXIMATE = 50_000
 """From so many vectors on, an approximate index chooses the candidates."""
-PROBED = 0.1
-"""Share of the partitions of the approximate index that is searched."""
-CANDIDATES = 20
-"""Times as many candidates as items are asked for; they are ranked by their exact cosines."""
+PROBED = 0.03
+"""Share of the partitions of the approximate index that is searched, at least `LEAST_PROBED`."""
+LEAST_PROBED = 20
 OWN = ("key", "caption", "split", "row", "path", "content", "mark", "words", "vector")
 PREFIX = "meta_"
 """Begins the names of columns of the data, so that they may be called as ours."""
@@ -117,8 +116,9 @@ class LanceIndex(VectorIndex):
             return
         indexed = {one.name for one in self.table.list_indices()}
         if count >= APPROXIMATE and "vector_idx" not in indexed:
-            partitions = max(2, round(math.sqrt(count)))
-            ivf = IvfFlat(distance_type="cosine", num_partitions=partitions)
+            # As many partitions as vectors in each. Given as their size, since `optimize` joins
+            # partitions that are smaller than it, and knows of no number that was asked for.
+            ivf = IvfFlat(distance_type="cosine", target_partition_size=round(math.sqrt(count)))
             self.table.create_index("vector", config=ivf)
         if "words_idx" not in indexed:
             exact = FTS(
@@ -134,23 +134,22 @@ class LanceIndex(VectorIndex):
     def search(
         self, query_D: Vectors, k: int, where: Sequence[Filter] = (), words: str = ""
     ) -> list[Hit]:
-        """See `VectorIndex`. The candidates of an approximate index are ranked by exact cosines."""
+        """See `VectorIndex`. An approximate index looks into some of its partitions alone; their
+        vectors are whole, so the cosines are exact."""
         if self.table is None:
             return []
         condition, query = self._sql(where), np.asarray(query_D, np.float32)
         search = self.table.search(query, vector_column_name="vector").distance_type("cosine")
-        partitions = round(math.sqrt(max(len(self), 1)))
-        search = search.nprobes(max(20, math.ceil(PROBED * partitions)))
-        depth = k * (max(DEPTH, CANDIDATES) if words else CANDIDATES)
-        rows = _filtered(search, condition).limit(depth).to_list()
-        scores = {row["key"]: float(np.dot(row["vector"], query)) for row in rows}
-        order = sorted(scores, key=lambda key: -scores[key])
+        probes = max(LEAST_PROBED, math.ceil(PROBED * math.sqrt(max(len(self), 1))))
+        rows = self._found(search.nprobes(probes), condition, k * DEPTH if words else k)
         by_key = {row["key"]: row for row in rows}
+        scores = {row["key"]: 1 - row["_distance"] for row in rows}
+        order = list(scores)
         if words and (asked := segmented(words)):
             worded = self._by_words(asked, condition, k * DEPTH)
             for row in worded:
                 by_key[row["key"]] = row
-                scores[row["key"]] = float(np.dot(row["vector"], query))
+                scores.setdefault(row["key"], float(np.dot(row["vector"], query)))
             order = fused([order, [row["key"] for row in worded]])
         return [Hit(scores[key], self._entry(by_key[key])) for key in order[:k]]
 
@@ -158,7 +157,17 @@ class LanceIndex(VectorIndex):
         if "words_idx" not in {one.name for one in self.table.list_indices()}:
             self.optimize()
         search = self.table.search(asked, query_type="fts", fts_columns="words")
-        return _filtered(search, condition).limit(k).to_list()
+        return self._found(search, condition, k, "vector")
+
+    def _found(
+        self, search: Any, condition: str, k: int, vector: str = "_distance"
+    ) -> list[dict[str, Any]]:
+        """The rows that a search finds, the best first, with one more column. Vectors are left out
+        unless they are asked for: as Python lists they cost more than the search."""
+        columns = [name for name in self._names if name not in ("vector", "words")]
+        if condition:
+            search = search.where(condition, prefilter=True)
+        return search.select([*columns, vector]).limit(k).to_list()
 
     @property
     def _names(self) -> list[str]:
@@ -282,10 +291,6 @@ def _column(field: Any, cells: Sequence[Any]) -> Any:
         raise ConfigError(
             f"column {name!r} holds {field.type} in the index, and here something else ({error})"
         ) from None
-
-
-def _filtered(search: Any, condition: str) -> Any:
-    return search.where(condition, prefilter=True) if condition else search
 
 
 def _quoted(text: str) -> str:

@@ -22,11 +22,15 @@ from skillweave.serving.routes import cohere, health, openai, scoring, search, t
 
 
 def build_app(
-    models: Models, collections: Collections | None = None, page: bool = False
+    models: Models,
+    collections: Collections | None = None,
+    page: bool = False,
+    tools: bool = False,
 ) -> FastAPI:
     """The ASGI application that serves some models, with the settings that they were opened with.
 
-    `collections`: what is searched. `page`: whether a web page is at /.
+    `collections`: what is searched. `page`: whether a web page is at /. `tools`: whether assistants
+    find tools at /mcp.
 
     `app.state.stopping`: an event that is set when no more requests are welcome.
     """
@@ -47,6 +51,12 @@ def build_app(
     app.add_exception_handler(HTTPException, _tell_http)
     for kind in (BadInput, ConfigError):
         app.add_exception_handler(kind, _tell_bad)
+    if tools:
+        from skillweave.serving.tools import open_tools  # of the extra `mcp`
+
+        server = open_tools(models, collections)
+        app.router.routes.extend(server.streamable_http_app().routes)
+        app.router.lifespan_context = lambda _: server.session_manager.run()
     if page:
         from skillweave.serving.page import mount_page  # Gradio is slow to import
 

@@ -296,6 +296,13 @@ class Models:
             raise NotFound(f"unknown model {given[:100]!r}; served are {_listed(self.by_name)}")
         return self.by_name[name], task
 
+    def first_task(
+        self, does: Callable[[ResolvedTask], bool]
+    ) -> tuple[ServedModel, ResolvedTask] | None:
+        """The first task that does something, and its model; None where none does."""
+        found = ((model, task) for model in self for task in model.tasks.values() if does(task))
+        return next(found, None)
+
     def __iter__(self) -> Any:
         return iter(self.by_name.values())
 

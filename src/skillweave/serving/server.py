@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from skillweave.config import ConfigError
 from skillweave.serving.logs import log, set_up_logs
@@ -31,6 +34,59 @@ class Server(uvicorn.Server):
         self.application.state.stopping.set()
 
 
+def protocol(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which closes a connection whose request line and headers do not arrive
+    within so many seconds: a client that sends them byte by byte would keep it for ever."""
+
+    class Timed(AutoHTTPProtocol):
+        closing: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait(transport)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            answered: Any = self  # attributes of both of uvicorn's protocols
+            if answered.cycle is None or answered.cycle.response_complete:
+                self._wait(answered.transport)
+            else:
+                self._stop()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            super().connection_lost(exc)
+
+        def _wait(self, transport: Any) -> None:
+            if self.closing is None:
+                loop = asyncio.get_running_loop()
+                self.closing = loop.call_later(seconds, transport.close)
+
+        def _stop(self) -> None:
+            if self.closing is not None:
+                self.closing.cancel()
+                self.closing = None
+
+    return Timed
+
+
+def configured(app: Any, settings: ServiceConfig) -> uvicorn.Config:
+    """How uvicorn serves an application."""
+    return uvicorn.Config(
+        app,
+        http=protocol(settings.body_seconds),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=settings.stop_seconds,
+        h11_max_incomplete_event_size=64 * 1024,
+        limit_concurrency=2 * settings.max_concurrent_requests + 64,
+        ws="none",
+        lifespan="on",
+    )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound. Raises ConfigError for an address that cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -51,22 +107,10 @@ def run(app: FastAPI, models: Models, settings: ServiceConfig, bound: socket.soc
     """Serve until SIGTERM or Ctrl-C, and then until what was accepted is answered, at most
     `settings.stop_seconds`."""
     set_up_logs()
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=settings.stop_seconds,
-        h11_max_incomplete_event_size=64 * 1024,
-        limit_concurrency=2 * settings.max_concurrent_requests + 64,
-        ws="none",
-        lifespan="on",
-    )
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{port}", file=sys.stderr, flush=True)
     log("listening", host=host, port=port, models=[model.name for model in models])
-    Server(config, app).run(sockets=[bound])
+    Server(configured(app, settings), app).run(sockets=[bound])
     models.stop(settings.stop_seconds)
     log("stopped")

@@ -27,7 +27,8 @@ class ServiceConfig(Config):
     max_body_bytes: Positive = 32 * 2**20
     """Bytes of a request's body; a larger one is refused (413)."""
     body_seconds: PositiveFloat = 30
-    """Time in which a body must have arrived (408)."""
+    """Time in which the headers of a request must have arrived (else the connection is closed), and
+    then its body (408)."""
     request_seconds: PositiveFloat = 300
     """Time for an answer. What is not answered by then is refused (503), and is not computed if it
     still waits."""

@@ -23,6 +23,8 @@ from skillweave.model.config import ModelConfig
 
 LARGEST = 4096
 """Pixels of a side up to which a picture is compared."""
+LARGEST_SPECTRUM = 2**24
+"""Numbers of a spectrum up to which recordings are compared; Whisper's has 1.2 million."""
 ROUNDING = 2 / 255
 """Largest difference of pixels from 0 to 1: filters round twice."""
 SOUND_ROUNDING = 0.02
@@ -62,6 +64,8 @@ def _compare_sound(folder: Path, stream: SoundStream, random: np.random.Generato
     from transformers import AutoFeatureExtractor
 
     theirs: Any = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    if _spectrum(theirs) > LARGEST_SPECTRUM:
+        raise _other_inputs(folder, theirs)
     processor = SoundProcessor(stream)
     length = min(stream.sample_rate // 2, processor.max_samples)
     recording = random.normal(0.1, 0.2, length).clip(-1, 1).astype(np.float32)
@@ -73,13 +77,23 @@ def _compare_sound(folder: Path, stream: SoundStream, random: np.random.Generato
     _require(folder, theirs, wanted, found, SOUND_ROUNDING)
 
 
+def _spectrum(theirs: Any) -> float:
+    """The numbers of the spectrum that Whisper's extractor makes of any recording, however short:
+    it fills them up to 30 s."""
+    frames = getattr(theirs, "n_samples", 0) / max(getattr(theirs, "hop_length", 1), 1)
+    return frames * getattr(theirs, "n_fft", 0)
+
+
 def _require(
     folder: Path, theirs: Any, wanted: np.ndarray, found: np.ndarray, tolerance: float
 ) -> None:
     same = wanted.size == found.size
-    if same and np.abs(wanted.reshape(found.shape) - found).max() <= tolerance:
-        return
-    raise ConfigError(
+    if not same or np.abs(wanted.reshape(found.shape) - found).max() > tolerance:
+        raise _other_inputs(folder, theirs)
+
+
+def _other_inputs(folder: Path, theirs: Any) -> ConfigError:
+    return ConfigError(
         f"{folder}: {type(theirs).__name__} makes other inputs than skillweave does of the same"
         " file, so one of its options has no counterpart here; give the options that the model"
         " was trained with, or remove the preprocessor's file to use those of the family"

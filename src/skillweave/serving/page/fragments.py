@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
+from typing import Any
 
+from skillweave.reporting.formatting import format_effect, format_interval
 from skillweave.retrieval.vectors import Hit
 from skillweave.serving.collections import Collection
 from skillweave.serving.models import ServedModel, Usage
@@ -89,6 +91,62 @@ def classes(shares: Mapping[str, float]) -> str:
         for name, share in sorted(shares.items(), key=lambda pair: -pair[1])
     )
     return f'<ol class="sw-classes">{rows}</ol>'
+
+
+def answer(text: str, shares: Mapping[str, float]) -> str:
+    """The answer to a question, and how probable it and others are, where that is known."""
+    return f'<p class="sw-answer" role="status">{escape(text)}</p>{classes(shares)}'
+
+
+def interference(name: str, found: Mapping[str, Any] | None, words: Words) -> str:
+    """How the tasks of a model influence each other: what `Interference.to_json` returned, as a
+    heat map for each block; or how to get it."""
+    head = f"<h3>{escape(name)}</h3>"
+    if found is None:
+        return (
+            f"{head}{message(words['no_effects'])}<p><code>skillweave interference RUN</code></p>"
+        )
+    maps = "".join(_heat_map(found["tasks"], block, words) for block in found["blocks"])
+    return f'{head}<p class="sw-message">{escape(words["effects"])}</p>{maps}'
+
+
+def _heat_map(tasks: Sequence[str], block: Mapping[str, Any], words: Words) -> str:
+    """Columns have the numbers of their tasks, so that a phone shows them."""
+    numbers = range(len(tasks))
+    heads = "".join(
+        f'<th scope="col" title="{escape(tasks[j])}" aria-label="{escape(tasks[j])}">{j + 1}</th>'
+        for j in numbers
+    )
+    rows = "".join(
+        f'<tr><th scope="row"><b>{i + 1}</b> {escape(tasks[i])}</th>'
+        + "".join(_effect(tasks, block, i, j, words) for j in numbers)
+        + "</tr>"
+        for i in numbers
+    )
+    corner = f'<td class="sw-corner">{escape(words["trained"])} →</td>'
+    return (
+        f'<figure class="sw-heat"><figcaption>{escape(block["block"])}</figcaption>'
+        f'<div class="sw-scroll"><table tabindex="0"><thead><tr>{corner}{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></figure>"
+    )
+
+
+def _effect(tasks: Sequence[str], block: Mapping[str, Any], i: int, j: int, words: Words) -> str:
+    value, (low, high) = block["pooled"][i][j], block["pooled_intervals"][i][j]
+    pair = f"{tasks[j]} {words['on']} {tasks[i]}"
+    if value is None:
+        told = escape(f"{pair}: {words['none_shared']}")
+        return f'<td title="{told}" aria-label="{told}">–</td>'
+    certain = i == j or (low is not None and high is not None and not low <= 0 <= high)
+    kind = "helps" if value > 0 else "harms"
+    interval = "" if i == j else format_interval((low, high))
+    verdict = words[kind] if certain else words["uncertain"]
+    told = escape(f"{pair}: {verdict}, {format_effect(value)} ({interval})".replace(" ()", ""))
+    strength = min(abs(value), 1.0) * (80 if certain else 25)
+    return (
+        f'<td class="sw-{kind}" style="--strength:{strength:.0f}%" title="{told}"'
+        f' aria-label="{told}">{format_effect(value)}<small>{interval}</small></td>'
+    )
 
 
 def part_that_ran(model: ServedModel, usage: Usage, words: Words) -> str:

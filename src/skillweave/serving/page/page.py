@@ -15,7 +15,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skillweave.config import ConfigError
+from skillweave.config.reading import read_object
 from skillweave.data.processors import BadInput
+from skillweave.reporting.report import INTERFERENCE_FILE
 from skillweave.retrieval.filters import parse_filters
 from skillweave.serving.collections import Collections
 from skillweave.serving.errors import RequestError
@@ -145,32 +147,36 @@ class Page:
                 if self.collections:
                     with gr.Tab(t("search")):
                         self._search()
+                if found := self.models.first_task(asks_about_media):
+                    with gr.Tab(t("ask")):
+                        self._ask(*found)
                 if names := [m for m in self.models if _zero_shot(m)]:
                     with gr.Tab(t("classify")):
                         self._classify(names[0])
-                if found := self._first(is_transcription):
+                if found := self.models.first_task(is_transcription):
                     with gr.Tab(t("transcribe")):
                         self._transcribe(*found)
-                if found := self._first(lambda task: task.target.writes_text):
+                if found := self.models.first_task(lambda task: task.target.writes_text):
                     with gr.Tab(t("write")):
                         self._write(*found)
+                with gr.Tab(t("interference")):
+                    effects = gr.HTML()
                 with gr.Tab(t("model")):
                     about = gr.HTML()
-            blocks.load(self._about, None, [head, about], api_visibility="private")
+            blocks.load(self._about, None, [head, effects, about], api_visibility="private")
         return blocks
 
-    def _first(self, does: Any) -> tuple[ServedModel, ResolvedTask] | None:
-        found = ((m, task) for m in self.models for task in m.tasks.values() if does(task))
-        return next(found, None)
-
-    def _about(self, request: gr.Request) -> tuple[str, str]:
+    def _about(self, request: gr.Request) -> tuple[str, str, str]:
         words = _words(request)
         head = (
             f'<header class="sw-head"><h1>skillweave</h1><p>{escape(words["title"])}</p></header>'
         )
         models = "".join(fragments.about_model(model, words) for model in self.models)
         empty = "" if self.collections else fragments.message(words["no_data"])
-        return head, f"{empty}{models}"
+        effects = "".join(
+            fragments.interference(model.name, effects_of(model), words) for model in self.models
+        )
+        return head, effects, f"{empty}{models}"
 
     def _search(self) -> None:
         t = self.word
@@ -182,14 +188,18 @@ class Page:
             )
             go = gr.Button(t("go"), variant="primary", scale=1, min_width=110)
         within = gr.Radio(
-            [(both(name), name) for name in found], value=next(iter(found)), label=t("within")
+            [(both(name), name) for name in found],
+            value=next(iter(found)),
+            label=t("within"),
+            visible=len(found) > 1,
         )
-        with gr.Accordion(t("example"), open=False), gr.Row():
-            files = [_file(modality, t) for modality in examples]
-        with gr.Accordion(t("options"), open=False), gr.Row():
-            count = gr.Slider(1, 50, 12, step=1, label=t("count"))
-            where = gr.Textbox(label=t("where"), placeholder=t("where_hint"), lines=1)
-            by_words = gr.Checkbox(label=t("words"))
+        with gr.Row():
+            with gr.Accordion(t("example"), open=False), gr.Row():
+                files = [_file(modality, t) for modality in examples]
+            with gr.Accordion(t("options"), open=False), gr.Row():
+                count = gr.Slider(1, 50, 12, step=1, label=t("count"))
+                where = gr.Textbox(label=t("where"), placeholder=t("where_hint"), lines=1)
+                by_words = gr.Checkbox(label=t("words"))
         ran, results = gr.HTML(), gr.HTML()
 
         async def find(
@@ -222,6 +232,35 @@ class Page:
             self._on(
                 [file.change], find, [query, within, count, where, by_words, *files], [results, ran]
             )
+
+    def _ask(self, model: ServedModel, task: ResolvedTask) -> None:
+        t = self.word
+        (about,) = (modality for modality in EXAMPLES if modality in task.entry.given)
+        with gr.Row():
+            file = _file(about, t, "question")
+            with gr.Column():
+                question = gr.Textbox(label=t("question"), placeholder=t("question_hint"), lines=2)
+                go = gr.Button(t("ask_go"), variant="primary")
+                answered = gr.HTML()
+        ran = gr.HTML()
+
+        async def ask(
+            request: gr.Request, file: str | None, question: str | None
+        ) -> tuple[str, str]:
+            words, usage = _words(request), Usage()
+            try:
+                if not file or not question or not question.strip():
+                    raise RequestError(words["give_both"])
+                row = {about: Path(file).read_bytes(), "question": question}
+                (answer,) = await model.answer(task.name, [row], usage)
+            except TOLD as error:
+                return fragments.message(str(error)), ""
+            if "error" in answer:
+                return fragments.message(answer["error"]), ""
+            shown = fragments.answer(answer["answer"], answer.get("probabilities", {}))
+            return shown, fragments.part_that_ran(model, usage, words)
+
+        self._on([go.click, question.submit], ask, [file, question], [answered, ran])
 
     def _classify(self, model: ServedModel) -> None:
         t = self.word
@@ -320,6 +359,22 @@ class Page:
             show_progress="minimal",
             trigger_mode="always_last",
         )
+
+
+def asks_about_media(task: ResolvedTask) -> bool:
+    """Whether a task answers a question about a picture, a recording or a clip."""
+    given = task.entry.given
+    return "question" in given and any(modality in given for modality in EXAMPLES)
+
+
+def effects_of(model: ServedModel) -> dict[str, Any] | None:
+    """What `skillweave interference` left in the folder of a model; None for nothing that can be
+    read."""
+    try:
+        found = read_object(Path(model.path) / INTERFERENCE_FILE)
+    except ConfigError:
+        return None
+    return found if {"tasks", "blocks"} <= found.keys() else None
 
 
 def _translations() -> gr.I18n:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 WORDS: dict[str, tuple[str, str]] = {
     "title": ("One compact model, only the part that is needed", "一个小模型，只运行需要的部分"),
     "search": ("Search", "搜索"),
+    "ask": ("Ask", "提问"),
     "classify": ("Classify", "分类"),
     "transcribe": ("Transcribe", "听写"),
     "write": ("Write", "写作"),
+    "interference": ("Which tasks help or harm", "任务之间的影响"),
     "model": ("The model", "模型"),
     "query": ("What are you looking for?", "想找什么？"),
     "query_hint": ("a laughing face, or 下雨", "一张笑脸，或者 rain"),
@@ -36,6 +38,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "listen": ("Write down", "转成文字"),
     "transcript": ("What was said", "听到的内容"),
     "prompt": ("Your text", "输入文本"),
+    "question": ("Your question", "问题"),
+    "question_hint": ("What is in the picture?", "图里是什么？"),
+    "ask_go": ("Ask", "提问"),
+    "give_both": ("Give a file and a question first.", "请先选择文件并输入问题。"),
     "question_image": ("The picture that it is about", "相关的图片"),
     "question_sound": ("The recording that it is about", "相关的录音"),
     "question_video": ("The clip that it is about", "相关的短片"),
@@ -57,6 +63,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "没有可搜索的数据。启动服务时请用 --data 指定文件夹或表格。",
     ),
     "score": ("similarity", "相似度"),
+    "effects": (
+        "A row is a task; a column is the task that is trained for a step. 1 means that the step"
+        " helps the row's task as much as one of its own, below 0 that it harms it. Faint cells"
+        " are uncertain: their 95 % interval holds 0.",
+        "行是受影响的任务，列是训练一步的任务。1 表示这一步与该任务自己的一步同样有益，"
+        "小于 0 表示有害。浅色格子不确定：95 % 区间包含 0。",
+    ),
+    "no_effects": (
+        "Nobody has measured yet how the tasks of this model influence each other. For a run:",
+        "还没有测量这个模型的任务之间的影响。对训练结果运行：",
+    ),
+    "harms": ("harms", "有害"),
+    "helps": ("helps", "有益"),
+    "uncertain": ("uncertain", "不确定"),
+    "trained": ("trained for a step", "训练一步的任务"),
+    "none_shared": ("no shared parameter", "没有共享参数"),
+    "on": ("on", "→"),
 }
 """Name of a text → English and Chinese."""
 LANGUAGES = ("en", "zh")
