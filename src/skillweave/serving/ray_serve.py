@@ -44,10 +44,10 @@ def run(build: Callable[[], FastAPI], settings: ServiceConfig, replicas: int = 1
     stopping = threading.Event()
     ray.init(include_dashboard=None if "RAY_ADDRESS" in os.environ else False, log_to_driver=True)
     try:
+        for one in (signal.SIGTERM, signal.SIGINT):  # in place of Ray's, which end at once
+            signal.signal(one, lambda *_: stopping.set())
         serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(_deployment(build, settings, replicas).bind(), name=NAME, route_prefix="/")
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, lambda *_: stopping.set())
         log("listening", host=settings.host, port=settings.port, replicas=replicas)
         stopping.wait()
     finally:

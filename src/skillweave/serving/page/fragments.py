@@ -137,11 +137,13 @@ def _effect(tasks: Sequence[str], block: Mapping[str, Any], i: int, j: int, word
     if value is None:
         told = escape(f"{pair}: {words['none_shared']}")
         return f'<td title="{told}" aria-label="{told}">–</td>'
-    certain = i == j or (low is not None and high is not None and not low <= 0 <= high)
-    kind = "helps" if value > 0 else "harms"
-    interval = "" if i == j else format_interval((low, high))
+    if i == j:  # by definition the measure of all others, so it has no colour
+        told = escape(f"{pair}: {format_effect(value)}")
+        return f'<td title="{told}" aria-label="{told}">{format_effect(value)}</td>'
+    certain = low is not None and high is not None and not low <= 0 <= high
+    kind, interval = "helps" if value > 0 else "harms", format_interval((low, high))
     verdict = words[kind] if certain else words["uncertain"]
-    told = escape(f"{pair}: {verdict}, {format_effect(value)} ({interval})".replace(" ()", ""))
+    told = escape(f"{pair}: {verdict}, {format_effect(value)} ({interval})")
     strength = min(abs(value), 1.0) * (80 if certain else 25)
     return (
         f'<td class="sw-{kind}" style="--strength:{strength:.0f}%" title="{told}"'
