@@ -298,11 +298,11 @@ def measure(clients: int, seconds: float) -> tuple[dict[str, Load], list[Figure]
     mixture, batching = loads["mixed"], loads["text"].rate / loads["text, one by one"].rate
     half = len(mixture.memory) // 2
     growth = max(mixture.memory[half:]) / max(mixture.memory[:half])
-    bad = sum(load.bad for name, load in loads.items() if name != "overload, then a stop")
-    unanswered = logged - ended.counts["right"] + ended.counts["wrong"]
-    told = f"status {status}, {stopped:.1f} s after the last answer" if status else ""
-    if told:
-        print(f"the stopped service ended with {told}")
+    bad = sum(load.bad for load in loads.values() if load is not ended)
+    # a request that is lost to a service that has stopped was not accepted: see below
+    bad += sum(n for name, n in ended.counts.items() if name.startswith(("wrong", "status")))
+    unanswered = logged - ended.counts["right"] - ended.counts["wrong"]
+    print(f"stopped {stopped:.1f} s after the last answer, exit status {status}")
     refusals = ended.counts[REFUSED]
     return loads, [
         Figure("batches / one by one", batching, "times, least", BATCHING, batching >= BATCHING),
