@@ -26,6 +26,7 @@ lint: setup
 
 docs: setup
 	@$(BIN)/python docs/build_reference.py
+	@$(BIN)/python docs/build_site.py
 
 parity: setup
 	@$(BIN)/python benchmarks/parity.py

@@ -1,6 +1,6 @@
 """Write docs/recipe.md from the configuration classes, the registered targets, the catalogue of
-tasks and the metrics, and docs/corpus_reference.md from the sources and steps of the corpus
-pipeline.
+tasks and the metrics, docs/corpus_reference.md from the sources and steps of the corpus pipeline,
+docs/recipes.md from the heads of the packaged recipes, and docs/api.md from the public names.
 
 python docs/build_reference.py [--check]
 
@@ -10,6 +10,7 @@ python docs/build_reference.py [--check]
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import sys
 import types
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+import skillweave
 from skillweave.components.targets import TARGETS
 from skillweave.config.base import Config, members_of
 from skillweave.config.task import TaskConfig
@@ -30,6 +32,7 @@ from skillweave.recipe import RecipeConfig
 from skillweave.tasks import TASKS, Task
 
 LONGEST_DEFAULT = 60
+RECIPES = Path(__file__).parents[1] / "recipes"
 PARTS: dict[str, tuple[type[Config], ...]] = {
     "Recipe": (RecipeConfig,),
     "Tasks and data": (TaskConfig,),
@@ -101,6 +104,41 @@ the code; do not edit it. [A clean corpus](corpus.md) explains how they work tog
 "required" means that a setting has no default. `kind` chooses a source or a step. `reads`: the fields that a row must have; a step
 leaves rows without them as they are. `adds`: the fields that a step adds to rows.
 """
+RECIPES_HEAD = """\
+# Packaged recipes
+
+Every recipe of the package, by the comment at its head. `make docs` generates this page; do not edit it. The file itself says
+the command, the hardware, the time, and what to expect.
+
+A recipe is trained by its name, from any folder: `skillweave train scratch`. To change one, write a recipe that begins with
+`base: scratch` and holds what differs, or set single values on the command line ([Recipe reference](recipe.md)).
+
+"""
+API_HEAD = """\
+# Python API
+
+The public names of `skillweave`. `make docs` generates this page from `skillweave.__all__`; do not edit it. In the repository it
+only lists the names; the site shows the docstrings. `import skillweave as sw` is quick: a name is loaded when it is first used.
+
+"""
+API = {
+    "Use a model": ("load", "predict", "encode", "generate", "Predictor", "Index"),
+    "Train": ("train", "read_recipe", "RecipeConfig", "ConfigError"),
+    "Make models from models": ("carve", "upcycle", "with_tuning", "from_hf", "to_hf"),
+    "Look inside": ("interference", "Interference"),
+    "The model": ("Model", "ModelConfig", "Output"),
+    "What a model is given": (
+        "Batch",
+        "Layout",
+        "Span",
+        "Features",
+        "Example",
+        "Modality",
+        "Role",
+        "Attention",
+    ),
+}
+"""Part of the page → public names."""
 
 
 def children(kind: object) -> list[type[Config]]:
@@ -289,7 +327,35 @@ def build_corpus() -> str:
     return "\n".join([CORPUS_HEAD, "## Configuration\n", *head, *sources, *steps])
 
 
-PAGES = {"recipe.md": build, "corpus_reference.md": build_corpus}
+def build_recipes() -> str:
+    """The page about the packaged recipes."""
+    rows = []
+    for file in sorted(RECIPES.rglob("*.yaml")):
+        name = file.relative_to(RECIPES).with_suffix("").as_posix()
+        head = itertools.takewhile(lambda line: line.strip("# "), file.read_text().splitlines())
+        what = prose(" ".join(line.lstrip("# ") for line in head))
+        rows.append((f"[`{name}`](../recipes/{name}.yaml)", what))
+    return RECIPES_HEAD + table(("recipe", "what it trains"), rows) + "\n"
+
+
+def build_api() -> str:
+    """The page about the public names. mkdocstrings puts their docstrings into it."""
+    named = [name for names in API.values() for name in names]
+    if sorted(named) != sorted(skillweave.__all__):
+        raise SystemExit(f"API: list {set(named) ^ set(skillweave.__all__)} as `__all__` does")
+    parts = [
+        f"## {title}\n\n" + "\n\n".join(f"::: skillweave.{name}" for name in names)
+        for title, names in API.items()
+    ]
+    return API_HEAD + "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "recipe.md": build,
+    "corpus_reference.md": build_corpus,
+    "recipes.md": build_recipes,
+    "api.md": build_api,
+}
 """Page → what writes it."""
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ EXTRAS = {
     "serve": "the HTTP service",
     "search": "larger indexes for search",
     "sweep": "searches over settings (skillweave sweep)",
+    "docs": "the documentation as a site, and notebooks that run",
     "export": "ONNX, 8 bits, CTranslate2 and GGUF",
 }
 """Extra of the package → what it gives. Another one is shown by its name."""
