@@ -11,9 +11,9 @@ import soundfile
 from PIL import Image
 from tiny_run import add_journal, make_run, save_run
 
+from skillweave.data import previews
 from skillweave.evaluation.evaluator import measure
 from skillweave.inference import open_run
-from skillweave.reporting import media
 from skillweave.reporting.cases import build_cases
 from skillweave.reporting.report import _activated, write_report
 
@@ -195,7 +195,7 @@ def test_skills_stand_where_a_task_activates_them(tmp_path):
 def test_pictures_survive_inlining():
     out = io.BytesIO()
     Image.new("RGBA", (400, 100), (255, 0, 0, 128)).save(out, "PNG")
-    kind, _, content = media.image_uri({"bytes": out.getvalue(), "path": None}).partition(
+    kind, _, content = previews.image_uri({"bytes": out.getvalue(), "path": None}).partition(
         ";base64,"
     )
     assert kind == "data:image/webp" and Image.open(io.BytesIO(base64.b64decode(content))).size == (
@@ -214,13 +214,13 @@ def test_pictures_and_frames_are_shown_upright_and_small():
     exif, out = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # to be turned clockwise
     wide.save(out, "JPEG", exif=exif)
-    shown = opened(media.image_uri(out.getvalue()))
+    shown = opened(previews.image_uri(out.getvalue()))
     assert shown.size == (64, 192)
     assert shown.getpixel((32, 20))[0] > 200 and shown.getpixel((32, 170))[2] > 200
     frames = io.BytesIO()
     greys = [Image.new("L", (600, 300), 20 * i) for i in range(11)]
     greys[0].save(frames, "GIF", save_all=True, append_images=greys[1:], duration=200)
-    first, middle, last = map(opened, media.frame_uris(frames.getvalue()))
+    first, middle, last = map(opened, previews.frame_uris(frames.getvalue()))
     assert first.size == (96, 48)
     values = [image.getpixel((48, 24))[0] for image in (first, middle, last)]
     assert abs(values[0]) < 8 and abs(values[1] - 100) < 12 and abs(values[2] - 200) < 8
@@ -228,7 +228,7 @@ def test_pictures_and_frames_are_shown_upright_and_small():
 
 def test_sounds_become_wav(tmp_path):
     soundfile.write(tmp_path / "a.flac", [0.0, 0.5, -0.5] * 100, 8000)
-    content = media.sound_uri(str(tmp_path / "a.flac")).partition(";base64,")[2]
+    content = previews.sound_uri(str(tmp_path / "a.flac")).partition(";base64,")[2]
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
     assert (len(samples), rate) == (300, 8000)
 

@@ -31,12 +31,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
 from skillweave.analysis.blocks import find_blocks
 from skillweave.batch import Batch
 from skillweave.config import ConfigError
+from skillweave.display import html_table
 from skillweave.metrics import Columns, estimate
 from skillweave.model.model import Model
 from skillweave.tasks.predictions import Progress
@@ -57,7 +59,7 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interference:
     """The result of `interference`; it is indexed like its `values`, by number or by name.
 
@@ -88,6 +90,9 @@ class Interference:
             tuple(axes[a].index(p) if isinstance(p, str) else p for a, p in enumerate(parts))
         ]
 
+    def __repr__(self) -> str:
+        return f"Interference of {', '.join(self.tasks)} in {', '.join(self.blocks)}"
+
     @property
     def notes(self) -> list[str]:
         """What a reader should know: pairs that share nothing, rows that mean little, batches left
@@ -108,6 +113,18 @@ class Interference:
             if count
         ]
 
+    def _repr_html_(self) -> str:
+        """For each block the ratios of means: green where a column's task helps a row's, red where
+        it harms it."""
+        tables = []
+        for block, values in zip(self.blocks, self.pooled, strict=True):
+            rows = [
+                [task, *map(_shaded, row)]
+                for task, row in zip(self.tasks, values.tolist(), strict=True)
+            ]
+            tables.append(html_table((f"{block}: row ← column", *self.tasks), rows))
+        return "".join([*tables, *(Markup("<p>{}</p>").format(note) for note in self.notes)])
+
     def to_json(self) -> dict[str, Any]:
         """A mapping for JSON, with None for undefined numbers."""
         names = ("values", "intervals", "pooled", "pooled_intervals", "against", "shared")
@@ -117,6 +134,15 @@ class Interference:
         ]
         counts = {"batches": dict(self.batches), "left_out": dict(self.left_out)}
         return {"tasks": list(self.tasks), **counts, "notes": self.notes, "blocks": blocks}
+
+
+def _shaded(value: float) -> Markup | None:
+    """A number on green for 1 and more, on red for -1 and less."""
+    if math.isnan(value):
+        return None
+    colour, strength = ("0,130,60" if value > 0 else "200,30,30"), min(abs(value), 1) / 2
+    style = f"background:rgba({colour},{strength:.2f});padding:0 .5em"
+    return Markup('<span style="{}">{}</span>').format(style, f"{value:+.2f}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from skillweave.config import ConfigError
 from skillweave.data.processors import BadInput
 from skillweave.generation.whisper import Whisper, WhisperConfig
+from skillweave.inference.inputs import check_several
 from skillweave.inference.predictor import Predictor, as_predictor
 from skillweave.inference.speech import SpeechWriter
 from skillweave.inference.writing import TextWriter, writing_task
@@ -56,8 +57,7 @@ def generate(
     writer = open_writer(as_predictor(model), task, settings, helper)
     if stream:
         return writer.stream(inputs)
-    if isinstance(inputs, str | bytes | Path | Mapping):
-        raise ConfigError("generate: inputs is a list; write [...] for a single one")
+    check_several(inputs, "generate: inputs")
     texts = []
     for number, (best, *_) in enumerate(writer.write(inputs)):
         if "error" in best:

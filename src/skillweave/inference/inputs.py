@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
 from skillweave.config import ConfigError
 from skillweave.data.sources import MEDIA, SUFFIXES, open_rows
 from skillweave.data.sources.base import FIELDS, Source, name_fields
@@ -91,6 +95,18 @@ def read_words(words: Sequence[str], fields: Sequence[str]) -> Inputs:
     names = ["input"] if count == 1 else fields
     shown = [dict(zip(names, map(readable, group), strict=True)) for group in groups]
     return Inputs(rows, shown)
+
+
+SINGLE = {"image": 3, "sound": 1, "video": 4}
+"""Modality → the most dimensions of an array that holds one of it."""
+
+
+def check_several(values: Any, what: str, modality: str = "") -> None:
+    """Raise ConfigError for a single input where a list of them is wanted. `what`: how it is
+    named."""
+    arrays = isinstance(values, np.ndarray | Tensor) and values.ndim <= SINGLE.get(modality, 0)
+    if arrays or isinstance(values, str | bytes | bytearray | Path | Mapping | Image.Image):
+        raise ConfigError(f"{what} is a list; write [...] around a single one")
 
 
 def as_rows(values: Iterable[Any], fields: Sequence[str]) -> Iterator[Row]:

@@ -19,7 +19,8 @@ from skillweave.config import ConfigError, choose
 from skillweave.data.collate import collate
 from skillweave.data.processors import BadInput, build_processor
 from skillweave.data.values import first_text
-from skillweave.inference.inputs import as_rows
+from skillweave.display import html_table
+from skillweave.inference.inputs import as_rows, check_several
 from skillweave.inference.loading import choose_device, load
 from skillweave.model.model import Model, Resolved
 from skillweave.tasks.candidates import build_candidates
@@ -46,6 +47,15 @@ def shortened(vectors_ND: Vectors, dimensions: int) -> Vectors:
         raise ConfigError(f"dimensions: the vectors have {size}, not {dimensions}")
     short_ND = vectors_ND[:, :dimensions]
     return short_ND / np.maximum(np.linalg.norm(short_ND, axis=1, keepdims=True), 1e-12)
+
+
+class Answers(list[Answer]):
+    """Answers, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for answer in self for name in answer))
+        shown = [name for name in names if name != "probabilities"]
+        return html_table(shown, ([answer.get(name, "") for name in shown] for answer in self))
 
 
 class Searchable(Protocol):
@@ -125,9 +135,11 @@ class Predictor:
         `labels`, `score`, `tags`, `answer`, `transcript`, or `found` (the best `k` of `index`).
 
         `inputs`: rows under the task's field names, as `{"text": ..., "second": ...}`; for tasks
-        that are given one thing also that alone: a text, a path, bytes, an array. A broken input
-        gives `{"error": reason}`. Raises ConfigError for an unknown task or one without answers.
+        that are given one thing also that alone: a text, a path, bytes, a picture, an array or a
+        tensor. A broken input gives `{"error": reason}`. Raises ConfigError for an unknown task or
+        one without answers.
         """
+        check_several(inputs, "predict: inputs")
         found = self.answering(task)
         if not found.compares_samples:
             return self._answers(found, inputs)
@@ -150,7 +162,8 @@ class Predictor:
 
         `prompt`: name of the text that stands before each text, one of the target's `prompts`.
         `dimensions`: keep the first so many components, see `shorten`. `media`: one of `text=`,
-        `image=`, `sound=`, `video=`, `code=`, a list of texts, paths, bytes or decoded values.
+        `image=`, `sound=`, `video=`, `code=`, a list of texts, paths, bytes, pictures, arrays
+        or tensors.
         Raises ConfigError for an unknown task or a modality that the task does not encode alone,
         BadInput (naming it) for a broken item.
         """
@@ -160,18 +173,15 @@ class Predictor:
                 f" {' and '.join(media) or 'none'}"
             )
         modality, values = next(iter(media.items()))
-        if isinstance(values, str | bytes | Path):
-            raise ConfigError(
-                f"encode: {modality}= is a list; write {modality}=[...] for a single item"
-            )
+        check_several(values, f"encode: {modality}=", modality)
         layout, processor = self.encoder(task, modality, prompt)
         examples = []
         for i, value in enumerate(values):
             try:
                 examples.append(Example((processor(value),), {}, str(i)))
             except BadInput as error:
-                named = f" ({value})" if value and isinstance(value, str | Path) else ""
-                named = "" if str(value) in str(error) else named[:200]
+                told = str(value) if isinstance(value, str | Path) else ""
+                named = f" ({told})"[:200] if told and told not in str(error) else ""
                 raise BadInput(f"{modality}[{i}]{named}: {error}") from None
         vectors = self.encode_examples(layout, examples)
         return vectors if dimensions is None else self.shorten(task, vectors, dimensions)
@@ -347,9 +357,9 @@ def predict(
     inputs: Iterable[Any],
     index: Searchable | None = None,
     k: int = 5,
-) -> list[Answer]:
-    """One answer per input: see `Predictor.predict`."""
-    return list(as_predictor(model).predict(task, inputs, index, k))
+) -> Answers:
+    """One answer per input, in a list that notebooks show as a table: see `Predictor.predict`."""
+    return Answers(as_predictor(model).predict(task, inputs, index, k))
 
 
 def encode(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from skillweave.config.data import LimitsConfig
+from skillweave.data import previews
 from skillweave.data.processors.base import DEFAULT_LIMITS
 from skillweave.data.values import first_text
 from skillweave.evaluation.evaluator import Measured
-from skillweave.reporting import media
 from skillweave.tasks.cases import Case, Item
 
 LINES = 14
@@ -45,14 +45,14 @@ def show(item: Item, limits: LimitsConfig = DEFAULT_LIMITS) -> Any:
     """An item as the page shows it. `limits`: of the media that are decoded."""
     match item.kind:
         case "image":
-            return Shown("image", uri=media.image_uri(item.value, limits=limits))
+            return Shown("image", uri=previews.image_uri(item.value, limits=limits))
         case "pixels":
-            return Shown("image", uri=media.pixels_uri(item.value))
+            return Shown("image", uri=previews.pixels_uri(item.value))
         case "video":
-            frames = media.frame_uris(item.value, limits=limits)
-            return Shown("video", uri=media.video_uri(item.value), frames=frames)
+            frames = previews.frame_uris(item.value, limits=limits)
+            return Shown("video", uri=previews.video_uri(item.value), frames=frames)
         case "sound":
-            return Shown("sound", uri=media.sound_uri(item.value, limits=limits))
+            return Shown("sound", uri=previews.sound_uri(item.value, limits=limits))
         case "code":
             lines = first_text(item.value).split("\n")
             more = "\n…" if len(lines) > LINES else ""

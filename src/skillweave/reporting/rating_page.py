@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from skillweave.config import ConfigError
+from skillweave.data.previews import image_uri
 from skillweave.data.processors.base import BadInput
 from skillweave.data.sources import open_rows
 from skillweave.data.sources.split import describe_skipped
 from skillweave.evaluation.ratings import BEST, CRITERIA, RatingKey
 from skillweave.pages import write_page
-from skillweave.reporting.media import image_uri
 from skillweave.storage import write_json
 
 ANSWER = "answer"

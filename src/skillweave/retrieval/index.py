@@ -27,10 +27,11 @@ from skillweave.data.processors.media import contents
 from skillweave.data.sources import Source
 from skillweave.data.sources.pinning import state
 from skillweave.data.values import first_text
-from skillweave.inference.inputs import read_inputs
+from skillweave.inference.inputs import check_several, read_inputs
 from skillweave.inference.predictor import Predictor, Vectors, as_predictor, group_size
 from skillweave.model.model import Model
 from skillweave.retrieval.filters import Filter, parse_filters
+from skillweave.retrieval.hits import Hits
 from skillweave.retrieval.vectors import Entry, ExactIndex, Hit, VectorIndex
 from skillweave.storage import add_checksums, replacing, verify, write_text
 from skillweave.tasks.dataset import open_fields
@@ -127,13 +128,15 @@ class Index:
     def build(
         cls,
         model: Model | Predictor | str | Path,
-        data: str | Path,
+        data: str | Path | Sequence[Any],
         modality: str | None = None,
         task: str | None = None,
         progress: Progress | None = None,
         out: str | Path | None = None,
     ) -> Index:
-        """An index of a folder of files, a table or a single file.
+        """An index of a folder of files, a table, a single file, or a list of texts, paths, bytes,
+        pictures, arrays or tensors (then `modality` is required, and the keys are the numbers of
+        the items).
 
         `modality`: of the items; by default the first that the model can relate to texts and that
         `data` holds. `task`: whose vectors are used. `out`: keep it in this folder, a database of
@@ -143,6 +146,8 @@ class Index:
         """
         predictor = as_predictor(model)
         if modality is None:
+            if not isinstance(data, str | Path):
+                raise ConfigError("say what the list holds: modality='image', 'text', ...")
             found = [one for one in held(predictor, data) if task in (None, one[0])]
             # what texts describe comes before the texts
             task, modality = min(found, key=lambda one: one[1] == "text")
@@ -178,7 +183,7 @@ class Index:
         where: Iterable[str | Filter] | Mapping[str, Any] = (),
         words: str | bool = False,
         **media: Any,
-    ) -> list[Hit]:
+    ) -> Hits:
         """The k items most similar to one raw input: `text="一个笑脸"`, `image="cat.png"`, ...
 
         `where`: only items that meet conditions on their columns, such as `["year>=2020"]` or
@@ -195,9 +200,12 @@ class Index:
             words = str(media["text"])
         values = {name: [value] for name, value in media.items()}
         query_D = self.predictor.encode(self.task, None, None, **values)[0]
-        return self.store.search(query_D, k, parse_filters(where), words or "")
+        found = self.store.search(query_D, k, parse_filters(where), words or "")
+        return Hits(found, self.modality, self.value)
 
-    def add(self, data: str | Path, progress: Progress | None = None) -> list[SkippedSample]:
+    def add(
+        self, data: str | Path | Sequence[Any], progress: Progress | None = None
+    ) -> list[SkippedSample]:
         """Add the items of a source; those under a known key are replaced, and those that have not
         changed are not embedded again. Returns what could not be read."""
         if self.predictor is None:
@@ -273,11 +281,23 @@ def held(predictor: Predictor, data: str | Path) -> list[tuple[str, str]]:
     return found
 
 
-def own_items(predictor: Predictor, task: str, modality: str, data: str | Path) -> Items:
+def own_items(
+    predictor: Predictor, task: str, modality: str, data: str | Path | Sequence[Any]
+) -> Items:
     """A user's own items. Raises ConfigError for data that cannot be read."""
     field = _field(predictor, task, modality)
+    if not isinstance(data, str | Path):
+        check_several(data, "the items of an index", modality)
+        values = [_as_file(value, modality) for value in data]
+        return Items({"": [{"key": str(i), field: value} for i, value in enumerate(values)]}, "")
     found = read_inputs(data, [field], predictor.task(task).columns, optional=["text"])
     return Items({"": found.rows}, state(found.rows), found.shown)
+
+
+def _as_file(value: Any, modality: str) -> Any:
+    """A path to a picture, clip or recording as sources give it; other values as they are."""
+    named = isinstance(value, Path) or (isinstance(value, str) and modality not in ("text", "code"))
+    return {"bytes": None, "path": str(value)} if named else value
 
 
 def run_items(recipe: ResolvedRecipe, task: str, splits: Sequence[Split] = SPLITS) -> Items:

@@ -15,7 +15,7 @@ from torch import Tensor
 from skillweave.batch import Features
 from skillweave.config.streams import VisualStream
 from skillweave.data.processors.base import BadInput, describe_error
-from skillweave.data.processors.media import MediaProcessor, contents, open_media
+from skillweave.data.processors.media import MediaProcessor, as_array, contents, open_media
 from skillweave.data.processors.pixels import (
     ImageAugmentation,
     Normaliser,
@@ -61,9 +61,10 @@ class ImageProcessor(MediaProcessor[VisualStream, Image.Image]):
         return Normaliser(self.stream.mean, self.stream.std)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image` or a uint8 array [H,
-        W] or [H, W, 3]; with `features`, the features [L, C] of the picture without augmentation.
-        Of an animation the first frame is used.
+        """Pixels of a file (bytes, path or {"bytes", "path"}), a `PIL.Image`, an array [H, W] or
+        [H, W, C], or a tensor [C, H, W] or as an array; C is 1, 3 or 4, and values are uint8, or
+        floating-point numbers from 0 to 1. With `features`, the features [L, C] of the picture
+        without augmentation. Of an animation the first frame is used.
 
         `rng`: draws the augmentation; None for none. Raises BadInput.
         """
@@ -89,7 +90,7 @@ class ImageProcessor(MediaProcessor[VisualStream, Image.Image]):
         return 3 * decoded.width * decoded.height
 
     def _decode(self, value: Any) -> Image.Image:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Tensor):
             return _from_array(value)
         try:
             if isinstance(value, Image.Image):
@@ -183,8 +184,23 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    shape = pixels.shape
-    if pixels.dtype != np.uint8 or pixels.size == 0 or not (len(shape) == 2 or shape[2:] == (3,)):
-        raise BadInput(f"expected uint8 [H, W] or [H, W, 3], found {pixels.dtype} {list(shape)}")
-    return Image.fromarray(pixels).convert("RGB")
+CHANNELS = (1, 3, 4)
+"""Grey, RGB and RGBA."""
+
+
+def _from_array(value: np.ndarray | Tensor) -> Image.Image:
+    pixels = as_array(value)
+    if isinstance(value, Tensor) and pixels.ndim == 3 and len(pixels) in CHANNELS:
+        pixels = pixels.transpose(1, 2, 0)
+    shape, kind = list(pixels.shape), pixels.dtype
+    known = len(shape) == 2 or (len(shape) == 3 and shape[2] in CHANNELS)
+    if pixels.size == 0 or not known or not (kind == np.uint8 or kind.kind == "f"):
+        raise BadInput(
+            "expected uint8, or floating-point numbers from 0 to 1, [H, W] or [H, W, 3] (a tensor"
+            f" also [3, H, W]), found {kind} {shape}"
+        )
+    if kind.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
+            raise BadInput(f"pixels from {pixels.min():.3g} to {pixels.max():.3g}, not from 0 to 1")
+        pixels = np.rint(255 * pixels).astype(np.uint8)
+    return _on_white(Image.fromarray(pixels[:, :, 0] if shape[2:] == [1] else pixels))

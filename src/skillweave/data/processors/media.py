@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from skillweave.config.data import AugmentConfig, LimitsConfig
 from skillweave.data.feature_store import FeatureCache
@@ -113,21 +114,29 @@ class MediaCache(Generic[Decoded]):
 
 
 def contents(value: Any, limits: LimitsConfig) -> bytes:
-    """All bytes that a picture is made from: those of its file, or its pixels. Raises BadInput for
-    a file that cannot be read."""
+    """All bytes that an item is made from: those of its file, or its pixels or samples. Raises
+    BadInput for a file that cannot be read."""
     content = _content(value)
     if isinstance(content, str | Path | bytes | bytearray | memoryview):
         with open_media(content, limits) as file:
             return file.read()
-    pixels = np.asarray(content)
-    return (
-        f"{pixels.dtype} {pixels.shape} {getattr(content, 'mode', '')}".encode() + pixels.tobytes()
-    )
+    if isinstance(content, Mapping):
+        kind, content = str(content.get("sampling_rate", "")), content["array"]
+    else:
+        kind = getattr(content, "mode", "")
+    array = as_array(content)
+    return f"{array.dtype} {array.shape} {kind}".encode() + array.tobytes()
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A tensor of any device, or what NumPy takes, as an array."""
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _content(value: Any) -> Any:
-    """The bytes or the path of a mapping with "bytes" and "path"; other values unchanged."""
-    if not isinstance(value, Mapping):
+    """The bytes or the path of a mapping with "bytes" and "path"; other values unchanged, such as
+    decoded sound: {"array", "sampling_rate"}."""
+    if not isinstance(value, Mapping) or "array" in value:
         return value
     return value.get("path") if value.get("bytes") is None else value["bytes"]
 
@@ -144,7 +153,10 @@ def open_media(value: Any, limits: LimitsConfig) -> BinaryIO:
         return _check_file(io.BytesIO(content), len(content), limits)
     if isinstance(content, str | Path):
         return _open_path(content, limits)
-    raise BadInput(f"expected bytes, a path or {{'bytes', 'path'}}, found {type(content).__name__}")
+    raise BadInput(
+        "expected a path, bytes, an array, a tensor, a picture or {'bytes', 'path'}, found"
+        f" {type(content).__name__}"
+    )
 
 
 def _open_path(path: str | Path, limits: LimitsConfig) -> BinaryIO:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
-from torch import from_numpy
+from torch import Tensor, from_numpy
 
 from skillweave.batch import Features
 from skillweave.config.streams import FilterbankStream, SoundStream
 from skillweave.data.processors.base import BadInput, describe_error
 from skillweave.data.processors.filterbank import log_mel, whisper_log_mel
-from skillweave.data.processors.media import MediaProcessor, open_media
+from skillweave.data.processors.media import MediaProcessor, as_array, open_media
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -56,8 +56,9 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
         """The waveform of a file (bytes, path or {"bytes", "path"}), also the sound track of a
-        video, or of an array [samples] or [samples, channels] at the stream's rate: floating-point
-        numbers from -1 to 1, or integers of which the type's range is the full scale.
+        video, or of an array [samples] or [samples, channels], or a tensor [samples] or [channels,
+        samples], at the stream's rate: floating-point numbers from -1 to 1, or integers of which
+        the type's range is the full scale. {"array", "sampling_rate"} has a rate of its own.
 
         `rng`: draws the augmentation; None for none. Tempo and pitch change together, a room's
         echoes and noise are added, and time and frequency are masked. Raises BadInput.
@@ -143,8 +144,11 @@ class SoundProcessor(MediaProcessor[SoundStream, Decoded]):
 
     def _decode(self, value: Any) -> Decoded:
         """Of a long file, a little more is decoded than the stream holds at the greatest speed."""
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Tensor):
             return _from_array(value, self.stream.sample_rate)
+        if isinstance(value, Mapping) and "array" in value:
+            rate = int(value.get("sampling_rate") or self.stream.sample_rate)
+            return _from_array(value["array"], _check_rate(rate))
         seconds = (self.max_samples / self.stream.sample_rate + 0.1) * (1 + self.augment.speed)
         with open_media(value, self.limits) as file:
             start = file.read(4)
@@ -307,7 +311,10 @@ def _normalise(waveform: np.ndarray) -> np.ndarray:
     return result
 
 
-def _from_array(samples: np.ndarray, rate: int) -> Decoded:
+def _from_array(value: np.ndarray | Tensor, rate: int) -> Decoded:
+    samples = as_array(value)
+    if isinstance(value, Tensor) and samples.ndim == 2:
+        samples = samples.T
     if samples.size == 0:
         return _concatenate([]), rate
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":

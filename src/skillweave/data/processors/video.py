@@ -18,7 +18,7 @@ from skillweave.config.data import LimitsConfig
 from skillweave.config.streams import ClipStream
 from skillweave.data.processors.base import BadInput, describe_error
 from skillweave.data.processors.container import open_container
-from skillweave.data.processors.media import MediaProcessor, open_media
+from skillweave.data.processors.media import MediaProcessor, as_array, open_media
 from skillweave.data.processors.pixels import (
     ImageAugmentation,
     Normaliser,
@@ -62,8 +62,9 @@ class VideoProcessor(MediaProcessor[ClipStream, list[Image.Image]]):
         return Normaliser(self.stream.mean, self.stream.std)
 
     def __call__(self, value: Any, rng: np.random.Generator | None = None) -> Features:
-        """Frames of a file (bytes, path or {"bytes", "path"}) or of a uint8 array [T, H, W, 3] at
-        `frames_per_second`; with `features`, their features [T·L, C] without augmentation.
+        """Frames of a file (bytes, path or {"bytes", "path"}), or of a uint8 array [T, H, W, 3] or
+        tensor [T, 3, H, W] at `frames_per_second`; with `features`, their features [T·L, C] without
+        augmentation.
 
         The frames shown at each 1 / `frames_per_second` of the first `max_seconds` are read, and
         `frames` of them are chosen.
@@ -102,7 +103,7 @@ class VideoProcessor(MediaProcessor[ClipStream, list[Image.Image]]):
         return sum(3 * image.width * image.height for image in images)
 
     def _decode(self, value: Any) -> list[Image.Image]:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Tensor):
             return _from_array(value)
         from av.video.reformatter import VideoReformatter  # a tenth of a second
 
@@ -209,7 +210,10 @@ def choose_frames(available: int, wanted: int, rng: np.random.Generator | None =
     return [(2 * i + 1) * available // (2 * wanted) for i in range(wanted)]
 
 
-def _from_array(frames: np.ndarray) -> list[Image.Image]:
+def _from_array(value: np.ndarray | Tensor) -> list[Image.Image]:
+    frames = as_array(value)
+    if isinstance(value, Tensor) and frames.ndim == 4 and frames.shape[1] == 3:
+        frames = frames.transpose(0, 2, 3, 1)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.size == 0:
         raise BadInput(f"expected uint8 [T, H, W, 3], found {frames.dtype} {list(frames.shape)}")
     return [Image.fromarray(frame) for frame in frames]

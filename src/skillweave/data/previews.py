@@ -1,4 +1,4 @@
-"""Raw pictures, clips and recordings as data URIs, so that a page needs no other file."""
+"""Raw pictures, clips and recordings as data URIs, so that pages and notebooks are whole."""
 
 from __future__ import annotations
 
