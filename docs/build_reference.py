@@ -77,7 +77,7 @@ TARGETS_HEAD = """\
 A target turns the encoder's output into logits and a loss. Entries of `model.targets` have a name of your choice; `kind`
 chooses the class and defaults to the name. A task that needs a target which the recipe does not list gets one with default
 settings. Settings in the column "taken from the data" are computed from the training data when the recipe leaves them open.
-Other packages can [add targets](architecture.md#a-target).
+Other packages can [add targets](extending.md#a-target).
 """
 TASKS_HEAD = """\
 ## Catalogue of tasks
@@ -86,14 +86,14 @@ The name of a task in a recipe chooses its entry in this catalogue. `kind` choos
 entry for several tasks. An arrow separates the fields that the model is given from those that it predicts or finds. Prediction
 needs only the fields before the arrow. Where several targets are listed, the first one is the default, and `target` chooses
 another. The metrics are those with the default target; captions that a decoder writes (`target: lm`) have the metrics of
-`text_to_text`. Other packages can [add task families](architecture.md#a-task-family).
+`text_to_text`. Other packages can [add task families](extending.md#a-task-family).
 """
 METRICS_HEAD = """\
 ## Metrics
 
 `skillweave evaluate` reports every metric with its 95 % bootstrap interval over samples and with the chance level. The
 metrics marked "on request" are computed for classification tasks if `tasks.NAME.metrics` lists them. Other packages can
-[add metrics](architecture.md#a-metric).
+[add metrics](extending.md#a-metric).
 """
 CORPUS_HEAD = """\
 # Corpus reference

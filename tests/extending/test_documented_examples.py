@@ -1,4 +1,4 @@
-"""The examples in docs/architecture.md and docs/data.md of what other packages can add."""
+"""The examples in docs/extending.md and docs/data.md of what other packages can add."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,14 @@ def blocks(page: str, title: str, end: str = "") -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def examples() -> Iterator[None]:
     """Run all examples; afterwards nothing of them is registered."""
-    found = blocks("architecture.md", "### A target", "### An option of a loss")
+    found = [
+        *blocks("extending.md", "## A target", "## A step of a corpus"),
+        *blocks(
+            "extending.md",
+            "## A format of model configurations",
+            "## What needs changes in existing files",
+        ),
+    ]
     with registered_for_now():
         for code in [*found, *blocks("data.md", "## Your own source")]:
             exec(compile(code, "<example>", "exec"), {"__name__": "example"})
