@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test lint check docs parity hostile audit load clean
+.PHONY: setup quickstart test lint check docs notebooks parity hostile audit load clean
 
 setup: .venv/.ready
 
@@ -27,6 +27,9 @@ lint: setup
 docs: setup
 	@$(BIN)/python docs/build_reference.py
 	@$(BIN)/python docs/build_site.py
+
+notebooks: setup
+	@$(BIN)/python notebooks/run_notebooks.py
 
 parity: setup
 	@$(BIN)/python benchmarks/parity.py
