@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from skillweave.config import ConfigError
 from skillweave.corpus import Drop
 from skillweave.corpus.step import STEPS
-from skillweave.corpus.steps.repetition import repeated, repeated_share, top_share
+from skillweave.corpus.steps.repetition import ngram_shares, repeated
 from skillweave.corpus.steps.secrets import entropy, find_secrets
 from skillweave.corpus.steps.text import ALLOWED
 from skillweave.corpus.tokens import count_tokens, ngram_hashes, token_hashes, tokens_of
@@ -261,30 +260,32 @@ def test_word_lists(tmp_path: Path) -> None:
 
 def test_shares_of_repetitions_by_hand() -> None:
     assert repeated(["ab", "ab", "c", "ab"]) == (2 / 4, 4 / 7)
-    tokens = ["x", "yy", "x", "yy", "z"]
-    hashes, lengths = token_hashes(tokens), np.array([1, 2, 1, 2, 1])
-    assert top_share(hashes, lengths, 2) == 6 / 7  # x yy stands twice
-    assert repeated_share(hashes, lengths, 2) == 3 / 7  # the second x yy
-    assert top_share(hashes, lengths, 3) == 0 and repeated_share(hashes, lengths, 9) == 0
+    # x yy stands twice, and nothing longer
+    assert list(ngram_shares(["x", "yy", "x", "yy", "z"], 9)) == [(2, 6 / 7, 3 / 7)]
+    assert list(ngram_shares([], 4)) == list(ngram_shares(["x", "y"], 4)) == []
 
 
-@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=30), st.integers(1, 4))
-def test_repeated_ngrams_as_a_plain_loop(tokens: list[str], n: int) -> None:
-    seen: set[tuple[str, ...]] = set()
-    covered: set[int] = set()
-    ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    for i, ngram in enumerate(ngrams):
-        if ngram in seen:
-            covered |= set(range(i, i + n))
-        seen.add(ngram)
+@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=30))
+def test_repeated_ngrams_as_a_plain_loop(tokens: list[str]) -> None:
     total = sum(map(len, tokens))
-    hashes, lengths = token_hashes(tokens), np.array([len(t) for t in tokens])
-    expected = sum(len(tokens[i]) for i in covered) / total
-    assert repeated_share(hashes, lengths, n) == pytest.approx(expected)
-    counts = Counter(ngrams)
-    most = max(counts.values(), default=0)
-    best = {count * len("".join(gram)) / total for gram, count in counts.items() if count == most}
-    assert top_share(hashes, lengths, n) == 0 if most < 2 else top_share(hashes, lengths, n) in best
+    found = {n: (top, again) for n, top, again in ngram_shares(tokens, 6)}
+    for n in range(2, 7):
+        seen: set[tuple[str, ...]] = set()
+        covered: set[int] = set()
+        ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+        for i, ngram in enumerate(ngrams):
+            if ngram in seen:
+                covered |= set(range(i, i + n))
+            seen.add(ngram)
+        counts = Counter(ngrams)
+        most = max(counts.values(), default=0)
+        if most < 2:
+            assert n not in found
+            continue
+        top, again = found[n]
+        assert again == pytest.approx(sum(len(tokens[i]) for i in covered) / total)
+        best = {c * len("".join(gram)) / total for gram, c in counts.items() if c == most}
+        assert top in best
 
 
 @pytest.mark.parametrize(

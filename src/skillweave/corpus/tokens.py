@@ -17,6 +17,7 @@ KANA = "\u3041-\u30ff\u31f0-\u31ff"
 """Hiragana and katakana."""
 TOKEN = re.compile(f"[{HAN}{KANA}]|[^\\W_{HAN}{KANA}]+")
 """A character of a script without spaces, or a run of letters and digits."""
+_ASCII_TOKEN = re.compile("[A-Za-z0-9]+")  # the same for ASCII texts, twice as fast
 HAN_CHARACTER = re.compile(f"[{HAN}]")
 SPACELESS = frozenset({"zh", "ja", "yue", "wuu"})
 """Languages that are written without spaces."""
@@ -27,18 +28,18 @@ characters."""
 
 def tokens_of(text: str) -> list[str]:
     """The tokens of a text, without punctuation."""
-    return TOKEN.findall(text)
+    return (_ASCII_TOKEN if text.isascii() else TOKEN).findall(text)
 
 
 def count_tokens(text: str) -> int:
     """The number of tokens."""
-    return len(TOKEN.findall(text))
+    return len(tokens_of(text))
 
 
 def normalized_tokens(text: str) -> list[str]:
     """The tokens in lower case: equal for texts that differ in case, spaces and punctuation
     only."""
-    return TOKEN.findall(text.lower())
+    return tokens_of(text.lower())
 
 
 def mostly_han(text: str) -> bool:

@@ -7,8 +7,11 @@ characters (`CHARACTERS_PER_WORD`), and other marks end sentences.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +23,7 @@ from skillweave.corpus.step import STEPS, Drop, Result, Row, Step
 from skillweave.corpus.tokens import (
     CHARACTERS_PER_WORD,
     SPACELESS,
+    TOKEN,
     count_tokens,
     mostly_han,
     tokens_of,
@@ -109,13 +113,14 @@ class Gopher(Step):
         ellipses = sum(line.endswith(("...", "…")) for line in lines)
         if ellipses > self.ellipsis_lines * len(lines):
             return Drop("lines that end with an ellipsis", f"{ellipses} of {len(lines)} lines")
-        letters = sum(any(map(str.isalpha, word)) for word in words)
-        if letters < self.alphabetic_words * len(words):
-            return Drop("words without letters", f"{len(words) - letters} of {len(words)}")
+        # Han numerals are letters, too
+        others = sum(not any(map(str.isalpha, word)) for word in filter(str.isnumeric, words))
+        if len(words) - others < self.alphabetic_words * len(words):
+            return Drop("words without letters", f"{others} of {len(words)}")
         language = row.get("language") or ("zh" if han else None)
         listed = self.stop_words.get(language or "") or STOP_WORDS.get(language or "")
         if listed:
-            found = {*listed} & {word.lower() for word in words}
+            found = {*listed} & {word.lower() for word in {*words}}
             if len(found) < self.least_stop_words:
                 return Drop(f"under {self.least_stop_words} stop words", " ".join(sorted(found)))
         return None
@@ -149,22 +154,26 @@ class C4(Step):
             return Drop("lorem ipsum")
         if self.code and "{" in text:
             return Drop("a curly bracket")
-        least = self.least_line_words * (CHARACTERS_PER_WORD if spaceless(row) else 1)
-        lines = [line for line in lines_of(text) if self._keeps(line, least)]
-        sentences = sum(_sentences(line) for line in lines)
-        if sentences < self.least_sentences:
-            return Drop(f"under {self.least_sentences} sentences", f"{sentences}")
-        left = "\n".join(lines)
-        return {"text": left} if left != "\n".join(lines_of(text)) else None
+        least = math.ceil(self.least_line_words * (CHARACTERS_PER_WORD if spaceless(row) else 1))
+        phrases = [phrase for phrase in ("javascript", *self.phrases) if phrase in lower]
+        every = lines_of(text)
+        lines = [line for line in every if self._keeps(line, least, phrases)]
+        sentences = 0
+        for line in lines:
+            sentences += _sentences(line)
+            if sentences >= self.least_sentences:
+                break
+        else:
+            if sentences < self.least_sentences:
+                return Drop(f"under {self.least_sentences} sentences", f"{sentences}")
+        return {"text": "\n".join(lines)} if len(lines) < len(every) else None
 
-    def _keeps(self, line: str, least: float) -> bool:
-        lower = line.lower()
-        return not (
-            (self.terminal_punctuation and not line.endswith(TERMINAL))
-            or "javascript" in lower
-            or any(phrase in lower for phrase in self.phrases)
-            or len(tokens_of(line)) < least
-        )
+    def _keeps(self, line: str, least: int, phrases: Sequence[str]) -> bool:
+        if self.terminal_punctuation and not line.endswith(TERMINAL):
+            return False
+        if phrases and any(phrase in line.lower() for phrase in phrases):
+            return False
+        return not least or next(islice(TOKEN.finditer(line), least - 1, None), None) is not None
 
 
 def _sentences(line: str) -> int:

@@ -342,10 +342,18 @@ _MAY_HOLD = re.compile(r"\d[\d ().:-]{5}|@|[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}")
 
 
 def find(text: str, kinds: Sequence[str] = tuple(FINDERS)) -> list[Found]:
-    """The personal data in a text, in order, without overlaps."""
-    if not _MAY_HOLD.search(text):
-        return []
-    return without_overlaps(found for kind in kinds for found in FINDERS[kind](text))
+    """The personal data in a text, in order, without overlaps. None extends over a line end, so only
+    lines that may hold one are searched."""
+    found: list[Found] = []
+    end = 0
+    while (hint := _MAY_HOLD.search(text, end)) is not None:
+        start = text.rfind("\n", 0, hint.start()) + 1
+        end = text.find("\n", hint.end())
+        end = len(text) if end < 0 else end
+        line = text[start:end]
+        in_line = without_overlaps(one for kind in kinds for one in FINDERS[kind](line))
+        found += [Found(one.kind, one.start + start, one.stop + start) for one in in_line]
+    return found
 
 
 def without_overlaps(found: Iterator[Found]) -> list[Found]:

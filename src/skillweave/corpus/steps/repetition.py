@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from skillweave.corpus.step import STEPS, Drop, Result, Row, Step
 from skillweave.corpus.steps.heuristics import lines_of, spaceless
-from skillweave.corpus.tokens import ngram_hashes, token_hashes, tokens_of
+from skillweave.corpus.tokens import tokens_of
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,22 +48,18 @@ class Repetition(Step):
                 return Drop(f"repeated {what}", f"{share:.0%}")
             if characters > most_characters:
                 return Drop(f"characters in repeated {what}", f"{characters:.0%}")
-        tokens = tokens_of(text)
-        if not tokens:
-            return None
         factor = 2 if spaceless(row) else 1
-        hashes = token_hashes(tokens)
-        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        for n, most in self.top_ngrams.items():
-            share = top_share(hashes, lengths, n * factor)
-            if share > most:
-                return Drop(f"most frequent {n}-gram", f"{share:.0%}")
-        for n, most in sorted(self.ngrams.items()):
-            share = repeated_share(hashes, lengths, n * factor)
-            if share > most:
-                return Drop(f"repeated {n}-grams", f"{share:.0%}")
-            if not share:
-                break  # longer n-grams cannot stand twice either
+        longest = max([*self.top_ngrams, *self.ngrams], default=0)
+        for length, top, again in ngram_shares(tokens_of(text), longest * factor):
+            n, rest = divmod(length, factor)
+            if not rest and top > self.top_ngrams.get(n, 1):
+                return Drop(f"most frequent {n}-gram", f"{top:.0%}")
+            if not rest and again > self.ngrams.get(n, 1):
+                return Drop(f"repeated {n}-grams", f"{again:.0%}")
+            # longer n-grams repeat no more characters than these
+            further = [most for m, most in self.ngrams.items() if m > n]
+            if n >= max(self.top_ngrams, default=0) and again <= min(further, default=1):
+                break
         return None
 
 
@@ -76,31 +71,32 @@ def repeated(parts: Sequence[str]) -> tuple[float, float]:
     return again / max(len(parts), 1), characters / max(sum(map(len, parts)), 1)
 
 
-def top_share(hashes: NDArray[np.uint64], lengths: NDArray[np.int64], n: int) -> float:
-    """The share of characters in the n-gram that stands most often; 0 if none stands twice."""
-    ngrams = ngram_hashes(hashes, n)
-    if not len(ngrams):
-        return 0.0
-    _, first, counts = np.unique(ngrams, return_index=True, return_counts=True)
-    best = int(np.argmax(counts))
-    if counts[best] < 2:
-        return 0.0
-    start = first[best]
-    return float(counts[best] * lengths[start : start + n].sum() / lengths.sum())
-
-
-def repeated_share(hashes: NDArray[np.uint64], lengths: NDArray[np.int64], n: int) -> float:
-    """The share of characters in n-grams that stand earlier in the text; a character counts
-    once."""
-    ngrams = ngram_hashes(hashes, n)
-    if not len(ngrams):
-        return 0.0
-    _, first = np.unique(ngrams, return_index=True)
-    again = np.ones(len(ngrams), bool)
-    again[first] = False
-    starts = np.flatnonzero(again)
-    marks = np.zeros(len(hashes) + 1, np.int64)
-    np.add.at(marks, starts, 1)
-    np.add.at(marks, starts + n, -1)
-    covered = np.cumsum(marks[:-1]) > 0
-    return float(lengths[covered].sum() / lengths.sum())
+def ngram_shares(tokens: Sequence[str], longest: int) -> Iterator[tuple[int, float, float]]:
+    """For n from 2 to `longest`: n, the share of characters in the n-gram that stands most often,
+    and the share in n-grams that stand earlier in the text, where a character counts once. Ends
+    where no n-gram stands twice."""
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    tokens_N = np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))
+    lengths_N = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    starts, grams = np.arange(len(tokens)), tokens_N
+    for n in range(2, longest + 1):
+        # an n-gram stands twice only where its first n - 1 tokens do
+        whole = starts <= len(tokens) - n
+        starts, grams = starts[whole], grams[whole]
+        keys = grams * len(numbers) + tokens_N[starts + n - 1]
+        _, grams, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        if counts.max(initial=0) < 2:
+            return
+        twice = counts[grams] > 1
+        starts, grams = starts[twice], grams[twice]
+        top = int(np.argmax(counts))
+        start = starts[np.argmax(grams == top)]
+        most = counts[top] * lengths_N[start : start + n].sum()
+        firsts = np.unique(grams, return_index=True)[1]
+        again = np.delete(starts, firsts)
+        marks = np.bincount(again, minlength=len(tokens) + 1)
+        marks -= np.bincount(again + n, minlength=len(tokens) + 1)
+        covered = np.cumsum(marks[:-1]) > 0
+        total = lengths_N.sum()
+        yield n, float(most / total), float(lengths_N[covered].sum() / total)

@@ -51,8 +51,11 @@ class Extract(Step):
         return {"text": found.text, "title": found.title or row.get("title")}
 
 
-REPAIRABLE = re.compile(r"[&\x00-\x08\x0b-\x1f\x7f]")
-"""What ftfy changes in ASCII texts: HTML entities and control characters."""
+REPAIRABLE = re.compile(
+    rf"[^\t !-%'-~\u3000-\u303f{HAN}{KANA}\uac00-\ud7a3\uff01-\uff0f\uff1a-\uff20\uffe5]"
+)
+"""What ftfy may change: everything but ASCII without control characters and the `&` of HTML
+entities, and the letters and marks of East Asia, which no wrong decoding gives."""
 
 
 @STEPS.register("repair")
@@ -64,16 +67,19 @@ class Repair(Step):
 
     def change(self, row: Row) -> Result:
         """Text and title, repaired."""
-        import ftfy
+        return _each(row, self.repair)
 
-        def repair(text: str) -> str:
-            if text.isascii() and not REPAIRABLE.search(text):
-                return text
-            return ftfy.fix_text(
-                text, unescape_html=True, normalization=None, fix_character_width=False
-            )
+    def repair(self, text: str) -> str:
+        """One text. ftfy looks at each line by itself; most lines need not be looked at."""
+        return "\n".join(
+            _fix(line) if REPAIRABLE.search(line) else line for line in text.split("\n")
+        )
 
-        return _each(row, repair)
+
+def _fix(line: str) -> str:
+    import ftfy
+
+    return ftfy.fix_text(line, unescape_html=True, normalization=None, fix_character_width=False)
 
 
 INVISIBLE = re.compile(
@@ -82,6 +88,7 @@ INVISIBLE = re.compile(
 """Characters without a width, marks of direction and variants. Line and paragraph separators become
 line ends first."""
 _WIDE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+_WIDE_CHARACTER = re.compile("[\u3000\uff01-\uff5e]")
 _WIDE_ALPHANUMERICS = {
     code: narrow for code, narrow in _WIDE.items() if narrow == " " or narrow.isalnum()
 }
@@ -107,11 +114,11 @@ class Unicode(Step):
         if not text.isascii():
             text = text.replace("\u2028", "\n").replace("\u2029", "\n\n")
             text = INVISIBLE.sub("", unicodedata.normalize(self.form, text))
-            if self.full_width != "keep":
+            if self.full_width != "keep" and _WIDE_CHARACTER.search(text):
                 text = text.translate(_WIDE if self.full_width == "all" else _WIDE_ALPHANUMERICS)
         text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-        text = re.sub(r"[^\S\n]+", " ", text)
-        return re.sub(r" ?\n ?", "\n", re.sub(r"\n{3,}", "\n\n", text)).strip()
+        text = re.sub(r"[^\S\n]{2,}|[^\S\n ]", " ", text)
+        return re.sub(r" \n ?|\n ", "\n", re.sub(r"\n{3,}", "\n\n", text)).strip()
 
 
 @STEPS.register("punctuation")

