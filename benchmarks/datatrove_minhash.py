@@ -32,7 +32,7 @@ def main(texts: str, work: str) -> None:
     config = MinhashConfig(
         hash_config=HashConfig(precision=64), n_grams=5, num_buckets=14, hashes_per_bucket=8
     )
-    reader = JsonlReader(texts, glob_pattern="*.jsonl")
+    reader = JsonlReader(texts, glob_pattern="*.jsonl", id_key="number")
     signatures, buckets, removed = (str(folder / name) for name in ("sig", "buckets", "removed"))
     stages = [
         ([reader, MinhashDedupSignature(output_folder=signatures, config=config)], 1),
@@ -46,11 +46,12 @@ def main(texts: str, work: str) -> None:
             pipeline=pipeline, tasks=tasks, workers=1, logging_dir=str(folder / f"logs-{number}")
         ).run()
     seconds = time.perf_counter() - begun
-    total = sum(len(file.open("rb").readlines()) for file in Path(texts).glob("*.jsonl"))
-    kept = sum(
-        gzip.decompress(file.read_bytes()).count(b"\n") for file in (folder / "out").glob("*.gz")
-    )
-    print(json.dumps({"seconds": seconds, "removed": total - kept}))
+    kept = []
+    for file in (folder / "out").glob("*.gz"):
+        with gzip.open(file) as stream:
+            kept += [json.loads(line)["id"] for line in stream]
+    (folder / "kept.json").write_text(json.dumps(kept))
+    print(json.dumps({"seconds": seconds, "kept": len(kept)}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,21 @@ def test_simplify() -> None:
     assert text_after("simplify", "網路", variant="tw2sp") == "网络"
     assert result("simplify", {"text": "東京タワーの歴史"}) is None
     assert result("simplify", {"text": "東京都", "language": "ja"}) is None
+
+
+@pytest.mark.parametrize("variant", ["t2s", "tw2sp"])
+def test_lines_that_are_not_converted_need_no_conversion(variant: str) -> None:
+    """Each entry of OpenCC's tables, alone in a line, as OpenCC converts it."""
+    from opencc import OpenCC
+
+    folder = Path(sys.modules["opencc"].__file__).parent / "dictionary"
+    entries = [
+        line.partition("\t")[0]
+        for table in ("TSPhrases", "TSCharacters", "TWPhrasesRev", "TWVariantsRev")
+        for line in (folder / f"{table}.txt").read_text("utf-8").splitlines()
+    ]
+    text = "\n".join(entries)
+    assert text_after("simplify", text, variant=variant) == OpenCC(variant).convert(text)
 
 
 def test_characters() -> None:

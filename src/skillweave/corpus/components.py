@@ -7,8 +7,9 @@ edges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ CHUNK = 2**22
 """Rows or keys that are held in memory at once."""
 ENTRY = np.dtype([("key", "<u8"), ("row", "<u4")])
 """A key and the row that has it, within a block."""
+WIDE_ENTRY = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<u4")])
+"""An entry with a key of 128 bits."""
 GROUP = np.dtype([("first", "<i8"), ("size", "<i8")])
 """The first row of a row's group, by its number in the corpus, and how many rows the group has."""
 
@@ -73,51 +76,59 @@ def _table(file: Path, rows: int) -> NDArray[np.int64]:
     return np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows,))
 
 
-def sorted_entries(keys_NB: NDArray[np.uint64]) -> NDArray[np.void]:
+def sorted_entries(keys_NB: NDArray[np.uint64], wide: bool = False) -> NDArray[np.void]:
     """Keys of a block of rows, [rows, bands] → [bands, rows] entries, sorted by key in each band,
-    so that a range of keys is read from a file as one slice."""
-    rows, bands = keys_NB.shape
-    entries: NDArray[Any] = np.empty((bands, rows), ENTRY)
+    so that a range of keys is read from a file as one slice. `wide`: two columns make a key of 128
+    bits, [rows, 2 · bands] → [bands, rows]."""
+    rows, columns = keys_NB.shape
+    bands = columns // 2 if wide else columns
+    entries: NDArray[Any] = np.empty((bands, rows), WIDE_ENTRY if wide else ENTRY)
     for band in range(bands):
-        order = np.argsort(keys_NB[:, band], kind="stable")
-        entries[band]["key"] = keys_NB[order, band]
+        keys = keys_NB[:, 2 * band if wide else band]
+        order = np.argsort(keys, kind="stable")
+        entries[band]["key"] = keys[order]
         entries[band]["row"] = order
+        if wide:
+            entries[band]["rest"] = keys_NB[order, 2 * band + 1]
     return entries
 
 
 def equal_keys(
-    blocks: Iterable[NDArray[np.void]], counts: Sequence[int], chunk: int = CHUNK
+    blocks: Sequence[NDArray[np.void]], counts: Sequence[int], chunk: int = CHUNK
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Edges between rows with an equal key in the same band: each row with the first row of its
     key.
 
     `blocks`: see `sorted_entries`. `counts`: the number of rows of each block. About
     `chunk` keys are in memory at once: a range of the keys of one band."""
-    mapped = [block for block in blocks if block.shape[1]]
-    starts = [0, *accumulate(counts)]
-    offsets = [start for start, end in pairwise(starts) if end > start]
-    bands = max((block.shape[0] for block in mapped), default=0)
-    parts = -(-starts[-1] // chunk) or 1
-    lows = [int(part * 2**64 // parts) for part in range(parts)]
+    starts = list(accumulate(counts, initial=0))
+    filled = [(index, starts[index]) for index, count in enumerate(counts) if count]
+    bands = len(blocks[filled[0][0]]) if filled else 0
+    parts = -(-starts[-1] // chunk)
     for band in range(bands):
-        for part, low in enumerate(lows):
-            keys, numbers = [], []
-            for block, offset in zip(mapped, offsets, strict=True):
-                column = block[band]["key"]
-                first = int(np.searchsorted(column, np.uint64(low)))
-                last = (
-                    len(column)
-                    if part + 1 == parts
-                    else int(np.searchsorted(column, np.uint64(lows[part + 1])))
-                )
-                keys.append(np.asarray(column[first:last]))
-                numbers.append(block[band]["row"][first:last].astype(np.int64) + offset)
-            key, number = np.concatenate(keys), np.concatenate(numbers)
-            if not len(key):
-                continue
-            order = np.lexsort((number, key))
-            key, number = key[order], number[order]
-            begins = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-            firsts = np.repeat(number[begins], np.diff([*begins, len(key)]))
-            others = firsts != number
-            yield firsts[others], number[others]
+        taken = dict.fromkeys((index for index, _ in filled), 0)
+        for part in range(1, parts + 1):
+            entries, numbers = [], []
+            for index, start in filled:
+                column = blocks[index][band]
+                stop = len(column)
+                if part < parts:  # NumPy's own search would copy the column
+                    stop = bisect_left(column["key"], np.uint64(part * 2**64 // parts))
+                entries.append(np.array(column[taken[index] : stop]))
+                numbers.append(entries[-1]["row"] + np.int64(start))
+                taken[index] = stop
+            yield _edges(np.concatenate(entries), np.concatenate(numbers))
+
+
+def _edges(
+    entries: NDArray[np.void], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each key with each other row that has it."""
+    keys = [entries[name] for name in reversed(entries.dtype.names or ()) if name != "row"]
+    order = np.lexsort((numbers, *keys))
+    numbers, keys = numbers[order], [key[order] for key in keys]
+    begins = np.ones(len(numbers), bool)
+    begins[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    firsts = numbers[np.maximum.accumulate(np.where(begins, np.arange(len(numbers)), 0))]
+    others = firsts != numbers
+    return firsts[others], numbers[others]

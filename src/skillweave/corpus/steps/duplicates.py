@@ -27,9 +27,11 @@ class Duplicates(CorpusStep):
     writes: ClassVar[Mapping[str, str]] = {}
     count: ClassVar[str]
     """The field with the number of rows of a cluster."""
+    wide: ClassVar[bool] = False
+    """Whether two numbers make a key of 128 bits."""
 
     def keys(self, rows: Sequence[Row]) -> NDArray[np.uint64]:
-        """The keys of rows. [rows, bands]."""
+        """The keys of rows. [rows, bands], or [rows, 2 · bands] where keys are wide."""
         raise NotImplementedError
 
     def collect(self, rows: Sequence[Row]) -> NDArray[Any]:
@@ -38,13 +40,13 @@ class Duplicates(CorpusStep):
         found_NB = self.keys([rows[i] for i in with_field])
         keys_NB = np.empty((len(rows), found_NB.shape[1]), np.uint64)
         for i, row in enumerate(rows):
-            keys_NB[i] = _hash(f"no {self.reads[0]}: {row['id']}".encode())
+            keys_NB[i] = _hash(f"no {self.reads[0]}: {row['id']}".encode())[0]
         keys_NB[with_field] = found_NB
         return keys_NB
 
     def pack(self, collected: NDArray[Any]) -> NDArray[Any]:
         """The keys with their rows, sorted by key in each band."""
-        return sorted_entries(collected)
+        return sorted_entries(collected, self.wide)
 
     def _comparable(self, row: Row) -> bool:
         return row.get(self.reads[0]) is not None
@@ -52,7 +54,7 @@ class Duplicates(CorpusStep):
     def decide(self, blocks: Blocks, folder: Path) -> Iterable[NDArray[Any]]:
         """The cluster of each row."""
         components = Components(blocks.rows, folder)
-        for left, right in equal_keys(list(blocks), blocks.counts):
+        for left, right in equal_keys(blocks, blocks.counts):
             components.join(left, right)
         yield from components.groups(blocks.counts)
 
@@ -74,27 +76,29 @@ class Duplicates(CorpusStep):
         return {"cluster_sizes": {str(size): sizes[size] for size in sorted(sizes) if size > 1}}
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+def _hash(data: bytes) -> NDArray[np.uint64]:
+    """128 bits. [2]."""
+    return np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
 
 
 @STEPS.register("exact_duplicates")
 class ExactDuplicates(Duplicates):
-    """Drop rows whose text is that of an earlier row. Texts are compared by 64-bit hashes, which
-    are equal for different texts once in about 10¹⁹ pairs."""
+    """Drop rows whose text is that of an earlier row. Texts are compared by 128-bit hashes: among
+    10¹² different texts, two with an equal hash are expected with probability 10⁻¹⁵."""
 
     kind: Literal["exact_duplicates"] = "exact_duplicates"
     writes: ClassVar[Mapping[str, str]] = {"copies": "int64"}
     count: ClassVar[str] = "copies"
+    wide: ClassVar[bool] = True
     ignore_punctuation: bool = False
     """Whether texts that differ only in case, spaces and punctuation are equal."""
 
     def keys(self, rows: Sequence[Row]) -> NDArray[np.uint64]:
-        """The hashes of the texts. [rows, 1]."""
+        """The hashes of the texts. [rows, 2]."""
         texts = (row["text"] for row in rows)
         if self.ignore_punctuation:
             texts = (" ".join(normalized_tokens(text)) for text in texts)
-        return np.array([[_hash(text.encode())] for text in texts], np.uint64).reshape(-1, 1)
+        return np.array([_hash(text.encode()) for text in texts], np.uint64).reshape(-1, 2)
 
 
 @STEPS.register("near_duplicates")
@@ -173,10 +177,10 @@ class PictureDuplicates(Duplicates):
         for i, row in enumerate(rows):
             bits = difference_hash(row["image"])
             if bits is None:
-                keys_NB[i] = _hash(row["image"])
+                keys_NB[i] = _hash(row["image"])[0]
                 continue
             for band, sample in enumerate(self._samples):
-                keys_NB[i, band] = _hash(bytes([band]) + np.packbits(bits[sample]).tobytes())
+                keys_NB[i, band] = _hash(bytes([band]) + np.packbits(bits[sample]).tobytes())[0]
         return keys_NB
 
 

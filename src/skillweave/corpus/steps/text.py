@@ -6,6 +6,8 @@ import logging
 import re
 import unicodedata
 from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from skillweave.config.base import ConfigError, Positive, nearest
@@ -172,7 +174,31 @@ class Simplify(Step):
             row.get("language") is None and re.search(f"[{KANA}]", row["text"])
         ):
             return None
-        return _each(row, self._converter.convert)
+        return _each(row, self.simplify)
+
+    def simplify(self, text: str) -> str:
+        """One text. Only lines with a character that the tables replace are converted: most of a
+        text in simplified characters has none, and OpenCC reads a megabyte a second."""
+        return "\n".join(
+            self._converter.convert(line) if self._replaced.search(line) else line
+            for line in text.split("\n")
+        )
+
+    @cached_property
+    def _replaced(self) -> re.Pattern[str]:
+        """A character that some entry of the tables replaces."""
+        import opencc
+
+        folder = Path(opencc.__file__).parent
+        config = (folder / "config" / f"{self.variant}.json").read_text("utf-8")
+        characters: set[str] = set()
+        for table in re.findall(r'"file": *"([^"]+)"', config):
+            for line in (folder / "dictionary" / table).read_text("utf-8").splitlines():
+                before, _, after = line.partition("\t")
+                first = after.partition(" ")[0]
+                pairs = zip_longest(before, first if len(first) == len(before) else "")
+                characters |= {one for one, other in pairs if one != other}
+        return re.compile(f"[{re.escape(''.join(sorted(characters)))}]")
 
 
 ALLOWED = {
