@@ -173,6 +173,33 @@ def test_archives_that_were_cut_short(pack: Callable[[bytes], bytes], tmp_path: 
 
 
 @pytest.mark.parametrize(
+    "pack", [gzip.compress, zstandard, bz2.compress], ids=lambda f: f.__name__
+)
+def test_large_compressed_files_are_cut(
+    pack: Callable[[bytes], bytes], tmp_path: Path, monkeypatch
+) -> None:
+    for name, size in (("PACKED_BYTES", 1000), ("PART_BYTES", 5000)):
+        monkeypatch.setattr(base, name, size)
+    monkeypatch.setattr(lines, "UNIT_BYTES", 1000)
+    rows = [f"{i} {hash(('salt', i))}" for i in range(700)]
+    file = tmp_path / "a.jsonl.packed"
+    file.write_bytes(pack(as_jsonl(rows)))
+    source = SOURCES["jsonl"](path=str(file))
+    units = source.units()
+    assert len(units) == -(-len(as_jsonl(rows)) // 5000) > 4
+    found = [row for unit in units for part in unit for row in source.read(part)]
+    assert texts(found) == rows
+    content = as_jsonl(rows)
+    for row in found[::50]:
+        line = content[int(row["location"]) :].split(b"\n")[0]
+        assert json.loads(line)["text"] == row["text"]
+    file.write_bytes(file.read_bytes()[:-100])
+    *found, last = read("jsonl", file)
+    assert texts(found) == rows[: len(found)]
+    assert isinstance(last, Unread)
+
+
+@pytest.mark.parametrize(
     "pack", [gzip.compress, lzma.compress, zstandard], ids=lambda f: f.__name__
 )
 def test_decompression_bombs(pack: Callable[[bytes], bytes], monkeypatch) -> None:

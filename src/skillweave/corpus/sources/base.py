@@ -16,11 +16,15 @@ from pydantic import Field
 from skillweave.config.base import Config, ConfigError, Positive
 from skillweave.config.errors import describe
 from skillweave.config.registry import OneOf, Registry
-from skillweave.corpus.sources.unpacking import Refused, unpack
+from skillweave.corpus.sources.unpacking import Refused, unpack, unpacked_size
 from skillweave.corpus.step import Row
 
 UNIT_BYTES = 64 * 2**20
 """Bytes of a unit: files are joined up to it, and large files that can be cut are cut at it."""
+PACKED_BYTES = 2**30
+"""Compressed files that are larger are cut, too: each part unpacks the file up to its end."""
+PART_BYTES = 2**30
+"""Unpacked bytes of a part of a compressed file."""
 _UNDECODED = re.compile("[\ud800-\udfff]")
 
 
@@ -121,6 +125,19 @@ class CorpusSource(Config):
                 units[-1].append(part)
                 size += length
         return units
+
+    def packed_parts(self, file: File) -> list[Part]:
+        """The parts of a compressed file, in unpacked bytes. A large one is unpacked once to find
+        where it ends, so that a run that is interrupted loses a part and not the file."""
+        if file.size <= PACKED_BYTES:
+            return [Part(file)]
+        with open_file(file.path) as raw:
+            size = unpacked_size(raw, self.max_expansion)
+        starts = range(0, size, PART_BYTES) or [0]
+        return [
+            Part(file, start, start + PART_BYTES if start + PART_BYTES < size else None)
+            for start in starts
+        ]
 
     def read(self, part: Part) -> Iterator[Row | Unread]:
         """The rows of a part with their `location`, and what cannot be read. An error that ends a

@@ -17,21 +17,21 @@ from skillweave.corpus.sources.base import (
     too_large,
 )
 from skillweave.corpus.sources.encoding import decode
-from skillweave.corpus.sources.unpacking import is_plain, lines
+from skillweave.corpus.sources.unpacking import is_plain, lines, rest_of_line, skip
 from skillweave.corpus.step import Row
 
 
 class LineSource(CorpusSource):
-    """Files whose lines are rows. Large files that are not compressed are cut at lines, so that
-    several processes read them. The location of a row is its first byte in the unpacked file."""
+    """Files whose lines are rows. Large files are cut at lines, so that several processes read them.
+    The location of a row is its first byte in the unpacked file."""
 
     def parts(self, file: File) -> list[Part]:
-        """A compressed file is one part; others are cut at `UNIT_BYTES`."""
+        """Files are cut at `UNIT_BYTES`, and compressed ones as `packed_parts`."""
         if file.size <= UNIT_BYTES:
             return [Part(file)]
         with open_file(file.path) as raw:
             if not is_plain(raw.read(8)):
-                return [Part(file)]
+                return self.packed_parts(file)
         starts = range(0, file.size, UNIT_BYTES)
         return [Part(file, start, min(start + UNIT_BYTES, file.size)) for start in starts]
 
@@ -39,9 +39,11 @@ class LineSource(CorpusSource):
         """The location and the bytes of each line that begins in a part."""
         start = part.start
         if start:  # the line that begins before the part belongs to the part before
-            stream.seek(start - 1)
-            next(lines(stream, 0), None)
-            start = stream.tell()
+            if stream.seekable():
+                stream.seek(start - 1)
+            else:
+                skip(stream, start - 1)
+            start += sum(len(piece) for piece in rest_of_line(stream)) - 1
         for offset, line in lines(stream, self.max_bytes, start):
             if part.stop is not None and offset >= part.stop:
                 return

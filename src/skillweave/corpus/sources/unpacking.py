@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -102,6 +103,24 @@ def unpack(raw: IO[bytes], expansion: float) -> IO[bytes]:
     return cast("IO[bytes]", io.BufferedReader(_Recoded(packed, encoding), CHUNK))
 
 
+def unpacked_size(raw: IO[bytes], expansion: float) -> int:
+    """The number of bytes that a file unpacks to; of a damaged one, those before the damage."""
+    size = 0
+    try:
+        stream = unpack(raw, expansion)
+        while chunk := stream.read1(CHUNK):  # ty: ignore[unresolved-attribute] it is buffered
+            size += len(chunk)
+    except (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error):
+        pass  # told by the part that reads it
+    return size
+
+
+def skip(stream: IO[bytes], count: int) -> None:
+    """Pass over bytes of a stream that cannot seek."""
+    while count > 0 and (chunk := stream.read(min(count, CHUNK))):
+        count -= len(chunk)
+
+
 def _begin(raw: IO[bytes]) -> tuple[bytes, IO[bytes]]:
     """The first bytes of a stream, and the stream from its beginning."""
     stream = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw, CHUNK)  # ty: ignore[invalid-argument-type]
@@ -139,14 +158,22 @@ class _Recoded(_Stream):
         return len(data)
 
 
+def rest_of_line(stream: IO[bytes]) -> Iterator[bytes]:
+    """What is left of a line, in pieces, with its end."""
+    while piece := stream.readline(CHUNK):
+        yield piece
+        if piece.endswith(b"\n"):
+            return
+
+
 def lines(stream: IO[bytes], limit: int, offset: int = 0) -> Iterator[tuple[int, bytes | None]]:
     """The lines of a stream with the positions of their first bytes. A line of more than `limit`
     bytes is None, and never in memory as a whole."""
     while line := stream.readline(limit + 2):
         start, whole = offset, line.endswith(b"\n") or len(line) <= limit
         offset += len(line)
-        while not whole and (more := stream.readline(CHUNK)):
-            offset += len(more)
-            whole, line = more.endswith(b"\n"), b""
+        if not whole:
+            for more in rest_of_line(stream):
+                offset, line = offset + len(more), b""
         content = line.rstrip(b"\r\n")
         yield start, content if line and len(content) <= limit else None
