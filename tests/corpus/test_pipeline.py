@@ -213,6 +213,59 @@ def test_a_process_that_is_killed(write_jsonl, configure, tmp_path) -> None:
     assert [row["text"] for row in found] == [row["text"] for row in shard_rows(expected)]
 
 
+@pytest.fixture
+def store() -> Any:
+    """An object store in memory, empty."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def test_a_corpus_in_an_object_store(write_jsonl, configure, tmp_path, store, monkeypatch) -> None:
+    """Interrupted after the first upload and started again: what is there is what a folder has."""
+    local = configure(write_jsonl("a.jsonl", make_rows()), *STEPS_OF_TEST, shards={"rows": 9})
+    clean(local, processes=1)
+    there = {"out": "memory://bucket/corpus", "work": str(tmp_path / "work")}
+    remote = CleanConfig.parse({**local.model_dump(mode="json"), **there})
+    uploads: list[str] = []
+    put = type(store).put_file
+
+    def fail(self: Any, source: str, target: str, **options: Any) -> None:
+        if len(uploads) == 1:
+            raise OSError("the network failed")
+        uploads.append(target)
+        put(self, source, target, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="network failed"):
+        patch.setattr(type(store), "put_file", fail)
+        clean(remote, processes=1)
+    first = store.info(uploads[0])["created"]
+    report = clean(remote, processes=1)
+    assert store.info(uploads[0])["created"] == first  # it was not written again
+    own = ("SHA256SUMS", "dropped.parquet", *(f"shards/{name}" for name in report["shards"]))
+    for name in own:
+        assert store.cat(f"/bucket/corpus/{name}") == Path(local.out, name).read_bytes()
+    assert json.loads(store.cat("/bucket/corpus/report.json")) == report
+    assert not list((tmp_path / "work" / "shards").glob("*.parquet"))
+    assert clean(remote, processes=1) == report
+    other = remote.model_copy(update={"work": str(tmp_path / "other")})
+    with pytest.raises(ConfigError, match="which was not begun in"):
+        clean(other, processes=1)
+    dry_run(remote, rows=5)
+
+
+def test_an_object_store_needs_a_folder_for_the_state(write_jsonl, configure) -> None:
+    file = write_jsonl("a.jsonl", make_rows(3))
+    data = configure(file, {"kind": "length"}).model_dump(mode="json")
+    with pytest.raises(ConfigError, match="give a folder on the disk for the state"):
+        CleanConfig.parse({**data, "out": "s3://bucket/corpus"})
+    with pytest.raises(ConfigError, match="work: only for an `out` in an object store"):
+        CleanConfig.parse({**data, "work": "state"})
+
+
 def test_workers_that_end_early(write_jsonl, configure, monkeypatch) -> None:
     """As Daft's do after Ctrl-C: without an error."""
     config = configure(write_jsonl("a.jsonl", make_rows(4)), {"kind": "length"})

@@ -55,8 +55,8 @@ def clean(
             found = corpus.clean(settings, engine=engine, processes=processes, progress=step)
     console().print(_funnel(found, f"{'a sample for ' if dry_run else ''}{settings.out}"))
     if not dry_run:
-        out = Path(settings.out)
-        print(f"{out / 'shards'}: {len(found['shards']):,} shards; report: {out / 'report.html'}")
+        out = settings.out.rstrip("/")
+        print(f"{out}/shards: {len(found['shards']):,} shards; report: {out}/report.html")
     return found
 
 

@@ -35,7 +35,10 @@ class CleanConfig(Config):
 
     out: str
     """The folder of the clean shards, the report, and the state from which an interrupted run
-    continues."""
+    continues. It may be in an object store, such as `s3://bucket/corpus`."""
+    work: str | None = None
+    """The folder on the disk for the state, where `out` is in an object store. All machines of a
+    cluster must share it."""
     sources: dict[str, AnySource] = Field(min_length=1)
     """Name → a source of raw rows. The order decides which of equal rows stays."""
     steps: list[AnyStep] = Field(min_length=1)
@@ -56,6 +59,16 @@ class CleanConfig(Config):
         return sources
 
     @model_validator(mode="after")
+    def _check_work(self) -> CleanConfig:
+        if self.remote and self.work is None:
+            raise ValueError(
+                f"work: {self.out} is in an object store; give a folder on the disk for the state"
+            )
+        if not self.remote and self.work is not None:
+            raise ValueError("work: only for an `out` in an object store; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _check_fields(self) -> CleanConfig:
         fields = self.input_fields()
         titles: set[str] = set()
@@ -74,6 +87,16 @@ class CleanConfig(Config):
                     raise ValueError(f"steps: {step.title} writes {name!r}, which is taken")
             fields |= step.writes
         return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether the corpus is written into an object store."""
+        return "://" in self.out
+
+    @property
+    def folder(self) -> Path:
+        """The folder on the disk: `out`, or `work` where that is in an object store."""
+        return Path(self.work or self.out)
 
     def input_fields(self) -> dict[str, str]:
         """Field → Arrow type of what the sources give."""

@@ -18,7 +18,7 @@ from skillweave.corpus import report
 from skillweave.corpus.config import CleanConfig, ShardsConfig
 from skillweave.corpus.engine import Engine, Workers
 from skillweave.corpus.plan import DROPPED_FILE, IDS_FILE, ROWS_FILE, STATE, Plan, Stage
-from skillweave.corpus.shards import FOLDER, count_shards, shard_file
+from skillweave.corpus.shards import FOLDER, count_shards, is_written, receipt, shard_file, upload
 from skillweave.corpus.sources.tables import Parquet
 from skillweave.corpus.step import Blocks, CorpusStep, Drop, Result, Row, Step
 from skillweave.corpus.unit import (
@@ -30,6 +30,7 @@ from skillweave.corpus.unit import (
     source_rows,
 )
 from skillweave.storage import (
+    CHECKSUMS_FILE,
     LOCK_FILE,
     PARTIAL,
     add_checksums,
@@ -49,6 +50,8 @@ Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and of how much."""
 INPUT = "input"
 """The folder in `out` with the rows of a frame."""
+UPLOADED_FILE = "uploaded.json"
+"""In the state: says that the whole corpus is in the object store."""
 SAMPLED_UNITS = 8
 """Units of a source from which a dry run takes rows."""
 
@@ -66,8 +69,9 @@ def clean(
     finished one. `engine`: where Daft runs the work; the result is the same. `processes`: how many
     do it; None: one for each core; 1: this one. Raises ConfigError for settings, files and folders
     that cannot be used, before work begins."""
-    out = Path(config.out)
+    out = config.folder
     _require_own(out)
+    _require_own_store(config)
     out.mkdir(parents=True, exist_ok=True)
     with lock(out):
         if found := _finished(config, out):
@@ -94,6 +98,7 @@ def dry_run(config: CleanConfig, rows: int = 1000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="skillweave-clean-") as folder:
         state = Path(folder) / STATE
         state.mkdir()
+        config = config.model_copy(update={"out": folder, "work": None})
         whole = Plan.make(config, state)
         units, most = [], 1
         for name in config.sources:
@@ -116,9 +121,30 @@ def _require_own(out: Path) -> None:
             raise ConfigError(f"{out}: already holds {others[0]}; give an empty folder as `out`")
 
 
+def _require_own_store(config: CleanConfig) -> None:
+    """Raise ConfigError for a folder of an object store with other things in it."""
+    if not config.remote or (config.folder / STATE).is_dir():
+        return
+    from fsspec.core import url_to_fs
+
+    try:
+        system, root = url_to_fs(config.out)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{config.out}: {error}; fsspec opens such paths with a package of that system"
+        ) from None
+    if system.isdir(root) and (found := system.ls(root, detail=False)):
+        raise ConfigError(
+            f"{config.out}: already holds {found[0].rpartition('/')[2]}, which was not begun in"
+            f" {config.folder}; give an empty folder as `out`, or the `work` of that run"
+        )
+
+
 def _finished(config: CleanConfig, out: Path) -> dict[str, Any]:
     """The report of a corpus that is finished; empty for others. Raises ConfigError for one with
     other settings."""
+    if config.remote and not (out / STATE / UPLOADED_FILE).is_file():
+        return {}
     found = read_json(out / report.JSON_FILE)
     if found:
         Plan.restore(config, out / STATE)
@@ -137,15 +163,21 @@ def _run(plan: Plan, workers: Workers, progress: Progress) -> dict[str, Any]:
         _run_stage(plan, stage, workers, progress)
     last = len(plan.stages) - 1
     count = count_shards(plan)
-    missing = [i for i in range(count) if not shard_file(plan, i).exists()]
+    missing = [i for i in range(count) if not is_written(plan, i)]
     pieces = [("shard", last, shard) for shard in missing]
     workers.run(plan, pieces, lambda done: progress("shards", count - len(missing) + done, count))
     files = [shard_file(plan, shard) for shard in range(count)]
     out = plan.folder.parent
     _write_dropped(plan, out / DROPPED_FILE)
-    add_checksums(out, [str(f.relative_to(out)) for f in [*files, out / DROPPED_FILE]])
+    names = [f"{FOLDER}/{file.name}" for file in files]
+    known = {k: v for file in files for k, v in read_json(receipt(file)).items()}
+    add_checksums(out, [*names, DROPPED_FILE], known)
     found = report.build(plan, [file.name for file in files], time.perf_counter() - begun)
     report.write(found, out)
+    if plan.config.remote:
+        for name in (DROPPED_FILE, CHECKSUMS_FILE, report.HTML_FILE, report.JSON_FILE):
+            upload(plan.config, name)
+        write_json(plan.folder / UPLOADED_FILE, {"out": plan.config.out})
     _remove_rows(plan, last)
     return found
 
@@ -243,8 +275,8 @@ class Explanation:
 
 def explain(config: CleanConfig, row_id: str) -> list[Explanation]:
     """What each step does to one row, by its `id`. What steps decided that see all rows is read
-    from `config.out`. Raises ConfigError for a row that is not there."""
-    state = Path(config.out) / STATE
+    from the folder of the corpus. Raises ConfigError for a row that is not there."""
+    state = config.folder / STATE
     plan = Plan.restore(config, state) if state.is_dir() else None
     plan = plan or Plan.make(config, state)
     for step in config.steps:

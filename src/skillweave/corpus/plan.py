@@ -163,5 +163,5 @@ class Plan:
 
 def settings(config: CleanConfig) -> dict[str, Any]:
     """The settings that the clean corpus depends on, as JSON."""
-    dumped = config.model_dump(mode="json", exclude={"out", "samples"})
+    dumped = config.model_dump(mode="json", exclude={"out", "work", "samples"})
     return json.loads(json.dumps(dumped, default=str))

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skillweave.corpus.config import CleanConfig
 from skillweave.corpus.plan import ROWS_FILE, Plan
 from skillweave.corpus.step import Row
 from skillweave.corpus.unit import batches, schema_of
-from skillweave.storage import replacing
+from skillweave.storage import checksums, replacing, write_json
 
 FOLDER = "shards"
 SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
@@ -34,12 +35,44 @@ def count_shards(plan: Plan) -> int:
     return max(1, -(-rows // plan.config.shards.rows))
 
 
-def write_shard(plan: Plan, shard: int) -> None:
-    """Write a shard, unless it is there."""
+def is_written(plan: Plan, shard: int) -> bool:
+    """Whether a shard is there."""
     file = shard_file(plan, shard)
-    if file.exists():
+    return (receipt(file) if plan.config.remote else file).exists()
+
+
+def write_shard(plan: Plan, shard: int) -> None:
+    """Write a shard, unless it is there. In an object store it appears as a whole; the disk keeps
+    its checksum."""
+    if is_written(plan, shard):
         return
+    file = shard_file(plan, shard)
     file.parent.mkdir(parents=True, exist_ok=True)
+    _write(plan, file, shard)
+    if plan.config.remote:
+        name = str(file.relative_to(plan.config.folder))
+        known = checksums(plan.config.folder, [name])
+        upload(plan.config, name)
+        write_json(receipt(file), known)
+        file.unlink()
+
+
+def receipt(file: Path) -> Path:
+    """What says that a shard is in the object store: its checksum."""
+    return file.with_name(f"{file.name}.json")
+
+
+def upload(config: CleanConfig, name: str) -> None:
+    """Copy a file of the corpus into the object store. Stores show an object when it is whole."""
+    from fsspec.core import url_to_fs
+
+    system, root = url_to_fs(config.out)
+    target = f"{root.rstrip('/')}/{name}"
+    system.makedirs(target.rpartition("/")[0], exist_ok=True)
+    system.put_file(str(config.folder / name), target)
+
+
+def _write(plan: Plan, file: Path, shard: int) -> None:
     start = shard * plan.config.shards.rows
     rows = _rows(plan, start, start + plan.config.shards.rows)
     with replacing(file) as partial:
