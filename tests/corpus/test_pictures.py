@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import math
 import struct
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_files import PAGE, encoded, photo
+from corpus_files import PAGE, encoded, photo, warc
 from corpus_rows import dropped_rows, shard_rows
 from PIL import Image
 
@@ -120,6 +121,33 @@ def test_pairs_of_a_page(site: Path, configure) -> None:
     assert report["sources"]["web"]["pictures"] == 3
     sizes = [len(row["image"]) for row in found.values()]
     assert report["sources"]["web"]["picture_bytes"] == sum(sizes)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_pairs_of_a_web_archive(tmp_path: Path, configure, packed: bool) -> None:
+    """Pictures before and after their page, with other schemes, and what is not in the archive."""
+    page = (
+        '<p>text</p><img src="/a.png" alt="the first picture">'
+        '<img src="https://cdn.net/b.png#x" alt="the second picture">'
+        '<img src="gone.png" alt="a picture that is gone">'
+        '<img src="none.png" alt="a picture of no archive">'
+    ).encode()
+    pictures = [encoded(photo(number)) for number in range(3)]
+    png = {"Content-Type": "image/png"}
+    data = warc(
+        ("http://site.org/a.png", dict(png), pictures[0]),
+        ("http://site.org/deep/page.html", {"Content-Type": "text/html"}, page),
+        ("http://cdn.net/b.png", dict(png), pictures[1]),
+        ("http://site.org/deep/gone.png", {**png, "status": "404 Not Found"}, pictures[2]),
+    )
+    file = tmp_path / "a.warc"
+    file.write_bytes(data if packed else gzip.decompress(data))
+    config = configure({"web": {"kind": "warc", "path": str(file)}}, {"kind": "pairs"})
+    clean(config, processes=1)
+    found = [(row["text"], row["image"]) for row in shard_rows(config)]
+    assert found == [("the first picture", pictures[0]), ("the second picture", pictures[1])]
+    details = [row["detail"] for row in dropped_rows(config) if row["step"] == "pairs"]
+    assert details == [f"{name}.png: not in the archive of the page" for name in ("gone", "none")]
 
 
 def test_pairs_become_shards_of_webdataset(site: Path, configure) -> None:

@@ -461,7 +461,9 @@ def test_faults_of_own_steps_name_step_and_row(write_jsonl, configure) -> None:
             clean(config, processes=1)
 
 
-def test_mistakes_are_told_before_work_begins(configure, write_jsonl, tmp_path) -> None:
+def test_mistakes_are_told_before_work_begins(
+    configure, write_jsonl, tmp_path, monkeypatch
+) -> None:
     file = write_jsonl("a.jsonl", make_rows(3))
     with pytest.raises(ConfigError, match=r"unknown value 'lenght'; did you mean 'length'\?"):
         configure(file, {"kind": "lenght"})
@@ -479,6 +481,7 @@ def test_mistakes_are_told_before_work_begins(configure, write_jsonl, tmp_path) 
     assert not list((tmp_path / "out" / "state").glob("*"))
     with pytest.raises(ConfigError, match=r"none.jsonl: no file; give a file or a glob"):
         clean(configure(tmp_path / "none.jsonl", {"kind": "length"}), processes=1)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match="pip install 'skillweave\\[corpus-ray\\]'"):
         clean(configure(file, {"kind": "length"}), engine="ray")
 

@@ -18,7 +18,7 @@ PROVENANCE = {"id": "string", "source": "string", "file": "string", "location": 
 """Fields that say where a row is from → their Arrow types. `id` is made of the others."""
 INTERNAL = {"page": "string", "html": "large_string"}
 """Fields that steps use and that are no part of the clean corpus. `page`: the file's name within
-its source."""
+its source; None for a page of an archive."""
 
 
 class ShardsConfig(Config):

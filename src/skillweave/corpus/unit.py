@@ -365,7 +365,7 @@ def source_rows(plan: Plan, unit: int) -> Iterator[Row | tuple[Row, Unread]]:
                 "id": f"{name}:{part.file.name}:{location}",
                 "source": name,
                 "file": part.file.path,
-                "page": part.file.name,
+                "page": None if source.archive else part.file.name,
                 "location": location,
             }
             if isinstance(row, Unread):

@@ -72,6 +72,8 @@ class CorpusSource(Config):
     max_expansion: Annotated[float, Field(gt=1)] = 300
     """How many times its packed size a .gz, .xz, .zst or .bz2 file may unpack to. The rest of a
     file that unpacks to more is skipped: it was made to fill a disk."""
+    archive: ClassVar[bool] = False
+    """Whether a file holds many pages, with their pictures in the same file."""
     gives: ClassVar[Mapping[str, str]] = {"url": "string", "title": "string", "text": "string"}
     """Field that its rows may have → its Arrow type."""
 

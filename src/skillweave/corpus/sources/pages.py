@@ -5,9 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
+from functools import lru_cache
 from typing import IO, Any, ClassVar, Literal
+from urllib.parse import urldefrag
 
-from skillweave.corpus.sources.base import SOURCES, CorpusSource, Part, Unread, readable, too_large
+from skillweave.corpus.sources.base import (
+    SOURCES,
+    CorpusSource,
+    Part,
+    Unread,
+    open_file,
+    readable,
+    too_large,
+)
 from skillweave.corpus.sources.encoding import declared_encoding, decode
 from skillweave.corpus.step import Row
 
@@ -51,9 +61,11 @@ class Pages(PageSource):
 @SOURCES.register("warc")
 class Warc(PageSource):
     """Web archives (WARC, and WET with texts), as crawlers write them. The location of a row is the
-    first byte of its record in the unpacked file. Answers other than pages are skipped."""
+    first byte of its record in the unpacked file. Answers other than pages are skipped; the step
+    `pairs` finds the pictures of a page among those of its archive."""
 
     kind: Literal["warc"] = "warc"
+    archive: ClassVar[bool] = True
 
     def rows(self, stream: IO[bytes], part: Part) -> Iterator[Row | Unread]:
         """The pages and texts of an archive."""
@@ -90,6 +102,55 @@ class Warc(PageSource):
             decoded = decode(data)
             return self.row({"text": decoded and decoded[0], "url": url}, location)
         return self.page(data, location, url, kind)
+
+
+@lru_cache(maxsize=2)
+def archived_pictures(path: str) -> dict[str, int]:
+    """Address without its scheme → the first byte of the record with the picture, in an archive that
+    is not compressed or compressed record by record; empty for others. The archive is read once."""
+    found: dict[str, int] = {}
+    with open_file(path) as raw:
+        records = _records(raw)
+        try:
+            while (record := _next_record(records)) is not None:
+                headers = record.http_headers or record.rec_headers
+                kind = (headers.get_header("Content-Type") or "").lower()
+                status = record.http_headers and record.http_headers.get_statuscode()
+                if record.rec_type not in ("response", "resource") or status not in (None, "200"):
+                    continue
+                if kind.startswith("image/"):
+                    address = record.rec_headers.get_header("WARC-Target-URI") or ""
+                    found.setdefault(_without_scheme(address), records.offset)
+        except Exception:  # damage is told by the rows of the archive
+            return found
+    return found
+
+
+def read_archived(path: str, address: str, limit: int) -> bytes:
+    """The picture of an address in an archive. Raises ValueError where it is not there."""
+    offset = archived_pictures(path).get(_without_scheme(address))
+    if offset is None:
+        raise ValueError("not in the archive of the page")
+    with open_file(path) as raw:
+        raw.seek(offset)
+        record = _next_record(_records(raw))
+        if record is None:
+            raise ValueError("not in the archive of the page")
+        data = record.content_stream().read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"more than {limit:,} bytes")
+    return data
+
+
+def _records(raw: Any) -> Any:
+    """The records of an archive, with their places in the packed file."""
+    from warcio.archiveiterator import ArchiveIterator
+
+    return ArchiveIterator(raw)
+
+
+def _without_scheme(address: str) -> str:
+    return urldefrag(address).url.partition("://")[2]
 
 
 def _next_record(records: Any) -> Any:

@@ -7,9 +7,11 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from skillweave.config.base import Positive, Whole
+from skillweave.corpus.sources.base import open_file
+from skillweave.corpus.sources.pages import read_archived
 from skillweave.corpus.step import STEPS, Drop, Result, Row, Step
 
 SKIPPED = frozenset({"script", "style", "noscript", "template", "nav", "footer", "header", "aside"})
@@ -190,8 +192,9 @@ def contents(tree: Any) -> Iterator[Text | Picture]:
 
 
 def read_picture(address: str, row: Row, limit: int) -> bytes:
-    """The bytes of a picture that a page shows: within the page, or in a file beside it. Raises
-    ValueError or OSError where it is not there; nothing is loaded from the network."""
+    """The bytes of a picture that a page shows: within the page, in a file beside it, or in the
+    archive that the page is in. Raises ValueError or OSError where it is not there; nothing is
+    loaded from the network."""
     if address.startswith("data:"):
         head, _, data = address.partition(",")
         if not head.endswith(";base64"):
@@ -200,11 +203,11 @@ def read_picture(address: str, row: Row, limit: int) -> bytes:
             return base64.b64decode(data)
         except binascii.Error as error:
             raise ValueError(str(error)) from None
+    if row["page"] is None:
+        return read_archived(str(row["file"]), urljoin(row.get("url") or "", address), limit)
     parts = urlsplit(address)
     if parts.scheme or parts.netloc:
         raise ValueError("on another server")
-    from skillweave.corpus.sources.base import open_file
-
     folder, _, _ = str(row["file"]).rpartition("/")
     path = unquote(parts.path)
     if path.startswith("/") or ".." in path.split("/"):
