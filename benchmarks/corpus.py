@@ -398,7 +398,7 @@ def main() -> int:
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--ray", metavar="PYTHON")
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-corpus"))
+    parser.add_argument("--work", type=Path, default=CACHE.parent / "corpus-benchmark")
     options = parser.parse_args()
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)

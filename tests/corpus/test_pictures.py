@@ -127,11 +127,11 @@ def test_pairs_of_a_page(site: Path, configure) -> None:
 def test_pairs_of_a_web_archive(tmp_path: Path, configure, packed: bool) -> None:
     """Pictures before and after their page, with other schemes, and what is not in the archive."""
     page = (
-        '<p>text</p><img src="/a.png" alt="the first picture">'
-        '<img src="https://cdn.net/b.png#x" alt="the second picture">'
-        '<img src="gone.png" alt="a picture that is gone">'
-        '<img src="none.png" alt="a picture of no archive">'
-    ).encode()
+        b'<p>text</p><img src="/a.png" alt="the first picture">'
+        b'<img src="https://cdn.net/b.png#x" alt="the second picture">'
+        b'<img src="gone.png" alt="a picture that is gone">'
+        b'<img src="none.png" alt="a picture of no archive">'
+    )
     pictures = [encoded(photo(number)) for number in range(3)]
     png = {"Content-Type": "image/png"}
     data = warc(

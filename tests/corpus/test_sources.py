@@ -172,9 +172,7 @@ def test_archives_that_were_cut_short(pack: Callable[[bytes], bytes], tmp_path: 
     assert isinstance(last, Unread) and last.reason in ("damaged or cut short", "not JSON")
 
 
-@pytest.mark.parametrize(
-    "pack", [gzip.compress, zstandard, bz2.compress], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard, bz2.compress], ids=lambda f: f.__name__)
 def test_large_compressed_files_are_cut(
     pack: Callable[[bytes], bytes], tmp_path: Path, monkeypatch
 ) -> None:

@@ -22,8 +22,8 @@ from skillweave.corpus.step import Row
 
 
 class LineSource(CorpusSource):
-    """Files whose lines are rows. Large files are cut at lines, so that several processes read them.
-    The location of a row is its first byte in the unpacked file."""
+    """Files whose lines are rows. Large files are cut at lines, so that several processes read
+    them. The location of a row is its first byte in the unpacked file."""
 
     def parts(self, file: File) -> list[Part]:
         """Files are cut at `UNIT_BYTES`, and compressed ones as `packed_parts`."""

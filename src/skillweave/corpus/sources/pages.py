@@ -106,8 +106,8 @@ class Warc(PageSource):
 
 @lru_cache(maxsize=2)
 def archived_pictures(path: str) -> dict[str, int]:
-    """Address without its scheme → the first byte of the record with the picture, in an archive that
-    is not compressed or compressed record by record; empty for others. The archive is read once."""
+    """Address without its scheme → the first byte of the record with the picture, in an archive
+    that is plain or compressed record by record; empty for others. It is read once."""
     found: dict[str, int] = {}
     with open_file(path) as raw:
         records = _records(raw)

@@ -84,7 +84,7 @@ def _hash(data: bytes) -> NDArray[np.uint64]:
 @STEPS.register("exact_duplicates")
 class ExactDuplicates(Duplicates):
     """Drop rows whose text is that of an earlier row. Texts are compared by 128-bit hashes: among
-    10¹² different texts, two with an equal hash are expected with probability 10⁻¹⁵."""
+    10¹² different texts, two are equal with probability 1.5 · 10⁻¹⁵."""
 
     kind: Literal["exact_duplicates"] = "exact_duplicates"
     writes: ClassVar[Mapping[str, str]] = {"copies": "int64"}

@@ -342,8 +342,8 @@ _MAY_HOLD = re.compile(r"\d[\d ().:-]{5}|@|[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}")
 
 
 def find(text: str, kinds: Sequence[str] = tuple(FINDERS)) -> list[Found]:
-    """The personal data in a text, in order, without overlaps. None extends over a line end, so only
-    lines that may hold one are searched."""
+    """The personal data in a text, in order, without overlaps. None extends over a line end, so
+    only lines that may hold one are searched."""
     found: list[Found] = []
     end = 0
     while (hint := _MAY_HOLD.search(text, end)) is not None:
