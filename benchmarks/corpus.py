@@ -40,7 +40,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
-from corpus_texts import CACHE, altered, gather, write_archive, write_texts
+from corpus_texts import CACHE, altered, gather, pages, write_archive, write_texts
 from report import Figure, report
 
 from skillweave import corpus
@@ -131,7 +131,7 @@ def write(options: argparse.Namespace) -> Iterator[Figure]:
     found = write_texts(options.work / "texts", options.cache, options.megabytes)
     write_texts(options.work / "part", options.cache, min(PART_MB, options.megabytes))
     write_thrice(options.work / "texts", options.work / "thrice")
-    write_archive(options.work / "pages.warc.gz", options.cache, PAGES_MB)
+    write_archive(options.work / "pages.warc.gz", pages(options.cache, PAGES_MB))
     size = found["megabytes"]
     yield Figure("texts", size, "MB, at least", 1000, size >= 1000)
     yield Figure("of these in Chinese", found["chinese"], "MB, any", 0, True)

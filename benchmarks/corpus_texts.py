@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +134,37 @@ def is_page(path: Path) -> bool:
     return path.suffix.lower() in HTML
 
 
-def texts(cache: Path, longest: int = LONGEST) -> Iterator[str]:
-    """The texts of the files, in pieces of at most `longest` characters. Those of pages are all that
-    stands between their tags, menus included."""
+def page_text(data: bytes) -> str:
+    """All that stands between the tags of a page, menus included; empty for what is none."""
     from lxml import html
 
+    decoded = decode(data, declared_encoding(data))
+    try:
+        tree = html.document_fromstring(decoded[0].encode() if decoded else b"")
+    except (ValueError, AssertionError, html.etree.LxmlError):
+        return ""
+    for node in tree.iter("script", "style"):
+        node.text = None
+    return "\n".join(part for part in map(str.strip, tree.itertext()) if part)
+
+
+def pieces(text: str, longest: int) -> list[str]:
+    """A text in pieces of at most so many characters."""
+    return [text[i : i + longest] for i in range(0, len(text), longest)]
+
+
+def texts(cache: Path) -> Iterator[str]:
+    """The texts of the files, in pieces of at most `LONGEST` characters."""
     for path, data in files(cache):
         if is_page(path):
-            decoded = decode(data, declared_encoding(data))
-            try:
-                tree = html.document_fromstring(decoded[0].encode() if decoded else b"")
-            except (ValueError, AssertionError, html.etree.LxmlError):
-                continue
-            for node in tree.iter("script", "style"):
-                node.text = None
-            text = "\n".join(part for part in map(str.strip, tree.itertext()) if part)
+            text = page_text(data)
         else:
             decoded = decode(data)
             text = decoded[0] if decoded else ""
-        yield from (text[i : i + longest] for i in range(0, len(text), longest))
+        yield from pieces(text, LONGEST)
 
 
-def write_texts(
-    folder: Path, cache: Path, megabytes: float, longest: int = LONGEST
-) -> dict[str, Any]:
+def write_texts(folder: Path, cache: Path, megabytes: float) -> dict[str, Any]:
     """Real texts as files of JSON lines of 64 MB: each with a number, and each planted near duplicate
     with that of the text before, of which it is a copy. Returns how many MB and texts there are."""
     done = folder / "texts.json"
@@ -168,7 +175,7 @@ def write_texts(
     chance = random.Random(0)
     size = han = count = 0
     stream = None
-    for text in texts(cache, longest):
+    for text in texts(cache):
         made: list[dict[str, Any]] = [{"text": text}]
         if chance.random() < PLANTED and len(normalized_tokens(text[:2000])) > 50:
             copy = altered(text, chance, chance.uniform(0.002, 0.03))
@@ -189,19 +196,27 @@ def write_texts(
     return read_json(done)
 
 
-def write_archive(file: Path, cache: Path, megabytes: float) -> float:
-    """Pages as a web archive, as crawlers write them; their size in MB."""
+def pages(cache: Path, megabytes: float) -> Iterator[tuple[str, bytes]]:
+    """Pages with an address, up to a size of all."""
+    size = 0.0
+    for path, data in files(cache):
+        if is_page(path):
+            yield f"http://localhost/{path.relative_to(cache / 'files')}", data
+            size += len(data) / 1e6
+            if size >= megabytes:
+                return
+
+
+def write_archive(file: Path, found: Iterable[tuple[str, bytes]]) -> None:
+    """Write pages into a web archive, as crawlers do."""
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter
 
-    size = 0
     with replacing(file) as partial, partial.open("wb") as stream:
         writer = WARCWriter(stream, gzip=True)
-        for path, data in files(cache):
-            if not is_page(path):
-                continue
+        for url, data in found:
             record = writer.create_warc_record(
-                f"http://localhost/{path.relative_to(cache / 'files')}",
+                url,
                 "response",
                 payload=io.BytesIO(data),
                 http_headers=StatusAndHeaders(
@@ -210,10 +225,6 @@ def write_archive(file: Path, cache: Path, megabytes: float) -> float:
                 warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
             )
             writer.write_record(record)
-            size += len(data)
-            if size >= megabytes * 1e6:
-                break
-    return size / 1e6
 
 
 def altered(text: str, chance: random.Random, share: float) -> str:

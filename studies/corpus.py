@@ -1,14 +1,15 @@
 """A language model of equal size and steps on raw and on clean texts: perplexity of held-out texts.
 
-    python studies/corpus.py [--seeds 0 1] [--steps 2000] [--width 256] [--layers 4]
-        [--megabytes 200] [--texts FOLDER ...] [--clean CONFIG] [--work FOLDER] [--json FILE]
+    python studies/corpus.py [--seeds 0 1] [--steps 400] [--width 192] [--layers 3]
+        [--megabytes 40] [--clean CONFIG] [--cache FOLDER] [--work FOLDER] [--json FILE]
 
-The raw texts are those of benchmarks/corpus.py, with their planted near duplicates. One text in
-fifty is held out, by its hash, before anything is cleaned. The rest is trained on as it is, and after
-the steps of `--clean` (recipes/corpus/web_texts.yaml, without its steps for pages). Both models have
-the tokenizer of the raw texts. Perplexities are those of all held-out texts, and of those that
-the steps keep. The claim holds where the clean texts give the lower perplexity of kept held-out texts
-with every seed.
+The raw texts are all that stands between the tags of installed HTML documentation, menus included, as
+a crawl has them (benchmarks/corpus_texts.py, which downloads the packages once). The clean ones
+are those of the same pages after `--clean` (recipes/corpus/web_texts.yaml, whose source becomes an
+archive of the pages). One page in twenty is held out, by the hash of its address. All models read
+pieces of 1,200 characters, the same number of them, with the tokenizer of the raw texts. Perplexities
+are those of the raw and of the clean texts of held-out pages. The claim holds where the clean texts
+give the lower perplexity of clean held-out texts with every seed.
 """
 
 from __future__ import annotations
@@ -19,53 +20,67 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from corpus import ROOTS, write_texts  # noqa: E402
+from corpus_texts import CACHE, gather, page_text, pages, pieces, write_archive  # noqa: E402
 from report import Figure, report  # noqa: E402
 
-from skillweave.corpus import CleanConfig, clean  # noqa: E402
+from skillweave.corpus import clean, read_config  # noqa: E402
 
-HELD_OUT = 50
-"""One text in so many is held out."""
+HELD_OUT = 20
+"""One page in so many is held out."""
 LONGEST = 1200
-"""Characters of a text: about as many as the model reads."""
-PAGE_STEPS = {"extract"}
-"""Steps that need pages, which these texts are not."""
+"""Characters of a piece: about as many as the model reads."""
+SETS = ("train", "held_out")
 
 
-def split_texts(texts: Path, folder: Path) -> None:
-    """The texts to train on and those held out, by their hashes: equal texts are on one side."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        (folder / "train.jsonl").open("wb") as train,
-        (folder / "held_out.jsonl").open("wb") as held_out,
-    ):
-        for file in sorted(texts.glob("*.jsonl")):
-            for line in file.open("rb"):
-                number = int.from_bytes(hashlib.blake2b(line, digest_size=4).digest(), "big")
-                (held_out if number % HELD_OUT == 0 else train).write(line)
+def write_pieces(file: Path, texts: Iterable[str]) -> None:
+    """Pieces of texts as JSON lines."""
+    with file.open("w", encoding="utf-8", errors="replace") as stream:
+        for text in texts:
+            for piece in pieces(text, LONGEST):
+                stream.write(json.dumps({"text": piece}, ensure_ascii=False) + "\n")
 
 
-def clean_texts(recipe: Path, source: Path, out: Path) -> int:
-    """Do the steps of a recipe to texts; how many are kept."""
+def write_raw(options: argparse.Namespace) -> None:
+    """The raw texts and an archive of the pages, to train on and held out."""
+    sets: dict[str, list[tuple[str, bytes]]] = {name: [] for name in SETS}
+    for url, data in pages(options.cache, options.megabytes):
+        number = int.from_bytes(hashlib.blake2b(url.encode(), digest_size=4).digest(), "big")
+        sets["held_out" if number % HELD_OUT == 0 else "train"].append((url, data))
+    for name, found in sets.items():
+        write_pieces(options.work / f"raw-{name}.jsonl", (page_text(data) for _, data in found))
+        write_archive(options.work / f"{name}.warc.gz", found)
+
+
+def write_clean(options: argparse.Namespace, name: str) -> int:
+    """The texts of an archive after the steps of the configuration; how many are kept."""
+    config = read_config(options.clean)
+    out = options.work / f"clean-{name}"
     shutil.rmtree(out, ignore_errors=True)
-    content = yaml.safe_load(recipe.read_text("utf-8"))
-    steps = [step for step in content["steps"] if step["kind"] not in PAGE_STEPS]
-    sources = {"texts": {"kind": "jsonl", "path": str(source)}}
-    config = CleanConfig.parse({"out": str(out), "sources": sources, "steps": steps})
-    return clean(config)["rows"]["kept"]
+    ((source, settings),) = config.sources.items()
+    settings = settings.model_copy(update={"path": str(options.work / f"{name}.warc.gz")})
+    config = config.model_copy(update={"out": str(out), "sources": {source: settings}})
+    kept = clean(config)["rows"]["kept"]
+    texts = (
+        text
+        for file in sorted((out / "shards").glob("*.parquet"))
+        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
+    )
+    write_pieces(options.work / f"clean-{name}.jsonl", texts)
+    return kept
 
 
 def recipe(options: argparse.Namespace, name: str, data: str, seed: int) -> dict[str, Any]:
     """A GPT-2 of the options, on some texts."""
-    text = {"vocabulary": 16_000, "max_length": 256}
+    text = {"vocabulary": 8_000, "max_length": 256}
     tokenizer = options.work / "runs" / f"raw-seed{options.seeds[0]}" / "best"
     if name != "raw" or seed != options.seeds[0]:
         text["tokenizer"] = {"path": str(tokenizer)}  # that of the raw texts in all runs
@@ -90,12 +105,9 @@ def run(*words: str) -> None:
 
 def measure(options: argparse.Namespace) -> Iterator[tuple[str, int, str, float]]:
     """System, seed, held-out texts and their perplexity."""
-    folder = options.work / "split"
-    sets = {"all": folder / "held_out.jsonl", "kept": options.work / "held_out/shards/*.parquet"}
-    data = {
-        "raw": str(folder / "train.jsonl"),
-        "clean": str(options.work / "clean/shards/*.parquet"),
-    }
+    systems = ("raw", "clean")
+    data = {name: str(options.work / f"{name}-train.jsonl") for name in systems}
+    sets = {name: options.work / f"{name}-held_out.jsonl" for name in systems}
     for seed in options.seeds:
         for system, path in data.items():
             described = recipe(options, system, path, seed)
@@ -116,30 +128,31 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--megabytes", type=float, default=200)
-    parser.add_argument("--texts", nargs="+", default=list(ROOTS))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--megabytes", type=float, default=40)
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--clean", type=Path, default=ROOT / "recipes/corpus/web_texts.yaml")
     parser.add_argument("--work", type=Path, default=Path("runs/study-corpus"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.work = options.work.resolve()
-    write_texts(options.work / "texts", options.texts, options.megabytes, LONGEST)
-    split_texts(options.work / "texts", options.work / "split")
-    for name, source in (("clean", "train"), ("held_out", "held_out")):
-        source_file = options.work / "split" / f"{source}.jsonl"
-        kept = clean_texts(options.clean, source_file, options.work / name)
-        print(f"{source}: {kept:,} texts are kept")
+    options.work.mkdir(parents=True, exist_ok=True)
+    gather(options.cache)
+    if not (options.work / "held_out.warc.gz").is_file():
+        write_raw(options)
+    for name in SETS:
+        if not (options.work / f"clean-{name}.jsonl").is_file():
+            print(f"{name}: {write_clean(options, name):,} texts are kept")
     found = {(s, seed, name): value for s, seed, name, value in measure(options)}
     figures = []
     for seed in options.seeds:
-        for name in ("kept", "all"):
+        for name in ("clean", "raw"):
             raw, after = found["raw", seed, name], found["clean", seed, name]
             ratio = after / raw
             print(f"seed {seed}, {name} held-out texts: {raw:.2f} raw, {after:.2f} clean")
-            bound = 1.0 if name == "kept" else float("inf")
+            bound = 1.0 if name == "clean" else float("inf")
             title = f"perplexity of {name} held-out texts, clean / raw, seed {seed}"
             figures.append(Figure(title, ratio, "×, at most", bound, ratio < bound))
     return report("A language model on raw and on clean texts", figures, options.json)

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,33 @@ def test_long_lines_are_never_whole_in_memory(rows: list[bytes], limit: int) -> 
     if not content or content.endswith(b"\n"):
         expected.pop()
     assert [line for _, line in split_lines(io.BytesIO(content), limit)] == expected
+
+
+class Endless(io.RawIOBase):
+    """A line of 200 MB and one more, made when they are read."""
+
+    def __init__(self) -> None:
+        self.left, self.end = 200 * 10**6, b"\nnext\n"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b"x" * min(len(buffer), self.left)
+        self.left -= len(data)
+        if not data:
+            data, self.end = self.end, b""
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def test_a_line_of_200_megabytes_needs_no_memory() -> None:
+    tracemalloc.start()
+    found = list(split_lines(io.BufferedReader(Endless(), 2**18), 10**6))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [(0, None), (200 * 10**6 + 1, b"next")]
+    assert peak < 10 * 2**20
 
 
 def test_a_huge_line_is_skipped_and_the_next_one_read(tmp_path: Path) -> None:

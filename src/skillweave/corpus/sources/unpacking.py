@@ -108,7 +108,7 @@ def unpacked_size(raw: IO[bytes], expansion: float) -> int:
     size = 0
     try:
         stream = unpack(raw, expansion)
-        while chunk := stream.read1(CHUNK):  # ty: ignore[unresolved-attribute] it is buffered
+        while chunk := stream.read(CHUNK):
             size += len(chunk)
     except (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error):
         pass  # told by the part that reads it
