@@ -38,7 +38,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 from corpus_texts import CACHE, altered, gather, pages, write_archive, write_texts
 from report import Figure, report
@@ -94,6 +93,21 @@ def clean(config: CleanConfig, work: Path, *options: str, program: str = sys.exe
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started (Linux)."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def resident(process: int) -> int:
+    """The bytes that a process and all below it hold; 0 for one that has ended."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() + sum(map(resident, children(process)))
+    except (OSError, IndexError):
+        return 0
+
+
 @contextmanager
 def watched_memory() -> Iterator[list[float]]:
     """The most memory, in GB, that the processes below this one hold together; looked at ten times a
@@ -102,13 +116,7 @@ def watched_memory() -> Iterator[list[float]]:
 
     def watch() -> None:
         while not ended.wait(0.1):
-            held = 0
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    held += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            peak[0] = max(peak[0], held / 1e9)
+            peak[0] = max(peak[0], sum(map(resident, children(os.getpid()))) / 1e9)
 
     thread = threading.Thread(target=watch)
     thread.start()
