@@ -255,7 +255,7 @@ class Service:
 
     def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(300)
 
     def statuses(self) -> Counter[int]:
         """The statuses of all answers to POST, by the log."""
@@ -290,7 +290,7 @@ def measure(clients: int, seconds: float) -> tuple[dict[str, Load], list[Figure]
             drive(service, mixed, clients, last, last / 2)
         )
         begun = time.monotonic()
-        status = service.process.wait(60)
+        status = service.process.wait(300)
         stopped, logged = time.monotonic() - begun, service.statuses()[200]
     del loads["warm-up"]
 

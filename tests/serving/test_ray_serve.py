@@ -1,9 +1,11 @@
 """The same application on Ray Serve, started by the command and asked over loopback."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +27,8 @@ def test_replicas_answer_as_one_process(run: Path, tmp_path: Path) -> None:
     port = free_port()
     words = [sys.executable, "-m", "skillweave", "serve", f"run={run}", "--no-page", "--no-isolate"]
     words += ["--engine", "ray", "--port", str(port), "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(tmp_path)}
+    short = tempfile.mkdtemp()  # a socket of Ray has a path of at most 107 bytes
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_TMPDIR": short}
     environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
     url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
     with log.open("wb") as file:
@@ -45,6 +48,7 @@ def test_replicas_answer_as_one_process(run: Path, tmp_path: Path) -> None:
         assert process.wait(120) == 0, log.read_text()
     finally:
         process.kill()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _ready(url: str) -> bool:
