@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -29,45 +28,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from small_run import FORK, small_recipe
 
-from skillweave.recipe import RecipeConfig
 from skillweave.training import checkpoint, train, trainer
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 from skillweave.weights import files as weights
 
-FORK = multiprocessing.get_context("fork")
 STEPS, EVERY = 60, 7
 TRAINING = {
     "steps": STEPS,
     "checkpoint_every": EVERY,
     "validate_every": 20,
-    "validation_samples": 16,
     "gradient_accumulation_steps": 2,
-    "log_every": 1,
-    "threads": 1,
-    "accelerator": "cpu",
-}
-MODEL = {
-    "width": 32,
-    "streams": {
-        "text": {"vocabulary": 800, "max_length": 24},
-        "code": {"vocabulary": 800, "max_length": 48},
-        "image": {"size": 32, "patch": 16},
-    },
-    "encoder": {
-        "layers": 2,
-        "heads": 2,
-        "feed_forward": 64,
-        "sparse": {
-            "qkv": {"route": "skill"},
-            "feed_forward": {"route": "token", "noise": 0.5, "balance": 0.01},
-        },
-    },
-}
-DATA = {
-    "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}},
-    "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
-    "text_to_code": {"path": "pack:code_zh"},
 }
 
 Prepare = Callable[[], None]
@@ -83,18 +55,6 @@ class Result(NamedTuple):
     losses: bool
 
 
-def recipe(folder: Path, workers: int) -> RecipeConfig:
-    tasks = {name: {"data": data, "batch_size": 4} for name, data in DATA.items()}
-    return RecipeConfig.parse(
-        {
-            "output": str(folder),
-            "model": MODEL,
-            "tasks": tasks,
-            "training": {**TRAINING, "workers": workers},
-        }
-    )
-
-
 def start(
     folder: Path, workers: int = 0, prepare: Prepare | None = None, doomed: bool = True
 ) -> Any:
@@ -107,7 +67,7 @@ def start(
         if prepare:
             prepare()
         begun = bool(Checkpoints(folder).steps())
-        train(recipe(folder, workers), resume=begun, quiet=True)
+        train(small_recipe(folder, **TRAINING, workers=workers), resume=begun, quiet=True)
 
     process = FORK.Process(target=work)
     process.start()

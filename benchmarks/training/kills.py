@@ -5,14 +5,13 @@
 One small run of three tasks on the packed data is trained without interruption in each mode. Then
 it is killed (SIGKILL) at seeded moments, one of its processes or all of them, and resumed until it
 ends. Compared: the samples of each task, the steps in metrics.jsonl (each once), and the weights:
-byte for byte with one process, up to rounding with several. About 20 seconds a kill on two cores.
+byte for byte with one process, up to rounding with several.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -25,50 +24,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from safetensors.torch import load_file
+from small_run import FORK, small_recipe
 
-from skillweave.recipe import RecipeConfig
 from skillweave.training import train
 from skillweave.training.checkpoint import Checkpoints, TrainingState
 
-FORK = multiprocessing.get_context("fork")
-STEPS, PATIENCE = 40, 300
-MODEL = {
-    "width": 32,
-    "streams": {
-        "text": {"vocabulary": 800, "max_length": 24},
-        "code": {"vocabulary": 800, "max_length": 48},
-        "image": {"size": 32, "patch": 16},
-    },
-    "encoder": {
-        "layers": 2,
-        "heads": 2,
-        "feed_forward": 64,
-        "sparse": {
-            "qkv": {"route": "skill"},
-            "feed_forward": {"route": "token", "experts": 4, "noise": 0.5, "balance": 0.01},
-        },
-    },
-}
-DATA: dict[str, dict[str, Any]] = {
-    "text_classification": {"path": "pack:poems", "columns": {"label": "dynasty"}},
-    "text_to_image": {"path": "pack:emoji", "columns": {"text": ["name_zh", "name_en"]}},
-    "text_to_code": {"path": "pack:code_zh"},
-}
-TRAINING = {
-    "steps": STEPS,
-    "checkpoint_every": 5,
-    "validate_every": 20,
-    "validation_samples": 16,
-    "log_every": 1,
-    "threads": 1,
-    "accelerator": "cpu",
-}
+STEPS, PATIENCE = 24, 300
+TRAINING = {"steps": STEPS, "checkpoint_every": 3, "validate_every": 12}
 
 
 class Mode(NamedTuple):
@@ -126,13 +96,8 @@ def work(folder: Path, mode: Mode, rank: int, port: int, resume: bool) -> None:
                  "LOCAL_RANK": rank, "WORLD_SIZE": mode.processes,
                  "LOCAL_WORLD_SIZE": mode.processes, "TORCHELASTIC_RUN_ID": "kills"}  # fmt: skip
         os.environ.update({name: str(value) for name, value in given.items()})
-    described = {
-        "output": str(folder),
-        "model": MODEL,
-        "tasks": {name: {"data": data, "batch_size": 4} for name, data in DATA.items()},
-        "training": {**TRAINING, **mode.settings},
-    }
-    train(RecipeConfig.parse(described), resume=resume, quiet=True)
+    recipe = small_recipe(folder, **TRAINING, **mode.settings)
+    train(recipe, resume=resume, quiet=True)
 
 
 def finish(folder: Path, mode: Mode) -> float:

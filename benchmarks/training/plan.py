@@ -1,13 +1,19 @@
 """Predicted against measured peak memory and time of training steps, on random recipes.
 
-    python benchmarks/training/plan.py [--json FILE] [--recipes 200] [--seed 0] [--table FILE]
+    python benchmarks/training/plan.py [--json FILE] [--recipes 200] [--seed 0]
 
-Each recipe has random sizes, routes, optimizer, activation checkpointing and batches, on data of the
-packs. A process of its own, of one thread, predicts a step from its trace and the speed of the
-processor, then trains three steps and measures the growth of its memory (VmHWM) and the median
-time. Freed memory goes back to the system at once (M_MMAP_THRESHOLD), so that the growth is that of
-tensors, and not of a heap with gaps. Bounds: median error of memory 5 %, of time 25 %, and no step that needs more memory than the
-check before training says. Measure on a quiet machine.
+Each recipe has random sizes, routes, optimizer, activation checkpointing and batches, on data of
+the packs. A process of its own, of one thread, predicts a step from its trace and the speed of the
+processor, and then trains.
+
+Memory is the most that the process holds in the first two steps (VmHWM) above what it holds before
+them, when kernels are loaded (VmRSS). Freed memory goes back to the system at once there
+(M_MMAP_THRESHOLD), so that this is what tensors and kernels take, and not a heap with gaps. Time is
+the median of the processor time of the next three steps, in which freed memory is kept as in a
+run. Bounds: median error of memory 5 %, of time 25 %, and no step that needs more memory than the
+check before training says.
+
+The rows of the recipes are in FILE.rows.jsonl; the same call goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -15,19 +21,38 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import multiprocessing
 import random
 import statistics
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from memory import forget_peak, status
 from report import Figure, report
+from rich.console import Console
+from rich.progress import track
 
+from skillweave.data.mixture import Mixture
+from skillweave.model.model import Model
+from skillweave.recipe import RecipeConfig
+from skillweave.tasks.resolve import resolve
+from skillweave.training.allocator import keep_freed_memory
+from skillweave.training.memory import MARGIN, MemoryCheck
+from skillweave.training.optimizer import make_optimizer
+from skillweave.training.planning.hardware import this_cpu
+from skillweave.training.planning.trace import trace_step
+from skillweave.training.run import recompute_of
+
+FORK = multiprocessing.get_context("fork")  # libraries need not be loaded again
+PATIENCE = 600
+MEMORY_STEPS, TIMED_STEPS = 2, 3
 MMAP_THRESHOLD = -3
 """The option of glibc's `mallopt`, as numbered in malloc.h."""
 MEMORY_ERROR, TIME_ERROR = 0.05, 0.25
@@ -45,7 +70,7 @@ TARGETS = {"language_modelling": "lm", "image_classification": "classes"}
 def draw(rng: random.Random) -> dict[str, Any]:
     """A random recipe."""
     task = rng.choice(sorted(SOURCES))
-    width, layers = rng.choice([128, 192, 256, 384, 512]), rng.randint(1, 6)
+    width, layers = rng.choice([64, 128, 192, 256, 384]), rng.randint(1, 5)
     sparse = rng.choice(
         [
             {},
@@ -53,7 +78,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
             {"feed_forward": {"route": "token", "experts": rng.choice([2, 4]), "active": 2}},
         ]
     )
-    own = {"data": SOURCES[task], "batch_size": rng.choice([8, 16, 32, 48, 64])}
+    own = {"data": SOURCES[task], "batch_size": rng.choice([4, 8, 16, 32, 48])}
     if task in TARGETS:
         own["target"] = TARGETS[task]
     return {
@@ -78,7 +103,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
         },
         "tasks": {task: own},
         "training": {
-            "steps": 1,
+            "steps": MEMORY_STEPS + TIMED_STEPS,
             "threads": 1,
             "activation_checkpointing": rng.choice(["none", "none", "selective", 1, 2]),
             "gradient_accumulation_steps": rng.choice([1, 1, 2]),
@@ -88,19 +113,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
 
 
 def measure(described: dict[str, Any]) -> dict[str, Any]:
-    """Predict a step, then train three."""
-    import torch
-
-    from skillweave.data.mixture import Mixture
-    from skillweave.model.model import Model
-    from skillweave.recipe import RecipeConfig
-    from skillweave.tasks.resolve import resolve
-    from skillweave.training.memory import MARGIN, MemoryCheck
-    from skillweave.training.optimizer import make_optimizer
-    from skillweave.training.planning.hardware import this_cpu
-    from skillweave.training.planning.trace import trace_step
-    from skillweave.training.run import recompute_of
-
+    """Predict a step, then train."""
     torch.set_num_threads(1)
     ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**16)
     ready = resolve(RecipeConfig.parse(described))
@@ -112,67 +125,115 @@ def measure(described: dict[str, Any]) -> dict[str, Any]:
     datasets = {name: ready.dataset(name, "train", training=True)}
     mixture = Mixture(datasets, config, recipe.tasks)
     count = config.gradient_accumulation_steps
-    batches = [mixture.batch_of(name, i) for i in range(3 * count)]
+    batches = [mixture.batch_of(name, i) for i in range(len(mixture))]
     check = MemoryCheck(model, datasets, config, torch.device("cpu"))
-    needs = [check.need(name, batch) for batch in batches]
-    cpu, trace = this_cpu(0.0), trace_step(model, batches[0], config.optimizer)
+    predicted = max(check.need(name, one).total for one in batches[: MEMORY_STEPS * count])
+    trace = trace_step(model, batches[-1], config.optimizer)
+    cpu = this_cpu(0.0, clock=time.process_time)
     seconds = count * cpu.seconds(trace, "float32") + cpu.seconds(trace, "float32", update=True)
     optimizer = make_optimizer(model, config.optimizer)
-    model(batches[0], loss_only=True)  # kernels are loaded
-    forget_peak()
-    before, times = status("VmRSS"), []
-    for step in range(3):
-        start = time.perf_counter()
-        for batch in batches[step * count : (step + 1) * count]:
+
+    def step(number: int) -> float:
+        """The processor time of a step."""
+        start = time.process_time()
+        for batch in batches[number * count : (number + 1) * count]:
             loss = model(batch, loss_only=True).loss
             (loss / count).backward()
             del loss
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - start)
-    predicted = max(need.total for need in needs)
+        return time.process_time() - start
+
+    model(batches[0], loss_only=True)  # kernels are loaded
+    forget_peak()
+    before = status("VmRSS")
+    for number in range(MEMORY_STEPS):
+        step(number)
+    measured = status("VmHWM") - before
+    keep_freed_memory()
+    step(0)
+    times = [step(MEMORY_STEPS + number) for number in range(TIMED_STEPS)]
     return {
         "task": name,
         "predicted_bytes": round(predicted / MARGIN),
         "allowed_bytes": predicted,
-        "measured_bytes": status("VmHWM") - before,
+        "measured_bytes": measured,
         "predicted_seconds": seconds,
         "measured_seconds": statistics.median(times),
     }
 
 
+def in_process(work: Callable[[Any], Any], given: Any) -> Any:
+    """What `work(given)` returns in a process of its own, or the text of its error."""
+
+    def run(end: Any) -> None:
+        try:
+            end.send(work(given))
+        except Exception as error:
+            end.send(f"{type(error).__name__}: {error}")
+
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=run, args=(there,))
+    process.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(PATIENCE) else f"no answer in {PATIENCE} s"
+    except EOFError:
+        return f"exit code {process.exitcode}"
+    finally:
+        process.kill()
+        process.join()
+
+
+def stored_rows(file: Path | None) -> list[dict[str, Any]]:
+    """The rows of an earlier call that was stopped."""
+    if file is None or not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines(keepends=True)
+            if line.endswith("\n")]  # fmt: skip
+
+
+def error_of(row: dict[str, Any], what: str) -> float:
+    """The relative error of a prediction, such as of `bytes`."""
+    return row[f"predicted_{what}"] / row[f"measured_{what}"] - 1
+
+
 def main() -> int:
     """Run the benchmark and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path, help="the figures of each recipe")
     parser.add_argument("--recipes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(json.loads(given.one))))
-        return 0
-    rng, rows = random.Random(given.seed), []
-    for i in range(given.recipes):
-        described = draw(rng)
-        words = [sys.executable, __file__, "--one", json.dumps(described)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"recipe {i}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        rows.append({**row, "recipe": described})
-        error = row["predicted_bytes"] / row["measured_bytes"] - 1
-        pace = row["predicted_seconds"] / row["measured_seconds"] - 1
+    file = given.json and given.json.with_name(f"{given.json.name}.rows.jsonl")
+    rng, console = random.Random(given.seed), Console(stderr=True)
+    drawn = [draw(rng) for _ in range(given.recipes)]
+    done = {json.dumps(row["recipe"]): row for row in stored_rows(file)}
+    rows = []
+    for i, described in enumerate(track(drawn, "recipes", console=console)):
+        row = done.get(json.dumps(described))
+        if row is None:
+            found = in_process(measure, described)
+            if isinstance(found, str):
+                print(f"recipe {i}: {found}", file=sys.stderr, flush=True)
+                continue
+            row = {**found, "recipe": described}
+            if file:
+                with file.open("a", encoding="utf-8") as out:
+                    out.write(f"{json.dumps(row)}\n")
+        rows.append(row)
         size = row["measured_bytes"] / 1e6
-        print(f"{i:3} {row['task']:22} {size:8.1f} MB  memory {error:+.1%}  time {pace:+.1%}")
-        if given.table:
-            given.table.write_text(json.dumps(rows, indent=1), "utf-8")
-    memory = statistics.median(abs(r["predicted_bytes"] / r["measured_bytes"] - 1) for r in rows)
-    pace = statistics.median(abs(r["predicted_seconds"] / r["measured_seconds"] - 1) for r in rows)
-    over = sum(r["measured_bytes"] > r["allowed_bytes"] for r in rows)
+        told = f"memory {error_of(row, 'bytes'):+.1%}  time {error_of(row, 'seconds'):+.1%}"
+        print(f"{i:3} {row['task']:22} {size:8.1f} MB  {told}", flush=True)
+    if not rows:
+        sys.exit("no recipe ran")
+    memory, pace = (
+        statistics.median(abs(error_of(row, what)) for row in rows) for what in ("bytes", "seconds")
+    )
+    over = sum(row["measured_bytes"] > row["allowed_bytes"] for row in rows)
     failed = given.recipes - len(rows)
     figures = [
         Figure(

@@ -25,6 +25,9 @@ FLOAT = 4
 """Bytes of a number."""
 MARGIN = 1.05
 """What a step takes, relative to its tensors: kernels allocate some memory of their own."""
+KERNELS = 3_000_000
+"""Bytes that the code and the buffers of kernels add to a process in its first step: 2.0 to 2.9 MB
+in seven of ten recipes of benchmarks/training/plan.py."""
 LARGE_SHARE = 0.7
 """Share of the free memory from which on a warning is given."""
 AUTO_SHARE = {"cpu": 0.5}
@@ -156,7 +159,7 @@ class MemoryCheck:
         state = self.config.optimizer.state_bytes * self.trained // parts
         there = 0 if self.device.type == "cpu" else trace.parameters
         inside = trace.peak - trace.gradients + trace.inputs
-        held = state + there + earlier + trace.gradients
+        held = state + there + earlier + trace.gradients + KERNELS
         return Need(task, trace.samples, round(MARGIN * held), round(MARGIN * max(inside, 0)))
 
     def examples(self, task: str) -> list[Example]:

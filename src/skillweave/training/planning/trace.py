@@ -5,7 +5,7 @@ which have a shape and no content. Every operation passes through `_Recorder`, w
 bytes of all tensors that are alive, the floating-point operations, and the bytes that are read and
 written. Integers and booleans stay real: lengths, labels, indices and masks decide shapes.
 
-What PyTorch allocates inside of a single operation is not seen.
+What an operation allocates and frees inside is not seen, but for those of `_INSIDE`.
 """
 
 from __future__ import annotations
@@ -308,6 +308,10 @@ class _Recorder(TorchDispatchMode):
         copies = func is aten._to_copy.default and self._is_weight(tensors[0])
         for tensor in made:
             self._add(tensor, activation=not copies)
+        if inside := _INSIDE.get(func._overloadpacket):
+            more = inside(*args, **given, out=made)
+            self.peak = max(self.peak, self.now + more)
+            self.activation_peak = max(self.activation_peak, self.activations + more)
         self._count(func, args, given, tensors, made, out)
         return out
 
@@ -492,3 +496,30 @@ _FLOPS: dict[Any, Callable[..., int]] = {
     torch.ops.skillweave.mixture_linear_backward: _mixture_backward,
 }
 """Operation → its floating-point operations; operations without products count as none."""
+
+
+def _inside_mixture(x: Tensor, gates: Tensor, *_: Any, out: Sequence[Tensor], **__: Any) -> int:
+    """The rows of all assignments, sorted by expert, and their results."""
+    rows, size = gates.numel(), x.element_size()
+    results = rows * out[0].shape[-1] * size
+    return max(results, rows * x.shape[-1] * size + results - _bytes(out[0]))
+
+
+def _inside_mixture_backward(
+    grad: Tensor, x: Tensor, gates: Tensor, *_: Any, out: Sequence[Tensor], **__: Any
+) -> int:
+    """Inputs, scaled inputs, their gradients, and the gradients of the results."""
+    return gates.numel() * (3 * x.shape[-1] + grad.shape[-1]) * x.element_size()
+
+
+def _inside_ctc_backward(*args: Any, out: Sequence[Tensor], **_: Any) -> int:
+    """A second table such as that of the forward pass, the seventh argument."""
+    return _bytes(args[6])
+
+
+_INSIDE: dict[Any, Callable[..., int]] = {
+    torch.ops.skillweave.mixture_linear: _inside_mixture,
+    torch.ops.skillweave.mixture_linear_backward: _inside_mixture_backward,
+    aten._ctc_loss_backward: _inside_ctc_backward,
+}
+"""Operation → bytes that it allocates besides its results (`out`) and frees."""
