@@ -62,7 +62,7 @@ def test_shares_by_data_are_those_of_a_plain_count() -> None:
     assert {(use.site, use.layer, len(use.shares)) for use in uses} == {
         ("qkv", 0, 3), ("feed_forward", 0, 4), ("qkv", 1, 3), ("feed_forward", 1, 4)
     }  # fmt: skip
-    x_TD, tokens, _ = model._embed_tokens(batch, 0, {})
+    x_TD, tokens, _ = model.embed_tokens(batch, 0, {})
     gate = model.encoder.blocks[0].attention.qkv.route.gate.weight
     start = 0
     for condition, size in zip(tokens.conditions, tokens.sizes, strict=True):

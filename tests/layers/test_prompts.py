@@ -60,7 +60,7 @@ def looped_attention(
 
 def looped_encoder(model: Model, batch: Batch) -> list[Tensor]:
     """Each sample's true tokens through post-norm blocks with one feed-forward."""
-    x_TD, tokens, _ = model._embed_tokens(batch, 0, {})
+    x_TD, tokens, _ = model.embed_tokens(batch, 0, {})
     x_NLD, layout = tokens.to_padded(x_TD), batch.layout
     encoder: TransformerEncoder = model.encoder
     results = []
@@ -137,7 +137,7 @@ def test_prompts_that_say_what_the_only_token_says_change_nothing() -> None:
     bare = SelfAttention(Heads(2, 2, 2), attention.qkv, attention.output)
     model = prompted(layers=1)
     batch = random_batch("classify", [[1]], model.config, bucket=1)
-    tokens = model._embed_tokens(batch, 0, {})[1]
+    tokens = model.embed_tokens(batch, 0, {})[1]
     x_1D, condition = attention.prompts[:1].detach(), batch.layout.condition(0)
     found, _ = attention(x_1D, tokens, [attention.resolve(condition)])
     expected, _ = bare(x_1D, tokens, [bare.resolve(condition)])

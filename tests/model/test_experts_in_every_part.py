@@ -127,7 +127,7 @@ def test_shares_are_those_of_a_plain_count() -> None:
         for use in uses_by_data(model, model.assignments(batch))
         if (use.layer, use.site) == (0, "qkv")
     )
-    x_TD, _, _ = model._embed_tokens(batch, 1, model.resolve("write"))
+    x_TD, _, _ = model.embed_tokens(batch, 1, model.resolve("write"))
     scores_TE = x_TD @ model.decoder.blocks[0].attention.qkv.route.gate.weight.T
     counts = [0, 0, 0]
     for scores in scores_TE.tolist():

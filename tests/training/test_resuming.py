@@ -186,7 +186,7 @@ def test_a_run_goes_on_with_another_number_of_processes(source, stopped, straigh
 
 def test_a_number_that_cannot_divide_the_batches_is_refused(stopped):
     recipe = read_recipe(stopped / "recipe.yaml", [f"output={stopped}", "training.devices=3"])
-    with pytest.raises(ConfigError, match="samples in all, which 3 processes cannot divide"):
+    with pytest.raises(ConfigError, match="samples in all, which 3 replicas cannot divide"):
         prepare(recipe, resume=True)
 
 

@@ -306,27 +306,77 @@ class TrainingConfig(Config):
             )
         return self
 
+    @property
+    def replicas(self) -> int:
+        """Number of replicas of the model, each with samples of its own."""
+        return self.devices // self.parallel.replica_size
+
     @model_validator(mode="after")
     def _parts_of_parameters(self) -> TrainingConfig:
-        if self.devices == 1 or self.parallel.copies:
+        if self.devices == 1:  # torchrun may start more
+            return self
+        self._require_mesh()
+        if self.parallel.has_all_gradients:
             return self
         if self.parallel.one_task and self.task_sampling == "independent":
             raise ValueError(
-                f"parallel: {self.parallel.kind} needs the same task on all processes in a step;"
-                " set task_sampling: synchronised"
+                f"parallel: {self._layout} needs the same task on all processes in a step; set"
+                " task_sampling: synchronised"
             )
         if self.parallel.in_parts and not self.optimizer.elementwise:
             raise ValueError(
-                f"parallel: {self.parallel.kind} gives the optimizer parts of parameters, and"
+                f"parallel: {self._layout} gives the optimizer parts of parameters, and"
                 f" {self.optimizer.kind} needs whole ones; use optimizer: adamw, or parallel:"
                 " replicated"
             )
         if self.interference:
             raise ValueError(
-                f"interference compares all gradients, and with parallel: {self.parallel.kind} no"
+                f"interference compares all gradients, and with parallel: {self._layout} no"
                 " process has them; use parallel: replicated"
             )
         return self
+
+    @property
+    def _layout(self) -> str:
+        """The strategy in an error, such as `replicated with tensor: 2`."""
+        one = self.parallel
+        axes = [f"{n}: {getattr(one, n)}" for n in ("tensor", "pipeline") if getattr(one, n) > 1]
+        return f"{one.kind} with {', '.join(axes)}" if axes else one.kind
+
+    def _require_mesh(self) -> None:
+        """Raise ValueError if the processes cannot be arranged as `parallel` says."""
+        one = self.parallel
+        if self.devices % one.replica_size:
+            raise ValueError(
+                f"parallel: tensor {one.tensor} × pipeline {one.pipeline} needs a multiple of"
+                f" {one.replica_size} processes, and devices is {self.devices}; change one of them"
+            )
+        if one.replica_size > 1 and not one.combines:
+            raise ValueError(
+                f"parallel: {one.kind} cannot be combined with tensor or pipeline; leave them out,"
+                " or use kind: replicated or sharded"
+            )
+        if one.pipeline > 1 and one.divides_weights:
+            raise ValueError(
+                f"parallel: {one.kind} cannot be combined with pipeline; use kind: replicated, or"
+                " tensor in place of pipeline"
+            )
+        if self.compile and one.replica_size > 1:
+            raise ValueError(
+                "compile cannot be combined with parallel.tensor or parallel.pipeline; leave one"
+                " of them out"
+            )
+        count = self.gradient_accumulation_steps
+        if one.pipeline == 1 or one.schedule == "gpipe":
+            return
+        multiple = one.schedule == "interleaved"
+        if count < one.pipeline or (multiple and count % one.pipeline):
+            wanted = "a multiple of" if multiple else "at least"
+            raise ValueError(
+                f"parallel.schedule: {one.schedule} needs {wanted} {one.pipeline} micro-batches in"
+                f" an update, and gradient_accumulation_steps is {count}; change it, or use"
+                " schedule: gpipe"
+            )
 
 
 class TuningConfig(Config):

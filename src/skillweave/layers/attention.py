@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -52,6 +53,25 @@ class Heads(NamedTuple):
         return x.unflatten(-1, (-1, self.size)).transpose(1, 2)
 
 
+class HeadShare(NamedTuple):
+    """With tensor parallelism: the heads of this process are share `number` of `count` equal
+    ones."""
+
+    number: int = 0
+    count: int = 1
+
+    def of(self, x: Tensor, dim: int = 0) -> Tensor:
+        """This process's share of what there is of all heads."""
+        return x if self.count == 1 else x.chunk(self.count, dim)[self.number]
+
+    def of_mask(self, tokens: TokenMap) -> TokenMap:
+        """The map with the mask of this process's heads."""
+        mask = tokens.mask
+        if self.count == 1 or mask is None or mask.ndim < 3 or mask.shape[-3] == 1:
+            return tokens
+        return replace(tokens, mask=self.of(mask, -3))
+
+
 class SelfAttention(nn.Module):
     """softmax(Q Kᵀ / √d) V over the tokens of a pass, with one fused projection to Q, K and V per
     expert (SkillNet eq. 1-2).
@@ -67,6 +87,7 @@ class SelfAttention(nn.Module):
 
     # Prompts look up instead of projecting. Prompt tuning adds them to a model and trains them.
     no_weight_decay = tuned = new_in_tuning = ("prompts",)
+    share = HeadShare()
 
     def __init__(
         self,
@@ -138,6 +159,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Statistics, Tensor | None]:
         """As `forward`, and the scores [N, H, L, L] for the next layer; None unless `residual`.
         `before`: those of the layer before."""
+        tokens = self.share.of_mask(tokens)
         qkvs, outputs = [layer.qkv for layer in layers], [layer.output for layer in layers]
         qkv_TD, first = apply_linear(self.qkv, x_TD, tokens, qkvs, generator)
         query, key, value = self._heads(tokens.to_padded(qkv_TD))
@@ -184,7 +206,8 @@ class SelfAttention(nn.Module):
     def _heads(self, qkv_NLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, L, d], keys and values [N, K, L, d]."""
         if self.bias is not None:
-            query_bias, value_bias = self.bias.split(self.heads.sizes[::2])
+            rows = [size * self.share.count for size in self.heads.sizes[::2]]
+            query_bias, value_bias = (self.share.of(part) for part in self.bias.split(rows))
             key_bias = value_bias.new_zeros(self.heads.sizes[1])
             bias_D = torch.cat([query_bias, key_bias, value_bias])
             qkv_NLD = qkv_NLD + bias_D.to(qkv_NLD.dtype)
@@ -206,6 +229,8 @@ class CrossAttention(nn.Module):
     `biases`: the projections that have one, as named in `TransformerConfig.biases`. `softcap`: see
     `attend`.
     """
+
+    share = HeadShare()
 
     def __init__(
         self,
@@ -249,7 +274,8 @@ class CrossAttention(nn.Module):
     def keys_and_values(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """[N, K, L, d] those of the memory."""
         key, value = memory.tokens.to_padded(self.key_value(memory.hidden_TD)).chunk(2, -1)
-        value = value if self.value_bias is None else value + self.value_bias.to(value.dtype)
+        if self.value_bias is not None:
+            value = value + self.share.of(self.value_bias).to(value.dtype)
         return self.heads.split(key), self.heads.split(value)
 
 

@@ -22,6 +22,13 @@ class BlockWeights(NamedTuple):
     feed_forward: Any
 
 
+class Unresolved(NamedTuple):
+    """A condition, and its number of tokens, that a block resolves when it runs."""
+
+    condition: Condition
+    tokens: int | None = None
+
+
 class Residual(nn.Module):
     """Adds the output of a sublayer to its input, after norm, dropout, layer scale and drop path.
 
@@ -76,6 +83,10 @@ class Block(nn.Module):
     `cross`: a decoder's attention to the encoder's output, between the two; None in an encoder.
     """
 
+    resolves_late = False
+    """Whether `resolve` leaves the work to `forward`, where the block has its parameters only while
+    it runs."""
+
     def __init__(
         self,
         attention: SelfAttention,
@@ -98,8 +109,15 @@ class Block(nn.Module):
         condition: Condition,
         generator: torch.Generator | None = None,
         tokens: int | None = None,
-    ) -> BlockWeights:
+    ) -> BlockWeights | Unresolved:
         """Both sublayers for a condition with this many tokens (None: any number)."""
+        if self.resolves_late:
+            return Unresolved(condition, tokens)
+        return self._resolve(condition, generator, tokens)
+
+    def _resolve(
+        self, condition: Condition, generator: torch.Generator | None, tokens: int | None
+    ) -> BlockWeights:
         norm = self.attention_norm if self.pre_norm else None
         attention = self.attention.resolve(condition, generator, tokens, norm)
         return BlockWeights(attention, self.feed_forward.resolve(condition, generator, tokens))
@@ -108,7 +126,7 @@ class Block(nn.Module):
         self,
         x_TD: Tensor,
         tokens: TokenMap,
-        weights: Sequence[BlockWeights],
+        weights: Sequence[BlockWeights | Unresolved],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
         scores: Tensor | None = None,
@@ -118,7 +136,13 @@ class Block(nn.Module):
         `weights`: what `resolve` gave for each span. `memory`: what the block of a decoder attends
         to. `scores`: those of the block before (see `SelfAttention.with_scores`).
         """
-        norm, resolved = self.attention_norm, [span.attention for span in weights]
+        late = {
+            one: self._resolve(one.condition, generator, one.tokens)
+            for one in weights
+            if isinstance(one, Unresolved)
+        }
+        known = [late[one] if isinstance(one, Unresolved) else one for one in weights]
+        norm, resolved = self.attention_norm, [span.attention for span in known]
         change_TD, statistics, scores = self.attention.with_scores(
             self._before(x_TD, norm), tokens, resolved, generator, scores
         )
@@ -127,7 +151,7 @@ class Block(nn.Module):
             norm = self.cross.norm
             change_TD = self.cross.attention(self._before(x_TD, norm), tokens, memory)
             x_TD = self._after(self.cross.residual(x_TD, change_TD, tokens), norm)
-        norm, resolved = self.feed_forward_norm, [span.feed_forward for span in weights]
+        norm, resolved = self.feed_forward_norm, [span.feed_forward for span in known]
         change_TD, more = self.feed_forward(self._before(x_TD, norm), tokens, resolved, generator)
         x_TD = self._after(self.feed_forward_residual(x_TD, change_TD, tokens), norm)
         return x_TD, statistics | more, scores

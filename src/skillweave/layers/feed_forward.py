@@ -72,6 +72,11 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @property
+    def layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """The inner and the outer linear layer."""
+        return self.inner, self.outer
+
+    @property
     def fused(self) -> dict[nn.Module, list[int]]:
         """The layer that is two projections, to a gate and a value → the number of rows of each."""
         half = self.inner.out_features // 2

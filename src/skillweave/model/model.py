@@ -135,30 +135,59 @@ class Model(Pretrained):
         time, and again in the backward pass, for a task whose targets compare vectors alone. Raises
         ConfigError for a task the model never had or resolved weights of another.
         """
-        task = self._task(batch.layout.task)
+        if chunk_size is None or chunk_size >= len(batch):
+            passes, load, balance = self._encode(batch, generator, resolved)
+            return self.output(batch, passes, balance, load, candidates, loss_scales, loss_only)
+        vectors, load, balance = self._encode_in_chunks(batch, generator, resolved, chunk_size)
+        results = {
+            name: cast(Target, self.targets[name]).compare_vectors(own, batch.labels)
+            for name, own in vectors.items()
+        }
+        losses = {name: one.loss for name, one in results.items()}
+        return self._output(batch, results, losses, balance, load, loss_scales)
+
+    def output(
+        self,
+        batch: Batch,
+        passes: list[Encoded],
+        balance: Tensor,
+        load: Load,
+        candidates: Tensor | None = None,
+        loss_scales: Mapping[str, float] | None = None,
+        loss_only: bool = False,
+    ) -> Output:
+        """What `forward` gives, from the encoded passes of the batch, those of its candidates
+        last."""
+        task, labels = self._task(batch.layout.task), batch.labels
         results: dict[str, TargetOutput] = {}
         losses: dict[str, Tensor | None] = {}
-        if chunk_size is not None and chunk_size < len(batch):
-            vectors, load, balance = self._encode_in_chunks(batch, generator, resolved, chunk_size)
-            for name, own in vectors.items():
-                results[name] = cast(Target, self.targets[name]).compare_vectors(own, batch.labels)
+        if batch.candidates is not None:
+            *passes, encoded = passes
+            candidates = self._vector(task, encoded)
+            labels = {**labels, **batch.candidates.labels}
+        for name in task.targets:
+            embeddings = candidates
+            if embeddings is None:
+                embeddings = self._output_embeddings(batch.layout.task, name)
+            target = cast(Target, self.targets[name])
+            if loss_only:
+                losses[name] = target.loss_alone(passes, labels, embeddings)
+            else:
+                results[name] = target(passes, labels, embeddings)
                 losses[name] = results[name].loss
-        else:
-            passes, load, balance = self._encode(batch, generator, resolved)
-            labels = batch.labels
-            if batch.candidates is not None:
-                candidates = self._vector(task, passes.pop())
-                labels = {**labels, **batch.candidates.labels}
-            for name in task.targets:
-                embeddings = candidates
-                if embeddings is None:
-                    embeddings = self._output_embeddings(batch.layout.task, name)
-                target = cast(Target, self.targets[name])
-                if loss_only:
-                    losses[name] = target.loss_alone(passes, labels, embeddings)
-                else:
-                    results[name] = target(passes, labels, embeddings)
-                    losses[name] = results[name].loss
+        return self._output(batch, results, losses, balance, load, loss_scales)
+
+    def _output(
+        self,
+        batch: Batch,
+        results: Mapping[str, TargetOutput],
+        losses: Mapping[str, Tensor | None],
+        balance: Tensor,
+        load: Load,
+        loss_scales: Mapping[str, float] | None,
+    ) -> Output:
+        """The results and losses of the targets put together."""
+        task = self._task(batch.layout.task)
         known = {name: value for name, value in losses.items() if value is not None}
         loss = None
         if known:
@@ -284,7 +313,7 @@ class Model(Pretrained):
         passes: list[Encoded] = []
         load: Load = {}
         balances: list[Tensor] = []
-        for one, encoder_pass in ((b, p) for b in batch.parts for p in range(len(b.layout.passes))):
+        for one, encoder_pass in passes_of(batch):
             memory = Memory(passes[0].hidden_TD, passes[0].tokens) if passes else None
             encoded, ran = self._run(one, encoder_pass, resolved, memory, generator)
             passes.append(encoded)
@@ -343,11 +372,17 @@ class Model(Pretrained):
     ) -> tuple[Encoded, list[Decision]]:
         """One pass, and what its routes that look at the data decided. `memory`: what the decoder
         attends to, in its pass."""
-        x_TD, tokens, decisions = self._embed_tokens(batch, encoder_pass, resolved, generator)
+        x_TD, tokens, decisions = self.embed_tokens(batch, encoder_pass, resolved, generator)
         path = self.part_of(tokens.conditions[0])
         given = memory if path == "decoder" else None
         hidden_TD, statistics = self.run_part(path, x_TD, tokens, resolved, generator, given)
         decisions += _decisions(path, tokens, statistics)
+        return self.encoded(batch, encoder_pass, hidden_TD, tokens), decisions
+
+    def encoded(
+        self, batch: Batch, encoder_pass: int, hidden_TD: Tensor, tokens: TokenMap
+    ) -> Encoded:
+        """What the targets read of a pass."""
         spans = batch.layout.passes[encoder_pass]
         masked = batch.masked[spans[0]] if batch.masked and len(spans) == 1 else None
         last = encoder_pass == len(batch.layout.passes) - 1
@@ -355,7 +390,7 @@ class Model(Pretrained):
         image = self.config.streams.image
         pictured = tokens.conditions[0].modality is Modality.IMAGE
         registers = image.registers if image is not None and pictured else 0
-        return Encoded(hidden_TD, tokens, keep, masked, registers), decisions
+        return Encoded(hidden_TD, tokens, keep, masked, registers)
 
     def run_part(
         self,
@@ -368,10 +403,10 @@ class Model(Pretrained):
     ) -> tuple[Tensor, LayerStatistics]:
         """Flat tokens through an encoder or decoder, with its share of the resolved weights."""
         part = cast(Encoder, self.get_submodule(path))
-        weights = [self._weights_of(path, c, resolved) for c in tokens.conditions]
+        weights = [self.weights_of(path, c, resolved) for c in tokens.conditions]
         return part(x_TD, tokens, weights, generator, memory)
 
-    def _weights_of(self, path: str, condition: Condition, resolved: Resolved) -> EncoderWeights:
+    def weights_of(self, path: str, condition: Condition, resolved: Resolved) -> EncoderWeights:
         """What `resolve_conditions` gave for a part: those of the parts before it stand first."""
         paths = self.parts_of(condition)
         if len(paths) == 1:
@@ -400,7 +435,7 @@ class Model(Pretrained):
         resolved = self.resolve(task) if resolved is None else resolved
         last = len(layout.passes) - 1
         memory = self.memory(batch, resolved) if last else None
-        x_TD, tokens, _ = self._embed_tokens(batch, last, resolved)
+        x_TD, tokens, _ = self.embed_tokens(batch, last, resolved)
         condition = tokens.conditions[-1]
         path = self.part_of(condition)
         caches = self._part(condition).new_caches()
@@ -414,7 +449,7 @@ class Model(Pretrained):
         return DecodingState(
             condition=condition,
             segment=segment,
-            weights=self._weights_of(path, condition, resolved),
+            weights=self.weights_of(path, condition, resolved),
             memory=memory,
             caches=caches,
             prefilled=tokens.length,
@@ -465,7 +500,7 @@ class Model(Pretrained):
         target, embeddings = self._writer(task)
         return target.token_logits(hidden_D, embeddings)
 
-    def _embed_tokens(
+    def embed_tokens(
         self,
         batch: Batch,
         encoder_pass: int,
@@ -538,10 +573,10 @@ class Model(Pretrained):
 
     def _output_embeddings(self, task: str, target: str) -> Tensor | None:
         """The word embedding that a target's output layer is tied to."""
-        path = self._output_path(task, target)
+        path = self.output_path(task, target)
         return None if path is None else self.get_parameter(path)
 
-    def _output_path(self, task: str, target: str) -> str | None:
+    def output_path(self, task: str, target: str) -> str | None:
         """Its path: the decoder's own for a task of which the decoder reads spans, otherwise the
         modality's."""
         modality = self.config.targets[target].tied_to
@@ -597,7 +632,7 @@ class Model(Pretrained):
             path
             for task in wanted
             for t in self._task(task).targets
-            if (path := self._output_path(task, t))
+            if (path := self.output_path(task, t))
         }
         parts = self.active_parts(conditions)
         idle = {
@@ -668,6 +703,11 @@ class Model(Pretrained):
                     nn.init.zeros_(module.bias)
         for embedding in cast(Mapping[str, StreamEmbedding], self.embeddings).values():
             embedding.initialise_patches()
+
+
+def passes_of(batch: Batch) -> list[tuple[Batch, int]]:
+    """The passes of a batch and then of its candidates, each as its batch and number."""
+    return [(one, number) for one in batch.parts for number in range(len(one.layout.passes))]
 
 
 def _decisions(path: str, tokens: TokenMap, statistics: LayerStatistics) -> list[Decision]:

@@ -12,9 +12,9 @@ from skillweave.config import ConfigError
 from skillweave.layers.sparse import ConditionalFeedForward
 from skillweave.layers.sparse.exchange import TokenExchange
 from skillweave.training.reduction import GradientReducer
+from skillweave.training.replica import Replica
 from skillweave.training.strategy import (
     Strategy,
-    broadcast,
     clip_to,
     norm_of_parts,
     trained_parameters,
@@ -31,9 +31,8 @@ class ExpertParallel(Strategy):
 
     in_parts = True
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        broadcast(model)
+    def __init__(self, model: nn.Module, replica: Replica) -> None:
+        super().__init__(model, replica)
         world, before = dist.get_world_size(), {name for name, _ in model.named_parameters()}
         banks = {path: bank for path, bank in model.named_modules() if chosen_by_token(bank)}
         if not banks:
@@ -86,7 +85,8 @@ class ExpertParallel(Strategy):
         """See `Strategy`."""
         own = [p.grad for p in self.own.values() if p.grad is not None]
         common = [p.grad for p in self.common.values() if p.grad is not None]
-        norm = norm_of_parts(own, common)
+        counted = [*own, *(common if dist.get_rank() == 0 else ())]
+        norm = norm_of_parts(counted, next(self.model.parameters()).device)
         if largest is not None:
             clip_to([*own, *common], largest, norm)
         return norm

@@ -155,7 +155,8 @@ class MemoryCheck:
             chunk_size=self.chunk_sizes.get(task),
         )
         earlier = trace.gradients if self.config.gradient_accumulation_steps > 1 else 0
-        parts = self.config.devices if self.config.parallel.in_parts else 1
+        config = self.config
+        parts = config.devices if config.parallel.divides_weights else config.parallel.replica_size
         state = self.config.optimizer.state_bytes * self.trained // parts
         there = 0 if self.device.type == "cpu" else trace.parameters
         inside = trace.peak - trace.gradients + trace.inputs

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, singledispatch
 from types import FrameType
 from typing import Any
@@ -31,8 +31,10 @@ from skillweave.config.parallel import (
 from skillweave.config.training import TrainingConfig
 from skillweave.model.model import Model
 from skillweave.recipe import RecipeConfig
+from skillweave.training.mesh import Place
+from skillweave.training.replica import Replica, divide
 from skillweave.training.signals import handle_signals
-from skillweave.training.strategy import Copies, Strategy
+from skillweave.training.strategy import Copies, Strategy, broadcast
 
 # Fabric's messages on ranks and back ends do not help the user.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -64,6 +66,11 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     Several processes communicate through gloo on CPU, and through NCCL on CUDA. Raises ConfigError
     if there are fewer devices than requested.
     """
+    if config.devices % config.parallel.replica_size:
+        raise ConfigError(
+            f"training.parallel needs a multiple of {config.parallel.replica_size} processes"
+            f" (tensor × pipeline), and training.devices is {config.devices}; change one of them"
+        )
     kind = device_kind(config.accelerator)
     nodes, external = 1, started_by_torchrun()
     if external:
@@ -130,7 +137,8 @@ def with_started_processes(recipe: RecipeConfig) -> RecipeConfig:
             f"training.devices is {devices}, but torchrun started {count} processes; leave"
             " training.devices out, or start as many"
         )
-    training = recipe.training.model_copy(update={"devices": count})
+    settings = recipe.training.model_dump(exclude_unset=True) | {"devices": count}
+    training = TrainingConfig.parse(settings, "training")
     return recipe.model_copy(update={"training": training})
 
 
@@ -183,42 +191,47 @@ def leave_group(fabric: Fabric) -> None:
 
 
 def make_strategy(
-    fabric: Fabric, config: ParallelConfig, model: Model, tasks: Collection[str]
+    fabric: Fabric, config: ParallelConfig, model: Model, active: Mapping[str, Collection[str]]
 ) -> Strategy:
-    """What spreads the model over the processes. `tasks`: those that are trained."""
+    """What spreads the model over the processes. `active`: task → names of the parameters that it
+    activates. Raises ConfigError for a model that cannot be spread so."""
     if fabric.world_size == 1:
-        return Copies(model, several=False)
-    return _spread(config, model, tasks, fabric.device)
+        return Copies(model, Replica(Place()))
+    broadcast(model)
+    place = Place.of(fabric.global_rank, fabric.world_size, config)
+    return _spread(config, model, divide(model, place, config, fabric), active)
 
 
 @singledispatch
 def _spread(
-    config: ParallelSettings, model: Model, tasks: Collection[str], device: torch.device
+    config: ParallelSettings, model: Model, replica: Replica, active: Mapping[str, Collection[str]]
 ) -> Strategy:
     raise TypeError(f"no strategy is registered for {type(config).__name__}")
 
 
 @_spread.register
 def _(
-    config: ReplicatedConfig, model: Model, tasks: Collection[str], device: torch.device
+    config: ReplicatedConfig, model: Model, replica: Replica, active: Mapping[str, Collection[str]]
 ) -> Strategy:
-    return Copies(model, several=True)
+    return Copies(model, replica)
 
 
 @_spread.register
 def _(
-    config: ShardedConfig, model: Model, tasks: Collection[str], device: torch.device
+    config: ShardedConfig, model: Model, replica: Replica, active: Mapping[str, Collection[str]]
 ) -> Strategy:
     from skillweave.training.sharding import Shards  # imports much of PyTorch
 
-    return Shards(model, {task: model.active_parameters(task) for task in tasks}, device)
+    return Shards(model, replica, active, reshard=config.reshard, offload=config.offload)
 
 
 @_spread.register
-def _(config: ExpertConfig, model: Model, tasks: Collection[str], device: torch.device) -> Strategy:
+def _(
+    config: ExpertConfig, model: Model, replica: Replica, active: Mapping[str, Collection[str]]
+) -> Strategy:
     from skillweave.training.expert_parallel import ExpertParallel
 
-    return ExpertParallel(model)
+    return ExpertParallel(model, replica)
 
 
 def gather_objects(fabric: Fabric, value: Any) -> list[Any]:

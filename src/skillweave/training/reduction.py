@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from skillweave.training.tensor_parts import as_part, local_part
+
 BUCKET_BYTES = 25 * 2**20
 """Gradients are sent in buckets of about this size (the default of DistributedDataParallel)."""
 
@@ -29,8 +31,8 @@ class Bucket:
 
     @property
     def sizes(self) -> list[int]:
-        """The number of elements of each parameter."""
-        return [parameter.numel() for parameter in self.parameters]
+        """The number of elements of each parameter, or of the part that this process has."""
+        return [local_part(parameter).numel() for parameter in self.parameters]
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Reduction:
         size = sum(self.bucket.sizes) + len(parameters) + 1
         self.buffer = torch.zeros(size, dtype=first.dtype, device=first.device)
         views = [v for v, p in zip(self.views, parameters, strict=True) if p.grad is not None]
-        gradients = [p.grad.reshape(-1) for p in parameters if p.grad is not None]
+        gradients = [local_part(p.grad).reshape(-1) for p in parameters if p.grad is not None]
         if gradients:
             torch._foreach_copy_(views, gradients)
         self.buffer.div_(dist.get_world_size(group))
@@ -76,7 +78,8 @@ class Reduction:
         parameters = self.bucket.parameters
         *present, unexpected = self.buffer[-len(parameters) - 1 :].tolist()
         for parameter, view, count in zip(parameters, self.views, present, strict=True):
-            parameter.grad = view.view_as(parameter) if count else None
+            found = view.view_as(local_part(parameter.detach()))
+            parameter.grad = as_part(found, parameter) if count else None
         return round(unexpected)
 
 
@@ -182,7 +185,7 @@ class GradientReducer:
                 buckets.append(self._bucket(names))
                 names, size = [], 0
             names.append(name)
-            size += parameter.numel() * parameter.element_size()
+            size += local_part(parameter).numel() * parameter.element_size()
         return [*buckets, self._bucket(names)] if names else buckets
 
     def _bucket(self, names: Sequence[str]) -> Bucket:

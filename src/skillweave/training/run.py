@@ -30,6 +30,7 @@ from skillweave.training.errors import Interrupted, TrainingError
 from skillweave.training.feature_cache import Filled, cache_features, fill_cache
 from skillweave.training.initial_weights import copy_weights, require_alike, start_folder
 from skillweave.training.memory import MemoryCheck
+from skillweave.training.mesh import Place
 from skillweave.training.parallel import (
     device_kind,
     join_group,
@@ -189,7 +190,7 @@ def find_batch_sizes(ready: ResolvedRecipe, tasks: Collection[str]) -> dict[str,
     device = torch.device(device_kind(config.accelerator))
     memory = MemoryCheck(model, datasets, config, device, chunk_sizes)
     return {
-        name: memory.batch_size(name, max(1, len(data) // config.devices))
+        name: memory.batch_size(name, max(1, len(data) // config.replicas))
         for name, data in datasets.items()
     }
 
@@ -276,6 +277,7 @@ def _run(
     store = RunStore(recipe.store) if recipe.store and is_first else None
     checkpoints = Checkpoints(recipe.folder, config.save_total_limit, store)
     state = TrainingState.read(newest) if newest else TrainingState(seed=config.seed)
+    place = Place.of(fabric.global_rank, fabric.world_size, config.parallel)
     ready = resolved(recipe, assets)
     datasets = {name: ready.dataset(name, "train", training=True) for name in recipe.tasks}
     timed: dict[str, Any] = {
@@ -285,12 +287,12 @@ def _run(
         timed,
         config,
         recipe.tasks,
-        fabric.global_rank,
-        fabric.world_size,
+        place.replica,
+        place.replicas,
         stored_changes(state.steering),
     )
     require_same_batches(state, mixture, recipe)
-    state.processes = fabric.world_size
+    state.processes = place.replicas
     display = ProgressDisplay(mixture.steps, state.step, quiet=quiet or not is_first)
     validated = open_validation(ready, display)
     model, tuning = build_model(recipe, assets, newest, display)

@@ -177,17 +177,17 @@ def _comparable(recipe: RecipeConfig) -> dict[str, Any]:
     samples of a step are those of all of them, whatever their number."""
     content = recipe.model_dump(mode="json")
     if recipe.training.task_sampling == "synchronised":
-        devices = content["training"].pop("devices")
+        del content["training"]["devices"]
         for task in content["tasks"].values():
             name = "batch_tokens" if task["batch_tokens"] else "batch_size"
-            task[f"{name} × training.devices"] = task.pop(name) * devices
+            task[f"{name} × replicas"] = task.pop(name) * recipe.training.replicas
     return content
 
 
 def with_batches_of(recipe: RecipeConfig, stored: RecipeConfig) -> RecipeConfig:
     """The recipe with batch sizes that keep the samples of every step of the stored one, if only
     the number of processes is another. Raises ConfigError if there are none."""
-    before, now = stored.training.devices, recipe.training.devices
+    before, now = stored.training.replicas, recipe.training.replicas
     if before == now or recipe.training.task_sampling != "synchronised":
         return recipe
     tasks = dict(recipe.tasks)
@@ -200,8 +200,8 @@ def with_batches_of(recipe: RecipeConfig, stored: RecipeConfig) -> RecipeConfig:
         if rest:
             unit = "tokens" if task.batch_tokens else "samples"
             raise ConfigError(
-                f"training.devices: the run has {before}, and a step of task {name} has"
-                f" {given * before} {unit} in all, which {now} processes cannot divide;"
+                f"training.devices: the run has {before} replicas, and a step of task {name} has"
+                f" {given * before} {unit} in all, which {now} replicas cannot divide;"
                 " resume with a number that can"
             )
         tasks[name] = task.model_copy(update={setting: size})

@@ -19,6 +19,24 @@ def local_part(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if is_divided(tensor) else tensor
 
 
+def as_part(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a tensor that is in parts as `parameter` is; the tensor itself if that
+    is whole."""
+    if not is_divided(parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    like = cast(Any, parameter)
+    return DTensor.from_local(
+        tensor,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
+
+
 def copied(tensor: Tensor) -> Tensor:
     """A copy in the memory of the host, in parts if the tensor is."""
     return tensor.detach().to("cpu", copy=True)

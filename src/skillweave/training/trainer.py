@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ from skillweave.training.measuring import (
     component_of,
     memory_in_use,
 )
+from skillweave.training.mesh import Place
+from skillweave.training.micro_batch import MicroBatch
 from skillweave.training.optimizer import (
     OPTIMIZER_FILE,
     OPTIMIZER_FOLDER,
@@ -161,9 +163,11 @@ class Trainer:
         """
         self.fabric, self.config, self.steps = fabric, recipe.training, mixture.steps
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
-        self._active: dict[str, set[str]] = {}
-        self._counts: dict[str, int] = {}
-        self.strategy = make_strategy(fabric, self.config.parallel, self.model, recipe.tasks)
+        # while this process has all of the model
+        self._active = {task: set(self.model.active_parameters(task)) for task in recipe.tasks}
+        self._counts = {task: activated_parameters(self.model, task) for task in recipe.tasks}
+        self.place = Place.of(fabric.global_rank, fabric.world_size, self.config.parallel)
+        self.strategy = make_strategy(fabric, self.config.parallel, self.model, self._active)
         self.checkpoints, self.logger = checkpoints, logger
         self.state, self.tuning = state, tuning
         self.bare_optimizer = make_optimizer(self.model, self.config.optimizer)
@@ -177,11 +181,15 @@ class Trainer:
             )
         if state.step:
             folder = checkpoints.path(state.step)
-            tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
-            load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
+            self._load_optimizer(folder)
             if self.tracker:
                 self.tracker.load(load_file(folder / TRACKER_FILE))
         chunk_sizes = {n: task.chunk_size for n, task in recipe.tasks.items() if task.chunk_size}
+        if chunk_sizes and self.place.pipeline > 1:
+            raise ConfigError(
+                f"tasks.{next(iter(chunk_sizes))}.chunk_size runs the encoder twice, which a"
+                " pipeline does not; leave it or training.parallel.pipeline out"
+            )
         loss_module = self.strategy.wrap(LossModule(self.model, chunk_sizes))
         self.loss_module, self.optimizer = fabric.setup(loss_module, self.bare_optimizer)
         steering = self.config.mixture.steering
@@ -246,7 +254,8 @@ class Trainer:
     def update(self, batches: Iterator[Batch]) -> int:
         """Do one step. Returns the number of the signal that requests a stop, or 0."""
         state = self.state
-        seed_dropout(self.config.seed, state.step, self.fabric.global_rank)
+        # those that share a layer must leave out the same numbers
+        seed_dropout(self.config.seed, state.step, self.place.rank // self.place.tensor)
         try:
             update = self._agree(*self.backward(batches))
         except Exception as error:  # nothing of this step has changed the model
@@ -324,7 +333,6 @@ class Trainer:
         Raises ConfigError or TrainingError on all processes if one of them cannot read its data.
         """
         noise = route_noise(self.config.seed, self.state.step)
-        total = torch.zeros((), device=self.fabric.device)
         count = self.config.gradient_accumulation_steps
         own: list[LossTerms] = []
         failure: ConfigError | TrainingError | None = None
@@ -336,28 +344,27 @@ class Trainer:
         shared, failures = zip(*gather_objects(self.fabric, (own, failure)), strict=True)
         for failed in filter(None, failures):
             raise failed
-        update = [one for terms in shared for one in terms]
-        self.strategy.begin(self._active_parameters({terms.task for terms in own}))
-        for number, (batch, terms) in enumerate(zip(seen, own, strict=True)):
-            scales = loss_scales(terms, update)
-            self.strategy.micro_batch(last=number == count - 1)
-            same_task = [
-                r for r, of_rank in enumerate(shared) if of_rank[number].task == terms.task
-            ]
-            with peers(same_task):
-                loss = self.loss_module(batch.to(self.fabric.device), noise, scales) / count
-            self.fabric.backward(loss)
-            total += loss.detach()
+        replicas = shared[:: self.place.replica_size]
+        update = [one for terms in replicas for one in terms]
+        self.strategy.begin(set().union(*(self._active[terms.task] for terms in own)))
+        micro_batches = [
+            MicroBatch(
+                batch.to(self.fabric.device),
+                noise,
+                loss_scales(terms, update),
+                [
+                    self.place.of_replica(number)
+                    for number, of_replica in enumerate(replicas)
+                    if of_replica[i].task == terms.task
+                ],
+            )
+            for i, (batch, terms) in enumerate(zip(seen, own, strict=True))
+        ]
+        total = self.strategy.run(self.loss_module, micro_batches, self.fabric.backward)
         self.strategy.finish()
         if self.tracker:
             self.tracker.observe(self.state.step, seen[0].layout.task)
         return total, self.strategy.clip(self.config.optimizer.max_grad_norm), seen
-
-    def _active_parameters(self, tasks: Set[str]) -> set[str]:
-        """The names of the parameters that any of the tasks activates."""
-        for task in tasks - self._active.keys():
-            self._active[task] = set(self.model.active_parameters(task))
-        return set().union(*(self._active[task] for task in tasks))
 
     def _agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
         """Combine the outcomes of all processes, so that all of them do the same."""
@@ -370,9 +377,12 @@ class Trainer:
         tokens = sum(batch.tokens for batch in batches)
         outcome = (*numbers, samples, tokens, self.stop.signal, keys, skips)
         shared = gather_objects(self.fabric, outcome)
-        losses, norms, counts, work, signals, all_keys, all_skips = zip(*shared, strict=True)
+        stop = max(signal for *_, signal, _, _ in shared)
+        finite = all(math.isfinite(value) for outcome in shared for value in outcome[:2])
+        one_each = shared[:: self.place.replica_size]
+        losses, norms, counts, work, _, all_keys, all_skips = zip(*one_each, strict=True)
         trained = [next(iter(count)) for count in counts]
-        flops = sum(6 * n * self._activated(task) for task, n in zip(trained, work, strict=True))
+        flops = sum(6 * n * self._counts[task] for task, n in zip(trained, work, strict=True))
         self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
         by_task: dict[str, list[float]] = {}
         for value, count in zip(losses, counts, strict=True):
@@ -382,8 +392,8 @@ class Trainer:
             norm=norms[0],
             samples=sum(counts, Counter()),
             imbalance=max(work) * len(work) / max(sum(work), 1),
-            finite=all(map(math.isfinite, losses + norms)),
-            stop=max(signals),
+            finite=finite,
+            stop=stop,
             keys=[key for keys in all_keys for key in keys],
             work=Work(sum(work), flops),
         )
@@ -427,16 +437,19 @@ class Trainer:
         weights = read_tuned(folder) if self.tuning else load_file(folder / FILE)
         for name, own in self.model.state_dict().items():
             if name in weights:
-                own.copy_(divided_like(weights[name].to(own.device), own))
+                weight = self.strategy.replica.loaded(name, weights[name].to(own.device))
+                own.copy_(divided_like(weight, own))
         self.bare_optimizer.state.clear()
-        tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
-        load_optimizer_tensors(self.bare_optimizer, self.model, tensors)
+        self._load_optimizer(folder)
 
-    def _activated(self, task: str) -> int:
-        """The number of parameters that a task activates."""
-        if task not in self._counts:
-            self._counts[task] = activated_parameters(self.model, task)
-        return self._counts[task]
+    def _load_optimizer(self, folder: Path) -> None:
+        """Set the optimizer state to that of a checkpoint."""
+        tensors = read_optimizer_tensors(folder, self.model, self.strategy.elsewhere)
+        loaded = {
+            path: self.strategy.replica.loaded(path.rpartition("/")[0], x)
+            for path, x in tensors.items()
+        }
+        load_optimizer_tensors(self.bare_optimizer, self.model, loaded)
 
     def _measure(self, update: Update) -> dict[str, float]:
         """Figures of a step that are logged: norms of the gradients before clipping, in all and by
@@ -469,7 +482,9 @@ class Trainer:
             return
         state = self.state
         self.model.eval()
-        with torch.no_grad(), self.fabric.autocast(), self.strategy.whole():
+        # all processes have the same samples, and none compares them with those of another
+        alone = peers([self.place.rank]) if self.place.replica_size > 1 else nullcontext()
+        with torch.no_grad(), self.fabric.autocast(), self.strategy.whole(), alone:
             found = ValidationResult(*self.fabric.broadcast(self.validate(self.model)))
         self.model.train()
         self.logger.log_skipped(state.step, found.skips)
@@ -509,8 +524,13 @@ class Trainer:
         state, later = self.state, self.config.asynchronous_checkpoints
         state.logger = self.logger.state
         trained = trained_parameters(self.model)
-        model: dict[str, Tensor] = {**(trained if self.tuning else self.model.state_dict())}
-        optimizer = optimizer_tensors(self.bare_optimizer, self.model)
+        kept: dict[str, Tensor] = {**(trained if self.tuning else self.model.state_dict())}
+        stored = self.strategy.replica.stored
+        model = {name: stored(name, x) for name, x in kept.items()}
+        optimizer = {
+            path: stored(path.rpartition("/")[0], x)
+            for path, x in optimizer_tensors(self.bare_optimizer, self.model).items()
+        }
         contents = Contents(model, optimizer, self.tracker.state if self.tracker else {})
         if later:
             contents, state = contents.copied(), deepcopy(state)

@@ -127,7 +127,7 @@ def test_the_resolved_encoder_compiles_whole(route: str) -> None:
     compiled = torch.compile(model.encoder, fullgraph=True, backend="aot_eager")
     found = {}
     for name, encoder in (("plain", model.encoder), ("compiled", compiled)):
-        x_TD, tokens, _ = model._embed_tokens(batch, 0, {})
+        x_TD, tokens, _ = model.embed_tokens(batch, 0, {})
         resolved = model.encoder.resolve(batch.layout.conditions)
         y_TD, _ = encoder(x_TD, tokens, [resolved[c] for c in tokens.conditions])
         model.zero_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skillweave.batch import Condition
 from skillweave.config import ConfigError
 from skillweave.layers.attention import Memory
-from skillweave.layers.block import Block, BlockWeights
+from skillweave.layers.block import Block, BlockWeights, Unresolved
 from skillweave.layers.cache import LayerCache
 from skillweave.layers.recompute import Recompute
 from skillweave.layers.sparse import (
@@ -32,7 +32,7 @@ SITE_PATHS = {
 }
 """Site (see `SITES`) → path of its module in a block."""
 Bank = ConditionalLinear | ConditionalFeedForward
-EncoderWeights = tuple[BlockWeights, ...]
+EncoderWeights = tuple[BlockWeights | Unresolved, ...]
 """What the static routes of every block decided for a condition: plain tensors, which belong to the
 caller."""
 Resolved = Mapping[Condition, EncoderWeights]

@@ -62,8 +62,10 @@ class TransformerEncoder(Encoder):
         weights: Sequence[EncoderWeights],
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
+        layers: range | None = None,
     ) -> tuple[Tensor, LayerStatistics]:
-        """See `Encoder`."""
+        """See `Encoder`. `layers`: those to run; None for all."""
+        layers = range(len(self.order)) if layers is None else layers
         statistics: LayerStatistics = {}
         near = tokens if self.window is None else within_window(tokens, self.window, x_TD.device)
         placed_by_kind = [_place(self.position, near, x_TD)]
@@ -71,7 +73,8 @@ class TransformerEncoder(Encoder):
             position = self.global_position if self.positions_differ else self.position
             placed_by_kind.append(_place(position, tokens, x_TD))
         scores = None
-        for layer, i in enumerate(self.order):
+        for layer in layers:
+            i = self.order[layer]
             placed = placed_by_kind[layer in self.global_layers]
             if len(self.positions):
                 placed = self.positions[i](placed, x_TD)
@@ -82,7 +85,8 @@ class TransformerEncoder(Encoder):
             run = self._runner(layer)
             x_TD, sites, scores = run(block, generator)
             statistics |= {(layer, site): found for site, found in sites.items()}
-        return self.last_norm(x_TD), statistics
+        ended = layers.stop == len(self.order)
+        return self.last_norm(x_TD) if ended else x_TD, statistics
 
     def _runner(self, layer: int) -> Callable[[Callable[..., Any], Any], Any]:
         """What runs a layer with a generator."""

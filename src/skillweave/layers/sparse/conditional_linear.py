@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from skillweave.layers.sparse.dispatch import Dispatch
 from skillweave.layers.sparse.mixture import mixture_linear
 from skillweave.layers.sparse.routes import Gates, Route
 from skillweave.layers.tokens import TokenMap
+
+if TYPE_CHECKING:
+    from skillweave.layers.sparse.tensor_split import TensorSplit
 
 MERGE_COST = 16
 """Multiply-adds of a matrix product that take about as long as one multiply-add of a merge. A merge
@@ -57,6 +60,9 @@ class ConditionalLinear(nn.Module):
     the expert's own parameter, without a copy. A route that looks at the data chooses experts
     inside the layer. A bank that `follows` uses the choices of another bank's route.
     """
+
+    split: TensorSplit | None = None
+    """With tensor parallelism: which part of each expert this process has."""
 
     def __init__(
         self,
@@ -111,8 +117,18 @@ class ConditionalLinear(nn.Module):
                 f"expert {absent[0]!r} is not in this slice; to train gates or use other tasks,"
                 " load the whole model"
             )
-        experts = tuple(Dense(self.experts[name].weight, self.experts[name].bias) for name in gates)
-        return Mixed(tuple(gate for gate in gates.values() if gate is not None), experts)
+        values = [gate for gate in gates.values() if gate is not None]
+        experts = [Dense(self.experts[name].weight, self.experts[name].bias) for name in gates]
+        if self.split is not None:
+            values = [self.split.enter(gate) for gate in values]
+            experts = [self._own(expert, self.split) for expert in experts]
+        return Mixed(tuple(values), tuple(experts))
+
+    @staticmethod
+    def _own(expert: Dense, split: TensorSplit) -> Dense:
+        """This process's part of an expert."""
+        bias = None if expert.bias is None else split.part(expert.bias)
+        return Dense(split.part(expert.weight), bias)
 
     def forward(
         self,
@@ -127,14 +143,24 @@ class ConditionalLinear(nn.Module):
         `layers`: the resolved layer of each span, None for such a route. `followed`: the dispatch
         of the bank that this one follows.
         """
+        split = self.split
         if not self.route.looks_at_data:
             resolved = [layer for layer in layers if layer is not None]
-            return linear_by_span(x_TD, resolved, tokens.sizes), None
-        dispatch = self.route(x_TD, tokens, generator) if followed is None else followed
-        experts = self.experts.values()
+            x_TD = x_TD if split is None else split.before(x_TD)
+            y_TD = linear_by_span(x_TD, resolved, tokens.sizes)
+            return (y_TD if split is None else split.after(y_TD)), None
+        dispatch = followed
+        if dispatch is None:
+            whole_TD = x_TD if split is None else split.whole(x_TD)
+            dispatch = self.route(whole_TD, tokens, generator)
+        experts = [Dense(expert.weight, expert.bias) for expert in self.experts.values()]
+        own = dispatch
+        if split is not None:
+            x_TD, own = split.before(x_TD), dispatch._replace(weights=split.enter(dispatch.weights))
+            experts = [self._own(expert, split) for expert in experts]
         biases = [expert.bias for expert in experts if expert.bias is not None]
-        weights = [expert.weight for expert in experts]
-        return mixture_linear(x_TD, dispatch, weights, biases), dispatch
+        y_TD = mixture_linear(x_TD, own, [expert.weight for expert in experts], biases)
+        return (y_TD if split is None else split.after(y_TD)), dispatch
 
 
 Linear = nn.Linear | ConditionalLinear
