@@ -9,10 +9,17 @@ from sparse_training import examples_of, recipe_of, update
 from stand_ins import tiny_trainer
 from tiny import make_batch, tiny_config, tiny_model
 
+from skillweave.components.encoders.recurrent import RecurrentEncoder
+from skillweave.config import ConfigError
+from skillweave.config.encoder import LSTMConfig
+from skillweave.config.training import TrainingConfig
 from skillweave.layers.peers import peers
 from skillweave.layers.recompute import Recompute
+from skillweave.layers.sparse import Known
 from skillweave.training.optimizer import optimizer_tensors, read_optimizer_tensors
-from skillweave.training.parallel import gather_objects
+from skillweave.training.parallel import gather_objects, make_fabric, with_started_processes
+from skillweave.training.pipeline import require_layers
+from skillweave.training.tensor_parallel import SharedLayers
 from skillweave.training.tensor_parts import local_part
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -144,3 +151,90 @@ def known(tmp_path_factory):
 def test_replicas_train_as_one_process(tmp_path, known, processes):
     found = run_in_group(processes, train_as_replicas, tmp_path, known)
     assert found == [[]] * processes
+
+
+PARTS = {"devices": 4, "gradient_accumulation_steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"parallel": {"tensor": 3}}, "needs a multiple of 3 processes, and devices is 4"),
+        ({"parallel": {"tensor": 2, "pipeline": 4}}, "needs a multiple of 8 processes"),
+        ({"parallel": {"kind": "expert", "tensor": 2}}, "cannot be combined with tensor or pipe"),
+        ({"parallel": {"kind": "sharded", "pipeline": 2}}, "cannot be combined with pipeline"),
+        ({"parallel": {"tensor": 2}, "optimizer": {"kind": "muon"}}, "needs whole ones"),
+        ({"parallel": {"pipeline": 2}, "interference": {}}, "compares all gradients"),
+        ({"parallel": {"tensor": 2}, "compile": True}, "compile cannot be combined"),
+        (
+            {"parallel": {"pipeline": 4}, "gradient_accumulation_steps": 2},
+            "1f1b needs at least 4 micro-batches",
+        ),
+        (
+            {
+                "parallel": {"pipeline": 4, "schedule": "interleaved"},
+                "gradient_accumulation_steps": 6,
+            },
+            "interleaved needs a multiple of 4 micro-batches",
+        ),
+        (
+            {"parallel": {"kind": "sharded", "reshard": True}, "task_sampling": "independent"},
+            "needs the same task on all processes",
+        ),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        TrainingConfig.parse({"steps": 1, **PARTS, **settings})
+
+
+def test_processes_that_torchrun_starts_are_checked(tmp_path, monkeypatch):
+    recipe = recipe_of(tmp_path, parallel={"tensor": 2})
+    with pytest.raises(ConfigError, match=r"training\.devices is 1"):
+        make_fabric(recipe.training)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert with_started_processes(recipe).training.replicas == 1
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="needs a multiple of 2 processes"):
+        with_started_processes(recipe)
+
+
+class Mesh:
+    """As many processes as a model is divided among, before any has started."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def size(self):
+        """Their number."""
+        return self.count
+
+    def get_local_rank(self):
+        """That of the first one."""
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "told"),
+    [
+        ({}, 2, "2 processes cannot share the 3 attention heads of encoder.blocks.0.attention"),
+        ({"heads": 4, "feed_forward": 21}, 2, "cannot share the 21 outputs"),
+        ({"heads": 4, "key_value_heads": 2}, 4, "4 attention heads with 2 heads of keys"),
+        ({"heads": 4, "position": {"kind": "t5_bias", "gated": True}}, 2, "gated biases"),
+    ],
+)
+def test_layers_that_cannot_be_shared_are_named(changes, count, told):
+    with pytest.raises(ConfigError, match=told):
+        SharedLayers(tiny_model(tiny_config(encoder=changes)), Mesh(count))
+
+
+def test_a_model_that_cannot_be_cut_into_stages_is_refused():
+    with pytest.raises(ConfigError, match="4 stages are more than the 2 layers"):
+        require_layers(tiny_model(), 4)
+    recurrent = tiny_model()
+    recurrent.encoder = RecurrentEncoder(LSTMConfig(), 12, Known({}))
+    with pytest.raises(ConfigError, match="only Transformers can be cut into stages"):
+        require_layers(recurrent, 2)
+    model = tiny_model(tiny_config(encoder={"residual_attention": True}))
+    with pytest.raises(ConfigError, match="residual_attention"):
+        require_layers(model, 2)

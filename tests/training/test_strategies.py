@@ -227,7 +227,7 @@ def full_disk_on_one(rank, fabric, folder):
         trainer.state.step = 1
         trainer._save_checkpoint()
         trainer.state.step = 2
-        writer = "torch.distributed.checkpoint.filesystem._FileSystemWriter.write_data"
+        writer = "torch.distributed.checkpoint.hf_storage.HuggingFaceStorageWriter.write_data"
         full = OSError(errno.ENOSPC, "No space left on device")
         with patch(writer, side_effect=full) if rank == 1 else nullcontext():
             try:

@@ -46,7 +46,7 @@ def plan(
     gpu: GpuName = None,
     tasks: Tasks = None,
     every: Annotated[
-        bool, Option("--all", help="Show all layouts, not only the best and what DDP needs.")
+        bool, Option("--all", help="Show all layouts, not only the best and what copies need.")
     ] = False,
     scaling: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from rich.table import Table
 
 from skillweave.reporting.formatting import format_count
@@ -16,7 +17,7 @@ BEST_LAYOUTS = 8
 
 def plan_tables(found: Mapping[str, Any], every: bool = False) -> list[Table]:
     """What `plan` found: the recipe's parameters and tasks, and the layouts of each task. `every`:
-    all of them, not only the best ones and DDP."""
+    all of them, not only the best ones and copies."""
     gpu, sizes = found["gpu"], found["bytes"]
     title = (
         f"{found['recipe']} · {found['gpus']} × {gpu['name']} with {_gigabytes(gpu['bytes'])} GB ·"
@@ -50,7 +51,7 @@ def _layouts_table(task: str, layouts: Sequence[Mapping[str, Any]], every: bool)
     shown.columns[0].no_wrap = True
     fitting = sum(one["fits"] for one in layouts)
     listed = list(layouts if every else layouts[: min(BEST_LAYOUTS, max(fitting, 1))])
-    listed += [one for one in layouts if one not in listed and one["layout"].startswith("DDP")][:1]
+    listed += [one for one in layouts if one not in listed and _is_plain(one)][:1]
     for one in listed:
         sizes, times = one["bytes"], one["seconds"]
         style = "" if one["fits"] else "dim"
@@ -70,8 +71,22 @@ def _layouts_table(task: str, layouts: Sequence[Mapping[str, Any]], every: bool)
     told += f"; {hidden} more with --all" if hidden else ""
     if not fitting:
         told += "; take more GPUs, a smaller batch_size, or training.activation_checkpointing"
+    if fitting:
+        told += f"; the first one in a recipe: training: {_inline(listed[0]['settings'])}"
     shown.caption, shown.caption_justify = plain(told), "left"
     return shown
+
+
+def _is_plain(layout: Mapping[str, Any]) -> bool:
+    """Whether every GPU has a copy of the model."""
+    return layout["settings"]["parallel"] == {"kind": "replicated"}
+
+
+def _inline(settings: Mapping[str, Any]) -> str:
+    """Settings in a line of YAML."""
+    return yaml.safe_dump(
+        dict(settings), default_flow_style=True, sort_keys=False, width=1000
+    ).strip()
 
 
 def _gigabytes(size: float) -> str:

@@ -46,6 +46,11 @@ SHARED = "encoder"
 """The part of the model whose layers are cut into stages."""
 FIRST = ("embeddings.", "stream_encoders.", "projectors.", "shared.")
 LAST = ("targets.", "decoder.", "target_embedding.", f"{SHARED}.last_norm.")
+SCHEDULES: dict[str, Any] = {
+    "1f1b": Schedule1F1B,
+    "gpipe": ScheduleGPipe,
+    "interleaved": ScheduleInterleaved1F1B,
+}
 OF_A_BLOCK = re.compile(rf"{SHARED}\.(?:blocks|positions)\.(\d+)\.")
 
 
@@ -178,13 +183,9 @@ class Stages:
             "loss_fn": lambda loss, _: loss,
             "scale_grads": False,
         }
-        match self.config.schedule:
-            case "interleaved":
-                schedule: Any = ScheduleInterleaved1F1B(cast(Any, stages), **options)
-            case "gpipe":
-                schedule = ScheduleGPipe(*stages, **options)
-            case _:
-                schedule = Schedule1F1B(*stages, **options)
+        chosen = SCHEDULES[self.config.schedule]
+        several = chosen is ScheduleInterleaved1F1B
+        schedule = chosen(stages if several else stages[0], **options)
         schedule.step(number=numbers, target=numbers, losses=losses, return_outputs=False)
         self._micro_batches = ()
         total = torch.zeros((), device=self.device, dtype=between[-1].dtype)

@@ -1,12 +1,14 @@
 """Memory and communication of layouts, by hand for a model of 100 numbers a layer."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skillweave.config import ConfigError
+from skillweave.config.training import TrainingConfig
 from skillweave.training.planning import layouts
 from skillweave.training.planning.hardware import GPUS, Hardware, find_gpu
 from skillweave.training.planning.layouts import Layout, estimate, possible
@@ -39,9 +41,10 @@ MODEL = layouts.Model(
     experts=0,
     unit=200_000,
     layers=8,
-    heads=8,
+    divisor=8,
     width=16,
     expert_layers=0,
+    experts_in_layer=0,
     state_bytes=8,
     compute_bytes=4,
 )
@@ -62,17 +65,20 @@ def test_replicas_hold_everything_and_average_gradients_in_a_ring():
 
 def test_zero_divides_gradients_and_state_and_then_weights():
     two, three = found(Layout(8, 2)), found(Layout(8, 3))
-    assert (two.weights, two.gradients, two.state) == (4.8e6, 0.6e6, 1.2e6)
+    assert (two.weights, two.gradients, two.state) == (4.8e6, 4.8e6, 1.2e6)
+    assert found(Layout(8, 2), samples=16).gradients == 0.6e6  # a single micro-batch
     assert (three.weights, three.gradients, three.state) == (0.6e6, 0.6e6, 1.2e6)
     # the gradients are scattered, and the weights gathered: once, or twice in each micro-batch
     assert two.sent == pytest.approx(7 / 8 * 2 * 4.8e6)
     assert three.sent == pytest.approx(7 / 8 * 4 * (4.8e6 + 2 * 4.8e6))
-    assert found(Layout(8, 2, offload=True)).state == 0
+    host = found(Layout(8, 3, offload=True))
+    assert host.weights == host.gradients == host.state == 0
 
 
 def test_tensor_and_pipeline_divide_the_layers():
     tensor, pipeline = found(Layout(1, tensor=2)), found(Layout(1, pipeline=4))
-    assert tensor.weights == pytest.approx(4 * 1_200_000 / 2)
+    # what is outside of the layers is copied
+    assert tensor.weights == pytest.approx(4 * (400_000 + 800_000 / 2))
     assert pipeline.weights == pytest.approx(4 * (400_000 + 800_000 / 4))
     # 24 of 34 parts of what layers keep are divided (arXiv 2205.05198)
     assert tensor.activations == pytest.approx(30.6e6 * 22 / 34 + 4.4e6 + 1_000)
@@ -82,6 +88,24 @@ def test_tensor_and_pipeline_divide_the_layers():
     assert pipeline.bubble == pytest.approx(3 / 32 * (32 * 3 / 4))
     # four sums of 20 tokens in each of 8 layers and 32 micro-batches
     assert tensor.sent == pytest.approx(4 * 2 * 1 / 2 * 20 * 16 * 4 * 8 * 32)
+
+
+@pytest.mark.parametrize("gpus", [4, 8])
+def test_layouts_are_settings_of_a_recipe(gpus):
+    model = replace(MODEL, experts=4 * gpus, experts_in_layer=gpus)
+    kinds = set()
+    for layout in possible(model, gpus, GPU):
+        one = estimate(model, layout, GPU, "float32", 64)
+        if one is not None:
+            settings = TrainingConfig.parse({"steps": 1, **one.to_json()["settings"]})
+            assert settings.devices == gpus and settings.replicas == layout.data
+            kinds.add(settings.parallel.kind)
+    assert kinds == {"replicated", "sharded", "expert"}
+
+
+def test_a_pipeline_has_as_many_micro_batches_as_stages():
+    assert found(Layout(1, pipeline=4), samples=8) is not None
+    assert found(Layout(1, pipeline=8), samples=8) is None
 
 
 @given(st.integers(1, 64))

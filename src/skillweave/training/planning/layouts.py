@@ -28,9 +28,10 @@ class Model:
 
     `trace`: of a micro-batch. `weights`: numbers of all weights; `trained`: of those that are
     trained; `block`: of all Transformer blocks; `experts`: of the experts behind gates that look at
-    the data; `unit`: of the largest part that is gathered at once (a block, or an embedding).
-    `layers`, `heads`, `width`: of the encoder. `state_bytes`: of the optimizer for each trained
-    weight. `compute_bytes`: of a number in the forward pass.
+    the data, of which a layer has `experts_in_layer`; `unit`: of the largest part that is gathered
+    at once (a block, or an embedding). `layers`, `width`: of the encoder. `divisor`: a multiple of
+    every number of GPUs that can share its heads and feed-forwards. `state_bytes`: of the optimizer
+    for each trained weight. `compute_bytes`: of a number in the forward pass.
     """
 
     trace: StepTrace
@@ -40,18 +41,19 @@ class Model:
     experts: int
     unit: int
     layers: int
-    heads: int
+    divisor: int
     width: int
     expert_layers: int
+    experts_in_layer: int
     state_bytes: int
     compute_bytes: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`data` replicas, whose weights ZeRO shares as `zero` says (0: DDP; 2: gradients and optimizer
-    state; 3: weights too), each divided by `tensor` × `pipeline`. `expert`: the replicas among
-    which experts are divided."""
+    """`data` replicas of `tensor` × `pipeline` GPUs. Their weights are shared as `zero` says (0:
+    not at all; 2: gradients and optimizer state; 3: weights too). `expert`: the replicas among
+    which experts are divided. `offload`: the shared parts are on the host."""
 
     data: int
     zero: int = 0
@@ -61,14 +63,22 @@ class Layout:
     offload: bool = False
 
     @property
+    def parallel(self) -> dict[str, Any]:
+        """`training.parallel` of a recipe."""
+        kind = "expert" if self.expert > 1 else "sharded" if self.zero else "replicated"
+        found: dict[str, Any] = {"kind": kind}
+        found |= {"reshard": True} if self.zero == 3 else {}
+        found |= {"offload": True} if self.offload else {}
+        found |= {"tensor": self.tensor} if self.tensor > 1 else {}
+        return found | ({"pipeline": self.pipeline} if self.pipeline > 1 else {})
+
+    @property
     def name(self) -> str:
-        """Such as `ZeRO-3 × 12, tensor × 8`."""
-        kind = f"ZeRO-{self.zero}" if self.zero else "DDP"
-        parts = [f"{kind} × {self.data}"] if self.data > 1 else []
-        parts += [f"tensor × {self.tensor}"] * (self.tensor > 1)
-        parts += [f"pipeline × {self.pipeline}"] * (self.pipeline > 1)
-        parts += [f"experts × {self.expert}"] * (self.expert > 1)
-        parts += ["optimizer on host"] * self.offload
+        """Such as `sharded, reshard × 12, tensor × 8`, in the words of a recipe."""
+        settings = self.parallel
+        flags = [name for name in ("reshard", "offload") if name in settings]
+        parts = [f"{', '.join([settings['kind'], *flags])} × {self.data}"] if self.data > 1 else []
+        parts += [f"{n} × {settings[n]}" for n in ("tensor", "pipeline") if n in settings]
         return ", ".join(parts) or "one GPU"
 
 
@@ -112,10 +122,15 @@ class Estimate:
         """All figures."""
         names = ("weights", "gradients", "state", "activations", "other", "memory")
         times = ("computation", "communication", "bubble", "step")
+        layout = self.layout
         return {
-            "layout": self.layout.name,
+            "layout": layout.name,
             "fits": self.fits,
-            "gradient_accumulation_steps": self.accumulation,
+            "settings": {
+                "devices": layout.data * layout.tensor * layout.pipeline,
+                "gradient_accumulation_steps": self.accumulation,
+                "parallel": layout.parallel,
+            },
             "bytes": {name: round(getattr(self, name)) for name in names},
             "bytes_sent": round(self.sent),
             "seconds": {name: getattr(self, name) for name in times},
@@ -125,42 +140,46 @@ class Estimate:
 
 
 def possible(model: Model, gpus: int, hardware: Hardware) -> Iterator[Layout]:
-    """The layouts of so many GPUs: tensor parallelism inside of a node, at most 16 equal stages."""
+    """The layouts of so many GPUs that training can do: tensor parallelism inside of a node, at
+    most 16 equal stages."""
     sizes = [n for n in range(1, gpus + 1) if gpus % n == 0]
-    for tensor in (t for t in sizes if t <= hardware.per_node and model.heads % t == 0):
+    for tensor in (t for t in sizes if t <= hardware.per_node and not model.divisor % t):
         for pipeline in (p for p in sizes if p <= 16 and model.layers % p == 0):
             if gpus % (tensor * pipeline):
                 continue
             data = gpus // (tensor * pipeline)
-            # a pipeline passes its micro-batches through before it gathers weights again
-            levels = (0,) if data == 1 else (0, 2) if pipeline > 1 else (0, 2, 3)
-            for zero in levels:
-                yield Layout(data, zero, tensor, pipeline)
-                if zero and tensor == pipeline == 1:
-                    yield Layout(data, zero, offload=True)
-            if model.experts and tensor == pipeline == 1:
-                for expert in (e for e in sizes if 1 < e <= data):
-                    yield Layout(data, 0, expert=expert)
+            yield Layout(data, 0, tensor, pipeline)
+            if data > 1 and pipeline == 1:
+                for zero in (2, 3):
+                    yield Layout(data, zero, tensor)
+                    yield Layout(data, zero, tensor, offload=True)
+    if gpus > 1 and model.experts and not model.experts_in_layer % gpus:
+        yield Layout(gpus, expert=gpus)
 
 
 def estimate(
     model: Model, layout: Layout, hardware: Hardware, precision: str, samples: int
 ) -> Estimate | None:
     """What a layout needs for a step of `samples` samples in all; None where the replicas cannot
-    divide them. Micro-batches are as large as the traced one, or smaller if there are too few
-    samples for all replicas."""
+    divide them, or have fewer micro-batches than stages. Micro-batches are as large as the traced
+    one, or smaller if there are too few samples for all replicas."""
     micro_batch = min(model.trace.samples, samples // layout.data)
     if not micro_batch or samples % (layout.data * micro_batch):
         return None
     accumulation = samples // (layout.data * micro_batch)
+    if layout.pipeline > accumulation:
+        return None
     model = replace(model, trace=model.trace.of_samples(micro_batch))
     trace = model.trace
     t, p, d, e = layout.tensor, layout.pipeline, layout.data, layout.expert
     own = _numbers(model, model.weights, t, p, e)
     trained = own * model.trained / model.weights
     shards = d if layout.zero else 1
-    weights = 4 * own / (shards if layout.zero == 3 else 1)
-    gradients = 4 * trained / (shards if layout.zero >= 2 else 1)
+    on_host = layout.offload and layout.zero == 3
+    weights = 0.0 if on_host else 4 * own / (shards if layout.zero == 3 else 1)
+    # without gathering one by one, gradients are averaged after the last micro-batch
+    whole = layout.zero == 0 or (layout.zero == 2 and accumulation > 1)
+    gradients = 4 * trained if whole else 0.0 if layout.offload else 4 * trained / shards
     state = 0.0 if layout.offload else model.state_bytes * trained / shards
     activations, gathered = _activations(model, layout, accumulation), 0.0
     copies = model.compute_bytes * own if model.compute_bytes < 4 else 0.0
@@ -199,10 +218,11 @@ def estimate(
 
 
 def _numbers(model: Model, count: int, tensor: int, pipeline: int, expert: int) -> float:
-    """The weights of the fullest GPU: the first stage has its blocks and everything outside."""
+    """The weights of the fullest GPU: the first stage has its blocks and everything outside, which
+    tensor parallelism copies."""
     dense = model.blocks - model.experts
     outside = count - model.blocks
-    return outside / tensor + (dense / tensor + model.experts / (tensor * expert)) / pipeline
+    return outside + (dense / tensor + model.experts / (tensor * expert)) / pipeline
 
 
 def _activations(model: Model, layout: Layout, accumulation: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,7 +191,7 @@ def describe(model: Model, trace: StepTrace, trained: int, recipe: RecipeConfig)
     """What layouts ask of a model."""
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     inside = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    experts, expert_layers = 0, 0
+    experts, expert_layers, in_layer = 0, 0, 0
     for block in blocks:
         own = [
             module
@@ -199,6 +200,8 @@ def describe(model: Model, trace: StepTrace, trained: int, recipe: RecipeConfig)
             and module.route.looks_at_data
         ]
         expert_layers += bool(own)
+        whole = [one for one in own if isinstance(one, ConditionalFeedForward)]
+        in_layer = math.gcd(in_layer, *(len(one.route.experts) for one in whole))
         experts += sum(p.numel() for one in own for p in one.get_submodule("experts").parameters())
     encoder = model.config.encoder
     largest_weight = max(p.numel() for p in model.parameters())
@@ -210,12 +213,21 @@ def describe(model: Model, trace: StepTrace, trained: int, recipe: RecipeConfig)
         experts=experts,
         unit=max([*inside, largest_weight]),
         layers=len(blocks) or encoder.layers,
-        heads=getattr(encoder, "heads", 1),
+        divisor=_divisor(encoder),
         width=model.config.width,
         expert_layers=expert_layers,
+        experts_in_layer=in_layer,
         state_bytes=recipe.training.optimizer.state_bytes,
         compute_bytes=4 if recipe.training.precision == "float32" else 2,
     )
+
+
+def _divisor(encoder: Any) -> int:
+    """See `layouts.Model`."""
+    if not isinstance(encoder, TransformerConfig):
+        return 1
+    heads = math.gcd(encoder.heads, encoder.key_value_heads or encoder.heads)
+    return math.gcd(heads, encoder.feed_forward)
 
 
 def ranked(
