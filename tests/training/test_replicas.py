@@ -25,7 +25,7 @@ from skillweave.training.tensor_parts import local_part
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 MICRO_BATCHES = 2
-TASKS = ["to_image", "masked_code", "classify"]
+TASKS = ["to_image", "masked_code"]
 """The task of each step."""
 MODES = {
     2: [
