@@ -163,9 +163,12 @@ class Trainer:
         """
         self.fabric, self.config, self.steps = fabric, recipe.training, mixture.steps
         self.model, self.mixture, self.validate = model.to(fabric.device), mixture, validate
-        # while this process has all of the model
-        self._active = {task: set(self.model.active_parameters(task)) for task in recipe.tasks}
-        self._counts = {task: activated_parameters(self.model, task) for task in recipe.tasks}
+        self._active: dict[str, set[str]] = {}
+        self._counts: dict[str, int] = {}
+        if not self.config.parallel.has_all_gradients:
+            for task in recipe.tasks:  # while this process has all of the model
+                self._active_parameters(task)
+                self._activated(task)
         self.place = Place.of(fabric.global_rank, fabric.world_size, self.config.parallel)
         self.strategy = make_strategy(fabric, self.config.parallel, self.model, self._active)
         self.checkpoints, self.logger = checkpoints, logger
@@ -346,7 +349,7 @@ class Trainer:
             raise failed
         replicas = shared[:: self.place.replica_size]
         update = [one for terms in replicas for one in terms]
-        self.strategy.begin(set().union(*(self._active[terms.task] for terms in own)))
+        self.strategy.begin(set().union(*(self._active_parameters(terms.task) for terms in own)))
         micro_batches = [
             MicroBatch(
                 batch.to(self.fabric.device),
@@ -366,6 +369,18 @@ class Trainer:
             self.tracker.observe(self.state.step, seen[0].layout.task)
         return total, self.strategy.clip(self.config.optimizer.max_grad_norm), seen
 
+    def _active_parameters(self, task: str) -> set[str]:
+        """The names of the parameters that a task activates."""
+        if task not in self._active:
+            self._active[task] = set(self.model.active_parameters(task))
+        return self._active[task]
+
+    def _activated(self, task: str) -> int:
+        """The number of parameters that a task activates."""
+        if task not in self._counts:
+            self._counts[task] = activated_parameters(self.model, task)
+        return self._counts[task]
+
     def _agree(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> Update:
         """Combine the outcomes of all processes, so that all of them do the same."""
         numbers = torch.stack([loss, norm]).tolist()
@@ -382,7 +397,7 @@ class Trainer:
         one_each = shared[:: self.place.replica_size]
         losses, norms, counts, work, _, all_keys, all_skips = zip(*one_each, strict=True)
         trained = [next(iter(count)) for count in counts]
-        flops = sum(6 * n * self._counts[task] for task, n in zip(trained, work, strict=True))
+        flops = sum(6 * n * self._activated(task) for task, n in zip(trained, work, strict=True))
         self.logger.log_skipped(self.state.step + 1, [s for skips in all_skips for s in skips])
         by_task: dict[str, list[float]] = {}
         for value, count in zip(losses, counts, strict=True):
