@@ -34,7 +34,8 @@ from skillweave.batch import Batch
 from skillweave.data.mixture import Mixture
 from skillweave.model.model import Model
 from skillweave.tasks.resolve import resolve
-from skillweave.training.strategy import make_reducer
+from skillweave.training.reduction import GradientReducer
+from skillweave.training.strategy import trained_parameters
 from skillweave.training.trainer import LossModule
 
 RECIPE = "recipes/quickstart.yaml"
@@ -76,7 +77,7 @@ def work(rank: int, world: int, folder: str, steps: int, results: Any) -> None:
     model = Model(ready.recipe.model, dict(ready.assets))
     other = Model(ready.recipe.model, dict(ready.assets))
     other.load_state_dict(model.state_dict())
-    reducer = make_reducer(model)
+    reducer = GradientReducer(trained_parameters(model), dist.new_group())
     wrapped = DistributedDataParallel(LossModule(other), find_unused_parameters=True)
     noise = torch.Generator()
     optimizers = {m: torch.optim.AdamW(m.parameters(), lr=1e-4, fused=True) for m in (model, other)}
