@@ -13,7 +13,7 @@ steps      MB/s of each step and of all, in one process, and its peak memory
 extract    MB/s of the steps of web_texts.yaml on a web archive of 60 MB of pages
 minhash    the same MinHash stage here and in datatrove on a part of the texts, one process each, in
            turns, with the recall of both; `--datatrove`: a Python with datatrove 0.10, numpy, spacy,
-           nltk, tokenizers, orjson and zstandard
+           nltk, tokenizers, orjson, zstandard and xxhash before 4
 recall     found pairs against the exact Jaccard similarity, for English and for Chinese
 personal   the labelled sample benchmarks/data/personal_data.txt
 memory     peak memory of two processes at three times the texts
