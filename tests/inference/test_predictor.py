@@ -171,7 +171,7 @@ def test_encode_tells_what_is_wrong(run: Path) -> None:
         sw.encode(model, "text_to_image")
     with pytest.raises(ConfigError, match=r"give one of .* not text and image"):
         sw.encode(model, "text_to_image", text=["x"], image=["y"])
-    with pytest.raises(ConfigError, match=r"write text=\[...\]"):
+    with pytest.raises(ConfigError, match=r"text= is a list; write \[...\]"):
         sw.encode(model, "text_to_image", text="one")
     with pytest.raises(
         ConfigError, match="unknown task 'text_to_imag'; did you mean 'text_to_image'"
