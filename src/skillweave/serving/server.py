@@ -38,7 +38,9 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, which closes a connection whose request line and headers do not arrive
     within so many seconds: a client that sends them byte by byte would keep it for ever."""
 
-    class Timed(AutoHTTPProtocol):
+    base: Any = AutoHTTPProtocol  # one of two classes, as uvicorn finds httptools
+
+    class Timed(base):
         closing: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
