@@ -3,7 +3,8 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,12 @@ def test_the_page_fetches_no_addresses(url: str) -> None:
         assert http.get(f"{url}{path}").status_code in (403, 404)
 
 
+def answered(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Its result, from a thread of its own: a browser has a loop in this one."""
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def test_questions_about_a_picture(tmp_path: Path) -> None:
     described = recipe("visual_question_answering").model_dump(mode="json")
     run = save_run({**described, "output": str(tmp_path / "run")})
@@ -141,11 +148,11 @@ def test_questions_about_a_picture(tmp_path: Path) -> None:
     functions = Page(models, Collections()).build().fns.values()
     (ask,) = (one.fn for one in functions if one.name == "ask")
     request = SimpleNamespace(headers={"accept-language": "en"})
-    shown, ran = asyncio.run(ask(request, str(picture), "what is it?"))
+    shown, ran = answered(ask(request, str(picture), "what is it?"))
     row = {"image": str(picture), "question": "what is it?"}
     (answer,) = sw.predict(run, "visual_question_answering", [row])
     assert f'role="status">{answer["answer"]}</p>' in shown and "visual_question" in ran
-    told, _ = asyncio.run(ask(request, None, "what is it?"))
+    told, _ = answered(ask(request, None, "what is it?"))
     assert "Give a file and a question first" in told
     models.stop(5)
 

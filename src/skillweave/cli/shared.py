@@ -65,8 +65,7 @@ COLLECTION = 50_000
 
 
 def started() -> None:
-    """Collect garbage from now on, but not among what was imported: the longest part of a start."""
-    gc.freeze()
+    """Collect garbage from now on: what a command imports first makes much, and is none."""
     gc.set_threshold(COLLECTION)
 
 
