@@ -72,6 +72,11 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
     return Timed
 
 
+CONNECTIONS = 1024
+"""Connections that may be open beside the requests that are answered. Beyond them uvicorn refuses
+with a bare 503; the service itself refuses requests earlier, and says when to come again."""
+
+
 def configured(app: Any, settings: ServiceConfig) -> uvicorn.Config:
     """How uvicorn serves an application."""
     return uvicorn.Config(
@@ -83,7 +88,7 @@ def configured(app: Any, settings: ServiceConfig) -> uvicorn.Config:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=settings.stop_seconds,
         h11_max_incomplete_event_size=64 * 1024,
-        limit_concurrency=2 * settings.max_concurrent_requests + 64,
+        limit_concurrency=2 * settings.max_concurrent_requests + CONNECTIONS,
         ws="none",
         lifespan="on",
     )
