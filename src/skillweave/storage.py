@@ -28,6 +28,19 @@ class Damaged(ConfigError):
     """A saved file is not what was written; the message names it."""
 
 
+def open_store(address: str) -> tuple[Any, str]:
+    """The file system of fsspec with an address, and the path in it. Raises ConfigError."""
+    import fsspec  # a dependency of PyTorch; slow to import
+
+    try:
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{address}: {error}; fsspec opens such paths with a package of that system, such as"
+            " s3fs for s3:// and gcsfs for gs://"
+        ) from None
+
+
 def partial_name(path: Path) -> Path:
     """Where this process writes what becomes `path`. No other program uses such a name."""
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")

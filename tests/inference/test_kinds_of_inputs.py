@@ -126,6 +126,27 @@ def test_an_index_of_a_list_shows_what_it_finds(tiny: sw.Predictor, tmp_path: Pa
     assert "a <b> heart" in [row[1] for row in Cells(texts._repr_html_()).rows]
 
 
+def test_what_is_added_is_numbered_on_and_shown_as_itself(
+    tiny: sw.Predictor, tmp_path: Path
+) -> None:
+    colours = ("red", "blue")
+    for folder, colour in zip(("one", "two"), colours, strict=True):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (32, 32), colour).save(tmp_path / folder / "a.png")
+    index = sw.Index.build(tiny, tmp_path / "one", modality="image")
+    assert index.add([PIXELS, GREY]) == []
+    assert sorted(entry.key for entry in index.entries) == ["0", "1", "a.png"]
+    index.add([np.flipud(PIXELS)])
+    assert sorted(entry.key for entry in index.entries) == ["0", "1", "2", "a.png"]
+    index.add(tmp_path / "two")  # replaces what has its key
+    (best,) = found = index.search(image=Image.new("RGB", (32, 32), "blue"), k=1)
+    assert best.entry.key == "a.png" and best.score == pytest.approx(1, abs=1e-5)
+    assert found.value(best.entry)["path"] == str(tmp_path / "two" / "a.png")
+    (added,) = found = index.search(image=PIXELS, k=1)
+    assert added.entry.key == "0"
+    assert Cells(found._repr_html_()).rows[1][1] == "–"  # its pixels are not kept
+
+
 def test_answers_are_shown_as_a_table(tiny: sw.Predictor) -> None:
     answers = sw.predict(tiny, "text_classification", ["很好", None])
     header, good, broken = Cells(answers._repr_html_()).rows

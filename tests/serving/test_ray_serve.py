@@ -16,6 +16,7 @@ import pytest
 from served import free_port, http
 
 import skillweave as sw
+from skillweave import cli
 from skillweave.config import ConfigError
 from skillweave.serving import ray_serve
 
@@ -56,6 +57,17 @@ def _ready(url: str) -> bool:
         return http.get(f"{url}/ready").status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--no-page"], "--replicas needs --engine ray"), (["--engine", "ray"], "--no-page")],
+)
+def test_replicas_that_cannot_be_are_told(
+    words: list[str], told: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["serve", "skillweave/tiny", "--replicas", "2", *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_ray_serve_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,5 +140,5 @@ def test_the_process_that_came_last_writes_the_run(address: str, tmp_path: Path)
 
 
 def test_unknown_stores_are_told() -> None:
-    with pytest.raises(ConfigError, match=r"output: nothing://there.*s3fs"):
+    with pytest.raises(ConfigError, match=r"nothing://there: .*s3fs"):
         RunStore("nothing://there")

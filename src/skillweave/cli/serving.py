@@ -88,6 +88,13 @@ def serve(
     from skillweave.serving import require_serving
 
     require_serving(page, mcp)
+    if replicas > 1 and engine != "ray":
+        raise sw.ConfigError("--replicas needs --engine ray; give it, or leave both out")
+    if replicas > 1 and page:
+        raise sw.ConfigError(
+            f"the page keeps what it does in one process, and there are {replicas} replicas; add"
+            " --no-page, or leave --replicas out"
+        )
     from fastapi import FastAPI
 
     from skillweave.reporting.terminal import progress

@@ -35,6 +35,7 @@ from skillweave.storage import (
     PARTIAL,
     add_checksums,
     lock,
+    open_store,
     read_json,
     remove,
     replacing,
@@ -125,14 +126,7 @@ def _require_own_store(config: CleanConfig) -> None:
     """Raise ConfigError for a folder of an object store with other things in it."""
     if not config.remote or (config.folder / STATE).is_dir():
         return
-    from fsspec.core import url_to_fs
-
-    try:
-        system, root = url_to_fs(config.out)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"{config.out}: {error}; fsspec opens such paths with a package of that system"
-        ) from None
+    system, root = open_store(config.out)
     if system.isdir(root) and (found := system.ls(root, detail=False)):
         raise ConfigError(
             f"{config.out}: already holds {found[0].rpartition('/')[2]}, which was not begun in"

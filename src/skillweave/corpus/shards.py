@@ -17,7 +17,7 @@ from skillweave.corpus.config import CleanConfig
 from skillweave.corpus.plan import ROWS_FILE, Plan
 from skillweave.corpus.step import Row
 from skillweave.corpus.unit import batches, schema_of
-from skillweave.storage import checksums, replacing, write_json
+from skillweave.storage import checksums, open_store, replacing, write_json
 
 FOLDER = "shards"
 SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
@@ -64,9 +64,7 @@ def receipt(file: Path) -> Path:
 
 def upload(config: CleanConfig, name: str) -> None:
     """Copy a file of the corpus into the object store. Stores show an object when it is whole."""
-    from fsspec.core import url_to_fs
-
-    system, root = url_to_fs(config.out)
+    system, root = open_store(config.out)
     target = f"{root.rstrip('/')}/{name}"
     system.makedirs(target.rpartition("/")[0], exist_ok=True)
     system.put_file(str(config.folder / name), target)

@@ -69,9 +69,11 @@ class Items:
             for number in range(len(rows)):
                 yield split, number, rows[number]
 
-    def row(self, entry: Entry) -> Row:
-        """The row of an entry."""
-        return self.rows[entry.split][entry.row]
+    def row(self, entry: Entry) -> Row | None:
+        """The row of an entry; None for an entry of other data."""
+        rows = self.rows.get(entry.split, ())
+        row = rows[entry.row] if entry.row < len(rows) else None
+        return row if row is not None and row["key"] == entry.key else None
 
     def entry(self, split: str, number: int, row: Row, fields: Fields, mark: str) -> Entry:
         """The entry of a row: its caption, its file, and its columns of plain values."""
@@ -207,10 +209,16 @@ class Index:
         self, data: str | Path | Sequence[Any], progress: Progress | None = None
     ) -> list[SkippedSample]:
         """Add the items of a source; those under a known key are replaced, and those that have not
-        changed are not embedded again. Returns what could not be read."""
+        changed are not embedded again. Items of a list get the numbers after those that are there.
+        Returns what could not be read."""
         if self.predictor is None:
             raise ConfigError("the index has no model; build or open it with one")
-        return update(self, own_items(self.predictor, self.task, self.modality, data), progress)
+        first = 0
+        if not isinstance(data, str | Path):
+            numbers = [int(entry.key) for entry in self.entries if entry.key.isdecimal()]
+            first = max(numbers, default=-1) + 1
+        items = own_items(self.predictor, self.task, self.modality, data, first)
+        return update(self, items, progress)
 
     def delete(self, *keys: str) -> int:
         """Remove the items under some keys. Returns how many there were."""
@@ -219,8 +227,10 @@ class Index:
     def value(self, entry: Entry) -> Any:
         """What was indexed: a text, or a file as `{"bytes", "path"}`. Raises ConfigError where it
         is not at hand."""
-        if self.items is not None:
-            row = self.items.row(entry)
+        if entry.path and Path(entry.path).is_file():
+            return {"bytes": None, "path": entry.path}
+        row = None if self.items is None else self.items.row(entry)
+        if row is not None:
             return (
                 row["second"] if self.modality == "text" and "second" in row else row[self.modality]
             )
@@ -228,8 +238,6 @@ class Index:
             return entry.caption
         if entry.content:
             return entry.content
-        if entry.path and Path(entry.path).is_file():
-            return {"bytes": None, "path": entry.path}
         raise ConfigError(f"{entry.key}: the index holds its vector, and its file is not at hand")
 
     def hits(self, query_D: Vectors, k: int) -> list[Hit]:
@@ -282,14 +290,19 @@ def held(predictor: Predictor, data: str | Path) -> list[tuple[str, str]]:
 
 
 def own_items(
-    predictor: Predictor, task: str, modality: str, data: str | Path | Sequence[Any]
+    predictor: Predictor,
+    task: str,
+    modality: str,
+    data: str | Path | Sequence[Any],
+    first: int = 0,
 ) -> Items:
-    """A user's own items. Raises ConfigError for data that cannot be read."""
+    """A user's own items. `first`: the number of the first item of a list. Raises ConfigError for
+    data that cannot be read."""
     field = _field(predictor, task, modality)
     if not isinstance(data, str | Path):
         check_several(data, "the items of an index", modality)
         values = [_as_file(value, modality) for value in data]
-        return Items({"": [{"key": str(i), field: value} for i, value in enumerate(values)]}, "")
+        return Items({"": [{"key": str(i), field: one} for i, one in enumerate(values, first)]}, "")
     found = read_inputs(data, [field], predictor.task(task).columns, optional=["text"])
     return Items({"": found.rows}, state(found.rows), found.shown)
 

@@ -26,8 +26,8 @@ FLOAT = 4
 MARGIN = 1.05
 """What a step takes, relative to its tensors: kernels allocate some memory of their own."""
 KERNELS = 3_000_000
-"""Bytes that the code and the buffers of kernels add to a process in its first step: 2.0 to 2.9 MB
-in seven of ten recipes of benchmarks/training/plan.py."""
+"""Bytes that the code and the buffers of kernels add to a process in its first step: 2 to 3 MB in
+most of ten small recipes of benchmarks/training/plan.py."""
 LARGE_SHARE = 0.7
 """Share of the free memory from which on a warning is given."""
 AUTO_SHARE = {"cpu": 0.5}
@@ -147,17 +147,17 @@ class MemoryCheck:
         """The memory of a step with a batch."""
         from skillweave.training.planning.trace import trace_step  # imports much of PyTorch
 
+        config = self.config
         trace: StepTrace = trace_step(
             self.model,
             batch,
-            precision=self.config.precision,
+            precision=config.precision,
             fused_attention=self.device.type == "cuda",
             chunk_size=self.chunk_sizes.get(task),
         )
-        earlier = trace.gradients if self.config.gradient_accumulation_steps > 1 else 0
-        config = self.config
+        earlier = trace.gradients if config.gradient_accumulation_steps > 1 else 0
         parts = config.devices if config.parallel.divides_weights else config.parallel.replica_size
-        state = self.config.optimizer.state_bytes * self.trained // parts
+        state = config.optimizer.state_bytes * self.trained // parts
         there = 0 if self.device.type == "cpu" else trace.parameters
         inside = trace.peak - trace.gradients + trace.inputs
         held = state + there + earlier + trace.gradients + KERNELS

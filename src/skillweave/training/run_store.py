@@ -17,6 +17,7 @@ from skillweave.storage import (
     LOCK_FILE,
     Damaged,
     final_name,
+    open_store,
     parse_checksums,
     replacing,
     verify,
@@ -40,16 +41,8 @@ class RunStore:
     """
 
     def __init__(self, address: str) -> None:
-        import fsspec  # slow to import
-
         self.address = address
-        try:
-            self.system, root = fsspec.core.url_to_fs(address)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"output: {address}: {error}; fsspec opens such paths with a package of that"
-                " system, such as s3fs for s3:// and gcsfs for gs://"
-            ) from None
+        self.system, root = open_store(address)
         self.root = root.rstrip("/")
         self._mark = b""
 

@@ -18,6 +18,7 @@ from skillweave.config.errors import describe
 from skillweave.config.registry import OneOf, Registry
 from skillweave.corpus.sources.unpacking import Refused, unpack, unpacked_size
 from skillweave.corpus.step import Row
+from skillweave.storage import open_store
 
 UNIT_BYTES = 64 * 2**20
 """Bytes of a unit: files are joined up to it, and large files that can be cut are cut at it."""
@@ -79,16 +80,10 @@ class CorpusSource(Config):
 
     def files(self) -> list[File]:
         """The files, in the order of their names. Raises ConfigError where there are none."""
-        import fsspec
-        from fsspec.core import url_to_fs
+        from fsspec.core import has_magic
 
-        try:
-            system, path = url_to_fs(self.path)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{self.path}: {error}; fsspec opens such paths with a package of that system"
-            ) from None
-        found = system.glob(path, detail=True) if fsspec.core.has_magic(path) else {}
+        system, path = open_store(self.path)
+        found = system.glob(path, detail=True) if has_magic(path) else {}
         if not found and system.isfile(path):
             found = {path: system.info(path)}
         files = {name: info for name, info in found.items() if info["type"] != "directory"}

@@ -25,6 +25,7 @@ from skillweave.config.base import ConfigError
 from skillweave.config.errors import reading
 from skillweave.data.sources.base import SUFFIXES, Row, Table
 from skillweave.data.sources.files import expand_braces, find_files, short_names
+from skillweave.storage import open_store
 
 SHARDED = (".parquet", ".tar", ".arrow")
 """Suffixes of files that can be shards."""
@@ -162,7 +163,7 @@ def _local_shards(path: str) -> Iterator[Shard]:
 def _remote_shards(path: str) -> Iterator[Shard]:
     protocol = path.partition("://")[0]
     for pattern in expand_braces(path):
-        system, inner = _store(pattern)
+        system, inner = open_store(pattern)
         places = sorted(system.glob(inner)) if any(c in inner for c in "*?[") else [inner]
         for place in places:
             about = system.info(place)
@@ -171,19 +172,9 @@ def _remote_shards(path: str) -> Iterator[Shard]:
             yield Shard(Path(place).name, f"{protocol}://{place.lstrip('/')}", version)
 
 
-def _store(place: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
-    import fsspec  # a dependency of PyTorch; slow to import
-
-    try:
-        return fsspec.core.url_to_fs(place)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{place}: {error}") from None
-
-
 def _download(place: str, file: Path) -> None:
     """Download a shard under its name when it is complete, and make room for it."""
-    system, inner = _store(place)
+    system, inner = open_store(place)
     handle, partial = tempfile.mkstemp(dir=file.parent, suffix=".partial")
     os.close(handle)
     try:
