@@ -8,7 +8,7 @@ setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	@test -d .venv || $(PYTHON) -m venv .venv
-	@echo "Installing skillweave and its libraries into .venv (about two minutes on a fresh machine) ..."
+	@echo "Installing skillweave and its libraries into .venv (two to three minutes on a fresh machine) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -137,10 +137,10 @@ class Interference:
 
 
 def _shaded(value: float) -> Markup | None:
-    """A number on green for 1 and more, on red for -1 and less."""
+    """A number on blue for 1 and more, on red for -1 and less: the colours of the page."""
     if math.isnan(value):
         return None
-    colour, strength = ("0,130,60" if value > 0 else "200,30,30"), min(abs(value), 1) / 2
+    colour, strength = ("40,90,200" if value > 0 else "200,30,30"), min(abs(value), 1) / 2
     style = f"background:rgba({colour},{strength:.2f});padding:0 .5em"
     return Markup('<span style="{}">{}</span>').format(style, f"{value:+.2f}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from skillweave.cli.shared import Results
+from skillweave.cli.shared import Results, started
 
 if TYPE_CHECKING:
     from skillweave.corpus.pipeline import Explanation
@@ -44,6 +44,7 @@ def clean(
     from skillweave.reporting.terminal import console, progress
 
     settings = corpus.read_config(config)
+    started()
     if explain is not None:
         told = corpus.explain(settings, explain)
         _show_explanation(told)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from skillweave.cli.shared import Column, Results
+from skillweave.cli.shared import Column, Results, started
 
 
 def shard(
@@ -47,6 +47,7 @@ def shard(
     from skillweave.data.sharding import ShardingConfig, ShardingProgress, write_shards
     from skillweave.reporting.terminal import progress
 
+    started()
     done = ShardingProgress(0, 0, 0)
     config = ShardingConfig(source, column, tokenizer, out, rows, parse_special)
     with progress() as step:

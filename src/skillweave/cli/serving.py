@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 import skillweave as sw
-from skillweave.cli.shared import Device, Results, Tasks
+from skillweave.cli.shared import Device, Results, Tasks, started
 
 
 def serve(
@@ -104,6 +104,7 @@ def serve(
     from skillweave.serving.server import listen, run
     from skillweave.serving.settings import ServiceConfig
 
+    started()
     keys = [line.strip() for line in read_lines(api_keys, "--api-keys")] if api_keys else []
     if api_keys and not any(keys):
         raise sw.ConfigError(f"{api_keys}: holds no token; write one a line")

@@ -116,7 +116,6 @@ def _start_ray() -> None:
         ) from None
     import daft
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     if not ray.is_initialized():
         try:
             ray.init(address="auto", log_to_driver=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
@@ -75,8 +75,7 @@ def ngram_shares(tokens: Sequence[str], longest: int) -> Iterator[tuple[int, flo
     """For n from 2 to `longest`: n, the share of characters in the n-gram that stands most often,
     and the share in n-grams that stand earlier in the text, where a character counts once. Ends
     where no n-gram stands twice."""
-    numbers: defaultdict[str, int] = defaultdict()
-    numbers.default_factory = numbers.__len__
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     tokens_N = np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))
     lengths_N = np.fromiter(map(len, tokens), np.int64, len(tokens))
     starts, grams = np.arange(len(tokens)), tokens_N

@@ -44,7 +44,8 @@ class Extract(Step):
                 include_tables=self.tables,
                 favor_precision=self.favor == "precision",
                 favor_recall=self.favor == "recall",
-                with_metadata=True,
+                with_metadata=True,  # the title; its search for dates is the slow part
+                date_extraction_params={"extensive_search": False, "original_date": True},
             )
         except (ValueError, TypeError, AttributeError, RecursionError, LxmlError) as error:
             return Drop("malformed page", f"{type(error).__name__} {error}")
