@@ -44,6 +44,7 @@ from skillweave.cli.shared import (
     Incomplete,
     Results,
     is_first_process,
+    preload_torch,
     quietly,
     require_writable,
 )
@@ -104,6 +105,8 @@ COMMANDS: tuple[FunctionType, ...] = (
 )
 """All subcommands, in the order of the help."""
 
+WITHOUT_TORCH = (evaluation.ratings, planning.runs, hub.push, hub.pull, corpus.clean)
+"""Subcommands that hardly need PyTorch."""
 OF_RECIPES = "train", "quickstart", "inspect", "cache", "plan", "lr-find", "sweep"
 """Subcommands that take settings of a recipe."""
 OF_KEYS = ("--vary",)
@@ -212,6 +215,8 @@ def _with_common_options(function: FunctionType) -> Callable[..., None]:
     def run(*, json: Path | None, quiet: bool, debug: bool, **options: Any) -> None:
         try:
             require_writable(json)
+            if function not in WITHOUT_TORCH:
+                preload_torch()
             with quietly() if quiet else nullcontext():
                 found = function(**options)
             _write_results(json, found)
