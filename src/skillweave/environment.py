@@ -9,9 +9,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from skillweave.config import ConfigError
 
 Status = Literal["ok", "absent", "warning", "fault"]
 EXTRAS = {
@@ -27,6 +30,7 @@ EXTRAS = {
     "search": "larger indexes for search",
     "sweep": "searches over settings (skillweave sweep)",
     "docs": "the documentation as a site, and notebooks that run",
+    "ray": "runs and sweeps on a Ray cluster",
     "export": "ONNX, 8 bits, CTranslate2 and GGUF",
 }
 """Extra of the package → what it gives. Another one is shown by its name."""
@@ -195,3 +199,24 @@ def _hub() -> Iterator[Check]:
     cache = Path(constants.HF_HUB_CACHE)
     offline = " (offline: HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
     yield Check("hub", "cache", "ok", f"{cache}{offline}")
+
+
+def connect_to_ray(extra: str) -> Any:
+    """The module ray, connected to the cluster that runs here. `extra`: of the package, which has
+    it. Raises ConfigError if Ray is not installed or no cluster runs."""
+    try:
+        ray = import_module("ray")
+    except ImportError:
+        raise ConfigError(
+            f"--engine ray: the package ray is not installed; pip install 'skillweave[{extra}]'"
+            " on all machines of the cluster, or use --engine native"
+        ) from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address="auto", log_to_driver=False)
+        except (ConnectionError, RuntimeError) as error:
+            raise ConfigError(
+                f"--engine ray: no Ray cluster is running here ({error}); start one with"
+                " `ray start --head`"
+            ) from None
+    return ray

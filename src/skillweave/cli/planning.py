@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from skillweave.cli.shared import (
+    Engine,
     Results,
     Seed,
     Settings,
@@ -130,6 +131,7 @@ def sweep(
     ] = None,
     trials: Annotated[int, Option(metavar="N", min=1, help="Trials in all.")] = 20,
     seed: Seed = 0,
+    engine: Engine = "native",
     out: Annotated[
         Path | None,
         Option(metavar="FOLDER", help="The folder (default: that of the run, with -sweep)."),
@@ -153,8 +155,14 @@ def sweep(
     def read(changes: Sequence[str]) -> RecipeConfig:
         return open_recipe(recipe, [*(settings or ()), *changes])
 
+    places: tuple[Any, ...] = ()
+    if engine == "ray":
+        from skillweave.training.ray_engine import RayTrials
+
+        cluster = RayTrials(base.training)
+        places = cluster.start, cluster.at_once
     with progress() as step:
-        results = search.sweep(read, varied, folder, trials, seed, step)
+        results = search.sweep(read, varied, folder, trials, seed, step, *places)
     found = [asdict(one) for one in results]
     keys = [one.key for one in varied]
     columns = ["trial", "score", *keys, ""]

@@ -45,6 +45,10 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     Option(help="Where the model runs; auto takes the first available of cuda, mps and cpu."),
 ]
+Engine = Annotated[
+    Literal["native", "ray"],
+    Option(help="Where to train: here, or on the Ray cluster that this machine is part of."),
+]
 
 Results = Any
 """What a command returns, as JSON holds it. The option `--json` of every command writes it."""

@@ -10,6 +10,7 @@ from typer import Argument, Option
 import skillweave as sw
 from skillweave.cli.shared import (
     Device,
+    Engine,
     Results,
     Settings,
     is_first_process,
@@ -123,6 +124,7 @@ def train(
             help="Record so many steps with PyTorch's profiler into the run folder.",
         ),
     ] = 0,
+    engine: Engine = "native",
     print_config: Annotated[
         bool, Option("--print-config", help="Print the recipe with every setting, and exit.")
     ] = False,
@@ -147,7 +149,12 @@ def train(
         found = cross_validate(config, folds, resume=resume)
         console().print(cross_validation_table(found, f"{config.name} · {folds} folds"))
         return found
-    folder = sw.train(config, resume=resume)
+    if engine == "ray":
+        from skillweave.training.ray_engine import train_on_ray
+
+        folder = train_on_ray(config, resume=resume)
+    else:
+        folder = sw.train(config, resume=resume)
     if is_first_process():
         from skillweave.reporting.card import write_card
 

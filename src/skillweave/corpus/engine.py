@@ -12,6 +12,7 @@ from skillweave.config.base import ConfigError
 from skillweave.corpus.plan import Plan
 from skillweave.corpus.shards import write_shard
 from skillweave.corpus.unit import StepFailed, run_unit
+from skillweave.environment import connect_to_ray
 
 Engine = Literal["native", "ray"]
 Piece = tuple[str, int, int]
@@ -107,22 +108,8 @@ def _raise(answer: dict[str, Any]) -> None:
 
 
 def _start_ray() -> None:
-    try:
-        import ray  # ty: ignore[import-not-found] an extra of its own
-    except ImportError:
-        raise ConfigError(
-            "--engine ray: the package ray is not installed; pip install 'skillweave[corpus-ray]'"
-            " on all machines of the cluster, or use --engine native"
-        ) from None
+    connect_to_ray("corpus-ray")
     import daft
 
-    if not ray.is_initialized():
-        try:
-            ray.init(address="auto", log_to_driver=False)
-        except (ConnectionError, RuntimeError) as error:
-            raise ConfigError(
-                f"--engine ray: no Ray cluster is running here ({error}); start one with"
-                " `ray start --head`"
-            ) from None
     if daft.get_or_infer_runner_type() != "ray":
         daft.set_runner_ray(noop_if_initialized=True)

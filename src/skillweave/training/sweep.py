@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skillweave.config import ConfigError
 from skillweave.config.reading import parse_yaml
@@ -99,6 +100,30 @@ class TrialResult:
     reason: str = ""
 
 
+class Trained(NamedTuple):
+    """How a trial ended: with the best mean of scores in a validation (None if there was no
+    validation), or the `reason` why it failed."""
+
+    value: float | None
+    reason: str = ""
+
+
+def run_trial(recipe: RecipeConfig) -> Trained:
+    """Train a trial, or continue it. An interruption leaves it unfinished."""
+    try:
+        train(recipe, resume=bool(Checkpoints(recipe.folder).steps()), quiet=True)
+    except (ConfigError, TrainingError) as error:
+        return Trained(None, str(error))
+    return Trained(TrainingState.read(recipe.folder / "last").best_value)
+
+
+def run_here(recipe: RecipeConfig) -> Future[Trained]:
+    """Train a trial in this process, to its end."""
+    done: Future[Trained] = Future()
+    done.set_result(run_trial(recipe))
+    return done
+
+
 def sweep(
     read: Callable[[Sequence[str]], RecipeConfig],
     varied: Sequence[Varied],
@@ -106,13 +131,16 @@ def sweep(
     trials: int,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    start: Callable[[RecipeConfig], Future[Trained]] = run_here,
+    at_once: int = 1,
 ) -> list[TrialResult]:
     """Train until there are `trials` trials, each with settings that Optuna's TPE sampler chooses,
     and return all of them.
 
     `read`: the recipe with settings `KEY=VALUE`. What is maximised is the best mean of the tasks'
     scores in a validation. The same call continues a sweep: a trial that was interrupted resumes
-    from its checkpoint. A trial that cannot be trained counts as failed. Raises ConfigError without
+    from its checkpoint. A trial that cannot be trained counts as failed. `start`: starts a trial,
+    of which so many run `at_once`. Raises ConfigError without
     Optuna, for another search in the same folder, and for settings that the recipe does not have.
     """
     try:
@@ -141,10 +169,15 @@ def sweep(
                 attributes = {"folder": stale.user_attrs.get("folder", "")}
                 study.enqueue_trial(stale.params, user_attrs=attributes)
             study.tell(stale.number, state=TrialState.FAIL)
+        running: dict[Future[Trained], Trial] = {}
         while (done := len(_finished(study))) < trials:
             if progress:
                 progress("trials", done, trials)
-            _run(study, study.ask(), read, varied, folder)
+            while len(running) < min(at_once, trials - done):
+                trial = study.ask()
+                running[start(_recipe_of(trial, read, varied, folder))] = trial
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                _tell(study, running.pop(ended), ended.result())
         if progress:
             progress("trials", trials, trials)
         return results(study)
@@ -166,33 +199,33 @@ def _finished(study: Study) -> list[Any]:
     return [t for t in study.get_trials() if t.value is not None or t.user_attrs.get("reason")]
 
 
-def _run(
-    study: Study,
+def _recipe_of(
     trial: Trial,
     read: Callable[[Sequence[str]], RecipeConfig],
     varied: Sequence[Varied],
     folder: Path,
-) -> None:
-    """Train a trial. An interruption leaves it unfinished."""
+) -> RecipeConfig:
+    """The recipe of a trial. A wrong setting ends the sweep."""
+    settings = [f"{one.key}={_yaml(one.suggest(trial))}" for one in varied]
+    own = trial.user_attrs.get("folder") or str(folder / f"trial-{trial.number:04d}")
+    trial.set_user_attr("folder", own)
+    return read([*settings, f"output={own}"])
+
+
+def _tell(study: Study, trial: Trial, found: Trained) -> None:
+    """Store how a trial ended."""
     from optuna.trial import TrialState
 
-    settings = [f"{one.key}={_yaml(one.suggest(trial))}" for one in varied]
-    own = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
-    trial.set_user_attr("folder", str(own))
-    recipe = read([*settings, f"output={own}"])  # a wrong setting ends the sweep
-    try:
-        train(recipe, resume=bool(Checkpoints(own).steps()), quiet=True)
-    except (ConfigError, TrainingError) as error:
-        trial.set_user_attr("reason", str(error))
+    if found.reason:
+        trial.set_user_attr("reason", found.reason)
         study.tell(trial, state=TrialState.FAIL)
         return
-    value = TrainingState.read(own / "last").best_value
-    if value is None:
+    if found.value is None:
         raise ConfigError(
-            f"{own}: no task was validated, so trials cannot be compared; give the tasks"
-            " validation data"
+            f"{trial.user_attrs['folder']}: no task was validated, so trials cannot be compared;"
+            " give the tasks validation data"
         )
-    study.tell(trial, value)
+    study.tell(trial, found.value)
 
 
 def _yaml(value: Any) -> str:
