@@ -42,7 +42,7 @@ def train_on_ray(recipe: RecipeConfig, *, resume: bool = False) -> Path:
         run_config=RunConfig(name=recipe.name, storage_path=str(folder.parent / "ray")),
     )
     try:
-        told = (trainer.fit().metrics or {})["error"]
+        told = trainer.fit().return_value
     except Exception as error:  # a worker died
         raise TrainingError(f"Ray Train: {error}; {what_next(recipe)}") from error
     if told:
@@ -50,19 +50,16 @@ def train_on_ray(recipe: RecipeConfig, *, resume: bool = False) -> Path:
     return recipe.folder
 
 
-def _work(given: dict[str, Any]) -> None:
-    """Train as one of the workers, and report how it ended."""
-    from ray import train as workers
-
+def _work(given: dict[str, Any]) -> str:
+    """Train as one of the workers; why it ended early, if it did."""
     # Ray has set the variables of torchrun but for this one.
     os.environ["TORCHELASTIC_RUN_ID"] = EXTRA
     os.chdir(given["place"])
-    error = ""
     try:
         train(RecipeConfig.parse(given["recipe"]), resume=given["resume"], quiet=True)
     except (ValueError, TrainingError, Interrupted) as ended:
-        error = str(ended)
-    workers.report({"error": error})
+        return str(ended)
+    return ""
 
 
 class RayTrials:
