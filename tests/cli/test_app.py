@@ -33,6 +33,12 @@ def test_settings_are_told_from_words() -> None:
     assert mark("train", "--tasks.my-task.weight", "2")[1:] == ["--set", "tasks.my-task.weight=2"]
 
 
+def test_settings_may_be_marked_already() -> None:
+    words = ("train", "r.yaml", "--set", "a.b=1", "--set", "name=n", "c.d=2", "--vary", "e.f=1..2")
+    expected = "train r.yaml --set a.b=1 --set name=n --set c.d=2 --vary e.f=1..2"
+    assert " ".join(mark(*words)) == expected
+
+
 def test_other_commands_keep_their_words() -> None:
     assert mark("search", "runs/a", "x=y") == ["search", "runs/a", "x=y"]
 

@@ -109,7 +109,7 @@ WITHOUT_TORCH = (evaluation.ratings, planning.runs, hub.push, hub.pull, corpus.c
 """Subcommands that hardly need PyTorch."""
 OF_RECIPES = "train", "quickstart", "inspect", "cache", "plan", "lr-find", "sweep"
 """Subcommands that take settings of a recipe."""
-OF_KEYS = ("--vary",)
+TAKE_A_SETTING = "--set", "--vary"
 """Options whose values look like settings."""
 
 NO_COLLECTION = 1_000_000
@@ -177,7 +177,7 @@ def _mark_settings(words: Sequence[str]) -> Iterator[str]:
         if word == "--":  # what follows are values, whatever they look like
             yield from (word, *rest)
             return
-        if word in OF_KEYS and takes_settings:
+        if word in TAKE_A_SETTING and takes_settings:
             yield from (word, *islice(rest, 1))
             continue
         match = SETTING.fullmatch(word) if takes_settings else None
