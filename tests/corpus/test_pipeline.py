@@ -512,3 +512,30 @@ def test_the_package_needs_no_torch() -> None:
     code = "import sys; import skillweave.corpus; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "daft", "trafilatura", "pandas"} & set(found.stdout.split())
+
+
+@pytest.mark.usefixtures("own_steps", "small_units")
+def test_two_processes_work_at_the_same_time(write_jsonl, configure, tmp_path: Path) -> None:
+    """Rows of two pieces wait for each other, which do not end in one process."""
+
+    def meet(row: dict[str, Any], *, place: str) -> None:
+        import time
+        from pathlib import Path
+
+        end = time.monotonic() + 60
+        (Path(place) / row["text"][:3]).touch()
+        while len(list(Path(place).iterdir())) < 2:
+            if time.monotonic() > end:
+                raise RuntimeError("no other process came")
+            time.sleep(0.01)
+
+    rows = [{"text": f"{name} {'.' * 1500}"} for name in ("one", "two")]
+    place = tmp_path / "meeting"
+    place.mkdir()
+    corpus.step("test_meet")(meet)
+    config = configure(write_jsonl("a.jsonl", rows), {"kind": "test_meet", "place": str(place)})
+    shown: list[tuple[str, int, int]] = []
+    clean(config, processes=2, progress=lambda *step: shown.append(step))
+    assert [step for step in shown if step[0] == "test_meet"] == [
+        ("test_meet", done, 3) for done in range(4)
+    ]

@@ -61,8 +61,7 @@ class Workers:
         # the plan is bytes to Daft, which a worker reads once
         worker = daft.cls(max_concurrency=count, use_process=True)(_Worker)(dumps(plan))
         frame = daft.from_pydict({"piece": [json.dumps(piece) for piece in pieces]})
-        if self.engine == "ray":
-            frame = frame.into_partitions(min(len(pieces), 4 * count))
+        frame = frame.into_batches(1)  # a process gets a whole batch, and answers after all of it
         answers = frame.select(worker.run(frame["piece"]).alias("answer"))
         for row in answers.iter_rows(results_buffer_size=1):
             yield json.loads(row["answer"])

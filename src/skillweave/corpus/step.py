@@ -159,8 +159,10 @@ class FunctionStep(Step):
     def __reduce__(self) -> Any:
         """Pickle the function rather than the class, which other processes do not have."""
         kind = type(self)
-        given = self.model_dump(exclude_unset=True)
-        return _restore, (kind.function, self.kind, kind.reads, dict(kind.writes), given)
+        fields = kind.model_fields
+        options = {n: (fields[n].annotation, fields[n]) for n in kind.model_fields_of_options()}
+        described = (kind.function, self.kind, kind.reads, dict(kind.writes), options)
+        return _restore, (described, self.model_dump(exclude_unset=True))
 
 
 def step(
@@ -174,14 +176,15 @@ def step(
     another form, and ValueError for a kind that is taken."""
 
     def make(function: Callable[..., Result]) -> type[FunctionStep]:
-        return STEPS.register(kind)(_as_class(function, kind, tuple(reads), dict(writes or {})))
+        options = _options_of(function, kind)
+        made = _as_class(function, kind, tuple(reads), dict(writes or {}), options)
+        return STEPS.register(kind)(made)
 
     return make
 
 
-def _as_class(
-    function: Callable[..., Result], kind: str, reads: tuple[str, ...], writes: dict[str, str]
-) -> type[FunctionStep]:
+def _options_of(function: Callable[..., Result], kind: str) -> dict[str, tuple[Any, Any]]:
+    """Option of a function → its type and default."""
     first, *options = inspect.signature(function, eval_str=True).parameters.values()
     if first.kind is inspect.Parameter.KEYWORD_ONLY or any(
         option.kind is not inspect.Parameter.KEYWORD_ONLY for option in options
@@ -190,32 +193,36 @@ def _as_class(
             f"step {kind!r}: write its function as (row, *, option=default, ...): a row, and"
             " options after *"
         )
-    fields: dict[str, Any] = {
+    return {
         option.name: (
             Any if option.annotation is option.empty else option.annotation,
             ... if option.default is option.empty else option.default,
         )
         for option in options
     }
+
+
+def _as_class(
+    function: Callable[..., Result],
+    kind: str,
+    reads: tuple[str, ...],
+    writes: dict[str, str],
+    options: Mapping[str, Any],
+) -> type[FunctionStep]:
     made = create_model(
         f"{kind.title().replace('_', '')}Step",
         __base__=FunctionStep,
         __doc__=function.__doc__,
         kind=(Literal[kind], kind),  # ty: ignore[invalid-type-form]
-        **fields,
+        **options,
     )
     made.function, made.reads, made.writes = staticmethod(function), reads, writes
     return made
 
 
-def _restore(
-    function: Callable[..., Result],
-    kind: str,
-    reads: tuple[str, ...],
-    writes: dict[str, str],
-    given: dict[str, Any],
-) -> FunctionStep:
+def _restore(described: tuple[Any, ...], given: dict[str, Any]) -> FunctionStep:
+    kind = described[1]
     if kind not in STEPS:
-        STEPS.register(kind)(_as_class(function, kind, reads, writes))
+        STEPS.register(kind)(_as_class(*described))
     # ty: ignore[invalid-explicit-return] it was registered above
     return STEPS[kind].model_validate(given)
