@@ -72,7 +72,7 @@ def test_every_command_has_the_common_options_and_returns_results(function) -> N
     assert not app.COMMON.keys() & own.parameters.keys()
     assert own.return_annotation == "Results"
     (command,) = (
-        c for c in app.app.registered_commands if c.callback.__name__ == function.__name__
+        c for c in app.build().registered_commands if c.callback.__name__ == function.__name__
     )
     given = inspect.signature(command.callback).parameters
     assert {name: given[name].default for name in app.COMMON} == {

@@ -27,7 +27,7 @@ from typer.main import get_command
 
 import skillweave as sw
 from skillweave import cli
-from skillweave.cli.app import app
+from skillweave.cli.app import build
 from skillweave.config.layering import merge
 from skillweave.config.registry import Registry
 from skillweave.config.task import TaskConfig
@@ -130,7 +130,7 @@ def test_code_blocks(
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_inline_commands_exist(page: Path) -> None:
-    commands: dict[str, Any] = get_command(app).commands
+    commands: dict[str, Any] = get_command(build()).commands
     for words in map(str.split, inline_commands(page)):
         if words[1].isupper():  # COMMAND
             continue
@@ -163,7 +163,7 @@ def run_shell(block: Block) -> None:
         elif words[0] == ".ci/run":
             assert (ROOT / words[0]).is_file(), what
         else:
-            assert words[0] in ("source", "pip", "torchrun"), f"{what}: an unknown command"
+            assert words[0] in ("source", "pip", "torchrun", "ray"), f"{what}: an unknown command"
 
 
 def run_command(words: list[str], what: str) -> None:

@@ -6,6 +6,7 @@ it needs when it runs, so that help and shell completion start fast.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
 import os
@@ -44,7 +45,6 @@ from skillweave.cli.shared import (
     Incomplete,
     Results,
     is_first_process,
-    preload_torch,
     quietly,
     require_writable,
 )
@@ -105,8 +105,6 @@ COMMANDS: tuple[FunctionType, ...] = (
 )
 """All subcommands, in the order of the help."""
 
-WITHOUT_TORCH = (evaluation.ratings, planning.runs, hub.push, hub.pull, corpus.clean)
-"""Subcommands that hardly need PyTorch."""
 OF_RECIPES = "train", "quickstart", "inspect", "cache", "plan", "lr-find", "sweep"
 """Subcommands that take settings of a recipe."""
 TAKE_A_SETTING = "--set", "--vary"
@@ -139,10 +137,13 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks in every package
     gc.set_threshold(NO_COLLECTION)
-    command: Any = get_command(app)
+    atexit.register(gc.freeze)  # to look for garbage once more at the end takes 0.3 s
+    words = sys.argv[1:] if words is None else words
+    named = [function for function in COMMANDS if words[:1] == [name_of(function)]]
+    command: Any = get_command(build(named or COMMANDS))
     options = [option for one in command.commands.values() for option in one.params]
     repeatable = {name for option in options if option.multiple for name in option.opts}
-    given = _mark_settings(sys.argv[1:] if words is None else words)
+    given = _mark_settings(words)
     with warnings.catch_warnings():
         if not sys.warnoptions:  # the user did not ask for the warnings of other libraries
             # ty: ignore[invalid-assignment] a function of the same signature
@@ -215,8 +216,6 @@ def _with_common_options(function: FunctionType) -> Callable[..., None]:
     def run(*, json: Path | None, quiet: bool, debug: bool, **options: Any) -> None:
         try:
             require_writable(json)
-            if function not in WITHOUT_TORCH:
-                preload_torch()
             with quietly() if quiet else nullcontext():
                 found = function(**options)
             _write_results(json, found)
@@ -236,7 +235,7 @@ def _with_common_options(function: FunctionType) -> Callable[..., None]:
                 raise
             if str(error):  # empty where the first of several processes tells it
                 print(
-                    f"skillweave {function.__name__.replace('_', '-')}: {printable(error)}",
+                    f"skillweave {name_of(function)}: {printable(error)}",
                     file=sys.stderr,
                 )
             raise Exit(status) from None
@@ -272,16 +271,6 @@ def _version(wanted: bool) -> None:
         raise Exit
 
 
-app = Typer(
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for function in COMMANDS:
-    app.command()(_with_common_options(function))
-
-
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -289,3 +278,22 @@ def _options(
     ] = False,
 ) -> None:
     """One compact model for many tasks over text, image, sound, video and code."""
+
+
+def build(commands: Iterable[FunctionType] = COMMANDS) -> Typer:
+    """The command line with these subcommands. A call builds its own one, since to build all of
+    them takes a tenth of a second."""
+    app = Typer(
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for function in commands:
+        app.command()(_with_common_options(function))
+    return app
+
+
+def name_of(function: FunctionType) -> str:
+    """The name of a subcommand."""
+    return function.__name__.replace("_", "-")

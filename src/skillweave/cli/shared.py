@@ -6,17 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-    redirect_stderr,
-    redirect_stdout,
-    suppress,
-)
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
-from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from typer import Argument, Option
@@ -79,25 +71,6 @@ COLLECTION = 50_000
 def started() -> None:
     """Collect garbage from now on: what a command imports first makes much, and is none."""
     gc.set_threshold(COLLECTION)
-
-
-def preload_torch() -> None:
-    """Load the largest library of PyTorch on another core, while modules are imported here.
-
-    To load it takes a tenth of a second and more, in which ctypes, unlike an import, lets Python go
-    on. `import torch` then finds it loaded. Where it cannot be loaded, that import tells why.
-    """
-    found = find_spec("torch")
-    for folder in (found and found.submodule_search_locations) or ():
-        for library in Path(folder, "lib").glob("libtorch_cpu.*"):
-            Thread(target=_load, args=(str(library),)).start()
-
-
-def _load(library: str) -> None:
-    import ctypes
-
-    with suppress(OSError):
-        ctypes.CDLL(library)
 
 
 def open_predictor(model: str, device: str = "auto") -> sw.Predictor:

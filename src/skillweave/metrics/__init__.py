@@ -23,7 +23,12 @@ from skillweave.metrics.ranking import (
     recall_at_k,
     relevance,
 )
-from skillweave.metrics.transcription import best_constant, character_error_rate, edit_counts
+from skillweave.metrics.transcription import (
+    best_constant,
+    character_error_rate,
+    edit_counts,
+    edit_distance,
+)
 
 __all__ = [
     "METRICS",
@@ -38,6 +43,7 @@ __all__ = [
     "chance_median_rank",
     "character_error_rate",
     "edit_counts",
+    "edit_distance",
     "estimate",
     "mean",
     "median",

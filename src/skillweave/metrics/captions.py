@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import LCSseq
 
 from skillweave.metrics.base import Floats, MetricError, mean
 
@@ -98,6 +97,8 @@ def rouge_l(
 
 
 def _rouge_l(text: str, references: Sequence[str]) -> float:
+    from rapidfuzz.distance import LCSseq
+
     words = caption_words(text)
     others = [own for reference in references if (own := caption_words(reference))]
     common = [LCSseq.similarity(words, own) for own in others]

@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from skillweave.metrics.base import Floats, MetricError, ratio
+
+
+def edit_distance(reference: Sequence[Any], hypothesis: Sequence[Any]) -> int:
+    """The Levenshtein distance of two sequences: characters of a text, or words."""
+    from rapidfuzz.distance import Levenshtein  # many modules, which search does not need
+
+    return Levenshtein.distance(reference, hypothesis)
 
 
 def edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Floats, Floats]:
     """Edits [N] and reference lengths [N], in characters; their sums' ratio is the character error
     rate."""
-    edits = [Levenshtein.distance(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    edits = [edit_distance(r, h) for r, h in zip(references, hypotheses, strict=True)]
     return np.array(edits, float), np.array([len(r) for r in references], float)
 
 
@@ -28,7 +34,7 @@ def word_edit_counts(references: Sequence[str], hypotheses: Sequence[str]) -> tu
     """As `edit_counts`, in words between spaces (as jiwer's `wer`). In a language without spaces a
     text is one word."""
     words = [(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)]
-    edits = [Levenshtein.distance(r, h) for r, h in words]
+    edits = [edit_distance(r, h) for r, h in words]
     return np.array(edits, float), np.array([len(r) for r, _ in words], float)
 
 
@@ -93,7 +99,7 @@ def best_constant(
     sample = list(references)[:500]
 
     def score(answer: str) -> int:
-        return sum(Levenshtein.distance(reference, answer) for reference in sample)
+        return sum(edit_distance(reference, answer) for reference in sample)
 
     best = min(candidates, key=score)
     while (better := min(_neighbours(best, alphabet), key=score, default=best)) != best and score(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
-from rapidfuzz.fuzz import ratio
 from torch import Tensor
 
 from skillweave.batch import Example, Modality, Span
@@ -153,6 +152,8 @@ def another_text(row: Row, text: str, context: TaskContext, rng: np.random.Gener
             found.append(other)
     if not found:
         raise BadInput("no other row has another text, so there is none that does not match")
+    from rapidfuzz.fuzz import ratio
+
     return max(found, key=lambda other: ratio(text, other))
 
 

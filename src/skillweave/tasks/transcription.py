@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from skillweave.batch import Example, Features, Modality, Span
@@ -18,7 +17,7 @@ from skillweave.data.processors import BadInput
 from skillweave.data.values import first_text
 from skillweave.generation.ctc import prefix_beam_search
 from skillweave.generation.ngram import NGram
-from skillweave.metrics import Columns, best_constant, edit_counts, estimate, ratio
+from skillweave.metrics import Columns, best_constant, edit_counts, edit_distance, estimate, ratio
 from skillweave.model.model import Model
 from skillweave.tasks.cases import CASES, Case, Item
 from skillweave.tasks.predictions import Predictions, first_logits, on_device
@@ -134,7 +133,7 @@ def text_cases(field: str, found: Any, data: MeasuredData) -> list[Case]:
     cases = []
     for i, key in enumerate(found.keys[:CASES]):
         reference, hypothesis = found.references[i], found.hypotheses[i]
-        item, edits = Item(field, data.row(key)[field]), Levenshtein.distance(reference, hypothesis)
+        item, edits = Item(field, data.row(key)[field]), edit_distance(reference, hypothesis)
         cases.append(Case(item, reference=reference, hypothesis=hypothesis, edits=edits))
     return cases
 
