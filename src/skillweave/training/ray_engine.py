@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,16 @@ def train_on_ray(recipe: RecipeConfig, *, resume: bool = False) -> Path:
     cannot continue or is stopped.
     """
     connect_to_ray(EXTRA)
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    workers, of_torch = import_module("ray.train"), import_module("ray.train.torch")
 
     folder = recipe.folder.absolute()
     given = {"recipe": recipe.model_dump(mode="json"), "resume": resume, "place": os.getcwd()}
     on_gpus = device_kind(recipe.training.accelerator) == "cuda"
-    trainer = TorchTrainer(
+    trainer = of_torch.TorchTrainer(
         _work,
         train_loop_config=given,
-        scaling_config=ScalingConfig(num_workers=recipe.training.devices, use_gpu=on_gpus),
-        run_config=RunConfig(name=recipe.name, storage_path=str(folder.parent / "ray")),
+        scaling_config=workers.ScalingConfig(num_workers=recipe.training.devices, use_gpu=on_gpus),
+        run_config=workers.RunConfig(name=recipe.name, storage_path=str(folder.parent / "ray")),
     )
     try:
         told = trainer.fit().return_value
