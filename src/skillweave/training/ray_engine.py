@@ -30,7 +30,8 @@ def train_on_ray(recipe: RecipeConfig, *, resume: bool = False) -> Path:
     cannot continue or is stopped.
     """
     connect_to_ray(EXTRA)
-    workers, of_torch = import_module("ray.train"), import_module("ray.train.torch")
+    workers: Any = import_module("ray.train")
+    of_torch: Any = import_module("ray.train.torch")
 
     folder = recipe.folder.absolute()
     given = {"recipe": recipe.model_dump(mode="json"), "resume": resume, "place": os.getcwd()}
