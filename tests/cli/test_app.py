@@ -39,6 +39,11 @@ def test_settings_may_be_marked_already() -> None:
     assert " ".join(mark(*words)) == expected
 
 
+def test_folds_are_not_trained_on_ray(capsys) -> None:
+    assert cli.main(("train", "quickstart", "--folds", "2", "--engine", "ray")) == 2
+    assert "leave --engine ray out" in capsys.readouterr().err
+
+
 def test_other_commands_keep_their_words() -> None:
     assert mark("search", "runs/a", "x=y") == ["search", "runs/a", "x=y"]
 

@@ -138,7 +138,7 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks in every package
     gc.set_threshold(NO_COLLECTION)
     atexit.register(gc.freeze)  # to look for garbage once more at the end takes 0.3 s
-    words = sys.argv[1:] if words is None else words
+    words = list(sys.argv[1:] if words is None else words)
     named = [function for function in COMMANDS if words[:1] == [name_of(function)]]
     command: Any = get_command(build(named or COMMANDS))
     options = [option for one in command.commands.values() for option in one.params]

@@ -141,6 +141,8 @@ def train(
         with results_shown():
             print(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), end="")
         return content
+    if folds is not None and engine == "ray":
+        raise sw.ConfigError("--folds trains here, one fold after another; leave --engine ray out")
     if folds is not None:
         from skillweave.reporting.console import cross_validation_table
         from skillweave.reporting.terminal import console

@@ -40,7 +40,7 @@ def train_on_ray(recipe: RecipeConfig, *, resume: bool = False) -> Path:
         _work,
         train_loop_config=given,
         scaling_config=workers.ScalingConfig(num_workers=recipe.training.devices, use_gpu=on_gpus),
-        run_config=workers.RunConfig(name=recipe.name, storage_path=str(folder.parent / "ray")),
+        run_config=workers.RunConfig(name=folder.name, storage_path=str(folder.parent / "ray")),
     )
     try:
         told = trainer.fit().return_value

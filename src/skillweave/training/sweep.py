@@ -139,9 +139,9 @@ def sweep(
 
     `read`: the recipe with settings `KEY=VALUE`. What is maximised is the best mean of the tasks'
     scores in a validation. The same call continues a sweep: a trial that was interrupted resumes
-    from its checkpoint. A trial that cannot be trained counts as failed. `start`: starts a trial,
-    of which so many run `at_once`. Raises ConfigError without
-    Optuna, for another search in the same folder, and for settings that the recipe does not have.
+    from its checkpoint. A trial that cannot be trained counts as failed. `start`: starts a trial;
+    `at_once` of them run at a time. Raises ConfigError without Optuna, for another search in the
+    same folder, and for settings that the recipe does not have.
     """
     try:
         import optuna

@@ -44,7 +44,7 @@ class Extract(Step):
                 include_tables=self.tables,
                 favor_precision=self.favor == "precision",
                 favor_recall=self.favor == "recall",
-                with_metadata=True,  # the title; its search for dates is the slow part
+                with_metadata=True,  # for the title; to search for dates takes most of the time
                 date_extraction_params={"extensive_search": False, "original_date": True},
             )
         except (ValueError, TypeError, AttributeError, RecursionError, LxmlError) as error:
